@@ -1,0 +1,141 @@
+"""The contract every compression method keeps: contexts in, memories out.
+
+A method is one small file with a subclass of `Compressor` that overrides `compress`. Batching, the cache of memories,
+prompts, scoring and accounting are the runner's (`pcc_bench.lm`), which never asks which method it runs: what it needs
+to know are the class attributes below.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import torch
+
+from pcc_bench.decoder import Decoder
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What the decoder reads in the place of one context.
+
+    Exactly one of `text` and `vectors` is set. A hard method (truncation, LLMLingua-2) gives text, which is tokenized
+    together with the rest of the prompt, so that `full-context` reads token for token what lm-eval's `hf` reads. A
+    soft method (PCC, ICAE) gives vectors that stand in the decoder's input where tokens would stand.
+
+    Attributes:
+        text: The shortened text ("" for none).
+        vectors: [slots + boundary, hidden size of the decoder], in reading order, without BOS.
+        source_tokens: Tokens of the context under the decoder's tokenizer, no special tokens.
+        compressor_tokens: Tokens of the context under the compressor's own tokenizer, as the compressor reads it.
+        source_bytes: Bytes of the context in UTF-8.
+        slots: Vectors (soft) or decoder tokens (hard) that carry content.
+        boundary: Vectors that only frame the content (`<mem>`, `</mem>`).
+        seconds: This context's share of the time its batch took to compress.
+    """
+
+    source_tokens: int
+    compressor_tokens: int
+    source_bytes: int
+    slots: int
+    boundary: int = 0
+    seconds: float = 0.0
+    text: str | None = None
+    vectors: torch.Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if (self.text is None) == (self.vectors is None):
+            raise ValueError("a memory holds either text or vectors")
+        if self.vectors is not None and len(self.vectors) != self.slots + self.boundary:
+            raise ValueError(f"{len(self.vectors)} vectors, but {self.slots} slots + {self.boundary} boundary counted")
+
+    @property
+    def length(self) -> int:
+        """Positions it takes in the decoder's input."""
+        return self.slots + self.boundary
+
+    @property
+    def ratio_slots(self) -> float | None:
+        """Achieved compression, slots only: source tokens per slot; None where no slot is left."""
+        return self.source_tokens / self.slots if self.slots else None
+
+    @property
+    def ratio(self) -> float | None:
+        """Achieved compression as the decoder feels it: source tokens per position, boundary vectors counted."""
+        return self.source_tokens / self.length if self.length else None
+
+
+class Compressor(ABC):
+    """A compression method bound to one decoder.
+
+    Class attributes say what the method is; nothing else in the project tests for a concrete class.
+
+    Attributes:
+        name: The name in the registry and in `lm_eval --model`.
+        soft: Memories are vectors (True) or text (False).
+        query_aware: `compress` sees the question (none of the present methods does).
+        owns_decoder: The method brings its own decoder weights and can't be read by another one.
+        scores_whole_text: A text with nothing to compress has a meaning (`loglikelihood_rolling`): true only where
+            the method leaves the decoder's input alone.
+        rate: The requested compression, source tokens per slot; None where there is no such number.
+    """
+
+    name: ClassVar[str]
+    soft: ClassVar[bool]
+    query_aware: ClassVar[bool] = False
+    owns_decoder: ClassVar[bool] = False
+    scores_whole_text: ClassVar[bool] = False
+    summary: ClassVar[str] = ""
+
+    rate: float | None = None
+
+    def __init__(self, decoder: Decoder) -> None:
+        self.decoder = decoder
+
+    @classmethod
+    def decoder_path(cls, pretrained: str, decoder: str | None) -> str:
+        """Folder or hub id of the decoder, before anything is loaded; by default `pretrained` is the decoder."""
+        return decoder or pretrained
+
+    @classmethod
+    def load(cls, pretrained: str, decoder: Decoder) -> Self:
+        """Build the method for a loaded decoder. Subclasses add their options as keyword arguments."""
+        return cls(decoder)
+
+    @abstractmethod
+    def compress(self, contexts: Sequence[str]) -> list[Memory]:
+        """Compress contexts, all in one call so that a method can batch them; one memory each, in order."""
+
+    def options(self) -> dict[str, Any]:
+        """What changes the memories besides the weights; goes into the fingerprint and the results."""
+        return {}
+
+    def weights_fingerprint(self) -> str:
+        """A short hash of the method's own weights ("" where it has none)."""
+        return ""
+
+    def fingerprint(self) -> str:
+        """A short hash of all that decides which memories come out."""
+        state = [self.name, self.weights_fingerprint(), self.options()]
+        return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
+
+    # What a soft method asks of the decoder's side. The defaults leave the decoder as lm-eval runs it.
+
+    @property
+    def starts_with_bos(self) -> bool | None:
+        """BOS before the first memory: yes, no, or as the decoder's tokenizer does by itself (None)."""
+        return None
+
+    @property
+    def stop_token_ids(self) -> tuple[int, ...]:
+        """Ids that end an answer besides the decoder's own end of sequence."""
+        return ()
+
+    @property
+    def suppressed_token_ids(self) -> tuple[int, ...]:
+        """Ids an answer may not contain."""
+        return ()

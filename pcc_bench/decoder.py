@@ -1,0 +1,74 @@
+"""The frozen decoder: a causal LM of transformers with its tokenizer, and the little the methods ask of it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import cached_property
+from typing import cast
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class Decoder:
+    """A causal LM, read-only here.
+
+    Args:
+        model: Any causal LM of transformers. It is put into evaluation mode and its parameters are frozen.
+        tokenizer: Its tokenizer.
+        name: Where it came from, for messages and results.
+    """
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str = "") -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.name = name or str(getattr(model.config, "_name_or_path", ""))
+
+    @property
+    def device(self) -> torch.device:
+        return self.embedding.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.embedding.weight.dtype
+
+    @property
+    def embedding(self) -> torch.nn.Embedding:
+        return cast(torch.nn.Embedding, self.model.get_input_embeddings())
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of an input vector (the embedding's, which is what a memory must match)."""
+        return self.embedding.weight.shape[1]
+
+    @property
+    def bos_token_id(self) -> int | None:
+        return cast("int | None", self.tokenizer.bos_token_id)
+
+    def embed(self, ids: Sequence[int]) -> torch.Tensor:
+        """Input vectors of token ids: [n] -> [n, hidden size]."""
+        return cast(torch.Tensor, self.embedding(torch.tensor(ids, dtype=torch.long, device=self.device)))
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text, no special tokens added, look-alikes of special tokens read as ordinary characters."""
+        if not texts:
+            return []
+        encoded = self.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)
+        return [len(ids) for ids in encoded["input_ids"]]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A short hash of the architecture's sizes and of 64 rows of the input embedding.
+
+        The rows are rounded to bfloat16 first, so that one decoder has one fingerprint whether it was loaded in
+        float32 or bfloat16. Rows of tokens added later (memory boundaries) are left out: the sample is taken from the
+        first half of the vocabulary.
+        """
+        config = self.model.config
+        rows = torch.linspace(0, self.embedding.weight.shape[0] // 2, 64).long().to(self.device)
+        sample = self.embedding.weight.detach()[rows].to(torch.bfloat16).cpu().contiguous()
+        sizes = [config.model_type, config.hidden_size, config.num_hidden_layers]
+        digest = hashlib.sha256(repr(sizes).encode())
+        digest.update(sample.view(torch.int16).numpy().tobytes())
+        return digest.hexdigest()[:16]
