@@ -59,15 +59,13 @@ class Decoder:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A short hash of the architecture's sizes and of 64 rows of the input embedding.
+        """A short hash of the architecture's sizes and of the first 256 rows of the input embedding.
 
-        The rows are rounded to bfloat16 first, so that one decoder has one fingerprint whether it was loaded in
-        float32 or bfloat16. Rows of tokens added later (memory boundaries) are left out: the sample is taken from the
-        first half of the vocabulary.
+        The rows are rounded to bfloat16, so that one decoder has one fingerprint whether it is loaded in float32 or
+        bfloat16; tokens added at the end of the vocabulary (memory boundaries) do not change it.
         """
         config = self.model.config
-        rows = torch.linspace(0, self.embedding.weight.shape[0] // 2, 64).long().to(self.device)
-        sample = self.embedding.weight.detach()[rows].to(torch.bfloat16).cpu().contiguous()
+        sample = self.embedding.weight.detach()[:256].to(torch.bfloat16).cpu().contiguous()
         sizes = [config.model_type, config.hidden_size, config.num_hidden_layers]
         digest = hashlib.sha256(repr(sizes).encode())
         digest.update(sample.view(torch.int16).numpy().tobytes())
