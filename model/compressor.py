@@ -1,0 +1,139 @@
+"""PCC as a compression method: `lm_eval --model pcc`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, Self
+
+import torch
+
+from pcc_bench.compressor import Compressor, Memory
+from pcc_bench.decoder import Decoder
+from pcc_bench.errors import UsageError
+from pcc_bench.model import checkpoint
+from pcc_bench.model.config import PccConfig
+from pcc_bench.model.pcc import PCC, SPECIAL_TOKENS
+
+
+class PccCompressor(Compressor):
+    """Pretraining Context Compressor (Dai et al., ACL 2025): contexts become a few vectors for a frozen decoder."""
+
+    name = "pcc"
+    soft = True
+    summary = "memory slots from a pretrained encoder, read by a frozen decoder (ACL 2025)"
+
+    def __init__(self, pcc: PCC, decoder: Decoder) -> None:
+        super().__init__(decoder)
+        self.pcc = pcc
+        self.rate = float(pcc.config.rate)
+        self._weights = checkpoint.weights_fingerprint(pcc)
+
+    @classmethod
+    def decoder_path(cls, pretrained: str, decoder: str | None) -> str:
+        """The decoder the checkpoint records, unless the caller names one.
+
+        Raises:
+            UsageError: No decoder is recorded (published checkpoints never do) and none is given.
+        """
+        if decoder:
+            return decoder
+        folder = checkpoint.resolve(pretrained)
+        name = PccConfig.read(folder).decoder.name if checkpoint.is_own(folder) else None
+        if name is None:
+            raise UsageError(f"checkpoint '{pretrained}' does not record its decoder: pass decoder=<folder or hub id>")
+        beside = folder / name
+        return str(beside.resolve()) if beside.is_dir() else name
+
+    @classmethod
+    def load(
+        cls,
+        pretrained: str,
+        decoder: Decoder,
+        *,
+        rate: int | None = None,
+        segment_length: int | None = None,
+        slots: str | None = None,
+        boundaries: str | None = None,
+        padding: str | None = None,
+        encoder_bos: bool | None = None,
+        memory_dtype: str | None = None,
+        suppress_special: bool | None = None,
+        encoder: str | None = None,
+        special_tokens: str | None = None,
+        any_decoder: bool = False,
+        encoder_batch_tokens: int | None = None,
+    ) -> Self:
+        """Load a checkpoint (ours or a published one) for a decoder; see `checkpoint.load` and `PccConfig`."""
+        pcc = checkpoint.load(
+            pretrained,
+            decoder,
+            encoder=encoder,
+            special_tokens=special_tokens,
+            any_decoder=any_decoder,
+            rate=rate,
+            segment_length=segment_length,
+            slots=slots,
+            boundaries=boundaries,
+            padding=padding,
+            encoder_bos=encoder_bos,
+            memory_dtype=memory_dtype,
+            suppress_special=suppress_special,
+        )
+        if encoder_batch_tokens:
+            pcc.encoder.batch_tokens = encoder_batch_tokens
+        return cls(pcc, decoder)
+
+    def compress(self, contexts: Sequence[str]) -> list[Memory]:
+        """Compress contexts; segments of all of them share few forwards, seconds are shared by tokens read."""
+        start = time.perf_counter()
+        with torch.inference_mode():
+            encoded = self.pcc.encode(self.pcc.encoder.tokenize(contexts))
+            vectors = [self.pcc.frame(context.slots).to(self._dtype).cpu() for context in encoded]
+        per_token = (time.perf_counter() - start) / max(1, sum(context.tokens for context in encoded))
+        counts = self.decoder.count_tokens(contexts)
+        memories = []
+        for text, context, memory, tokens in zip(contexts, encoded, vectors, counts, strict=True):
+            slots = sum(len(segment) for segment in context.slots)
+            memories.append(
+                Memory(
+                    source_tokens=tokens,
+                    compressor_tokens=context.tokens,
+                    source_bytes=len(text.encode()),
+                    slots=slots,
+                    boundary=len(memory) - slots,
+                    seconds=context.tokens * per_token,
+                    vectors=memory,
+                )
+            )
+        return memories
+
+    def options(self) -> dict[str, Any]:
+        return self.pcc.config.model_dump(mode="json", exclude={"encoder", "decoder", "notes", "lab", "rates"})
+
+    def weights_fingerprint(self) -> str:
+        return self._weights
+
+    @property
+    def starts_with_bos(self) -> bool:
+        return self.decoder.bos_token_id is not None
+
+    @property
+    def stop_token_ids(self) -> tuple[int, ...]:
+        """End of turn and padding end an answer too (official quirk Q23)."""
+        vocabulary = self.decoder.tokenizer.get_vocab()
+        named = [vocabulary[name] for name in self.pcc.config.decoder.stop_tokens if name in vocabulary]
+        pad = self.decoder.tokenizer.pad_token_id
+        return (*named, *([] if pad is None else [int(pad)]))
+
+    @property
+    def suppressed_token_ids(self) -> tuple[int, ...]:
+        """Columns beyond the tokenizer (official quirk Q26), and the special tokens where the checkpoint says so."""
+        columns = self.decoder.model.config.get_text_config().vocab_size
+        beyond = range(len(self.decoder.tokenizer), columns)
+        vocabulary = self.decoder.tokenizer.get_vocab() if self.pcc.config.suppress_special else {}
+        return (*beyond, *(vocabulary[name] for name in SPECIAL_TOKENS if name in vocabulary))
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return torch.float32 if self.pcc.config.memory_dtype == "float32" else self.decoder.dtype

@@ -1,0 +1,179 @@
+"""What a PCC checkpoint is: sizes, policies, and the decoder it was made for (`config.json`)."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pcc_bench.errors import UsageError
+
+FORMAT = 1  # version of the checkpoint folder; raised when an old reader could not read a new folder
+MEMORY_TOKENS = 64  # `<mem_0>`..`<mem_63>`, always all 64 (official model.py)
+
+
+class Slots(StrEnum):
+    """How many slots a short last segment gets."""
+
+    OFFICIAL = "official"  # as many as a full one: 1 token may become 64 slots
+    PROPORTIONAL = "proportional"  # ceil(tokens / rate)
+
+
+class Boundaries(StrEnum):
+    """Where `<mem>` and `</mem>` stand in the decoder's input."""
+
+    PER_SEGMENT = "per_segment"  # official since 2025-07
+    ONCE = "once"  # one pair around all segments
+    NONE = "none"
+
+
+class Padding(StrEnum):
+    """What the encoder does with the padding of a batch."""
+
+    MASKED = "masked"  # never seen: a context's memory does not depend on its neighbours
+    ATTENDED = "attended"  # official: short rows are padded to the longest and the padding is compressed as well
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class EncoderConfig(_Frozen):
+    """The memory encoder.
+
+    Attributes:
+        kind: `full`: all weights are the checkpoint's (PCC-Lite). `lora`: a LoRA adapter on `base` (PCC-Large).
+        config: The encoder's own transformers configuration.
+        base: Folder or hub id of the base model of a LoRA encoder; a relative folder is relative to the checkpoint.
+        lora: The adapter's peft configuration.
+    """
+
+    kind: Literal["full", "lora"]
+    config: dict[str, Any]
+    base: str | None = None
+    lora: dict[str, Any] | None = None
+
+
+class DecoderConfig(_Frozen):
+    """The decoder a checkpoint was trained against.
+
+    Attributes:
+        name: Folder or hub id; a relative folder is relative to the checkpoint. None: the caller must name it.
+        hidden_size: Width of its input vectors.
+        fingerprint: `Decoder.fingerprint`; None where it is not known (published checkpoints do not record it).
+        stop_tokens: Tokens that end an answer besides the end of sequence, by name; those it lacks are left out.
+    """
+
+    name: str | None = None
+    hidden_size: int = Field(gt=0)
+    fingerprint: str | None = None
+    stop_tokens: tuple[str, ...] = ("<|eot_id|>",)
+
+
+class PccConfig(_Frozen):
+    """A PCC checkpoint. The defaults of the policies are the official behaviour.
+
+    Attributes:
+        pcc_bench: Version of the checkpoint format.
+        rate: Compression of a full segment: segment_length / slots.
+        rates: All rates the checkpoint was trained for; `rate` is the one in use.
+        segment_length: Tokens a segment, in the encoder's tokens (256 in the paper).
+        slots: Slots of a short last segment.
+        boundaries: Boundary vectors.
+        padding: Padding in the encoder's batches.
+        encoder_bos: Let the encoder's tokenizer add its special tokens (Llama: BOS at the very start of the text).
+        memory_dtype: `float32` keeps the memory in float32 through the decoder's prefill (official); `decoder` casts
+            it to the decoder's dtype, which is faster.
+        suppress_special: Never generate `<mem>`, `</mem>`, `<ae>` where the decoder's vocabulary has them.
+        lab: One of the models that ship with the project.
+        notes: Free text for the model card.
+    """
+
+    pcc_bench: int = FORMAT
+    rate: int = Field(gt=0)
+    rates: tuple[int, ...] = ()
+    segment_length: int = Field(default=256, gt=0)
+    slots: Slots = Slots.OFFICIAL
+    boundaries: Boundaries = Boundaries.PER_SEGMENT
+    padding: Padding = Padding.MASKED
+    encoder_bos: bool = True
+    memory_dtype: Literal["float32", "decoder"] = "float32"
+    suppress_special: bool = False
+    lab: bool = False
+    notes: str = ""
+    encoder: EncoderConfig
+    decoder: DecoderConfig
+
+    @model_validator(mode="after")
+    def _rates_are_possible(self) -> Self:
+        for rate in {self.rate, *self.rates}:
+            check_rate(rate, self.segment_length)
+        if self.rates and self.rate not in self.rates:
+            raise ValueError(f"rate {self.rate} is not one of the checkpoint's rates {list(self.rates)}")
+        return self
+
+    @property
+    def slots_per_segment(self) -> int:
+        return self.segment_length // self.rate
+
+    @property
+    def declared_rates(self) -> tuple[int, ...]:
+        return self.rates or (self.rate,)
+
+    def with_options(self, **options: Any) -> PccConfig:
+        """A copy with some policies changed.
+
+        Raises:
+            UsageError: An undeclared rate, an unknown policy or an impossible value.
+        """
+        rate = options.get("rate", self.rate)
+        if rate not in self.declared_rates:
+            declared = ", ".join(f"{rate}x" for rate in self.declared_rates)
+            raise UsageError(f"rate {rate} was not trained: this checkpoint declares {declared}; pass one of these")
+        return validated({**self.model_dump(mode="json"), **options}, "the options given")
+
+    @classmethod
+    def read(cls, folder: Path) -> PccConfig:
+        """Read `config.json` of a checkpoint folder.
+
+        Raises:
+            UsageError: Not JSON, not a PCC checkpoint, or fields that make no sense; the message names the file.
+        """
+        path = folder / "config.json"
+        try:
+            state = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise UsageError(f"{path} is missing: is {folder} a checkpoint folder?") from None
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise UsageError(f"{path} is not valid JSON ({error})") from None
+        if state.get("pcc_bench", FORMAT) != FORMAT:
+            raise UsageError(f"{path} has checkpoint format {state['pcc_bench']}, this version reads {FORMAT}")
+        return validated(state, str(path))
+
+
+def validated(state: dict[str, Any], where: str) -> PccConfig:
+    """A configuration from plain data, or one sentence about the first thing that is wrong in it."""
+    try:
+        return PccConfig.model_validate(state)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "configuration"
+        raise UsageError(f"{where}: {field}: {first['msg']}") from None
+
+
+def check_rate(rate: int, segment_length: int) -> None:
+    """A rate must cut a segment into whole slots, at most 64 of them (more have no memory token; official quirk Q5).
+
+    Raises:
+        ValueError: It does not.
+    """
+    if segment_length % rate:
+        raise ValueError(f"rate {rate} does not divide segments of {segment_length} tokens")
+    if segment_length // rate > MEMORY_TOKENS:
+        raise ValueError(
+            f"rate {rate} needs {segment_length // rate} slots for a segment of {segment_length} tokens, "
+            f"but there are {MEMORY_TOKENS} memory tokens"
+        )

@@ -1,0 +1,54 @@
+"""The converter: from the encoder's space into the embedding space of the decoder (paper section 3; converter of the
+official model.py). Parameter names are the official ones, so published files load as they are."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+class RMSNorm(nn.Module):
+    """Root mean square norm with eps 1e-6, whatever the language models use; computed in float32."""
+
+    def __init__(self, size: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x32 = x.float()
+        normed = x32 * torch.rsqrt(x32.pow(2).mean(-1, keepdim=True) + self.eps)
+        return self.weight * normed.to(x.dtype)
+
+
+class Converter(nn.Module):
+    """RMSNorm -> Linear -> GELU (erf) -> Linear, both with bias, shared by all slots.
+
+    22,029,568 parameters from GPT2-Large (1280) to Llama-3-8B (4096); 33,566,720 from 4096 to 4096.
+
+    Args:
+        encoder_size: Hidden size of the encoder.
+        decoder_size: Hidden size of the decoder.
+    """
+
+    def __init__(self, encoder_size: int, decoder_size: int) -> None:
+        super().__init__()
+        self.RMSNorm = RMSNorm(encoder_size)
+        self.dense_in = nn.Linear(encoder_size, decoder_size)
+        self.dense_out = nn.Linear(decoder_size, decoder_size)
+
+    @property
+    def encoder_size(self) -> int:
+        return self.dense_in.in_features
+
+    @property
+    def decoder_size(self) -> int:
+        return self.dense_out.out_features
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Convert slots: [..., encoder size] -> [..., decoder size] in float32.
+
+        The work is done in the dtype of the linear layers, whatever dtype comes in (official quirk Q12).
+        """
+        x = self.RMSNorm(hidden.to(self.dense_in.weight.dtype))
+        return self.dense_out(nn.functional.gelu(self.dense_in(x))).float()

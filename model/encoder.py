@@ -1,0 +1,162 @@
+"""The memory encoder: a causal language model that reads a segment followed by memory tokens; the last hidden states
+at the memory tokens are the slots (paper section 3; compressor of the official model.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from pcc_bench.errors import UsageError
+from pcc_bench.model.config import MEMORY_TOKENS, Padding, PccConfig, Slots
+
+MEMORY_TOKEN_NAMES = tuple(f"<mem_{index}>" for index in range(MEMORY_TOKENS))
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One encoder input: `ids` of the text, followed by the first `slots` memory tokens."""
+
+    context: int
+    ids: list[int]
+    slots: int
+
+    def __len__(self) -> int:
+        return len(self.ids) + self.slots
+
+
+class Encoder(nn.Module):
+    """Body of a causal LM (no vocabulary head: its logits are never used; official quirk Q8) with its tokenizer.
+
+    Args:
+        model: What holds the weights: the body itself, or a peft model around a causal LM.
+        tokenizer: Has the 64 memory tokens.
+        config: Segment length, slots, padding.
+        batch_tokens: Most tokens (padding included) in one forward.
+
+    Raises:
+        UsageError: The tokenizer lacks memory tokens, or a segment does not fit the model's positions.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        config: PccConfig,
+        batch_tokens: int = 16_384,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.tokenizer = tokenizer
+        self.config = config
+        self.batch_tokens = batch_tokens
+        self.memory_ids = memory_token_ids(tokenizer)
+        self._check_positions()
+
+    @property
+    def body(self) -> PreTrainedModel:
+        """The transformer without a vocabulary head; its output is taken after the final norm."""
+        model = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        body: PreTrainedModel = model.base_model
+        return body
+
+    @property
+    def hidden_size(self) -> int:
+        size: int = self.body.config.hidden_size
+        return size
+
+    @property
+    def pad_id(self) -> int:
+        """The id the official code pads with: unk for GPT-2, the first reserved token for Llama-3."""
+        reserved = self.tokenizer.get_vocab().get("<|reserved_special_token_0|>")
+        for candidate in (self.tokenizer.pad_token_id, reserved, self.tokenizer.unk_token_id):
+            if candidate is not None:
+                return int(candidate)
+        return int(self.tokenizer.eos_token_id or 0)
+
+    def tokenize(self, contexts: Sequence[str]) -> list[list[int]]:
+        """Contexts in the encoder's tokens; text that looks like a special token stays text (official quirk Q9)."""
+        if not contexts:
+            return []
+        encoded = self.tokenizer(
+            list(contexts), add_special_tokens=self.config.encoder_bos, split_special_tokens=True, verbose=False
+        )
+        return [list(ids) for ids in encoded["input_ids"]]
+
+    def segments(self, contexts: Sequence[Sequence[int]]) -> list[Segment]:
+        """Cut tokenized contexts into segments, contexts in order and segments in order within each."""
+        if self.config.padding is Padding.ATTENDED:
+            longest = max((len(ids) for ids in contexts), default=0)
+            contexts = [[*ids, *[self.pad_id] * (longest - len(ids))] for ids in contexts]
+        length = self.config.segment_length
+        return [
+            Segment(index, piece, self._slots(len(piece)))
+            for index, ids in enumerate(contexts)
+            for start in range(0, len(ids), length)
+            if (piece := list(ids[start : start + length]))
+        ]
+
+    def forward(self, segments: Sequence[Segment]) -> list[torch.Tensor]:
+        """Encode segments in few large forwards, sorted by length.
+
+        Returns:
+            For each segment, in the order given, its slots: [segment.slots, hidden size].
+        """
+        slots: list[torch.Tensor | None] = [None] * len(segments)
+        for batch in self._batches(segments):
+            hidden = self.body(input_ids=self._stack([segments[i] for i in batch]), use_cache=False).last_hidden_state
+            for row, i in enumerate(batch):
+                start = len(segments[i].ids)
+                slots[i] = hidden[row, start : start + segments[i].slots]
+        return [tensor for tensor in slots if tensor is not None]
+
+    def _slots(self, tokens: int) -> int:
+        if self.config.slots is Slots.PROPORTIONAL:
+            return -(-tokens // self.config.rate)
+        return self.config.slots_per_segment
+
+    def _batches(self, segments: Sequence[Segment]) -> Iterator[list[int]]:
+        """Indices of segments, longest first, so that a batch is full of segments of nearly one length."""
+        order = sorted(range(len(segments)), key=lambda i: len(segments[i]), reverse=True)
+        start = 0
+        while start < len(order):
+            size = max(1, self.batch_tokens // len(segments[order[start]]))
+            yield order[start : start + size]
+            start += size
+
+    def _stack(self, segments: Sequence[Segment]) -> torch.Tensor:
+        """Right-padded input ids [batch, longest]. Attention is causal, so what stands behind a segment's memory
+        tokens can't reach them and no mask is needed."""
+        width = max(len(segment) for segment in segments)
+        ids = torch.full((len(segments), width), self.pad_id, dtype=torch.long)
+        for row, segment in enumerate(segments):
+            ids[row, : len(segment)] = torch.tensor(segment.ids + self.memory_ids[: segment.slots])
+        return ids.to(self.body.device)
+
+    def _check_positions(self) -> None:
+        limit = getattr(self.body.config, "max_position_embeddings", None)
+        needed = self.config.segment_length + self.config.slots_per_segment
+        if limit is not None and needed > limit:
+            raise UsageError(
+                f"segments of {self.config.segment_length} tokens with {self.config.slots_per_segment} memory tokens "
+                f"need {needed} positions, the encoder has {limit}: use a shorter segment_length"
+            )
+
+
+def memory_token_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Ids of `<mem_0>`..`<mem_63>`.
+
+    Raises:
+        UsageError: The tokenizer does not have them as single tokens.
+    """
+    vocabulary = tokenizer.get_vocab()
+    missing = [name for name in MEMORY_TOKEN_NAMES if name not in vocabulary]
+    if missing:
+        raise UsageError(
+            f"the encoder's tokenizer ({tokenizer.name_or_path}) lacks {len(missing)} of the {MEMORY_TOKENS} memory "
+            f"tokens ({missing[0]} first): it is not a PCC encoder's; 'pcc-bench init' makes one from a plain model"
+        )
+    return [vocabulary[name] for name in MEMORY_TOKEN_NAMES]

@@ -1,0 +1,99 @@
+"""What PCC is trained on: reconstruction, completion and answering from memory (paper section 4; `PCC.forward` of the
+official code). Each is a target that the frozen decoder must emit after a memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import torch
+from torch import nn
+
+from pcc_bench.decoder import Decoder
+from pcc_bench.generation import autocast_for, pad_token_id
+from pcc_bench.model.pcc import AE, PCC
+
+IGNORED = -100
+
+
+class Task(StrEnum):
+    """Which target follows the memory. Only reconstruction has a token between them: `<ae>`."""
+
+    RECONSTRUCTION = "ae"
+    COMPLETION = "next_token"
+    ANSWERING = "rag"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A batch for the decoder, right-padded.
+
+    Attributes:
+        vectors: [batch, length, hidden size]: BOS, memory, `<ae>` where the task has it, target, padding.
+        mask: [batch, length], 1 where `vectors` is not padding.
+        labels: [batch, length], the target's ids at their positions, -100 elsewhere.
+    """
+
+    vectors: torch.Tensor
+    mask: torch.Tensor
+    labels: torch.Tensor
+
+
+def decoder_prefix(pcc: PCC, decoder: Decoder, memory: torch.Tensor, task: Task | None = None) -> torch.Tensor:
+    """BOS (where the decoder has one), the memory, and `<ae>` for reconstruction: [length, hidden size], float32."""
+    parts = [memory.float()]
+    if decoder.bos_token_id is not None:
+        parts.insert(0, decoder.embed([decoder.bos_token_id]).float())
+    if task is Task.RECONSTRUCTION:
+        parts.append(pcc.special_vector(AE).float()[None])
+    return torch.cat(parts)
+
+
+def decoder_inputs(
+    pcc: PCC,
+    decoder: Decoder,
+    contexts: Sequence[Sequence[int]],
+    targets: Sequence[Sequence[int]],
+    task: Task,
+    labels: Sequence[Sequence[int]] | None = None,
+) -> Inputs:
+    """Compress contexts and lay out what the decoder is trained on.
+
+    Args:
+        pcc: The compressor.
+        decoder: The frozen decoder.
+        contexts: Encoder ids of each context.
+        targets: Decoder ids of each target, end of sequence appended where it is wanted.
+        task: What the targets are.
+        labels: Ids to score, aligned with `targets`, -100 for those not scored; all of them where None.
+    """
+    rows = []
+    for context, target in zip(pcc.encode(contexts), targets, strict=True):
+        prefix = decoder_prefix(pcc, decoder, pcc.frame(context.slots), task)
+        rows.append((prefix, torch.cat([prefix, decoder.embed(target).float()])))
+    width = max(len(row) for _, row in rows)
+    vectors = decoder.embed([pad_token_id(decoder)]).float().expand(len(rows), width, -1).clone()
+    mask = torch.zeros(len(rows), width, dtype=torch.long, device=decoder.device)
+    marked = torch.full((len(rows), width), IGNORED, dtype=torch.long, device=decoder.device)
+    for i, (prefix, row) in enumerate(rows):
+        vectors[i, : len(row)] = row
+        mask[i, : len(row)] = 1
+        marked[i, len(prefix) : len(row)] = torch.tensor((labels or targets)[i], device=decoder.device)
+    return Inputs(vectors, mask, marked)
+
+
+def token_nll(decoder: Decoder, inputs: Inputs) -> torch.Tensor:
+    """Negative log-likelihood of each label: [batch, length], at the label's own position, 0 where there is none."""
+    with autocast_for(decoder, inputs.vectors):
+        logits = decoder.model(inputs_embeds=inputs.vectors, attention_mask=inputs.mask, use_cache=False).logits
+    losses = nn.functional.cross_entropy(
+        logits[:, :-1].float().transpose(1, 2), inputs.labels[:, 1:], ignore_index=IGNORED, reduction="none"
+    )
+    return nn.functional.pad(losses, (1, 0))
+
+
+def loss(decoder: Decoder, inputs: Inputs) -> torch.Tensor:
+    """Mean over all scored tokens of the batch (the official causal-LM loss)."""
+    scored = (inputs.labels[:, 1:] != IGNORED).sum()
+    return token_nll(decoder, inputs).sum() / scored

@@ -1,0 +1,98 @@
+"""PCC: encoder, converter and the vectors that frame a memory in the decoder's input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from pcc_bench.model.config import Boundaries, PccConfig
+from pcc_bench.model.converter import Converter
+from pcc_bench.model.encoder import Encoder
+
+OPEN, CLOSE, AE = "<mem>", "</mem>", "<ae>"
+SPECIAL_TOKENS = (OPEN, CLOSE, AE)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One context on its way to a memory.
+
+    Attributes:
+        tokens: Encoder tokens read (padding included where it is attended to).
+        slots: Converted slots of each segment: [slots of the segment, hidden size of the decoder], float32.
+        hidden: The same before the converter: [slots of the segment, hidden size of the encoder].
+    """
+
+    tokens: int
+    slots: list[torch.Tensor]
+    hidden: list[torch.Tensor]
+
+
+class PCC(nn.Module):
+    """A context compressor without its decoder.
+
+    Args:
+        config: The checkpoint's configuration.
+        encoder: Gives slots in its own space.
+        converter: Takes them to the decoder's.
+        special: Rows of `<mem>`, `</mem>` and `<ae>` for the decoder's input: [3, hidden size of the decoder]. They
+            are random and frozen (published checkpoints were trained against exactly their rows), and part of the
+            checkpoint, so that a decoder needs no surgery.
+    """
+
+    special: torch.Tensor
+
+    def __init__(self, config: PccConfig, encoder: Encoder, converter: Converter, special: torch.Tensor) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = encoder
+        self.converter = converter
+        self.register_buffer("special", special)
+
+    def special_vector(self, token: str) -> torch.Tensor:
+        """Input vector of a boundary or task token: [hidden size of the decoder]."""
+        return self.special[SPECIAL_TOKENS.index(token)]
+
+    def encode(self, contexts: Sequence[Sequence[int]]) -> list[Encoded]:
+        """Compress contexts given in encoder tokens; all their segments share few forwards.
+
+        Returns:
+            One `Encoded` a context, in order; a context without tokens has no segments.
+        """
+        segments = self.encoder.segments(contexts)
+        hidden = self.encoder(segments)
+        converted = self._convert(hidden)
+        encoded = [Encoded(0, [], []) for _ in contexts]
+        for segment, before, after in zip(segments, hidden, converted, strict=True):
+            done = encoded[segment.context]
+            encoded[segment.context] = Encoded(
+                done.tokens + len(segment.ids), [*done.slots, after], [*done.hidden, before]
+            )
+        return encoded
+
+    def frame(self, slots: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Put the boundary vectors around slots: the memory as it stands in the decoder's input, after BOS.
+
+        Args:
+            slots: Converted slots of each segment of one context.
+
+        Returns:
+            [slots + boundary vectors, hidden size of the decoder], float32.
+        """
+        if not slots:
+            return self.special.new_zeros(0, self.special.shape[1], dtype=torch.float32)
+        opening, closing = (self.special_vector(token).float()[None] for token in (OPEN, CLOSE))
+        if self.config.boundaries is Boundaries.PER_SEGMENT:
+            return torch.cat([part for segment in slots for part in (opening, segment, closing)])
+        if self.config.boundaries is Boundaries.ONCE:
+            return torch.cat([opening, *slots, closing])
+        return torch.cat(list(slots))
+
+    def _convert(self, hidden: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        if not hidden:
+            return []
+        converted = self.converter(torch.cat(list(hidden)))
+        return list(converted.split([len(slots) for slots in hidden]))

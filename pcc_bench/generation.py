@@ -1,0 +1,136 @@
+"""Decoding from prompts that are token ids, or vectors where memories stand: batched, left-padded, timed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteriaList, SuppressTokensLogitsProcessor
+
+from pcc_bench.decoder import Decoder
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Answers of one batch.
+
+    Attributes:
+        ids: New token ids of each row, the one that ended it included, padding cut.
+        prefill_seconds: Wall-clock until the logits of the first token, for the batch.
+        decode_seconds: From there to the end, for the batch.
+    """
+
+    ids: list[list[int]]
+    prefill_seconds: float
+    decode_seconds: float
+
+
+def generate(
+    decoder: Decoder,
+    prompts: Sequence[Sequence[int]] | Sequence[torch.Tensor],
+    max_new_tokens: int,
+    stop_token_ids: Sequence[int] = (),
+    suppressed_token_ids: Sequence[int] = (),
+    stopping_criteria: StoppingCriteriaList | None = None,
+    **options: Any,
+) -> Generated:
+    """Decode one batch; greedy unless `options` say otherwise.
+
+    Args:
+        decoder: The decoder.
+        prompts: All token ids, or all input vectors [length, hidden size].
+        max_new_tokens: Most new tokens a row.
+        stop_token_ids: Ids that end a row besides the decoder's own end of sequence.
+        suppressed_token_ids: Ids that are never chosen.
+        stopping_criteria: Further criteria of transformers (stop strings).
+        **options: Passed on to `model.generate` (do_sample, temperature, ...).
+    """
+    inputs = left_pad(decoder, prompts)
+    ends = end_token_ids(decoder, stop_token_ids)
+    clock = _FirstTokenClock(decoder.device)
+    processors: list[LogitsProcessor] = [clock]
+    if suppressed_token_ids:
+        processors.append(SuppressTokensLogitsProcessor(list(suppressed_token_ids), device=str(decoder.device)))
+    start = _now(decoder.device)
+    with torch.inference_mode(), autocast_for(decoder, inputs.get("inputs_embeds")):
+        out = decoder.model.generate(
+            **inputs,
+            max_new_tokens=max_new_tokens,
+            eos_token_id=sorted(ends) or None,
+            pad_token_id=pad_token_id(decoder),
+            logits_processor=LogitsProcessorList(processors),
+            stopping_criteria=stopping_criteria,
+            use_cache=True,
+            **{"do_sample": False, **options},
+        )
+    end = _now(decoder.device)
+    prompt_length = inputs["input_ids"].shape[1] if "input_ids" in inputs else 0
+    rows = [cut_after(row, ends) for row in out[:, prompt_length:].tolist()]
+    return Generated(rows, clock.first - start, end - clock.first)
+
+
+def left_pad(decoder: Decoder, prompts: Sequence[Sequence[int]] | Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Inputs of `model.generate`: `input_ids` or `inputs_embeds`, and the attention mask, padding on the left."""
+    width = max(len(prompt) for prompt in prompts)
+    mask = torch.zeros(len(prompts), width, dtype=torch.long, device=decoder.device)
+    for row, prompt in enumerate(prompts):
+        mask[row, width - len(prompt) :] = 1
+    if isinstance(prompts[0], torch.Tensor):
+        vectors = prompts[0].new_zeros(len(prompts), width, decoder.hidden_size, device=decoder.device)
+        for row, prompt in enumerate(prompts):
+            vectors[row, width - len(prompt) :] = prompt  # type: ignore[assignment]
+        return {"inputs_embeds": vectors, "attention_mask": mask}
+    ids = torch.full((len(prompts), width), pad_token_id(decoder), dtype=torch.long, device=decoder.device)
+    for row, prompt in enumerate(prompts):
+        ids[row, width - len(prompt) :] = torch.tensor(prompt)
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def autocast_for(decoder: Decoder, vectors: torch.Tensor | None) -> AbstractContextManager[Any]:
+    """Autocast where the memory is kept wider than the decoder's weights (official: float32 memory, bf16 decoder)."""
+    if vectors is None or vectors.dtype == decoder.dtype:
+        return nullcontext()
+    return torch.autocast(decoder.device.type, dtype=decoder.dtype)
+
+
+def end_token_ids(decoder: Decoder, more: Sequence[int] = ()) -> set[int]:
+    """Ids that end an answer: the model's, the tokenizer's, and `more`."""
+    configured = decoder.model.generation_config.eos_token_id if decoder.model.generation_config else None
+    ends = set(configured) if isinstance(configured, list) else {configured}
+    return {int(end) for end in {*ends, decoder.tokenizer.eos_token_id, *more} if end is not None}
+
+
+def pad_token_id(decoder: Decoder) -> int:
+    """The tokenizer's padding id, or any id where it has none: padding is always masked."""
+    return int(decoder.tokenizer.pad_token_id or decoder.tokenizer.eos_token_id or 0)
+
+
+def cut_after(ids: list[int], ends: set[int]) -> list[int]:
+    """A row of a batch up to and with its first end token; what follows is padding."""
+    for position, token in enumerate(ids):
+        if token in ends:
+            return ids[: position + 1]
+    return ids
+
+
+class _FirstTokenClock(LogitsProcessor):
+    """Notes when the logits of the first new token are there: the end of the prefill."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.first = 0.0
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        if not self.first:
+            self.first = _now(self.device)
+        return scores
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

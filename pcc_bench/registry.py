@@ -1,0 +1,53 @@
+"""Compression methods by name. A row names a class; nothing is imported before it is asked for."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
+
+from pcc_bench.errors import UsageError
+
+if TYPE_CHECKING:
+    from pcc_bench.compressor import Compressor
+
+METHODS: dict[str, str] = {
+    "full-context": "pcc_bench.baselines.controls:FullContext",
+    "no-context": "pcc_bench.baselines.controls:NoContext",
+    "truncated-context": "pcc_bench.baselines.controls:TruncatedContext",
+    "pcc": "pcc_bench.model.compressor:PccCompressor",
+}
+
+PLUGIN_GROUP = "pcc_bench.compressors"
+
+
+def names() -> list[str]:
+    """All method names, ours first, then those of installed plug-ins (entry-point group `pcc_bench.compressors`)."""
+    plugins = sorted(point.name for point in entry_points(group=PLUGIN_GROUP) if point.name not in METHODS)
+    return [*METHODS, *plugins]
+
+
+def get(name: str) -> type[Compressor]:
+    """The class of a method.
+
+    Raises:
+        UsageError: No such method; the message suggests the nearest names.
+    """
+    if name in METHODS:
+        module, _, attribute = METHODS[name].partition(":")
+        found: type[Compressor] = getattr(importlib.import_module(module), attribute)
+        return found
+    for point in entry_points(group=PLUGIN_GROUP):
+        if point.name == name:
+            plugin: type[Compressor] = point.load()
+            return plugin
+    raise UsageError(f"unknown method '{name}'{suggest(name, names())}")
+
+
+def suggest(word: str, options: list[str]) -> str:
+    """The tail of a sentence about an unknown word: ": did you mean 'pcc'?" or the whole list."""
+    near = difflib.get_close_matches(word, options, n=2, cutoff=0.5)
+    if near:
+        return ": did you mean " + " or ".join(f"'{option}'" for option in near) + "?"
+    return ": known are " + ", ".join(options)
