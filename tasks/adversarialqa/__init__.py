@@ -1,0 +1,1 @@
+"""AdversarialQA: questions that people wrote to fool a model in the loop."""

@@ -1,0 +1,227 @@
+"""Where rows come from: the hub, a folder of JSON Lines, later the lab."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+from datasets.exceptions import DatasetsError
+from huggingface_hub import hf_hub_download
+
+from pcc_bench.errors import UsageError
+from pcc_bench.tasks.example import Dropped, Example, RowReader
+from pcc_bench.tasks.population import choice, paper_population
+
+Doc = dict[str, Any]
+FEATURES = datasets.Features(
+    {
+        "id": datasets.Value("string"),
+        "context": datasets.Value("string"),
+        "question": datasets.Value("string"),
+        "answers": datasets.List(datasets.Value("string")),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row as it was read, with the place to name when something is wrong with it."""
+
+    columns: Mapping[str, Any]
+    number: int
+    place: str
+
+
+def sample_folder() -> Path:
+    """A data folder with a few real SQuAD rows that ships with the project: `data=<this>` works with pcc_squad."""
+    return Path(__file__).parent / "sample"
+
+
+def load_docs(metadata: Mapping[str, Any], read_row: RowReader) -> tuple[list[Doc], dict[str, Any]]:
+    """The docs of a task, and the account of how they came about.
+
+    Args:
+        metadata: The YAML's metadata, overlaid by `--model_args` and `--metadata`.
+        read_row: The data set's own function of a row.
+
+    Returns:
+        Docs with `id`, `context`, `question` and `answers`; and the population: source, counts, fingerprint.
+
+    Raises:
+        UsageError: The data can't be found or read, or no row is left.
+    """
+    protocol = choice(metadata, "protocol", ("strict", "official"))
+    source, rows = _open_source(metadata)
+    examples, dropped = _read_examples(rows, read_row, source["place"])
+    rows_read = len(examples) + dropped.total()
+    kept, filtered, population_filter = paper_population(examples, metadata, source["place"])
+    docs = [_doc(example, first_only=_first_only(metadata, protocol)) for example in kept]
+    return docs, {
+        **source,
+        "protocol": protocol,
+        **population_filter,
+        "rows_read": rows_read,
+        "kept": len(docs),
+        "dropped": dict(dropped + filtered),
+        "kinds": dict(Counter(example.kind for example in kept if example.kind)),
+        "fingerprint": fingerprint(docs),
+    }
+
+
+def to_dataset(docs: list[Doc]) -> datasets.Dataset:
+    """Docs in the form lm-eval wants them in."""
+    return datasets.Dataset.from_list(docs, features=FEATURES)
+
+
+def fingerprint(docs: Iterable[Doc]) -> str:
+    """A short hash of docs, the same on any machine."""
+    digest = hashlib.sha256()
+    for doc in docs:
+        digest.update(json.dumps(doc, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
+    return digest.hexdigest()[:16]
+
+
+def _first_only(metadata: Mapping[str, Any], protocol: str) -> bool:
+    return protocol == "official" and bool(metadata["official_references"] == "first")
+
+
+def _doc(example: Example, *, first_only: bool) -> Doc:
+    answers = example.answers[:1] if first_only else example.answers
+    return {"id": example.id, "context": example.context, "question": example.question, "answers": answers}
+
+
+def _open_source(metadata: Mapping[str, Any]) -> tuple[dict[str, Any], Iterator[Row]]:
+    """What the results say about the source, and its rows."""
+    dataset, split = metadata["dataset"], metadata["split"]
+    data = str(metadata.get("data") or os.environ.get("PCC_DATA") or "hub")
+    if data == "lab":
+        raise UsageError("data=lab: the lab's data is not part of this version; use data=hub or data=<folder>")
+    if data == "hub":
+        return _open_hub(dataset, metadata["hub"])
+    path = _find_file(Path(data).expanduser(), dataset, split)
+    source = {"source": "folder", "place": str(path), "dataset": dataset, "split": split, "hub": None}
+    return source, _file_rows(path)
+
+
+# Folder
+
+
+def _find_file(folder: Path, dataset: str, split: str) -> Path:
+    path = folder / dataset / f"{split}.jsonl"
+    if path.is_file():
+        return path
+    if not folder.is_dir():
+        raise UsageError(f"no data folder {folder}: pass data=<folder>, PCC_DATA=<folder>, or data=hub")
+    if not path.parent.is_dir():
+        present = _names(entry for entry in folder.iterdir() if entry.is_dir())
+        raise UsageError(f"data folder {folder} has no folder {dataset} (it has {present}): put {split}.jsonl there")
+    present = _names(path.parent.iterdir())
+    raise UsageError(f"data folder {path.parent} has no file {split}.jsonl (it has {present})")
+
+
+def _names(paths: Iterable[Path]) -> str:
+    return ", ".join(sorted(path.name for path in paths)) or "nothing"
+
+
+def _file_rows(path: Path) -> Iterator[Row]:
+    try:
+        # "utf-8-sig" reads a byte order mark, if an editor left one, as what it is.
+        with path.open(encoding="utf-8-sig") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    place = f"{path}, line {number}"
+                    yield Row(_parse(line, place), number, place)
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8 text ({error.reason}): save it as UTF-8") from error
+
+
+def _parse(line: str, place: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{place}: not valid JSON ({error.msg} at character {error.pos}): mend the line") from error
+    if not isinstance(row, dict):
+        raise UsageError(f"{place}: a row is a JSON object, not {type(row).__name__}: mend the line")
+    return row
+
+
+# Hub
+
+
+def _open_hub(dataset: str, hub: Mapping[str, Any]) -> tuple[dict[str, Any], Iterator[Row]]:
+    try:
+        table = _load_hub(hub)
+    except (OSError, ValueError, RuntimeError, DatasetsError) as error:  # no network, unknown name, unknown split
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UsageError(
+            f"can't load {hub['path']} from the hub ({reason}): check the network, or keep the rows in "
+            f"<folder>/{dataset}/<split>.jsonl and pass data=<folder> or PCC_DATA=<folder>"
+        ) from error
+    place = f"{hub['path']} ({hub['split']})"
+    source = {"source": "hub", "place": place, "dataset": dataset, "split": hub["split"], "hub": dict(hub)}
+    return source, (Row(row, number, f"{place}, row {number}") for number, row in enumerate(table, 1))
+
+
+def _load_hub(hub: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
+    path, split, revision = hub["path"], hub["split"], hub.get("revision")
+    if file := hub.get("file"):
+        local = hf_hub_download(path, file, repo_type="dataset", revision=revision)
+        table = datasets.load_dataset("json", data_files={split: local}, split=split)
+    else:
+        table = datasets.load_dataset(path, hub.get("name"), split=split, revision=revision)
+    rows: Iterable[dict[str, Any]] = table
+    return rows
+
+
+# Rows
+
+
+def _read_examples(rows: Iterable[Row], read_row: RowReader, place: str) -> tuple[list[Example], Counter[str]]:
+    examples: list[Example] = []
+    dropped: Counter[str] = Counter()
+    for row in rows:
+        example = _read_example(row, read_row)
+        if isinstance(example, Dropped):
+            dropped[example.reason] += 1
+        else:
+            examples.append(example)
+    if not examples:
+        raise UsageError(f"{place} has no row to ask ({_counts(dropped) or 'it is empty'}): check the file")
+    return examples, dropped
+
+
+def _read_example(row: Row, read_row: RowReader) -> Example | Dropped:
+    try:
+        example = read_row(row.columns)
+    except KeyError as error:
+        columns = ", ".join(row.columns)
+        raise UsageError(f"{row.place}: no column or field {error}; the row's columns are {columns}") from error
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{row.place}: not in the data set's hub format ({error}): mend the row") from error
+    return example if isinstance(example, Dropped) else _checked(example, row)
+
+
+def _checked(example: Example, row: Row) -> Example:
+    """The example with an id, if its texts are texts and its context is not blank."""
+    texts = {"id": [example.id], "context": [example.context], "question": [example.question]}
+    for column, values in {**texts, "answers": example.answers}.items():
+        for value in values:
+            if not isinstance(value, str):
+                raise UsageError(f"{row.place}: {column} holds {type(value).__name__}, not text: mend the row")
+    name = example.id or str(row.number)
+    if not example.context.strip():
+        raise UsageError(f"{row.place} (id {name}): the context is empty: fill it in or take the row out")
+    if not example.answers:
+        raise UsageError(f"{row.place} (id {name}): there is no reference answer: fill it in or take the row out")
+    return Example(example.context, example.question, example.answers, name, example.kind)
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in counts.items())

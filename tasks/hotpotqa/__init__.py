@@ -1,0 +1,1 @@
+"""HotpotQA: questions over two Wikipedia paragraphs, among distractors or alone."""

@@ -1,0 +1,1 @@
+"""Natural Questions with the passages that hold the answer."""

@@ -1,0 +1,145 @@
+"""Which rows are scored: the paper keeps contexts by their length in the decoder's tokens."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import hf_hub_download
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from pcc_bench.errors import UsageError
+from pcc_bench.tasks.example import Example
+
+BATCH = 1000  # contexts a tokenizer call: enough for its threads, small in memory
+
+
+def choice(metadata: Mapping[str, Any], key: str, allowed: Sequence[str]) -> str:
+    """A setting with a few possible values; the first is the default.
+
+    Raises:
+        UsageError: Another value.
+    """
+    value = metadata.get(key, allowed[0])
+    if value not in allowed:
+        raise UsageError(f"{key}={value!r}: {key} is one of {', '.join(allowed)}")
+    return str(value)
+
+
+def paper_population(
+    examples: Sequence[Example], metadata: Mapping[str, Any], place: str
+) -> tuple[list[Example], Counter[str], dict[str, Any]]:
+    """Keep the examples that the paper's code would score.
+
+    Args:
+        examples: All examples.
+        metadata: `population_filter` is the rule (None: no rule): `more_than` and `at_most` bound the decoder tokens
+            of the context, BOS counted; `kind` limits it to the rows of one kind. `population: all` switches it off.
+        place: Where the rows are from, for messages.
+
+    Returns:
+        The examples kept; the others counted by reason; what the results say about the filter.
+    """
+    population = choice(metadata, "population", ("paper", "all"))
+    rule: Mapping[str, Any] | None = metadata["population_filter"] if population == "paper" else None
+    subject = [example for example in examples if _applies(rule, example)]
+    if rule is None or not subject:
+        return list(examples), Counter(), {"population": population, "filter": None, "tokenizer": None}
+    name = tokenizer_name(metadata)
+    lengths = count_tokens({example.context for example in subject}, _load_tokenizer(name, metadata))
+    reasons = [_reason(rule, lengths[e.context]) if _applies(rule, e) else None for e in examples]
+    kept = [example for example, reason in zip(examples, reasons, strict=True) if reason is None]
+    dropped = Counter(reason for reason in reasons if reason is not None)
+    if not kept:
+        counts = ", ".join(f"{count} with {reason}" for reason, count in dropped.items())
+        raise UsageError(
+            f"the paper's filter {dict(rule)} leaves no row of {place} ({counts}; decoder tokens with BOS, "
+            f'tokenizer {name}): pass --metadata \'{{"population": "all"}}\' to score every row'
+        )
+    return kept, dropped, {"population": population, "filter": dict(rule), "tokenizer": name}
+
+
+def tokenizer_name(metadata: Mapping[str, Any]) -> str:
+    """Folder or hub id of the decoder's tokenizer, from what the user said about the model.
+
+    `tokenizer`, else `decoder`, else the decoder that the checkpoint `pretrained` names, else `pretrained` itself.
+
+    Raises:
+        UsageError: Nothing says which decoder it is.
+    """
+    for key in ("tokenizer", "decoder"):
+        if isinstance(metadata.get(key), str):
+            return str(metadata[key])
+    pretrained = metadata.get("pretrained")
+    name = _checkpoint_decoder(pretrained) if isinstance(pretrained, str) else None
+    if name is None:
+        raise UsageError(
+            "the paper's population is chosen by decoder tokens, and nothing says which decoder to count with: "
+            'pass --metadata \'{"tokenizer": "<folder or hub id>"}\', or \'{"population": "all"}\' to score every row'
+        )
+    return name
+
+
+def count_tokens(texts: set[str], tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """Tokens of each distinct text, with BOS where the tokenizer has one; special-token look-alikes are characters."""
+    bos = int(tokenizer.bos_token_id is not None)
+    ordered = sorted(texts)
+    lengths: dict[str, int] = {}
+    for start in range(0, len(ordered), BATCH):
+        batch = ordered[start : start + BATCH]
+        ids = tokenizer(batch, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        lengths.update((text, len(tokens) + bos) for text, tokens in zip(batch, ids, strict=True))
+    return lengths
+
+
+def _applies(rule: Mapping[str, Any] | None, example: Example) -> bool:
+    return rule is not None and rule.get("kind", example.kind) == example.kind
+
+
+def _reason(rule: Mapping[str, Any], length: int) -> str | None:
+    """Why a context of this length is left out; None if it is kept."""
+    if "more_than" in rule and length <= rule["more_than"]:
+        return f"context of {rule['more_than']} tokens or fewer"
+    if "at_most" in rule and length > rule["at_most"]:
+        return f"context of more than {rule['at_most']} tokens"
+    return None
+
+
+def _checkpoint_decoder(pretrained: str) -> str | None:
+    """The decoder a PCC checkpoint names (None if it names none); anything else is a decoder itself."""
+    folder = Path(pretrained).expanduser()
+    if (folder / "memory_converter.bin").exists():  # a published PCC checkpoint: the files do not say
+        return None
+    config = _read_config(pretrained, folder)
+    if "pcc_bench" not in config:
+        return pretrained
+    name = config["decoder"].get("name")
+    if name is not None and (folder / name).is_dir():
+        return str(folder / name)
+    return None if name is None else str(name)
+
+
+def _read_config(pretrained: str, folder: Path) -> dict[str, Any]:
+    """A checkpoint's config.json; {} where there is none to read (loading the tokenizer will tell)."""
+    try:
+        path = folder / "config.json" if folder.is_dir() else hf_hub_download(pretrained, "config.json")
+        config: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return config
+
+
+def _load_tokenizer(name: str, metadata: Mapping[str, Any]) -> PreTrainedTokenizerBase:
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            name, trust_remote_code=bool(metadata.get("trust_remote_code", False))
+        )
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"can't load the tokenizer {name} to count decoder tokens with ({str(error).splitlines()[0]}): "
+            'pass --metadata \'{"tokenizer": "<folder or hub id>"}\', or \'{"population": "all"}\' to score every row'
+        ) from error
+    return tokenizer

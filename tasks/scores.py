@@ -1,0 +1,65 @@
+"""Scores of short answers: SQuAD's normaliser, exact match, F1, substring accuracy, achieved compression."""
+
+from __future__ import annotations
+
+import math
+import re
+import string
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_ARTICLE = re.compile(r"\b(a|an|the)\b")
+
+
+def normalize(text: str) -> str:
+    """SQuAD's normal form: lower case, no ASCII punctuation, no articles, single blanks."""
+    bare = text.lower().translate(_PUNCTUATION)
+    return " ".join(_ARTICLE.sub(" ", bare).split())
+
+
+def exact_match(prediction: str, reference: str) -> float:
+    """1 if the normal forms are equal."""
+    return float(normalize(prediction) == normalize(reference))
+
+
+def f1(prediction: str, reference: str) -> float:
+    """F1 of the bags of normalised words; 0 where nothing is shared, two empty answers included, as in the original."""
+    predicted, expected = normalize(prediction).split(), normalize(reference).split()
+    shared = (Counter(predicted) & Counter(expected)).total()
+    if not shared:
+        return 0.0
+    precision, recall = shared / len(predicted), shared / len(expected)
+    return 2 * precision * recall / (precision + recall)
+
+
+def contains(prediction: str, reference: str) -> float:
+    """1 if the normalised reference is a part of the normalised prediction.
+
+    A reference that normalises to nothing ("the") is a part of anything: it only counts against an empty prediction.
+    """
+    predicted, expected = normalize(prediction), normalize(reference)
+    return float(expected in predicted if expected else not predicted)
+
+
+_SCORES: Mapping[str, Callable[[str, str], float]] = {"exact_match": exact_match, "f1": f1, "contains": contains}
+
+
+def score_qa(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
+    """All scores of one answer, each the maximum over the references (lm-eval's `process_results`)."""
+    prediction = results[0]
+    return {name: max(score(prediction, answer) for answer in doc["answers"]) for name, score in _SCORES.items()}
+
+
+def compression(records: Sequence[Mapping[str, Any]]) -> float:
+    """Achieved compression of a population: source tokens per position of memory, boundary vectors counted.
+
+    Args:
+        records: The account of each sample: `source_tokens`, `slots`, `boundary`.
+
+    Returns:
+        The ratio of the sums; nan where no memory is left (`no-context`).
+    """
+    positions = sum(record["slots"] + record["boundary"] for record in records)
+    return sum(record["source_tokens"] for record in records) / positions if positions else math.nan

@@ -1,0 +1,92 @@
+"""The lm-eval task over marked contexts: any lm-eval model sees its plain text, ours see its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lm_eval.api.task import ConfigurableTask
+
+from pcc_bench.context import Prompt, literal, mark_row
+from pcc_bench.errors import print_usage_errors_plainly
+from pcc_bench.tasks.data import load_docs, to_dataset
+
+print_usage_errors_plainly()  # lm-eval's command line shows tracebacks; our mistakes-to-mend are one sentence
+
+
+class PccTask(ConfigurableTask):  # type: ignore[misc]
+    """A task whose YAML says which columns may be compressed (`metadata.compress`) and how to read a row.
+
+    Besides lm-eval's own, the YAML has the keys `class` (this class) and `read_row` (a row -> `Example` or `Dropped`).
+    The metadata (`dataset`, `split`, `hub`, `population_filter`, `official_references`) say where the rows come from;
+    `data`, `protocol`, `population` and `tokenizer` may be given by the user. `metadata.population` then holds the
+    account of what was read, kept and dropped, so that it stands in lm-eval's results.
+    """
+
+    def __init__(self, config: Mapping[str, Any], **kwargs: Any) -> None:
+        own = dict(config)
+        own.pop("class", None)  # the factory's business, unknown to TaskConfig
+        self._read_row = own.pop("read_row")
+        super().__init__(config=own, **kwargs)
+
+    def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        """Load the rows and record the population."""
+        docs, population = load_docs(self.config.metadata, self._read_row)
+        self.config.metadata = {**self.config.metadata, "population": population}
+        self.dataset = {"test": to_dataset(docs)}
+
+    # Prompts. Everything of the data that enters a prompt is marked, as context or as literal.
+
+    def doc_to_text(self, doc: Mapping[str, Any], doc_to_text: Any = None) -> Any:
+        """The template over the marked row."""
+        return super().doc_to_text(self._marked(doc), doc_to_text)
+
+    def doc_to_prefix(self, doc: Mapping[str, Any]) -> Any:
+        """The beginning of the answer that is given to the model."""
+        return super().doc_to_prefix(self._marked(doc))
+
+    def resolve_field(self, doc: Mapping[str, Any], field: str | None = None) -> Any:
+        """A column or template of the few-shot prefix or the description."""
+        return super().resolve_field(self._marked(doc), field)
+
+    def build_qa_turn(
+        self, *, q: str | None = None, c: list[str] | None = None, a: Any = None, **kwargs: Any
+    ) -> list[Any]:
+        """A turn whose answer is marked; the question is marked by the template, or is a choice of the data."""
+        question = _literals(q) if self.multiple_input else q
+        turn: list[Any] = super().build_qa_turn(q=question, c=_literals(c), a=_literals(a), **kwargs)
+        return turn
+
+    def fewshot_context(self, *args: Any, **kwargs: Any) -> Prompt | list[Prompt]:
+        """The assembled prompt (few-shot examples, chat template), split into its parts."""
+        assembled = super().fewshot_context(*args, **kwargs)
+        if isinstance(assembled, list):
+            return [Prompt.parse(prompt) for prompt in assembled]
+        return Prompt.parse(assembled)
+
+    def build_all_requests(self, *, tokenizer_name: str = "", **kwargs: Any) -> None:
+        """As lm-eval does, with a key for its request cache that knows the rows and the version of the task."""
+        fingerprint = self.config.metadata["population"]["fingerprint"]
+        super().build_all_requests(tokenizer_name=f"{tokenizer_name}-v{self.VERSION}-{fingerprint}", **kwargs)
+
+    # Scores
+
+    def process_results(self, doc: Mapping[str, Any], results: Sequence[Any]) -> dict[str, Any]:
+        """Scores, and the account of compression where the model keeps one (attribute `record` of its answers)."""
+        record = getattr(results[0], "record", None)
+        if record is not None and record.get("skipped"):
+            return {}  # in no score; the model reports it
+        scores: dict[str, Any] = super().process_results(doc, results)
+        if record is not None and "compression" in self.aggregation():  # --predict_only has no such metric
+            return {**scores, "compression": record}
+        return scores
+
+    def _marked(self, doc: Mapping[str, Any]) -> dict[str, Any]:
+        return mark_row(doc, self.config.metadata["compress"])
+
+
+def _literals(data: Any) -> Any:
+    """Strings as literals ("" stays empty: lm-eval asks whether there is an answer), lists of them too."""
+    if isinstance(data, list):
+        return [_literals(item) for item in data]
+    return literal(data) if isinstance(data, str) and data else data
