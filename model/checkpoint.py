@@ -147,9 +147,10 @@ def export(pcc: PCC, folder: Path) -> None:
 
 
 def weights_fingerprint(pcc: PCC) -> str:
-    """A short hash of all the weights that make memories (those of a LoRA base included)."""
+    """A short hash of all the weights that make memories: encoder (a LoRA base included), converter, special vectors."""
     digest = hashlib.sha256()
-    for key, value in sorted(pcc.state_dict().items()):
+    state = {**pcc.encoder.body.state_dict(), **pcc.converter.state_dict(), "special": pcc.special}
+    for key, value in sorted(state.items()):
         digest.update(key.encode())
         digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
@@ -177,7 +178,7 @@ def with_memory_tokens(model: Any, tokenizer: PreTrainedTokenizerBase, seed: int
 
 def _load_own(folder: Path, config: PccConfig, base: str | None, dtype: torch.dtype) -> PCC:
     state = _read_safetensors(folder / WEIGHTS)
-    tokenizer = _load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder)
     if config.encoder.kind == "full":
         model = AutoModel.from_config(AutoConfig.for_model(**config.encoder.config), dtype=dtype)
         _load_strictly(model, _under("encoder.", state), folder / WEIGHTS)
@@ -202,7 +203,7 @@ def _own_adapter(
     name = base or config.encoder.base
     if name is None:
         raise UsageError(f"{folder} does not name its encoder's base model: pass encoder=<folder or hub id>")
-    model = _load_causal_lm(resolve(name, "encoder base", folder), dtype)
+    model = load_causal_lm(resolve(name, "encoder base", folder), dtype)
     if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     with torch.no_grad():
@@ -265,7 +266,7 @@ def _load_published(
     dtype: torch.dtype,
     policies: dict[str, Any],
 ) -> PCC:
-    tokenizer = _load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder)
     if (folder / "adapter_config.json").is_file():
         model = _published_adapter(folder, base, tokenizer, dtype)
         lora = {**model.peft_config["default"].to_dict(), "inference_mode": False}
@@ -273,7 +274,7 @@ def _load_published(
             kind="lora",
             config=model.get_base_model().config.to_dict(),
             base=base or str(lora.get("base_model_name_or_path")),
-            lora=_plain(lora),
+            lora=plain(lora),
         )
     elif (folder / "config.json").is_file():
         model = _published_body(folder, dtype)
@@ -318,7 +319,7 @@ def _published_adapter(
 ) -> PeftModel:
     config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     name = base or config.get("base_model_name_or_path") or ""
-    model = _load_causal_lm(_resolve_base(name, folder), dtype)
+    model = load_causal_lm(_resolve_base(name, folder), dtype)
     vocabulary = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > vocabulary:
         if not any("base_layer" in key for key in _safetensors_keys(folder / "adapter_model.safetensors")):
@@ -393,14 +394,14 @@ def _check_decoder(pcc: PCC, decoder: Decoder, name: str, any_decoder: bool) -> 
         )
 
 
-def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(f"{folder} has no readable tokenizer ({_first_line(error)})") from None
 
 
-def _load_causal_lm(folder: Path, dtype: torch.dtype) -> Any:
+def load_causal_lm(folder: Path, dtype: torch.dtype) -> Any:
     return _pretrained(AutoModelForCausalLM, folder, dtype)
 
 
@@ -460,7 +461,7 @@ def _under(prefix: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tenso
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """JSON-ready copy of a peft configuration (sets become sorted lists, enums their values)."""
     return json.loads(json.dumps(value, default=lambda x: sorted(x) if isinstance(x, set) else getattr(x, "value", str(x))))
 

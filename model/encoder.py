@@ -128,10 +128,10 @@ class Encoder(nn.Module):
             start += size
 
     def _stack(self, segments: Sequence[Segment]) -> torch.Tensor:
-        """Right-padded input ids [batch, longest]. Attention is causal, so what stands behind a segment's memory
-        tokens can't reach them and no mask is needed."""
+        """Input ids [batch, longest], filled up on the right. Attention is causal, so what stands behind a segment's
+        memory tokens can't reach them and no mask is needed; any id will do."""
         width = max(len(segment) for segment in segments)
-        ids = torch.full((len(segments), width), self.pad_id, dtype=torch.long)
+        ids = torch.full((len(segments), width), self.memory_ids[0], dtype=torch.long)
         for row, segment in enumerate(segments):
             ids[row, : len(segment)] = torch.tensor(segment.ids + self.memory_ids[: segment.slots])
         return ids.to(self.body.device)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteriaList, SuppressTokensLogitsProcessor
 
 from pcc_bench.decoder import Decoder
+from pcc_bench.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,93 @@ def generate(
     prompt_length = inputs["input_ids"].shape[1] if "input_ids" in inputs else 0
     rows = [cut_after(row, ends) for row in out[:, prompt_length:].tolist()]
     return Generated(rows, clock.first - start, end - clock.first)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Log-likelihoods of one batch.
+
+    Attributes:
+        logprobs: Sum over the tokens of each continuation.
+        greedy: Whether greedy decoding gives it.
+        seconds: Wall-clock of the batch.
+    """
+
+    logprobs: list[float]
+    greedy: list[bool]
+    seconds: float
+
+
+def score(
+    decoder: Decoder,
+    prompts: Sequence[Sequence[int]] | Sequence[torch.Tensor],
+    continuations: Sequence[Sequence[int]],
+    softmax_dtype: torch.dtype | None = None,
+) -> Scored:
+    """Log-likelihood of each continuation after its prompt, in one forward.
+
+    Rows are padded on the right: attention is causal, so nothing that is scored can see the padding and no mask is
+    needed (as in lm-eval's `hf`). Only the positions that predict a continuation go through the vocabulary head.
+    """
+    start = _now(decoder.device)
+    lengths = [len(prompt) + len(ids) - 1 for prompt, ids in zip(prompts, continuations, strict=True)]
+    first = min(len(prompt) for prompt in prompts) - 1
+    with torch.inference_mode():
+        inputs = _right_pad(decoder, prompts, continuations, max(lengths))
+        with autocast_for(decoder, inputs.get("inputs_embeds")):
+            kept = torch.arange(first, max(lengths), device=decoder.device)
+            logits = decoder.model(**inputs, use_cache=False, **_keep_logits(decoder, kept)).logits
+        logits = logits[:, -len(kept) :]
+        logprobs, greedy = [], []
+        for row, ids in enumerate(continuations):
+            begin = lengths[row] - len(ids) - first
+            predicted = torch.log_softmax(logits[row, begin : begin + len(ids)], dim=-1, dtype=softmax_dtype)
+            wanted = torch.tensor(ids, device=decoder.device)
+            logprobs.append(float(predicted.gather(1, wanted[:, None]).sum()))
+            greedy.append(bool((predicted.argmax(-1) == wanted).all()))
+    return Scored(logprobs, greedy, _now(decoder.device) - start)
+
+
+def _right_pad(
+    decoder: Decoder,
+    prompts: Sequence[Sequence[int]] | Sequence[torch.Tensor],
+    continuations: Sequence[Sequence[int]],
+    width: int,
+) -> dict[str, torch.Tensor]:
+    """Prompts with their continuations but for the last token, which is predicted and never read."""
+    if not isinstance(prompts[0], torch.Tensor):
+        ids = torch.full((len(prompts), width), pad_token_id(decoder), dtype=torch.long)
+        for row, (prompt, continuation) in enumerate(zip(prompts, continuations, strict=True)):
+            line = [*prompt, *continuation[:-1]]
+            ids[row, : len(line)] = torch.tensor(line)
+        return {"input_ids": ids.to(decoder.device)}
+    vectors = prompts[0].new_zeros(len(prompts), width, decoder.hidden_size)
+    for row, (prompt, continuation) in enumerate(zip(prompts, continuations, strict=True)):
+        vectors[row, : len(prompt)] = prompt  # type: ignore[assignment]
+        vectors[row, len(prompt) : len(prompt) + len(continuation) - 1] = decoder.embed(continuation[:-1])
+    return {"inputs_embeds": vectors}
+
+
+def _keep_logits(decoder: Decoder, positions: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Models that can are asked for the logits of some positions only."""
+    can = "logits_to_keep" in inspect.signature(decoder.model.forward).parameters
+    return {"logits_to_keep": positions} if can else {}
+
+
+@contextmanager
+def memory_errors(doing: str, remedy: str) -> Iterator[None]:
+    """Turn a lack of memory, on a GPU or not, into one sentence.
+
+    Raises:
+        UsageError: Memory ran out inside the block.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "alloc" not in first.lower():
+            raise
+        raise UsageError(f"out of memory while {doing} ({first[:120]}): {remedy}") from error
 
 
 def left_pad(decoder: Decoder, prompts: Sequence[Sequence[int]] | Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -45,9 +45,12 @@ def get(name: str) -> type[Compressor]:
     raise UsageError(f"unknown method '{name}'{suggest(name, names())}")
 
 
+def nearest(word: str, options: list[str]) -> str | None:
+    """The option a misspelt word most likely means."""
+    return next(iter(difflib.get_close_matches(word, options, n=1, cutoff=0.7)), None)
+
+
 def suggest(word: str, options: list[str]) -> str:
     """The tail of a sentence about an unknown word: ": did you mean 'pcc'?" or the whole list."""
-    near = difflib.get_close_matches(word, options, n=2, cutoff=0.5)
-    if near:
-        return ": did you mean " + " or ".join(f"'{option}'" for option in near) + "?"
-    return ": known are " + ", ".join(options)
+    near = nearest(word, options)
+    return f": did you mean '{near}'?" if near else ": known are " + ", ".join(options)

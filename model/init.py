@@ -1,0 +1,98 @@
+"""A fresh, untrained checkpoint for an encoder, a decoder and a rate: where training starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, TaskType, get_peft_model
+
+from pcc_bench.decoder import Decoder
+from pcc_bench.model import checkpoint
+from pcc_bench.model.config import DecoderConfig, EncoderConfig, PccConfig, validated
+from pcc_bench.model.converter import Converter
+from pcc_bench.model.encoder import Encoder
+from pcc_bench.model.pcc import PCC, SPECIAL_TOKENS
+
+# The published Large encoder (paper appendix; adapter_config.json): also lm_head, which never influences a slot.
+LORA_TARGETS = "embed_tokens q_proj k_proj v_proj o_proj gate_proj up_proj down_proj".split()
+
+
+def fresh(
+    encoder: str,
+    decoder: Decoder,
+    rates: Sequence[int],
+    folder: Path,
+    *,
+    segment_length: int = 256,
+    lora_rank: int = 0,
+    seed: int = 0,
+    notes: str = "",
+) -> PCC:
+    """Make an untrained PCC.
+
+    Args:
+        encoder: Folder or hub id of a causal LM: GPT-2 for Lite, Llama for Large.
+        decoder: The decoder it is for.
+        rates: Rates it declares; the first is its default.
+        folder: Where it will be saved; local models are named relative to it.
+        segment_length: Encoder tokens a segment.
+        lora_rank: 0 trains the whole encoder (Lite); 64 in the paper's Large, with alpha half the rank.
+        seed: Of everything that is drawn.
+        notes: Free text for its model card.
+
+    Raises:
+        UsageError: Sizes that don't fit together; one sentence.
+    """
+    source = checkpoint.resolve(encoder, "encoder")
+    model = checkpoint.load_causal_lm(source, torch.float32)
+    tokenizer = checkpoint.load_tokenizer(source)
+    checkpoint.with_memory_tokens(model, tokenizer, seed)
+    lora = lora_config(lora_rank) if lora_rank else None
+    made_for = DecoderConfig(
+        name=name_beside(decoder.name, folder), hidden_size=decoder.hidden_size, fingerprint=decoder.fingerprint
+    )
+    described = EncoderConfig(
+        kind="lora" if lora else "full",
+        config=(model if lora else model.base_model).config.to_dict(),
+        base=name_beside(encoder, folder) if lora else None,
+        lora=checkpoint.plain(lora.to_dict()) if lora else None,
+    )
+    state = {"rate": rates[0], "rates": list(rates), "segment_length": segment_length, "notes": notes}
+    state |= {"encoder": described.model_dump(), "decoder": made_for.model_dump()}
+    config: PccConfig = validated(state, "the options given")
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        body = get_peft_model(model, lora) if lora else model.base_model
+        converter = Converter(model.config.hidden_size, decoder.hidden_size)
+        # Random rows of the size of trained ones, frozen, as in the published patch (N(0, 0.02) for Llama-3).
+        special = torch.randn(len(SPECIAL_TOKENS), decoder.hidden_size) * float(decoder.embedding.weight.float().std())
+    return PCC(config, Encoder(body, tokenizer, config), converter, special).eval()
+
+
+def lora_config(rank: int) -> LoraConfig:
+    """The paper's LoRA: alpha half the rank, dropout 0.1, embeddings included."""
+    return LoraConfig(
+        r=rank,
+        lora_alpha=rank // 2,
+        lora_dropout=0.1,
+        target_modules=LORA_TARGETS,
+        task_type=TaskType.CAUSAL_LM,
+    )
+
+
+def open_decoder(name: str, dtype: torch.dtype = torch.float32) -> Decoder:
+    """Load a decoder outside lm-eval.
+
+    Raises:
+        UsageError: It can't be found or read.
+    """
+    folder = checkpoint.resolve(name, "decoder")
+    return Decoder(checkpoint.load_causal_lm(folder, dtype), checkpoint.load_tokenizer(folder), name)
+
+
+def name_beside(model: str, folder: Path) -> str:
+    """How a checkpoint in `folder` names another model: a local one relative to itself, a hub id as it is."""
+    return os.path.relpath(model, folder) if Path(model).is_dir() else model

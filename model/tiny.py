@@ -1,0 +1,110 @@
+"""Random models of any decoder family at toy size, with a real byte-level tokenizer: for the demo, tests and benchmarks.
+
+They know nothing; what they are good for is that every code path and every speed ratio is real.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import (
+    GPT2Config,
+    LlamaConfig,
+    MistralConfig,
+    Phi3Config,
+    PreTrainedConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+)
+from transformers.models.auto.modeling_auto import AutoModelForCausalLM
+
+BOS, EOS, PAD, TURN = "<|begin_of_text|>", "<|end_of_text|>", "<|reserved_special_token_0|>", "<|eot_id|>"
+
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}<|{{ message['role'] }}|>\n{{ message['content'] | trim }}<|eot_id|>"
+    "{% endfor %}{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+
+FAMILIES: dict[str, type[PreTrainedConfig]] = {
+    "gpt2": GPT2Config,
+    "llama": LlamaConfig,
+    "mistral": MistralConfig,
+    "qwen2": Qwen2Config,
+    "phi3": Phi3Config,
+}
+
+
+def make_tokenizer(texts: Iterable[str], vocabulary: int = 2048, adds_bos: bool = True) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer trained on `texts`; any other text still encodes.
+
+    Args:
+        texts: What to train on.
+        vocabulary: Tokens, special ones included.
+        adds_bos: Put BOS before every text, as Llama's tokenizer does; GPT-2's does not.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[BOS, EOS, PAD, TURN],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    if adds_bos:
+        bos = (BOS, tokenizer.token_to_id(BOS))
+        tokenizer.post_processor = processors.TemplateProcessing(single=f"{BOS} $A", special_tokens=[bos])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS, pad_token=PAD, chat_template=CHAT_TEMPLATE
+    )
+
+
+def make_model(
+    family: str,
+    tokenizer: PreTrainedTokenizerFast,
+    folder: Path,
+    *,
+    width: int = 64,
+    layers: int = 2,
+    heads: int = 4,
+    window: int = 8192,
+    seed: int = 0,
+) -> Path:
+    """Write a causal LM with random weights and its tokenizer as a transformers folder.
+
+    Args:
+        family: One of `FAMILIES`.
+        tokenizer: Its tokenizer; the embedding has exactly its size.
+        folder: Where to.
+        width: Hidden size.
+        layers: Number of blocks.
+        heads: Attention heads; half as many key-value heads where the family has them.
+        window: Positions.
+        seed: Of the weights.
+    """
+    sizes: dict[str, Any] = {"vocab_size": len(tokenizer), "hidden_size": width, "num_hidden_layers": layers}
+    sizes |= {"num_attention_heads": heads, "max_position_embeddings": window}
+    sizes |= {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    sizes |= {"pad_token_id": tokenizer.pad_token_id}
+    if family == "gpt2":
+        names = {"hidden_size": "n_embd", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head"}
+        names |= {"max_position_embeddings": "n_positions"}
+        sizes = {names.get(key, key): value for key, value in sizes.items()}
+    else:
+        sizes |= {"intermediate_size": 2 * width, "num_key_value_heads": max(1, heads // 2)}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(FAMILIES[family](**sizes), dtype=torch.float32)
+        # Larger than the usual 0.02: at this size the logits of a standard initialisation are so alike that greedy
+        # decoding would depend on rounding.
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                torch.nn.init.normal_(parameter, std=0.15)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

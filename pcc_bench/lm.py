@@ -1,0 +1,539 @@
+"""One lm-eval model over any compressor.
+
+It is lm-eval's HF model (batching, chat templates, dtype, device_map, data parallelism are as its users know them) with
+three things of its own: prompts are encoded around memories, log-likelihoods and generation take input vectors where a
+memory is one, and every answer carries its accounting.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
+from lm_eval.models.utils_hf import stop_sequences_criteria
+from tqdm import tqdm
+from transformers import StoppingCriteriaList
+
+from pcc_bench import provenance, registry
+from pcc_bench.compressor import Compressor, Memory
+from pcc_bench.context import Prompt, as_prompt
+from pcc_bench.decoder import Decoder
+from pcc_bench.errors import UsageError, print_usage_errors_plainly
+from pcc_bench.generation import generate, memory_errors, score
+from pcc_bench.memories import MemoryBook, gather, waves, wrong_partners
+from pcc_bench.prompts import Plan, PromptEncoder, shortened
+from pcc_bench.responses import Answer, Response, ResponseCache, Score
+
+OVERFLOW = ("error", "skip", "truncate")
+CONTROLS = ("wrong_memory",)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One question to the decoder.
+
+    Attributes:
+        prompt: The prompt.
+        argument: Generation arguments, or the continuation to score.
+        read: The contexts whose memories are read: the prompt's own, or others under a control.
+        where: The row it comes from, for messages.
+        task: Its task.
+        row: Its row in the task.
+        key: Its key in the cache of answers ("" where there is none).
+    """
+
+    prompt: Prompt
+    argument: Any
+    read: tuple[str, ...]
+    where: str
+    task: str
+    row: int
+    key: str = ""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A request ready for the decoder.
+
+    Attributes:
+        index: Its place among the requests.
+        plan: What the decoder reads.
+        continuation: Ids to score (log-likelihoods only).
+        record: Its accounting so far.
+    """
+
+    index: int
+    plan: Plan
+    continuation: list[int]
+    record: dict[str, Any]
+
+    @property
+    def length(self) -> int:
+        return self.plan.length + len(self.continuation)
+
+
+class CompressedLM(HFLM):  # type: ignore[misc]
+    """An lm-eval model whose contexts go through a compressor; `method` names it (see `pcc_bench.registry`).
+
+    Args:
+        pretrained: The compressor's checkpoint, or the decoder for methods without weights. Folder or hub id.
+        decoder: The decoder, where it is not the one the checkpoint records.
+        control: `wrong_memory`: each prompt reads the memory of another context of similar length (soft methods).
+        control_seed: Seed of that choice.
+        overflow: Prompts longer than the decoder's window: `error`, `skip` (the row is left out of the scores and
+            counted) or `truncate` (contexts are cut at their end and compressed again; counted).
+        allow_special_tokens_in_text: Let data spell special tokens, as lm-eval's `hf` does.
+        memory_gb: Memories kept for later questions; older ones are forgotten beyond it.
+        device: As in lm-eval; CPU where no GPU is there.
+        **kwargs: The method's own options (rate, boundaries, ...), and everything lm-eval's `hf` takes (dtype,
+            batch_size, max_length, parallelize, trust_remote_code, ...).
+
+    Raises:
+        UsageError: Anything that does not fit, in one sentence.
+    """
+
+    method: ClassVar[str]
+
+    def __init__(
+        self,
+        pretrained: str = "",
+        decoder: str | None = None,
+        *,
+        control: str | None = None,
+        control_seed: int = 0,
+        overflow: str = "error",
+        allow_special_tokens_in_text: bool = False,
+        memory_gb: float = 4.0,
+        device: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        print_usage_errors_plainly()
+        kind = registry.get(self.method)
+        options, hf_arguments = split_options(kind, kwargs)
+        _check_choices(kind, pretrained or decoder, control, overflow)
+        path = kind.decoder_path(pretrained, decoder)
+        _load_decoder(super().__init__, path, device, hf_arguments)
+        self._join_processes()
+        self.frozen = Decoder(self.model, self.tokenizer, path)
+        self.compressor = kind.load(pretrained, self.frozen, **options)
+        self.encoder = PromptEncoder(
+            self.frozen, self.compressor, hf_arguments.get("add_bos_token"), allow_special_tokens_in_text
+        )
+        self.book = MemoryBook(self.compressor, self.rank, self.world_size, int(memory_gb * 2**30))
+        self.overflow = overflow
+        self.control = control
+        self.control_seed = control_seed
+        self.counts: Counter[str] = Counter()
+        self.skipped: dict[str, list[int]] = {}
+        self._settings = {
+            "method": self.method,
+            "options": self.compressor.options(),
+            "control": control,
+            "control_seed": control_seed if control else None,
+            "overflow": overflow,
+            "allow_special_tokens_in_text": allow_special_tokens_in_text,
+            "add_bos_token": hf_arguments.get("add_bos_token"),
+            "max_length": self.max_length,
+        }
+        self._responses: ResponseCache | None = None
+
+    # ------------------------------------------------------------------------------------------------------------------
+    # lm-eval's interface
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """Answer prompts; each answer is a `Response` with its accounting."""
+        return self._answer("generate_until", requests, disable_tqdm)  # type: ignore[return-value]
+
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """Score continuations; each answer is a `Score` with its accounting."""
+        if self.enable_thinking:
+            raise UsageError("enable_thinking=True has no meaning for log-likelihood tasks: leave it out")
+        return self._answer("loglikelihood", requests, disable_tqdm)  # type: ignore[return-value]
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+        """Score whole texts: only where a method leaves them alone (`full-context`).
+
+        Raises:
+            UsageError: The method compresses, and such a request has no context to compress.
+        """
+        if not self.compressor.scores_whole_text:
+            task = requests[0].task_name if requests else "a task"
+            raise UsageError(
+                f"{task} scores whole texts (loglikelihood_rolling), which leaves {self.method} no context to "
+                "compress: run it with full-context or hf, or use a task that scores a continuation"
+            )
+        scores: list[float] = super().loglikelihood_rolling(requests, disable_tqdm)
+        return scores
+
+    def set_cache_hook(self, cache_hook: Any) -> None:
+        """Use the file of lm-eval's `--use_cache` for our own cache of answers.
+
+        lm-eval's key has neither the model nor the marks in it, so its own table is diverted into a temporary one
+        that starts empty and ends with the run.
+        """
+        if cache_hook.dbdict is None:
+            return
+        self._responses = ResponseCache(Path(cache_hook.dbdict.filename), self.fingerprint())
+        cache_hook.dbdict.tablename = "unused"
+        cache_hook.dbdict.conn.execute("CREATE TEMP TABLE unused (key TEXT PRIMARY KEY, value BLOB)")
+        cache_hook.dbdict.conn.commit()
+
+    def get_model_info(self) -> dict[str, Any]:
+        """lm-eval's description of the model, with ours under `pcc_bench`; it goes into `results_*.json`."""
+        return {**super().get_model_info(), "pcc_bench": self.describe()}
+
+    # ------------------------------------------------------------------------------------------------------------------
+    # Provenance
+
+    def fingerprint(self) -> str:
+        """Hash of all that decides an answer besides the request itself."""
+        dtype = str(self.frozen.dtype)
+        state = [self._settings, self.compressor.fingerprint(), self.frozen.fingerprint, dtype, provenance.code()]
+        return provenance.digest(state)
+
+    def describe(self) -> dict[str, Any]:
+        """What ran and what it cost: fingerprints, settings, counts."""
+        kind = type(self.compressor)
+        return {
+            "schema_version": provenance.SCHEMA_VERSION,
+            **self._settings,
+            "requested_rate": self.compressor.rate,
+            "capabilities": {
+                "soft": kind.soft,
+                "query_aware": kind.query_aware,
+                "owns_decoder": kind.owns_decoder,
+            },
+            "decoder": self.frozen.name,
+            "fingerprints": {
+                "checkpoint": self.compressor.weights_fingerprint(),
+                "compressor": self.compressor.fingerprint(),
+                "decoder": self.frozen.fingerprint,
+                "code": provenance.code(),
+            },
+            "processes": self.world_size,
+            "compressions": self.book.compressions,
+            "compress_seconds": self.book.seconds,
+            "counts": dict(self.counts),
+            "skipped": self.skipped,
+        }
+
+    # ------------------------------------------------------------------------------------------------------------------
+    # From requests to answers
+
+    def _answer(self, kind: str, instances: list[Instance], quiet: bool) -> list[Answer]:
+        quiet = quiet or self.rank != 0
+        requests = self._requests(kind, instances)
+        answers = [self._cached(request) for request in requests]
+        pending = [index for index, answer in enumerate(answers) if answer is None]
+        groups = {group for share in self._gather([requests[i].read for i in pending]) for group in share}
+        title = f"{self.method}: {kind}"
+        with tqdm(total=len(requests), initial=len(requests) - len(pending), desc=title, disable=quiet) as progress:
+            for wave in waves(groups):
+                self.book.fill({context for group in wave for context in group}, quiet)
+                jobs = self._jobs(kind, requests, [i for i in pending if requests[i].read in wave], answers)
+                for batch in self._batches(requests, jobs):
+                    done = self._run(kind, requests, batch)
+                    self._keep([(requests[job.index], answer) for job, answer in zip(batch, done, strict=True)])
+                    for job, answer in zip(batch, done, strict=True):
+                        answers[job.index] = answer
+                    progress.update(len(batch))
+                self.book.trim()
+        self._count(requests, [answer for answer in answers if answer is not None])
+        return [answer for answer in answers if answer is not None]
+
+    def _requests(self, kind: str, instances: list[Instance]) -> list[Request]:
+        prompts = [as_prompt(instance.args[0]) for instance in instances]
+        partners = self._partners(prompts)
+        requests = []
+        for instance, prompt in zip(instances, prompts, strict=True):
+            where = f"row {instance.doc_id} of {instance.task_name}"
+            if any(not context.strip() for context in prompt.contexts):
+                raise UsageError(f"{where} has an empty context: there is nothing to compress; remove the row")
+            read = tuple(partners.get(context, context) for context in prompt.contexts)
+            key = self._responses.key(kind, prompt, instance.args[1], read) if self._responses else ""
+            task, row = str(instance.task_name), int(instance.doc_id or 0)
+            requests.append(Request(prompt, instance.args[1], read, where, task, row, key))
+        return requests
+
+    def _partners(self, prompts: Sequence[Prompt]) -> dict[str, str]:
+        if self.control != "wrong_memory":
+            return {}
+        mine = {context for prompt in prompts for context in prompt.contexts}
+        return wrong_partners(set().union(*self._gather(mine)), self.control_seed)
+
+    def _jobs(
+        self, kind: str, requests: Sequence[Request], indices: Iterable[int], answers: list[Answer | None]
+    ) -> list[Job]:
+        """Plans of requests; those skipped for their length are answered at once."""
+        jobs = []
+        for index in indices:
+            job = self._job(kind, requests[index], index)
+            if job is None:
+                answers[index] = self._skip(kind, requests[index])
+            else:
+                jobs.append(job)
+        return jobs
+
+    def _job(self, kind: str, request: Request, index: int) -> Job | None:
+        """A request's plan, fitted to the decoder's window; None where it is to be skipped."""
+        room = self._room(kind, request)
+        prompt = Prompt(_reading(request))
+        plan, continuation, memories = self._plan(kind, request, prompt)
+        cut = 0
+        while plan.length + len(continuation) > room:
+            if self.overflow == "skip":
+                return None
+            self._demand_truncation(request, plan.length + len(continuation), room, memories)
+            over = plan.length + len(continuation) - room
+            held = sum(memory.length for memory in memories)
+            prompt = shortened(prompt, max(0.0, 1 - 1.05 * over / held))
+            cut = sum(map(_size, request.read)) - sum(map(_size, prompt.contexts))
+            self._compress_alone(prompt.contexts)
+            plan, continuation, memories = self._plan(kind, request, prompt)
+        return Job(index, plan, continuation, _accounting(memories, plan, cut))
+
+    def _plan(self, kind: str, request: Request, prompt: Prompt) -> tuple[Plan, list[int], list[Memory]]:
+        memories = [self.book[context] for context in prompt.contexts]
+        if kind == "generate_until":
+            return self.encoder.encode(prompt, memories), [], memories
+        plan, continuation = self.encoder.encode_pair(prompt, memories, request.argument)
+        return plan, continuation, memories
+
+    def _room(self, kind: str, request: Request) -> int:
+        """Positions a prompt (and continuation) may take."""
+        if kind == "loglikelihood":
+            return self.max_length + 1  # the last token of the continuation is never read
+        return self.max_length - int(normalize_gen_kwargs(request.argument, self.max_gen_toks)["max_gen_toks"])
+
+    def _demand_truncation(self, request: Request, length: int, room: int, memories: Sequence[Memory]) -> None:
+        if self.overflow == "truncate" and sum(memory.length for memory in memories) > length - room:
+            return
+        remedy = (
+            "its text alone is too long"
+            if self.overflow == "truncate"
+            else "pass overflow=skip or overflow=truncate (counted in the results), a higher rate or a larger max_length"
+        )
+        raise UsageError(
+            f"{request.where} takes {length} positions, the decoder has room for {room} of its {self.max_length} "
+            f"besides the answer: {remedy}"
+        )
+
+    def _compress_alone(self, contexts: Iterable[str]) -> None:
+        """Compress contexts that only this process needs."""
+        book = MemoryBook(self.compressor)
+        book.fill(contexts)
+        self.book.add(book)
+
+    def _batches(self, requests: Sequence[Request], jobs: Sequence[Job]) -> Iterator[list[Job]]:
+        """Jobs that are decoded together: same arguments, longest first."""
+        groups: dict[str, list[Job]] = {}
+        for job in jobs:
+            argument = requests[job.index].argument
+            groups.setdefault("" if isinstance(argument, str) else json.dumps(argument, sort_keys=True), []).append(job)
+        for group in groups.values():
+            size = self._batch_size()
+            group.sort(key=lambda job: job.length, reverse=True)
+            yield from (group[start : start + size] for start in range(0, len(group), size))
+
+    def _batch_size(self) -> int:
+        if self.batch_size == "auto":
+            self.batch_size_per_gpu = self._detect_batch_size()
+        return int(self.batch_size)
+
+    def _run(self, kind: str, requests: Sequence[Request], batch: Sequence[Job]) -> list[Answer]:
+        what = f"decoding {len(batch)} prompts of up to {max(job.length for job in batch)} positions"
+        with memory_errors(what, "lower batch_size"):
+            if kind == "generate_until":
+                return self._generate(batch, requests[batch[0].index].argument)
+            return self._score(batch)
+
+    def _generate(self, batch: Sequence[Job], arguments: dict[str, Any]) -> list[Answer]:
+        options: dict[str, Any] = dict(normalize_gen_kwargs(arguments, self.max_gen_toks))
+        limit = options.pop("max_gen_toks")
+        ends = self.tok_decode(self.eot_token_id, skip_special_tokens=False)
+        until = handle_stop_sequences(options.pop("until", None), eos=ends)
+        if not options.get("do_sample"):
+            options = {"do_sample": False, **{k: v for k, v in options.items() if k not in ("do_sample", "temperature")}}
+        prompts = self._realise(batch)
+        out = generate(
+            self.frozen,
+            prompts,
+            limit,
+            self.compressor.stop_token_ids,
+            self.compressor.suppressed_token_ids,
+            self._stopping(prompts, [text for text in until if text != ends]),
+            **options,
+        )
+        share = {"prefill_seconds": out.prefill_seconds / len(batch), "decode_seconds": out.decode_seconds / len(batch)}
+        return [
+            Response(self._text(ids, until), {**job.record, **share, "new_tokens": len(ids)})
+            for job, ids in zip(batch, out.ids, strict=True)
+        ]
+
+    def _realise(self, batch: Sequence[Job]) -> list[list[int]] | list[torch.Tensor]:
+        if any(job.plan.has_vectors for job in batch):
+            return [job.plan.vectors(self.frozen) for job in batch]
+        return [job.plan.ids() for job in batch]
+
+    def _stopping(self, prompts: Sequence[Any], until: list[str]) -> StoppingCriteriaList | None:
+        """Criteria for stop strings; the end of sequence itself ends a row by its id."""
+        if not until:
+            return None
+        read = 0 if isinstance(prompts[0], torch.Tensor) else max(map(len, prompts))
+        return stop_sequences_criteria(self.tokenizer, until, read, len(prompts))
+
+    def _text(self, ids: list[int], until: list[str]) -> str:
+        """The text of an answer: after the thinking, up to the first stop string."""
+        if isinstance(self.think_end_token, int) and self.think_end_token in ids:
+            last = len(ids) - 1 - ids[::-1].index(self.think_end_token)
+            return str(postprocess_generated_text(self.tok_decode(ids[last + 1 :]).lstrip(), until, None))
+        end = self.think_end_token if isinstance(self.think_end_token, str) else None
+        return str(postprocess_generated_text(self.tok_decode(ids), until, end))
+
+    def _score(self, batch: Sequence[Job]) -> list[Answer]:
+        out = score(self.frozen, self._realise(batch), [job.continuation for job in batch], self.softmax_dtype)
+        share = {"prefill_seconds": out.seconds / len(batch), "decode_seconds": 0.0}
+        return [
+            Score(logprob, greedy, {**job.record, **share, "new_tokens": 0})
+            for job, logprob, greedy in zip(batch, out.logprobs, out.greedy, strict=True)
+        ]
+
+    def _skip(self, kind: str, request: Request) -> Answer:
+        record = {"skipped": True, "reason": "longer than the decoder's window"}
+        answer: Answer = Response("", record) if kind == "generate_until" else Score(float("nan"), False, record)
+        self._keep([(request, answer)])
+        return answer
+
+    def _cached(self, request: Request) -> Answer | None:
+        return self._responses.get(request.key) if self._responses else None
+
+    def _keep(self, answers: Sequence[tuple[Request, Answer]]) -> None:
+        if self._responses:
+            self._responses.put((request.key, answer) for request, answer in answers)
+
+    def _count(self, requests: Sequence[Request], answers: Sequence[Answer]) -> None:
+        """Add this call to the run's counts, over all processes."""
+        counts: Counter[str] = Counter(requests=len(requests))
+        skipped: dict[str, list[int]] = {}
+        seen: set[str] = set()
+        for request, answer in zip(requests, answers, strict=True):
+            record = answer.record
+            if record.get("skipped"):
+                skipped.setdefault(request.task, []).append(request.row)
+            counts["cached"] += bool(record.get("cached"))
+            counts["without_context"] += not request.read
+            counts["truncated"] += bool(record.get("truncated_bytes"))
+            counts["contexts"] += len(request.read)
+            counts["memories_reused"] += sum(context in seen for context in request.read)
+            seen.update(request.read)
+        for share, rows in self._gather((counts, skipped)):
+            self.counts += share
+            for task, indices in rows.items():
+                self.skipped[task] = sorted({*self.skipped.get(task, []), *indices})
+        self.counts["skipped"] = sum(map(len, self.skipped.values()))
+
+    # ------------------------------------------------------------------------------------------------------------------
+    # Processes
+
+    def _join_processes(self) -> None:
+        """Data parallelism wherever accelerate started several processes (lm-eval does it on several GPUs only)."""
+        accelerator = getattr(self, "accelerator", None)
+        if accelerator is not None and accelerator.num_processes > 1:
+            self._rank = accelerator.process_index
+            self._world_size = accelerator.num_processes
+
+    def _gather(self, value: Any) -> list[Any]:
+        return gather(value, self.world_size)
+
+
+def split_options(kind: type[Compressor], arguments: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Separate a method's options from those of lm-eval's `hf`.
+
+    Returns:
+        The options of `kind.load`, and the rest.
+
+    Raises:
+        UsageError: An argument that looks like a misspelt option.
+    """
+    own = [name for name in inspect.signature(kind.load).parameters if name not in ("pretrained", "decoder")]
+    hf = list(inspect.signature(HFLM.__init__).parameters)
+    options = {name: value for name, value in arguments.items() if name in own}
+    rest = {name: value for name, value in arguments.items() if name not in own}
+    ours = ["control", "control_seed", "overflow", "allow_special_tokens_in_text", "memory_gb", "decoder"]
+    for name in rest:
+        if name not in hf and (near := registry.nearest(name, [*own, *ours])):
+            raise UsageError(f"model_args: {kind.name} has no option '{name}': did you mean '{near}'?")
+    return options, rest
+
+
+def _check_choices(kind: type[Compressor], pretrained: str | None, control: str | None, overflow: str) -> None:
+    if not pretrained:
+        raise UsageError(f"--model {kind.name} needs model_args pretrained=<folder or hub id>")
+    if overflow not in OVERFLOW:
+        raise UsageError(f"overflow={overflow} is unknown: pass one of {', '.join(OVERFLOW)}")
+    if control is not None and control not in CONTROLS:
+        raise UsageError(f"control={control} is unknown: pass {' or '.join(CONTROLS)}")
+    if control and not kind.soft:
+        raise UsageError(f"control={control} exchanges soft memories; {kind.name} has none")
+
+
+def _load_decoder(
+    load: Callable[..., None], path: str, device: str | None, arguments: dict[str, Any]
+) -> None:
+    """Load the decoder as lm-eval does, its failures in one sentence."""
+    if device is None or (device.startswith("cuda") and not torch.cuda.is_available()):
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        with memory_errors(f"loading the decoder '{path}'", "use a smaller dtype or a larger machine"):
+            load(pretrained=path, device=device, **arguments)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        if isinstance(error, UsageError):
+            raise
+        first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise UsageError(f"the decoder '{path}' can't be loaded ({first})") from error
+
+
+def _reading(request: Request) -> Iterator[Any]:
+    """The prompt's parts with the contexts that are read in place of its own."""
+    from dataclasses import replace
+
+    from pcc_bench.context import Kind
+
+    rest = iter(request.read)
+    for part in request.prompt.parts:
+        yield replace(part, text=next(rest)) if part.kind is Kind.CONTEXT else part
+
+
+def _accounting(memories: Sequence[Memory], plan: Plan, truncated_bytes: int) -> dict[str, Any]:
+    """What one answer cost so far, over all contexts of its prompt."""
+    tokens = sum(memory.source_tokens for memory in memories)
+    slots = sum(memory.slots for memory in memories)
+    boundary = sum(memory.boundary for memory in memories)
+    size = sum(memory.source_bytes for memory in memories)
+    return {
+        "contexts": len(memories),
+        "source_tokens": tokens,
+        "compressor_tokens": sum(memory.compressor_tokens for memory in memories),
+        "source_bytes": size,
+        "slots": slots,
+        "boundary": boundary,
+        "ratio_slots": tokens / slots if slots else None,
+        "ratio": tokens / (slots + boundary) if slots + boundary else None,
+        "bytes_per_position": size / (slots + boundary) if slots + boundary else None,
+        "prompt_positions": plan.length,
+        "truncated_bytes": truncated_bytes,
+        "compress_seconds": sum(memory.seconds for memory in memories),
+    }
+
+
+def _size(text: str) -> int:
+    return len(text.encode())

@@ -1,0 +1,128 @@
+"""The memories of a run: each distinct context is compressed once, by one of the processes, in length-sorted batches."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from pcc_bench.compressor import Compressor, Memory
+from pcc_bench.errors import UsageError
+
+CHUNK_CHARACTERS = 400_000  # given to a compressor in one call: large forwards, and a progress bar that moves
+WAVE_CHARACTERS = 4_000_000  # held at once where the texts of a run are larger than that
+
+
+class MemoryBook:
+    """Memories by context, shared by all processes.
+
+    Args:
+        compressor: Makes them.
+        rank: This process.
+        world_size: Number of processes; every one calls `fill` with the same contexts.
+        max_bytes: Memories beyond this are forgotten, oldest first, by `trim`.
+    """
+
+    def __init__(self, compressor: Compressor, rank: int = 0, world_size: int = 1, max_bytes: int = 4 << 30) -> None:
+        self.compressor = compressor
+        self.rank = rank
+        self.world_size = world_size
+        self.max_bytes = max_bytes
+        self.compressions = 0
+        self.seconds = 0.0
+        self._memories: dict[str, Memory] = {}
+
+    def __getitem__(self, context: str) -> Memory:
+        return self._memories[context]
+
+    def fill(self, contexts: Iterable[str], quiet: bool = True) -> None:
+        """Compress those of `contexts` that have no memory yet; a collective call where there are several processes."""
+        missing = sorted({c for c in contexts if c not in self._memories}, key=lambda c: (-len(c), c))
+        mine = missing[self.rank :: self.world_size]
+        made: dict[str, Memory] = {}
+        with tqdm(total=len(mine), desc="Compressing contexts", disable=quiet or not mine) as progress:
+            for chunk in _chunks(mine, CHUNK_CHARACTERS):
+                made |= zip(chunk, self.compressor.compress(chunk), strict=True)
+                progress.update(len(chunk))
+        for share in gather(made, self.world_size):
+            self._memories |= share
+            self.compressions += len(share)
+            self.seconds += sum(memory.seconds for memory in share.values())
+
+    def add(self, other: MemoryBook) -> None:
+        """Take over another book's memories and counts."""
+        self._memories |= other._memories
+        self.compressions += other.compressions
+        self.seconds += other.seconds
+
+    def trim(self) -> None:
+        """Forget the oldest memories until the rest fits `max_bytes`."""
+        size = sum(map(_bytes, self._memories.values()))
+        for context in list(self._memories):
+            if size <= self.max_bytes:
+                return
+            size -= _bytes(self._memories.pop(context))
+
+
+def waves(groups: Iterable[tuple[str, ...]]) -> Iterator[set[tuple[str, ...]]]:
+    """Split the context groups of a run's prompts into sets that are held in memory together, longest first.
+
+    Args:
+        groups: The contexts of each prompt. The result does not depend on their order, so all processes agree.
+    """
+    order = sorted(set(groups), key=lambda group: (-sum(map(len, group)), group))
+    wave: set[tuple[str, ...]] = set()
+    size = 0
+    for group in order:
+        if wave and size + sum(map(len, group)) > WAVE_CHARACTERS:
+            yield wave
+            wave, size = set(), 0
+        wave.add(group)
+        size += sum(map(len, group))
+    if wave:
+        yield wave
+
+
+def wrong_partners(contexts: Iterable[str], seed: int) -> dict[str, str]:
+    """For each context another one of similar length: whose memory it gets under `control=wrong_memory`.
+
+    The choice depends on the set of contexts and the seed only.
+
+    Raises:
+        UsageError: There are fewer than two contexts.
+    """
+    order = sorted(set(contexts), key=lambda context: (len(context.encode()), context))
+    if len(order) < 2:
+        raise UsageError("control=wrong_memory needs at least two different contexts in the run: raise --limit")
+    chance = random.Random(seed)  # noqa: S311
+    near = ([*range(max(0, i - 2), i), *range(i + 1, min(len(order), i + 3))] for i in range(len(order)))
+    return {context: order[chance.choice(indices)] for context, indices in zip(order, near, strict=True)}
+
+
+def gather(value: Any, world_size: int) -> list[Any]:
+    """The value of every process, in the order of their ranks."""
+    if world_size == 1:
+        return [value]
+    values: list[Any] = [None] * world_size
+    torch.distributed.all_gather_object(values, value)
+    return values
+
+
+def _chunks(contexts: Sequence[str], characters: int) -> Iterator[list[str]]:
+    chunk: list[str] = []
+    size = 0
+    for context in contexts:
+        if chunk and size + len(context) > characters:
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(context)
+        size += len(context)
+    if chunk:
+        yield chunk
+
+
+def _bytes(memory: Memory) -> int:
+    return memory.vectors.nbytes if memory.vectors is not None else len(memory.text or "")

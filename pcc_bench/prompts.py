@@ -1,0 +1,213 @@
+"""From a marked prompt and the memories of its contexts to what the decoder reads: token ids, or input vectors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from pcc_bench.compressor import Compressor, Memory
+from pcc_bench.context import Kind, Part, Prompt
+from pcc_bench.decoder import Decoder
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the decoder will read: stretches of token ids, and soft memories between them.
+
+    A plan costs no more than its ids; input vectors are made when its batch is decoded.
+    """
+
+    pieces: tuple[list[int] | Memory, ...]
+
+    @property
+    def length(self) -> int:
+        """Positions in the decoder's input."""
+        return sum(piece.length if isinstance(piece, Memory) else len(piece) for piece in self.pieces)
+
+    @property
+    def has_vectors(self) -> bool:
+        return any(isinstance(piece, Memory) for piece in self.pieces)
+
+    def ids(self) -> list[int]:
+        """The token ids, of a plan without soft memories."""
+        return [token for piece in self.pieces if not isinstance(piece, Memory) for token in piece]
+
+    def vectors(self, decoder: Decoder) -> torch.Tensor:
+        """Input vectors [length, hidden size]; a float32 memory keeps the whole prompt in float32."""
+        return torch.cat([_vectors(piece, decoder) for piece in self.pieces])
+
+
+@dataclass(frozen=True)
+class Run:
+    """A stretch of text that is tokenized in one go.
+
+    Attributes:
+        text: The characters.
+        literals: Ranges of it that come from data, where special tokens may not arise.
+    """
+
+    text: str = ""
+    literals: tuple[tuple[int, int], ...] = field(default=())
+
+    def add(self, text: str, is_data: bool) -> Run:
+        start = len(self.text)
+        literals = (*self.literals, (start, start + len(text))) if is_data and text else self.literals
+        return Run(self.text + text, literals)
+
+    def cut(self, length: int) -> Run:
+        """The first `length` characters."""
+        kept = tuple((start, min(end, length)) for start, end in self.literals if start < length)
+        return Run(self.text[:length], kept)
+
+
+class PromptEncoder:
+    """Tokenizes prompts around their memories.
+
+    A hard memory is text and is tokenized together with its surroundings, as `hf` would tokenize the whole prompt. A
+    soft memory stands between separately tokenized runs, with BOS at the very start (official PCC layout).
+
+    Args:
+        decoder: The decoder.
+        compressor: Says how a prompt starts.
+        add_bos: lm-eval's `add_bos_token`: yes, no, or as the tokenizer does by itself.
+        allow_special: Let data spell special tokens (`<|eot_id|>` in a question becomes the control token), as lm-eval
+            does; off by default (official quirk Q9).
+    """
+
+    def __init__(
+        self, decoder: Decoder, compressor: Compressor, add_bos: bool | None = None, allow_special: bool = False
+    ) -> None:
+        self.decoder = decoder
+        self.soft = compressor.soft
+        self.starts_with_bos = compressor.starts_with_bos if add_bos is None else add_bos
+        self.add_bos = add_bos
+        self._special = None if allow_special else special_token_pattern(decoder.tokenizer)
+
+    def encode(self, prompt: Prompt, memories: Sequence[Memory]) -> Plan:
+        """What the decoder reads.
+
+        Args:
+            prompt: The prompt.
+            memories: One for each of its contexts, in order.
+        """
+        if not self.soft:
+            return Plan((self._ids(self._text(prompt, memories), self._adds_special(prompt)),))
+        return self._around(prompt, memories, self._runs(prompt))
+
+    def encode_pair(self, prompt: Prompt, memories: Sequence[Memory], continuation: str) -> tuple[Plan, list[int]]:
+        """What the decoder reads, and the ids of a continuation to score.
+
+        Blanks at the end of the prompt belong to the continuation's first token, and prompt and continuation are
+        tokenized together, as lm-eval does (`TemplateLM._encode_pair`).
+        """
+        if self.soft:
+            *before, last = self._runs(prompt)
+            last, ids = self._split(last, continuation, adds_special=False)
+            return self._around(prompt, memories, [*before, last]), ids
+        run = self._text(prompt, memories)
+        if not run.text:
+            return self._pair_without_prompt(continuation)
+        adds = self._adds_special(prompt)
+        run, ids = self._split(run, continuation, adds)
+        return Plan((self._ids(run, adds),)), ids
+
+    def _pair_without_prompt(self, continuation: str) -> tuple[Plan, list[int]]:
+        """BOS, or the end of sequence where there is none, stands in for an empty prompt (as in lm-eval)."""
+        tokenizer = self.decoder.tokenizer
+        prefix = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+        ids = self._ids(Run().add(continuation, is_data=True), adds_special=False)
+        return (Plan(([prefix],)), ids) if ids[:1] != [prefix] else (Plan((ids[:1],)), ids[1:])
+
+    def _split(self, run: Run, continuation: str, adds_special: bool) -> tuple[Run, list[int]]:
+        stripped = run.cut(len(run.text.rstrip()))
+        blanks = run.text[len(stripped.text) :]
+        whole = stripped.add(blanks, is_data=False).add(continuation, is_data=True)
+        return stripped, self._ids(whole, adds_special)[len(self._ids(stripped, adds_special)) :]
+
+    def _text(self, prompt: Prompt, memories: Sequence[Memory]) -> Run:
+        """The whole prompt as text, each context replaced by its hard memory."""
+        run, rest = Run(), iter(memories)
+        for part in prompt.parts:
+            if part.kind is Kind.CONTEXT:
+                text = next(rest).text or ""
+                run = run.add(text, is_data=True).add(part.after if text else "", is_data=False)
+            else:
+                run = run.add(part.text, part.kind is Kind.LITERAL)
+        return run
+
+    def _runs(self, prompt: Prompt) -> list[Run]:
+        """The text before, between and after the contexts: always one run more than contexts."""
+        runs = [Run()]
+        for part in prompt.parts:
+            if part.kind is Kind.CONTEXT:
+                runs.append(Run())
+            else:
+                runs[-1] = runs[-1].add(part.text, part.kind is Kind.LITERAL)
+        return runs
+
+    def _around(self, prompt: Prompt, memories: Sequence[Memory], runs: Sequence[Run]) -> Plan:
+        pieces: list[list[int] | Memory] = [self._opening(prompt) + self._ids(runs[0], adds_special=False)]
+        for memory, run in zip(memories, runs[1:], strict=True):
+            pieces += [memory, self._ids(run, adds_special=False)]
+        return Plan(tuple(pieces))
+
+    def _opening(self, prompt: Prompt) -> list[int]:
+        """BOS, unless the prompt's text (a chat template) brings its own."""
+        if not self._adds_special(prompt) or self.starts_with_bos is False:
+            return []
+        if self.starts_with_bos is None:
+            return list(self.decoder.tokenizer.encode(""))
+        return [] if self.decoder.bos_token_id is None else [self.decoder.bos_token_id]
+
+    def _adds_special(self, prompt: Prompt) -> bool:
+        bos = self.decoder.tokenizer.bos_token
+        if bos and prompt.startswith(bos) and prompt.parts[0].kind is Kind.TEXT:
+            return False
+        return self.add_bos is not False
+
+    def _ids(self, run: Run, adds_special: bool) -> list[int]:
+        """Token ids of a run; what looks like a special token inside data is spelled in ordinary tokens."""
+        encode = self.decoder.tokenizer.encode
+        ids: list[int] = []
+        done = 0
+        for start, end in self._forged(run):
+            ids += encode(run.text[done:start], add_special_tokens=adds_special and not done)
+            ids += encode(run.text[start:end], add_special_tokens=False, split_special_tokens=True)
+            done = end
+        if done < len(run.text) or not done:
+            ids += encode(run.text[done:], add_special_tokens=adds_special and not done)
+        return ids
+
+    def _forged(self, run: Run) -> Iterator[tuple[int, int]]:
+        if self._special is None or not run.literals:
+            return
+        for match in self._special.finditer(run.text):
+            if any(start < match.end() and match.start() < end for start, end in run.literals):
+                yield match.span()
+
+
+def _vectors(piece: list[int] | Memory, decoder: Decoder) -> torch.Tensor:
+    if isinstance(piece, Memory):
+        assert piece.vectors is not None
+        return piece.vectors.to(decoder.device)
+    return decoder.embed(piece)
+
+
+def special_token_pattern(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str] | None:
+    """Matches any special token of a tokenizer, longest first."""
+    added = {str(token.content) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    names = sorted({*added, *tokenizer.all_special_tokens}, key=len, reverse=True)
+    return re.compile("|".join(re.escape(name) for name in names)) if names else None
+
+
+def shortened(prompt: Prompt, fraction: float) -> Prompt:
+    """The prompt with each of its contexts cut to a fraction of its characters, at the end."""
+    return Prompt(_cut(part, fraction) if part.kind is Kind.CONTEXT else part for part in prompt.parts)
+
+
+def _cut(part: Part, fraction: float) -> Part:
+    return replace(part, text=part.text[: int(len(part.text) * fraction)])
