@@ -1,0 +1,1 @@
+"""Tables and figures: pure functions of result files, and the published numbers they are held against."""
