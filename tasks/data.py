@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from pcc_bench.tasks.example import Dropped, Example, RowReader
 from pcc_bench.tasks.population import choice, paper_population
 
 Doc = dict[str, Any]
+_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can spell half a pair; no encoding and no tokenizer takes it
 FEATURES = datasets.Features(
     {
         "id": datasets.Value("string"),
@@ -210,17 +212,23 @@ def _read_example(row: Row, read_row: RowReader) -> Example | Dropped:
 
 def _checked(example: Example, row: Row) -> Example:
     """The example with an id, if its texts are texts and its context is not blank."""
-    texts = {"id": [example.id], "context": [example.context], "question": [example.question]}
-    for column, values in {**texts, "answers": example.answers}.items():
+    columns = {"context": [example.context], "question": [example.question], "answers": example.answers}
+    for column, values in columns.items():
         for value in values:
-            if not isinstance(value, str):
-                raise UsageError(f"{row.place}: {column} holds {type(value).__name__}, not text: mend the row")
-    name = example.id or str(row.number)
+            _check_text(value, f"{row.place}: {column}")
+    name = str(example.id) or str(row.number)
     if not example.context.strip():
         raise UsageError(f"{row.place} (id {name}): the context is empty: fill it in or take the row out")
     if not example.answers:
         raise UsageError(f"{row.place} (id {name}): there is no reference answer: fill it in or take the row out")
     return Example(example.context, example.question, example.answers, name, example.kind)
+
+
+def _check_text(value: Any, place: str) -> None:
+    if not isinstance(value, str):
+        raise UsageError(f"{place} holds {type(value).__name__}, not text: mend the row")
+    if _SURROGATE.search(value):
+        raise UsageError(f"{place} holds half of a surrogate pair, which is no character: mend the row")
 
 
 def _counts(counts: Mapping[str, int]) -> str:

@@ -1,0 +1,60 @@
+"""Scores against the original implementation, and the cases that definitions leave open."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pcc_bench.tasks.scores import compression, contains, exact_match, f1, normalize, score_qa
+
+GOLDEN = Path(os.environ.get("PCC_GOLDEN", Path(__file__).parent / "golden"))
+CASES = [case for path in sorted(GOLDEN.glob("pcc/*/metrics/qa_metrics.json")) for case in json.loads(path.read_text())]
+
+
+def test_golden_cases_are_there() -> None:
+    assert CASES, f"no pcc/*/metrics/qa_metrics.json under {GOLDEN}: set PCC_GOLDEN"
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: repr(case["pred"])[:30])
+def test_golden_scores_equal_the_original(case: dict[str, object]) -> None:
+    prediction, reference = str(case["pred"]), str(case["gold"])
+    assert normalize(prediction) == case["norm_pred"]
+    assert f1(prediction, reference) == case["f1"]
+    assert exact_match(prediction, reference) == case["em"]
+
+
+def test_each_score_is_the_best_over_the_references() -> None:
+    doc = {"answers": ["Marta", "the Ilves of Orrin"]}
+    assert score_qa(doc, ["It was Marta Ilves."]) == {"exact_match": 0.0, "f1": pytest.approx(0.4), "contains": 1.0}
+    assert score_qa(doc, ["Ilves of Orrin"]) == {"exact_match": 1.0, "f1": 1.0, "contains": 1.0}
+
+
+def test_a_reference_of_articles_is_not_contained_in_everything() -> None:
+    assert contains("anything", "The") == 0.0
+    assert contains("", "The") == 1.0
+    assert contains("built in 1843, they say", "In 1843") == 1.0
+
+
+@given(st.text(), st.text())
+def test_scores_are_ordered(prediction: str, reference: str) -> None:
+    """An exact match is contained, and unless it is empty its F1 is 1."""
+    assert exact_match(prediction, reference) <= contains(prediction, reference)
+    if exact_match(prediction, reference) and normalize(reference):
+        assert f1(prediction, reference) == 1.0
+    assert 0.0 <= f1(prediction, reference) <= 1.0
+
+
+def test_compression_is_the_ratio_of_the_sums() -> None:
+    records = [
+        {"source_tokens": 400, "slots": 96, "boundary": 4},
+        {"source_tokens": 10, "slots": 4, "boundary": 1},
+    ]
+    assert compression(records) == pytest.approx(410 / 105)
+    assert math.isnan(compression([{"source_tokens": 400, "slots": 0, "boundary": 0}]))
+    assert math.isnan(compression([]))

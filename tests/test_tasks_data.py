@@ -1,0 +1,319 @@
+"""Where rows come from, which of them are scored, and what a user is told when something is wrong with them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+from lm_eval.tasks import TaskManager
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+import pcc_bench.tasks
+from pcc_bench.errors import UsageError
+from pcc_bench.tasks.data import fingerprint, sample_folder
+from pcc_bench.tasks.population import tokenizer_name
+from pcc_bench.tasks.task import PccTask
+
+TASKS = Path(pcc_bench.tasks.__file__).parent
+DATA = Path(__file__).parent / "fixtures" / "data"
+REAL = Path(os.environ.get("PCC_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+def load(name: str, **metadata: Any) -> PccTask:
+    """A task as lm-eval's command line loads it."""
+    manager = TaskManager(include_path=str(TASKS), include_defaults=False, metadata=metadata)
+    return manager.load([name])["tasks"][name]
+
+
+def population(name: str, **metadata: Any) -> dict[str, Any]:
+    return load(name, **metadata).config.metadata["population"]
+
+
+def write(folder: Path, dataset: str, *lines: str | Mapping[str, Any]) -> Path:
+    path = folder / dataset / "validation.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines))
+    return path
+
+
+def squad_row(context: str, id: str = "1") -> dict[str, Any]:
+    return {"id": id, "context": context, "question": "q?", "answers": {"text": ["a", "b"], "answer_start": [0, 0]}}
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with a tokenizer that has one token a byte, and BOS."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    vocabulary = {character: number for number, character in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>").save_pretrained(folder)
+    return str(folder)
+
+
+# Sources
+
+
+def test_sources_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "squad", squad_row("from the environment"))
+    monkeypatch.setenv("PCC_DATA", str(tmp_path))
+    assert load("pcc_squad", population="all").eval_docs[0]["context"] == "from the environment"
+    assert load("pcc_squad", population="all", data=str(DATA)).eval_docs[0]["id"] == "s1"
+    monkeypatch.delenv("PCC_DATA")
+    with pytest.raises(UsageError, match="can't load rajpurkar/squad_v2 from the hub"):
+        load("pcc_squad")
+
+
+def test_hub_rows_are_read_at_their_revision(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+
+    def load_dataset(*args: Any, **kwargs: Any) -> list[dict[str, Any]]:
+        calls.append((args, kwargs))
+        return [squad_row("from the hub")]
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    task = load("pcc_adversarialqa", data="hub")
+    revision = "c2d5f738db1ad21a4126a144dfbb00cb51e0a4a9"
+    assert calls == [(("UCLNLP/adversarial_qa", "adversarialQA"), {"split": "validation", "revision": revision})]
+    assert task.eval_docs[0]["context"] == "from the hub"
+    assert task.config.metadata["population"]["hub"]["revision"] == revision
+
+
+def test_hub_file_of_a_repository_with_a_loading_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    local = str(DATA / "nq" / "validation.jsonl")
+    monkeypatch.setattr("pcc_bench.tasks.data.hf_hub_download", lambda *args, **kwargs: local)
+    task = load("pcc_nq", data="hub", population="all")
+    assert [doc["id"] for doc in task.eval_docs] == ["n1"]
+
+
+def test_sample_rows_work(tokenizer: str) -> None:
+    task = load("pcc_squad", data=str(sample_folder()), tokenizer=tokenizer)
+    assert len(task.eval_docs) == 24
+    assert len({doc["context"] for doc in task.eval_docs}) == 6
+    assert min(len(doc["context"]) for doc in task.eval_docs) > 1300
+
+
+@pytest.mark.parametrize(
+    ("name", "rows"), [("pcc_squad", 5928), ("pcc_hotpotqa", 759), ("pcc_hotpotqa_gold", 759), ("pcc_nq", 1328)]
+)
+def test_real_rows(name: str, rows: int) -> None:
+    if not (REAL / "squad" / "validation.jsonl").is_file():
+        pytest.skip(f"no real data under {REAL}: set PCC_DATA to a folder with squad/validation.jsonl and so on")
+    account = population(name, data=str(REAL), population="all")
+    assert (account["rows_read"], account["kept"], account["dropped"]) == (rows, rows, {})
+
+
+# Populations
+
+
+def test_population_of_a_folder(tokenizer: str) -> None:
+    task = load("pcc_squad", data=str(DATA), tokenizer=tokenizer)
+    assert [doc["id"] for doc in task.eval_docs] == ["s3", "s4"]
+    assert task.config.metadata["population"] == {
+        "source": "folder",
+        "place": str(DATA / "squad" / "validation.jsonl"),
+        "dataset": "squad",
+        "split": "validation",
+        "hub": None,
+        "protocol": "strict",
+        "population": "paper",
+        "filter": {"more_than": 256},
+        "tokenizer": tokenizer,
+        "rows_read": 4,
+        "kept": 2,
+        "dropped": {"unanswerable": 1, "context of 256 tokens or fewer": 1},
+        "kinds": {},
+        "fingerprint": fingerprint(list(task.eval_docs)),
+    }
+    json.dumps(task.dump_config()["metadata"])
+
+
+def test_tokens_are_counted_with_bos_and_look_alikes_as_characters(tmp_path: Path, tokenizer: str) -> None:
+    rows = [squad_row("x" * 255, "255"), squad_row("x" * 256, "256"), squad_row("<s>" * 85 + "x", "<s>")]
+    write(tmp_path, "squad", *rows)
+    assert [doc["id"] for doc in load("pcc_squad", data=str(tmp_path), tokenizer=tokenizer).eval_docs] == ["256", "<s>"]
+
+
+def test_nq_filters_only_the_rows_of_the_papers_kind(tmp_path: Path, tokenizer: str) -> None:
+    def row(length: int) -> dict[str, Any]:
+        return {"query_id": str(length), "query": "q", "answers": ["a"], "positive_passages": [{"text": "x" * length}]}
+
+    gold = {"question": "q", "answers": ["a"], "ctxs": [{"text": "short", "isgold": True}]}
+    write(tmp_path, "nq", row(511), row(512), row(7999), row(8000), gold)
+    task = load("pcc_nq", data=str(tmp_path), tokenizer=tokenizer)
+    assert [doc["id"] for doc in task.eval_docs] == ["512", "7999", "5"]
+    account = task.config.metadata["population"]
+    assert account["dropped"] == {"context of 512 tokens or fewer": 1, "context of more than 8000 tokens": 1}
+    assert account["kinds"] == {"positive_passages": 2, "gold_passage": 1}
+
+
+def test_gold_passage_rows_need_no_tokenizer() -> None:
+    account = population("pcc_nq", data=str(DATA.parent / "gold_passage"))
+    assert (account["filter"], account["kinds"]) == (None, {"gold_passage": 1})
+
+
+def test_fingerprint_knows_rows_protocol_and_order() -> None:
+    prints = [population("pcc_squad", data=str(DATA), population="all")["fingerprint"] for _ in range(2)]
+    official = population("pcc_squad", data=str(DATA), population="all", protocol="official")["fingerprint"]
+    assert prints[0] == prints[1] != official
+    docs = list(load("pcc_squad", data=str(DATA), population="all").eval_docs)
+    assert fingerprint(docs) == prints[0] != fingerprint(docs[::-1])
+
+
+def test_protocols() -> None:
+    def answers(name: str, protocol: str) -> list[list[str]]:
+        task = load(name, data=str(DATA), population="all", protocol=protocol)
+        return [doc["answers"] for doc in task.eval_docs]
+
+    assert answers("pcc_adversarialqa", "strict") == [["Marta Ilves"], ["twice", "two"]]
+    assert answers("pcc_adversarialqa", "official") == [["Marta Ilves"], ["twice"]]
+    assert answers("pcc_nq", "official") == [["Peep Sarv", "Sarv"]]
+
+
+def test_ids_that_are_numbers_or_missing(tmp_path: Path) -> None:
+    write(tmp_path, "squad", {**squad_row("c"), "id": 0}, {**squad_row("c"), "id": ""})
+    assert [doc["id"] for doc in load("pcc_squad", data=str(tmp_path), population="all").eval_docs] == ["0", "2"]
+
+
+@pytest.mark.parametrize("answers", ["a", ["a"], {"text": ["a"], "answer_start": [0]}])
+def test_references_of_any_shape(tmp_path: Path, answers: object) -> None:
+    write(tmp_path, "squad", {**squad_row("c"), "answers": answers})
+    assert load("pcc_squad", data=str(tmp_path), population="all").eval_docs[0]["answers"] == ["a"]
+
+
+# Whose tokens count
+
+
+def test_tokenizer_in_order(tmp_path: Path) -> None:
+    assert tokenizer_name({"tokenizer": "t", "decoder": "d", "pretrained": "p"}) == "t"
+    assert tokenizer_name({"decoder": "d", "pretrained": "p"}) == "d"
+    assert tokenizer_name({"pretrained": "org/decoder"}) == "org/decoder"
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.mkdir()
+    assert tokenizer_name({"pretrained": str(checkpoint)}) == str(checkpoint)
+    config = {"pcc_bench": 1, "decoder": {"name": "../decoder"}}
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    assert tokenizer_name({"pretrained": str(checkpoint)}) == "../decoder"
+    (tmp_path / "decoder").mkdir()
+    assert Path(tokenizer_name({"pretrained": str(checkpoint)})).resolve() == tmp_path / "decoder"
+
+
+def test_checkpoint_names_the_decoder_that_counts(tmp_path: Path, tokenizer: str) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"pcc_bench": 1, "decoder": {"name": tokenizer}}))
+    assert population("pcc_squad", data=str(DATA), pretrained=str(tmp_path))["tokenizer"] == tokenizer
+
+
+@pytest.mark.parametrize(
+    "files", [{}, {"memory_converter.bin": ""}, {"config.json": '{"pcc_bench": 1, "decoder": {"name": null}}'}]
+)
+def test_nothing_to_count_with(tmp_path: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    metadata = {"pretrained": str(tmp_path)} if files else {}
+    with pytest.raises(UsageError, match=r"nothing says which decoder.*\"tokenizer\".*\"population\": \"all\""):
+        load("pcc_squad", data=str(DATA), **metadata)
+
+
+# What a user is told
+
+
+def sentence(expected: str, name: str = "pcc_squad", **metadata: Any) -> None:
+    """The error is one line that holds `expected`."""
+    with pytest.raises(UsageError) as caught:
+        load(name, **{"population": "all", **metadata})
+    message = str(caught.value)
+    assert expected in message
+    assert "\n" not in message
+
+
+def test_lab_and_wrong_settings() -> None:
+    sentence("the lab's data is not part of this version", data="lab")
+    sentence("protocol='easy': protocol is one of strict, official", data=str(DATA), protocol="easy")
+    sentence("population='some': population is one of paper, all", data=str(DATA), population="some")
+
+
+def test_missing_folder_dataset_and_split(tmp_path: Path) -> None:
+    sentence(f"no data folder {tmp_path / 'gone'}: pass data=<folder>", data=str(tmp_path / "gone"))
+    (tmp_path / "nq").mkdir()
+    sentence("has no folder squad (it has nq): put validation.jsonl there", data=str(tmp_path))
+    (tmp_path / "squad").mkdir()
+    sentence("has no file validation.jsonl (it has nothing)", data=str(tmp_path))
+    (tmp_path / "squad" / "train.jsonl").write_text("")
+    sentence("has no file validation.jsonl (it has train.jsonl)", data=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ('{"id": "1", "context"', "line 3: not valid JSON (Expecting ':' delimiter at character"),
+        ("[1, 2]", "line 3: a row is a JSON object, not list"),
+        ('{"id": "1", "question": "q", "answers": []}', None),  # not answerable, so the context is not asked for
+        (
+            '{"id": "1", "question": "q", "answers": ["a"]}',
+            "line 3: no column or field 'context'; the row's columns are id, question, answers",
+        ),
+        ('{"id": "1", "context": "c", "question": "q", "answers": {}}', "line 3: no column or field 'text'"),
+        ('{"id": "1", "context": 7, "question": "q", "answers": ["a"]}', "line 3: context holds int, not text"),
+        ('{"id": "1", "context": "c", "question": "q", "answers": [7]}', "line 3: answers holds int, not text"),
+        ('{"id": "1", "context": "c", "question": "q", "answers": 7}', "line 3: not in the data set's hub format"),
+        (
+            r'{"id": "1", "context": "\ud800", "question": "q", "answers": ["a"]}',
+            "line 3: context holds half of a surrogate",
+        ),
+        ('{"id": "x7", "context": " \\n", "question": "q", "answers": ["a"]}', "line 3 (id x7): the context is empty"),
+    ],
+)
+def test_wrong_row(tmp_path: Path, line: str, expected: str | None) -> None:
+    path = write(tmp_path, "squad", squad_row("fine"), "", line)
+    if expected is None:
+        assert population("pcc_squad", data=str(tmp_path), population="all")["dropped"] == {"unanswerable": 1}
+    else:
+        sentence(f"{path}, {expected}", data=str(tmp_path))
+
+
+def test_wrong_rows_of_the_other_data_sets(tmp_path: Path) -> None:
+    write(tmp_path, "hotpotqa", {"id": "h", "context": [["Title", ["Sentence."]]], "question": "q", "answer": "a"})
+    sentence("line 1: not in the data set's hub format", "pcc_hotpotqa", data=str(tmp_path))
+    write(tmp_path, "nq", {"query": "q", "answers": []})
+    sentence("line 1: no column or field 'positive_passages'", "pcc_nq", data=str(tmp_path))
+    write(tmp_path, "nq", {"question": "q", "answers": [], "ctxs": [{"text": "t", "isgold": True}]})
+    sentence("line 1 (id 1): there is no reference answer", "pcc_nq", data=str(tmp_path))
+
+
+def test_files_without_rows_or_in_another_encoding(tmp_path: Path) -> None:
+    path = write(tmp_path, "squad")
+    sentence(f"{path} has no row to ask (it is empty)", data=str(tmp_path))
+    write(tmp_path, "squad", {**squad_row("c"), "answers": {"text": [], "answer_start": []}})
+    sentence(f"{path} has no row to ask (1 unanswerable)", data=str(tmp_path))
+    path.write_bytes(b'{"context": "caf\xe9"}\n')
+    sentence(f"{path} is not UTF-8 text", data=str(tmp_path))
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(squad_row("c")).encode())
+    assert population("pcc_squad", data=str(tmp_path), population="all")["kept"] == 1
+
+
+def test_filter_that_leaves_nothing(tmp_path: Path, tokenizer: str) -> None:
+    write(tmp_path, "squad", squad_row("short"))
+    expected = "leaves no row of"
+    sentence(expected, data=str(tmp_path), population="paper", tokenizer=tokenizer)
+    sentence("1 with context of 256 tokens or fewer", data=str(tmp_path), population="paper", tokenizer=tokenizer)
+
+
+def test_tokenizer_that_does_not_load(tmp_path: Path) -> None:
+    sentence("can't load the tokenizer", data=str(DATA), population="paper", tokenizer=str(tmp_path / "gone"))
+
+
+@pytest.mark.parametrize("error", [ConnectionError("no route"), ValueError("unknown split"), RuntimeError("script")])
+def test_hub_errors(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load_dataset(*args: Any, **kwargs: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    sentence(
+        f"can't load rajpurkar/squad_v2 from the hub ({error}): check the network, or keep the rows in", data="hub"
+    )
