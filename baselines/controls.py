@@ -49,6 +49,7 @@ class FullContext(HardCompressor):
     summary = "the decoder reads the whole context (ceiling)"
 
     def shorten(self, context: str) -> str:
+        """All of it."""
         return context
 
 
@@ -59,6 +60,7 @@ class NoContext(HardCompressor):
     summary = "the decoder reads no context (floor)"
 
     def shorten(self, context: str) -> str:
+        """Nothing."""
         return ""
 
 
@@ -84,10 +86,14 @@ class TruncatedContext(HardCompressor):
         self.keep = keep
 
     @classmethod
-    def load(cls, pretrained: str, decoder: Decoder, *, rate: float = 4, keep: Literal["first", "last"] = "first") -> Self:
+    def load(
+        cls, pretrained: str, decoder: Decoder, *, rate: float = 4, keep: Literal["first", "last"] = "first"
+    ) -> Self:
+        """Build it for a loaded decoder, which is all it needs."""
         return cls(decoder, rate, keep)
 
     def options(self) -> dict[str, Any]:
+        """Rate and end."""
         return {"rate": self.rate, "keep": self.keep}
 
     def shorten(self, context: str) -> str:

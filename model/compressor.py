@@ -13,6 +13,7 @@ from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError
 from pcc_bench.model import checkpoint
 from pcc_bench.model.config import PccConfig
+from pcc_bench.model.files import resolve
 from pcc_bench.model.pcc import PCC, SPECIAL_TOKENS
 
 
@@ -38,7 +39,7 @@ class PccCompressor(Compressor):
         """
         if decoder:
             return decoder
-        folder = checkpoint.resolve(pretrained)
+        folder = resolve(pretrained)
         name = PccConfig.read(folder).decoder.name if checkpoint.is_own(folder) else None
         if name is None:
             raise UsageError(f"checkpoint '{pretrained}' does not record its decoder: pass decoder=<folder or hub id>")
@@ -109,13 +110,16 @@ class PccCompressor(Compressor):
         return memories
 
     def options(self) -> dict[str, Any]:
+        """The policies and sizes in use."""
         return self.pcc.config.model_dump(mode="json", exclude={"encoder", "decoder", "notes", "lab", "rates"})
 
     def weights_fingerprint(self) -> str:
+        """Hash of encoder, converter and special vectors."""
         return self._weights
 
     @property
     def starts_with_bos(self) -> bool:
+        """BOS first, where the decoder has one (official layout)."""
         return self.decoder.bos_token_id is not None
 
     @property

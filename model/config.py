@@ -117,10 +117,12 @@ class PccConfig(_Frozen):
 
     @property
     def slots_per_segment(self) -> int:
+        """Slots of a full segment."""
         return self.segment_length // self.rate
 
     @property
     def declared_rates(self) -> tuple[int, ...]:
+        """Rates the checkpoint was trained for."""
         return self.rates or (self.rate,)
 
     def with_options(self, **options: Any) -> PccConfig:

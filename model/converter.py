@@ -1,5 +1,8 @@
-"""The converter: from the encoder's space into the embedding space of the decoder (paper section 3; converter of the
-official model.py). Parameter names are the official ones, so published files load as they are."""
+"""The converter: from the encoder's space into the embedding space of the decoder.
+
+Paper section 3; converter of the official model.py. Parameter names are the official ones, so published files load as
+they are.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalise the last axis; shape and dtype stay."""
         x32 = x.float()
         normed = x32 * torch.rsqrt(x32.pow(2).mean(-1, keepdim=True) + self.eps)
         return self.weight * normed.to(x.dtype)
@@ -39,10 +43,12 @@ class Converter(nn.Module):
 
     @property
     def encoder_size(self) -> int:
+        """Width of what comes in."""
         return self.dense_in.in_features
 
     @property
     def decoder_size(self) -> int:
+        """Width of what goes out."""
         return self.dense_out.out_features
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:

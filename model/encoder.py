@@ -1,5 +1,8 @@
-"""The memory encoder: a causal language model that reads a segment followed by memory tokens; the last hidden states
-at the memory tokens are the slots (paper section 3; compressor of the official model.py)."""
+"""The memory encoder: a causal language model that reads a segment followed by memory tokens.
+
+The last hidden states at the memory tokens, after the final norm, are the slots (paper section 3; compressor of the
+official model.py).
+"""
 
 from __future__ import annotations
 
@@ -65,6 +68,7 @@ class Encoder(nn.Module):
 
     @property
     def hidden_size(self) -> int:
+        """Width of a slot before the converter."""
         size: int = self.body.config.hidden_size
         return size
 
@@ -128,8 +132,11 @@ class Encoder(nn.Module):
             start += size
 
     def _stack(self, segments: Sequence[Segment]) -> torch.Tensor:
-        """Input ids [batch, longest], filled up on the right. Attention is causal, so what stands behind a segment's
-        memory tokens can't reach them and no mask is needed; any id will do."""
+        """Input ids [batch, longest], filled up on the right.
+
+        Attention is causal: what stands behind a segment's memory tokens can't reach them, so that no mask is needed
+        and any id will do.
+        """
         width = max(len(segment) for segment in segments)
         ids = torch.full((len(segments), width), self.memory_ids[0], dtype=torch.long)
         for row, segment in enumerate(segments):

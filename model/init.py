@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, TaskType, get_peft_model
+from transformers import PreTrainedTokenizerBase
 
 from pcc_bench.decoder import Decoder
-from pcc_bench.model import checkpoint
 from pcc_bench.model.config import DecoderConfig, EncoderConfig, PccConfig, validated
 from pcc_bench.model.converter import Converter
-from pcc_bench.model.encoder import Encoder
+from pcc_bench.model.encoder import MEMORY_TOKEN_NAMES, Encoder, memory_token_ids
+from pcc_bench.model.files import load_causal_lm, load_tokenizer, plain, resolve
 from pcc_bench.model.pcc import PCC, SPECIAL_TOKENS
 
 # The published Large encoder (paper appendix; adapter_config.json): also lm_head, which never influences a slot.
-LORA_TARGETS = "embed_tokens q_proj k_proj v_proj o_proj gate_proj up_proj down_proj".split()
+LORA_TARGETS = ["embed_tokens", "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
 def fresh(
@@ -46,10 +48,10 @@ def fresh(
     Raises:
         UsageError: Sizes that don't fit together; one sentence.
     """
-    source = checkpoint.resolve(encoder, "encoder")
-    model = checkpoint.load_causal_lm(source, torch.float32)
-    tokenizer = checkpoint.load_tokenizer(source)
-    checkpoint.with_memory_tokens(model, tokenizer, seed)
+    source = resolve(encoder, "encoder")
+    model = load_causal_lm(source, torch.float32)
+    tokenizer = load_tokenizer(source)
+    with_memory_tokens(model, tokenizer, seed)
     lora = lora_config(lora_rank) if lora_rank else None
     made_for = DecoderConfig(
         name=name_beside(decoder.name, folder), hidden_size=decoder.hidden_size, fingerprint=decoder.fingerprint
@@ -58,7 +60,7 @@ def fresh(
         kind="lora" if lora else "full",
         config=(model if lora else model.base_model).config.to_dict(),
         base=name_beside(encoder, folder) if lora else None,
-        lora=checkpoint.plain(lora.to_dict()) if lora else None,
+        lora=plain(lora.to_dict()) if lora else None,
     )
     state = {"rate": rates[0], "rates": list(rates), "segment_length": segment_length, "notes": notes}
     state |= {"encoder": described.model_dump(), "decoder": made_for.model_dump()}
@@ -89,10 +91,26 @@ def open_decoder(name: str, dtype: torch.dtype = torch.float32) -> Decoder:
     Raises:
         UsageError: It can't be found or read.
     """
-    folder = checkpoint.resolve(name, "decoder")
-    return Decoder(checkpoint.load_causal_lm(folder, dtype), checkpoint.load_tokenizer(folder), name)
+    folder = resolve(name, "decoder")
+    return Decoder(load_causal_lm(folder, dtype), load_tokenizer(folder), name)
 
 
 def name_beside(model: str, folder: Path) -> str:
     """How a checkpoint in `folder` names another model: a local one relative to itself, a hub id as it is."""
     return os.path.relpath(model, folder) if Path(model).is_dir() else model
+
+
+def with_memory_tokens(model: Any, tokenizer: PreTrainedTokenizerBase, seed: int) -> None:
+    """Add the 64 memory tokens to a plain model in place; new rows are drawn from N(0, 0.02) (official quirk Q10).
+
+    transformers would otherwise draw them from the mean and covariance of the old rows.
+    """
+    added = tokenizer.add_special_tokens({"additional_special_tokens": list(MEMORY_TOKEN_NAMES)}, False)
+    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    if added:
+        generator = torch.Generator().manual_seed(seed)
+        rows = model.get_input_embeddings().weight
+        noise = torch.randn(len(MEMORY_TOKEN_NAMES), rows.shape[1], generator=generator) * 0.02
+        with torch.no_grad():
+            rows[memory_token_ids(tokenizer)] = noise.to(rows)

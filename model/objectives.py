@@ -1,5 +1,7 @@
-"""What PCC is trained on: reconstruction, completion and answering from memory (paper section 4; `PCC.forward` of the
-official code). Each is a target that the frozen decoder must emit after a memory."""
+"""What PCC is trained on: reconstruction, completion and answering from memory.
+
+Each is a target that the frozen decoder must emit after a memory (paper section 4; `PCC.forward` of the official code).
+"""
 
 from __future__ import annotations
 

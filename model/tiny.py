@@ -1,6 +1,7 @@
-"""Random models of any decoder family at toy size, with a real byte-level tokenizer: for the demo, tests and benchmarks.
+"""Random models of any decoder family at toy size, with a real byte-level tokenizer.
 
-They know nothing; what they are good for is that every code path and every speed ratio is real.
+For the demo, tests and benchmarks. They know nothing; what they are good for is that every code path and every ratio
+of speeds is real.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 lm-eval 0.4.13 reads no plug-in entry points, so an installation of pcc-bench brings a start-up file
 (`pcc_bench_startup.pth`) that runs `start` of a copy of this module in every new interpreter of the environment. That
-puts a finder in front of `sys.meta_path`, nothing else. When lm-eval's model registry or its task manager is imported, if
-ever, ours is added:
+puts a finder in front of `sys.meta_path`, nothing else. When lm-eval's model registry or its task manager is imported,
+if ever, ours is added:
 
 - our model names, as lazy strings, where lm-eval does not know the name yet;
 - our task folder, between lm-eval's own tasks and the user's `include_path`, so that the user's tasks win.
@@ -131,15 +131,17 @@ def _add_tasks(module: "ModuleType") -> None:
     if hasattr(original, "pcc_bench_tasks"):
         return
     signature = inspect.signature(original)
+    if not {"include_path", "include_defaults"} <= signature.parameters.keys():
+        raise TypeError("TaskManager has no include_path in this release of lm-eval")
     folder = _task_folder()
 
     @functools.wraps(original)
     def initialise(self: "Any", *args: "Any", **kwargs: "Any") -> None:
         try:
             call = signature.bind(self, *args, **kwargs)
-        except TypeError:
-            return original(self, *args, **kwargs)  # the caller's mistake, in lm-eval's words
-        given = _look_into(folder, call)
+            given = _look_into(folder, call)
+        except Exception:  # most often a mistake in the call, which lm-eval should tell in its own words
+            return original(self, *args, **kwargs)
         original(*call.args, **call.kwargs)
         self.include_path = given
         return None
@@ -150,10 +152,12 @@ def _add_tasks(module: "ModuleType") -> None:
 
 def _look_into(folder: str, call: "BoundArguments") -> "Any":
     """Put the folder before the user's `include_path`, later ones win; returns what the user passed."""
+    from pathlib import Path
+
     call.apply_defaults()
     given = call.arguments["include_path"]
     paths = list(given) if isinstance(given, (list, tuple)) else [given] if given else []
-    known = any(os.path.realpath(path) == os.path.realpath(folder) for path in paths)
+    known = any(Path(path).resolve() == Path(folder).resolve() for path in paths)
     if call.arguments["include_defaults"] and not known:
         call.arguments["include_path"] = [folder, *paths]
     return given

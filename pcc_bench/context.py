@@ -69,6 +69,7 @@ class Prompt(str):
     parts: tuple[Part, ...]
 
     def __new__(cls, parts: Iterable[Part]) -> Prompt:
+        """Join parts."""
         parts = tuple(parts)
         prompt = super().__new__(cls, "".join(part.text + part.after for part in parts))
         prompt.parts = parts

@@ -27,14 +27,17 @@ class Decoder:
 
     @property
     def device(self) -> torch.device:
+        """Where its input vectors live."""
         return self.embedding.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
+        """Dtype of its weights."""
         return self.embedding.weight.dtype
 
     @property
     def embedding(self) -> torch.nn.Embedding:
+        """Its input embedding."""
         return cast(torch.nn.Embedding, self.model.get_input_embeddings())
 
     @property
@@ -44,6 +47,7 @@ class Decoder:
 
     @property
     def bos_token_id(self) -> int | None:
+        """Beginning of sequence; some decoders have none."""
         return cast("int | None", self.tokenizer.bos_token_id)
 
     def embed(self, ids: Sequence[int]) -> torch.Tensor:

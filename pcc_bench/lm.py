@@ -11,7 +11,6 @@ import inspect
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,61 +23,17 @@ from tqdm import tqdm
 from transformers import StoppingCriteriaList
 
 from pcc_bench import provenance, registry
-from pcc_bench.compressor import Compressor, Memory
+from pcc_bench.compressor import Compressor
 from pcc_bench.context import Prompt, as_prompt
 from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError, print_usage_errors_plainly
 from pcc_bench.generation import generate, memory_errors, score
 from pcc_bench.memories import MemoryBook, gather, waves, wrong_partners
-from pcc_bench.prompts import Plan, PromptEncoder, shortened
+from pcc_bench.planning import OVERFLOW, Job, Planner, Request
+from pcc_bench.prompts import PromptEncoder
 from pcc_bench.responses import Answer, Response, ResponseCache, Score
 
-OVERFLOW = ("error", "skip", "truncate")
 CONTROLS = ("wrong_memory",)
-
-
-@dataclass(frozen=True)
-class Request:
-    """One question to the decoder.
-
-    Attributes:
-        prompt: The prompt.
-        argument: Generation arguments, or the continuation to score.
-        read: The contexts whose memories are read: the prompt's own, or others under a control.
-        where: The row it comes from, for messages.
-        task: Its task.
-        row: Its row in the task.
-        key: Its key in the cache of answers ("" where there is none).
-    """
-
-    prompt: Prompt
-    argument: Any
-    read: tuple[str, ...]
-    where: str
-    task: str
-    row: int
-    key: str = ""
-
-
-@dataclass(frozen=True)
-class Job:
-    """A request ready for the decoder.
-
-    Attributes:
-        index: Its place among the requests.
-        plan: What the decoder reads.
-        continuation: Ids to score (log-likelihoods only).
-        record: Its accounting so far.
-    """
-
-    index: int
-    plan: Plan
-    continuation: list[int]
-    record: dict[str, Any]
-
-    @property
-    def length(self) -> int:
-        return self.plan.length + len(self.continuation)
 
 
 class CompressedLM(HFLM):  # type: ignore[misc]
@@ -129,7 +84,7 @@ class CompressedLM(HFLM):  # type: ignore[misc]
             self.frozen, self.compressor, hf_arguments.get("add_bos_token"), allow_special_tokens_in_text
         )
         self.book = MemoryBook(self.compressor, self.rank, self.world_size, int(memory_gb * 2**30))
-        self.overflow = overflow
+        self.planner = Planner(self.encoder, self.book, overflow)
         self.control = control
         self.control_seed = control_seed
         self.counts: Counter[str] = Counter()
@@ -255,13 +210,13 @@ class CompressedLM(HFLM):  # type: ignore[misc]
         partners = self._partners(prompts)
         requests = []
         for instance, prompt in zip(instances, prompts, strict=True):
-            where = f"row {instance.doc_id} of {instance.task_name}"
-            if any(not context.strip() for context in prompt.contexts):
-                raise UsageError(f"{where} has an empty context: there is nothing to compress; remove the row")
             read = tuple(partners.get(context, context) for context in prompt.contexts)
             key = self._responses.key(kind, prompt, instance.args[1], read) if self._responses else ""
             task, row = str(instance.task_name), int(instance.doc_id or 0)
-            requests.append(Request(prompt, instance.args[1], read, where, task, row, key))
+            request = Request(prompt, instance.args[1], read, task, row, key)
+            if any(not context.strip() for context in prompt.contexts):
+                raise UsageError(f"{request.where} has an empty context: there is nothing to compress; remove the row")
+            requests.append(request)
         return requests
 
     def _partners(self, prompts: Sequence[Prompt]) -> dict[str, str]:
@@ -276,62 +231,19 @@ class CompressedLM(HFLM):  # type: ignore[misc]
         """Plans of requests; those skipped for their length are answered at once."""
         jobs = []
         for index in indices:
-            job = self._job(kind, requests[index], index)
+            job = self.planner.job(requests[index], index, self._room(kind, requests[index]), self.max_length)
             if job is None:
                 answers[index] = self._skip(kind, requests[index])
             else:
                 jobs.append(job)
         return jobs
 
-    def _job(self, kind: str, request: Request, index: int) -> Job | None:
-        """A request's plan, fitted to the decoder's window; None where it is to be skipped."""
-        room = self._room(kind, request)
-        prompt = Prompt(_reading(request))
-        plan, continuation, memories = self._plan(kind, request, prompt)
-        cut = 0
-        while plan.length + len(continuation) > room:
-            if self.overflow == "skip":
-                return None
-            self._demand_truncation(request, plan.length + len(continuation), room, memories)
-            over = plan.length + len(continuation) - room
-            held = sum(memory.length for memory in memories)
-            prompt = shortened(prompt, max(0.0, 1 - 1.05 * over / held))
-            cut = sum(map(_size, request.read)) - sum(map(_size, prompt.contexts))
-            self._compress_alone(prompt.contexts)
-            plan, continuation, memories = self._plan(kind, request, prompt)
-        return Job(index, plan, continuation, _accounting(memories, plan, cut))
-
-    def _plan(self, kind: str, request: Request, prompt: Prompt) -> tuple[Plan, list[int], list[Memory]]:
-        memories = [self.book[context] for context in prompt.contexts]
-        if kind == "generate_until":
-            return self.encoder.encode(prompt, memories), [], memories
-        plan, continuation = self.encoder.encode_pair(prompt, memories, request.argument)
-        return plan, continuation, memories
-
     def _room(self, kind: str, request: Request) -> int:
         """Positions a prompt (and continuation) may take."""
         if kind == "loglikelihood":
-            return self.max_length + 1  # the last token of the continuation is never read
-        return self.max_length - int(normalize_gen_kwargs(request.argument, self.max_gen_toks)["max_gen_toks"])
-
-    def _demand_truncation(self, request: Request, length: int, room: int, memories: Sequence[Memory]) -> None:
-        if self.overflow == "truncate" and sum(memory.length for memory in memories) > length - room:
-            return
-        remedy = (
-            "its text alone is too long"
-            if self.overflow == "truncate"
-            else "pass overflow=skip or overflow=truncate (counted in the results), a higher rate or a larger max_length"
-        )
-        raise UsageError(
-            f"{request.where} takes {length} positions, the decoder has room for {room} of its {self.max_length} "
-            f"besides the answer: {remedy}"
-        )
-
-    def _compress_alone(self, contexts: Iterable[str]) -> None:
-        """Compress contexts that only this process needs."""
-        book = MemoryBook(self.compressor)
-        book.fill(contexts)
-        self.book.add(book)
+            return int(self.max_length) + 1  # the last token of the continuation is never read
+        limit = normalize_gen_kwargs(request.argument, self.max_gen_toks)["max_gen_toks"]
+        return int(self.max_length) - int(limit)
 
     def _batches(self, requests: Sequence[Request], jobs: Sequence[Job]) -> Iterator[list[Job]]:
         """Jobs that are decoded together: same arguments, longest first."""
@@ -362,7 +274,10 @@ class CompressedLM(HFLM):  # type: ignore[misc]
         ends = self.tok_decode(self.eot_token_id, skip_special_tokens=False)
         until = handle_stop_sequences(options.pop("until", None), eos=ends)
         if not options.get("do_sample"):
-            options = {"do_sample": False, **{k: v for k, v in options.items() if k not in ("do_sample", "temperature")}}
+            options = {
+                "do_sample": False,
+                **{k: v for k, v in options.items() if k not in ("do_sample", "temperature")},
+            }
         prompts = self._realise(batch)
         out = generate(
             self.frozen,
@@ -486,9 +401,7 @@ def _check_choices(kind: type[Compressor], pretrained: str | None, control: str 
         raise UsageError(f"control={control} exchanges soft memories; {kind.name} has none")
 
 
-def _load_decoder(
-    load: Callable[..., None], path: str, device: str | None, arguments: dict[str, Any]
-) -> None:
+def _load_decoder(load: Callable[..., None], path: str, device: str | None, arguments: dict[str, Any]) -> None:
     """Load the decoder as lm-eval does, its failures in one sentence."""
     if device is None or (device.startswith("cuda") and not torch.cuda.is_available()):
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -500,40 +413,3 @@ def _load_decoder(
             raise
         first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise UsageError(f"the decoder '{path}' can't be loaded ({first})") from error
-
-
-def _reading(request: Request) -> Iterator[Any]:
-    """The prompt's parts with the contexts that are read in place of its own."""
-    from dataclasses import replace
-
-    from pcc_bench.context import Kind
-
-    rest = iter(request.read)
-    for part in request.prompt.parts:
-        yield replace(part, text=next(rest)) if part.kind is Kind.CONTEXT else part
-
-
-def _accounting(memories: Sequence[Memory], plan: Plan, truncated_bytes: int) -> dict[str, Any]:
-    """What one answer cost so far, over all contexts of its prompt."""
-    tokens = sum(memory.source_tokens for memory in memories)
-    slots = sum(memory.slots for memory in memories)
-    boundary = sum(memory.boundary for memory in memories)
-    size = sum(memory.source_bytes for memory in memories)
-    return {
-        "contexts": len(memories),
-        "source_tokens": tokens,
-        "compressor_tokens": sum(memory.compressor_tokens for memory in memories),
-        "source_bytes": size,
-        "slots": slots,
-        "boundary": boundary,
-        "ratio_slots": tokens / slots if slots else None,
-        "ratio": tokens / (slots + boundary) if slots + boundary else None,
-        "bytes_per_position": size / (slots + boundary) if slots + boundary else None,
-        "prompt_positions": plan.length,
-        "truncated_bytes": truncated_bytes,
-        "compress_seconds": sum(memory.seconds for memory in memories),
-    }
-
-
-def _size(text: str) -> int:
-    return len(text.encode())

@@ -1,4 +1,4 @@
-"""The memories of a run: each distinct context is compressed once, by one of the processes, in length-sorted batches."""
+"""The memories of a run: each distinct context is compressed once, by one of its processes, in sorted batches."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def wrong_partners(contexts: Iterable[str], seed: int) -> dict[str, str]:
     order = sorted(set(contexts), key=lambda context: (len(context.encode()), context))
     if len(order) < 2:
         raise UsageError("control=wrong_memory needs at least two different contexts in the run: raise --limit")
-    chance = random.Random(seed)  # noqa: S311
+    chance = random.Random(seed)
     near = ([*range(max(0, i - 2), i), *range(i + 1, min(len(order), i + 3))] for i in range(len(order)))
     return {context: order[chance.choice(indices)] for context, indices in zip(order, near, strict=True)}
 

@@ -30,6 +30,7 @@ class Plan:
 
     @property
     def has_vectors(self) -> bool:
+        """Is any of it a soft memory?"""
         return any(isinstance(piece, Memory) for piece in self.pieces)
 
     def ids(self) -> list[int]:
@@ -54,6 +55,7 @@ class Run:
     literals: tuple[tuple[int, int], ...] = field(default=())
 
     def add(self, text: str, is_data: bool) -> Run:
+        """The run with more text behind it."""
         start = len(self.text)
         literals = (*self.literals, (start, start + len(text))) if is_data and text else self.literals
         return Run(self.text + text, literals)

@@ -24,6 +24,7 @@ class Response(str):
     record: dict[str, Any]
 
     def __new__(cls, text: str, record: dict[str, Any]) -> Response:
+        """A text with its accounting."""
         response = super().__new__(cls, text)
         response.record = record
         return response
@@ -38,6 +39,7 @@ class Score(tuple[float, bool]):
     record: dict[str, Any]
 
     def __new__(cls, logprob: float, is_greedy: bool, record: dict[str, Any]) -> Score:
+        """A score with its accounting."""
         score = super().__new__(cls, (logprob, is_greedy))
         score.record = record
         return score
@@ -78,6 +80,7 @@ class ResponseCache:
         return hashlib.sha256(json.dumps(state, sort_keys=True, default=str).encode()).hexdigest()
 
     def get(self, key: str) -> Answer | None:
+        """The stored answer, its record marked `cached`."""
         row = self._connection.execute(f"SELECT value FROM {TABLE} WHERE key = ?", (key,)).fetchone()
         if row is None:
             return None
@@ -87,8 +90,6 @@ class ResponseCache:
 
     def put(self, answers: Iterable[tuple[str, Answer]]) -> None:
         """Store a batch of answers in one transaction."""
-        rows = [
-            (key, json.dumps([str(a) if isinstance(a, Response) else list(a), a.record])) for key, a in answers
-        ]
+        rows = [(key, json.dumps([str(a) if isinstance(a, Response) else list(a), a.record])) for key, a in answers]
         with self._connection:
             self._connection.executemany(f"INSERT OR REPLACE INTO {TABLE} VALUES (?, ?)", rows)

@@ -28,7 +28,8 @@ def prompt(row: dict[str, Any], after: str = "\n\n") -> Prompt:
 
 def generations(prompts: Sequence[str], arguments: dict[str, Any] = GREEDY) -> list[Instance]:
     return [
-        Instance("generate_until", {}, (text, dict(arguments)), i, metadata=("t", i, 1)) for i, text in enumerate(prompts)
+        Instance("generate_until", {}, (text, dict(arguments)), i, metadata=("t", i, 1))
+        for i, text in enumerate(prompts)
     ]
 
 
@@ -84,7 +85,9 @@ def test_full_context_equals_hf(
     ours, theirs = load("full-context", models / family, batch_size=batch_size), hf(models / family, batch_size)
     prompts = texts_with_chat(theirs, rows[:8], chat)
     assert ours.generate_until(generations(prompts), True) == theirs.generate_until(generations(prompts), True)
-    pairs = [(text, f" {answer}") for text, row in zip(prompts, rows, strict=False) for answer in row["answers"]["text"][:2]]
+    pairs = [
+        (text, f" {answer}") for text, row in zip(prompts, rows, strict=False) for answer in row["answers"]["text"][:2]
+    ]
     scores, expected = ours.loglikelihood(scorings(pairs), True), theirs.loglikelihood(scorings(pairs), True)
     assert [s[0] for s in scores] == pytest.approx([s[0] for s in expected], abs=1e-4)
     assert [s[1] for s in scores] == [s[1] for s in expected]

@@ -1,0 +1,187 @@
+"""The published format of PCC checkpoints (official code, `BroAlanTaps/Stage*-PCC-*`), read and written as it is.
+
+An HF model folder (Lite) or a peft adapter folder (Large), each with a tokenizer and `memory_converter.bin`. Rate and
+segment length are not recorded: they come from the folder's name or the caller. The three special vectors are rows of
+the decoder's embedding, or stand in a `special_token_patch.pt`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedTokenizerBase
+
+from pcc_bench.decoder import Decoder
+from pcc_bench.errors import UsageError
+from pcc_bench.model.config import DecoderConfig, EncoderConfig, PccConfig, validated
+from pcc_bench.model.converter import Converter
+from pcc_bench.model.encoder import Encoder
+from pcc_bench.model.files import (
+    WEIGHTS,
+    first_line,
+    load_causal_lm,
+    load_strictly,
+    load_tokenizer,
+    plain,
+    pretrained,
+    read_safetensors,
+    read_torch,
+    resolve,
+    safetensors_keys,
+    under,
+)
+from pcc_bench.model.pcc import PCC, SPECIAL_TOKENS
+
+CONVERTER_FILE = "memory_converter.bin"
+PATCH_FILE = "special_token_patch.pt"
+TRAINER_PREFIX = "compressor.model."  # the official trainer saves the whole system under such prefixes (quirk Q27)
+
+
+def load(
+    folder: Path,
+    decoder: Decoder,
+    base: str | None,
+    patch: str | None,
+    dtype: torch.dtype,
+    policies: dict[str, Any],
+) -> PCC:
+    """Load a published checkpoint folder.
+
+    Args:
+        folder: The folder.
+        decoder: Reads the memories; may hold the special tokens.
+        base: Base model of an adapter, where it is not the one its configuration names.
+        patch: A `special_token_patch.pt`, where neither the folder nor the decoder has the special tokens.
+        dtype: Of encoder and converter.
+        policies: Fields of `PccConfig`; `rate` where the folder's name does not tell it.
+
+    Raises:
+        UsageError: Something is missing or does not fit.
+    """
+    tokenizer = load_tokenizer(folder)
+    if (folder / "adapter_config.json").is_file():
+        model = _published_adapter(folder, base, tokenizer, dtype)
+        lora = {**model.peft_config["default"].to_dict(), "inference_mode": False}
+        kind = EncoderConfig(
+            kind="lora",
+            config=model.get_base_model().config.to_dict(),
+            base=base or str(lora.get("base_model_name_or_path")),
+            lora=plain(lora),
+        )
+    elif (folder / "config.json").is_file():
+        model = _published_body(folder, dtype)
+        kind = EncoderConfig(kind="full", config=model.config.to_dict())
+    else:
+        raise UsageError(f"{folder} has neither config.json nor adapter_config.json: it is not a PCC checkpoint")
+    config = _published_config(folder, kind, decoder, policies)
+    encoder = Encoder(model, tokenizer, config)
+    converter = _published_converter(folder / CONVERTER_FILE, encoder.hidden_size, decoder).to(dtype)
+    return PCC(config, encoder, converter, _special_vectors(folder, decoder, patch))
+
+
+def _published_config(folder: Path, kind: EncoderConfig, decoder: Decoder, policies: dict[str, Any]) -> PccConfig:
+    named = re.search(r"-(\d+)x\b", folder.name)
+    rate = policies.get("rate") or (int(named[1]) if named else None)
+    if rate is None:
+        raise UsageError(
+            f"{folder} is in the published format, which does not record its rate: pass rate=4 (or 16 ...)"
+        )
+    made_for = DecoderConfig(name=decoder.name, hidden_size=decoder.hidden_size)
+    state = {"encoder": kind.model_dump(), "decoder": made_for.model_dump(), **policies, "rate": rate}
+    return validated(state, f"{folder} with the options given")
+
+
+def _published_body(folder: Path, dtype: torch.dtype) -> Any:
+    """A Lite encoder; also reads what the official trainer leaves behind, the whole system in one file."""
+    weights = folder / WEIGHTS
+    if not weights.is_file():
+        return pretrained(AutoModel, folder, dtype)
+    keys = safetensors_keys(weights)
+    if not any(key.startswith(TRAINER_PREFIX) for key in keys):
+        return pretrained(AutoModel, folder, dtype)
+    causal = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), dtype=dtype)
+    state = under(TRAINER_PREFIX, read_safetensors(weights))
+    outcome = causal.load_state_dict(state, strict=False)
+    causal.tie_weights()
+    if lost := [key for key in outcome.missing_keys if not key.startswith("lm_head")]:
+        raise UsageError(f"{weights} lacks {len(lost)} encoder tensors ({lost[0]} first)")
+    return causal.base_model
+
+
+def _published_adapter(
+    folder: Path, base: str | None, tokenizer: PreTrainedTokenizerBase, dtype: torch.dtype
+) -> PeftModel:
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    name = base or config.get("base_model_name_or_path") or ""
+    model = load_causal_lm(resolve(name, "encoder base", folder.parent), dtype)
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > vocabulary:
+        if not any("base_layer" in key for key in safetensors_keys(folder / "adapter_model.safetensors")):
+            raise UsageError(
+                f"the encoder base '{name}' has {vocabulary} token rows, the tokenizer in {folder} {len(tokenizer)}, "
+                "and the adapter does not bring the missing ones: use the base model that has the memory tokens"
+            )
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    try:
+        return PeftModel.from_pretrained(model, folder, autocast_adapter_dtype=False)
+    except (RuntimeError, SafetensorError) as error:
+        raise UsageError(f"the adapter in {folder} does not fit its base '{name}' ({first_line(error)})") from None
+
+
+def _published_converter(path: Path, encoder_size: int, decoder: Decoder) -> Converter:
+    if not path.is_file():
+        raise UsageError(f"{path} is missing: a published checkpoint keeps its converter there")
+    state = read_torch(path)
+    widths = tuple(state["dense_in.weight"].shape) if "dense_in.weight" in state else None
+    if widths != (decoder.hidden_size, encoder_size):
+        raise UsageError(
+            f"{path}: the converter maps {widths[1] if widths else '?'} to {widths[0] if widths else '?'} dimensions, "
+            f"but the encoder has {encoder_size} and the decoder {decoder.hidden_size}: it belongs to another pair"
+        )
+    converter = Converter(encoder_size, decoder.hidden_size)
+    load_strictly(converter, state, path)
+    return converter
+
+
+def _special_vectors(folder: Path, decoder: Decoder, patch: str | None) -> torch.Tensor:
+    """Rows of the three tokens, matched by name: from a patch file, else from the decoder's own embedding."""
+    path = Path(patch) if patch else folder / PATCH_FILE
+    if path.is_file():
+        state = read_torch(path)
+        rows = {name: state["embedding"][row] for row, name in enumerate(state["tokens"])}
+    elif patch:
+        raise UsageError(f"special_tokens={patch}: no such file")
+    else:
+        vocabulary = decoder.tokenizer.get_vocab()
+        ids = {name: vocabulary[name] for name in SPECIAL_TOKENS if name in vocabulary}
+        rows = {name: decoder.embedding.weight.detach()[row].clone() for name, row in ids.items()}
+    if missing := [name for name in SPECIAL_TOKENS if name not in rows]:
+        raise UsageError(
+            f"the decoder '{decoder.name}' has no token {missing[0]}, which this checkpoint was trained with: "
+            "use the PCC decoder, or pass special_tokens=<special_token_patch.pt>"
+        )
+    return torch.stack([rows[name].float() for name in SPECIAL_TOKENS])
+
+
+def export(pcc: PCC, folder: Path) -> None:
+    """Write a checkpoint in the published layout, which the official code reads."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if pcc.config.encoder.kind == "lora":
+        # The base matrices of embed_tokens and lm_head go in, as in the published files: they carry `<mem_i>` rows.
+        pcc.encoder.model.save_pretrained(folder, save_embedding_layers=True)
+    else:
+        wrapper = AutoModelForCausalLM.from_config(pcc.encoder.body.config).to(pcc.encoder.body.dtype)
+        wrapper.base_model.load_state_dict(pcc.encoder.body.state_dict())
+        wrapper.save_pretrained(folder)
+    pcc.encoder.tokenizer.save_pretrained(folder)
+    torch.save(pcc.converter.state_dict(), folder / CONVERTER_FILE)
+    # The lm_head rows of the tokens are only read when a decoder without them is patched; PCC never trains or emits
+    # them, so the input rows serve.
+    patch = {"tokens": list(SPECIAL_TOKENS), "embedding": pcc.special.cpu(), "lm_head": pcc.special.cpu()}
+    torch.save(patch, folder / PATCH_FILE)
