@@ -31,7 +31,7 @@ from setuptools.build_meta import (  # noqa: F401 - the hooks that stay as they 
 SOURCE = Path(__file__).resolve().parents[1] / "pcc_bench" / "_startup.py"
 MODULE = "_pcc_bench_startup"  # a copy at top level: an interpreter's start should not run pcc_bench/__init__.py
 
-# `site` runs the lines of a .pth file that begin with "import", and prints a traceback of what fails. This stays silent.
+# `site` runs lines of a .pth file that begin with "import", and prints a traceback of what fails. This stays silent.
 PTH = f'import sys; exec("try:\\n from {MODULE} import start\\n start()\\nexcept Exception:\\n pass")\n'
 
 
@@ -58,16 +58,18 @@ def build_editable(
 @contextmanager
 def fresh_build_folder() -> Iterator[None]:
     """Let setuptools build elsewhere than in `build/`, whose left-overs (a task deleted since) it would pack again."""
-    given = os.environ.get("DIST_EXTRA_CONFIG")  # one more of distutils' configuration files
+    extra = "DIST_EXTRA_CONFIG"  # names one more of distutils' configuration files
+    if extra in os.environ:
+        yield
+        return
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder, "build.cfg")
         config.write_text(f"[build]\nbuild_base = {folder}\n", encoding="utf-8")
-        os.environ["DIST_EXTRA_CONFIG"] = given or str(config)
+        os.environ[extra] = str(config)
         try:
             yield
         finally:
-            os.environ.pop("DIST_EXTRA_CONFIG")
-            os.environ.update({"DIST_EXTRA_CONFIG": given} if given else {})
+            del os.environ[extra]
 
 
 def add_startup_files(wheel: Path) -> str:
