@@ -205,6 +205,14 @@ def test_data_can_not_forge_anything(tmp_path: Path) -> None:
     assert [part.text for part in prompt.parts if part.kind is Kind.LITERAL] == [evil, evil, evil]
 
 
+def test_descriptions_are_marked() -> None:
+    task = load("pcc_squad")
+    task.config.description = "About: {{question}}\n\n"
+    prompt = prompt_of(task, task.eval_docs[0], num_fewshot=0)
+    assert prompt.startswith("About: When was the mill built?\n\nThe mill")
+    assert [part.text for part in prompt.parts if part.kind is Kind.LITERAL] == ["When was the mill built?"] * 2
+
+
 def test_prefixes_of_the_answer_are_marked() -> None:
     task = load("pcc_squad")
     task.config.gen_prefix = "On {{question}}:"
