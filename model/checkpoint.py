@@ -140,7 +140,7 @@ def _own_adapter(
     with torch.no_grad():
         model.get_input_embeddings().weight[memory_token_ids(tokenizer)] = state["memory_tokens"].to(dtype)
     peft_model = get_peft_model(model, LoraConfig(**(config.encoder.lora or {})))
-    outcome = set_peft_model_state_dict(peft_model, under("adapter.", state))
+    outcome: Any = set_peft_model_state_dict(peft_model, under("adapter.", state))
     if outcome.unexpected_keys:
         raise UsageError(f"{folder / WEIGHTS} does not fit the encoder base '{name}': {outcome.unexpected_keys[0]}")
     return peft_model

@@ -57,4 +57,5 @@ class Converter(nn.Module):
         The work is done in the dtype of the linear layers, whatever dtype comes in (official quirk Q12).
         """
         x = self.RMSNorm(hidden.to(self.dense_in.weight.dtype))
-        return self.dense_out(nn.functional.gelu(self.dense_in(x))).float()
+        converted: torch.Tensor = self.dense_out(nn.functional.gelu(self.dense_in(x)))
+        return converted.float()

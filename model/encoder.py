@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -62,8 +63,8 @@ class Encoder(nn.Module):
     @property
     def body(self) -> PreTrainedModel:
         """The transformer without a vocabulary head; its output is taken after the final norm."""
-        model = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-        body: PreTrainedModel = model.base_model
+        model: Any = self.model
+        body: PreTrainedModel = (model.get_base_model() if hasattr(model, "get_base_model") else model).base_model
         return body
 
     @property

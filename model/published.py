@@ -66,7 +66,7 @@ def load(
     """
     tokenizer = load_tokenizer(folder)
     if (folder / "adapter_config.json").is_file():
-        model = _published_adapter(folder, base, tokenizer, dtype)
+        model: Any = _published_adapter(folder, base, tokenizer, dtype)
         lora = {**model.peft_config["default"].to_dict(), "inference_mode": False}
         kind = EncoderConfig(
             kind="lora",
@@ -174,7 +174,8 @@ def export(pcc: PCC, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if pcc.config.encoder.kind == "lora":
         # The base matrices of embed_tokens and lm_head go in, as in the published files: they carry `<mem_i>` rows.
-        pcc.encoder.model.save_pretrained(folder, save_embedding_layers=True)
+        adapted: Any = pcc.encoder.model
+        adapted.save_pretrained(folder, save_embedding_layers=True)
     else:
         wrapper = AutoModelForCausalLM.from_config(pcc.encoder.body.config).to(pcc.encoder.body.dtype)
         wrapper.base_model.load_state_dict(pcc.encoder.body.state_dict())

@@ -15,6 +15,8 @@ from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteriaL
 from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError
 
+DecoderInput = list[int] | torch.Tensor  # token ids, or input vectors [length, hidden size]
+
 
 @dataclass(frozen=True)
 class Generated:
@@ -33,7 +35,7 @@ class Generated:
 
 def generate(
     decoder: Decoder,
-    prompts: Sequence[Sequence[int]] | Sequence[torch.Tensor],
+    prompts: Sequence[DecoderInput],
     max_new_tokens: int,
     stop_token_ids: Sequence[int] = (),
     suppressed_token_ids: Sequence[int] = (),
@@ -92,7 +94,7 @@ class Scored:
 
 def score(
     decoder: Decoder,
-    prompts: Sequence[Sequence[int]] | Sequence[torch.Tensor],
+    prompts: Sequence[DecoderInput],
     continuations: Sequence[Sequence[int]],
     softmax_dtype: torch.dtype | None = None,
 ) -> Scored:
@@ -122,7 +124,7 @@ def score(
 
 def _right_pad(
     decoder: Decoder,
-    prompts: Sequence[Sequence[int]] | Sequence[torch.Tensor],
+    prompts: Sequence[DecoderInput],
     continuations: Sequence[Sequence[int]],
     width: int,
 ) -> dict[str, torch.Tensor]:
@@ -135,7 +137,7 @@ def _right_pad(
         return {"input_ids": ids.to(decoder.device)}
     vectors = prompts[0].new_zeros(len(prompts), width, decoder.hidden_size)
     for row, (prompt, continuation) in enumerate(zip(prompts, continuations, strict=True)):
-        vectors[row, : len(prompt)] = prompt  # type: ignore[assignment]
+        vectors[row, : len(prompt)] = torch.as_tensor(prompt)
         vectors[row, len(prompt) : len(prompt) + len(continuation) - 1] = decoder.embed(continuation[:-1])
     return {"inputs_embeds": vectors}
 
@@ -162,7 +164,7 @@ def memory_errors(doing: str, remedy: str) -> Iterator[None]:
         raise UsageError(f"out of memory while {doing} ({first[:120]}): {remedy}") from error
 
 
-def left_pad(decoder: Decoder, prompts: Sequence[Sequence[int]] | Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+def left_pad(decoder: Decoder, prompts: Sequence[DecoderInput]) -> dict[str, torch.Tensor]:
     """Inputs of `model.generate`: `input_ids` or `inputs_embeds`, and the attention mask, padding on the left."""
     width = max(len(prompt) for prompt in prompts)
     mask = torch.zeros(len(prompts), width, dtype=torch.long, device=decoder.device)
@@ -171,11 +173,11 @@ def left_pad(decoder: Decoder, prompts: Sequence[Sequence[int]] | Sequence[torch
     if isinstance(prompts[0], torch.Tensor):
         vectors = prompts[0].new_zeros(len(prompts), width, decoder.hidden_size, device=decoder.device)
         for row, prompt in enumerate(prompts):
-            vectors[row, width - len(prompt) :] = prompt  # type: ignore[assignment]
+            vectors[row, width - len(prompt) :] = torch.as_tensor(prompt)
         return {"inputs_embeds": vectors, "attention_mask": mask}
     ids = torch.full((len(prompts), width), pad_token_id(decoder), dtype=torch.long, device=decoder.device)
     for row, prompt in enumerate(prompts):
-        ids[row, width - len(prompt) :] = torch.tensor(prompt)
+        ids[row, width - len(prompt) :] = torch.as_tensor(prompt)
     return {"input_ids": ids, "attention_mask": mask}
 
 

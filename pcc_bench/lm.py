@@ -27,7 +27,7 @@ from pcc_bench.compressor import Compressor
 from pcc_bench.context import Prompt, as_prompt
 from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError, print_usage_errors_plainly
-from pcc_bench.generation import generate, memory_errors, score
+from pcc_bench.generation import DecoderInput, generate, memory_errors, score
 from pcc_bench.memories import MemoryBook, gather, waves, wrong_partners
 from pcc_bench.planning import OVERFLOW, Job, Planner, Request
 from pcc_bench.prompts import PromptEncoder
@@ -294,17 +294,18 @@ class CompressedLM(HFLM):  # type: ignore[misc]
             for job, ids in zip(batch, out.ids, strict=True)
         ]
 
-    def _realise(self, batch: Sequence[Job]) -> list[list[int]] | list[torch.Tensor]:
+    def _realise(self, batch: Sequence[Job]) -> Sequence[DecoderInput]:
         if any(job.plan.has_vectors for job in batch):
             return [job.plan.vectors(self.frozen) for job in batch]
         return [job.plan.ids() for job in batch]
 
-    def _stopping(self, prompts: Sequence[Any], until: list[str]) -> StoppingCriteriaList | None:
+    def _stopping(self, prompts: Sequence[DecoderInput], until: list[str]) -> StoppingCriteriaList | None:
         """Criteria for stop strings; the end of sequence itself ends a row by its id."""
         if not until:
             return None
         read = 0 if isinstance(prompts[0], torch.Tensor) else max(map(len, prompts))
-        return stop_sequences_criteria(self.tokenizer, until, read, len(prompts))
+        criteria: StoppingCriteriaList = stop_sequences_criteria(self.tokenizer, until, read, len(prompts))
+        return criteria
 
     def _text(self, ids: list[int], until: list[str]) -> str:
         """The text of an answer: after the thinking, up to the first stop string."""
