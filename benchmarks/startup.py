@@ -6,9 +6,10 @@ Run it where pcc-bench is installed. Goals: 1 ms for every interpreter's start, 
 
 `PCC_BENCH_NO_HOOK=1` would not be a fair "without": the start-up file is read all the same. So two throw-away
 environments are made of links to everything in the site-packages of this one, which makes them equal in all that an
-interpreter's start looks at; one lacks the files of pcc-bench, the other has its two start-up files. The runs alternate,
-so that a change of the machine's load meets both. For an editable installation there is a third one, with all that is
-installed: setuptools brings a start-up file of its own there, which costs several milliseconds and is not ours.
+interpreter's start looks at; one lacks the files of pcc-bench, the other has its two start-up files. The runs
+alternate, so that a change of the machine's load meets both. For an editable installation there is a third one, with
+all that is installed: setuptools brings a start-up file of its own there, which costs several milliseconds and is not
+ours.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import sysconfig
 import tempfile
 import time
 import venv
-from importlib.metadata import files
+from importlib.metadata import distributions
 from pathlib import Path
 
 START_UP = {"_pcc_bench_startup.py", "pcc_bench_startup.pth"}
@@ -36,7 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).split("\n", maxsplit=1)[0])
     parser.add_argument("--repeats", type=int, default=300, help="runs of `python -c pass` in each environment")
     repeats = parser.parse_args().repeats
-    ours = {file.parts[0] for file in files("pcc-bench") or [] if file.parts[0] not in ("..", "__pycache__")}
+    ours = installed_names()
     if not ours >= START_UP:
         sys.exit("pcc-bench is not installed here, or without its start-up files: pip install it first")
     left_out = {"without": ours, "with the hook": ours - START_UP}
@@ -51,6 +52,13 @@ def main() -> None:
             times = measure(pythons, arguments, max(5, round(repeats * share)))
             for name, values in times.items():
                 print_row(command, name, values, times["without"], goal)
+
+
+def installed_names() -> set[str]:
+    """What pcc-bench has at the top of site-packages."""
+    installed = distributions(name="pcc-bench", path=[sysconfig.get_path("purelib")])
+    names = {file.parts[0] for distribution in installed for file in distribution.files or []}
+    return names - {"..", "__pycache__"}
 
 
 def make_environment(folder: Path, left_out: set[str]) -> Path:

@@ -10,6 +10,7 @@ import importlib.metadata
 import json
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -238,7 +239,8 @@ print(json.dumps([light, paths, theirs.include_path, ours.all_tasks, known, mode
 
 
 def test_the_installed_copy_is_the_current_one() -> None:
-    files = {file.name: file for file in importlib.metadata.files("pcc-bench") or []}
-    installed = Path(str(files["_pcc_bench_startup.py"].locate()))
-    assert installed.read_bytes() == SOURCE.read_bytes(), "pcc_bench/_startup.py was changed: pip install again"
-    assert "pcc_bench_startup.pth" in files
+    site_packages = sysconfig.get_path("purelib")  # not sys.path: a build leaves metadata in the checkout
+    (installed,) = importlib.metadata.distributions(name="pcc-bench", path=[site_packages])
+    assert {"_pcc_bench_startup.py", "pcc_bench_startup.pth"} <= {str(file) for file in installed.files or []}
+    copy = Path(site_packages, "_pcc_bench_startup.py")
+    assert copy.read_bytes() == SOURCE.read_bytes(), "pcc_bench/_startup.py was changed: pip install again"
