@@ -1,0 +1,256 @@
+"""`pcc-bench eval`: lm-eval's own run with samples and answers kept, so that a killed run goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pcc_bench
+from pcc_bench import _startup, provenance, registry
+from pcc_bench.errors import UsageError
+
+COMMAND_FILE = "command.json"
+ANSWERS = "answers"  # lm-eval adds _rank0.db
+PACKAGES = ("lm_eval", "torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "safetensors", "numpy")
+
+
+@dataclass(frozen=True)
+class Command:
+    """What to run: the options of `lm-eval run` that matter here.
+
+    Attributes:
+        model: A method of ours, or any model of lm-eval.
+        model_args: As in lm-eval, `key=value,key=value`.
+        tasks: Names, comma-separated.
+        output: Folder of the results.
+        limit: Rows a task; a fraction below 1.
+        batch_size: A number or `auto`.
+        device: As in lm-eval.
+        metadata: As in lm-eval: JSON or `key=value,key=value`.
+        num_fewshot: Examples before the question.
+        chat_template: Use the tokenizer's chat template.
+        seed: As in lm-eval.
+        extra: Further arguments of `lm-eval run`.
+    """
+
+    model: str
+    model_args: str
+    tasks: str
+    output: Path
+    limit: float | None = None
+    batch_size: str = "1"
+    device: str | None = None
+    metadata: str | None = None
+    num_fewshot: int | None = None
+    chat_template: bool = False
+    seed: str | None = None
+    extra: tuple[str, ...] = ()
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the answers; batch size and device do not."""
+        return {
+            "model": self.model,
+            "model_args": self.model_args,
+            "tasks": self.tasks,
+            "limit": self.limit,
+            "metadata": self.metadata,
+            "num_fewshot": self.num_fewshot,
+            "chat_template": self.chat_template,
+            "seed": self.seed,
+            "extra": list(self.extra),
+            "PCC_DATA": os.environ.get("PCC_DATA"),
+        }
+
+    @property
+    def arguments(self) -> list[str]:
+        """The arguments of `lm-eval run`."""
+        pairs = {
+            "--model": self.model,
+            "--model_args": self.model_args or None,
+            "--tasks": self.tasks,
+            "--limit": None if self.limit is None else f"{self.limit:g}",
+            "--batch_size": self.batch_size,
+            "--device": self.device,
+            "--metadata": self.metadata,
+            "--num_fewshot": self.num_fewshot,
+            "--seed": self.seed,
+            "--output_path": self.output,
+            "--use_cache": self.output / ANSWERS,
+        }
+        flags = ["--log_samples", *(["--apply_chat_template"] if self.chat_template else [])]
+        given = [str(word) for name, value in pairs.items() if value is not None for word in (name, value)]
+        return [*given, *flags, *self.extra]
+
+
+def run(command: Command) -> list[Path]:
+    """Run lm-eval in this process; under `accelerate launch`, in each of its processes.
+
+    Returns:
+        The new result files; none in processes other than the first.
+
+    Raises:
+        UsageError: An unknown model or task, an output folder of another command, results that were not saved, or
+            whatever the model and the tasks find wrong.
+    """
+    _startup.install()
+    _check_model(command.model)
+    before = set(command.output.rglob("results_*.json"))
+    if _is_first_process():
+        record(command)
+    _run_lm_eval(command.arguments)
+    return new_results(command.output, before) if _is_first_process() else []
+
+
+def record(command: Command) -> None:
+    """Write down the command before it starts; a folder holds the answers of one command only.
+
+    A command that ended before its first answer (a misspelt option) leaves no claim on the folder.
+
+    Raises:
+        UsageError: The folder holds another command's, or can't be written.
+    """
+    path = command.output / COMMAND_FILE
+    known = _read_command(path) if _has_answers(command.output) else {}
+    identity = known.get("identity", command.identity)
+    for name, value in command.identity.items():
+        if identity.get(name) != value:
+            raise UsageError(
+                f"{command.output} holds a run with {name}={identity.get(name)}, this one has {name}={value}: "
+                "repeat that command to go on with it, or choose another --output"
+            )
+    start = {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "arguments": command.arguments,
+        "versions": versions(),
+        "code": provenance.code(),
+    }
+    state = {"identity": command.identity, "runs": [*known.get("runs", []), start]}
+    _write(path, json.dumps(state, indent=1, ensure_ascii=False) + "\n")
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of the packages that can change a result; None where one is not installed."""
+    return {"pcc_bench": pcc_bench.__version__, **{name: installed(name) for name in PACKAGES}}
+
+
+def installed(package: str) -> str | None:
+    """The version of a package, None where it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def new_results(folder: Path, before: set[Path]) -> list[Path]:
+    """The result files in `folder` that are not among `before`.
+
+    Raises:
+        UsageError: There are none: lm-eval only warns when it can't save.
+    """
+    files = sorted(set(folder.rglob("results_*.json")) - before)
+    if not files:
+        raise UsageError(
+            f"the run ended but no results could be saved in {folder}: see lm-eval's warning above, check the disk, "
+            "and repeat the command (answers are kept)"
+        )
+    return files
+
+
+def _run_lm_eval(arguments: list[str]) -> None:
+    from lm_eval._cli import HarnessCLI
+    from lm_eval.utils import setup_logging
+
+    setup_logging()
+    with _command_line(["lm-eval", "run", *arguments]):
+        harness = HarnessCLI()
+        parsed = harness.parse_args()
+        try:
+            harness.execute(parsed)
+        except ValueError as error:
+            _explain(error)
+            raise
+
+
+def _explain(error: ValueError) -> None:
+    """Raise a sentence of ours in the place of lm-eval's, where we know better."""
+    from pcc_bench.inventory import task_names
+
+    missing = str(error).removeprefix("Tasks not found: ")
+    if missing == str(error):
+        return
+    first = missing.split(",")[0].strip()
+    hint = registry.suggest(first, task_names())
+    raise UsageError(f"unknown task '{first}'{hint} (lm-eval's own: 'lm_eval ls tasks')") from None
+
+
+def _check_model(name: str) -> None:
+    if name in registry.names():
+        return
+    import lm_eval.models  # noqa: F401  # fills the registry
+    from lm_eval.api.registry import model_registry
+
+    known = sorted(model_registry.keys())
+    if name not in known:
+        near = registry.nearest(name, registry.names()) or registry.nearest(name, known)
+        hint = f"did you mean '{near}'?" if near else "ours are " + ", ".join(registry.names())
+        raise UsageError(f"unknown model '{name}': {hint} (lm-eval's own work too)")
+
+
+def _has_answers(folder: Path) -> bool:
+    """Are there results, or rows in any table of a cache of answers?"""
+    return any(folder.rglob("results_*.json")) or any(map(_has_rows, folder.glob(f"{ANSWERS}_rank*.db")))
+
+
+def _has_rows(database: Path) -> bool:
+    with closing(sqlite3.connect(database)) as connection:
+        try:
+            tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+            return any(connection.execute(f'SELECT 1 FROM "{name}" LIMIT 1').fetchone() for (name,) in tables)
+        except sqlite3.DatabaseError as error:
+            raise UsageError(f"{database} is damaged ({error}): remove it, or choose another --output") from None
+
+
+def _is_first_process() -> bool:
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def _read_command(path: Path) -> Mapping[str, Any]:
+    try:
+        state: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} can't be read ({error}): remove it, or choose another --output") from None
+    return state
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise UsageError(f"can't write {path} ({error.strerror}): choose another --output") from None
+
+
+@contextmanager
+def _command_line(arguments: list[str]) -> Iterator[None]:
+    """lm-eval reads its arguments from `sys.argv`."""
+    before = sys.argv
+    sys.argv = arguments
+    try:
+        yield
+    finally:
+        sys.argv = before

@@ -1,0 +1,129 @@
+"""What there is to run: methods, tasks, data sets. Reads names and files; loads neither lm-eval nor a model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pcc_bench import registry, tasks
+from pcc_bench.reports.summary import Table
+
+NOBODY = "no task"
+
+
+class _Reader(yaml.SafeLoader):
+    """Reads lm-eval's YAML without importing the functions it names."""
+
+
+_Reader.add_multi_constructor("!function", lambda loader, suffix, node: None)
+
+
+def methods() -> Table:
+    """Compression methods and what they can do."""
+    from pcc_bench.compressor import Compressor
+
+    rows = []
+    for name in registry.names():
+        kind = registry.get(name)
+        own = kind.decoder_path.__func__ is not Compressor.decoder_path.__func__  # type: ignore[attr-defined]
+        rows.append(
+            (
+                name,
+                "soft" if kind.soft else "hard",
+                "yes" if kind.query_aware else "no",
+                "own" if kind.owns_decoder else "any",
+                "a checkpoint" if own else "the decoder",
+                kind.summary,
+            )
+        )
+    return Table(("method", "memory", "query-aware", "decoder", "pretrained= names", "what it is"), tuple(rows))
+
+
+def task_names() -> list[str]:
+    """Our tasks and groups."""
+    return sorted(_tasks())
+
+
+def task_table() -> Table:
+    """Our tasks: name, one line, where their rows lie in a data folder and on the hub."""
+    found = sorted(_tasks().items())
+    rows = ((name, task.line, task.file, task.hub) for name, task in found)
+    return Table(("task", "what it is", "in a data folder", "on the hub"), tuple(rows))
+
+
+def data_table() -> Table:
+    """The files of the data folder `PCC_DATA`: name, rows, and the tasks that read them."""
+    folder = data_folder()
+    readers = _readers()
+    rows = []
+    for path in sorted(folder.glob("*/*.jsonl")) if folder and folder.is_dir() else []:
+        file = f"{path.parent.name}/{path.name}"
+        rows.append((file, str(_count_lines(path)), ", ".join(readers.get(file, [])) or NOBODY))
+    return Table(("file", "rows", "read by"), tuple(rows))
+
+
+def data_folder() -> Path | None:
+    """The folder named by `PCC_DATA`; None where the hub is the source."""
+    name = os.environ.get("PCC_DATA", "hub")
+    return None if name in ("", "hub", "lab") else Path(name).expanduser()
+
+
+def _readers() -> dict[str, list[str]]:
+    """File in a data folder -> the tasks that read it."""
+    readers: dict[str, list[str]] = {}
+    for name, task in sorted(_tasks().items()):
+        if task.file:
+            readers.setdefault(task.file, []).append(name)
+    return readers
+
+
+def _count_lines(path: Path) -> int:
+    with path.open("rb") as lines:
+        return sum(bool(line.strip()) for line in lines)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A task or group: one line about it, its file in a data folder, its name on the hub ("" for groups)."""
+
+    line: str
+    file: str = ""
+    hub: str = ""
+
+
+def _tasks() -> dict[str, _Task]:
+    found: dict[str, _Task] = {}
+    for path in sorted(Path(tasks.__path__[0]).rglob("*.yaml")):
+        config = _config(path)
+        if "group" in config:
+            found[config["group"]] = _Task(f"group: {', '.join(config['task'])}")
+        else:
+            metadata = config["metadata"]
+            file = f"{metadata['dataset']}/{metadata['split']}.jsonl"
+            found[config["task"]] = _Task(_first_sentence(path.with_name("README.md")), file, metadata["hub"]["path"])
+    return found
+
+
+def _config(path: Path) -> dict[str, Any]:
+    """A task's YAML over the one it includes, their metadata merged."""
+    own: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), Loader=_Reader)
+    if "include" not in own:
+        return own
+    base = _config(path.parent / own["include"])
+    return {**base, **own, "metadata": {**base.get("metadata", {}), **own.get("metadata", {})}}
+
+
+def _first_sentence(readme: Path) -> str:
+    """The first sentence after the heading."""
+    if not readme.is_file():
+        return ""
+    body = readme.read_text(encoding="utf-8").split("\n\n", 2)[1]
+    return " ".join(body.split()).split(". ")[0].rstrip(".")
+
+
+LISTS: dict[str, Callable[[], Table]] = {"methods": methods, "tasks": task_table, "data": data_table}

@@ -1,0 +1,358 @@
+"""Memories on disk: safetensors, never pickles, with all that is needed to answer from one without its compressor."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
+
+from pcc_bench import registry
+from pcc_bench.compressor import Compressor, Memory
+from pcc_bench.context import Kind, Part, Prompt
+from pcc_bench.decoder import Decoder
+from pcc_bench.errors import UsageError
+from pcc_bench.generation import generate, memory_errors
+from pcc_bench.model.init import open_decoder
+from pcc_bench.prompts import PromptEncoder
+
+SCHEMA_VERSION = 1  # raised when an old reader could not read a new file
+KEY = "pcc_bench_memory"  # of the header among the file's metadata
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class Header(BaseModel):
+    """What a memory file says about its vectors.
+
+    Attributes:
+        schema_version: Of this header.
+        method: The method that made it.
+        compressor: Fingerprint of the compressor, weights and options.
+        decoder: Fingerprint of the only decoder that can read it.
+        decoder_name: Where that decoder came from.
+        tokenizer: Name of the tokenizer behind `source_tokens`: the decoder's.
+        rate: Requested rate, source tokens per slot.
+        options: The method's options, boundary policy included.
+        starts_with_bos: Whether BOS stands before it in the decoder's input.
+        stop_token_ids: Ids that end an answer besides the decoder's own.
+        suppressed_token_ids: Ids an answer may not contain.
+        source_tokens: As in `Memory`, and so are the following.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    schema_version: int = SCHEMA_VERSION
+    method: str
+    compressor: str
+    decoder: str
+    decoder_name: str
+    tokenizer: str
+    rate: float | None
+    options: dict[str, Any]
+    starts_with_bos: bool | None
+    stop_token_ids: tuple[int, ...]
+    suppressed_token_ids: tuple[int, ...]
+    source_tokens: int
+    compressor_tokens: int
+    source_bytes: int
+    slots: int
+    boundary: int
+    seconds: float
+
+
+class StoredMemory(Compressor):
+    """A memory read from a file, in the place of the compressor that made it.
+
+    Args:
+        header: Its description.
+        vectors: [slots + boundary, hidden size of the decoder].
+        decoder: Reads it.
+    """
+
+    name = "memory-file"
+    soft = True
+    summary = "one memory, read from a file"
+
+    def __init__(self, header: Header, vectors: torch.Tensor, decoder: Decoder) -> None:
+        super().__init__(decoder)
+        self.header = header
+        self.rate = header.rate
+        counts = ("source_tokens", "compressor_tokens", "source_bytes", "slots", "boundary", "seconds")
+        self.memory = Memory(**{name: getattr(header, name) for name in counts}, vectors=vectors)
+
+    @classmethod
+    def load(cls, pretrained: str, decoder: Decoder) -> Self:
+        """Read a memory file; see `load`."""
+        header, vectors = _read(Path(pretrained))
+        if header.decoder != decoder.fingerprint:
+            raise UsageError(
+                f"{pretrained} was made for the decoder '{header.decoder_name}' (fingerprint {header.decoder}), not "
+                f"for '{decoder.name}' ({decoder.fingerprint}): use that one, or compress the text again"
+            )
+        return cls(header, vectors, decoder)
+
+    def compress(self, contexts: Sequence[str]) -> list[Memory]:
+        """The stored memory, whatever the context: its text is not in the file."""
+        return [self.memory for _ in contexts]
+
+    def options(self) -> dict[str, Any]:
+        """Those it was made with."""
+        return self.header.options
+
+    def fingerprint(self) -> str:
+        """That of the compressor that made it."""
+        return self.header.compressor
+
+    @property
+    def starts_with_bos(self) -> bool | None:
+        """As the method that made it wants it."""
+        return self.header.starts_with_bos
+
+    @property
+    def stop_token_ids(self) -> tuple[int, ...]:
+        """As the method that made it wants it."""
+        return self.header.stop_token_ids
+
+    @property
+    def suppressed_token_ids(self) -> tuple[int, ...]:
+        """As the method that made it wants it."""
+        return self.header.suppressed_token_ids
+
+    def answer(self, text: str, max_new_tokens: int = 30) -> str:
+        r"""Let the decoder read the memory, then `text`, and continue greedily.
+
+        Args:
+            text: What follows the context, such as "Question: ...\n\nAnswer: "; special tokens in it are characters.
+            max_new_tokens: Most new tokens.
+        """
+        prompt = Prompt([Part("", Kind.CONTEXT), Part(text, Kind.LITERAL)])
+        plan = PromptEncoder(self.decoder, self).encode(prompt, [self.memory])
+        out = generate(
+            self.decoder,
+            [plan.vectors(self.decoder)],
+            max_new_tokens,
+            self.stop_token_ids,
+            self.suppressed_token_ids,
+        )
+        return str(self.decoder.tokenizer.decode(out.ids[0], skip_special_tokens=True))
+
+
+def save(memory: Memory, compressor: Compressor, path: Path) -> None:
+    """Write a memory; the file appears whole or not at all.
+
+    Raises:
+        UsageError: The memory is text, or the folder can't be written.
+    """
+    if memory.vectors is None:
+        raise UsageError(f"{compressor.name} makes text, not vectors: write the text itself to a file")
+    header = _header(memory, compressor)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({"memory": memory.vectors.contiguous()}, part, metadata={KEY: header.model_dump_json()})
+        part.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise UsageError(f"can't write {path} ({error}): choose another place with --out") from None
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def load(path: Path, decoder: Decoder) -> StoredMemory:
+    """Read a memory for the decoder it was made for.
+
+    Raises:
+        UsageError: No such file, a damaged one, one of a newer version, or one made for another decoder.
+    """
+    return StoredMemory.load(str(path), decoder)
+
+
+# From a text to a memory
+
+
+def read_input(file: Path | None, text: str | None) -> str:
+    """The text to compress, from a file, standard input (`-`) or the command line.
+
+    Raises:
+        UsageError: None or several are given, the file can't be read, is not UTF-8 or is empty.
+    """
+    if (file is None) == (text is None):
+        raise UsageError("give either a file (- for standard input) or --text")
+    if text is not None:
+        return _not_empty(text, "--text")
+    assert file is not None
+    if str(file) == "-":
+        return decode(sys.stdin.buffer.read(), "standard input")
+    try:
+        return decode(file.read_bytes(), str(file))
+    except OSError as error:
+        raise UsageError(f"{file} can't be read ({error.strerror}): check the path") from None
+
+
+def decode(data: bytes, where: str) -> str:
+    """The text of a file that is to be compressed.
+
+    Raises:
+        UsageError: It is not UTF-8, or empty; the message names the byte and its offset.
+    """
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        start = error.start + len(data) - len(error.object)  # "utf-8-sig" counts from behind a byte order mark
+        raise UsageError(
+            f"{where} is not UTF-8 text: byte 0x{data[start]:02x} at offset {start}; save it as UTF-8"
+        ) from None
+    return _not_empty(text, where)
+
+
+def open_compressor(
+    pretrained: str, decoder: str | None, device: str | None, dtype: str, rate: int | None, options: Sequence[str] = ()
+) -> Compressor:
+    """Load a PCC checkpoint and its decoder outside lm-eval.
+
+    Args:
+        pretrained: The checkpoint, folder or hub id.
+        decoder: Its decoder, where it is not the one recorded.
+        device: Where to; a GPU by default where there is one.
+        dtype: float32, bfloat16 or float16.
+        rate: One of the rates it declares.
+        options: Further options of the method, as `name=value`.
+
+    Raises:
+        UsageError: Anything that does not fit.
+    """
+    kind = registry.get("pcc")
+    given = _options(kind, options)
+    if dtype not in DTYPES:
+        raise UsageError(f"--dtype {dtype} is unknown: pass one of {', '.join(DTYPES)}")
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    frozen = open_decoder(kind.decoder_path(pretrained, decoder), DTYPES[dtype])
+    try:
+        with memory_errors(f"moving the decoder to {device}", "use a smaller --dtype, or --device cpu"):
+            frozen.model.to(device)
+    except (RuntimeError, AssertionError) as error:  # no such device
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UsageError(f"--device {device} can't be used ({first[:120]}): pass --device cpu") from None
+    return kind.load(pretrained, frozen, **{"rate": rate, **given})
+
+
+def counts(memory: Memory, compressor: Compressor) -> dict[str, str]:
+    """What a memory holds and what it cost."""
+    ratios = [f"{ratio:.2f}x" if ratio else "-" for ratio in (memory.ratio, memory.ratio_slots)]
+    return {
+        "source tokens (decoder's tokenizer)": f"{memory.source_tokens:,}",
+        "source tokens (compressor's tokenizer)": f"{memory.compressor_tokens:,}",
+        "source bytes (UTF-8)": f"{memory.source_bytes:,}",
+        "slots": f"{memory.slots:,}",
+        "boundary vectors": f"{memory.boundary:,}",
+        "requested rate": f"{compressor.rate:g}x" if compressor.rate else "-",
+        "achieved, boundary vectors counted": ratios[0],
+        "achieved, slots only": ratios[1],
+        "seconds": f"{memory.seconds:.3f}",
+    }
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bars of transformers inside the block."""
+    was_on = is_progress_bar_enabled()
+    disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_on:
+            enable_progress_bar()
+
+
+def _not_empty(text: str, where: str) -> str:
+    if not text.strip():
+        raise UsageError(f"{where} is empty: there is nothing to compress")
+    return text
+
+
+def _options(kind: type[Compressor], given: Sequence[str]) -> dict[str, Any]:
+    known = [name for name in inspect.signature(kind.load).parameters if name not in ("pretrained", "decoder", "rate")]
+    options: dict[str, Any] = {}
+    for word in given:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise UsageError(f"--option {word} is not name=value")
+        if name not in known:
+            raise UsageError(f"--option {name}: {kind.name} has no such option{registry.suggest(name, known)}")
+        options[name] = yaml.safe_load(value)  # numbers and true/false as such
+    return options
+
+
+# Reading
+
+
+def _header(memory: Memory, compressor: Compressor) -> Header:
+    decoder = compressor.decoder
+    return Header(
+        method=compressor.name,
+        compressor=compressor.fingerprint(),
+        decoder=decoder.fingerprint,
+        decoder_name=decoder.name,
+        tokenizer=decoder.tokenizer.name_or_path,
+        rate=compressor.rate,
+        options=compressor.options(),
+        starts_with_bos=compressor.starts_with_bos,
+        stop_token_ids=compressor.stop_token_ids,
+        suppressed_token_ids=compressor.suppressed_token_ids,
+        source_tokens=memory.source_tokens,
+        compressor_tokens=memory.compressor_tokens,
+        source_bytes=memory.source_bytes,
+        slots=memory.slots,
+        boundary=memory.boundary,
+        seconds=memory.seconds,
+    )
+
+
+def _read(path: Path) -> tuple[Header, torch.Tensor]:
+    if not path.is_file():
+        raise UsageError(f"no memory file {path}: 'pcc-bench compress' makes one")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata, names = file.metadata() or {}, list(file.keys())
+            vectors = file.get_tensor("memory") if "memory" in names else None
+    except SafetensorError as error:
+        raise UsageError(f"{path} is damaged or not safetensors ({error}): compress the text again") from None
+    if KEY not in metadata or vectors is None:
+        raise UsageError(f"{path} is a safetensors file but no memory: 'pcc-bench compress' makes those")
+    header = _parse(metadata[KEY], path)
+    if vectors.dim() != 2 or len(vectors) != header.slots + header.boundary:
+        raise UsageError(f"{path} is damaged: its vectors are not the {header.slots} + {header.boundary} it counts")
+    return header, vectors
+
+
+def _parse(text: str, path: Path) -> Header:
+    version = _version(text)
+    if version is not None and version > SCHEMA_VERSION:
+        raise UsageError(f"{path} has schema version {version}, this pcc-bench reads up to {SCHEMA_VERSION}: update it")
+    try:
+        return Header.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "header"
+        raise UsageError(f"{path} is damaged: {field}: {first['msg']}; compress the text again") from None
+
+
+def _version(text: str) -> int | None:
+    """The version alone, which a newer header has too."""
+    try:
+        return _Version.model_validate_json(text).schema_version
+    except ValidationError:
+        return None
+
+
+class _Version(BaseModel):
+    schema_version: int

@@ -1,0 +1,339 @@
+"""`pcc-bench validate`: finds trouble before a GPU does, from configurations, tokenizers and the headers of weights."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from lm_eval.tasks import TaskManager
+from lm_eval.utils import simple_parse_args_string
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig
+from transformers.models.auto.modeling_auto import AutoModelForCausalLM
+
+from pcc_bench import _startup, inventory, registry, tasks
+from pcc_bench.compressor import Compressor
+from pcc_bench.context import as_prompt
+from pcc_bench.decoder import Decoder
+from pcc_bench.errors import UsageError
+from pcc_bench.lm import CompressedLM, split_options
+from pcc_bench.model import checkpoint
+from pcc_bench.model.config import PccConfig
+from pcc_bench.model.converter import Converter
+from pcc_bench.model.encoder import Encoder, memory_token_ids
+from pcc_bench.model.files import WEIGHTS, load_tokenizer, read_torch, resolve
+from pcc_bench.model.published import CONVERTER_FILE
+from pcc_bench.reports.summary import Table
+
+T = TypeVar("T")
+Shapes = dict[str, list[int]]
+FINGERPRINT_ROWS = 256  # of the embedding; see `Decoder.fingerprint`
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at: what it is, whether it holds, and what was found or how to mend it."""
+
+    what: str
+    holds: bool
+    says: str
+
+
+@dataclass(frozen=True)
+class Example:
+    """The first row of a task as the decoder would read it: (kind of the part, decoder tokens, text) for each part."""
+
+    task: str
+    parts: tuple[tuple[str, int | None, str], ...]
+
+
+@dataclass
+class Report:
+    """What was found; `look` runs one check and notes its outcome."""
+
+    checks: list[Check] = field(default_factory=list)
+    examples: list[Example] = field(default_factory=list)
+
+    def look(self, what: str, check: Callable[[], tuple[T, str]]) -> T | None:
+        """Note what a check found; returns it, or None where it fails."""
+        try:
+            found, says = check()
+        except UsageError as error:
+            self.checks.append(Check(what, False, str(error)))
+            return None
+        self.checks.append(Check(what, True, says))
+        return found
+
+    @property
+    def holds(self) -> bool:
+        """Did everything hold?"""
+        return all(check.holds for check in self.checks)
+
+
+def validate(model: str, model_args: str, task_list: str, metadata: str | None = None) -> Report:
+    """Look at everything that an evaluation would need.
+
+    Args:
+        model: A method.
+        model_args: As in `pcc-bench eval`.
+        task_list: Names, comma-separated; "" for none.
+        metadata: As in `pcc-bench eval`.
+    """
+    report = Report()
+    arguments = report.look("model args", lambda: _arguments(model_args))
+    kind = report.look("method", lambda: _method(model))
+    decoder: Decoder | None = None
+    if kind is not None and arguments is not None:
+        options = report.look("options", lambda: _options(kind, arguments))
+        decoder = report.look("decoder", lambda: _decoder(kind, arguments))
+        if decoder is not None and options is not None and model in CHECKPOINT_CHECKS:
+            CHECKPOINT_CHECKS[model](report, str(arguments["pretrained"]), decoder, options)
+    _look_at_tasks(report, task_list, {**(arguments or {}), **_metadata(report, metadata)}, decoder)
+    return report
+
+
+def _arguments(text: str) -> tuple[dict[str, Any], str]:
+    try:
+        return simple_parse_args_string(text), text or "none"
+    except ValueError as error:
+        raise UsageError(f"model args '{text}' are not key=value,key=value ({error})") from None
+
+
+def _metadata(report: Report, text: str | None) -> dict[str, Any]:
+    def parse() -> tuple[dict[str, Any], str]:
+        assert text is not None
+        try:
+            return (json.loads(text) if text.startswith("{") else simple_parse_args_string(text)), text
+        except ValueError as error:
+            raise UsageError(f"metadata '{text}' is neither JSON nor key=value,key=value ({error})") from None
+
+    return (report.look("metadata", parse) or {}) if text else {}
+
+
+def _method(name: str) -> tuple[type[Compressor], str]:
+    kind = registry.get(name)
+    return kind, kind.summary
+
+
+def _options(kind: type[Compressor], arguments: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    runners = inspect.signature(CompressedLM.__init__).parameters  # pretrained, decoder, control, ...
+    options, rest = split_options(kind, {key: value for key, value in arguments.items() if key not in runners})
+    says = ", ".join(f"{name}={value}" for name, value in options.items()) or "all by default"
+    return options, says + (f"; for the decoder: {', '.join(rest)}" if rest else "")
+
+
+# Decoder
+
+
+def _decoder(kind: type[Compressor], arguments: Mapping[str, Any]) -> tuple[Decoder, str]:
+    """The decoder with its tokenizer, but without its weights: they are on the `meta` device."""
+    if not (pretrained := arguments.get("pretrained")):
+        raise UsageError(f"--model {kind.name} needs model args pretrained=<folder or hub id>")
+    name = kind.decoder_path(str(pretrained), arguments.get("decoder"))
+    config = _config(name)
+    tokenizer = _tokenizer(name)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    decoder = Decoder(model, tokenizer, name)
+    width, window = decoder.hidden_size, getattr(config, "max_position_embeddings", "?")
+    _read_embedding(decoder, name)
+    return decoder, f"{name}: {config.model_type}, width {width}, window {window}, {len(tokenizer)} tokens"
+
+
+def _config(name: str) -> PreTrainedConfig:
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(name)
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(f"'{name}' has no readable model configuration ({_first_line(error)})") from None
+    return config
+
+
+def _tokenizer(name: str) -> Any:
+    try:
+        return AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(f"'{name}' has no readable tokenizer ({_first_line(error)})") from None
+
+
+def _read_embedding(decoder: Decoder, name: str) -> None:
+    """Give a decoder without weights the rows its fingerprint is made of, where they lie in safetensors here."""
+    shapes = {file: _shapes(file) for file in sorted(Path(name).glob("*.safetensors"))}
+    wanted = {key for key, value in decoder.model.named_parameters() if value is decoder.embedding.weight}
+    for file, tensors in shapes.items():
+        for key in tensors:
+            if any(key == full or full.endswith("." + key) for full in wanted):
+                with safe_open(file, framework="pt") as opened:
+                    rows = opened.get_slice(key)[:FINGERPRINT_ROWS]
+                decoder.embedding.weight = torch.nn.Parameter(rows, requires_grad=False)
+
+
+# Checkpoint
+
+
+def _look_at_pcc(report: Report, pretrained: str, decoder: Decoder, options: Mapping[str, Any]) -> None:
+    folder = report.look("checkpoint", lambda: _folder(pretrained))
+    if folder is None:
+        return
+    tokenizer = report.look("memory tokens", lambda: _memory_tokens(folder))
+    if not checkpoint.is_own(folder):
+        report.look("converter", lambda: _published_converter(folder, decoder))
+        return
+    policies = {key: value for key, value in options.items() if key in PccConfig.model_fields}
+    config = report.look("configuration", lambda: _pcc_config(folder, policies))
+    if config is None:
+        return
+    report.look("made for the decoder", lambda: _made_for(config, decoder, bool(options.get("any_decoder"))))
+    if tokenizer is not None:
+        report.look("weights", lambda: _weights(folder, config, tokenizer, options.get("encoder")))
+
+
+def _folder(pretrained: str) -> tuple[Path, str]:
+    folder = resolve(pretrained)
+    return folder, f"{folder}, {'our' if checkpoint.is_own(folder) else 'the published'} format"
+
+
+def _memory_tokens(folder: Path) -> tuple[Any, str]:
+    tokenizer = load_tokenizer(folder)
+    return tokenizer, f"{len(memory_token_ids(tokenizer))} in a vocabulary of {len(tokenizer)}"
+
+
+def _pcc_config(folder: Path, policies: Mapping[str, Any]) -> tuple[PccConfig, str]:
+    config = PccConfig.read(folder).with_options(**policies)
+    rates = ", ".join(f"{rate}x" for rate in config.declared_rates)
+    return config, f"rate {config.rate} of {rates}; segments of {config.segment_length}, boundaries {config.boundaries}"
+
+
+def _made_for(config: PccConfig, decoder: Decoder, any_decoder: bool) -> tuple[bool, str]:
+    made_for = config.decoder
+    if made_for.hidden_size != decoder.hidden_size:
+        raise UsageError(f"memories have width {made_for.hidden_size}, the decoder {decoder.hidden_size}: use its own")
+    if made_for.fingerprint is None or decoder.embedding.weight.is_meta:
+        return True, f"width {decoder.hidden_size}; the fingerprint can't be compared before the weights are loaded"
+    if made_for.fingerprint != decoder.fingerprint and not any_decoder:
+        raise UsageError(
+            f"made for '{made_for.name}' (fingerprint {made_for.fingerprint}), not for '{decoder.name}' "
+            f"({decoder.fingerprint}): use that decoder, or pass any_decoder=True to try anyway"
+        )
+    return True, f"width {decoder.hidden_size}, fingerprint {decoder.fingerprint}"
+
+
+def _weights(folder: Path, config: PccConfig, tokenizer: Any, base: str | None) -> tuple[bool, str]:
+    """Compare the names and shapes in the file with those of a model without weights."""
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise UsageError(f"{path} is missing: the checkpoint is incomplete")
+    found, wanted = _shapes(path), _wanted_shapes(folder, config, tokenizer, base)
+    for key, shape in wanted.items():
+        if key not in found:
+            raise UsageError(f"{path} lacks '{key}': the checkpoint is incomplete, copy it again")
+        if found[key] != shape:
+            raise UsageError(
+                f"{path}: {key} has shape {found[key]}, expected {shape}: it belongs to another checkpoint"
+            )
+    return True, f"{len(found)} tensors in {WEIGHTS}, {path.stat().st_size / 2**20:.1f} MiB"
+
+
+def _wanted_shapes(folder: Path, config: PccConfig, tokenizer: Any, base: str | None) -> Shapes:
+    full = config.encoder.kind == "full"
+    described = _encoder_config(folder, config, base)
+    with torch.device("meta"):
+        body = AutoModel.from_config(described)
+        converter = Converter(body.config.hidden_size, config.decoder.hidden_size)
+    Encoder(body, tokenizer, config)  # checks that a segment fits its positions
+    wanted = {f"converter.{key}": list(value.shape) for key, value in converter.state_dict().items()}
+    wanted["special"] = [3, config.decoder.hidden_size]
+    if full:
+        return wanted | {f"encoder.{key}": list(value.shape) for key, value in body.state_dict().items()}
+    return wanted | {"memory_tokens": [len(memory_token_ids(tokenizer)), body.config.hidden_size]}
+
+
+def _encoder_config(folder: Path, config: PccConfig, base: str | None) -> PreTrainedConfig:
+    if config.encoder.kind == "full":
+        described: PreTrainedConfig = AutoConfig.for_model(**config.encoder.config)
+        return described
+    name = base or config.encoder.base
+    if name is None:
+        raise UsageError(f"{folder} does not name its encoder's base model: pass encoder=<folder or hub id>")
+    return _config(str(resolve(name, "encoder base", folder)))
+
+
+def _published_converter(folder: Path, decoder: Decoder) -> tuple[bool, str]:
+    path = folder / CONVERTER_FILE
+    if not path.is_file():
+        raise UsageError(f"{path} is missing: is {folder} a PCC checkpoint?")
+    state = read_torch(path)
+    width = len(state["dense_out.bias"]) if "dense_out.bias" in state else None
+    if width != decoder.hidden_size:
+        raise UsageError(f"{path} converts to width {width}, the decoder has {decoder.hidden_size}: use its own")
+    return True, f"to width {width}"
+
+
+def _shapes(path: Path) -> Shapes:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: list(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118  # not a mapping
+    except SafetensorError as error:
+        raise UsageError(f"{path} is damaged or not safetensors ({_first_line(error)}): copy it again") from None
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+CHECKPOINT_CHECKS: dict[str, Callable[[Report, str, Decoder, Mapping[str, Any]], None]] = {"pcc": _look_at_pcc}
+
+
+# Tasks
+
+
+def _look_at_tasks(report: Report, task_list: str, metadata: dict[str, Any], decoder: Decoder | None) -> None:
+    names = [name.strip() for name in task_list.split(",") if name.strip()]
+    ours = set(names) <= set(inventory.task_names())
+    _startup.install()
+    # lm-eval's own tasks are thousands of files: they are read only when one of them is asked for.
+    manager = TaskManager(include_path=tasks.__path__[0], include_defaults=not ours, metadata=metadata)
+    for name in names:
+        if loaded := report.look(f"task {name}", lambda name=name: _task(manager, name)):  # type: ignore[misc]
+            report.examples += [_example(task, loaded[task], decoder) for task in loaded]
+
+
+def _task(manager: TaskManager, name: str) -> tuple[dict[str, Any], str]:
+    if not manager.match_tasks([name]):
+        hint = registry.suggest(name, inventory.task_names())
+        raise UsageError(f"unknown task '{name}'{hint} (lm-eval's own: 'lm_eval ls tasks')")
+    loaded = manager.load([name])["tasks"]
+    return loaded, "; ".join(_account(task) for task in loaded.values())
+
+
+def _account(task: Any) -> str:
+    """How many rows there are, and how many of those read they are."""
+    population = (task.config.metadata or {}).get("population", {})
+    if not population:
+        return f"{task.config.task}: {len(list(task.eval_docs))} rows"
+    dropped = ", ".join(f"{count} {reason}" for reason, count in population["dropped"].items())
+    rows = f"{population['kept']} of {population['rows_read']} rows of {population['place']}"
+    return f"{task.config.task}: {rows}" + (f" (left out: {dropped})" if dropped else "")
+
+
+def _example(name: str, task: Any, decoder: Decoder | None) -> Example:
+    doc = next(iter(task.eval_docs))
+    prompt = as_prompt(task.fewshot_context(doc, num_fewshot=task.config.num_fewshot or 0))
+    counts = decoder.count_tokens([part.text for part in prompt.parts]) if decoder else [None] * len(prompt.parts)
+    parts = ((part.kind.value, count, part.text) for part, count in zip(prompt.parts, counts, strict=True))
+    return Example(name, tuple(parts))
+
+
+def example_table(example: Example) -> Table:
+    """The parts of a row, their decoder tokens and how they begin and end."""
+    rows = ((kind, "" if count is None else str(count), _excerpt(text)) for kind, count, text in example.parts)
+    return Table(("part", "tokens", "text"), tuple(rows))
+
+
+def _excerpt(text: str, width: int = 60) -> str:
+    shown = text if len(text) <= width else f"{text[: width // 2]} ... {text[-width // 2 :]}"
+    return repr(shown)
