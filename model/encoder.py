@@ -13,10 +13,13 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.activations import NewGELUActivation
 
 from pcc_bench.errors import UsageError
 from pcc_bench.model.config import MEMORY_TOKENS, Padding, PccConfig, Slots
 
+# A CPU is fastest while activations stay in its caches (benchmarks/throughput.py), a GPU when its forwards are large.
+BATCH_TOKENS = {"cpu": 1_280}
 MEMORY_TOKEN_NAMES = tuple(f"<mem_{index}>" for index in range(MEMORY_TOKENS))
 
 
@@ -39,7 +42,7 @@ class Encoder(nn.Module):
         model: What holds the weights: the body itself, or a peft model around a causal LM.
         tokenizer: Has the 64 memory tokens.
         config: Segment length, slots, padding.
-        batch_tokens: Most tokens (padding included) in one forward.
+        batch_tokens: Most tokens (padding included) in one forward; by default `BATCH_TOKENS` of the device.
 
     Raises:
         UsageError: The tokenizer lacks memory tokens, or a segment does not fit the model's positions.
@@ -50,10 +53,10 @@ class Encoder(nn.Module):
         model: nn.Module,
         tokenizer: PreTrainedTokenizerBase,
         config: PccConfig,
-        batch_tokens: int = 16_384,
+        batch_tokens: int | None = None,
     ) -> None:
         super().__init__()
-        self.model = model
+        self.model = fuse_gelu(model)
         self.tokenizer = tokenizer
         self.config = config
         self.batch_tokens = batch_tokens
@@ -126,9 +129,10 @@ class Encoder(nn.Module):
     def _batches(self, segments: Sequence[Segment]) -> Iterator[list[int]]:
         """Indices of segments, longest first, so that a batch is full of segments of nearly one length."""
         order = sorted(range(len(segments)), key=lambda i: len(segments[i]), reverse=True)
+        budget = self.batch_tokens or BATCH_TOKENS.get(self.body.device.type, 16_384)
         start = 0
         while start < len(order):
-            size = max(1, self.batch_tokens // len(segments[order[start]]))
+            size = max(1, budget // len(segments[order[start]]))
             yield order[start : start + size]
             start += size
 
@@ -152,6 +156,18 @@ class Encoder(nn.Module):
                 f"segments of {self.config.segment_length} tokens with {self.config.slots_per_segment} memory tokens "
                 f"need {needed} positions, the encoder has {limit}: use a shorter segment_length"
             )
+
+
+def fuse_gelu(model: nn.Module) -> nn.Module:
+    """Let torch compute GPT-2's GELU (tanh approximation) in one kernel; transformers spells it out in eight.
+
+    The function is the same; results differ by float rounding.
+    """
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, NewGELUActivation):
+                setattr(module, name, nn.GELU(approximate="tanh"))
+    return model
 
 
 def memory_token_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:

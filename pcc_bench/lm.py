@@ -34,6 +34,7 @@ from pcc_bench.prompts import PromptEncoder
 from pcc_bench.responses import Answer, Response, ResponseCache, Score
 
 CONTROLS = ("wrong_memory",)
+TASK_SETTINGS = ("data", "protocol", "population")  # lm-eval hands --model_args to the tasks too, as metadata
 
 
 class CompressedLM(HFLM):  # type: ignore[misc]
@@ -383,7 +384,7 @@ def split_options(kind: type[Compressor], arguments: dict[str, Any]) -> tuple[di
     own = [name for name in inspect.signature(kind.load).parameters if name not in ("pretrained", "decoder")]
     hf = list(inspect.signature(HFLM.__init__).parameters)
     options = {name: value for name, value in arguments.items() if name in own}
-    rest = {name: value for name, value in arguments.items() if name not in own}
+    rest = {name: value for name, value in arguments.items() if name not in (*own, *TASK_SETTINGS)}
     ours = ["control", "control_seed", "overflow", "allow_special_tokens_in_text", "memory_gb", "decoder"]
     for name in rest:
         if name not in hf and (near := registry.nearest(name, [*own, *ours])):
