@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from pcc_bench.compressor import Compressor, Memory
 from pcc_bench.errors import UsageError
+from pcc_bench.generation import memory_errors
 
 CHUNK_CHARACTERS = 400_000  # given to a compressor in one call: large forwards, and a progress bar that moves
 WAVE_CHARACTERS = 4_000_000  # held at once where the texts of a run are larger than that
@@ -45,7 +46,8 @@ class MemoryBook:
         made: dict[str, Memory] = {}
         with tqdm(total=len(mine), desc="Compressing contexts", disable=quiet or not mine) as progress:
             for chunk in _chunks(mine, CHUNK_CHARACTERS):
-                made |= zip(chunk, self.compressor.compress(chunk), strict=True)
+                with memory_errors(f"compressing {len(chunk)} contexts", "use a smaller dtype or encoder batch"):
+                    made |= zip(chunk, self.compressor.compress(chunk), strict=True)
                 progress.update(len(chunk))
         for share in gather(made, self.world_size):
             self._memories |= share
