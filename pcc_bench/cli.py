@@ -130,7 +130,7 @@ def compress(
     content = memory_file.read_input(file, text)
     with memory_file.quiet():
         compressor = memory_file.open_compressor(ckpt, decoder, device, dtype, rate, option or ())
-        (memory,) = compressor.compress([content])
+        memory = memory_file.compress(content, compressor)
     memory_file.save(memory, compressor, out)
     _show(Table(("count", "value"), tuple(memory_file.counts(memory, compressor).items())))
     typer.echo(f"written: {out} ({out.stat().st_size:,} bytes)")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from pcc_bench.context import Kind, Part, Prompt
 from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError
 from pcc_bench.generation import generate, memory_errors
+from pcc_bench.model.files import replaced
 from pcc_bench.model.init import open_decoder
 from pcc_bench.prompts import PromptEncoder
 
@@ -156,15 +156,12 @@ def save(memory: Memory, compressor: Compressor, path: Path) -> None:
     if memory.vectors is None:
         raise UsageError(f"{compressor.name} makes text, not vectors: write the text itself to a file")
     header = _header(memory, compressor)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({"memory": memory.vectors.contiguous()}, part, metadata={KEY: header.model_dump_json()})
-        part.replace(path)
+        with replaced(path) as part:
+            save_file({"memory": memory.vectors.contiguous()}, part, metadata={KEY: header.model_dump_json()})
     except (OSError, SafetensorError) as error:
         raise UsageError(f"can't write {path} ({error}): choose another place with --out") from None
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def load(path: Path, decoder: Decoder) -> StoredMemory:
@@ -243,6 +240,17 @@ def open_compressor(
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UsageError(f"--device {device} can't be used ({first[:120]}): pass --device cpu") from None
     return kind.load(pretrained, frozen, **{"rate": rate, **given})
+
+
+def compress(text: str, compressor: Compressor) -> Memory:
+    """The memory of one text.
+
+    Raises:
+        UsageError: There is not enough memory for it.
+    """
+    with memory_errors("compressing the text", "use a smaller --dtype, --device cpu, or a shorter text"):
+        (memory,) = compressor.compress([text])
+    return memory
 
 
 def counts(memory: Memory, compressor: Compressor) -> dict[str, str]:
