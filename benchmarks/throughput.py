@@ -76,7 +76,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--profile", action="store_true", help="print where our path spends its time")
     arguments = parser.parse_args()
     if not arguments.data:
-        parser.error("give --data or set PCC_DATA to a folder with squad/validation.jsonl and hotpotqa/validation.jsonl")
+        parser.error("give --data or set PCC_DATA to a folder with squad/ and hotpotqa/")
     torch.set_num_threads(arguments.threads)
     return arguments
 
@@ -123,7 +123,9 @@ def describe(model: CompressedLM, prompts: Sequence[Prompt], arguments: argparse
     print(f"compressor {parameters[0]:.1f}M, decoder {parameters[1]:.1f}M parameters, batch {arguments.batch_size}")
 
 
-def run_ours(model: CompressedLM, prompts: Sequence[Prompt], profiled: bool) -> tuple[list[str], float, dict[str, float]]:
+def run_ours(
+    model: CompressedLM, prompts: Sequence[Prompt], profiled: bool
+) -> tuple[list[str], float, dict[str, float]]:
     """All questions through the lm-eval model; answers, seconds, and seconds by phase."""
     options = {"until": [], "do_sample": False, "max_gen_toks": NEW_TOKENS}
     requests = [

@@ -52,6 +52,12 @@ def decoder_prefix(pcc: PCC, decoder: Decoder, memory: torch.Tensor, task: Task 
     return torch.cat(parts)
 
 
+def prompt_vectors(pcc: PCC, decoder: Decoder, memory: torch.Tensor, text: Sequence[int]) -> torch.Tensor:
+    """A memory followed by text, ready for `generate`: [length, hidden size]."""
+    prefix = decoder_prefix(pcc, decoder, memory.to(decoder.device))
+    return torch.cat([prefix, decoder.embed(text).float()])
+
+
 def decoder_inputs(
     pcc: PCC,
     decoder: Decoder,

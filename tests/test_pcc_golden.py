@@ -152,8 +152,7 @@ def test_golden_greedy_ids_and_text(golden: Golden, case: str, prompt: str) -> N
     (memory,) = compressor.compress([text])
     assert memory.vectors is not None
     prompt_ids = golden.decoder.tokenizer.encode(expected["prompt"], add_special_tokens=False)
-    prefix = objectives.decoder_prefix(compressor.pcc, golden.decoder, memory.vectors)
-    vectors = torch.cat([prefix, golden.decoder.embed(prompt_ids)])
+    vectors = objectives.prompt_vectors(compressor.pcc, golden.decoder, memory.vectors, prompt_ids)
     if f"{case}.gen.{prompt}.inputs_embeds" in golden.io:
         close(vectors[None], golden.io[f"{case}.gen.{prompt}.inputs_embeds"])
     stops = compressor.stop_token_ids

@@ -1,0 +1,262 @@
+"""Training recipes: one YAML file is one run, typed, unknown keys refused."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pcc_bench.errors import UsageError
+from pcc_bench.model.config import Boundaries, Slots, check_rate
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Trained(StrEnum):
+    """Which weights learn. The decoder never does."""
+
+    ENCODER = "encoder"  # all of a full encoder, or its LoRA
+    CONVERTER = "converter"
+    MEMORY_TOKENS = "memory_tokens"  # only the embedding rows of `<mem_i>`
+
+
+class Combination(StrEnum):
+    """How reconstruction and completion are combined."""
+
+    SAMPLED = "sampled"  # one of them a step, completion with probability lambda (official code)
+    SUMMED = "summed"  # both each step, weighted (the paper's formula)
+
+
+class Data(_Frozen):
+    """Where the training text comes from.
+
+    Attributes:
+        kind: `text`: plain text for pretraining. `qa`: rows with context, question and answers for fine-tuning.
+        path: Hub data set, a file, or a folder of files (`.txt` or `.jsonl`).
+        name: Configuration of a hub data set.
+        split: Split of a hub data set.
+        column: Column that holds the text (hub and JSON Lines).
+        streaming: Read a hub data set without downloading it first.
+        revision: Hub revision.
+        held_out: A file or split for evaluation; where None, the last `held_out_rows` rows are kept back.
+        held_out_rows: Rows (samples) evaluated.
+    """
+
+    kind: Literal["text", "qa"] = "text"
+    path: str
+    name: str | None = None
+    split: str = "train"
+    column: str = "text"
+    streaming: bool = False
+    revision: str | None = None
+    held_out: str | None = None
+    held_out_rows: Positive = 64
+
+
+class Objective(_Frozen):
+    """What the decoder must emit after a memory (pretraining only; fine-tuning is answering).
+
+    Attributes:
+        combination: See `Combination`.
+        completion: lambda, the weight or probability of completion; 0 is reconstruction only, 1 completion only.
+        completion_tokens: Decoder tokens of the continuation that are predicted.
+        append_eos: End of sequence after every target (official, also where a continuation is cut mid-sentence).
+    """
+
+    combination: Combination = Combination.SAMPLED
+    completion: float = Field(default=0.5, ge=0, le=1)
+    completion_tokens: Positive = 256
+    append_eos: bool = True
+
+
+class Phase(_Frozen):
+    """A part of the run: from the end of the phase before it to `until`.
+
+    Attributes:
+        until: Optimizer step at which it ends; None for the last one.
+        segment_length: Encoder tokens of a sample's segments.
+        rate: Compression.
+        segments: Segments a sample has, at most.
+    """
+
+    until: Positive | None = None
+    segment_length: Positive = 256
+    rate: Positive = 4
+    segments: Positive = 1
+
+    @model_validator(mode="after")
+    def _whole_slots(self) -> Self:
+        check_rate(self.rate, self.segment_length)
+        return self
+
+
+class Optimisation(_Frozen):
+    """Optimizer and schedule; AdamW with the Trainer's defaults besides what stands here.
+
+    Attributes:
+        learning_rate: Peak.
+        schedule: Shape after the warm-up.
+        warmup_steps: Linear warm-up.
+        batch_size: Samples a step over all processes and accumulation steps.
+        micro_batch_size: Samples one process holds at once.
+        steps: Optimizer steps; give this or `epochs`.
+        epochs: Passes over the data.
+        tokens: Tokens of the published run, for the estimate of `--dry-run`; not read by training.
+        max_grad_norm: Gradient clipping.
+        weight_decay: AdamW's.
+        precision: `float32` or `bfloat16` (autocast; weights stay in float32).
+        gradient_checkpointing: Recompute the encoder's activations to save memory.
+    """
+
+    learning_rate: float = Field(gt=0)
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_steps: int = Field(default=300, ge=0)
+    batch_size: Positive
+    micro_batch_size: Positive
+    steps: Positive | None = None
+    epochs: Positive | None = None
+    tokens: Positive | None = None
+    max_grad_norm: float = Field(default=0.5, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    precision: Literal["float32", "bfloat16"] = "float32"
+    gradient_checkpointing: bool = False
+
+    @model_validator(mode="after")
+    def _has_an_end(self) -> Self:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give either steps or epochs")
+        if self.batch_size % self.micro_batch_size:
+            raise ValueError(f"batch_size {self.batch_size} is not a multiple of micro_batch_size")
+        return self
+
+
+class Checks(_Frozen):
+    """What is measured and saved along the way.
+
+    Attributes:
+        evaluate_every: Optimizer steps between evaluations.
+        save_every: Optimizer steps between resumable states.
+        keep: Resumable states kept.
+        generated_rows: Held-out rows reconstructed by greedy decoding for BLEU.
+        report_to: Trackers of transformers (`tensorboard`, `trackio`, `wandb`); none by default.
+    """
+
+    evaluate_every: Positive = 250
+    save_every: Positive = 250
+    keep: Positive = 2
+    generated_rows: int = Field(default=16, ge=0)
+    report_to: tuple[str, ...] = ()
+
+
+class Recipe(_Frozen):
+    """One training run.
+
+    Attributes:
+        name: Of the run.
+        purpose: One sentence for a reader.
+        source: Where its numbers come from.
+        start: A checkpoint to go on from (fine-tuning, adapting); else a fresh one is made from `encoder`.
+        encoder: Causal LM for a fresh encoder: GPT-2 for Lite, Llama for Large.
+        lora_rank: 0 trains the whole encoder; alpha is half the rank.
+        decoder: The frozen decoder.
+        boundaries: Boundary vectors of a fresh checkpoint.
+        slots: Slots of a short last segment of a fresh checkpoint.
+        train: Which weights learn.
+        data: Training text.
+        objective: Pretraining objectives.
+        phases: Segment length and rate over the steps.
+        optimisation: Optimizer and schedule.
+        checks: Evaluation and saving.
+        seed: Of initialisation, order of the data and objective draws.
+    """
+
+    name: str
+    purpose: str = ""
+    source: str = ""
+    start: str | None = None
+    encoder: str | None = None
+    lora_rank: int = Field(default=0, ge=0)
+    decoder: str
+    boundaries: Boundaries = Boundaries.PER_SEGMENT
+    slots: Slots = Slots.OFFICIAL
+    train: tuple[Trained, ...] = (Trained.ENCODER, Trained.CONVERTER)
+    data: Data
+    objective: Objective = Objective()
+    phases: tuple[Phase, ...] = (Phase(),)
+    optimisation: Optimisation
+    checks: Checks = Checks()
+    seed: int = 42
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if (self.start is None) == (self.encoder is None):
+            raise ValueError("give either start (a checkpoint) or encoder (a model)")
+        ends = [phase.until for phase in self.phases]
+        if any(end is None for end in ends[:-1]) or ends[-1] is not None:
+            raise ValueError("every phase but the last needs 'until', the last has none")
+        if sorted(end for end in ends if end) != [end for end in ends if end]:
+            raise ValueError("phases must end in order")
+        if not self.train:
+            raise ValueError("train names nothing: choose among encoder, converter, memory_tokens")
+        return self
+
+    @property
+    def rates(self) -> tuple[int, ...]:
+        """Rates a fresh checkpoint declares: the last phase's first, the others after it."""
+        rates = [phase.rate for phase in reversed(self.phases)]
+        return tuple(dict.fromkeys(rate for rate in rates if self.segment_length % rate == 0))
+
+    @property
+    def segment_length(self) -> int:
+        """Segment length of the finished checkpoint: the last phase's."""
+        return self.phases[-1].segment_length
+
+    @classmethod
+    def read(cls, name: str) -> Recipe:
+        """Read a YAML file, or a recipe that ships with the project by its name.
+
+        Raises:
+            UsageError: No such recipe, not YAML, an unknown key or an impossible value; names file and key.
+        """
+        path = find_recipe(name)
+        try:
+            state = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            first = str(error).splitlines()[0]
+            raise UsageError(f"{path} is not readable YAML ({first})") from None
+        return cls.checked(state if isinstance(state, dict) else {}, str(path))
+
+    @classmethod
+    def checked(cls, state: dict[str, Any], where: str) -> Recipe:
+        """A recipe from plain data, or one sentence about the first thing that is wrong in it."""
+        try:
+            return cls.model_validate(state)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"]) or "recipe"
+            raise UsageError(f"{where}: {key}: {first['msg']}") from None
+
+
+def shipped() -> dict[str, Path]:
+    """The recipes that ship with the project, by name."""
+    return {path.stem: path for path in sorted((Path(__file__).parent / "recipes").glob("*.yaml"))}
+
+
+def find_recipe(name: str) -> Path:
+    """Path of a recipe file or of a shipped recipe.
+
+    Raises:
+        UsageError: Neither.
+    """
+    if Path(name).is_file():
+        return Path(name)
+    if name in (known := shipped()):
+        return known[name]
+    raise UsageError(f"no recipe '{name}': give a YAML file or one of {', '.join(known) or '(none shipped)'}")
