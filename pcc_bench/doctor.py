@@ -16,6 +16,7 @@ from pcc_bench import _startup, inventory, registry
 from pcc_bench.evaluate import installed
 
 PYTHON = (3, 11)
+REINSTALL = "pip install --force-reinstall --no-deps <folder or wheel of pcc_bench>"
 GPU_BUILD = "where there is one, install torch's build for it (https://pytorch.org/get-started/locally)"
 EXTRAS = {"llmlingua": "the method llmlingua2", "tensorboard": "training curves"}
 
@@ -93,7 +94,7 @@ def _extras() -> Iterator[Finding]:
 def _hook() -> Finding:
     active = any(type(finder).__name__ == _startup.LmEvalFinder.__name__ for finder in sys.meta_path)
     off = os.environ.get(_startup.OFF_SWITCH, "") not in ("", "0")
-    mend = f"unset {_startup.OFF_SWITCH}" if off else "pip install --force-reinstall --no-deps pcc-bench"
+    mend = f"unset {_startup.OFF_SWITCH}" if off else REINSTALL
     found = "active" if active else f"off ({_startup.OFF_SWITCH} is set)" if off else "absent: plain lm_eval lacks us"
     return Finding("start-up hook", found, active, False, mend)
 
@@ -152,7 +153,7 @@ def _lm_eval() -> Iterator[Finding]:
     except Exception as error:  # whatever is broken in there, the doctor reports it
         yield Finding("lm-eval", f"can't be used ({error!r})", False, mend="pip install 'lm-eval[hf]==0.4.13'")
         return
-    mend = "pip install --force-reinstall --no-deps pcc-bench"
+    mend = REINSTALL
     yield Finding(
         "lm-eval's models", ", ".join(unknown) + " unknown" if unknown else "ours are known", not unknown, mend=mend
     )

@@ -173,7 +173,10 @@ def _run_lm_eval(arguments: list[str]) -> None:
     setup_logging()
     with _command_line(["lm-eval", "run", *arguments]):
         harness = HarnessCLI()
-        parsed = harness.parse_args()
+        try:
+            parsed = harness.parse_args()
+        except ValueError as error:
+            raise UsageError(f"lm-eval can't read the arguments ({error}): mend them") from None
         try:
             harness.execute(parsed)
         except ValueError as error:

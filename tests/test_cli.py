@@ -406,6 +406,11 @@ def test_arguments_of_values_that_are_none(evaluation: Run) -> None:
     match("control=magic is unknown", evaluation("control=magic").sentence)
 
 
+def test_metadata_that_is_not_json(evaluation: Run, run: Run) -> None:
+    match("lm-eval can't read the arguments .*Invalid JSON", evaluation("", "--metadata", "{data: x}").sentence)
+    assert "FAIL  metadata" in run("validate", "--metadata", "{data: x}").out
+
+
 def test_a_prompt_longer_than_the_window(evaluation: Run) -> None:
     match("row . of pcc_squad takes .* pass overflow=skip or overflow=truncate", evaluation("max_length=100").sentence)
 
