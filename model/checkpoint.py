@@ -53,6 +53,7 @@ def load(
     encoder: str | None = None,
     special_tokens: str | None = None,
     any_decoder: bool = False,
+    adapt: bool = False,
     encoder_dtype: torch.dtype | None = None,
     **policies: Any,
 ) -> PCC:
@@ -64,6 +65,8 @@ def load(
         encoder: Folder or hub id of the base model of a LoRA encoder, where it is not the one recorded.
         special_tokens: A `special_token_patch.pt` for published checkpoints whose decoder lacks the three tokens.
         any_decoder: Accept a decoder other than the one the checkpoint was made for.
+        adapt: To be trained for this decoder: where it is another one, converter and special vectors may not fit it and
+            are replaced by `init.adapted`.
         encoder_dtype: Dtype of encoder and converter; the decoder's by default.
         **policies: Fields of `PccConfig` to set (rate, segment_length, slots, boundaries, padding, ...).
 
@@ -76,8 +79,9 @@ def load(
     if is_own(folder):
         pcc = _load_own(folder, PccConfig.read(folder).with_options(**policies), encoder, dtype)
     else:
-        pcc = published.load(folder, decoder, encoder, special_tokens, dtype, policies)
-    _check_decoder(pcc, decoder, name, any_decoder)
+        pcc = published.load(folder, decoder, encoder, special_tokens, dtype, policies, adapt)
+    if not adapt:
+        _check_decoder(pcc, decoder, name, any_decoder)
     return pcc.eval().to(decoder.device)
 
 

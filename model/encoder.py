@@ -61,7 +61,7 @@ class Encoder(nn.Module):
         self.config = config
         self.batch_tokens = batch_tokens
         self.memory_ids = memory_token_ids(tokenizer)
-        self._check_positions()
+        self.check_positions(config)
 
     @property
     def body(self) -> PreTrainedModel:
@@ -148,12 +148,17 @@ class Encoder(nn.Module):
             ids[row, : len(segment)] = torch.tensor(segment.ids + self.memory_ids[: segment.slots])
         return ids.to(self.body.device)
 
-    def _check_positions(self) -> None:
+    def check_positions(self, config: PccConfig) -> None:
+        """See that a segment fits the model.
+
+        Raises:
+            UsageError: It does not.
+        """
         limit = getattr(self.body.config, "max_position_embeddings", None)
-        needed = self.config.segment_length + self.config.slots_per_segment
+        needed = config.segment_length + config.slots_per_segment
         if limit is not None and needed > limit:
             raise UsageError(
-                f"segments of {self.config.segment_length} tokens with {self.config.slots_per_segment} memory tokens "
+                f"segments of {config.segment_length} tokens with {config.slots_per_segment} memory tokens "
                 f"need {needed} positions, the encoder has {limit}: use a shorter segment_length"
             )
 

@@ -69,9 +69,32 @@ def fresh(
         torch.manual_seed(seed)
         body = get_peft_model(model, lora) if lora else model.base_model
         converter = Converter(model.config.hidden_size, decoder.hidden_size)
-        # Random rows of the size of trained ones, frozen, as in the published patch (N(0, 0.02) for Llama-3).
-        special = torch.randn(len(SPECIAL_TOKENS), decoder.hidden_size) * float(decoder.embedding.weight.float().std())
+        special = _special_rows(decoder)
     return PCC(config, Encoder(body, tokenizer, config), converter, special).eval()
+
+
+def adapted(pcc: PCC, decoder: Decoder, folder: Path, seed: int = 0) -> PCC:
+    """Take a compressor to another decoder, to be trained for it.
+
+    The converter is kept where the width is the same, else a fresh one; the special vectors are kept where the decoder
+    is the same, else drawn anew (the published ones are random rows of the first decoder's embedding).
+
+    Args:
+        pcc: Loaded with `checkpoint.load(..., adapt=True)`.
+        decoder: The new decoder.
+        folder: Where it will be saved.
+        seed: Of what is drawn.
+    """
+    made_for = DecoderConfig(
+        name=name_beside(decoder.name, folder), hidden_size=decoder.hidden_size, fingerprint=decoder.fingerprint
+    )
+    same = pcc.config.decoder.fingerprint == decoder.fingerprint and len(pcc.special) == len(SPECIAL_TOKENS)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        fits = pcc.converter.decoder_size == decoder.hidden_size
+        converter = pcc.converter if fits else Converter(pcc.converter.encoder_size, decoder.hidden_size)
+        special = pcc.special if same else _special_rows(decoder)
+    return PCC(pcc.config.model_copy(update={"decoder": made_for}), pcc.encoder, converter, special)
 
 
 def lora_config(rank: int) -> LoraConfig:
@@ -98,6 +121,11 @@ def open_decoder(name: str, dtype: torch.dtype = torch.float32) -> Decoder:
 def name_beside(model: str, folder: Path) -> str:
     """How a checkpoint in `folder` names another model: a local one relative to itself, a hub id as it is."""
     return os.path.relpath(model, folder) if Path(model).is_dir() else model
+
+
+def _special_rows(decoder: Decoder) -> torch.Tensor:
+    """Random rows of the size of the decoder's own, to stay frozen: the published patch is N(0, 0.02) for Llama-3."""
+    return torch.randn(len(SPECIAL_TOKENS), decoder.hidden_size) * float(decoder.embedding.weight.float().std())
 
 
 def with_memory_tokens(model: Any, tokenizer: PreTrainedTokenizerBase, seed: int) -> None:

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from pcc_bench.decoder import Decoder
-from pcc_bench.generation import autocast_for, pad_token_id
-from pcc_bench.model.pcc import AE, PCC
+from pcc_bench.generation import autocast_for, keep_logits, pad_token_id
+from pcc_bench.model.pcc import AE, PCC, Encoded
 
 IGNORED = -100
 
@@ -66,18 +66,30 @@ def decoder_inputs(
     task: Task,
     labels: Sequence[Sequence[int]] | None = None,
 ) -> Inputs:
-    """Compress contexts and lay out what the decoder is trained on.
+    """Compress contexts and lay out what the decoder is trained on; see `lay_out`."""
+    return lay_out(pcc, decoder, pcc.encode(contexts), targets, task, labels)
+
+
+def lay_out(
+    pcc: PCC,
+    decoder: Decoder,
+    encoded: Sequence[Encoded],
+    targets: Sequence[Sequence[int]],
+    task: Task,
+    labels: Sequence[Sequence[int]] | None = None,
+) -> Inputs:
+    """Lay out memories and targets as the decoder is trained on them.
 
     Args:
         pcc: The compressor.
         decoder: The frozen decoder.
-        contexts: Encoder ids of each context.
+        encoded: The compressed contexts.
         targets: Decoder ids of each target, end of sequence appended where it is wanted.
         task: What the targets are.
         labels: Ids to score, aligned with `targets`, -100 for those not scored; all of them where None.
     """
     rows = []
-    for context, target in zip(pcc.encode(contexts), targets, strict=True):
+    for context, target in zip(encoded, targets, strict=True):
         prefix = decoder_prefix(pcc, decoder, pcc.frame(context.slots), task)
         rows.append((prefix, torch.cat([prefix, decoder.embed(target).float()])))
     width = max(len(row) for _, row in rows)
@@ -91,14 +103,28 @@ def decoder_inputs(
     return Inputs(vectors, mask, marked)
 
 
+def predictions(decoder: Decoder, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits for the part of a batch that has labels, and those labels.
+
+    Returns:
+        Logits [batch, n, vocabulary] in float32, and labels [batch, n] aligned with them: the vocabulary head is spared
+        for the positions of the memories, which predict nothing.
+    """
+    first = int(inputs.labels.ne(IGNORED).any(0).nonzero()[0])
+    kept = torch.arange(first - 1, inputs.labels.shape[1] - 1, device=decoder.device)
+    with autocast_for(decoder, inputs.vectors):
+        out = decoder.model(
+            inputs_embeds=inputs.vectors, attention_mask=inputs.mask, use_cache=False, **keep_logits(decoder, kept)
+        )
+    logits = out.logits if out.logits.shape[1] == len(kept) else out.logits[:, kept]
+    return logits.float(), inputs.labels[:, first:]
+
+
 def token_nll(decoder: Decoder, inputs: Inputs) -> torch.Tensor:
     """Negative log-likelihood of each label: [batch, length], at the label's own position, 0 where there is none."""
-    with autocast_for(decoder, inputs.vectors):
-        logits = decoder.model(inputs_embeds=inputs.vectors, attention_mask=inputs.mask, use_cache=False).logits
-    losses = nn.functional.cross_entropy(
-        logits[:, :-1].float().transpose(1, 2), inputs.labels[:, 1:], ignore_index=IGNORED, reduction="none"
-    )
-    return nn.functional.pad(losses, (1, 0))
+    logits, labels = predictions(decoder, inputs)
+    losses = nn.functional.cross_entropy(logits.transpose(1, 2), labels, ignore_index=IGNORED, reduction="none")
+    return nn.functional.pad(losses, (inputs.labels.shape[1] - labels.shape[1], 0))
 
 
 def loss(decoder: Decoder, inputs: Inputs) -> torch.Tensor:

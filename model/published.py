@@ -50,6 +50,7 @@ def load(
     patch: str | None,
     dtype: torch.dtype,
     policies: dict[str, Any],
+    adapt: bool = False,
 ) -> PCC:
     """Load a published checkpoint folder.
 
@@ -60,6 +61,7 @@ def load(
         patch: A `special_token_patch.pt`, where neither the folder nor the decoder has the special tokens.
         dtype: Of encoder and converter.
         policies: Fields of `PccConfig`; `rate` where the folder's name does not tell it.
+        adapt: The decoder is a new one: it need not have the width or the special tokens the checkpoint was made for.
 
     Raises:
         UsageError: Something is missing or does not fit.
@@ -81,8 +83,10 @@ def load(
         raise UsageError(f"{folder} has neither config.json nor adapter_config.json: it is not a PCC checkpoint")
     config = _published_config(folder, kind, decoder, policies)
     encoder = Encoder(model, tokenizer, config)
-    converter = _published_converter(folder / CONVERTER_FILE, encoder.hidden_size, decoder).to(dtype)
-    return PCC(config, encoder, converter, _special_vectors(folder, decoder, patch))
+    width = None if adapt else decoder.hidden_size
+    converter = _published_converter(folder / CONVERTER_FILE, encoder.hidden_size, width).to(dtype)
+    special = torch.empty(0) if adapt else _special_vectors(folder, decoder, patch)
+    return PCC(config, encoder, converter, special)
 
 
 def _published_config(folder: Path, kind: EncoderConfig, decoder: Decoder, policies: dict[str, Any]) -> PccConfig:
@@ -134,17 +138,18 @@ def _published_adapter(
         raise UsageError(f"the adapter in {folder} does not fit its base '{name}' ({first_line(error)})") from None
 
 
-def _published_converter(path: Path, encoder_size: int, decoder: Decoder) -> Converter:
+def _published_converter(path: Path, encoder_size: int, decoder_size: int | None) -> Converter:
     if not path.is_file():
         raise UsageError(f"{path} is missing: a published checkpoint keeps its converter there")
     state = read_torch(path)
-    widths = tuple(state["dense_in.weight"].shape) if "dense_in.weight" in state else None
-    if widths != (decoder.hidden_size, encoder_size):
+    made_for, reads = (state["dense_in.weight"].shape) if "dense_in.weight" in state else (None, None)
+    wanted = decoder_size or made_for
+    if (made_for, reads) != (wanted, encoder_size) or wanted is None:
         raise UsageError(
-            f"{path}: the converter maps {widths[1] if widths else '?'} to {widths[0] if widths else '?'} dimensions, "
-            f"but the encoder has {encoder_size} and the decoder {decoder.hidden_size}: it belongs to another pair"
+            f"{path}: the converter maps {reads} to {made_for} dimensions, "
+            f"but the encoder has {encoder_size} and the decoder {wanted}: it belongs to another pair"
         )
-    converter = Converter(encoder_size, decoder.hidden_size)
+    converter = Converter(encoder_size, wanted)
     load_strictly(converter, state, path)
     return converter
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -45,8 +46,8 @@ class Data(_Frozen):
         column: Column that holds the text (hub and JSON Lines).
         streaming: Read a hub data set without downloading it first.
         revision: Hub revision.
-        held_out: A file or split for evaluation; where None, the last `held_out_rows` rows are kept back.
-        held_out_rows: Rows (samples) evaluated.
+        held_out: A file (a split, of streamed data) for evaluation; where None, every 50th document is kept back.
+        held_out_rows: Samples evaluated.
     """
 
     kind: Literal["text", "qa"] = "text"
@@ -58,6 +59,12 @@ class Data(_Frozen):
     revision: str | None = None
     held_out: str | None = None
     held_out_rows: Positive = 64
+
+    @model_validator(mode="after")
+    def _streams_name_held_out_text(self) -> Self:
+        if self.streaming and self.held_out is None:
+            raise ValueError("streamed data needs 'held_out', the split to evaluate on")
+        return self
 
 
 class Objective(_Frozen):
@@ -208,19 +215,21 @@ class Recipe(_Frozen):
         return self
 
     @property
-    def rates(self) -> tuple[int, ...]:
-        """Rates a fresh checkpoint declares: the last phase's first, the others after it."""
-        rates = [phase.rate for phase in reversed(self.phases)]
-        return tuple(dict.fromkeys(rate for rate in rates if self.segment_length % rate == 0))
+    def final(self) -> Phase:
+        """The last phase: its segment length and rate are the finished checkpoint's."""
+        return self.phases[-1]
 
-    @property
-    def segment_length(self) -> int:
-        """Segment length of the finished checkpoint: the last phase's."""
-        return self.phases[-1].segment_length
+    def phase_at(self, step: int) -> int:
+        """Index of the phase that an optimizer step (counted from 0) belongs to."""
+        return next(i for i, phase in enumerate(self.phases) if phase.until is None or step < phase.until)
 
     @classmethod
-    def read(cls, name: str) -> Recipe:
+    def read(cls, name: str, changes: Sequence[str] = ()) -> Recipe:
         """Read a YAML file, or a recipe that ships with the project by its name.
+
+        Args:
+            name: File, or name of a shipped recipe.
+            changes: `key=value`, keys dotted, values in YAML: `optimisation.steps=100`.
 
         Raises:
             UsageError: No such recipe, not YAML, an unknown key or an impossible value; names file and key.
@@ -231,7 +240,10 @@ class Recipe(_Frozen):
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             first = str(error).splitlines()[0]
             raise UsageError(f"{path} is not readable YAML ({first})") from None
-        return cls.checked(state if isinstance(state, dict) else {}, str(path))
+        state = state if isinstance(state, dict) else {}
+        for change in changes:
+            _change(state, change)
+        return cls.checked(state, f"{path} with the changes given" if changes else str(path))
 
     @classmethod
     def checked(cls, state: dict[str, Any], where: str) -> Recipe:
@@ -242,6 +254,18 @@ class Recipe(_Frozen):
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"]) or "recipe"
             raise UsageError(f"{where}: {key}: {first['msg']}") from None
+
+
+def _change(state: dict[str, Any], change: str) -> None:
+    keys, equals, value = change.partition("=")
+    if not equals:
+        raise UsageError(f"--set {change}: give key=value, e.g. optimisation.steps=100")
+    *path, last = keys.split(".")
+    for key in path:
+        state = state.setdefault(key, {})
+        if not isinstance(state, dict):
+            raise UsageError(f"--set {change}: '{key}' holds no keys of its own")
+    state[last] = yaml.safe_load(value)
 
 
 def shipped() -> dict[str, Path]:

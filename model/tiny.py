@@ -75,6 +75,7 @@ def make_model(
     heads: int = 4,
     window: int = 8192,
     seed: int = 0,
+    std: float = 0.15,
 ) -> Path:
     """Write a causal LM with random weights and its tokenizer as a transformers folder.
 
@@ -87,6 +88,8 @@ def make_model(
         heads: Attention heads; half as many key-value heads where the family has them.
         window: Positions.
         seed: Of the weights.
+        std: Of the weights. The default is larger than the usual 0.02, at which the logits of a tiny model are so alike
+            that greedy decoding depends on rounding; to train a model, take 0.02.
     """
     sizes: dict[str, Any] = {"vocab_size": len(tokenizer), "hidden_size": width, "num_hidden_layers": layers}
     sizes |= {"num_attention_heads": heads, "max_position_embeddings": window}
@@ -101,11 +104,9 @@ def make_model(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(FAMILIES[family](**sizes), dtype=torch.float32)
-        # Larger than the usual 0.02: at this size the logits of a standard initialisation are so alike that greedy
-        # decoding would depend on rounding.
         for parameter in model.parameters():
             if parameter.dim() > 1:
-                torch.nn.init.normal_(parameter, std=0.15)
+                torch.nn.init.normal_(parameter, std=std)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

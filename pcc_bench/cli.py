@@ -39,6 +39,7 @@ class Kind(StrEnum):
     METHODS = "methods"
     TASKS = "tasks"
     DATA = "data"
+    RECIPES = "recipes"
 
 
 # Options that several verbs share.
@@ -167,6 +168,40 @@ def init(
 
 
 @app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or a shipped recipe ('pcc-bench ls recipes').")],
+    out: Annotated[Path | None, typer.Option(help="Folder of checkpoint, logs and resumable states.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a key, e.g. optimisation.steps=100; repeatable.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print sizes, FLOPs, memory and time; train nothing.")] = False,
+    utilisation: Annotated[float, typer.Option(help="Of the accelerator's peak, for --dry-run.")] = 0.4,
+    accelerator: Annotated[str, typer.Option(help="A100, H100 or H200, for --dry-run.")] = "H100",
+    accelerators: Annotated[int, typer.Option(help="How many of them, for --dry-run.")] = 1,
+) -> None:
+    """Train a compressor against a frozen decoder.
+
+    Interrupted? The same command again goes on from the last saved state. Several processes: `accelerate launch`.
+
+    Example: `pcc-bench train lite-4x --dry-run --accelerator A100 --accelerators 4`
+    """
+    from pcc_bench.model import dry_run as cost
+    from pcc_bench.model.recipe import Recipe
+
+    read = Recipe.read(recipe, set_ or ())
+    if dry_run:
+        plan = cost.plan(read, utilisation=utilisation, device=accelerator, devices=accelerators)
+        typer.echo(cost.render(plan))
+        return
+    if out is None:
+        raise UsageError("--out names no folder: give one for the checkpoint, or pass --dry-run")
+    from pcc_bench.model.training import train as run
+
+    run(read, out)
+    typer.echo(f"written: {out}. Next: pcc-bench validate --model pcc --model-args pretrained={out}")
+
+
+@app.command()
 def convert(
     src: Annotated[str, typer.Argument(help="A checkpoint of either format, folder or hub id.")],
     decoder: DecoderName,
@@ -198,7 +233,7 @@ def convert(
 
 
 @app.command("ls")
-def list_(what: Annotated[Kind, typer.Argument(help="methods, tasks, or the data under PCC_DATA.")]) -> None:
+def list_(what: Annotated[Kind, typer.Argument(help="methods, tasks, recipes, or the data under PCC_DATA.")]) -> None:
     """List what there is to run.
 
     Example: `pcc-bench ls methods`

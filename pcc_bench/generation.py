@@ -110,7 +110,7 @@ def score(
         inputs = _right_pad(decoder, prompts, continuations, max(lengths))
         with autocast_for(decoder, inputs.get("inputs_embeds")):
             kept = torch.arange(first, max(lengths), device=decoder.device)
-            logits = decoder.model(**inputs, use_cache=False, **_keep_logits(decoder, kept)).logits
+            logits = decoder.model(**inputs, use_cache=False, **keep_logits(decoder, kept)).logits
         logits = logits[:, -len(kept) :]
         logprobs, greedy = [], []
         for row, ids in enumerate(continuations):
@@ -142,7 +142,7 @@ def _right_pad(
     return {"inputs_embeds": vectors}
 
 
-def _keep_logits(decoder: Decoder, positions: torch.Tensor) -> dict[str, torch.Tensor]:
+def keep_logits(decoder: Decoder, positions: torch.Tensor) -> dict[str, torch.Tensor]:
     """Models that can are asked for the logits of some positions only."""
     can = "logits_to_keep" in inspect.signature(decoder.model.forward).parameters
     return {"logits_to_keep": positions} if can else {}

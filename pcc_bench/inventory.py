@@ -126,4 +126,18 @@ def _first_sentence(readme: Path) -> str:
     return " ".join(body.split()).split(". ")[0].rstrip(".")
 
 
-LISTS: dict[str, Callable[[], Table]] = {"methods": methods, "tasks": task_table, "data": data_table}
+def recipes() -> Table:
+    """The training recipes that ship with the project."""
+    from pcc_bench.model.recipe import Recipe, shipped
+
+    read = {name: Recipe.read(name) for name in shipped()}
+    rows = [(name, f"{recipe.final.rate}x", recipe.decoder, recipe.purpose) for name, recipe in read.items()]
+    return Table(("recipe", "rate", "decoder", "purpose"), tuple(rows))
+
+
+LISTS: dict[str, Callable[[], Table]] = {
+    "methods": methods,
+    "tasks": task_table,
+    "data": data_table,
+    "recipes": recipes,
+}

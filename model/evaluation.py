@@ -1,0 +1,135 @@
+"""What is measured while training: on text that is never trained on, with the final phase's sizes."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sacrebleu
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from pcc_bench.generation import generate
+from pcc_bench.model.data import Collator, Corpus, Sample, Samples
+from pcc_bench.model.objectives import IGNORED, Task, decoder_prefix, lay_out, predictions
+from pcc_bench.model.recipe import Recipe
+
+if TYPE_CHECKING:
+    from pcc_bench.model.training import PccForTraining
+
+logger = logging.getLogger(__name__)
+
+
+class Evaluation(TrainerCallback):  # type: ignore[misc]
+    """Measures held-out text every so many steps, before the first and after the last.
+
+    `evaluation.jsonl` gets one line a measurement, `reconstructions.jsonl` the greedy reconstructions behind its BLEU.
+
+    Args:
+        recipe: The recipe.
+        model: The model in training.
+        corpus: The held-out text.
+        folder: Where the files go.
+        step: Step the run goes on from; later lines of an interrupted run are dropped.
+    """
+
+    def __init__(self, recipe: Recipe, model: PccForTraining, corpus: Corpus, folder: Path, step: int) -> None:
+        self.recipe = recipe
+        self.model = model
+        self.path = folder / "evaluation.jsonl"
+        self.texts = folder / "reconstructions.jsonl"
+        last = recipe.model_copy(update={"phases": (recipe.final,)})
+        self.samples = list(islice(Samples(last, corpus, model.pcc.encoder), recipe.data.held_out_rows))
+        self.collator = Collator(model.decoder, recipe)
+        for path in (self.path, self.texts):
+            keep_until(path, step)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Where the run starts from."""
+        if state.global_step == 0:
+            self._measure(state)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Measure when it is time."""
+        if state.global_step % self.recipe.checks.evaluate_every == 0 or state.global_step == state.max_steps:
+            self._measure(state)
+
+    def _measure(self, state: TrainerState) -> None:
+        if not state.is_world_process_zero:
+            return
+        pcc = self.model.pcc
+        training = pcc.training
+        pcc.eval()
+        pcc.encoder.config = self.model.phases[-1]
+        with torch.no_grad():
+            line = {"step": state.global_step, **self._teacher_forced(), **self._generated(state.global_step)}
+        pcc.train(training)
+        append(self.path, line)
+        logger.info("held-out: %s", {key: round(value, 4) for key, value in line.items()})
+
+    def _teacher_forced(self) -> dict[str, float]:
+        """Loss (nats per token), perplexity and accuracy of the next token, for each objective."""
+        answering = self.recipe.data.kind == "qa"
+        tasks = (Task.ANSWERING,) if answering else (Task.RECONSTRUCTION, Task.COMPLETION)
+        return {key: value for task in tasks for key, value in self._scores(task).items()}
+
+    def _scores(self, task: Task) -> dict[str, float]:
+        nll, correct, count = 0.0, 0, 0
+        size = self.recipe.optimisation.micro_batch_size
+        for start in range(0, len(self.samples), size):
+            batch = self.samples[start : start + size]
+            rows = self.collator.targets(task, batch)
+            encoded = self.model.pcc.encode([sample.context for sample in batch])
+            inputs = lay_out(self.model.pcc, self.model.decoder, encoded, rows["ids"], task, rows["labels"])
+            logits, labels = predictions(self.model.decoder, inputs)
+            scored = labels.ne(IGNORED)
+            nll += float(torch.nn.functional.cross_entropy(logits[scored], labels[scored], reduction="sum"))
+            correct += int((logits.argmax(-1) == labels)[scored].sum())
+            count += int(scored.sum())
+        mean = nll / count
+        return {
+            f"{task.value}_loss": mean,
+            f"{task.value}_perplexity": math.exp(min(mean, 50)),
+            f"{task.value}_accuracy": correct / count,
+        }
+
+    def _generated(self, step: int) -> dict[str, float]:
+        """BLEU of greedy reconstructions against the text that was compressed."""
+        rows = self.samples[: self.recipe.checks.generated_rows]
+        if not rows or self.recipe.data.kind == "qa":
+            return {}
+        texts = reconstruct(self.model, rows)
+        for sample, text in zip(rows, texts, strict=True):
+            append(self.texts, {"step": step, "text": sample.text, "reconstruction": text})
+        return {"bleu": sacrebleu.corpus_bleu(texts, [[sample.text for sample in rows]]).score}
+
+
+def reconstruct(model: PccForTraining, samples: list[Sample]) -> list[str]:
+    """Greedy reconstructions of samples, each at most a few tokens longer than its text."""
+    pcc, decoder = model.pcc, model.decoder
+    encoded = pcc.encode([sample.context for sample in samples])
+    prompts = [decoder_prefix(pcc, decoder, pcc.frame(one.slots), Task.RECONSTRUCTION) for one in encoded]
+    limit = max(decoder.count_tokens([sample.text for sample in samples])) + 4
+    out = generate(decoder, prompts, limit)
+    return [str(decoder.tokenizer.decode(ids, skip_special_tokens=True)) for ids in out.ids]
+
+
+def append(path: Path, line: dict[str, Any]) -> None:
+    """Add a line to a JSON Lines file."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def keep_until(path: Path, step: int) -> list[dict[str, Any]]:
+    """Drop the lines of steps after `step`, which an interrupted run wrote and this one will write again."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    kept = [line for line in map(json.loads, lines) if line["step"] <= step and step > 0]
+    if lines:
+        path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept), encoding="utf-8")
+    return kept

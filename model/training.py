@@ -1,0 +1,378 @@
+"""Training PCC with transformers' Trainer: the model returns the loss, everything else is the library's."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections import defaultdict
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from pcc_bench.decoder import Decoder
+from pcc_bench.errors import UsageError
+from pcc_bench.model import checkpoint, init, objectives
+from pcc_bench.model.config import PccConfig
+from pcc_bench.model.data import Collator, Corpus, Position, Samples, read_corpora
+from pcc_bench.model.evaluation import Evaluation, append, keep_until
+from pcc_bench.model.files import first_line
+from pcc_bench.model.objectives import Task
+from pcc_bench.model.pcc import PCC
+from pcc_bench.model.recipe import Combination, Recipe, Trained
+
+logger = logging.getLogger(__name__)
+
+STATES = "states"  # resumable states, inside the output folder
+DONE = "position.json"  # written last into a state: one without it was interrupted and is not resumed from
+
+
+class PccForTraining(nn.Module):
+    """A compressor in front of a frozen decoder, which is held but is no part of the module.
+
+    So `state_dict`, gradient synchronisation, sharding and `train()` see the compressor only; the decoder stays frozen
+    and in evaluation mode whatever the Trainer does.
+
+    Args:
+        pcc: The compressor.
+        decoder: The frozen decoder.
+        recipe: Says what learns and how objectives are weighted.
+
+    Raises:
+        UsageError: The decoder is not frozen, or a phase's segments do not fit the encoder.
+    """
+
+    def __init__(self, pcc: PCC, decoder: Decoder, recipe: Recipe) -> None:
+        super().__init__()
+        if any(parameter.requires_grad for parameter in decoder.model.parameters()):
+            raise UsageError("the decoder is not frozen: its parameters must not require gradients")
+        self.pcc = pcc
+        self._held = (decoder,)
+        self.recipe = recipe
+        self.phases = [phase_config(pcc, recipe, index) for index in range(len(recipe.phases))]
+        for config in self.phases:
+            pcc.encoder.check_positions(config)
+        choose_trained(pcc, recipe.train)
+        self.sums: dict[Task, list[float]] = defaultdict(lambda: [0.0, 0.0])
+        self.tokens_seen = 0
+        whole = set(self.state_dict())
+        self.register_state_dict_post_hook(_only_trained)
+        self._keys_to_ignore_on_save = sorted(whole - set(self.state_dict()))  # asked for by the Trainer when it loads
+
+    @property
+    def decoder(self) -> Decoder:
+        """The frozen decoder."""
+        return self._held[0]
+
+    def forward(
+        self,
+        contexts: list[list[int]],
+        targets: Mapping[str, Mapping[str, list[list[int]]]],
+        phase: int,
+        indices: list[int],
+        labels: torch.Tensor,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """The loss of a micro-batch: nats per scored token of the whole step.
+
+        Args:
+            contexts: Encoder ids of each context.
+            targets: By task, decoder ids and labels of each target.
+            phase: Phase of the recipe.
+            indices: Places of the samples in the stream, for messages.
+            labels: Scored ids (only counted here).
+            num_items_in_batch: Scored tokens of the whole step, over all processes; this batch's where None.
+
+        Raises:
+            UsageError: The loss is not finite; names the samples.
+        """
+        self.pcc.encoder.config = self.phases[phase]
+        encoded = self.pcc.encode(contexts)
+        scored = num_items_in_batch if num_items_in_batch is not None else labels.ne(objectives.IGNORED).sum()
+        total = torch.zeros((), device=self.decoder.device)
+        for name, rows in targets.items():
+            task = Task(name)
+            inputs = objectives.lay_out(self.pcc, self.decoder, encoded, rows["ids"], task, rows["labels"])
+            nll = objectives.token_nll(self.decoder, inputs).sum()
+            self._record(task, nll, int(inputs.labels.ne(objectives.IGNORED).sum()), indices)
+            total = total + self._weight(task) * nll
+        self.tokens_seen += sum(map(len, contexts))
+        return {"loss": total / scored}
+
+    def drain(self) -> dict[str, float]:
+        """Mean loss by task since the last call, nats per token, on this process."""
+        means = {f"{task.value}_loss": total / count for task, (total, count) in self.sums.items() if count}
+        self.sums.clear()
+        return means
+
+    def gradient_checkpointing_enable(self, **options: Any) -> None:
+        """Recompute the encoder's activations in the backward pass."""
+        self.pcc.encoder.body.gradient_checkpointing_enable(**options)
+
+    def tie_weights(self) -> None:
+        """Asked for by the Trainer after loading; nothing is tied."""
+
+    def _weight(self, task: Task) -> float:
+        """Weight in the summed loss; doubled, since two objectives share the step's token count."""
+        if self.recipe.objective.combination is not Combination.SUMMED or task is Task.ANSWERING:
+            return 1.0
+        share = self.recipe.objective.completion
+        return 2 * (share if task is Task.COMPLETION else 1 - share)
+
+    def _record(self, task: Task, nll: torch.Tensor, count: int, indices: list[int]) -> None:
+        value = float(nll.detach())
+        if not math.isfinite(value):
+            step = indices[0] // self.recipe.optimisation.batch_size
+            raise UsageError(
+                f"the {task.value} loss is {value} at step {step + 1} (samples {indices[0]} to {indices[-1]}): lower "
+                "the learning rate or look at these samples; the last saved state is intact"
+            )
+        self.sums[task][0] += value
+        self.sums[task][1] += count
+
+
+def train(recipe: Recipe, folder: Path) -> PCC:
+    """Run a recipe, or go on with it where an earlier call was interrupted; the result is saved in `folder`.
+
+    Args:
+        recipe: The recipe.
+        folder: Where checkpoint, log and resumable states go.
+
+    Returns:
+        The trained compressor.
+
+    Raises:
+        UsageError: Anything that does not fit, another recipe's folder, or a loss that is not finite.
+    """
+    _claim(folder, recipe)
+    dtype = torch.bfloat16 if recipe.optimisation.precision == "bfloat16" else torch.float32
+    decoder = init.open_decoder(recipe.decoder, dtype)
+    pcc = starting_point(recipe, decoder, folder)
+    model = PccForTraining(pcc, decoder, recipe)
+    state = last_state(folder)
+    step, position = read_position(state) if state else (0, Position())
+    corpus, held_out = read_corpora(recipe.data, recipe.seed)
+    samples = Samples(recipe, corpus, pcc.encoder, step, position)
+    trainer = Trainer(
+        model=model,
+        args=training_arguments(recipe, folder, steps_of(recipe, corpus)),
+        train_dataset=samples,
+        data_collator=Collator(decoder, recipe),
+        callbacks=[
+            SeedEachStep(recipe.seed),
+            Journal(folder, samples, model, step),
+            Evaluation(recipe, model, held_out, folder, step),
+        ],
+    )
+    if torch.cuda.is_available():
+        decoder.model.to(trainer.args.device)
+    with _disk_errors(folder):
+        trainer.train(resume_from_checkpoint=str(state) if state else None)
+        if trainer.is_world_process_zero():
+            pcc.encoder.config = pcc.config
+            checkpoint.save(pcc.eval(), folder)
+    return pcc
+
+
+def training_arguments(recipe: Recipe, folder: Path, steps: int) -> TrainingArguments:
+    """The Trainer's arguments of a recipe; processes share the step's samples."""
+    optimisation, checks = recipe.optimisation, recipe.checks
+    probe = TrainingArguments(output_dir=str(folder / STATES), report_to=[])
+    shares = optimisation.batch_size // (optimisation.micro_batch_size * probe.world_size)
+    if shares * optimisation.micro_batch_size * probe.world_size != optimisation.batch_size:
+        raise UsageError(
+            f"batch_size {optimisation.batch_size} can't be split over {probe.world_size} processes with "
+            f"micro_batch_size {optimisation.micro_batch_size}: change one of them"
+        )
+    return TrainingArguments(
+        output_dir=str(folder / STATES),
+        max_steps=steps,
+        per_device_train_batch_size=optimisation.micro_batch_size,
+        gradient_accumulation_steps=shares,
+        learning_rate=optimisation.learning_rate,
+        lr_scheduler_type=optimisation.schedule,
+        warmup_steps=min(optimisation.warmup_steps, steps),
+        max_grad_norm=optimisation.max_grad_norm,
+        weight_decay=optimisation.weight_decay,
+        bf16=optimisation.precision == "bfloat16",
+        gradient_checkpointing=optimisation.gradient_checkpointing,
+        seed=recipe.seed,
+        logging_steps=1 if steps <= 100 else 10,
+        save_steps=checks.save_every,
+        save_total_limit=checks.keep,
+        ignore_data_skip=True,  # our stream starts at the right sample by itself
+        remove_unused_columns=False,
+        label_names=["labels"],
+        accelerator_config={"dispatch_batches": False},
+        ddp_find_unused_parameters=False,
+        report_to=list(checks.report_to),
+    )
+
+
+def starting_point(recipe: Recipe, decoder: Decoder, folder: Path) -> PCC:
+    """The compressor a recipe starts from: a checkpoint to go on with, or a fresh one."""
+    final = recipe.final
+    if recipe.start is not None:
+        same = {"rate": final.rate, "segment_length": final.segment_length}
+        pcc = checkpoint.load(recipe.start, decoder, adapt=True, **same)
+        return init.adapted(pcc.float(), decoder, folder, recipe.seed)
+    assert recipe.encoder is not None
+    pcc = init.fresh(
+        recipe.encoder,
+        decoder,
+        [final.rate],
+        folder,
+        segment_length=final.segment_length,
+        lora_rank=recipe.lora_rank,
+        seed=recipe.seed,
+        notes=f"Trained with the recipe `{recipe.name}`. {recipe.purpose}".strip(),
+    )
+    pcc.config = pcc.config.model_copy(update={"boundaries": recipe.boundaries, "slots": recipe.slots})
+    return pcc
+
+
+def phase_config(pcc: PCC, recipe: Recipe, index: int) -> PccConfig:
+    """The compressor's configuration during a phase."""
+    phase = recipe.phases[index]
+    sizes = {"segment_length": phase.segment_length, "rate": phase.rate, "rates": (phase.rate,)}
+    return pcc.config.model_copy(update=sizes)
+
+
+def choose_trained(pcc: PCC, trained: tuple[Trained, ...]) -> None:
+    """Set which parameters learn; of a LoRA encoder, only its adapter (without lm_head, which reaches no slot)."""
+    pcc.requires_grad_(False)
+    if Trained.CONVERTER in trained:
+        pcc.converter.requires_grad_(True)
+    if Trained.ENCODER in trained:
+        lora = pcc.config.encoder.kind == "lora"
+        for name, parameter in pcc.encoder.named_parameters():
+            parameter.requires_grad_(not lora or ("lora_" in name and "lm_head" not in name))
+    elif Trained.MEMORY_TOKENS in trained:
+        _train_rows(pcc.encoder.body.get_input_embeddings().weight, pcc.encoder.memory_ids)  # type: ignore[arg-type]
+
+
+def steps_of(recipe: Recipe, corpus: Corpus) -> int:
+    """Optimizer steps of a run; passes over the data are only countable where its rows are samples."""
+    optimisation = recipe.optimisation
+    if optimisation.steps is not None:
+        return optimisation.steps
+    if recipe.data.kind != "qa" or corpus.documents is None:
+        raise UsageError("optimisation.epochs needs fine-tuning rows that are not streamed: give optimisation.steps")
+    assert optimisation.epochs is not None
+    return optimisation.epochs * math.ceil(len(corpus.documents) / optimisation.batch_size)
+
+
+# Resuming
+
+
+def last_state(folder: Path) -> Path | None:
+    """The newest resumable state that was written to its end."""
+    found = [path.parent for path in (folder / STATES).glob(f"checkpoint-*/{DONE}")]
+    return max(found, key=lambda path: int(path.name.split("-")[1]), default=None)
+
+
+def read_position(state: Path) -> tuple[int, Position]:
+    """The step after which a state was written, and where the data stood."""
+    told = json.loads((state / DONE).read_text(encoding="utf-8"))
+    return int(told["step"]), Position(**told["position"])
+
+
+class SeedEachStep(TrainerCallback):  # type: ignore[misc]
+    """Makes dropout a function of seed, step and process.
+
+    The Trainer restores the generator before its data loader draws from it, so that a resumed run would otherwise see
+    other dropout masks than an uninterrupted one.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Seed torch's generators, the GPU's included."""
+        torch.manual_seed((self.seed * 1_000_003 + state.global_step) * args.world_size + args.process_index)
+
+
+class Journal(TrainerCallback):  # type: ignore[misc]
+    """Writes `log.jsonl` (one line a logged step) and, last into each state, where the data stood.
+
+    A resumed run drops the lines after the state it goes on from, so that the log is that of one uninterrupted run.
+    """
+
+    def __init__(self, folder: Path, samples: Samples, model: PccForTraining, step: int) -> None:
+        self.path = folder / "log.jsonl"
+        self.samples = samples
+        self.model = model
+        lines = keep_until(self.path, step)
+        self.model.tokens_seen = lines[-1]["tokens_seen"] if lines else 0
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Append what the Trainer logs, with the losses by task and the tokens seen by this process."""
+        if state.is_world_process_zero and logs is not None and "loss" in logs:
+            line = {"step": state.global_step, **logs, **self.model.drain(), "tokens_seen": self.model.tokens_seen}
+            line.pop("epoch", None)
+            append(self.path, line)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Mark the state as whole."""
+        if state.is_world_process_zero:
+            position = self.samples.positions[state.global_step]
+            told = {"step": state.global_step, "position": vars(position)}
+            done = Path(args.output_dir) / f"checkpoint-{state.global_step}" / DONE
+            done.write_text(json.dumps(told), encoding="utf-8")
+
+
+@contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    """One sentence where the disk is full or the folder can't be written (safetensors and torch raise their own)."""
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        first = first_line(error)
+        if not isinstance(error, OSError) and not re.search(r"[Nn]o space|write|I/O", first):
+            raise
+        kept = last_state(folder)
+        raise UsageError(
+            f"writing to {folder} failed ({first}): make room and run the same command again, which goes on from "
+            f"{kept.name if kept else 'the beginning'}"
+        ) from error
+
+
+def _claim(folder: Path, recipe: Recipe) -> None:
+    """Make the output folder this recipe's, or see that it is."""
+    path = folder / "recipe.json"
+    told = recipe.model_dump_json(indent=1)
+    if path.is_file() and path.read_text(encoding="utf-8") != told:
+        raise UsageError(f"{folder} holds a run of another recipe: choose another folder, or take its recipe.json")
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(told, encoding="utf-8")
+
+
+def _train_rows(weight: nn.Parameter, rows: list[int]) -> None:
+    """Let only some rows of a matrix learn: the others get no gradient (AdamW then leaves them, without decay)."""
+    weight.requires_grad_(True)
+    mask = torch.zeros(weight.shape[0], 1)
+    mask[rows] = 1
+    weight.register_hook(lambda gradient: gradient * mask.to(gradient))
+
+
+def _only_trained(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+    """Keep only what learns in a state: the rest (a LoRA's base model) is where it came from."""
+    trained = {f"{prefix}{name}" for name, parameter in module.named_parameters() if parameter.requires_grad}
+    for name in [name for name in state if name not in trained]:
+        del state[name]

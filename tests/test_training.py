@@ -1,0 +1,420 @@
+"""Training: what learns and what does not, resumed equals uninterrupted, two processes equal one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pcc_bench.decoder import Decoder
+from pcc_bench.errors import UsageError
+from pcc_bench.model import checkpoint, init, training
+from pcc_bench.model.data import Collator, Corpus, Position, Sample, Samples, draw_tasks, read_corpora, split_text
+from pcc_bench.model.objectives import IGNORED, Task
+from pcc_bench.model.recipe import Combination, Data, Recipe, Trained
+from pcc_bench.model.training import PccForTraining
+
+GOLDEN_CURVE = Path(__file__).parent / "golden" / "training_curve.json"
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]) -> Path:
+    """A text file of about 80,000 characters, all documents different."""
+    contexts = sorted({row["context"] for row in rows})
+    words = " ".join(contexts).split()
+    documents = [" ".join(words[i % 997 :] + words[: i % 997])[:4_000] for i in range(0, 2_000, 100)]
+    path = tmp_path_factory.mktemp("text") / "train.txt"
+    path.write_text("\n\n".join(documents), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def state(models: Path, text: Path) -> dict[str, Any]:
+    """A recipe of ten steps whose segments grow."""
+    return {
+        "name": "test",
+        "encoder": str(models / "encoder"),
+        "decoder": str(models / "llama"),
+        "data": {"path": str(text), "held_out_rows": 4},
+        "objective": {"completion_tokens": 8},
+        "phases": [{"until": 4, "segment_length": 16, "rate": 4}, {"segment_length": 32, "rate": 4, "segments": 2}],
+        "optimisation": {"learning_rate": 1e-3, "warmup_steps": 2, "batch_size": 4, "micro_batch_size": 2, "steps": 10},
+        "checks": {"evaluate_every": 5, "save_every": 3, "generated_rows": 2},
+        "seed": 1,
+    }
+
+
+def checked(state: dict[str, Any], **changes: Any) -> Recipe:
+    merged = {key: {**state[key], **value} if isinstance(value, dict) else value for key, value in changes.items()}
+    return Recipe.checked({**state, **merged}, "test recipe")
+
+
+def log(folder: Path, name: str = "log.jsonl") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / name).read_text().splitlines()]
+
+
+def losses(folder: Path) -> list[float]:
+    return [line["loss"] for line in log(folder)]
+
+
+def for_training(state: dict[str, Any], tmp_path: Path, **changes: Any) -> PccForTraining:
+    recipe = checked(state, **changes)
+    decoder = init.open_decoder(recipe.decoder)
+    return PccForTraining(training.starting_point(recipe, decoder, tmp_path), decoder, recipe)
+
+
+def batch(model: PccForTraining) -> dict[str, Any]:
+    corpus, _ = read_corpora(model.recipe.data, model.recipe.seed)
+    stream = iter(Samples(model.recipe, corpus, model.pcc.encoder))
+    return Collator(model.decoder, model.recipe)(list(islice(stream, 2)))
+
+
+def test_golden_ten_steps(state: dict[str, Any], tmp_path: Path) -> None:
+    training.train(checked(state), tmp_path)
+    curve = losses(tmp_path)
+    if os.environ.get("PCC_WRITE_GOLDEN"):
+        GOLDEN_CURVE.write_text(json.dumps(curve))
+    assert curve == pytest.approx(json.loads(GOLDEN_CURVE.read_text()), abs=1e-3)
+
+
+def test_a_run_leaves_a_checkpoint_logs_and_reconstructions(state: dict[str, Any], tmp_path: Path) -> None:
+    trained = training.train(checked(state), tmp_path)
+    decoder = init.open_decoder(state["decoder"])
+    loaded = checkpoint.load(str(tmp_path), decoder)
+    assert checkpoint.weights_fingerprint(loaded) == checkpoint.weights_fingerprint(trained)
+    assert (loaded.config.rate, loaded.config.segment_length) == (4, 32)
+    assert [line["step"] for line in log(tmp_path)] == list(range(1, 11))
+    assert log(tmp_path)[-1]["tokens_seen"] == 4 * 4 * 16 + 6 * 4 * 64
+    evaluations = log(tmp_path, "evaluation.jsonl")
+    assert [line["step"] for line in evaluations] == [0, 5, 10]
+    assert {"ae_loss", "ae_accuracy", "next_token_perplexity", "bleu"} <= set(evaluations[0])
+    assert evaluations[-1]["ae_loss"] < evaluations[0]["ae_loss"]
+    assert len(log(tmp_path, "reconstructions.jsonl")) == 3 * 2
+
+
+@pytest.mark.parametrize("lora_rank", [0, 4])
+def test_gradients_reach_every_trained_tensor_and_no_other(
+    state: dict[str, Any], models: Path, tmp_path: Path, lora_rank: int
+) -> None:
+    encoder = str(models / ("llama" if lora_rank else "encoder"))
+    model = for_training(state, tmp_path, encoder=encoder, lora_rank=lora_rank)
+    before = {name: value.clone() for name, value in model.decoder.model.state_dict().items()}
+    if lora_rank:  # one factor of a LoRA starts at zero, so the other has no gradient in the very first step
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                torch.nn.init.normal_(parameter, std=0.02)
+    model(**batch(model))["loss"].backward()
+    for name, parameter in model.named_parameters():
+        reached = parameter.grad is not None and bool(parameter.grad.abs().sum() > 0)
+        assert reached == parameter.requires_grad, name
+    assert any(parameter.requires_grad for parameter in model.parameters())
+    assert all(parameter.grad is None for parameter in model.decoder.model.parameters())
+    after = model.decoder.model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_the_decoder_is_bit_equal_after_training_and_in_no_state(state: dict[str, Any], tmp_path: Path) -> None:
+    def file(path: str) -> bytes:
+        return (Path(path) / "model.safetensors").read_bytes()
+
+    before = file(state["decoder"])
+    training.train(checked(state), tmp_path)
+    assert file(state["decoder"]) == before
+    saved = load_file(tmp_path / "states" / "checkpoint-9" / "model.safetensors")
+    assert saved
+    assert not any("decoder" in name or name.endswith("special") for name in saved)
+
+
+def test_only_memory_tokens_and_converter_can_learn(state: dict[str, Any], tmp_path: Path) -> None:
+    model = for_training(state, tmp_path, train=["memory_tokens", "converter"])
+    rows = model.pcc.encoder.body.get_input_embeddings().weight
+    model(**batch(model))["loss"].backward()
+    assert rows.grad is not None
+    touched = rows.grad.abs().sum(1).nonzero().flatten().tolist()
+    assert set(touched) <= set(model.pcc.encoder.memory_ids)
+    assert touched
+    assert choose_names(model) == {"converter", "wte"}
+
+
+def choose_names(model: PccForTraining) -> set[str]:
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    return {"converter" if "converter" in name else name.split(".")[-2] for name in trained}
+
+
+def test_training_only_the_converter_leaves_the_encoder(state: dict[str, Any], tmp_path: Path) -> None:
+    model = for_training(state, tmp_path, train=[Trained.CONVERTER])
+    assert choose_names(model) == {"converter"}
+
+
+def test_a_summed_loss_is_the_papers_formula(state: dict[str, Any], tmp_path: Path) -> None:
+    # L = lambda * completion + (1 - lambda) * reconstruction, with means over their own tokens where these are equal.
+    model = for_training(state, tmp_path, objective={"combination": Combination.SUMMED, "completion": 0.25}).eval()
+    inputs = batch(model)
+    assert set(inputs["targets"]) == {"ae", "next_token"}
+    total = float(model(**inputs)["loss"])
+    tokens = {task: sum(len(row) for row in rows["labels"]) for task, rows in inputs["targets"].items()}
+    sums = {task.value: value[0] for task, value in model.sums.items()}
+    weighted = 2 * (0.25 * sums["next_token"] + 0.75 * sums["ae"]) / sum(tokens.values())
+    assert total == pytest.approx(weighted, rel=1e-5)
+
+
+def test_objectives_are_drawn_by_step_and_lambda(state: dict[str, Any]) -> None:
+    recipe = checked(state, objective={"completion": 0.3})
+    drawn = [draw_tasks(recipe, step) for step in range(2_000)]
+    assert drawn == [draw_tasks(recipe, step) for step in range(2_000)]
+    assert sum(tasks == (Task.COMPLETION,) for tasks in drawn) / 2_000 == pytest.approx(0.3, abs=0.03)
+    assert draw_tasks(checked(state, objective={"completion": 0.0}), 3) == (Task.RECONSTRUCTION,)
+
+
+# The stream
+
+
+def stream(recipe: Recipe, step: int = 0, position: Position | None = None) -> tuple[Samples, Iterator[Sample]]:
+    decoder = init.open_decoder(recipe.decoder)
+    pcc = training.starting_point(recipe, decoder, Path())
+    corpus, _ = read_corpora(recipe.data, recipe.seed)
+    samples = Samples(recipe, corpus, pcc.encoder, step, position or Position())
+    return samples, iter(samples)
+
+
+def test_a_stream_goes_on_exactly_where_it_stood(state: dict[str, Any]) -> None:
+    recipe = checked(state)
+    samples, whole = stream(recipe)
+    first = list(islice(whole, 80))  # several passes over the text
+    for step in (1, 5, 13):
+        _, rest = stream(recipe, step, samples.positions[step])
+        assert list(islice(rest, 80 - 4 * step)) == first[4 * step :]
+
+
+def test_samples_are_windows_of_the_text_and_what_follows(state: dict[str, Any], text: Path) -> None:
+    recipe = checked(state)
+    _, samples = stream(recipe)
+    whole = text.read_text()
+    for sample in islice(samples, 40):
+        assert len(sample.context) == (16 if sample.index < 16 else 64)
+        assert sample.text + sample.continuation in whole
+
+
+def test_held_out_text_is_never_trained_on(state: dict[str, Any]) -> None:
+    data = checked(state).data
+    trained, held_out = read_corpora(data, 0)
+    assert trained.documents is not None
+    assert held_out.documents
+    assert not set(trained.documents) & set(held_out.documents)
+
+
+def test_completion_targets_are_cut_and_end(state: dict[str, Any], tmp_path: Path) -> None:
+    model = for_training(state, tmp_path, objective={"combination": "summed"})
+    targets = batch(model)["targets"]
+    end = model.decoder.tokenizer.eos_token_id
+    assert all(len(ids) == 9 and ids[-1] == end for ids in targets["next_token"]["ids"])
+    assert all(ids[-1] == end for ids in targets["ae"]["ids"])
+
+
+def test_fine_tuning_scores_the_answer_only(state: dict[str, Any], rows: list[dict[str, Any]], tmp_path: Path) -> None:
+    path = tmp_path / "qa.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    optimisation = {"learning_rate": 1e-3, "batch_size": 4, "micro_batch_size": 4, "epochs": 1, "steps": None}
+    recipe = checked(
+        state,
+        data={"kind": "qa", "path": str(path), "held_out": str(path)},
+        phases=[{"segment_length": 128, "rate": 4}],
+        optimisation=optimisation,
+    )
+    training.train(recipe, tmp_path / "out")
+    assert len(log(tmp_path / "out")) == 6  # 24 rows, batches of 4, one pass
+    assert "rag_loss" in log(tmp_path / "out")[0]
+    _, samples = stream(recipe)
+    decoder = init.open_decoder(recipe.decoder)
+    rowed = Collator(decoder, recipe)([next(samples)])["targets"]["rag"]
+    (ids,), (labels,) = rowed["ids"], rowed["labels"]
+    scored = [token for token in labels if token != IGNORED]
+    assert ids[-len(scored) :] == scored
+    assert decoder.tokenizer.decode(ids[: -len(scored)]).endswith("Answer: ")
+
+
+def test_long_files_are_cut_at_paragraphs() -> None:
+    text = "\n\n".join("x" * 900 for _ in range(50))
+    pieces = split_text(text)
+    assert "".join(pieces) == text
+    assert all(len(piece) < 9_100 for piece in pieces)
+
+
+def test_a_checkpoint_can_be_adapted_to_another_decoder(state: dict[str, Any], models: Path, tmp_path: Path) -> None:
+    training.train(checked(state), tmp_path / "first")
+    again = {"start": str(tmp_path / "first"), "encoder": None, "decoder": str(models / "mistral")}
+    recipe = checked(state, phases=[{"segment_length": 32, "rate": 4}], train=["converter"], **again)
+    training.train(recipe, tmp_path / "second")
+    decoder = init.open_decoder(str(models / "mistral"))
+    adapted = checkpoint.load(str(tmp_path / "second"), decoder)
+    first = checkpoint.load(str(tmp_path / "first"), init.open_decoder(state["decoder"]))
+    assert adapted.config.decoder.fingerprint == decoder.fingerprint
+    pairs = zip(adapted.encoder.parameters(), first.encoder.parameters(), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
+    assert not torch.equal(adapted.converter.dense_in.weight, first.converter.dense_in.weight)
+
+
+# Interruptions and processes
+
+
+def command(recipe: Path, out: Path, launcher: tuple[str, ...] = ("-m",)) -> list[str]:
+    return [sys.executable, *launcher, "pcc_bench.cli", "train", str(recipe), "--out", str(out)]
+
+
+def written(state: dict[str, Any], path: Path) -> Path:
+    import yaml
+
+    path.write_text(yaml.safe_dump(json.loads(json.dumps(state, default=str))))
+    return path
+
+
+def environment(**more: str) -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"} | more
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def test_killed_and_resumed_equals_uninterrupted(state: dict[str, Any], tmp_path: Path) -> None:
+    state["optimisation"] = {**state["optimisation"], "steps": 60}
+    recipe = written(state, tmp_path / "recipe.yaml")
+    subprocess.run(command(recipe, tmp_path / "whole"), env=environment(), check=True, capture_output=True)
+    process = subprocess.Popen(command(recipe, tmp_path / "cut"), env=environment(), stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "cut" / "states" / "checkpoint-9" / training.DONE).exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "cut" / "model.safetensors").exists()
+    done = subprocess.run(command(recipe, tmp_path / "cut"), env=environment(), check=True, capture_output=True)
+    assert b"60/60" in done.stderr
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+    assert log(tmp_path / "cut", "evaluation.jsonl") == log(tmp_path / "whole", "evaluation.jsonl")
+    whole, cut = weights(tmp_path / "whole"), weights(tmp_path / "cut")
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+
+
+def test_two_processes_equal_one(state: dict[str, Any], tmp_path: Path) -> None:
+    # Dropout draws differ between processes, so this law needs an encoder without it.
+    import shutil
+
+    shutil.copytree(state["encoder"], tmp_path / "encoder")
+    told = json.loads((tmp_path / "encoder" / "config.json").read_text())
+    told |= {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0}
+    (tmp_path / "encoder" / "config.json").write_text(json.dumps(told))
+    state["encoder"] = str(tmp_path / "encoder")
+    recipe = written(state, tmp_path / "recipe.yaml")
+    subprocess.run(command(recipe, tmp_path / "one"), env=environment(), check=True, capture_output=True)
+    launcher = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "-m")
+    two = subprocess.run(
+        command(recipe, tmp_path / "two", launcher), env=environment(ACCELERATE_USE_CPU="true"), capture_output=True
+    )
+    assert two.returncode == 0, two.stderr[-3000:]
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-4)
+    one, both = weights(tmp_path / "one"), weights(tmp_path / "two")
+    for name in one:
+        torch.testing.assert_close(one[name], both[name], atol=1e-4, rtol=1e-3)
+
+
+# Mistakes: one sentence each.
+
+
+def refuses(message: str, state: dict[str, Any], folder: Path, **changes: Any) -> None:
+    with pytest.raises(UsageError, match=message) as error:
+        training.train(checked(state, **changes), folder)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_and_empty_texts_are_refused(state: dict[str, Any], tmp_path: Path) -> None:
+    refuses("training data '/no/such/file'", state, tmp_path / "a", data={"path": "/no/such/file"})
+    (tmp_path / "empty.txt").write_text(" \n")
+    refuses("has no text to train on", state, tmp_path / "b", data={"path": str(tmp_path / "empty.txt")})
+    (tmp_path / "bad.jsonl").write_text('{"text": "fine"}\n{"text": }\n')
+    refuses("bad.jsonl line 2 is not valid JSON", state, tmp_path / "c", data={"path": str(tmp_path / "bad.jsonl")})
+    (tmp_path / "other.jsonl").write_text('{"words": "x"}\n')
+    refuses("line 1 has no column 'text'", state, tmp_path / "d", data={"path": str(tmp_path / "other.jsonl")})
+
+
+def test_segments_longer_than_the_encoder_are_refused(state: dict[str, Any], tmp_path: Path) -> None:
+    refuses(
+        "need 640 positions, the encoder has 512",
+        state,
+        tmp_path,
+        phases=[{"segment_length": 512, "rate": 8}] and [{"segment_length": 576, "rate": 9}],
+    )
+
+
+def test_an_unfrozen_decoder_is_refused(state: dict[str, Any], tmp_path: Path) -> None:
+    model = for_training(state, tmp_path)
+    model.decoder.model.get_input_embeddings().weight.requires_grad_(True)
+    with pytest.raises(UsageError, match="the decoder is not frozen"):
+        PccForTraining(model.pcc, model.decoder, model.recipe)
+
+
+def test_resuming_with_another_recipe_is_refused(state: dict[str, Any], tmp_path: Path) -> None:
+    training.train(checked(state), tmp_path)
+    refuses("holds a run of another recipe", state, tmp_path, seed=2)
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_the_step(
+    state: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def nll(decoder: Decoder, inputs: Any) -> torch.Tensor:
+        calls.append(1)
+        return inputs.vectors.sum(-1) * (float("nan") if len(calls) > 8 else 1.0)
+
+    monkeypatch.setattr(training.objectives, "token_nll", nll)
+    refuses(r"loss is nan at step 5 \(samples 16 to 17\)", state, tmp_path)
+    assert training.last_state(tmp_path) == tmp_path / "states" / "checkpoint-3"
+
+
+def test_a_full_disk_leaves_the_last_good_state(
+    state: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import transformers.trainer as library
+
+    save = library.Trainer._save_optimizer_and_scheduler
+
+    def full(self: Any, folder: str) -> None:
+        if folder.endswith("checkpoint-6"):
+            raise OSError(28, "No space left on device")
+        save(self, folder)
+
+    monkeypatch.setattr(library.Trainer, "_save_optimizer_and_scheduler", full)
+    refuses("No space left on device", state, tmp_path)
+    assert training.last_state(tmp_path) == tmp_path / "states" / "checkpoint-3"
+    monkeypatch.undo()
+    training.train(checked(state), tmp_path)
+    assert len(log(tmp_path)) == 10
+
+
+def test_batches_that_processes_cannot_share_are_refused(state: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="batch_size 5 is not a multiple of micro_batch_size"):
+        checked(state, optimisation={"batch_size": 5})
+
+
+def test_streams_need_held_out_text() -> None:
+    with pytest.raises(ValueError, match="streamed data needs 'held_out'"):
+        Data(path="some/set", streaming=True)
+
+
+def test_a_corpus_is_read_in_a_new_order_each_pass() -> None:
+    corpus = Corpus(Data(path="x"), 0, list(range(20)))
+    seen = [document for _, document in islice(corpus.from_position(Position()), 40)]
+    assert sorted(seen[:20]) == sorted(seen[20:]) == list(range(20))
+    assert seen[:20] != seen[20:]
