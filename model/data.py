@@ -25,6 +25,7 @@ from pcc_bench.model.objectives import IGNORED, Task
 from pcc_bench.model.recipe import Combination, Data, Phase, Recipe
 
 DOCUMENT_CHARACTERS = 8_000  # plain text files are cut here, at paragraph ends, and the pieces are shuffled
+HELD_OUT_DOCUMENTS = 200  # kept back at the start of a stream
 CHARACTERS_PER_TOKEN = 8  # more text than this many characters a token is never needed for a continuation
 
 
@@ -66,13 +67,15 @@ class Corpus:
     Args:
         data: What to read.
         seed: Of the order.
-        documents: The documents, where they are not streamed.
+        documents: The documents; None where they are streamed.
+        held_out: Of a stream, the documents that are kept back, instead of all others.
     """
 
-    def __init__(self, data: Data, seed: int, documents: Sequence[Any] | None) -> None:
+    def __init__(self, data: Data, seed: int, documents: Sequence[Any] | None, held_out: bool = False) -> None:
         self.data = data
         self.seed = seed
         self.documents = documents
+        self.held_out = held_out
 
     def from_position(self, position: Position) -> Iterator[tuple[Position, Any]]:
         """Documents from a position on, pass after pass, each with its own position (token 0)."""
@@ -84,30 +87,38 @@ class Corpus:
 
     def _epoch(self, epoch: int, first: int) -> Iterator[tuple[int, Any]]:
         if self.documents is None:
-            stream = _hub_stream(self.data, self.seed + epoch).skip(first)
-            yield from enumerate((row[self.data.column] for row in stream), start=first)
+            yield from enumerate(self._stream(epoch).skip(first), start=first)
             return
         order = list(range(len(self.documents)))
         random.Random(f"{self.seed}-{epoch}").shuffle(order)
         for number in range(first, len(order)):
             yield number, self.documents[order[number]]
 
+    def _stream(self, epoch: int) -> Any:
+        """A pass over a hub data set, from which nothing is downloaded ahead."""
+        rows = _hub_stream(self.data)
+        if self.held_out:
+            return rows.take(HELD_OUT_DOCUMENTS).map(lambda row: row[self.data.column])
+        shuffled = rows.skip(HELD_OUT_DOCUMENTS).shuffle(seed=self.seed + epoch, buffer_size=10_000)
+        return shuffled.map(lambda row: row[self.data.column])
+
 
 def read_corpora(data: Data, seed: int) -> tuple[Corpus, Corpus]:
     """The training text and the held-out text.
 
-    Where a recipe names no held-out text, every 50th document of the training text is kept back.
+    Where a recipe names no held-out text, every 50th document of the training text is kept back, or the first 200 of a
+    stream.
 
     Raises:
         UsageError: Nothing to read, or not readable; names the file.
     """
     if data.streaming:
-        assert data.held_out is not None  # the recipe demands it
-        held_out = data.model_copy(update={"split": data.held_out})
-        return Corpus(data, seed, None), Corpus(held_out, seed, None)
-    documents = read_documents(data, data.path)
+        return Corpus(data, seed, None), Corpus(data, seed, None, held_out=True)
+    documents = read_documents(data, data.path, data.split)
     if data.held_out:
-        return Corpus(data, seed, documents), Corpus(data, seed, read_documents(data, data.held_out))
+        local = Path(data.path).exists()  # then it is a file, of a hub data set a split
+        held_out = read_documents(data, data.held_out if local else data.path, data.held_out)
+        return Corpus(data, seed, documents), Corpus(data, seed, held_out)
     kept_back = [document for i, document in enumerate(documents) if i % 50 == 0]
     trained = [document for i, document in enumerate(documents) if i % 50]
     if not trained:
@@ -253,15 +264,17 @@ class Collator:
         return [list(ids) for ids in encoded["input_ids"]]
 
 
-def read_documents(data: Data, name: str) -> list[Any]:
-    """All documents of a file or folder (or of a hub data set): texts, or rows for fine-tuning.
+def read_documents(data: Data, name: str, split: str = "train") -> list[Any]:
+    """All documents of a file or folder, or of a hub data set's split: texts, or answerable rows for fine-tuning.
 
     Raises:
         UsageError: Missing, empty or malformed; names file and line.
     """
     path = Path(name)
     if not path.exists():
-        return _hub_documents(data, name)
+        rows = _hub_stream(data.model_copy(update={"path": name, "split": split}))
+        documents = list(rows) if data.kind == "qa" else [row[data.column] for row in rows]
+        return [document for document in documents if data.kind == "text" or is_answerable(document)]
     files = sorted(p for p in path.rglob("*") if p.suffix in (".txt", ".jsonl")) if path.is_dir() else [path]
     documents = [document for file in files for document in _read_file(file, data)]
     if not documents:
@@ -270,11 +283,21 @@ def read_documents(data: Data, name: str) -> list[Any]:
 
 
 def first_answer(row: Mapping[str, Any]) -> str:
-    """The reference a fine-tuned model is taught: the first (hub rows have lists, or `{"text": [...]}`)."""
-    answers = row.get("answers", row.get("answer"))
+    """The reference a fine-tuned model is taught: the first."""
+    return _answers(row)[0]
+
+
+def is_answerable(row: Mapping[str, Any]) -> bool:
+    """Has the row an answer? SQuAD 2.0 has rows without; the paper's 86,821 training rows are the others."""
+    return bool(_answers(row))
+
+
+def _answers(row: Mapping[str, Any]) -> list[str]:
+    """All references of a row: hub rows have a string, a list, or `{"text": [...]}`."""
+    answers = row.get("answers", row.get("answer", []))
     if isinstance(answers, Mapping):
         answers = answers["text"]
-    return str(answers[0] if isinstance(answers, list) else answers)
+    return [str(answer) for answer in (answers if isinstance(answers, list) else [answers])]
 
 
 def split_text(text: str, size: int = DOCUMENT_CHARACTERS) -> list[str]:
@@ -301,7 +324,9 @@ def _read_file(path: Path, data: Data) -> list[Any]:
         if data.kind == "qa":
             raise UsageError(f"{path} is plain text, but fine-tuning needs .jsonl rows with context, question, answers")
         return split_text(text)
-    return [_document(line, path, number, data) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    lines = ((number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip())
+    documents = [_document(line, path, number, data) for number, line in lines]
+    return [document for document in documents if data.kind == "text" or is_answerable(document)]
 
 
 def _document(line: str, path: Path, number: int, data: Data) -> Any:
@@ -316,16 +341,11 @@ def _document(line: str, path: Path, number: int, data: Data) -> Any:
     return row if data.kind == "qa" else row[data.column]
 
 
-def _hub_documents(data: Data, name: str) -> list[Any]:
-    rows = _hub_stream(data.model_copy(update={"path": name, "streaming": False}), seed=None)
-    return [row if data.kind == "qa" else row[data.column] for row in rows]
-
-
-def _hub_stream(data: Data, seed: int | None) -> Any:
+def _hub_stream(data: Data) -> Any:
     import datasets
 
     try:
-        rows = datasets.load_dataset(
+        return datasets.load_dataset(
             data.path, data.name, split=data.split, streaming=data.streaming, revision=data.revision
         )
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
@@ -333,4 +353,3 @@ def _hub_stream(data: Data, seed: int | None) -> Any:
         raise UsageError(
             f"training data '{data.path}' is no file or folder here and could not be loaded from the hub ({first})"
         ) from None
-    return rows.shuffle(seed=seed, buffer_size=10_000) if seed is not None else rows

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class Evaluation(TrainerCallback):  # type: ignore[misc]
+class Evaluation(TrainerCallback):
     """Measures held-out text every so many steps, before the first and after the last.
 
     `evaluation.jsonl` gets one line a measurement, `reconstructions.jsonl` the greedy reconstructions behind its BLEU.

@@ -76,8 +76,8 @@ def fresh(
 def adapted(pcc: PCC, decoder: Decoder, folder: Path, seed: int = 0) -> PCC:
     """Take a compressor to another decoder, to be trained for it.
 
-    The converter is kept where the width is the same, else a fresh one; the special vectors are kept where the decoder
-    is the same, else drawn anew (the published ones are random rows of the first decoder's embedding).
+    The converter is kept where the width is the same, else a fresh one. The special vectors are kept where the decoder
+    is the recorded one, or where none is recorded and it has them (published checkpoints); else they are drawn anew.
 
     Args:
         pcc: Loaded with `checkpoint.load(..., adapt=True)`.
@@ -88,7 +88,8 @@ def adapted(pcc: PCC, decoder: Decoder, folder: Path, seed: int = 0) -> PCC:
     made_for = DecoderConfig(
         name=name_beside(decoder.name, folder), hidden_size=decoder.hidden_size, fingerprint=decoder.fingerprint
     )
-    same = pcc.config.decoder.fingerprint == decoder.fingerprint and len(pcc.special) == len(SPECIAL_TOKENS)
+    known = pcc.config.decoder.fingerprint in (None, decoder.fingerprint)
+    same = known and pcc.special.shape == (len(SPECIAL_TOKENS), decoder.hidden_size)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         fits = pcc.converter.decoder_size == decoder.hidden_size

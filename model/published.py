@@ -61,7 +61,7 @@ def load(
         patch: A `special_token_patch.pt`, where neither the folder nor the decoder has the special tokens.
         dtype: Of encoder and converter.
         policies: Fields of `PccConfig`; `rate` where the folder's name does not tell it.
-        adapt: The decoder is a new one: it need not have the width or the special tokens the checkpoint was made for.
+        adapt: The decoder may be a new one, without the width or the special tokens the checkpoint was made for.
 
     Raises:
         UsageError: Something is missing or does not fit.
@@ -85,7 +85,7 @@ def load(
     encoder = Encoder(model, tokenizer, config)
     width = None if adapt else decoder.hidden_size
     converter = _published_converter(folder / CONVERTER_FILE, encoder.hidden_size, width).to(dtype)
-    special = torch.empty(0) if adapt else _special_vectors(folder, decoder, patch)
+    special = _special_vectors(folder, decoder, patch, optional=adapt)
     return PCC(config, encoder, converter, special)
 
 
@@ -154,8 +154,11 @@ def _published_converter(path: Path, encoder_size: int, decoder_size: int | None
     return converter
 
 
-def _special_vectors(folder: Path, decoder: Decoder, patch: str | None) -> torch.Tensor:
-    """Rows of the three tokens, matched by name: from a patch file, else from the decoder's own embedding."""
+def _special_vectors(folder: Path, decoder: Decoder, patch: str | None, optional: bool = False) -> torch.Tensor:
+    """Rows of the three tokens, matched by name: from a patch file, else from the decoder's own embedding.
+
+    Where they are `optional` and missing, an empty tensor.
+    """
     path = Path(patch) if patch else folder / PATCH_FILE
     if path.is_file():
         state = read_torch(path)
@@ -166,7 +169,10 @@ def _special_vectors(folder: Path, decoder: Decoder, patch: str | None) -> torch
         vocabulary = decoder.tokenizer.get_vocab()
         ids = {name: vocabulary[name] for name in SPECIAL_TOKENS if name in vocabulary}
         rows = {name: decoder.embedding.weight.detach()[row].clone() for name, row in ids.items()}
-    if missing := [name for name in SPECIAL_TOKENS if name not in rows]:
+    missing = [name for name in SPECIAL_TOKENS if name not in rows]
+    if missing and optional:
+        return torch.empty(0)
+    if missing:
         raise UsageError(
             f"the decoder '{decoder.name}' has no token {missing[0]}, which this checkpoint was trained with: "
             "use the PCC decoder, or pass special_tokens=<special_token_patch.pt>"

@@ -46,7 +46,8 @@ class Data(_Frozen):
         column: Column that holds the text (hub and JSON Lines).
         streaming: Read a hub data set without downloading it first.
         revision: Hub revision.
-        held_out: A file (a split, of streamed data) for evaluation; where None, every 50th document is kept back.
+        held_out: A file (of a hub data set: a split) for evaluation. Where None, every 50th document is kept back; of
+            streamed data always the first 200.
         held_out_rows: Samples evaluated.
     """
 
@@ -59,12 +60,6 @@ class Data(_Frozen):
     revision: str | None = None
     held_out: str | None = None
     held_out_rows: Positive = 64
-
-    @model_validator(mode="after")
-    def _streams_name_held_out_text(self) -> Self:
-        if self.streaming and self.held_out is None:
-            raise ValueError("streamed data needs 'held_out', the split to evaluate on")
-        return self
 
 
 class Objective(_Frozen):
@@ -90,7 +85,7 @@ class Phase(_Frozen):
         until: Optimizer step at which it ends; None for the last one.
         segment_length: Encoder tokens of a sample's segments.
         rate: Compression.
-        segments: Segments a sample has, at most.
+        segments: Segments of a pretraining sample; fine-tuning compresses whole contexts.
     """
 
     until: Positive | None = None
@@ -210,6 +205,8 @@ class Recipe(_Frozen):
             raise ValueError("every phase but the last needs 'until', the last has none")
         if sorted(end for end in ends if end) != [end for end in ends if end]:
             raise ValueError("phases must end in order")
+        if self.optimisation.steps and any(end >= self.optimisation.steps for end in ends if end):
+            raise ValueError(f"a phase ends at or after the last of {self.optimisation.steps} steps")
         if not self.train:
             raise ValueError("train names nothing: choose among encoder, converter, memory_tokens")
         return self

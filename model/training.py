@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections import defaultdict
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,10 +60,13 @@ class PccForTraining(nn.Module):
         for config in self.phases:
             pcc.encoder.check_positions(config)
         choose_trained(pcc, recipe.train)
+        if recipe.optimisation.precision == "bfloat16":
+            for parameter in pcc.parameters():  # what is frozen needs no float32 copy: half the memory of a LoRA's base
+                parameter.data = parameter.data if parameter.requires_grad else parameter.data.to(torch.bfloat16)
         self.sums: dict[Task, list[float]] = defaultdict(lambda: [0.0, 0.0])
         self.tokens_seen = 0
         whole = set(self.state_dict())
-        self.register_state_dict_post_hook(_only_trained)
+        self.register_state_dict_post_hook(_only_trained)  # type: ignore[no-untyped-call]
         self._keys_to_ignore_on_save = sorted(whole - set(self.state_dict()))  # asked for by the Trainer when it loads
 
     @property
@@ -220,8 +223,8 @@ def starting_point(recipe: Recipe, decoder: Decoder, folder: Path) -> PCC:
     """The compressor a recipe starts from: a checkpoint to go on with, or a fresh one."""
     final = recipe.final
     if recipe.start is not None:
-        same = {"rate": final.rate, "segment_length": final.segment_length}
-        pcc = checkpoint.load(recipe.start, decoder, adapt=True, **same)
+        sizes: dict[str, Any] = {"rate": final.rate, "segment_length": final.segment_length}
+        pcc = checkpoint.load(recipe.start, decoder, adapt=True, **sizes)
         return init.adapted(pcc.float(), decoder, folder, recipe.seed)
     assert recipe.encoder is not None
     pcc = init.fresh(
@@ -284,7 +287,7 @@ def read_position(state: Path) -> tuple[int, Position]:
     return int(told["step"]), Position(**told["position"])
 
 
-class SeedEachStep(TrainerCallback):  # type: ignore[misc]
+class SeedEachStep(TrainerCallback):
     """Makes dropout a function of seed, step and process.
 
     The Trainer restores the generator before its data loader draws from it, so that a resumed run would otherwise see
@@ -301,7 +304,7 @@ class SeedEachStep(TrainerCallback):  # type: ignore[misc]
         torch.manual_seed((self.seed * 1_000_003 + state.global_step) * args.world_size + args.process_index)
 
 
-class Journal(TrainerCallback):  # type: ignore[misc]
+class Journal(TrainerCallback):
     """Writes `log.jsonl` (one line a logged step) and, last into each state, where the data stood.
 
     A resumed run drops the lines after the state it goes on from, so that the log is that of one uninterrupted run.
@@ -333,7 +336,7 @@ class Journal(TrainerCallback):  # type: ignore[misc]
         if state.is_world_process_zero:
             position = self.samples.positions[state.global_step]
             told = {"step": state.global_step, "position": vars(position)}
-            done = Path(args.output_dir) / f"checkpoint-{state.global_step}" / DONE
+            done = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / DONE
             done.write_text(json.dumps(told), encoding="utf-8")
 
 

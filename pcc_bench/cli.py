@@ -174,7 +174,7 @@ def train(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Change a key, e.g. optimisation.steps=100; repeatable.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print sizes, FLOPs, memory and time; train nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print sizes, memory and time; train nothing.")] = False,
     utilisation: Annotated[float, typer.Option(help="Of the accelerator's peak, for --dry-run.")] = 0.4,
     accelerator: Annotated[str, typer.Option(help="A100, H100 or H200, for --dry-run.")] = "H100",
     accelerators: Annotated[int, typer.Option(help="How many of them, for --dry-run.")] = 1,

@@ -20,7 +20,18 @@ from safetensors.torch import load_file
 from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError
 from pcc_bench.model import checkpoint, init, training
-from pcc_bench.model.data import Collator, Corpus, Position, Sample, Samples, draw_tasks, read_corpora, split_text
+from pcc_bench.model.data import (
+    Collator,
+    Corpus,
+    Position,
+    Sample,
+    Samples,
+    draw_tasks,
+    first_answer,
+    read_corpora,
+    read_documents,
+    split_text,
+)
 from pcc_bench.model.objectives import IGNORED, Task
 from pcc_bench.model.recipe import Combination, Data, Recipe, Trained
 from pcc_bench.model.training import PccForTraining
@@ -408,9 +419,26 @@ def test_batches_that_processes_cannot_share_are_refused(state: dict[str, Any], 
         checked(state, optimisation={"batch_size": 5})
 
 
-def test_streams_need_held_out_text() -> None:
-    with pytest.raises(ValueError, match="streamed data needs 'held_out'"):
-        Data(path="some/set", streaming=True)
+def test_streams_keep_their_first_documents_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    stream = datasets.Dataset.from_dict({"text": [f"document {i}" for i in range(600)]}).to_iterable_dataset()
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: stream)
+    trained, held_out = read_corpora(Data(path="some/set", streaming=True), 3)
+    kept = [text for _, text in islice(held_out.from_position(Position()), 200)]
+    assert kept == [f"document {i}" for i in range(200)]
+    whole = list(islice(trained.from_position(Position()), 400))
+    assert not {text for _, text in whole} & set(kept)
+    rest = list(islice(trained.from_position(whole[150][0]), 250))
+    assert rest == whole[150:]
+
+
+def test_unanswerable_rows_are_not_trained_on(tmp_path: Path) -> None:
+    rows = [{"context": "c", "question": "q", "answers": {"text": texts}} for texts in ([], ["a", "b"])]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = Data(kind="qa", path=str(tmp_path / "rows.jsonl"))
+    assert read_documents(data, data.path) == rows[1:]
+    assert first_answer(rows[1]) == "a"
 
 
 def test_a_corpus_is_read_in_a_new_order_each_pass() -> None:
