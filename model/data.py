@@ -87,7 +87,8 @@ class Corpus:
 
     def _epoch(self, epoch: int, first: int) -> Iterator[tuple[int, Any]]:
         if self.documents is None:
-            yield from enumerate(self._stream(epoch).skip(first), start=first)
+            rows = self._stream(epoch).skip(first)
+            yield from enumerate((row[self.data.column] for row in rows), start=first)
             return
         order = list(range(len(self.documents)))
         random.Random(f"{self.seed}-{epoch}").shuffle(order)
@@ -98,9 +99,8 @@ class Corpus:
         """A pass over a hub data set, from which nothing is downloaded ahead."""
         rows = _hub_stream(self.data)
         if self.held_out:
-            return rows.take(HELD_OUT_DOCUMENTS).map(lambda row: row[self.data.column])
-        shuffled = rows.skip(HELD_OUT_DOCUMENTS).shuffle(seed=self.seed + epoch, buffer_size=10_000)
-        return shuffled.map(lambda row: row[self.data.column])
+            return rows.take(HELD_OUT_DOCUMENTS)
+        return rows.skip(HELD_OUT_DOCUMENTS).shuffle(seed=self.seed + epoch, buffer_size=10_000)
 
 
 def read_corpora(data: Data, seed: int) -> tuple[Corpus, Corpus]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle  # for the name of its error only
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -94,9 +95,7 @@ def read_torch(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, ValueError) as error:
         raise UsageError(f"{path} can't be read ({first_line(error)})") from None
-    except Exception as error:
-        if type(error).__name__ != "UnpicklingError":  # torch raises the unpickler's own, from several modules
-            raise
+    except pickle.UnpicklingError:
         raise UsageError(f"{path} holds more than tensors and was not opened") from None
     if not isinstance(state, dict):
         raise UsageError(f"{path} does not hold named tensors")

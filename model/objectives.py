@@ -123,7 +123,9 @@ def predictions(decoder: Decoder, inputs: Inputs) -> tuple[torch.Tensor, torch.T
 def token_nll(decoder: Decoder, inputs: Inputs) -> torch.Tensor:
     """Negative log-likelihood of each label: [batch, length], at the label's own position, 0 where there is none."""
     logits, labels = predictions(decoder, inputs)
-    losses = nn.functional.cross_entropy(logits.transpose(1, 2), labels, ignore_index=IGNORED, reduction="none")
+    losses = nn.functional.cross_entropy(
+        logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none"
+    ).view(labels.shape)
     return nn.functional.pad(losses, (inputs.labels.shape[1] - labels.shape[1], 0))
 
 

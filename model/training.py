@@ -141,7 +141,7 @@ class PccForTraining(nn.Module):
         self.sums[task][1] += count
 
 
-def train(recipe: Recipe, folder: Path) -> PCC:
+def train(recipe: Recipe, folder: Path) -> PCC | None:
     """Run a recipe, or go on with it where an earlier call was interrupted; the result is saved in `folder`.
 
     Args:
@@ -149,7 +149,7 @@ def train(recipe: Recipe, folder: Path) -> PCC:
         folder: Where checkpoint, log and resumable states go.
 
     Returns:
-        The trained compressor.
+        The trained compressor; None in all processes but the first.
 
     Raises:
         UsageError: Anything that does not fit, another recipe's folder, or a loss that is not finite.
@@ -178,9 +178,10 @@ def train(recipe: Recipe, folder: Path) -> PCC:
         decoder.model.to(trainer.args.device)
     with _disk_errors(folder):
         trainer.train(resume_from_checkpoint=str(state) if state else None)
-        if trainer.is_world_process_zero():
-            pcc.encoder.config = pcc.config
-            checkpoint.save(pcc.eval(), folder)
+        if not trainer.is_world_process_zero():
+            return None
+        pcc.encoder.config = pcc.config
+        checkpoint.save(pcc.eval(), folder)
     return pcc
 
 

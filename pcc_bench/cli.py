@@ -197,8 +197,8 @@ def train(
         raise UsageError("--out names no folder: give one for the checkpoint, or pass --dry-run")
     from pcc_bench.model.training import train as run
 
-    run(read, out)
-    typer.echo(f"written: {out}. Next: pcc-bench validate --model pcc --model-args pretrained={out}")
+    if run(read, out) is not None:  # the first of several processes
+        typer.echo(f"written: {out}. Next: pcc-bench validate --model pcc --model-args pretrained={out}")
 
 
 @app.command()

@@ -31,6 +31,7 @@ from pcc_bench.generation import DecoderInput, generate, memory_errors, score
 from pcc_bench.memories import MemoryBook, gather, waves, wrong_partners
 from pcc_bench.planning import OVERFLOW, Job, Planner, Request
 from pcc_bench.prompts import PromptEncoder
+from pcc_bench.records import SCHEMA_VERSION
 from pcc_bench.responses import Answer, Response, ResponseCache, Score
 
 CONTROLS = ("wrong_memory",)
@@ -160,7 +161,7 @@ class CompressedLM(HFLM):  # type: ignore[misc]
         """What ran and what it cost: fingerprints, settings, counts."""
         kind = type(self.compressor)
         return {
-            "schema_version": provenance.SCHEMA_VERSION,
+            "schema_version": SCHEMA_VERSION,
             **self._settings,
             "requested_rate": self.compressor.rate,
             "capabilities": {

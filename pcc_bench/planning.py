@@ -11,6 +11,7 @@ from pcc_bench.context import Kind, Prompt
 from pcc_bench.errors import UsageError
 from pcc_bench.memories import MemoryBook
 from pcc_bench.prompts import Plan, PromptEncoder, shortened
+from pcc_bench.records import SampleRecord
 
 OVERFLOW = ("error", "skip", "truncate")
 
@@ -63,7 +64,7 @@ class Job:
     index: int
     plan: Plan
     continuation: list[int]
-    record: dict[str, Any]
+    record: SampleRecord
 
     @property
     def length(self) -> int:
@@ -136,13 +137,8 @@ class Planner:
         self.book.add(book)
 
 
-def accounting(memories: Sequence[Memory], plan: Plan, truncated_bytes: int) -> dict[str, Any]:
-    """What one answer costs before it is decoded, over all contexts of its prompt.
-
-    Ratios are source tokens (decoder's tokenizer) per position of the decoder's input: `ratio_slots` without and
-    `ratio` with boundary vectors; `bytes_per_position` needs no tokenizer. Seconds are those of making the memories,
-    whether or not another answer shares them.
-    """
+def accounting(memories: Sequence[Memory], plan: Plan, truncated_bytes: int) -> SampleRecord:
+    """What one answer costs before it is decoded, over all contexts of its prompt."""
     tokens = sum(memory.source_tokens for memory in memories)
     slots = sum(memory.slots for memory in memories)
     boundary = sum(memory.boundary for memory in memories)

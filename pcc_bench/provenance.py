@@ -10,8 +10,6 @@ from typing import Any
 
 import pcc_bench
 
-SCHEMA_VERSION = 1  # of what we add to lm-eval's result files
-
 
 def digest(state: Any) -> str:
     """A short hash of plain data, independent of the order of keys."""
@@ -21,17 +19,22 @@ def digest(state: Any) -> str:
 @cache
 def code() -> str:
     """A short hash of this package's source files: two runs with the same one ran the same code."""
+    package, *checkout = [Path(path) for path in pcc_bench.__path__]
+    # Installed, everything lies in the package; in a checkout the sub-packages lie beside it. The names are the same.
+    folders = [package, *(root / name for root in checkout for name in ("model", "baselines", "tasks", "reports"))]
+    files = {_name(path, package, checkout): path for folder in folders for path in _sources(folder)}
     hashed = hashlib.sha256()
-    roots = [Path(path) for path in pcc_bench.__path__]
-    files = {path.relative_to(root).as_posix(): path for root in roots for path in _sources(root)}
     for name in sorted(files):
         hashed.update(name.encode() + files[name].read_bytes())
     return hashed.hexdigest()[:16]
 
 
-def _sources(root: Path) -> list[Path]:
-    """Python and YAML files of the package's folders, in an installed package and in a checkout."""
-    inside = root if root.name == "pcc_bench" else None
-    folders = [inside] if inside else [root / name for name in ("model", "baselines", "tasks", "reports")]
-    found = [path for folder in folders for path in folder.rglob("*") if path.suffix in (".py", ".yaml")]
+def _name(path: Path, package: Path, checkout: list[Path]) -> str:
+    root = package if path.is_relative_to(package) else checkout[0]
+    return path.relative_to(root).as_posix()
+
+
+def _sources(folder: Path) -> list[Path]:
+    """Python and YAML files of a folder."""
+    found = [path for path in folder.rglob("*") if path.suffix in (".py", ".yaml")]
     return [path for path in found if "__pycache__" not in path.parts]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pcc_bench.errors import UsageError
-from pcc_bench.provenance import SCHEMA_VERSION
+from pcc_bench.records import SCHEMA_VERSION
 
 METRICS = {"exact_match": "EM", "f1": "F1", "contains": "contains"}
 NOTES = {

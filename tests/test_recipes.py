@@ -366,7 +366,6 @@ def test_options_that_make_no_sense(options: dict[str, Any], words: str) -> None
     [
         ({"decoder": "nobody/nothing"}, "nobody/nothing.*config.json"),
         ({"start": "nobody/nothing"}, "start 'nobody/nothing'"),
-        ({"phases": [{"until": 5, "segment_length": 64}, {"segment_length": 64}]}, "ends at step 5.*1 steps"),
     ],
 )
 def test_recipes_that_cant_be_planned(models: Path, change: dict[str, Any], words: str) -> None:

@@ -101,6 +101,7 @@ def test_golden_ten_steps(state: dict[str, Any], tmp_path: Path) -> None:
 
 def test_a_run_leaves_a_checkpoint_logs_and_reconstructions(state: dict[str, Any], tmp_path: Path) -> None:
     trained = training.train(checked(state), tmp_path)
+    assert trained is not None
     decoder = init.open_decoder(state["decoder"])
     loaded = checkpoint.load(str(tmp_path), decoder)
     assert checkpoint.weights_fingerprint(loaded) == checkpoint.weights_fingerprint(trained)
