@@ -74,3 +74,12 @@ class Decoder:
         digest = hashlib.sha256(repr(sizes).encode())
         digest.update(sample.view(torch.int16).numpy().tobytes())
         return digest.hexdigest()[:16]
+
+    @cached_property
+    def weights_fingerprint(self) -> str:
+        """A short hash of the first values of every parameter: tells fine-tunes and adapters apart, as loaded."""
+        digest = hashlib.sha256()
+        for name, parameter in self.model.named_parameters():
+            sample = parameter.detach().flatten()[:64].float().cpu().contiguous()
+            digest.update(name.encode() + sample.numpy().tobytes())
+        return digest.hexdigest()[:16]

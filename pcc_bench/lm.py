@@ -7,10 +7,9 @@ memory is one, and every answer carries its accounting.
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,19 +22,16 @@ from tqdm import tqdm
 from transformers import StoppingCriteriaList
 
 from pcc_bench import provenance, registry
-from pcc_bench.compressor import Compressor
+from pcc_bench.arguments import SPEED_ONLY, check_choices, load_decoder, split_options
 from pcc_bench.context import Prompt, as_prompt
 from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError, print_usage_errors_plainly
 from pcc_bench.generation import DecoderInput, generate, memory_errors, score
 from pcc_bench.memories import MemoryBook, gather, waves, wrong_partners
-from pcc_bench.planning import OVERFLOW, Job, Planner, Request
+from pcc_bench.planning import Job, Planner, Request
 from pcc_bench.prompts import PromptEncoder
 from pcc_bench.records import SCHEMA_VERSION
 from pcc_bench.responses import Answer, Response, ResponseCache, Score
-
-CONTROLS = ("wrong_memory",)
-TASK_SETTINGS = ("data", "protocol", "population")  # lm-eval hands --model_args to the tasks too, as metadata
 
 
 class CompressedLM(HFLM):  # type: ignore[misc]
@@ -76,9 +72,9 @@ class CompressedLM(HFLM):  # type: ignore[misc]
         print_usage_errors_plainly()
         kind = registry.get(self.method)
         options, hf_arguments = split_options(kind, kwargs)
-        _check_choices(kind, pretrained or decoder, control, overflow)
+        check_choices(kind, pretrained or decoder, control, overflow)
         path = kind.decoder_path(pretrained, decoder)
-        _load_decoder(super().__init__, path, device, hf_arguments)
+        load_decoder(super().__init__, path, device, hf_arguments)
         self._join_processes()
         self.frozen = Decoder(self.model, self.tokenizer, path)
         self.compressor = kind.load(pretrained, self.frozen, **options)
@@ -100,6 +96,7 @@ class CompressedLM(HFLM):  # type: ignore[misc]
             "allow_special_tokens_in_text": allow_special_tokens_in_text,
             "add_bos_token": hf_arguments.get("add_bos_token"),
             "max_length": self.max_length,
+            "decoder_arguments": {key: str(value) for key, value in hf_arguments.items() if key not in SPEED_ONLY},
         }
         self._responses: ResponseCache | None = None
 
@@ -153,9 +150,8 @@ class CompressedLM(HFLM):  # type: ignore[misc]
 
     def fingerprint(self) -> str:
         """Hash of all that decides an answer besides the request itself."""
-        dtype = str(self.frozen.dtype)
-        state = [self._settings, self.compressor.fingerprint(), self.frozen.fingerprint, dtype, provenance.code()]
-        return provenance.digest(state)
+        weights = [self.compressor.fingerprint(), self.frozen.weights_fingerprint, str(self.frozen.dtype)]
+        return provenance.digest([self._settings, weights, provenance.code()])
 
     def describe(self) -> dict[str, Any]:
         """What ran and what it cost: fingerprints, settings, counts."""
@@ -174,6 +170,7 @@ class CompressedLM(HFLM):  # type: ignore[misc]
                 "checkpoint": self.compressor.weights_fingerprint(),
                 "compressor": self.compressor.fingerprint(),
                 "decoder": self.frozen.fingerprint,
+                "decoder_weights": self.frozen.weights_fingerprint,
                 "code": provenance.code(),
             },
             "processes": self.world_size,
@@ -213,13 +210,18 @@ class CompressedLM(HFLM):  # type: ignore[misc]
         requests = []
         for instance, prompt in zip(instances, prompts, strict=True):
             read = tuple(partners.get(context, context) for context in prompt.contexts)
-            key = self._responses.key(kind, prompt, instance.args[1], read) if self._responses else ""
+            key = self._key(kind, prompt, instance.args[1], read)
             task, row = str(instance.task_name), int(instance.doc_id or 0)
             request = Request(prompt, instance.args[1], read, task, row, key)
             if any(not context.strip() for context in prompt.contexts):
                 raise UsageError(f"{request.where} has an empty context: there is nothing to compress; remove the row")
             requests.append(request)
         return requests
+
+    def _key(self, kind: str, prompt: Prompt, argument: Any, read: tuple[str, ...]) -> str:
+        """Key in the cache of answers; sampled answers are not cached, or all repeats of a row would be the same."""
+        sampled = isinstance(argument, dict) and argument.get("do_sample", False)
+        return self._responses.key(kind, prompt, argument, read) if self._responses and not sampled else ""
 
     def _partners(self, prompts: Sequence[Prompt]) -> dict[str, str]:
         if self.control != "wrong_memory":
@@ -265,7 +267,11 @@ class CompressedLM(HFLM):  # type: ignore[misc]
 
     def _run(self, kind: str, requests: Sequence[Request], batch: Sequence[Job]) -> list[Answer]:
         what = f"decoding {len(batch)} prompts of up to {max(job.length for job in batch)} positions"
-        with memory_errors(what, "lower batch_size"):
+        mixed = self.mixed_precision_dtype
+        with (
+            memory_errors(what, "lower batch_size"),
+            torch.autocast(self.device.type, dtype=mixed, enabled=mixed is not None),
+        ):
             if kind == "generate_until":
                 return self._generate(batch, requests[batch[0].index].argument)
             return self._score(batch)
@@ -332,14 +338,14 @@ class CompressedLM(HFLM):  # type: ignore[misc]
         return answer
 
     def _cached(self, request: Request) -> Answer | None:
-        return self._responses.get(request.key) if self._responses else None
+        return self._responses.get(request.key) if self._responses and request.key else None
 
     def _keep(self, answers: Sequence[tuple[Request, Answer]]) -> None:
         if self._responses:
-            self._responses.put((request.key, answer) for request, answer in answers)
+            self._responses.put((request.key, answer) for request, answer in answers if request.key)
 
     def _count(self, requests: Sequence[Request], answers: Sequence[Answer]) -> None:
-        """Add this call to the run's counts, over all processes."""
+        """Add this call to the run's counts, over all processes (lm-eval's padding of the shorter ones included)."""
         counts: Counter[str] = Counter(requests=len(requests))
         skipped: dict[str, list[int]] = {}
         seen: set[str] = set()
@@ -371,48 +377,3 @@ class CompressedLM(HFLM):  # type: ignore[misc]
 
     def _gather(self, value: Any) -> list[Any]:
         return gather(value, self.world_size)
-
-
-def split_options(kind: type[Compressor], arguments: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Separate a method's options from those of lm-eval's `hf`.
-
-    Returns:
-        The options of `kind.load`, and the rest.
-
-    Raises:
-        UsageError: An argument that looks like a misspelt option.
-    """
-    own = [name for name in inspect.signature(kind.load).parameters if name not in ("pretrained", "decoder")]
-    hf = list(inspect.signature(HFLM.__init__).parameters)
-    options = {name: value for name, value in arguments.items() if name in own}
-    rest = {name: value for name, value in arguments.items() if name not in (*own, *TASK_SETTINGS)}
-    ours = ["control", "control_seed", "overflow", "allow_special_tokens_in_text", "memory_gb", "decoder"]
-    for name in rest:
-        if name not in hf and (near := registry.nearest(name, [*own, *ours])):
-            raise UsageError(f"model_args: {kind.name} has no option '{name}': did you mean '{near}'?")
-    return options, rest
-
-
-def _check_choices(kind: type[Compressor], pretrained: str | None, control: str | None, overflow: str) -> None:
-    if not pretrained:
-        raise UsageError(f"--model {kind.name} needs model_args pretrained=<folder or hub id>")
-    if overflow not in OVERFLOW:
-        raise UsageError(f"overflow={overflow} is unknown: pass one of {', '.join(OVERFLOW)}")
-    if control is not None and control not in CONTROLS:
-        raise UsageError(f"control={control} is unknown: pass {' or '.join(CONTROLS)}")
-    if control and not kind.soft:
-        raise UsageError(f"control={control} exchanges soft memories; {kind.name} has none")
-
-
-def _load_decoder(load: Callable[..., None], path: str, device: str | None, arguments: dict[str, Any]) -> None:
-    """Load the decoder as lm-eval does, its failures in one sentence."""
-    if device is None or (device.startswith("cuda") and not torch.cuda.is_available()):
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        with memory_errors(f"loading the decoder '{path}'", "use a smaller dtype or a larger machine"):
-            load(pretrained=path, device=device, **arguments)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        if isinstance(error, UsageError):
-            raise
-        first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise UsageError(f"the decoder '{path}' can't be loaded ({first})") from error

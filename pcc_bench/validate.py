@@ -17,11 +17,12 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from pcc_bench import _startup, inventory, registry, tasks
+from pcc_bench.arguments import split_options
 from pcc_bench.compressor import Compressor
 from pcc_bench.context import as_prompt
 from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError
-from pcc_bench.lm import CompressedLM, split_options
+from pcc_bench.lm import CompressedLM
 from pcc_bench.model import checkpoint
 from pcc_bench.model.config import PccConfig
 from pcc_bench.model.converter import Converter

@@ -159,6 +159,7 @@ def test_boundary_vectors(models: Path, decoder: Decoder, policy: Boundaries, ex
 
 def test_segments_share_forwards_and_keep_their_order(models: Path, decoder: Decoder) -> None:
     pcc = checkpoint.load(str(models / "pcc"), decoder)
+    pcc.encoder.batch_tokens = 16_384
     calls: list[int] = []
     pcc.encoder.body.register_forward_pre_hook(lambda *_, **__: calls.append(1), with_kwargs=True)
     contexts = [[i % 900 + 5] * (37 * i % 700 + 1) for i in range(40)]

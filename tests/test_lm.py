@@ -231,6 +231,17 @@ def test_memories_beyond_the_budget_are_made_again_not_lost(models: Path, rows: 
     assert tight.book.compressions == 2 * roomy.book.compressions
 
 
+def test_sampled_answers_are_not_cached(models: Path, rows: list[dict[str, Any]], tmp_path: Path) -> None:
+    from lm_eval.api.model import CachingLM
+
+    for arguments, cached in (({"do_sample": False}, 2), ({"do_sample": True, "temperature": 1.0}, 0)):
+        requests = generations([prompt(row) for row in rows[:2]], {**GREEDY, **arguments})
+        for _ in range(2):
+            model = load("pcc", models / "pcc")
+            CachingLM(model, str(tmp_path / "answers.db")).generate_until(requests)
+        assert model.describe()["counts"].get("cached", 0) == cached
+
+
 def test_too_long_a_prompt_is_an_error_by_default(models: Path, rows: list[dict[str, Any]]) -> None:
     model = load("pcc", models / "pcc", max_length=100)
     with pytest.raises(UsageError, match=r"row 0 of t takes \d+ positions.*overflow=skip or overflow=truncate"):

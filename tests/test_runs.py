@@ -59,7 +59,7 @@ def test_the_plain_command_finds_model_and_task_and_accounts_for_every_row(plain
     assert plain["config"]["model"] == "pcc"
     assert ours["method"] == "pcc"
     assert ours["requested_rate"] == 4
-    assert set(ours["fingerprints"]) == {"checkpoint", "compressor", "decoder", "code"}
+    assert set(ours["fingerprints"]) == {"checkpoint", "compressor", "decoder", "decoder_weights", "code"}
     assert all(ours["fingerprints"].values())
     population = plain["configs"]["pcc_squad"]["metadata"]["population"]
     assert population["rows_read"] == 24

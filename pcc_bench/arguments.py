@@ -1,0 +1,80 @@
+"""Arguments of `--model_args`: which are the method's, which are lm-eval's, and what is wrong with them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from lm_eval.models.huggingface import HFLM
+
+from pcc_bench import registry
+from pcc_bench.compressor import Compressor
+from pcc_bench.errors import UsageError
+from pcc_bench.generation import memory_errors
+from pcc_bench.planning import OVERFLOW
+
+CONTROLS = ("wrong_memory",)
+SPEED_ONLY = ("batch_size", "max_batch_size", "device")  # arguments that change no answer
+TASK_SETTINGS = ("data", "protocol", "population")  # lm-eval hands --model_args to the tasks too, as metadata
+
+
+def split_options(kind: type[Compressor], arguments: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Separate a method's options from those of lm-eval's `hf`.
+
+    Returns:
+        The options of `kind.load`, and the rest.
+
+    Raises:
+        UsageError: An argument that looks like a misspelt option.
+    """
+    own = [name for name in inspect.signature(kind.load).parameters if name not in ("pretrained", "decoder")]
+    hf = list(inspect.signature(HFLM.__init__).parameters)
+    options = {name: value for name, value in arguments.items() if name in own}
+    rest = {name: value for name, value in arguments.items() if name not in (*own, *TASK_SETTINGS)}
+    ours = ["control", "control_seed", "overflow", "allow_special_tokens_in_text", "memory_gb", "decoder"]
+    for name in rest:
+        if name not in hf and (near := registry.nearest(name, [*own, *ours])):
+            raise UsageError(f"model_args: {kind.name} has no option '{name}': did you mean '{near}'?")
+    return options, rest
+
+
+def check_choices(kind: type[Compressor], pretrained: str | None, control: str | None, overflow: str) -> None:
+    """See that what was chosen exists and goes together.
+
+    Raises:
+        UsageError: It does not.
+    """
+    if not pretrained:
+        raise UsageError(f"--model {kind.name} needs model_args pretrained=<folder or hub id>")
+    if overflow not in OVERFLOW:
+        raise UsageError(f"overflow={overflow} is unknown: pass one of {', '.join(OVERFLOW)}")
+    if control is not None and control not in CONTROLS:
+        raise UsageError(f"control={control} is unknown: pass {' or '.join(CONTROLS)}")
+    if control and not kind.soft:
+        raise UsageError(f"control={control} exchanges soft memories; {kind.name} has none")
+
+
+def load_decoder(load: Callable[..., None], path: str, device: str | None, arguments: dict[str, Any]) -> None:
+    """Load the decoder as lm-eval does, its failures in one sentence.
+
+    Args:
+        load: lm-eval's constructor.
+        path: Folder or hub id.
+        device: As the user gave it; CPU where a GPU is asked for (lm-eval's default) and none is there.
+        arguments: The rest of lm-eval's arguments.
+
+    Raises:
+        UsageError: It can't be found, read or held.
+    """
+    if device is None or (device.startswith("cuda") and not torch.cuda.is_available()):
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        with memory_errors(f"loading the decoder '{path}'", "use a smaller dtype or a larger machine"):
+            load(pretrained=path, device=device, **arguments)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        if isinstance(error, UsageError):
+            raise
+        first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise UsageError(f"the decoder '{path}' can't be loaded ({first})") from error
