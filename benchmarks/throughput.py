@@ -35,6 +35,7 @@ from pcc_bench import models as lm_models
 from pcc_bench.context import Prompt
 from pcc_bench.lm import CompressedLM
 from pcc_bench.model import checkpoint, init, tiny
+from pcc_bench.planning import Request
 
 NEW_TOKENS = 30
 
@@ -59,6 +60,7 @@ def main() -> None:
         cells = "".join(f"{phases[key]:12.1f}" for key in ("compress", "prefill", "decode", "other"))
         print(f"{name:14}{speed:12.2f}{cells}")
     print(f"ratio {rate / slow_rate:.1f}x")
+    print(arithmetic(model, prompts, report))
 
 
 def parse() -> argparse.Namespace:
@@ -109,6 +111,28 @@ def build(folder: Path, prompts: Sequence[Prompt], arguments: argparse.Namespace
         pretrained=str(folder / "pcc"), dtype="float32", batch_size=arguments.batch_size
     )
     return model
+
+
+def arithmetic(model: CompressedLM, prompts: Sequence[Prompt], seconds: dict[str, float]) -> str:
+    """How near our compressing and prefilling come to what the device can multiply (attention products left out)."""
+    planned = [model.planner.job(Request(p, {}, tuple(p.contexts), "", 0), 0, 10**9, 0) for p in prompts]
+    positions = sum(job.plan.length for job in planned if job is not None)
+    contexts = sorted({context for prompt in prompts for context in prompt.contexts})
+    read = sum(map(len, model.compressor.pcc.encoder.segments(model.compressor.pcc.encoder.tokenize(contexts))))
+    work = {"compress": read * weights(model.compressor.pcc), "prefill": positions * weights(model.frozen.model.model)}
+    square = torch.randn(2048, 2048)
+    start = time.perf_counter()
+    for _ in range(8):
+        square = (square @ square) * 1e-3
+    peak = 8 * 2 * 2048**3 / (time.perf_counter() - start) / 1e9
+    shares = ", ".join(f"{name} {2 * work[name] / seconds[name] / 1e9:.0f} GFLOP/s" for name in work)
+    return f"arithmetic: {shares}; a large matrix product here: {peak:.0f} GFLOP/s"
+
+
+def weights(module: torch.nn.Module) -> int:
+    """Weights that multiply every position: matrices but embeddings."""
+    tables = {id(m.weight) for m in module.modules() if isinstance(m, torch.nn.Embedding)}
+    return sum(p.numel() for p in module.parameters() if p.dim() == 2 and id(p) not in tables)
 
 
 def describe(model: CompressedLM, prompts: Sequence[Prompt], arguments: argparse.Namespace) -> None:
