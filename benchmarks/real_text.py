@@ -28,7 +28,7 @@ mpl.use("agg")
 import matplotlib.pyplot as plt
 
 from pcc_bench.model import tiny
-from pcc_bench.model.data import read_documents
+from pcc_bench.model.corpus import read_documents
 from pcc_bench.model.recipe import Data, Recipe
 from pcc_bench.model.training import train
 

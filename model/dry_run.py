@@ -19,104 +19,25 @@ At 40 % utilisation of 4 A100 this gives the hours that the official README stat
 
 from __future__ import annotations
 
-import copy
 import math
 import re
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
-from peft import get_peft_model
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
-from transformers.pytorch_utils import Conv1D
+from transformers import PreTrainedConfig
 
 from pcc_bench.errors import UsageError
 from pcc_bench.model.config import MEMORY_TOKENS, Boundaries, PccConfig, Slots
 from pcc_bench.model.converter import Converter
-from pcc_bench.model.files import first_line
-from pcc_bench.model.init import lora_config
 from pcc_bench.model.recipe import Combination, Phase, Recipe, Trained
+from pcc_bench.model.sizes import LARGE, LITE, Model, config_of, from_state, lora_parameters, measure
 
 PEAK = {"A100": 312e12, "H100": 989e12, "H200": 989e12}  # bfloat16 FLOP/s, dense, of the data sheets
 QA_TOKENS = 32  # question, its frame and a short answer, in decoder tokens: a guess
 LOGIT_BYTES = 10  # bfloat16, its float32 copy and the gradient of that
-LITE, LARGE = "openai-community/gpt2-large", "meta-llama/Meta-Llama-3-8B-Instruct"
-
-_LLAMA_3_8B = {"model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32}
-_LLAMA_3_8B |= {"num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256}
-_MISTRAL_7B = {**_LLAMA_3_8B, "model_type": "mistral", "vocab_size": 32768}
-_QWEN_7B = {"model_type": "qwen2", "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28}
-_QWEN_7B |= {"num_attention_heads": 28, "num_key_value_heads": 4, "vocab_size": 152064}
-_PHI_MINI = {"model_type": "phi3", "hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 32}
-_PHI_MINI |= {"num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32064}
-
-# Configurations of the models in our recipes: a dry run needs neither network nor access to gated models.
-KNOWN: dict[str, dict[str, Any]] = {
-    LITE: {"model_type": "gpt2", "n_embd": 1280, "n_layer": 36, "n_head": 20, "vocab_size": 50257},
-    LARGE: _LLAMA_3_8B,
-    "BroAlanTaps/PCC-Decoder-Llama3-8B-Instruct": {**_LLAMA_3_8B, "vocab_size": 128259},  # + <mem>, </mem>, <ae>
-    "mistralai/Mistral-7B-Instruct-v0.3": _MISTRAL_7B,
-    "Qwen/Qwen2.5-7B-Instruct": _QWEN_7B,
-    "microsoft/Phi-3.5-mini-instruct": _PHI_MINI,
-}
 KNOWN_ROWS = {"rajpurkar/squad_v2": 86_821}  # answerable rows of `train`
-
-
-@dataclass(frozen=True)
-class Model:
-    """A causal LM's sizes.
-
-    Attributes:
-        parameters: All of it; a head tied to the embedding counts once.
-        body: Weights in matrix products, head left out.
-        head: Weights of the vocabulary head.
-        own_head: Of these, the ones that are not the embedding's.
-        hidden_size: Width.
-        layers: Blocks.
-        attention: Width of all heads together.
-        feed_forward: Inner width.
-        gated: Its feed-forward part is gated (Llama's, not GPT-2's).
-        vocabulary: Rows of the embedding.
-    """
-
-    parameters: int
-    body: int
-    head: int
-    own_head: int
-    hidden_size: int
-    layers: int
-    attention: int
-    feed_forward: int
-    gated: bool
-    vocabulary: int
-
-    def forward(self, positions: float, *, head: bool) -> float:
-        """FLOPs of one row of `positions`."""
-        return self._products(positions, head) + self._attention(positions)
-
-    def backward(self, positions: float, *, head: bool, trained: bool) -> float:
-        """FLOPs of the backward pass to the activations, and to the weights where they are trained."""
-        return self._products(positions, head) * (2 if trained else 1) + 2 * self._attention(positions)
-
-    def activations(self, *, trained: bool) -> int:
-        """Bytes kept for backward, a position, under bfloat16 autocast with an attention kernel that keeps no scores.
-
-        Counted with saved-tensor hooks on the blocks of transformers. A frozen matrix needs no input kept.
-        """
-        if self.gated:
-            wide, inner = (32, 8) if trained else (16, 6)
-        else:
-            wide, inner = (21, 4) if trained else (17, 2)
-        return self.layers * (wide * self.hidden_size + inner * self.feed_forward)
-
-    def _products(self, positions: float, head: bool) -> float:
-        return 2 * (self.body + (self.head if head else 0)) * positions
-
-    def _attention(self, positions: float) -> float:
-        return 4 * self.layers * self.attention * positions**2
 
 
 @dataclass(frozen=True)
@@ -272,54 +193,6 @@ def plan(recipe: Recipe, *, utilisation: float = 0.4, device: str = "H100", devi
     return Plan(recipe, parts, phases, memory, device, devices, utilisation, _notes(recipe))
 
 
-@cache
-def config_of(name: str) -> PreTrainedConfig:
-    """Configuration of a model in `KNOWN`, of a local folder, or of a hub id (its `config.json` is fetched).
-
-    Raises:
-        UsageError: It can't be read.
-    """
-    if name in KNOWN:
-        return _config(KNOWN[name])
-    try:
-        config: PreTrainedConfig = AutoConfig.from_pretrained(name, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise UsageError(
-            f"the sizes of '{name}' are not known and its config.json can't be read ({first_line(error)}): "
-            "give a local folder, or check the name and the network"
-        ) from None
-    return config
-
-
-def measure(config: PreTrainedConfig) -> Model:
-    """Sizes of the causal LM of a configuration, built on the meta device (dense blocks, no mixture of experts)."""
-    with torch.device("meta"):
-        model: Any = AutoModelForCausalLM.from_config(config)
-    body = sum(m.weight.numel() for m in model.base_model.modules() if isinstance(m, nn.Linear | Conv1D))
-    embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
-    heads = config.num_attention_heads
-    return Model(
-        parameters=sum(p.numel() for p in model.parameters()),
-        body=body,
-        head=head.numel(),
-        own_head=0 if head is embedding else head.numel(),
-        hidden_size=config.hidden_size,
-        layers=config.num_hidden_layers,
-        attention=heads * (getattr(config, "head_dim", None) or config.hidden_size // heads),
-        feed_forward=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
-        gated=any("gate" in name for name, _ in model.named_modules()),
-        vocabulary=embedding.shape[0],
-    )
-
-
-def _config(state: dict[str, Any]) -> PreTrainedConfig:
-    """A configuration from plain data; token ids are left out, as they need not fit a small vocabulary."""
-    kept = {key: value for key, value in state.items() if not key.endswith("_token_id")}
-    ids = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
-    config: PreTrainedConfig = AutoConfig.for_model(**{**kept, **ids})
-    return config
-
-
 def _encoder_config(recipe: Recipe) -> tuple[PreTrainedConfig, int]:
     """The encoder without memory tokens, and the rank of its LoRA (0: none)."""
     if recipe.encoder:
@@ -328,7 +201,7 @@ def _encoder_config(recipe: Recipe) -> tuple[PreTrainedConfig, int]:
     if (folder := Path(start)).is_dir() and (folder / "config.json").is_file():
         described = PccConfig.read(folder).encoder
         state = {**described.config, "vocab_size": described.config["vocab_size"] - MEMORY_TOKENS}
-        return _config(state), int((described.lora or {}).get("r", 0))
+        return from_state(state), int((described.lora or {}).get("r", 0))
     if published := re.search(r"Stage[12]-PCC-(Lite|Large)-\d+x$", start.rstrip("/")):
         return (config_of(LITE), 0) if published[1] == "Lite" else (config_of(LARGE), 64)
     raise UsageError(
@@ -345,18 +218,6 @@ def _geometry(recipe: Recipe) -> _Geometry:
     with torch.device("meta"):
         converter = _count(Converter(encoder.hidden_size, decoder.hidden_size))
     return _Geometry(encoder, adapter, adapter - looked_up, decoder, converter)
-
-
-def lora_parameters(config: PreTrainedConfig, rank: int) -> int:
-    """Weights of our LoRA on a model with the memory tokens added.
-
-    Published adapters have one more on `lm_head`, which never gets a gradient and is not counted.
-    """
-    with torch.device("meta"):
-        model: Any = AutoModelForCausalLM.from_config(copy.deepcopy(config))  # resizing writes into it
-        model.resize_token_embeddings(config.vocab_size + MEMORY_TOKENS, mean_resizing=False)
-        adapted = get_peft_model(model, lora_config(rank))
-    return sum(p.numel() for p in adapted.parameters() if p.requires_grad)
 
 
 def _count(module: nn.Module) -> int:

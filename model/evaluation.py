@@ -14,7 +14,8 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from pcc_bench.generation import generate
-from pcc_bench.model.data import Collator, Corpus, Sample, Samples
+from pcc_bench.model.corpus import Corpus
+from pcc_bench.model.data import Collator, Sample, Samples
 from pcc_bench.model.objectives import IGNORED, Task, decoder_prefix, lay_out, predictions
 from pcc_bench.model.recipe import Recipe
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import re
@@ -15,23 +14,22 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainingArguments
 
 from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError
 from pcc_bench.model import checkpoint, init, objectives
 from pcc_bench.model.config import PccConfig
-from pcc_bench.model.data import Collator, Corpus, Position, Samples, read_corpora
-from pcc_bench.model.evaluation import Evaluation, append, keep_until
+from pcc_bench.model.corpus import Corpus, Position, read_corpora
+from pcc_bench.model.data import Collator, Samples
+from pcc_bench.model.evaluation import Evaluation
 from pcc_bench.model.files import first_line
+from pcc_bench.model.journal import STATES, Journal, SeedEachStep, last_state, read_position
 from pcc_bench.model.objectives import Task
 from pcc_bench.model.pcc import PCC
 from pcc_bench.model.recipe import Combination, Recipe, Trained
 
 logger = logging.getLogger(__name__)
-
-STATES = "states"  # resumable states, inside the output folder
-DONE = "position.json"  # written last into a state: one without it was interrupted and is not resumed from
 
 
 class PccForTraining(nn.Module):
@@ -271,74 +269,6 @@ def steps_of(recipe: Recipe, corpus: Corpus) -> int:
         raise UsageError("optimisation.epochs needs fine-tuning rows that are not streamed: give optimisation.steps")
     assert optimisation.epochs is not None
     return optimisation.epochs * math.ceil(len(corpus.documents) / optimisation.batch_size)
-
-
-# Resuming
-
-
-def last_state(folder: Path) -> Path | None:
-    """The newest resumable state that was written to its end."""
-    found = [path.parent for path in (folder / STATES).glob(f"checkpoint-*/{DONE}")]
-    return max(found, key=lambda path: int(path.name.split("-")[1]), default=None)
-
-
-def read_position(state: Path) -> tuple[int, Position]:
-    """The step after which a state was written, and where the data stood."""
-    told = json.loads((state / DONE).read_text(encoding="utf-8"))
-    return int(told["step"]), Position(**told["position"])
-
-
-class SeedEachStep(TrainerCallback):
-    """Makes dropout a function of seed, step and process.
-
-    The Trainer restores the generator before its data loader draws from it, so that a resumed run would otherwise see
-    other dropout masks than an uninterrupted one.
-    """
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Seed torch's generators, the GPU's included."""
-        torch.manual_seed((self.seed * 1_000_003 + state.global_step) * args.world_size + args.process_index)
-
-
-class Journal(TrainerCallback):
-    """Writes `log.jsonl` (one line a logged step) and, last into each state, where the data stood.
-
-    A resumed run drops the lines after the state it goes on from, so that the log is that of one uninterrupted run.
-    """
-
-    def __init__(self, folder: Path, samples: Samples, model: PccForTraining, step: int) -> None:
-        self.path = folder / "log.jsonl"
-        self.samples = samples
-        self.model = model
-        lines = keep_until(self.path, step)
-        self.model.tokens_seen = lines[-1]["tokens_seen"] if lines else 0
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Append what the Trainer logs, with the losses by task and the tokens seen by this process."""
-        if state.is_world_process_zero and logs is not None and "loss" in logs:
-            line = {"step": state.global_step, **logs, **self.model.drain(), "tokens_seen": self.model.tokens_seen}
-            line.pop("epoch", None)
-            append(self.path, line)
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Mark the state as whole."""
-        if state.is_world_process_zero:
-            position = self.samples.positions[state.global_step]
-            told = {"step": state.global_step, "position": vars(position)}
-            done = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / DONE
-            done.write_text(json.dumps(told), encoding="utf-8")
 
 
 @contextmanager

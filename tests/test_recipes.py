@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from pcc_bench.errors import UsageError
 from pcc_bench.model import checkpoint, dry_run, init, tiny
+from pcc_bench.model import sizes as sizes_of
 from pcc_bench.model.encoder import fuse_gelu
 from pcc_bench.model.recipe import Recipe, Trained, shipped
 
@@ -156,7 +157,7 @@ def test_adapts_start_from_lite_and_keep_the_pretraining_values(name: str) -> No
     }.items(),
 )
 def test_known_models_have_their_published_sizes(name: str, parameters: int) -> None:
-    assert dry_run.measure(dry_run.config_of(name)).parameters == parameters
+    assert sizes_of.measure(sizes_of.config_of(name)).parameters == parameters
 
 
 def test_lite_trains_gpt2_large_its_memory_tokens_and_the_converter() -> None:
@@ -225,7 +226,7 @@ def test_flops_of_a_model_are_what_torch_counts(family: str, head: bool) -> None
     config = tiny_config(family)
     model: Any = AutoModelForCausalLM.from_config(config)
     vectors = torch.randn(1, 80, 64, requires_grad=True)
-    sizes = dry_run.measure(config)
+    sizes = sizes_of.measure(config)
     for trained in (True, False):
         model.requires_grad_(trained)
         out: list[torch.Tensor] = []
@@ -262,7 +263,7 @@ def test_activations_are_about_what_is_saved(family: str, trained: bool) -> None
         saved_bytes(tiny_config(family, layers), trained, 128) - saved_bytes(tiny_config(family, layers), trained, 64)
         for layers in (3, 1)
     )
-    sizes = dry_run.measure(tiny_config(family, layers=2))
+    sizes = sizes_of.measure(tiny_config(family, layers=2))
     assert sizes.activations(trained=trained) == pytest.approx((three - one) / 64, rel=0.1)
 
 

@@ -19,19 +19,9 @@ from safetensors.torch import load_file
 
 from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError
-from pcc_bench.model import checkpoint, init, training
-from pcc_bench.model.data import (
-    Collator,
-    Corpus,
-    Position,
-    Sample,
-    Samples,
-    draw_tasks,
-    first_answer,
-    read_corpora,
-    read_documents,
-    split_text,
-)
+from pcc_bench.model import checkpoint, init, journal, training
+from pcc_bench.model.corpus import Corpus, Position, first_answer, read_corpora, read_documents, split_text
+from pcc_bench.model.data import Collator, Sample, Samples, draw_tasks
 from pcc_bench.model.objectives import IGNORED, Task
 from pcc_bench.model.recipe import Combination, Data, Recipe, Trained
 from pcc_bench.model.training import PccForTraining
@@ -305,7 +295,7 @@ def test_killed_and_resumed_equals_uninterrupted(state: dict[str, Any], tmp_path
     subprocess.run(command(recipe, tmp_path / "whole"), env=environment(), check=True, capture_output=True)
     process = subprocess.Popen(command(recipe, tmp_path / "cut"), env=environment(), stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
-    while not (tmp_path / "cut" / "states" / "checkpoint-9" / training.DONE).exists():
+    while not (tmp_path / "cut" / "states" / "checkpoint-9" / journal.DONE).exists():
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
@@ -392,7 +382,7 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_step(
 
     monkeypatch.setattr(training.objectives, "token_nll", nll)
     refuses(r"loss is nan at step 5 \(samples 16 to 17\)", state, tmp_path)
-    assert training.last_state(tmp_path) == tmp_path / "states" / "checkpoint-3"
+    assert journal.last_state(tmp_path) == tmp_path / "states" / "checkpoint-3"
 
 
 def test_a_full_disk_leaves_the_last_good_state(
@@ -409,7 +399,7 @@ def test_a_full_disk_leaves_the_last_good_state(
 
     monkeypatch.setattr(library.Trainer, "_save_optimizer_and_scheduler", full)
     refuses("No space left on device", state, tmp_path)
-    assert training.last_state(tmp_path) == tmp_path / "states" / "checkpoint-3"
+    assert journal.last_state(tmp_path) == tmp_path / "states" / "checkpoint-3"
     monkeypatch.undo()
     training.train(checked(state), tmp_path)
     assert len(log(tmp_path)) == 10
