@@ -113,9 +113,9 @@ class PccForTraining(nn.Module):
         self.sums.clear()
         return means
 
-    def gradient_checkpointing_enable(self, **options: Any) -> None:
-        """Recompute the encoder's activations in the backward pass."""
-        self.pcc.encoder.body.gradient_checkpointing_enable(**options)
+    def activation_checkpointing_enable(self, **options: Any) -> None:
+        """Recompute the encoder's activations in the backward pass; asked for by the Trainer."""
+        self.pcc.encoder.body.activation_checkpointing_enable(**options)
 
     def tie_weights(self) -> None:
         """Asked for by the Trainer after loading; nothing is tied."""
@@ -204,7 +204,8 @@ def training_arguments(recipe: Recipe, folder: Path, steps: int) -> TrainingArgu
         max_grad_norm=optimisation.max_grad_norm,
         weight_decay=optimisation.weight_decay,
         bf16=optimisation.precision == "bfloat16",
-        gradient_checkpointing=optimisation.gradient_checkpointing,
+        activation_checkpointing=optimisation.gradient_checkpointing,
+        dataloader_pin_memory=torch.cuda.is_available(),
         seed=recipe.seed,
         logging_steps=1 if steps <= 100 else 10,
         save_steps=checks.save_every,
