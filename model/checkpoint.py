@@ -79,6 +79,8 @@ def load(
     if is_own(folder):
         pcc = _load_own(folder, PccConfig.read(folder).with_options(**policies), encoder, dtype)
     else:
+        if rate := published.rate_in_name(name):  # of the name: a hub id's folder is called by a hash
+            policies = {"rate": rate, **policies}
         pcc = published.load(folder, decoder, encoder, special_tokens, dtype, policies, adapt)
     if not adapt:
         _check_decoder(pcc, decoder, name, any_decoder)

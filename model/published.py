@@ -89,9 +89,14 @@ def load(
     return PCC(config, encoder, converter, special)
 
 
+def rate_in_name(name: str) -> int | None:
+    """The rate a published name tells: 16 for `BroAlanTaps/Stage1-PCC-Lite-16x`."""
+    named = re.search(r"-(\d+)x$", name.rstrip("/"))
+    return int(named[1]) if named else None
+
+
 def _published_config(folder: Path, kind: EncoderConfig, decoder: Decoder, policies: dict[str, Any]) -> PccConfig:
-    named = re.search(r"-(\d+)x\b", folder.name)
-    rate = policies.get("rate") or (int(named[1]) if named else None)
+    rate = policies.get("rate")
     if rate is None:
         raise UsageError(
             f"{folder} is in the published format, which does not record its rate: pass rate=4 (or 16 ...)"
