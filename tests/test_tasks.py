@@ -18,7 +18,7 @@ from lm_eval.utils import handle_non_serializable, make_table
 
 import pcc_bench.tasks
 from pcc_bench.context import Kind, Part, Prompt
-from pcc_bench.errors import UsageError
+from pcc_bench.errors import UsageError, print_usage_errors_plainly
 from pcc_bench.tasks.example import Dropped, Example
 from pcc_bench.tasks.task import PccTask
 
@@ -329,7 +329,9 @@ def test_loading_is_quiet(caplog: pytest.LogCaptureFixture) -> None:
     assert not [record.message for record in caplog.records if "pcc_" in record.message]
 
 
-def test_usage_errors_are_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+def test_usage_errors_are_one_sentence(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)  # typer puts its own there in other tests
+    print_usage_errors_plainly()
     error = UsageError("no data folder")
     sys.excepthook(UsageError, error, None)
     assert capsys.readouterr().err == "pcc-bench: error: no data folder\n"
