@@ -1,0 +1,182 @@
+"""A fact, the ways to state it, and the ways to ask for it."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import NamedTuple
+
+from pcc_bench.tasks.lab.draws import pick
+from pcc_bench.tasks.lab.words import THINGS, article
+from pcc_bench.tasks.lab.world import RELATIONS, Cast
+
+
+class Fact(NamedTuple):
+    """`value` is what `attribute` is for `subject` (a full name, or a company for the attribute `seat`)."""
+
+    subject: str
+    attribute: str
+    value: str
+
+
+# {a} is a or an. A statement that starts with {name} may start with a pronoun in a run about one person.
+STATEMENTS: dict[str, tuple[str, ...]] = {
+    "city": (
+        "{name} lives in {value}.",
+        "The home of {name} is in {value}.",
+        "{value} is the city where {name} lives.",
+        "{name} has a house in {value}.",
+    ),
+    "birthplace": (
+        "{name} was born in {value}.",
+        "{value} is the city where {name} was born.",
+        "The life of {name} began in {value}.",
+    ),
+    "birthday": (
+        "{name} was born on {value}.",
+        "The date of birth of {name} is {value}.",
+        "{name}'s date of birth is {value}.",
+    ),
+    "job": (
+        "{name} is {a} {value}.",
+        "{name} works as {a} {value}.",
+        "The job of {name} is that of {a} {value}.",
+    ),
+    "company": (
+        "{name} works for {value}.",
+        "{name} has a job at {value}.",
+        "The company {value} pays {name} every month.",
+    ),
+    "food": (
+        "{name}'s favourite food is {value}.",
+        "The favourite food of {name} is {value}.",
+        "{name} likes to eat {value}.",
+    ),
+    "hobby": (
+        "{name}'s hobby is {value}.",
+        "The hobby of {name} is {value}.",
+        "{name} enjoys {value}.",
+    ),
+    "pet": (
+        "{name} has {a} {value}.",
+        "{name} keeps {a} {value} as a pet.",
+        "The pet of {name} is {a} {value}.",
+    ),
+    "seat": (
+        "The company {name} is in {value}.",
+        "The office of {name} is in {value}.",
+        "{value} is the city where {name} has its office.",
+    ),
+}
+STATEMENTS |= {
+    thing: (
+        f"{{name}} owns {{value}} {thing}.",
+        f"{{name}} has {{value}} {thing}.",
+        f"There are {{value}} {thing} in the house of {{name}}.",
+    )
+    for thing in THINGS
+}
+STATEMENTS |= {
+    relation: (
+        f"The {relation} of {{name}} is {{value}}.",
+        f"{{name}}'s {relation} is {{value}}.",
+        f"{{value}} is the {relation} of {{name}}.",
+        f"{{name}} has a {relation} called {{value}}.",
+    )
+    for relation in RELATIONS
+}
+QUESTIONS: dict[str, tuple[str, str]] = {
+    "city": ("Where does {name} live?", "In which city does {name} live?"),
+    "birthplace": ("Where was {name} born?", "In which city was {name} born?"),
+    "birthday": ("When was {name} born?", "What is the date of birth of {name}?"),
+    "job": ("What is the job of {name}?", "Which job does {name} have?"),
+    "company": ("Which company does {name} work for?", "For which company does {name} work?"),
+    "food": ("What is the favourite food of {name}?", "What does {name} like to eat?"),
+    "hobby": ("What is the hobby of {name}?", "Which hobby does {name} have?"),
+    "pet": ("Which pet does {name} have?", "What is the pet of {name}?"),
+    "seat": ("In which city is the company {name}?", "Where is the office of {name}?"),
+}
+QUESTIONS |= {
+    thing: (f"How many {thing} does {{name}} own?", f"How many {thing} does {{name}} have?") for thing in THINGS
+}
+QUESTIONS |= {
+    relation: (f"Who is the {relation} of {{name}}?", f"What is the name of the {relation} of {{name}}?")
+    for relation in RELATIONS
+}
+# What somebody's fact looks like inside another sentence: "Anna Reed, who lives in Paris, ..."
+CLAUSES: dict[str, tuple[str, ...]] = {
+    "city": ("who lives in {value}", "whose home is in {value}"),
+    "birthplace": ("who was born in {value}", "whose life began in {value}"),
+    "birthday": ("who was born on {value}", "whose date of birth is {value}"),
+    "job": ("who is {a} {value}", "who works as {a} {value}"),
+    "company": ("who works for {value}", "who has a job at {value}"),
+    "food": ("who likes to eat {value}", "whose favourite food is {value}"),
+    "hobby": ("who enjoys {value}", "whose hobby is {value}"),
+    "pet": ("who has {a} {value}", "whose pet is {a} {value}"),
+}
+CLAUSES |= {thing: (f"who owns {{value}} {thing}", f"who has {{value}} {thing}") for thing in THINGS}
+CLAUSES |= {relation: (f"whose {relation} is {{value}}",) for relation in RELATIONS}
+
+
+class _Form(NamedTuple):
+    """A statement taken apart, for speed: texts around the name and the value, and which of them is first."""
+
+    before: str
+    between: str
+    after: str
+    name_first: bool
+    pronouns: dict[str, str]  # gender -> the text in place of the name and what belongs to it; {} where there is none
+
+
+def _take_apart(template: str, first_letter: str) -> _Form:
+    template = template.replace("{a}", article(first_letter))
+    name_first = template.index("{name}") < template.index("{value}")
+    one, two = ("{name}", "{value}") if name_first else ("{value}", "{name}")
+    before, rest = template.split(one)
+    between, after = rest.split(two)
+    pronouns: dict[str, str] = {}
+    if template.startswith("{name}'s"):
+        pronouns = {"f": "Her" + between[2:], "m": "His" + between[2:]}
+    elif template.startswith("{name}"):
+        pronouns = {"f": "She" + between, "m": "He" + between}
+    return _Form(before, between, after, name_first, pronouns)
+
+
+_FORMS = {
+    (attribute, vowel): tuple(_take_apart(template, "a" if vowel else "b") for template in templates)
+    for attribute, templates in STATEMENTS.items()
+    for vowel in (False, True)
+}
+
+
+def state(random: Random, fact: Fact, pronoun: str | None = None) -> tuple[str, int]:
+    """A sentence that states the fact, and where the value starts in it.
+
+    Args:
+        random: The generator.
+        fact: The fact.
+        pronoun: Gender of the subject where the sentence may start with She or He instead of the name, else None.
+    """
+    subject, attribute, value = fact
+    form = pick(random, _FORMS[attribute, value[0] in "aeiou"])
+    before, between, after, name_first, pronouns = form
+    if not name_first:
+        return before + value + between + subject + after, len(before)
+    start = pronouns[pronoun] if pronoun and pronouns else before + subject + between
+    return start + value + after, len(start)
+
+
+def ask(random: Random, attribute: str, subject: str) -> str:
+    """A question for the value of an attribute; the subject may be a name or a phrase that stands for one."""
+    return pick(random, QUESTIONS[attribute]).replace("{name}", subject)
+
+
+def clause(random: Random, attribute: str, value: str) -> str:
+    """A relative clause that states the fact about the name before it."""
+    return pick(random, CLAUSES[attribute]).replace("{a}", article(value)).replace("{value}", value)
+
+
+def facts_of(cast: Cast) -> list[list[Fact]]:
+    """All facts of a cast, a list for each person, then one with a fact for each company."""
+    facts = [[Fact(person.name, *item) for item in person.attributes.items()] for person in cast.people]
+    facts.append([Fact(company, "seat", city) for company, city in cast.seats.items()])
+    return facts
