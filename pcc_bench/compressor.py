@@ -36,6 +36,8 @@ class Memory:
         slots: Vectors (soft) or decoder tokens (hard) that carry content.
         boundary: Vectors that only frame the content (`<mem>`, `</mem>`).
         seconds: This context's share of the time its batch took to compress.
+        truncated_bytes: Bytes at the context's end that the method has no room for. They are in none of the counts
+            above, so that text that was never read does not pass for compressed.
     """
 
     source_tokens: int
@@ -46,6 +48,7 @@ class Memory:
     seconds: float = 0.0
     text: str | None = None
     vectors: torch.Tensor | None = None
+    truncated_bytes: int = 0
 
     def __post_init__(self) -> None:
         if (self.text is None) == (self.vectors is None):
@@ -67,6 +70,19 @@ class Memory:
     def ratio(self) -> float | None:
         """Achieved compression as the decoder feels it: source tokens per position, boundary vectors counted."""
         return self.source_tokens / self.length if self.length else None
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a soft method was trained to read around a whole prompt.
+
+    Attributes:
+        opening: Token ids after BOS, before everything else.
+        closing: Between prompt and answer: token ids, or vectors [n, hidden size of the decoder].
+    """
+
+    opening: Sequence[int] = ()
+    closing: Sequence[int] | torch.Tensor = ()
 
 
 class Compressor(ABC):
@@ -128,6 +144,19 @@ class Compressor(ABC):
     @property
     def starts_with_bos(self) -> bool | None:
         """BOS before the first memory: yes, no, or as the decoder's tokenizer does by itself (None)."""
+        return None
+
+    def frame(self, templated: bool) -> Frame:
+        """What stands around a prompt.
+
+        Args:
+            templated: A chat template has put its own words around it already.
+        """
+        return Frame()
+
+    @property
+    def memory_position(self) -> int | None:
+        """Position id of every vector of a memory, where memories take up no positions; None: they count as tokens."""
         return None
 
     @property

@@ -40,6 +40,7 @@ def generate(
     stop_token_ids: Sequence[int] = (),
     suppressed_token_ids: Sequence[int] = (),
     stopping_criteria: StoppingCriteriaList | None = None,
+    positions: Sequence[Sequence[int]] | None = None,
     **options: Any,
 ) -> Generated:
     """Decode one batch; greedy unless `options` say otherwise.
@@ -51,9 +52,10 @@ def generate(
         stop_token_ids: Ids that end a row besides the decoder's own end of sequence.
         suppressed_token_ids: Ids that are never chosen.
         stopping_criteria: Further criteria of transformers (stop strings).
+        positions: Position ids of each prompt, where they do not count from 0; new tokens count on from the last.
         **options: Passed on to `model.generate` (do_sample, temperature, ...).
     """
-    inputs = left_pad(decoder, prompts)
+    inputs = left_pad(decoder, prompts, positions)
     ends = end_token_ids(decoder, stop_token_ids)
     clock = _FirstTokenClock(decoder.device)
     processors: list[LogitsProcessor] = [clock]
@@ -97,6 +99,7 @@ def score(
     prompts: Sequence[DecoderInput],
     continuations: Sequence[Sequence[int]],
     softmax_dtype: torch.dtype | None = None,
+    positions: Sequence[Sequence[int]] | None = None,
 ) -> Scored:
     """Log-likelihood of each continuation after its prompt, in one forward.
 
@@ -108,6 +111,8 @@ def score(
     first = min(len(prompt) for prompt in prompts) - 1
     with torch.inference_mode():
         inputs = _right_pad(decoder, prompts, continuations, max(lengths))
+        if positions is not None:
+            inputs["position_ids"] = _continued(positions, lengths).to(decoder.device)
         with autocast_for(decoder, inputs.get("inputs_embeds")):
             kept = torch.arange(first, max(lengths), device=decoder.device)
             logits = decoder.model(**inputs, use_cache=False, **keep_logits(decoder, kept)).logits
@@ -142,6 +147,15 @@ def _right_pad(
     return {"inputs_embeds": vectors}
 
 
+def _continued(positions: Sequence[Sequence[int]], lengths: Sequence[int]) -> torch.Tensor:
+    """Position ids of prompts, counting on over their continuations: [batch, longest], 0 where there is padding."""
+    ids = torch.zeros(len(lengths), max(lengths), dtype=torch.long)
+    for row, (known, length) in enumerate(zip(positions, lengths, strict=True)):
+        following = max(known, default=-1) + 1
+        ids[row, :length] = torch.tensor([*known, *range(following, following + length - len(known))])
+    return ids
+
+
 def keep_logits(decoder: Decoder, positions: torch.Tensor) -> dict[str, torch.Tensor]:
     """Models that can are asked for the logits of some positions only."""
     can = "logits_to_keep" in inspect.signature(decoder.model.forward).parameters
@@ -164,21 +178,31 @@ def memory_errors(doing: str, remedy: str) -> Iterator[None]:
         raise UsageError(f"out of memory while {doing} ({first[:120]}): {remedy}") from error
 
 
-def left_pad(decoder: Decoder, prompts: Sequence[DecoderInput]) -> dict[str, torch.Tensor]:
-    """Inputs of `model.generate`: `input_ids` or `inputs_embeds`, and the attention mask, padding on the left."""
+def left_pad(
+    decoder: Decoder, prompts: Sequence[DecoderInput], positions: Sequence[Sequence[int]] | None = None
+) -> dict[str, torch.Tensor]:
+    """Inputs of `model.generate`: `input_ids` or `inputs_embeds`, and the attention mask, padding on the left.
+
+    Position ids too where `positions` gives those of the prompts; else transformers counts them by the mask.
+    """
     width = max(len(prompt) for prompt in prompts)
     mask = torch.zeros(len(prompts), width, dtype=torch.long, device=decoder.device)
     for row, prompt in enumerate(prompts):
         mask[row, width - len(prompt) :] = 1
+    inputs = {"attention_mask": mask}
+    if positions is not None:
+        inputs["position_ids"] = torch.zeros_like(mask)
+        for row, ids in enumerate(positions):
+            inputs["position_ids"][row, width - len(ids) :] = torch.tensor(ids)
     if isinstance(prompts[0], torch.Tensor):
         vectors = prompts[0].new_zeros(len(prompts), width, decoder.hidden_size, device=decoder.device)
         for row, prompt in enumerate(prompts):
             vectors[row, width - len(prompt) :] = torch.as_tensor(prompt)
-        return {"inputs_embeds": vectors, "attention_mask": mask}
+        return {"inputs_embeds": vectors, **inputs}
     ids = torch.full((len(prompts), width), pad_token_id(decoder), dtype=torch.long, device=decoder.device)
     for row, prompt in enumerate(prompts):
         ids[row, width - len(prompt) :] = torch.as_tensor(prompt)
-    return {"input_ids": ids, "attention_mask": mask}
+    return {"input_ids": ids, **inputs}
 
 
 def autocast_for(decoder: Decoder, vectors: torch.Tensor | None) -> AbstractContextManager[Any]:

@@ -294,6 +294,7 @@ class CompressedLM(HFLM):  # type: ignore[misc]
             self.compressor.stop_token_ids,
             self.compressor.suppressed_token_ids,
             self._stopping(prompts, [text for text in until if text != ends]),
+            self._positions(batch),
             **options,
         )
         share = {"prefill_seconds": out.prefill_seconds / len(batch), "decode_seconds": out.decode_seconds / len(batch)}
@@ -306,6 +307,10 @@ class CompressedLM(HFLM):  # type: ignore[misc]
         if any(job.plan.has_vectors for job in batch):
             return [job.plan.vectors(self.frozen) for job in batch]
         return [job.plan.ids() for job in batch]
+
+    def _positions(self, batch: Sequence[Job]) -> list[list[int]] | None:
+        memories = self.compressor.memory_position
+        return None if memories is None else [job.plan.positions(memories) for job in batch]
 
     def _stopping(self, prompts: Sequence[DecoderInput], until: list[str]) -> StoppingCriteriaList | None:
         """Criteria for stop strings; the end of sequence itself ends a row by its id."""
@@ -324,7 +329,8 @@ class CompressedLM(HFLM):  # type: ignore[misc]
         return str(postprocess_generated_text(self.tok_decode(ids), until, end))
 
     def _score(self, batch: Sequence[Job]) -> list[Answer]:
-        out = score(self.frozen, self._realise(batch), [job.continuation for job in batch], self.softmax_dtype)
+        continuations = [job.continuation for job in batch]
+        out = score(self.frozen, self._realise(batch), continuations, self.softmax_dtype, self._positions(batch))
         share = {"prefill_seconds": out.seconds / len(batch), "decode_seconds": 0.0}
         return [
             Score(logprob, greedy, {**job.record, **share, "new_tokens": 0})

@@ -154,7 +154,7 @@ def accounting(memories: Sequence[Memory], plan: Plan, truncated_bytes: int) -> 
         "ratio": tokens / (slots + boundary) if slots + boundary else None,
         "bytes_per_position": size / (slots + boundary) if slots + boundary else None,
         "prompt_positions": plan.length,
-        "truncated_bytes": truncated_bytes,
+        "truncated_bytes": truncated_bytes + sum(memory.truncated_bytes for memory in memories),
         "compress_seconds": sum(memory.seconds for memory in memories),
     }
 

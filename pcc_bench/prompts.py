@@ -9,19 +9,19 @@ from dataclasses import dataclass, field, replace
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from pcc_bench.compressor import Compressor, Memory
+from pcc_bench.compressor import Compressor, Frame, Memory
 from pcc_bench.context import Kind, Part, Prompt
 from pcc_bench.decoder import Decoder
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What the decoder will read: stretches of token ids, and soft memories between them.
+    """What the decoder will read: stretches of token ids, soft memories between them, a method's own vectors.
 
     A plan costs no more than its ids; input vectors are made when its batch is decoded.
     """
 
-    pieces: tuple[list[int] | Memory, ...]
+    pieces: tuple[list[int] | Memory | torch.Tensor, ...]
 
     @property
     def length(self) -> int:
@@ -30,12 +30,24 @@ class Plan:
 
     @property
     def has_vectors(self) -> bool:
-        """Is any of it a soft memory?"""
-        return any(isinstance(piece, Memory) for piece in self.pieces)
+        """Is any of it no token?"""
+        return any(not isinstance(piece, list) for piece in self.pieces)
 
     def ids(self) -> list[int]:
-        """The token ids, of a plan without soft memories."""
-        return [token for piece in self.pieces if not isinstance(piece, Memory) for token in piece]
+        """The token ids, of a plan without vectors."""
+        return [token for piece in self.pieces if isinstance(piece, list) for token in piece]
+
+    def positions(self, of_memories: int) -> list[int]:
+        """Position ids where every vector of a memory has the position `of_memories` and the rest counts on."""
+        positions: list[int] = []
+        tokens = 0
+        for piece in self.pieces:
+            if isinstance(piece, Memory):
+                positions += [of_memories] * piece.length
+            else:
+                positions += range(tokens, tokens + len(piece))
+                tokens += len(piece)
+        return positions
 
     def vectors(self, decoder: Decoder) -> torch.Tensor:
         """Input vectors [length, hidden size]; a float32 memory keeps the whole prompt in float32."""
@@ -74,7 +86,7 @@ class PromptEncoder:
 
     Args:
         decoder: The decoder.
-        compressor: Says how a prompt starts.
+        compressor: Says how a prompt starts and ends.
         add_bos: lm-eval's `add_bos_token`: yes, no, or as the tokenizer does by itself.
         allow_special: Let data spell special tokens (`<|eot_id|>` in a question becomes the control token), as lm-eval
             does; off by default (official quirk Q9).
@@ -85,6 +97,7 @@ class PromptEncoder:
     ) -> None:
         self.decoder = decoder
         self.soft = compressor.soft
+        self.frame = compressor.frame
         self.starts_with_bos = compressor.starts_with_bos if add_bos is None else add_bos
         self.add_bos = add_bos
         self._special = None if allow_special else special_token_pattern(decoder.tokenizer)
@@ -108,6 +121,8 @@ class PromptEncoder:
         """
         if self.soft:
             *before, last = self._runs(prompt)
+            if len(self._frame(prompt).closing):  # stands between, so that prompt and continuation share no token
+                return self._around(prompt, memories, [*before, last]), self._ids(Run().add(continuation, True), False)
             last, ids = self._split(last, continuation, adds_special=False)
             return self._around(prompt, memories, [*before, last]), ids
         run = self._text(prompt, memories)
@@ -152,10 +167,17 @@ class PromptEncoder:
         return runs
 
     def _around(self, prompt: Prompt, memories: Sequence[Memory], runs: Sequence[Run]) -> Plan:
-        pieces: list[list[int] | Memory] = [self._opening(prompt) + self._ids(runs[0], adds_special=False)]
+        frame = self._frame(prompt)
+        opening = [*self._opening(prompt), *frame.opening]
+        pieces: list[list[int] | Memory | torch.Tensor] = [opening + self._ids(runs[0], adds_special=False)]
         for memory, run in zip(memories, runs[1:], strict=True):
             pieces += [memory, self._ids(run, adds_special=False)]
+        if len(frame.closing):
+            pieces.append(frame.closing if isinstance(frame.closing, torch.Tensor) else list(frame.closing))
         return Plan(tuple(pieces))
+
+    def _frame(self, prompt: Prompt) -> Frame:
+        return self.frame(self._brings_bos(prompt))
 
     def _opening(self, prompt: Prompt) -> list[int]:
         """BOS, unless the prompt's text (a chat template) brings its own."""
@@ -166,10 +188,11 @@ class PromptEncoder:
         return [] if self.decoder.bos_token_id is None else [self.decoder.bos_token_id]
 
     def _adds_special(self, prompt: Prompt) -> bool:
+        return self.add_bos is not False and not self._brings_bos(prompt)
+
+    def _brings_bos(self, prompt: Prompt) -> bool:
         bos = self.decoder.tokenizer.bos_token
-        if bos and prompt.startswith(bos) and prompt.parts[0].kind is Kind.TEXT:
-            return False
-        return self.add_bos is not False
+        return bool(bos) and prompt.startswith(bos) and prompt.parts[0].kind is Kind.TEXT
 
     def _ids(self, run: Run, adds_special: bool) -> list[int]:
         """Token ids of a run; what looks like a special token inside data is spelled in ordinary tokens."""
@@ -192,11 +215,12 @@ class PromptEncoder:
                 yield match.span()
 
 
-def _vectors(piece: list[int] | Memory, decoder: Decoder) -> torch.Tensor:
-    if isinstance(piece, Memory):
-        assert piece.vectors is not None
-        return piece.vectors.to(decoder.device)
-    return decoder.embed(piece)
+def _vectors(piece: list[int] | Memory | torch.Tensor, decoder: Decoder) -> torch.Tensor:
+    if isinstance(piece, list):
+        return decoder.embed(piece)
+    vectors = piece.vectors if isinstance(piece, Memory) else piece
+    assert vectors is not None
+    return vectors.to(decoder.device)
 
 
 def special_token_pattern(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str] | None:
