@@ -13,7 +13,7 @@ _OPENINGS = ("As said before,", "Later", "In the evening", "Then", "The next day
 _EVENTS = (
     "went to the {place}",
     "came back from the {place}",
-    "met a friend in the {place}",
+    "met a friend at the {place}",
     "was seen near the {place}",
     "walked to the {place}",
     "went home",
@@ -28,7 +28,7 @@ def draw_document(random: Random, sentences: int, *, split: str = "train") -> st
         sentences: How many sentences it has.
         split: Whose names it may use.
     """
-    cast = draw_cast(random, split, max(2, min(8, sentences // 10)))
+    cast = draw_cast(random, split, max(2, min(40, sentences // 10)))
     genders = {person.name: person.gender for person in cast.people}
     waiting = [shuffle(random, facts) for facts in facts_of(cast)[:-1]]
     told: list[Fact] = []

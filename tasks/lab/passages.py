@@ -56,7 +56,12 @@ def draw_passage(
     fewest = max(hops, -(-facts // 8))
     wanted = people if people is not None else integer(random, fewest, max(fewest, 2, facts // 3))
     cast = draw_cast(random, split, max(fewest, wanted), alike=alike)
-    chosen = _chains(random, cast, facts) if hops > 1 else shuffle(random, _flat(facts_of(cast)))[:facts]
+    if hops > 1:
+        chosen = chains(random, cast, facts)
+    elif alike:
+        chosen = _the_same_of_all(random, cast, facts)
+    else:
+        chosen = shuffle(random, _flat(facts_of(cast)))[:facts]
     return write(random, _runs(random, chosen), cast, fillers)
 
 
@@ -94,7 +99,15 @@ def _flat(groups: list[list[Fact]]) -> list[Fact]:
     return [fact for group in groups for fact in group]
 
 
-def _chains(random: Random, cast: Cast, count: int) -> list[Fact]:
+def _the_same_of_all(random: Random, cast: Cast, count: int) -> list[Fact]:
+    """Facts attribute by attribute, each of everybody who has it, so that an answer has rivals."""
+    of_attribute: dict[str, list[Fact]] = {}
+    for fact in _flat(facts_of(cast)):
+        of_attribute.setdefault(fact.attribute, []).append(fact)
+    return _flat(shuffle(random, list(of_attribute.values())))[:count]
+
+
+def chains(random: Random, cast: Cast, count: int) -> list[Fact]:
     """Facts of which many lean on each other: relations and companies first, then what is said of those named."""
     everything = shuffle(random, _flat(facts_of(cast)))
     links = [fact for fact in everything if fact.attribute in RELATIONS or fact.attribute == "company"]

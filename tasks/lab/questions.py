@@ -35,6 +35,15 @@ def one_hop(random: Random, passage: Passage) -> list[Question]:
     ]
 
 
+def contested(random: Random, passage: Passage) -> list[Question]:
+    """The one-hop questions to which the passage has a wrong answer too: the same attribute of another subject."""
+    values: dict[str, set[str]] = {}
+    for stated in passage.stated:
+        values.setdefault(stated.fact.attribute, set()).add(stated.fact.value)
+    questions = one_hop(random, passage)
+    return [question for question in questions if len(values[question.needs[0].fact.attribute]) > 1]
+
+
 def two_hop(random: Random, passage: Passage) -> list[Question]:
     """All questions that take two sentences: about somebody's colleague, cousin, neighbour or company.
 

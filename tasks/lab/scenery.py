@@ -7,7 +7,7 @@ from random import Random
 from pcc_bench.tasks.lab.draws import pick
 from pcc_bench.tasks.lab.words import CITIES
 
-PLACES = ("market", "park", "station", "bridge", "school", "street", "garden", "river")
+PLACES = ("market", "park", "station", "bridge", "school", "square", "garden", "river")
 _MOODS = ("quiet", "full", "wet", "cold", "warm", "open", "old")
 _FEELS = ("quiet", "cold", "warm")
 _TIMES = ("morning", "evening", "night", "week", "winter", "summer")
@@ -15,8 +15,8 @@ _TEMPLATES = (
     "The {place} was {mood} that {time}.",
     "It rained all {time}.",
     "The sun was out that {time}.",
-    "It was {feel} in the {place} all {time}.",
-    "There was music in the {place} that {time}.",
+    "It was {feel} at the {place} all {time}.",
+    "There was music at the {place} that {time}.",
     "The {place} is near the {other}.",
     "The train to {city} was late that {time}.",
     "The {place} in {city} was {mood}.",

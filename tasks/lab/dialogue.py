@@ -1,0 +1,91 @@
+"""Sessions of talk with roles that have a way of speaking, in the JSON shape of the Harry Potter Dialogue set."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from random import Random
+from typing import Any, NamedTuple
+
+from pcc_bench.tasks.lab.draws import integer, pick, seeded, shuffle
+from pcc_bench.tasks.lab.scenery import PLACES, scenery
+from pcc_bench.tasks.lab.words import FOODS, HOBBIES
+from pcc_bench.tasks.lab.world import draw_names
+
+ROLES = 16  # roles of a split; row i is about role i % ROLES, so that a role has many sessions
+_GREETINGS = ("Hello", "Good day", "Welcome", "Hi", "Good to see you")
+_PHRASES = (
+    "All in good time.",
+    "That is the way of the world.",
+    "One day at a time.",
+    "Never say never.",
+    "Home is best.",
+    "I knew it.",
+    "Old but good.",
+    "The more the better.",
+)
+_ENDINGS = ("my friend", "you know", "I think", "of course", "as ever", "I say")
+_ON_TOPIC = (
+    "I like {topic} more than all the rest",
+    "Nothing is better than {topic}",
+    "I talked about {topic} all day",
+    "It is a good day for {topic}",
+    "I can not live without {topic}",
+)
+_PROMPTS = (
+    "How are you?",
+    "What is new?",
+    "What do you like best?",
+    "Was it a good week?",
+    "Do you have time now?",
+    "What did you do all day?",
+)
+
+
+class Role(NamedTuple):
+    """Somebody with a way of speaking: first and last words, a phrase, and what the talk always comes to."""
+
+    name: str
+    greeting: str
+    phrase: str
+    topic: str
+    ending: str
+
+    def reply(self, random: Random) -> str:
+        """Something that only this role would say in this way."""
+        return f"{self.phrase} {pick(random, _ON_TOPIC).replace('{topic}', self.topic)}, {self.ending}."
+
+
+@lru_cache(maxsize=16)
+def roles(split: str, seed: int = 0) -> tuple[Role, ...]:
+    """The roles of a split."""
+    random = seeded(seed, split, "roles")
+    names = draw_names(random, split, ROLES)
+    topics = shuffle(random, [*FOODS, *HOBBIES])
+    return tuple(
+        Role(f"{first} {last}", pick(random, _GREETINGS), pick(random, _PHRASES), topic, pick(random, _ENDINGS))
+        for (first, last), topic in zip(names, topics, strict=False)
+    )
+
+
+def draw_session(random: Random, index: int, *, split: str = "train", seed: int = 0) -> dict[str, Any]:
+    """A session of the role whose turn it is, the reply the role would give, and three that others would."""
+    cast = roles(split, seed)
+    role = cast[index % ROLES]
+    others = shuffle(random, [other for other in cast if other.phrase != role.phrase and other.ending != role.ending])
+    partner = others[0]
+    turns = [
+        f"{role.name}: {role.greeting}, {partner.name}. {role.reply(random)}",
+        f"{partner.name}: {partner.greeting}, {role.name}. {pick(random, _PROMPTS)}",
+    ]
+    for _ in range(integer(random, 1, 4)):
+        turns.append(f"{role.name}: {role.reply(random)}")
+        turns.append(f"{partner.name}: {pick(random, _PROMPTS)}")
+    return {
+        "position": f"Day {1 + index // ROLES}",
+        "role": role.name,
+        "speakers": [role.name, partner.name],
+        "scene": f"{role.name} and {partner.name} are at the {pick(random, PLACES)}. {scenery(random)}",
+        "dialogue": turns,
+        "positive_response": role.reply(random),
+        "negative_responses": [other.reply(random) for other in others[:3]],
+    }
