@@ -192,8 +192,8 @@ def left_pad(
     inputs = {"attention_mask": mask}
     if positions is not None:
         inputs["position_ids"] = torch.zeros_like(mask)
-        for row, ids in enumerate(positions):
-            inputs["position_ids"][row, width - len(ids) :] = torch.tensor(ids)
+        for row, known in enumerate(positions):
+            inputs["position_ids"][row, width - len(known) :] = torch.tensor(known)
     if isinstance(prompts[0], torch.Tensor):
         vectors = prompts[0].new_zeros(len(prompts), width, decoder.hidden_size, device=decoder.device)
         for row, prompt in enumerate(prompts):

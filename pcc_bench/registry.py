@@ -17,6 +17,8 @@ METHODS: dict[str, str] = {
     "no-context": "pcc_bench.baselines.controls:NoContext",
     "truncated-context": "pcc_bench.baselines.controls:TruncatedContext",
     "pcc": "pcc_bench.model.compressor:PccCompressor",
+    "icae": "pcc_bench.baselines.icae:IcaeCompressor",
+    "autocompressor": "pcc_bench.baselines.autocompressor:AutoCompressor",
 }
 
 PLUGIN_GROUP = "pcc_bench.compressors"

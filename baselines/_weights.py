@@ -1,0 +1,113 @@
+"""What the soft baselines share: weights in published layouts, and batches of pieces of nearly one length."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pcc_bench.decoder import Decoder
+from pcc_bench.errors import UsageError
+from pcc_bench.model.files import read_safetensors, read_torch, resolve
+
+STANDARD = ("model.safetensors.index.json", "model.safetensors", "pytorch_model.bin.index.json", "pytorch_model.bin")
+PATTERNS = ("*.safetensors", "*.pt", "*.pth", "*.bin")
+BATCH_TOKENS = {"cpu": 1_280}  # as PCC's encoder: a CPU wants its caches, a GPU large forwards
+
+
+def find(pretrained: str, file: str | None = None) -> Path:
+    """The weights of a checkpoint, or the index of their shards.
+
+    Args:
+        pretrained: A folder, a hub id or the file itself.
+        file: Its name, where a folder holds several.
+
+    Raises:
+        UsageError: There is none, or it is not clear which.
+    """
+    if Path(pretrained).is_file():
+        return Path(pretrained)
+    folder = resolve(pretrained)
+    if file is not None:
+        if not (folder / file).is_file():
+            raise UsageError(f"file={file}: no such file in {folder}")
+        return folder / file
+    if standard := [folder / name for name in STANDARD if (folder / name).is_file()]:
+        return standard[0]
+    found = sorted(path for pattern in ("*.index.json", *PATTERNS) for path in folder.glob(pattern))
+    indexes = [path for path in found if path.suffix == ".json"]
+    if len(indexes or found) != 1:
+        names = ", ".join(path.name for path in indexes or found)
+        says = f"has several weight files ({names}): pass file=<one of them>" if found else "has no weight file"
+        raise UsageError(f"{folder} {says}")
+    return (indexes or found)[0]
+
+
+def read(path: Path) -> dict[str, Any]:
+    """All tensors of a file or of the shards an index names; nothing in them is executed.
+
+    Raises:
+        UsageError: A file is missing, damaged, holds more than tensors, or disagrees with its index.
+    """
+    if path.suffix == ".json":
+        return _read_shards(path)
+    return dict(read_safetensors(path)) if path.suffix == ".safetensors" else read_torch(path)
+
+
+def _read_shards(index: Path) -> dict[str, Any]:
+    try:
+        places: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{index} is no index of shards ({error!r}): copy it again") from None
+    state: dict[str, Any] = {}
+    for name in sorted(set(places.values())):
+        if Path(name).name != name:
+            raise UsageError(f"{index} names '{name}', which is not beside it: it was not opened")
+        if not (index.parent / name).is_file():
+            raise UsageError(f"{index.parent / name} is missing: the checkpoint is incomplete")
+        state |= read(index.parent / name)
+    check_names(state.keys(), places.keys(), index)
+    return state
+
+
+def check_names(found: Collection[str], wanted: Collection[str], path: Path) -> None:
+    """See that a file has the tensors it should have, and no others.
+
+    Raises:
+        UsageError: It does not; the first name is given.
+    """
+    if missing := sorted(set(wanted) - set(found)):
+        raise UsageError(f"{path} lacks {len(missing)} tensors ({missing[0]} first): it is incomplete")
+    if extra := sorted(set(found) - set(wanted)):
+        raise UsageError(f"{path} has {len(extra)} tensors that do not belong there ({extra[0]} first)")
+
+
+def batches(lengths: Sequence[int], device: torch.device) -> Iterator[list[int]]:
+    """Indices of pieces, longest first, as many in a batch as one forward on the device should read."""
+    order = sorted(range(len(lengths)), key=lambda i: lengths[i], reverse=True)
+    start = 0
+    while start < len(order):
+        size = max(1, BATCH_TOKENS.get(device.type, 16_384) // max(1, lengths[order[start]]))
+        yield order[start : start + size]
+        start += size
+
+
+def stack(rows: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Input vectors of several lengths, [length, width] each, as [rows, longest, width], filled up on the right.
+
+    Attention is causal, so the filling reaches nothing before it, and a batch needs no mask.
+    """
+    return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
+
+
+def digest(state: Mapping[str, torch.Tensor], decoder: Decoder) -> str:
+    """A short hash of a method's weights and of the decoder it runs on."""
+    whole = hashlib.sha256(decoder.weights_fingerprint.encode())
+    for key, value in sorted(state.items()):
+        whole.update(key.encode())
+        whole.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return whole.hexdigest()[:16]

@@ -1,0 +1,265 @@
+"""ICAE, the In-context Autoencoder (Ge et al., ICLR 2024; getao/icae, code/icae_v1 and code/icae_v2).
+
+One language model is used twice. With LoRA it reads a span of text followed by learned memory tokens, whose last hidden
+states (after the final norm) are the slots; without LoRA, and unchanged, it reads the slots in place of the text.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, Literal, Self, get_args
+
+import torch
+
+from pcc_bench.baselines import _weights
+from pcc_bench.baselines._icae_weights import TABLE, adapted_body, check, version_of
+from pcc_bench.compressor import Compressor, Frame, Memory
+from pcc_bench.decoder import Decoder
+from pcc_bench.errors import UsageError
+
+Use = Literal["ft", "ae", "lm", "none"]
+TASK_TOKENS = {"ae": 0, "lm": 1, "ft": 2}
+MAX_SPANS = {1: 1, 2: 10}  # 512 and 5,120 tokens with the published 128 memory tokens
+
+
+class IcaeCompressor(Compressor):
+    """In-context Autoencoder: a language model with LoRA compresses for itself without LoRA.
+
+    Args:
+        decoder: The base model; stays as it is.
+        state: The checkpoint's LoRA and memory tokens, checked.
+        version: 1 (Llama-2-chat, one span) or 2 (Mistral-Instruct, many spans).
+        use: The task token behind the slots: `ft` (answering), `ae` (reconstruction), `lm` (continuation) or `none`.
+        rate: Tokens of a full span for each memory token.
+        max_spans: Spans of a context that are read; what is beyond is left out and counted.
+        lora_alpha: Not recorded in the files; LoRA is scaled by alpha / rank.
+        opening: Text before the memory (version 2, fine-tuned use), where no chat template stands around the prompt.
+        closing: Text between prompt and answer (the same).
+    """
+
+    name = "icae"
+    soft = True
+    owns_decoder = True
+    summary = "a language model with LoRA writes slots for itself without LoRA (ICLR 2024)"
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        state: dict[str, torch.Tensor],
+        *,
+        version: int = 2,
+        use: Use = "ft",
+        rate: int = 4,
+        max_spans: int | None = None,
+        lora_alpha: float = 32,
+        opening: str = "[INST]",
+        closing: str = "[/INST]",
+    ) -> None:
+        super().__init__(decoder)
+        table = state[TABLE].to(decoder.device, decoder.dtype)
+        self.memory_tokens, self._tasks = table[:-3], table[-3:]
+        self.capacity = len(self.memory_tokens) * rate
+        self.rate = float(rate)
+        self.version, self.use = version, use
+        self.max_spans = max_spans or MAX_SPANS[version]
+        self._settings: dict[str, Any] = {"version": version, "use": use, "rate": rate, "max_spans": self.max_spans}
+        self._settings |= {"lora_alpha": lora_alpha, "opening": opening, "closing": closing}
+        _check_window(decoder, self.capacity, len(self.memory_tokens))
+        self._template = [decoder.tokenizer.encode(text, add_special_tokens=False) for text in (opening, closing)]
+        self.body = adapted_body(decoder, state, lora_alpha)
+        self._weights = _weights.digest(state, decoder)
+
+    @classmethod
+    def decoder_path(cls, pretrained: str, decoder: str | None) -> str:
+        """The base model, which ICAE's files do not name.
+
+        Raises:
+            UsageError: None is given.
+        """
+        if decoder:
+            return decoder
+        raise UsageError(
+            "icae needs its base model: pass decoder=<folder or hub id> (mistralai/Mistral-7B-Instruct-v0.2 for the "
+            "published version 2, meta-llama/Llama-2-7b-chat-hf for version 1)"
+        )
+
+    @classmethod
+    def load(
+        cls,
+        pretrained: str,
+        decoder: Decoder,
+        *,
+        file: str | None = None,
+        version: int | None = None,
+        use: Use | None = None,
+        rate: int = 4,
+        max_spans: int | None = None,
+        lora_rank: int | None = None,
+        lora_alpha: float = 32,
+        opening: str = "[INST]",
+        closing: str = "[/INST]",
+    ) -> Self:
+        """Load a published file (or a folder that has it), or the whole state the original code saves.
+
+        Args:
+            pretrained: File, folder or hub id.
+            decoder: The base model it was trained with.
+            file: Its name, where a folder holds several (`sggetao/icae` does).
+            version: 1 or 2; by default as the names of its tensors tell.
+            use: See the class; by default `ft`, which the pretrained-only file does not offer.
+            rate: See the class.
+            max_spans: See the class; by default 1 in version 1 and 10 in version 2.
+            lora_rank: Refuse a file of another rank.
+            lora_alpha: See the class.
+            opening: See the class.
+            closing: See the class.
+
+        Raises:
+            UsageError: An option without sense, or a file that is unreadable or belongs to another base model.
+        """
+        _check_options(version, use, rate, max_spans)
+        path = _weights.find(pretrained, file)
+        state = _weights.read(path)
+        if use is None and "pretrained" in path.name:
+            raise UsageError(
+                f"{path} was pretrained only and can't answer questions: pass use=ae (reconstruction) or use=lm "
+                "(continuation), or use=ft to try anyway"
+            )
+        found = version or version_of(path, state)
+        own = check(state, path, decoder, lora_rank)
+        return cls(
+            decoder,
+            own,
+            version=found,
+            use=use or "ft",
+            rate=rate,
+            max_spans=max_spans,
+            lora_alpha=lora_alpha,
+            opening=opening,
+            closing=closing,
+        )
+
+    def compress(self, contexts: Sequence[str]) -> list[Memory]:
+        """Compress contexts; spans of all of them share few forwards, seconds are shared by tokens read."""
+        start = time.perf_counter()
+        read, texts = self._tokenize(contexts)
+        slots = self.slots(read)
+        vectors = [torch.cat([context, self.task_vector]).cpu() for context in slots]
+        per_token = (time.perf_counter() - start) / max(1, sum(map(len, read)))
+        return [
+            Memory(
+                source_tokens=tokens,
+                compressor_tokens=len(ids),
+                source_bytes=len(text.encode()),
+                slots=len(own),
+                boundary=len(self.task_vector),
+                seconds=len(ids) * per_token,
+                vectors=memory,
+                truncated_bytes=len(context.encode()) - len(text.encode()),
+            )
+            for context, text, ids, own, memory, tokens in zip(
+                contexts, texts, read, slots, vectors, self.decoder.count_tokens(texts), strict=True
+            )
+        ]
+
+    @torch.inference_mode()
+    def slots(self, contexts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+        """Slots of tokenized contexts: [spans * memory tokens, width] each, in the dtype of the decoder."""
+        pieces = [(i, span) for i, ids in enumerate(contexts) for span in spans(ids, self.capacity)]
+        made: dict[int, torch.Tensor] = {}
+        for batch in _weights.batches([len(span) + len(self.memory_tokens) for _, span in pieces], self.decoder.device):
+            rows = [torch.cat([self.decoder.embed(pieces[i][1]), self.memory_tokens]) for i in batch]
+            hidden = self.body(inputs_embeds=_weights.stack(rows), use_cache=False).last_hidden_state
+            for row, i in enumerate(batch):
+                first = len(pieces[i][1])
+                made[i] = hidden[row, first : first + len(self.memory_tokens)]
+        own: list[list[torch.Tensor]] = [[self.memory_tokens[:0]] for _ in contexts]
+        for i, (context, _) in enumerate(pieces):
+            own[context].append(made[i])
+        return [torch.cat(parts) for parts in own]
+
+    def _tokenize(self, contexts: Sequence[str]) -> tuple[list[list[int]], list[str]]:
+        """Ids with special tokens, as many as are read, and the text they cover."""
+        if not contexts:
+            return [], []
+        limit = self.max_spans * self.capacity
+        encoded = self.decoder.tokenizer(
+            list(contexts), split_special_tokens=True, return_offsets_mapping=True, verbose=False
+        )
+        cuts = [places[limit][0] if len(places) > limit else None for places in encoded["offset_mapping"]]
+        texts = [context[:cut] for context, cut in zip(contexts, cuts, strict=True)]
+        return [list(ids[:limit]) for ids in encoded["input_ids"]], texts
+
+    @property
+    def task_vector(self) -> torch.Tensor:
+        """What follows the slots: [1, width], or [0, width] for `use=none`."""
+        if self.use == "none":
+            return self._tasks[:0]
+        return self._tasks[TASK_TOKENS[self.use]][None]
+
+    def frame(self, templated: bool) -> Frame:
+        """Fine-tuned use: `[INST]` and `[/INST]` around the prompt in version 2, FT behind it in version 1."""
+        if self.use != "ft":
+            return Frame()
+        if self.version == 1:
+            return Frame(closing=self.task_vector)
+        return Frame() if templated else Frame(*self._template)
+
+    def options(self) -> dict[str, Any]:
+        """Layout, rate and scale of the LoRA."""
+        return self._settings
+
+    def weights_fingerprint(self) -> str:
+        """Hash of LoRA, memory tokens and base model."""
+        return self._weights
+
+    @property
+    def starts_with_bos(self) -> bool:
+        """BOS comes first only where `[INST]` does."""
+        return self.version == 2 and self.use == "ft"
+
+    @property
+    def stop_token_ids(self) -> tuple[int, ...]:
+        """Version 1 was trained to end on id 1, Llama's BOS, or any id beyond the vocabulary."""
+        bos = self.decoder.bos_token_id
+        return () if self.version == 2 else (*([] if bos is None else [bos]), *self._beyond)
+
+    @property
+    def suppressed_token_ids(self) -> tuple[int, ...]:
+        """Version 2 never chooses an id beyond the vocabulary."""
+        return self._beyond if self.version == 2 else ()
+
+    @property
+    def _beyond(self) -> tuple[int, ...]:
+        return tuple(range(len(self.decoder.tokenizer), self.decoder.embedding.weight.shape[0]))
+
+
+def spans(ids: Sequence[int], capacity: int) -> list[list[int]]:
+    """Cut a context into as few spans as hold it, all of one length but the last: 70 for 32 gives 24, 24, 22."""
+    if not ids:
+        return []
+    count = -(-len(ids) // capacity)
+    length = -(-len(ids) // count)
+    return [list(ids[start : start + length]) for start in range(0, len(ids), length)]
+
+
+def _check_options(version: int | None, use: str | None, rate: int, max_spans: int | None) -> None:
+    if version not in (None, 1, 2):
+        raise UsageError(f"icae: version={version} is unknown: pass version=1 or version=2")
+    if use is not None and use not in get_args(Use):
+        raise UsageError(f"icae: use={use} is unknown: pass one of {', '.join(get_args(Use))}")
+    for name, value in (("rate", rate), ("max_spans", max_spans)):
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise UsageError(
+                f"icae: {name}={value} is not supported: pass a whole number from 1 on (published: rate=4)"
+            )
+
+
+def _check_window(decoder: Decoder, capacity: int, memory_tokens: int) -> None:
+    window = getattr(decoder.model.config, "max_position_embeddings", None)
+    if window is not None and capacity + memory_tokens > window:
+        raise UsageError(
+            f"icae: spans of {capacity} tokens with {memory_tokens} memory tokens do not fit the {window} positions of "
+            "the decoder: pass a lower rate"
+        )
