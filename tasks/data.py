@@ -1,4 +1,4 @@
-"""Where rows come from: the hub, a folder of JSON Lines, later the lab."""
+"""Where rows come from: the hub, a folder of JSON Lines, or the lab, which makes them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import datasets
 from datasets.exceptions import DatasetsError
@@ -18,9 +18,13 @@ from huggingface_hub import hf_hub_download
 
 from pcc_bench.errors import UsageError
 from pcc_bench.tasks.example import Dropped, Example, RowReader
+from pcc_bench.tasks.lab import rows as lab_rows
+from pcc_bench.tasks.lab.world import VERSION
 from pcc_bench.tasks.population import choice, paper_population
 
+T = TypeVar("T")
 Doc = dict[str, Any]
+LAB_ROWS = 500  # rows of a generated data set, unless `lab_rows` says otherwise
 _SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can spell half a pair; no encoding and no tokenizer takes it
 FEATURES = datasets.Features(
     {
@@ -63,7 +67,10 @@ def load_docs(metadata: Mapping[str, Any], read_row: RowReader) -> tuple[list[Do
     source, rows = _open_source(metadata)
     examples, dropped = _read_examples(rows, read_row, source["place"])
     rows_read = len(examples) + dropped.total()
-    kept, filtered, population_filter = paper_population(examples, metadata, source["place"])
+    if source["source"] == "lab":
+        kept, filtered, population_filter = examples, Counter[str](), _everything(metadata)
+    else:
+        kept, filtered, population_filter = paper_population(examples, metadata, source["place"])
     docs = [_doc(example, first_only=_first_only(metadata, protocol)) for example in kept]
     return docs, {
         **source,
@@ -75,6 +82,32 @@ def load_docs(metadata: Mapping[str, Any], read_row: RowReader) -> tuple[list[Do
         "kinds": dict(Counter(example.kind for example in kept if example.kind)),
         "fingerprint": fingerprint(docs),
     }
+
+
+def read_table(
+    metadata: Mapping[str, Any], read_row: Callable[[Mapping[str, Any]], Doc]
+) -> tuple[dict[str, Any], list[Doc]]:
+    """The rows of a data set that is not questions on contexts, as its own reader makes them.
+
+    Args:
+        metadata: `dataset`, `split`, `hub` and what the user said, as in `load_docs`.
+        read_row: The data set's own function of a row.
+
+    Returns:
+        What the results say about the source, and the docs; each has an `id`, the row's number where the data has none.
+
+    Raises:
+        UsageError: The data can't be found or read, a row is not in the data set's format, or there is none.
+    """
+    source, rows = _open_source(metadata)
+    docs = []
+    for row in rows:
+        doc = _convert(row, read_row)
+        _check_texts(doc, row.place)
+        docs.append({**doc, "id": str(doc.get("id") or row.number)})
+    if not docs:
+        raise UsageError(f"{source['place']} has no row to ask (it is empty): check the file")
+    return source, docs
 
 
 def to_dataset(docs: list[Doc]) -> datasets.Dataset:
@@ -104,7 +137,7 @@ def _open_source(metadata: Mapping[str, Any]) -> tuple[dict[str, Any], Iterator[
     dataset, split = metadata["dataset"], metadata["split"]
     data = str(metadata.get("data") or os.environ.get("PCC_DATA") or "hub")
     if data == "lab":
-        raise UsageError("data=lab: the lab's data is not part of this version; use data=hub or data=<folder>")
+        return _open_lab(dataset, split, metadata)
     if data == "hub":
         return _open_hub(dataset, metadata["hub"])
     path = _find_file(Path(data).expanduser(), dataset, split)
@@ -112,13 +145,44 @@ def _open_source(metadata: Mapping[str, Any]) -> tuple[dict[str, Any], Iterator[
     return source, _file_rows(path)
 
 
+# Lab
+
+
+def _open_lab(dataset: str, split: str, metadata: Mapping[str, Any]) -> tuple[dict[str, Any], Iterator[Row]]:
+    """Generated rows: `lab_rows` of them (default 500), others for another `lab_seed` (default 0)."""
+    count, seed = _whole(metadata, "lab_rows", LAB_ROWS, least=1), _whole(metadata, "lab_seed", 0, least=0)
+    try:
+        table = lab_rows(dataset, split, count, seed)
+    except ValueError as error:
+        raise UsageError(f"data=lab: {error}; use data=hub or data=<folder>") from error
+    place = f"the lab's {dataset} ({split})"
+    world = {"world_version": VERSION, "seed": seed}
+    source = {"source": "lab", "place": place, "dataset": dataset, "split": split, "hub": None, **world}
+    return source, (Row(row, number, f"{place}, row {number}") for number, row in enumerate(table, 1))
+
+
+def _everything(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """What the results say instead of the paper's filter, which is about lengths of the real data sets."""
+    choice(metadata, "population", ("paper", "all"))  # a wrong value is a mistake here too
+    note = "every row of the lab is scored: the paper's filters are for the real data sets"
+    return {"population": "all", "filter": None, "tokenizer": None, "note": note}
+
+
+def _whole(metadata: Mapping[str, Any], key: str, default: int, *, least: int) -> int:
+    value = metadata.get(key, default)
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise UsageError(f"{key}={value!r}: {key} is a whole number of {least} or more")
+    return value
+
+
 # Folder
 
 
 def _find_file(folder: Path, dataset: str, split: str) -> Path:
     path = folder / dataset / f"{split}.jsonl"
-    if path.is_file():
-        return path
+    for found in (path, path.with_suffix(".json")):
+        if found.is_file():
+            return found
     if not folder.is_dir():
         raise UsageError(f"no data folder {folder}: pass data=<folder>, PCC_DATA=<folder>, or data=hub")
     if not path.parent.is_dir():
@@ -134,6 +198,9 @@ def _names(paths: Iterable[Path]) -> str:
 
 def _file_rows(path: Path) -> Iterator[Row]:
     try:
+        if path.suffix == ".json":
+            yield from _sessions(path)
+            return
         # "utf-8-sig" reads a byte order mark, if an editor left one, as what it is.
         with path.open(encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, 1):
@@ -142,6 +209,18 @@ def _file_rows(path: Path) -> Iterator[Row]:
                     yield Row(_parse(line, place), number, place)
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not UTF-8 text ({error.reason}): save it as UTF-8") from error
+
+
+def _sessions(path: Path) -> Iterator[Row]:
+    """Rows of a file that is one JSON object (name -> row, as Harry Potter Dialogue is published) or one list."""
+    try:
+        table = json.loads(path.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{path}: not valid JSON ({error.msg} at character {error.pos}): mend the file") from error
+    rows = table.values() if isinstance(table, dict) else table
+    if not isinstance(table, dict | list) or not all(isinstance(row, dict) for row in rows):
+        raise UsageError(f"{path}: not a JSON object of rows or a list of them: mend the file")
+    yield from (Row(row, number, f"{path}, row {number}") for number, row in enumerate(rows, 1))
 
 
 def _parse(line: str, place: str) -> dict[str, Any]:
@@ -157,7 +236,12 @@ def _parse(line: str, place: str) -> dict[str, Any]:
 # Hub
 
 
-def _open_hub(dataset: str, hub: Mapping[str, Any]) -> tuple[dict[str, Any], Iterator[Row]]:
+def _open_hub(dataset: str, hub: Mapping[str, Any] | None) -> tuple[dict[str, Any], Iterator[Row]]:
+    if hub is None:
+        raise UsageError(
+            f"{dataset} is not on the hub: keep its rows in <folder>/{dataset}/<split>.jsonl and pass data=<folder> or "
+            "PCC_DATA=<folder>"
+        )
     try:
         table = _load_hub(hub)
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:  # no network, unknown name, unknown split
@@ -200,14 +284,18 @@ def _read_examples(rows: Iterable[Row], read_row: RowReader, place: str) -> tupl
 
 
 def _read_example(row: Row, read_row: RowReader) -> Example | Dropped:
+    example = _convert(row, read_row)
+    return example if isinstance(example, Dropped) else _checked(example, row)
+
+
+def _convert(row: Row, read_row: Callable[[Mapping[str, Any]], T]) -> T:
     try:
-        example = read_row(row.columns)
+        return read_row(row.columns)
     except KeyError as error:
         columns = ", ".join(row.columns)
         raise UsageError(f"{row.place}: no column or field {error}; the row's columns are {columns}") from error
     except (TypeError, ValueError) as error:
         raise UsageError(f"{row.place}: not in the data set's hub format ({error}): mend the row") from error
-    return example if isinstance(example, Dropped) else _checked(example, row)
 
 
 def _checked(example: Example, row: Row) -> Example:
@@ -229,6 +317,13 @@ def _check_text(value: Any, place: str) -> None:
         raise UsageError(f"{place} holds {type(value).__name__}, not text: mend the row")
     if _SURROGATE.search(value):
         raise UsageError(f"{place} holds half of a surrogate pair, which is no character: mend the row")
+
+
+def _check_texts(doc: Doc, place: str) -> None:
+    for column, value in doc.items():
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str):
+                _check_text(text, f"{place}: {column}")
 
 
 def _counts(counts: Mapping[str, int]) -> str:

@@ -233,7 +233,10 @@ def sentence(expected: str, name: str = "pcc_squad", **metadata: Any) -> None:
 
 
 def test_lab_and_wrong_settings() -> None:
-    sentence("the lab's data is not part of this version", data="lab")
+    sentence("lab_rows=0: lab_rows is a whole number of 1 or more", data="lab", lab_rows=0)
+    sentence("lab_seed='x': lab_seed is a whole number of 0 or more", data="lab", lab_seed="x")
+    sentence("population='some': population is one of paper, all", data="lab", population="some")
+    sentence("data=lab: the lab has no split dev; it has train, validation, test", data="lab", split="dev")
     sentence("protocol='easy': protocol is one of strict, official", data=str(DATA), protocol="easy")
     sentence("population='some': population is one of paper, all", data=str(DATA), population="some")
 

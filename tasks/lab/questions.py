@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from random import Random
 from typing import NamedTuple
 
@@ -47,7 +46,8 @@ def contested(random: Random, passage: Passage) -> list[Question]:
 def two_hop(random: Random, passage: Passage) -> list[Question]:
     """All questions that take two sentences: about somebody's colleague, cousin, neighbour or company.
 
-    Left out are those whose answer is also said of the person in the question.
+    Left out are those whose answer is also a value of the person in the question, or names somebody of whom that
+    person is a value, so that no single sentence has both.
     """
     of_subject: dict[str, list[Stated]] = {}
     for stated in passage.stated:
@@ -58,15 +58,12 @@ def two_hop(random: Random, passage: Passage) -> list[Question]:
         fact = link.fact
         if fact.attribute not in RELATIONS and fact.attribute != "company":
             continue
-        own = set(lives[fact.subject].values())
+        own = {*lives[fact.subject].values(), fact.subject}
+        own.update(name for name, attributes in lives.items() if fact.subject in attributes.values())
         for end in of_subject.get(fact.value, ()):
-            if (fact.attribute, end.fact.attribute) not in _COMMON and not _known(end.fact, fact.subject, own):
+            if (fact.attribute, end.fact.attribute) not in _COMMON and end.fact.value not in own:
                 questions.append(Question(_ask_twice(random, fact, end.fact), end.fact.value, (link, end)))
     return questions
-
-
-def _known(end: Fact, subject: str, own: Collection[str]) -> bool:
-    return end.value == subject or end.value in own
 
 
 def _ask_twice(random: Random, link: Fact, end: Fact) -> str:
