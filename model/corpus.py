@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pcc_bench.errors import UsageError
-from pcc_bench.model.recipe import Data
+from pcc_bench.model.fine_tuning import READERS, exchanges, plain_keys
+from pcc_bench.model.recipe import Data, Recipe
+
+logger = logging.getLogger(__name__)
 
 DOCUMENT_CHARACTERS = 8_000  # plain text files are cut here, at paragraph ends, and the pieces are shuffled
 HELD_OUT_DOCUMENTS = 200  # kept back at the start of a stream
@@ -67,11 +71,26 @@ class Corpus:
         return rows.skip(HELD_OUT_DOCUMENTS).shuffle(seed=self.seed + epoch, buffer_size=10_000)
 
 
-def read_corpora(data: Data, seed: int) -> tuple[Corpus, Corpus]:
-    """The training text and the held-out text.
+def corpora_of(recipe: Recipe) -> tuple[list[Corpus], Corpus]:
+    """The training data of each phase, and what is held out of the last one's.
 
-    Where a recipe names no held-out text, every 50th document of the training text is kept back, or the first 200 of a
-    stream.
+    Phases that share their data share the corpus object, by which `Samples` knows that it is to be read on.
+
+    Raises:
+        UsageError: Nothing to read, or not readable; names the file.
+    """
+    read: list[tuple[Corpus, Corpus]] = []
+    for phase in range(len(recipe.phases)):
+        goes_on = phase > 0 and recipe.data_at(phase) == recipe.data_at(phase - 1)
+        read.append(read[-1] if goes_on else read_corpora(recipe.data_at(phase), recipe.seed))
+    return [trained for trained, _ in read], read[-1][1]
+
+
+def read_corpora(data: Data, seed: int) -> tuple[Corpus, Corpus]:
+    """The training documents and the held-out ones: texts, or for fine-tuning exchanges.
+
+    Where a recipe names no held-out data, the first of every `held_out_every` documents is kept back, or the first 200
+    of a stream.
 
     Raises:
         UsageError: Nothing to read, or not readable; names the file.
@@ -79,51 +98,46 @@ def read_corpora(data: Data, seed: int) -> tuple[Corpus, Corpus]:
     if data.streaming:
         return Corpus(data, seed, None), Corpus(data, seed, None, held_out=True)
     documents = read_documents(data, data.path, data.split)
+    numbers = range(len(documents))
     if data.held_out:
         local = Path(data.path).exists()  # then it is a file, of a hub data set a split
-        held_out = read_documents(data, data.held_out if local else data.path, data.held_out)
-        return Corpus(data, seed, documents), Corpus(data, seed, held_out)
-    kept_back = [document for i, document in enumerate(documents) if i % 50 == 0]
-    trained = [document for i, document in enumerate(documents) if i % 50]
+        documents += read_documents(data, data.held_out if local else data.path, data.held_out)
+        trained, kept_back = list(numbers), list(range(len(numbers), len(documents)))
+    else:
+        trained = [i for i in numbers if i % data.held_out_every]
+        kept_back = [i for i in numbers if i % data.held_out_every == 0]
     if not trained:
         raise UsageError(f"{data.path} has only {len(documents)} documents: too little text to hold any back; add some")
-    return Corpus(data, seed, trained), Corpus(data, seed, kept_back)
+    if data.is_text:
+        parts = [[documents[i] for i in chosen] for chosen in (trained, kept_back)]
+    else:
+        parts = [exchanges(data, documents, chosen, trained, seed) for chosen in (trained, kept_back)]
+    return Corpus(data, seed, parts[0]), Corpus(data, seed, parts[1])
 
 
 def read_documents(data: Data, name: str, split: str = "train") -> list[Any]:
-    """All documents of a file or folder, or of a hub data set's split: texts, or answerable rows for fine-tuning.
+    """All documents of a file or folder, or of a hub data set's split: texts, or for fine-tuning rows with an answer.
 
     Raises:
         UsageError: Missing, empty or malformed; names file and line.
     """
     path = Path(name)
-    if not path.exists():
+    if path.exists():
+        endings = (".txt", ".jsonl") if data.is_text else (".txt", ".jsonl", ".json")
+        files = sorted(p for p in path.rglob("*") if p.suffix in endings) if path.is_dir() else [path]
+        documents = [document for file in files for document in _read_file(file, data)]
+    else:
         rows = _hub_stream(data.model_copy(update={"path": name, "split": split}))
-        documents = list(rows) if data.kind == "qa" else [row[data.column] for row in rows]
-        return [document for document in documents if data.kind == "text" or is_answerable(document)]
-    files = sorted(p for p in path.rglob("*") if p.suffix in (".txt", ".jsonl")) if path.is_dir() else [path]
-    documents = [document for file in files for document in _read_file(file, data)]
+        documents = [_document(row, data, f"hub data set {name}") for row in rows]
+    if not data.is_text:
+        rows, reader = documents, READERS[data.kind]
+        documents = [row for row in rows if reader.usable(row)]
+        if len(documents) < len(rows):
+            left_out = len(rows) - len(documents)
+            logger.info("%s: %d of %d rows have no answer and are left out", name, left_out, len(rows))
     if not documents:
         raise UsageError(f"{path} has no text to train on: give .txt or .jsonl files that are not empty")
     return documents
-
-
-def first_answer(row: Mapping[str, Any]) -> str:
-    """The reference a fine-tuned model is taught: the first."""
-    return _answers(row)[0]
-
-
-def is_answerable(row: Mapping[str, Any]) -> bool:
-    """Has the row an answer? SQuAD 2.0 has rows without; the paper's 86,821 training rows are the others."""
-    return bool(_answers(row))
-
-
-def _answers(row: Mapping[str, Any]) -> list[str]:
-    """All references of a row: hub rows have a string, a list, or `{"text": [...]}`."""
-    answers = row.get("answers", row.get("answer", []))
-    if isinstance(answers, Mapping):
-        answers = answers["text"]
-    return [str(answer) for answer in (answers if isinstance(answers, list) else [answers])]
 
 
 def split_text(text: str, size: int = DOCUMENT_CHARACTERS) -> list[str]:
@@ -142,25 +156,36 @@ def _read_file(path: Path, data: Data) -> list[Any]:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not UTF-8 text (byte {error.start})") from None
+    if path.suffix == ".json":
+        sessions = _json(text, str(path))
+        rows = list(sessions.values()) if isinstance(sessions, dict) else sessions
+        if not isinstance(rows, list):
+            raise UsageError(f"{path} is neither a list of rows nor an object of them")
+        return [_document(row, data, f"{path} entry {number}") for number, row in enumerate(rows, 1)]
     if path.suffix == ".txt":
-        if data.kind == "qa":
-            raise UsageError(f"{path} is plain text, but fine-tuning needs .jsonl rows with context, question, answers")
+        if not data.is_text:
+            columns = ", ".join(READERS[data.kind].columns)
+            raise UsageError(f"{path} is plain text, but fine-tuning needs .jsonl rows with {columns} and an answer")
         return split_text(text)
-    lines = ((number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip())
-    documents = [_document(line, path, number, data) for number, line in lines]
-    return [document for document in documents if data.kind == "text" or is_answerable(document)]
+    places = ((f"{path} line {number}", line) for number, line in enumerate(text.splitlines(), 1) if line.strip())
+    return [_document(_json(line, where), data, where) for where, line in places]
 
 
-def _document(line: str, path: Path, number: int, data: Data) -> Any:
+def _json(text: str, where: str) -> Any:
     try:
-        row = json.loads(line)
+        return json.loads(text)
     except json.JSONDecodeError as error:
-        raise UsageError(f"{path} line {number} is not valid JSON ({error.msg})") from None
-    wanted = ("context", "question") if data.kind == "qa" else (data.column,)
-    for column in wanted:
+        raise UsageError(f"{where} is not valid JSON ({error.msg})") from None
+
+
+def _document(row: Any, data: Data, where: str) -> Any:
+    """The text of a row, or for fine-tuning the row, once it has what is needed."""
+    if isinstance(row, dict) and not data.is_text:
+        row = plain_keys(row)
+    for column in (data.column,) if data.is_text else READERS[data.kind].columns:
         if not isinstance(row, dict) or column not in row:
-            raise UsageError(f"{path} line {number} has no column '{column}'")
-    return row if data.kind == "qa" else row[data.column]
+            raise UsageError(f"{where} has no column '{column}'")
+    return row[data.column] if data.is_text else row
 
 
 def _hub_stream(data: Data) -> Any:
@@ -170,7 +195,7 @@ def _hub_stream(data: Data) -> Any:
         return datasets.load_dataset(
             data.path, data.name, split=data.split, streaming=data.streaming, revision=data.revision
         )
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         first = str(error).strip().splitlines()[0][:200]
         raise UsageError(
             f"training data '{data.path}' is no file or folder here and could not be loaded from the hub ({first})"

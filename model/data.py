@@ -8,7 +8,7 @@ text into encoder tokens; decoder tokens are made by `Collator`, for the samples
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,10 +17,11 @@ from torch.utils.data import IterableDataset
 from transformers import PreTrainedTokenizerBase
 
 from pcc_bench.decoder import Decoder
-from pcc_bench.model.corpus import Corpus, Position, first_answer
+from pcc_bench.errors import UsageError
+from pcc_bench.model.corpus import Corpus, Position
 from pcc_bench.model.encoder import Encoder
 from pcc_bench.model.objectives import IGNORED, Task
-from pcc_bench.model.recipe import Combination, Phase, Recipe
+from pcc_bench.model.recipe import Combination, Recipe
 
 CHARACTERS_PER_TOKEN = 8  # more text than this many characters a token is never needed for a continuation
 
@@ -36,7 +37,7 @@ class Sample:
         context: Encoder ids.
         text: The text of the context (for reconstruction).
         continuation: The text after it (completion), or the answer (fine-tuning).
-        question: The prompt before the answer (fine-tuning).
+        prompt: Stands before the answer and is not scored (fine-tuning).
     """
 
     index: int
@@ -45,7 +46,7 @@ class Sample:
     context: list[int]
     text: str
     continuation: str
-    question: str = ""
+    prompt: str = ""
 
 
 class Samples(IterableDataset[Sample]):
@@ -53,57 +54,74 @@ class Samples(IterableDataset[Sample]):
 
     Args:
         recipe: The recipe.
-        corpus: Its data.
+        corpora: The data of each phase; phases that go on with the data of the one before have the same object.
         encoder: Cuts contexts into its tokens.
         step: Optimizer step to start at.
-        position: Where the corpus stands at that step.
+        position: Where the corpus of that step's phase stands.
     """
 
     def __init__(
-        self, recipe: Recipe, corpus: Corpus, encoder: Encoder, step: int = 0, position: Position | None = None
+        self,
+        recipe: Recipe,
+        corpora: Sequence[Corpus],
+        encoder: Encoder,
+        step: int = 0,
+        position: Position | None = None,
     ) -> None:
         self.recipe = recipe
-        self.corpus = corpus
+        self.corpora = corpora
         self.encoder = encoder
         self.step = step
         self.position = position or Position()
         self.positions: dict[int, Position] = {step: self.position}  # before each step that has been reached
 
     def __iter__(self) -> Iterator[Sample]:
-        if self.recipe.data.kind == "qa":
-            return self._answering()
-        return self._pretraining()
+        index, position = self.step * self.recipe.optimisation.batch_size, self.position
+        while True:  # one round for each corpus, up to the first sample of a phase that has another one
+            corpus = self.corpora[self._phase(index)]
+            stretch = self._pretraining if corpus.data.is_text else self._answering
+            index = yield from stretch(corpus, index, position)
+            position = Position()
 
-    def _pretraining(self) -> Iterator[Sample]:
-        size = self.recipe.optimisation.batch_size
-        index = self.step * size
-        skip = self.position.token
-        for where, text in self.corpus.from_position(self.position):
+    def _pretraining(self, corpus: Corpus, index: int, position: Position) -> Generator[Sample, None, int]:
+        skip, used = position.token, position.epoch
+        for where, text in corpus.from_position(position):
+            if where.epoch > used + 1:
+                raise UsageError(f"{corpus.data.path} has no text long enough for {self._window(index)} encoder tokens")
             ids, spans = self._tokens(text)
             start, skip = skip, 0
-            while (phase := self.recipe.phase_at(index // size)) is not None:
-                length = _window(self.recipe.phases[phase])
+            while self.corpora[phase := self._phase(index)] is corpus:
+                length = self._window(index)
                 if start + length > len(ids):
                     break
-                self._note(index, Position(where.epoch, where.document, start))
                 begin, end = spans[start][0], spans[start + length - 1][1]
                 rest = text[end : end + self.recipe.objective.completion_tokens * CHARACTERS_PER_TOKEN]
+                self._note(index, Position(where.epoch, where.document, start))
                 if not rest.strip():
                     break
-                tasks = draw_tasks(self.recipe, index // size)
+                tasks = draw_tasks(self.recipe, index // self.recipe.optimisation.batch_size)
                 yield Sample(index, phase, tasks, ids[start : start + length], text[begin:end], rest)
-                index, start = index + 1, start + length
+                index, start, used = index + 1, start + length, where.epoch
+            else:
+                break
+        return index
 
-    def _answering(self) -> Iterator[Sample]:
-        size = self.recipe.optimisation.batch_size
-        index = self.step * size
-        for where, row in self.corpus.from_position(self.position):
+    def _answering(self, corpus: Corpus, index: int, position: Position) -> Generator[Sample, None, int]:
+        for where, row in corpus.from_position(position):
+            if self.corpora[phase := self._phase(index)] is not corpus:
+                break
             self._note(index, where)
-            question = f"Question: {row['question']}\n\nAnswer: "
-            (ids,) = self.encoder.tokenize([row["context"]])
-            phase = self.recipe.phase_at(index // size)
-            yield Sample(index, phase, (Task.ANSWERING,), ids, row["context"], first_answer(row), question)
+            (ids,) = self.encoder.tokenize([row.context])
+            yield Sample(index, phase, (Task.ANSWERING,), ids, row.context, row.answer, row.prompt)
             index += 1
+        return index
+
+    def _phase(self, index: int) -> int:
+        return self.recipe.phase_at(index // self.recipe.optimisation.batch_size)
+
+    def _window(self, index: int) -> int:
+        phase = self.recipe.phases[self._phase(index)]
+        return phase.segment_length * phase.segments
 
     def _note(self, index: int, position: Position) -> None:
         step, first = divmod(index, self.recipe.optimisation.batch_size)
@@ -124,12 +142,12 @@ def draw_tasks(recipe: Recipe, step: int) -> tuple[Task, ...]:
     `sampled` draws one objective a step, the same for all of its samples (the official code draws one a micro-batch);
     the draw depends on seed and step alone, so that a resumed or a distributed run draws the same.
     """
-    objective = recipe.objective
-    both = ((Task.RECONSTRUCTION, 1 - objective.completion), (Task.COMPLETION, objective.completion))
-    if objective.combination is Combination.SUMMED:
+    share = recipe.completion_at(recipe.phase_at(step))
+    both = ((Task.RECONSTRUCTION, 1 - share), (Task.COMPLETION, share))
+    if recipe.objective.combination is Combination.SUMMED:
         return tuple(task for task, weight in both if weight)
     drawn = random.Random(f"{recipe.seed}-task-{step}").random()
-    return (Task.COMPLETION if drawn < objective.completion else Task.RECONSTRUCTION,)
+    return (Task.COMPLETION if drawn < share else Task.RECONSTRUCTION,)
 
 
 @dataclass(frozen=True)
@@ -169,12 +187,12 @@ class Collator:
         """Decoder ids of the targets of one task, and their labels."""
         end = [self._tokenizer.eos_token_id] if self.recipe.objective.append_eos else []
         if task is Task.ANSWERING:
-            questions = self._ids([sample.question for sample in samples])
+            prompts = self._ids([sample.prompt for sample in samples])
             answers = [ids + end for ids in self._ids([sample.continuation for sample in samples])]
-            pairs = list(zip(questions, answers, strict=True))
+            pairs = list(zip(prompts, answers, strict=True))
             return {
-                "ids": [question + answer for question, answer in pairs],
-                "labels": [[IGNORED] * len(question) + answer for question, answer in pairs],
+                "ids": [prompt + answer for prompt, answer in pairs],
+                "labels": [[IGNORED] * len(prompt) + answer for prompt, answer in pairs],
             }
         limit = self.recipe.objective.completion_tokens if task is Task.COMPLETION else None
         texts = [sample.continuation if task is Task.COMPLETION else sample.text for sample in samples]
@@ -184,7 +202,3 @@ class Collator:
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         encoded = self._tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False)
         return [list(ids) for ids in encoded["input_ids"]]
-
-
-def _window(phase: Phase) -> int:
-    return phase.segment_length * phase.segments

@@ -33,7 +33,7 @@ class Evaluation(TrainerCallback):
     Args:
         recipe: The recipe.
         model: The model in training.
-        corpus: The held-out text.
+        corpus: What is held out of the last phase's data.
         folder: Where the files go.
         step: Step the run goes on from; later lines of an interrupted run are dropped.
     """
@@ -44,7 +44,8 @@ class Evaluation(TrainerCallback):
         self.path = folder / "evaluation.jsonl"
         self.texts = folder / "reconstructions.jsonl"
         last = recipe.model_copy(update={"phases": (recipe.final,)})
-        self.samples = list(islice(Samples(last, corpus, model.pcc.encoder), recipe.data.held_out_rows))
+        self.data = recipe.data_at(-1)
+        self.samples = list(islice(Samples(last, [corpus], model.pcc.encoder), self.data.held_out_rows))
         self.collator = Collator(model.decoder, recipe)
         for path in (self.path, self.texts):
             keep_until(path, step)
@@ -76,8 +77,7 @@ class Evaluation(TrainerCallback):
 
     def _teacher_forced(self) -> dict[str, float]:
         """Loss (nats per token), perplexity and accuracy of the next token, for each objective."""
-        answering = self.recipe.data.kind == "qa"
-        tasks = (Task.ANSWERING,) if answering else (Task.RECONSTRUCTION, Task.COMPLETION)
+        tasks = (Task.RECONSTRUCTION, Task.COMPLETION) if self.data.is_text else (Task.ANSWERING,)
         return {key: value for task in tasks for key, value in self._scores(task).items()}
 
     def _scores(self, task: Task) -> dict[str, float]:
@@ -103,7 +103,7 @@ class Evaluation(TrainerCallback):
     def _generated(self, step: int) -> dict[str, float]:
         """BLEU of greedy reconstructions against the text that was compressed."""
         rows = self.samples[: self.recipe.checks.generated_rows]
-        if not rows or self.recipe.data.kind == "qa":
+        if not rows or not self.data.is_text:
             return {}
         texts = reconstruct(self.model, rows)
         for sample, text in zip(rows, texts, strict=True):

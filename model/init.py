@@ -77,7 +77,8 @@ def adapted(pcc: PCC, decoder: Decoder, folder: Path, seed: int = 0) -> PCC:
     """Take a compressor to another decoder, to be trained for it.
 
     The converter is kept where the width is the same, else a fresh one. The special vectors are kept where the decoder
-    is the recorded one, or where none is recorded and it has them (published checkpoints); else they are drawn anew.
+    is the recorded one, or where none is recorded and it has them (published checkpoints); else they are taken from
+    the new decoder's vocabulary or drawn anew, as for a fresh checkpoint.
 
     Args:
         pcc: Loaded with `checkpoint.load(..., adapt=True)`.
@@ -125,8 +126,17 @@ def name_beside(model: str, folder: Path) -> str:
 
 
 def _special_rows(decoder: Decoder) -> torch.Tensor:
-    """Random rows of the size of the decoder's own, to stay frozen: the published patch is N(0, 0.02) for Llama-3."""
-    return torch.randn(len(SPECIAL_TOKENS), decoder.hidden_size) * float(decoder.embedding.weight.float().std())
+    """Rows of `<mem>`, `</mem>` and `<ae>`, to stay frozen: [3, hidden size], float32.
+
+    The decoder's own rows where its vocabulary has all three (the official decoder release has them appended), so that
+    a checkpoint trained here agrees with others for that decoder. Else random rows of the size of the decoder's own:
+    the published patch is N(0, 0.02) for Llama-3.
+    """
+    vocabulary = decoder.tokenizer.get_vocab()
+    weight = decoder.embedding.weight.detach()
+    if all(vocabulary.get(token, len(weight)) < len(weight) for token in SPECIAL_TOKENS):
+        return weight[[vocabulary[token] for token in SPECIAL_TOKENS]].float().cpu().clone()
+    return torch.randn(len(SPECIAL_TOKENS), decoder.hidden_size) * float(weight.float().std())
 
 
 def with_memory_tokens(model: Any, tokenizer: PreTrainedTokenizerBase, seed: int) -> None:

@@ -39,19 +39,24 @@ class Data(_Frozen):
     """Where the training text comes from.
 
     Attributes:
-        kind: `text`: plain text for pretraining. `qa`: rows with context, question and answers for fine-tuning.
-        path: Hub data set, a file, or a folder of files (`.txt` or `.jsonl`).
+        kind: `text`: plain text for pretraining. For fine-tuning, `qa`: rows with context, question and answers;
+            `gsm8k`: rows with question and worked answer; `dialogue`: sessions of Harry Potter Dialogue (scene,
+            dialogue, positive_response). See `fine_tuning`.
+        path: Hub data set, a file, or a folder of files (`.txt`, `.jsonl`; sessions also as one `.json`).
         name: Configuration of a hub data set.
         split: Split of a hub data set.
         column: Column that holds the text (hub and JSON Lines).
         streaming: Read a hub data set without downloading it first.
         revision: Hub revision.
-        held_out: A file (of a hub data set: a split) for evaluation. Where None, every 50th document is kept back; of
+        held_out: A file (of a hub data set: a split) for evaluation. Where None, some documents are kept back; of
             streamed data always the first 200.
+        held_out_every: Without `held_out`, the first of so many documents is kept back; 10 is the paper's 90/10 split.
         held_out_rows: Samples evaluated.
+        demonstrations: Other rows that are compressed before a row of `gsm8k` (drawn) or `dialogue` (the ones before).
+        role: Who answers in a `dialogue`.
     """
 
-    kind: Literal["text", "qa"] = "text"
+    kind: Literal["text", "qa", "gsm8k", "dialogue"] = "text"
     path: str
     name: str | None = None
     split: str = "train"
@@ -59,7 +64,21 @@ class Data(_Frozen):
     streaming: bool = False
     revision: str | None = None
     held_out: str | None = None
+    held_out_every: int = Field(default=50, gt=1)
     held_out_rows: Positive = 64
+    demonstrations: Positive = 4
+    role: str = "Harry"
+
+    @property
+    def is_text(self) -> bool:
+        """Text to pretrain on; else rows to fine-tune on."""
+        return self.kind == "text"
+
+    @model_validator(mode="after")
+    def _rows_are_not_streamed(self) -> Self:
+        if self.streaming and not self.is_text:
+            raise ValueError(f"rows of kind '{self.kind}' are few and read whole: leave 'streaming' out")
+        return self
 
 
 class Objective(_Frozen):
@@ -86,12 +105,17 @@ class Phase(_Frozen):
         segment_length: Encoder tokens of a sample's segments.
         rate: Compression.
         segments: Segments of a pretraining sample; fine-tuning compresses whole contexts.
+        data: Training data of this phase; None: the recipe's. Where it is the data of the phase before, it is read on;
+            else read from its beginning.
+        completion: lambda during this phase; None: the objective's.
     """
 
     until: Positive | None = None
     segment_length: Positive = 256
     rate: Positive = 4
     segments: Positive = 1
+    data: Data | None = None
+    completion: float | None = Field(default=None, ge=0, le=1)
 
     @model_validator(mode="after")
     def _whole_slots(self) -> Self:
@@ -171,9 +195,9 @@ class Recipe(_Frozen):
         boundaries: Boundary vectors of a fresh checkpoint.
         slots: Slots of a short last segment of a fresh checkpoint.
         train: Which weights learn.
-        data: Training text.
+        data: Training data, where a phase names none.
         objective: Pretraining objectives.
-        phases: Segment length and rate over the steps.
+        phases: Segment length and rate over the steps; also data and lambda where they change.
         optimisation: Optimizer and schedule.
         checks: Evaluation and saving.
         seed: Of initialisation, order of the data and objective draws.
@@ -209,6 +233,8 @@ class Recipe(_Frozen):
             raise ValueError(f"a phase ends at or after the last of {self.optimisation.steps} steps")
         if not self.train:
             raise ValueError("train names nothing: choose among encoder, converter, memory_tokens")
+        if self.optimisation.epochs and any(phase.data for phase in self.phases):
+            raise ValueError("epochs are passes over one data set: give steps where a phase has data of its own")
         return self
 
     @property
@@ -219,6 +245,15 @@ class Recipe(_Frozen):
     def phase_at(self, step: int) -> int:
         """Index of the phase that an optimizer step (counted from 0) belongs to."""
         return next(i for i, phase in enumerate(self.phases) if phase.until is None or step < phase.until)
+
+    def data_at(self, phase: int) -> Data:
+        """Training data of a phase (-1: the last): its own, or the recipe's."""
+        return self.phases[phase].data or self.data
+
+    def completion_at(self, phase: int) -> float:
+        """Weight or probability of completion in a phase."""
+        own = self.phases[phase].completion
+        return self.objective.completion if own is None else own
 
     @classmethod
     def read(cls, name: str, changes: Sequence[str] = ()) -> Recipe:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import nn
 from transformers import Trainer, TrainingArguments
 
@@ -20,7 +21,7 @@ from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError
 from pcc_bench.model import checkpoint, init, objectives
 from pcc_bench.model.config import PccConfig
-from pcc_bench.model.corpus import Corpus, Position, read_corpora
+from pcc_bench.model.corpus import Corpus, Position, corpora_of
 from pcc_bench.model.data import Collator, Samples
 from pcc_bench.model.evaluation import Evaluation
 from pcc_bench.model.files import first_line
@@ -103,7 +104,7 @@ class PccForTraining(nn.Module):
             inputs = objectives.lay_out(self.pcc, self.decoder, encoded, rows["ids"], task, rows["labels"])
             nll = objectives.token_nll(self.decoder, inputs).sum()
             self._record(task, nll, int(inputs.labels.ne(objectives.IGNORED).sum()), indices)
-            total = total + self._weight(task) * nll
+            total = total + self._weight(task, phase) * nll
         self.tokens_seen += sum(map(len, contexts))
         return {"loss": total / scored}
 
@@ -120,11 +121,13 @@ class PccForTraining(nn.Module):
     def tie_weights(self) -> None:
         """Asked for by the Trainer after loading; nothing is tied."""
 
-    def _weight(self, task: Task) -> float:
+    def _weight(self, task: Task, phase: int) -> float:
         """Weight in the summed loss; doubled, since two objectives share the step's token count."""
         if self.recipe.objective.combination is not Combination.SUMMED or task is Task.ANSWERING:
             return 1.0
-        share = self.recipe.objective.completion
+        share = self.recipe.completion_at(phase)
+        if share in (0, 1):  # one objective has the step to itself
+            return 1.0
         return 2 * (share if task is Task.COMPLETION else 1 - share)
 
     def _record(self, task: Task, nll: torch.Tensor, count: int, indices: list[int]) -> None:
@@ -159,11 +162,12 @@ def train(recipe: Recipe, folder: Path) -> PCC | None:
     model = PccForTraining(pcc, decoder, recipe)
     state = last_state(folder)
     step, position = read_position(state) if state else (0, Position())
-    corpus, held_out = read_corpora(recipe.data, recipe.seed)
-    samples = Samples(recipe, corpus, pcc.encoder, step, position)
+    corpora, held_out = corpora_of(recipe)
+    samples = Samples(recipe, corpora, pcc.encoder, step, position)
+    steps = steps_of(recipe, corpora[0])
     trainer = Trainer(
         model=model,
-        args=training_arguments(recipe, folder, steps_of(recipe, corpus)),
+        args=training_arguments(recipe, folder, steps),
         train_dataset=samples,
         data_collator=Collator(decoder, recipe),
         callbacks=[
@@ -175,7 +179,10 @@ def train(recipe: Recipe, folder: Path) -> PCC | None:
     if torch.cuda.is_available():
         decoder.model.to(trainer.args.device)
     with _disk_errors(folder):
-        trainer.train(resume_from_checkpoint=str(state) if state else None)
+        if state and step >= steps:  # the Trainer would take another step
+            model.load_state_dict(load_file(state / "model.safetensors"), strict=False)
+        else:
+            trainer.train(resume_from_checkpoint=str(state) if state else None)
         if not trainer.is_world_process_zero():
             return None
         pcc.encoder.config = pcc.config
@@ -204,6 +211,7 @@ def training_arguments(recipe: Recipe, folder: Path, steps: int) -> TrainingArgu
         max_grad_norm=optimisation.max_grad_norm,
         weight_decay=optimisation.weight_decay,
         bf16=optimisation.precision == "bfloat16",
+        use_cpu=not torch.cuda.is_available(),  # else bfloat16 is refused on a CPU
         activation_checkpointing=optimisation.gradient_checkpointing,
         dataloader_pin_memory=torch.cuda.is_available(),
         seed=recipe.seed,
@@ -266,7 +274,7 @@ def steps_of(recipe: Recipe, corpus: Corpus) -> int:
     optimisation = recipe.optimisation
     if optimisation.steps is not None:
         return optimisation.steps
-    if recipe.data.kind != "qa" or corpus.documents is None:
+    if recipe.data.is_text or corpus.documents is None:
         raise UsageError("optimisation.epochs needs fine-tuning rows that are not streamed: give optimisation.steps")
     assert optimisation.epochs is not None
     return optimisation.epochs * math.ceil(len(corpus.documents) / optimisation.batch_size)
@@ -292,7 +300,7 @@ def _claim(folder: Path, recipe: Recipe) -> None:
     """Make the output folder this recipe's, or see that it is."""
     path = folder / "recipe.json"
     told = recipe.model_dump_json(indent=1)
-    if path.is_file() and path.read_text(encoding="utf-8") != told:
+    if path.is_file() and Recipe.read(str(path)) != recipe:  # compared as read: an older file lacks newer keys
         raise UsageError(f"{folder} holds a run of another recipe: choose another folder, or take its recipe.json")
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(told, encoding="utf-8")

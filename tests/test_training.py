@@ -19,10 +19,11 @@ from safetensors.torch import load_file
 
 from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError
-from pcc_bench.model import checkpoint, init, journal, training
-from pcc_bench.model.corpus import Corpus, Position, first_answer, read_corpora, read_documents, split_text
+from pcc_bench.model import checkpoint, fine_tuning, init, journal, training
+from pcc_bench.model.corpus import Corpus, Position, corpora_of, read_corpora, read_documents, split_text
 from pcc_bench.model.data import Collator, Sample, Samples, draw_tasks
 from pcc_bench.model.objectives import IGNORED, Task
+from pcc_bench.model.pcc import PCC, SPECIAL_TOKENS
 from pcc_bench.model.recipe import Combination, Data, Recipe, Trained
 from pcc_bench.model.training import PccForTraining
 
@@ -76,8 +77,8 @@ def for_training(state: dict[str, Any], tmp_path: Path, **changes: Any) -> PccFo
 
 
 def batch(model: PccForTraining) -> dict[str, Any]:
-    corpus, _ = read_corpora(model.recipe.data, model.recipe.seed)
-    stream = iter(Samples(model.recipe, corpus, model.pcc.encoder))
+    corpora, _ = corpora_of(model.recipe)
+    stream = iter(Samples(model.recipe, corpora, model.pcc.encoder))
     return Collator(model.decoder, model.recipe)(list(islice(stream, 2)))
 
 
@@ -192,8 +193,8 @@ def test_objectives_are_drawn_by_step_and_lambda(state: dict[str, Any]) -> None:
 def stream(recipe: Recipe, step: int = 0, position: Position | None = None) -> tuple[Samples, Iterator[Sample]]:
     decoder = init.open_decoder(recipe.decoder)
     pcc = training.starting_point(recipe, decoder, Path())
-    corpus, _ = read_corpora(recipe.data, recipe.seed)
-    samples = Samples(recipe, corpus, pcc.encoder, step, position or Position())
+    corpora, _ = corpora_of(recipe)
+    samples = Samples(recipe, corpora, pcc.encoder, step, position or Position())
     return samples, iter(samples)
 
 
@@ -253,6 +254,220 @@ def test_fine_tuning_scores_the_answer_only(state: dict[str, Any], rows: list[di
     assert decoder.tokenizer.decode(ids[: -len(scored)]).endswith("Answer: ")
 
 
+PROBLEMS = [{"question": f"What is {i} + {i}?", "answer": f"{i} + {i} = {2 * i}\n#### {2 * i}"} for i in range(20)]
+SESSIONS = [
+    {
+        "Position": f"Book1-chapter{i}",
+        "Speakers": ["Ron", "Harry"],
+        "Scene": f"Room {i}.",
+        "Dialogue": [f"Ron: Is this room {i}?", "Harry: I think so."],
+        "Positive-Response": f"Harry: It is {i}." if i % 2 else [f"It is {i}."],
+        "Negative-Responses": ["No."],
+    }
+    for i in range(20)
+]
+
+
+@pytest.fixture(params=["gsm8k", "dialogue"])
+def demonstrated(request: pytest.FixtureRequest, tmp_path: Path) -> Data:
+    """Rows whose context is other rows: 20, of which every tenth is held out."""
+    if request.param == "gsm8k":
+        path = written_rows(tmp_path / "problems.jsonl", PROBLEMS)
+    else:
+        path = tmp_path / "sessions.json"
+        path.write_text(json.dumps({f"Session-{i}": row for i, row in enumerate(SESSIONS)}))
+    return Data(kind=request.param, path=str(path), held_out_every=10, demonstrations=3)
+
+
+def written_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def taught(data: Data, seed: int = 0) -> tuple[list[fine_tuning.Exchange], list[fine_tuning.Exchange]]:
+    trained, held_out = read_corpora(data, seed)
+    assert trained.documents is not None and held_out.documents is not None
+    return list(trained.documents), list(held_out.documents)
+
+
+def test_worked_problems_become_context_question_and_answer(tmp_path: Path) -> None:
+    data = Data(kind="gsm8k", path=str(written_rows(tmp_path / "rows.jsonl", PROBLEMS)), demonstrations=2)
+    first = taught(data)[0][0]
+    assert (first.prompt, first.answer) == ("Question: What is 1 + 1?\nAnswer: ", "1 + 1 = 2\n#### 2")
+    solved = {f"Question: {row['question']}\nAnswer: {row['answer']}" for row in PROBLEMS[2:]}
+    assert len(first.context.split("\n\n")) == 2
+    assert set(first.context.split("\n\n")) < solved
+    assert taught(data) == taught(data)
+    assert taught(data)[0][0].context != taught(data, seed=1)[0][0].context
+
+
+def test_a_role_answers_after_the_sessions_before(tmp_path: Path) -> None:
+    rows = written_rows(tmp_path / "rows.jsonl", SESSIONS)
+    trained, _ = taught(Data(kind="dialogue", path=str(rows), demonstrations=2))
+    sessions = [f"Scene: Room {i}.\n\nRon: Is this room {i}?\nHarry: I think so.\nHarry: " for i in range(20)]
+    fifth = trained[4]
+    assert (fifth.prompt, fifth.answer) == (sessions[5], "It is 5.")
+    assert fifth.context == f"{sessions[3]}It is 3.\n\n{sessions[4]}It is 4."
+    assert trained[0].context == f"{sessions[2]}It is 2.\n\n{sessions[3]}It is 3."  # nothing to train on is before it
+
+
+def test_held_out_rows_demonstrate_nothing_and_no_row_itself(demonstrated: Data) -> None:
+    trained, held_out = taught(demonstrated)
+    assert (len(trained), len(held_out)) == (18, 2)
+    assert all(one.answer not in both.context for one in held_out for both in [*trained, *held_out])
+    assert all(one.answer not in one.context for one in trained)
+    assert {one.context.count("\n\n") for one in [*trained, *held_out]} == {2 if demonstrated.kind == "gsm8k" else 5}
+
+
+def test_demonstrated_rows_are_fine_tuned_on(demonstrated: Data, state: dict[str, Any], tmp_path: Path) -> None:
+    optimisation = {"batch_size": 6, "micro_batch_size": 3, "epochs": 2, "steps": None}
+    recipe = checked(state, data=demonstrated, phases=[{"segment_length": 128, "rate": 4}], optimisation=optimisation)
+    training.train(recipe, tmp_path / "out")
+    assert len(log(tmp_path / "out")) == 2 * 3  # 18 rows, batches of 6, two passes
+    assert log(tmp_path / "out")[-1]["rag_loss"] < log(tmp_path / "out")[0]["rag_loss"]
+    assert {"rag_accuracy", "rag_perplexity"} <= set(log(tmp_path / "out", "evaluation.jsonl")[-1])
+
+
+def test_rows_that_do_not_fit_their_kind_are_refused(state: dict[str, Any], tmp_path: Path) -> None:
+    def data(kind: str, name: str, content: str) -> dict[str, Any]:
+        (tmp_path / name).write_text(content)
+        return {"kind": kind, "path": str(tmp_path / name)}
+
+    refused = data("gsm8k", "a.jsonl", '{"question": "x"}\n')
+    refuses(r"a\.jsonl line 1 has no column 'answer'", state, tmp_path / "a", data=refused)
+    refused = data("dialogue", "b.json", '{"Session-1": {"Scene": "x", "Dialogue": []}}')
+    refuses(r"b\.json entry 1 has no column 'positive_response'", state, tmp_path / "b", data=refused)
+    refused = data("dialogue", "c.json", "3")
+    refuses(r"c\.json is neither a list of rows", state, tmp_path / "c", data=refused)
+    refused = data("gsm8k", "d.txt", "words")
+    refuses("plain text, but fine-tuning needs", state, tmp_path / "d", data=refused)
+    refused = data("gsm8k", "e.jsonl", "".join(json.dumps(row) + "\n" for row in PROBLEMS[:4]))
+    refuses("has 3 training rows: a row with 4 demonstrations", state, tmp_path / "e", data=refused)
+
+
+def test_text_shorter_than_every_segment_is_refused(state: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "short.txt").write_text("one short text.\n\n" * 400)
+    short = {"path": str(written_rows(tmp_path / "short.jsonl", [{"text": "Much too short."}] * 60))}
+    refuses("no text long enough for 64 encoder tokens", state, tmp_path / "out", data=short)
+
+
+# Phases with data and a mixture of their own
+
+
+@pytest.fixture
+def phased(state: dict[str, Any], rows: list[dict[str, Any]], tmp_path: Path) -> dict[str, Any]:
+    """Reconstruction on one text, both objectives on another (over two phases), then answering."""
+    contexts = sorted({row["context"] for row in rows})
+    (tmp_path / "other.txt").write_text("\n\n".join("Other text. " + " ".join(contexts) for _ in range(4)))
+    answering = {"kind": "qa", "path": str(written_rows(tmp_path / "qa.jsonl", rows))}
+    other = {"path": str(tmp_path / "other.txt"), "held_out_every": 3}
+    state["phases"] = [
+        {"until": 4, "segment_length": 16, "rate": 4, "completion": 0.0, "data": other},
+        {"until": 7, "segment_length": 16, "rate": 4, "completion": 1.0},
+        {"until": 10, "segment_length": 32, "rate": 4},
+        {"segment_length": 128, "rate": 4, "data": answering},
+    ]
+    state["optimisation"] = {**state["optimisation"], "steps": 14}
+    return state
+
+
+def test_a_phase_has_its_own_data_and_mixture(phased: dict[str, Any]) -> None:
+    recipe = checked(phased)
+    samples, whole = stream(recipe)
+    seen = list(islice(whole, 4 * 14))
+    tasks = [{task for sample in seen if sample.phase == phase for task in sample.tasks} for phase in range(4)]
+    assert tasks[0] == {Task.RECONSTRUCTION}
+    assert tasks[1] == {Task.COMPLETION}
+    assert tasks[3] == {Task.ANSWERING}
+    text, other = Path(recipe.data.path).read_text(), Path(recipe.data_at(0).path).read_text()
+    assert all(sample.text in other for sample in seen[:16])
+    assert all(sample.text + sample.continuation in text for sample in seen[16:40])
+    assert samples.positions[4].epoch == samples.positions[10].epoch == 0
+    assert samples.positions[7] != Position(0, 0, 0), "the third phase reads on where the second stopped"
+
+
+def test_a_stream_over_phases_goes_on_exactly_where_it_stood(phased: dict[str, Any]) -> None:
+    recipe = checked(phased)
+    samples, whole = stream(recipe)
+    first = list(islice(whole, 4 * 14))
+    for step in range(1, 14):
+        _, rest = stream(recipe, step, samples.positions[step])
+        assert list(islice(rest, 4 * (14 - step))) == first[4 * step :], step
+
+
+class Interruption(Exception):
+    pass
+
+
+def train_until(recipe: Recipe, folder: Path, cut: int) -> None:
+    """Train, and stop without a word in the step after `cut`."""
+
+    def interrupt(self: Any, args: Any, run: Any, control: Any, **_: Any) -> None:
+        if run.global_step > cut:
+            raise Interruption
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interruption):
+        patch.setattr(training.Evaluation, "on_step_end", interrupt)
+        training.train(recipe, folder)
+    assert journal.last_state(folder) == folder / "states" / f"checkpoint-{cut}"
+
+
+def test_a_run_over_phases_resumes_to_the_same_bits(phased: dict[str, Any], tmp_path: Path) -> None:
+    recipe = checked(phased, checks={"save_every": 2, "evaluate_every": 50, "generated_rows": 0})
+    training.train(recipe, tmp_path / "whole")
+    for cut in (4, 8, 10):  # where the text changes, within a phase, where rows follow text
+        train_until(recipe, tmp_path / str(cut), cut)
+        training.train(recipe, tmp_path / str(cut))
+        assert losses(tmp_path / str(cut)) == losses(tmp_path / "whole")
+        whole, again = weights(tmp_path / "whole"), weights(tmp_path / str(cut))
+        assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_a_finished_run_is_not_trained_on(state: dict[str, Any], tmp_path: Path) -> None:
+    recipe = checked(state)
+    training.train(recipe, tmp_path)
+    before, lines = weights(tmp_path), log(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    training.train(recipe, tmp_path)
+    after = weights(tmp_path)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert log(tmp_path) == lines
+
+
+@pytest.mark.parametrize("completion", [0, 1])
+@pytest.mark.parametrize("combination", list(Combination))
+def test_a_single_objective_trains_alone(
+    state: dict[str, Any], tmp_path: Path, completion: int, combination: Combination
+) -> None:
+    recipe = checked(state, objective={"completion": completion, "combination": combination})
+    trained = training.train(recipe, tmp_path)
+    alone, other = ("next_token_loss", "ae_loss") if completion else ("ae_loss", "next_token_loss")
+    assert all(alone in line and other not in line for line in log(tmp_path))
+    assert all(line["loss"] == pytest.approx(line[alone], abs=1e-3) for line in log(tmp_path))
+    loaded = checkpoint.load(str(tmp_path), init.open_decoder(state["decoder"]))
+    assert trained is not None
+    assert checkpoint.weights_fingerprint(loaded) == checkpoint.weights_fingerprint(trained)
+
+
+def test_training_without_boundaries_saves_a_checkpoint_without_them(state: dict[str, Any], tmp_path: Path) -> None:
+    training.train(checked(state, boundaries="none"), tmp_path)
+    evaluations = log(tmp_path, "evaluation.jsonl")
+    assert evaluations[-1]["ae_loss"] < evaluations[0]["ae_loss"]
+    loaded = checkpoint.load(str(tmp_path), init.open_decoder(state["decoder"]))
+    (encoded,) = loaded.encode([list(range(5, 69))])  # two segments of 32 at 4x
+    assert loaded.frame(encoded.slots).shape[0] == 16
+
+
+def test_a_folder_of_an_older_version_is_the_same_recipes(state: dict[str, Any], tmp_path: Path) -> None:
+    recipe = checked(state)
+    training.train(recipe, tmp_path)
+    told = json.loads((tmp_path / "recipe.json").read_text())
+    del told["data"]["demonstrations"], told["phases"][0]["completion"]  # keys that came later
+    (tmp_path / "recipe.json").write_text(json.dumps(told))
+    training.train(recipe, tmp_path)
+    assert len(log(tmp_path)) == 10
+
+
 def test_long_files_are_cut_at_paragraphs() -> None:
     text = "\n\n".join("x" * 900 for _ in range(50))
     pieces = split_text(text)
@@ -272,6 +487,44 @@ def test_a_checkpoint_can_be_adapted_to_another_decoder(state: dict[str, Any], m
     pairs = zip(adapted.encoder.parameters(), first.encoder.parameters(), strict=True)
     assert all(torch.equal(one, other) for one, other in pairs)
     assert not torch.equal(adapted.converter.dense_in.weight, first.converter.dense_in.weight)
+
+
+@pytest.fixture
+def decoder_with_rows(models: Path, tmp_path: Path) -> Decoder:
+    """A decoder whose vocabulary has the three tokens, in the order of the official patch."""
+    decoder = init.open_decoder(str(models / "llama"))
+    decoder.tokenizer.add_special_tokens({"additional_special_tokens": ["<mem>", "<ae>", "</mem>"]})
+    decoder.model.resize_token_embeddings(len(decoder.tokenizer), mean_resizing=False)
+    decoder.model.save_pretrained(tmp_path / "with-rows")
+    decoder.tokenizer.save_pretrained(tmp_path / "with-rows")
+    return init.open_decoder(str(tmp_path / "with-rows"))
+
+
+def assert_has_the_rows_of(pcc: PCC, decoder: Decoder) -> None:
+    for token in SPECIAL_TOKENS:
+        row = decoder.embed([decoder.tokenizer.convert_tokens_to_ids(token)])[0]
+        assert torch.equal(pcc.special_vector(token), row), token
+
+
+def test_a_decoder_that_has_the_special_tokens_gives_its_rows(
+    models: Path, tmp_path: Path, decoder_with_rows: Decoder
+) -> None:
+    fresh = init.fresh(str(models / "encoder"), decoder_with_rows, [4], tmp_path / "fresh")
+    assert_has_the_rows_of(fresh, decoder_with_rows)
+    other = checkpoint.load(str(models / "pcc"), init.open_decoder(str(models / "llama")))
+    foreign = other.config.decoder.model_copy(update={"fingerprint": "another"})
+    other.config = other.config.model_copy(update={"decoder": foreign})
+    assert_has_the_rows_of(init.adapted(other, decoder_with_rows, tmp_path / "adapted"), decoder_with_rows)
+
+
+def test_a_decoder_without_them_gets_random_rows_of_its_size(models: Path, tmp_path: Path) -> None:
+    decoder = init.open_decoder(str(models / "llama"))
+    one, same, other = (
+        init.fresh(str(models / "encoder"), decoder, [4], tmp_path, seed=seed).special for seed in (0, 0, 1)
+    )
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+    assert one.std().item() == pytest.approx(decoder.embedding.weight.std().item(), rel=0.2)
 
 
 # Interruptions and processes
@@ -436,7 +689,8 @@ def test_unanswerable_rows_are_not_trained_on(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     data = Data(kind="qa", path=str(tmp_path / "rows.jsonl"))
     assert read_documents(data, data.path) == rows[1:]
-    assert first_answer(rows[1]) == "a"
+    (taught,) = fine_tuning.exchanges(data, rows, [1], [0], 0)
+    assert taught == fine_tuning.Exchange("c", "Question: q\n\nAnswer: ", "a")
 
 
 def test_a_corpus_is_read_in_a_new_order_each_pass() -> None:
