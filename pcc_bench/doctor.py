@@ -113,6 +113,8 @@ def _devices() -> Iterator[Finding]:
 
 
 def _data() -> Finding:
+    if os.environ.get("PCC_DATA") == "lab":
+        return Finding("PCC_DATA", "lab: rows are generated", needed=False)
     folder = inventory.data_folder()
     if folder is None:
         return Finding("PCC_DATA", "not set: rows come from the hub", needed=False)

@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 from lm_eval.tasks import TaskManager
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 import pcc_bench.tasks
+from pcc_bench.doctor import examine
 from pcc_bench.tasks.data import fingerprint
 from pcc_bench.tasks.example import Example
 from pcc_bench.tasks.hotpotqa.rows import read as read_hotpotqa
@@ -205,6 +207,19 @@ def test_words_are_few() -> None:
                 seen.update(re.findall(r"[A-Za-z]+", text))
                 assert text.isascii()
     assert len(seen) <= 550, len(seen)
+
+
+def test_a_small_byte_level_tokenizer_has_one_token_a_word() -> None:
+    corpus = [text for dataset in DATASETS for made in rows(dataset, "train", 1000) for text in texts(made)]
+    tokenizer = Tokenizer(models.BPE())
+    digits, byte_level = pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, byte_level])
+    alphabet = byte_level.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=1536, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(corpus, trainer)
+    used = {word for text in corpus for word in re.findall(r" [A-Za-z]+", text)}
+    assert len(used) > 400
+    assert not [word for word in used if len(tokenizer.encode(word).ids) > 1]
 
 
 def test_names_are_distinct_words() -> None:
@@ -459,3 +474,8 @@ def test_the_lab_is_a_source_like_any_other(monkeypatch: pytest.MonkeyPatch) -> 
     task = load("pcc_squad")
     assert len(task.eval_docs) == 500
     assert task.eval_docs[7]["context"] == rows("squad", "validation", 8)[7]["context"]
+
+
+def test_the_doctor_knows_the_lab(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PCC_DATA", "lab")
+    assert [finding.found for finding in examine() if finding.what == "PCC_DATA"] == ["lab: rows are generated"]

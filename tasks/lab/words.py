@@ -1,4 +1,4 @@
-"""The words of the lab's world: few enough that a tokenizer of 1,024 tokens has one token a word."""
+"""The words of the lab's world: few enough that a byte-level tokenizer of 1,536 tokens has one token a word."""
 
 from __future__ import annotations
 
