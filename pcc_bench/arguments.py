@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pickle  # for the name of its error only
 from collections.abc import Callable
 from typing import Any
 
@@ -73,6 +74,8 @@ def load_decoder(load: Callable[..., None], path: str, device: str | None, argum
     try:
         with memory_errors(f"loading the decoder '{path}'", "use a smaller dtype or a larger machine"):
             load(pretrained=path, device=device, **arguments)
+    except pickle.UnpicklingError:
+        raise UsageError(f"the decoder '{path}' holds more than tensors and was not opened") from None
     except (OSError, ValueError, TypeError, KeyError) as error:
         if isinstance(error, UsageError):
             raise

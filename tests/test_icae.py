@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, PreTrainedTokenizerFast
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
+from pcc_bench import models as lm_models
 from pcc_bench.baselines.icae import IcaeCompressor, spans
 from pcc_bench.context import Prompt, literal, mark
 from pcc_bench.decoder import Decoder
+from pcc_bench.errors import UsageError
 from pcc_bench.generation import cut_after, generate, score
+from pcc_bench.model import init
 from pcc_bench.prompts import PromptEncoder
+from pcc_bench.tasks.data import sample_folder
 
 ROOT = Path(os.environ.get("PCC_GOLDEN", Path(__file__).parent / "golden"))
 FOLDERS = sorted(path.parent for path in ROOT.glob("icae*/**/io.safetensors"))
@@ -62,7 +68,9 @@ class Golden:
         return 1 if "v1" in self.folder.parent.name else 2
 
     def load(self, use: str) -> IcaeCompressor:
-        options: dict[str, Any] = {"rate": self.config.get("mean_compression_rate", 4), "use": use}
+        # Version 1 reads one span, however long; its rate stands nowhere.
+        one_span = -(-self.io["context_ids"].numel() // self.config["mem_size"])
+        options: dict[str, Any] = {"rate": self.config.get("mean_compression_rate", max(4, one_span)), "use": use}
         options["lora_alpha"] = self.config["lora"]["lora_alpha"]
         if self.version == 2:
             bos, *opening = self.config["left_template"]
@@ -177,8 +185,304 @@ def test_golden_losses(golden: Golden) -> None:
 
 def test_golden_memory_does_not_depend_on_its_batch(golden: Golden) -> None:
     compressor = golden.load("ft")
-    texts = [golden.text(key) for key in golden.io if "context" in key] + [words([5]), words(list(range(3, 90)))]
+    texts = [golden.text(key) for key in golden.io if "context" in key] + [
+        words([5]),
+        words(list(range(3, golden.config["vocab_size_base"] // 3))),
+    ]
     for together, text in zip(compressor.compress(texts), texts, strict=True):
         (alone,) = compressor.compress([text])
         assert together.vectors is not None and alone.vectors is not None
         close(together.vectors, alone.vectors)
+
+
+# ---------------------------------------------------------------- published files, at toy size
+
+MEMORY = 16
+TEXTS = ["Rain.", "", "Zoë said “grüß Gott” 日本語 🌧️ <|eot_id|>.", "One two three four five. " * 60, "Rain fell. " * 9]
+
+
+def published(decoder: Decoder, rank: int = 8, seed: int = 0) -> dict[str, torch.Tensor]:
+    """The key set of `mistral_7b_ft_icae.safetensors`: LoRA of q and v of every layer, and the memory tokens."""
+    generator = torch.Generator().manual_seed(seed)
+    state = {TABLE: torch.randn(MEMORY + 3, decoder.hidden_size, generator=generator)}
+    for name, module in decoder.model.named_modules():
+        if name.endswith(("q_proj", "v_proj")):
+            outer, inner = module.weight.shape  # type: ignore[union-attr]
+            key = f"{PREFIX}{name}.lora_{{}}.default.weight"
+            state[key.format("A")] = torch.randn(rank, inner, generator=generator) * 0.2
+            state[key.format("B")] = torch.randn(outer, rank, generator=generator) * 0.2  # type: ignore[call-overload]
+    return {key: value.bfloat16() for key, value in state.items()}
+
+
+def with_placeholders(state: dict[str, torch.Tensor], decoder: Decoder, zero: Any) -> dict[str, Any]:
+    """The nesting of the version-1 `.pt`: one flat dictionary, base weights as scalars."""
+    layers = {f"{PREFIX}model.layers.{i}.self_attn.rotary_emb.inv_freq" for i in range(2)}
+    return {**state, **dict.fromkeys({*(PREFIX + key for key in decoder.model.state_dict()), *layers}, zero)}
+
+
+@pytest.fixture(scope="module")
+def mistral(models: Path) -> Decoder:
+    return init.open_decoder(str(models / "mistral"))
+
+
+@pytest.fixture(scope="module")
+def llama(models: Path) -> Decoder:
+    return init.open_decoder(str(models / "llama"))
+
+
+@pytest.fixture(scope="module")
+def hub(mistral: Decoder, llama: Decoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the three published files."""
+    folder = tmp_path_factory.mktemp("icae")
+    save_file(published(mistral), folder / "mistral_7b_ft_icae.safetensors")
+    save_file(published(mistral, seed=1), folder / "mistral_7b_pretrained_icae.safetensors")
+    state = with_placeholders(published(llama, rank=4), llama, torch.tensor(0.0))
+    torch.save(state, folder / "llama-2-7b-chat-finetuned-icae_zeroweight_llama2.pt")
+    return folder
+
+
+FT, V1 = "mistral_7b_ft_icae.safetensors", "llama-2-7b-chat-finetuned-icae_zeroweight_llama2.pt"
+
+
+def vectors(compressor: IcaeCompressor, texts: list[str] = TEXTS) -> torch.Tensor:
+    return torch.cat([memory.vectors for memory in compressor.compress(texts) if memory.vectors is not None])
+
+
+def sharded(state: dict[str, torch.Tensor], folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    keys = sorted(state)
+    parts = {"a-00001-of-00002.safetensors": keys[::2], "a-00002-of-00002.safetensors": keys[1::2]}
+    for name, part in parts.items():
+        save_file({key: state[key] for key in part}, folder / name)
+    places = {key: name for name, part in parts.items() for key in part}
+    (folder / "a.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    return folder
+
+
+def test_the_published_files_load_each_for_its_base(hub: Path, mistral: Decoder, llama: Decoder) -> None:
+    second = IcaeCompressor.load(str(hub), mistral, file=FT)
+    first = IcaeCompressor.load(str(hub), llama, file=V1)
+    assert (second.version, first.version) == (2, 1)
+    assert (second.max_spans, first.max_spans) == (10, 1)
+    assert second.weights_fingerprint() != first.weights_fingerprint()
+    assert first.frame(False).closing.shape == (1, 64)  # type: ignore[union-attr]
+
+
+def test_shards_and_placeholders_change_nothing(hub: Path, mistral: Decoder, tmp_path: Path) -> None:
+    state = published(mistral)
+    expected = IcaeCompressor.load(str(hub / FT), mistral)
+    shards = IcaeCompressor.load(str(sharded(state, tmp_path / "shards")), mistral)
+    assert torch.equal(vectors(shards), vectors(expected))
+    assert shards.fingerprint() == expected.fingerprint()
+    for number, zero in enumerate((torch.tensor(0.0), 0.0)):
+        torch.save(with_placeholders(state, mistral, zero), tmp_path / f"{number}.pt")
+        loaded = IcaeCompressor.load(str(tmp_path / f"{number}.pt"), mistral, version=2)
+        assert torch.equal(vectors(loaded), vectors(expected))
+
+
+def test_lora_is_scaled_by_alpha_over_rank_and_only_compresses(hub: Path, mistral: Decoder, tmp_path: Path) -> None:
+    state = published(mistral)
+    strong = IcaeCompressor.load(str(hub / FT), mistral)
+    none = {key: value * 0 if ".lora_B." in key else value for key, value in state.items()}
+    save_file(none, tmp_path / "none.safetensors")
+    assert not torch.allclose(
+        vectors(IcaeCompressor.load(str(tmp_path / "none.safetensors"), mistral)), vectors(strong)
+    )
+    double = {key: value * 2 if ".lora_B." in key else value for key, value in state.items()}
+    save_file(double, tmp_path / "double.safetensors")
+    half = IcaeCompressor.load(str(tmp_path / "double.safetensors"), mistral, lora_alpha=16)
+    close(vectors(half), vectors(strong))
+
+
+def test_the_decoder_stays_bit_for_bit_what_it_was(hub: Path, models: Path) -> None:
+    decoder = init.open_decoder(str(models / "mistral"))
+    ids = torch.arange(5, 60)[None]
+    names, before = list(decoder.model.state_dict()), decoder.model(ids).logits
+    compressor = IcaeCompressor.load(str(hub / FT), decoder)
+    compressor.compress(TEXTS)
+    assert list(decoder.model.state_dict()) == names
+    assert torch.equal(decoder.model(ids).logits, before)
+    own = {id(parameter) for parameter in decoder.model.parameters()}
+    extra = [name for name, parameter in compressor.body.named_parameters() if id(parameter) not in own]
+    assert extra and all(".lora_" in name for name in extra)  # base weights are held once
+
+
+# ---------------------------------------------------------------- the contract
+
+
+@pytest.fixture(scope="module", params=[FT, V1])
+def compressor(request: pytest.FixtureRequest, hub: Path, mistral: Decoder, llama: Decoder) -> IcaeCompressor:
+    return IcaeCompressor.load(str(hub), mistral if request.param == FT else llama, file=request.param)
+
+
+def test_a_memory_does_not_depend_on_its_batch_and_comes_again(compressor: IcaeCompressor) -> None:
+    together, again = compressor.compress(TEXTS), compressor.compress(TEXTS)
+    for text, one, other in zip(TEXTS, together, again, strict=True):
+        (alone,) = compressor.compress([text])
+        assert one.vectors is not None and alone.vectors is not None and other.vectors is not None
+        close(one.vectors, alone.vectors)
+        assert torch.equal(one.vectors, other.vectors)
+    assert compressor.compress([]) == []
+
+
+def test_what_was_read_and_what_was_left_out_add_up(compressor: IcaeCompressor) -> None:
+    limit = compressor.max_spans * compressor.capacity
+    for text, memory in zip(TEXTS, compressor.compress(TEXTS), strict=True):
+        assert memory.source_bytes + memory.truncated_bytes == len(text.encode())
+        read = len(spans(range(memory.compressor_tokens), compressor.capacity))
+        assert (memory.slots, memory.boundary) == (read * MEMORY, 1)
+        whole = len(compressor.decoder.tokenizer.encode(text, split_special_tokens=True))
+        assert memory.compressor_tokens == min(whole, limit)
+        assert memory.source_tokens == memory.compressor_tokens - 1  # BOS
+        assert bool(memory.truncated_bytes) == (whole > limit)
+    assert any(memory.truncated_bytes for memory in compressor.compress(TEXTS))
+
+
+def test_beyond_the_last_span_more_text_changes_nothing_and_is_counted(hub: Path, mistral: Decoder) -> None:
+    compressor = IcaeCompressor.load(str(hub), mistral, file=FT, max_spans=2)
+    short, long = "One two three. " * 60, "One two three. " * 90
+    first, second = compressor.compress([short, long])
+    assert first.vectors is not None and second.vectors is not None
+    assert torch.equal(first.vectors, second.vectors)
+    assert second.truncated_bytes - first.truncated_bytes == len(long) - len(short)
+
+
+def test_a_chat_template_is_not_framed_again(hub: Path, mistral: Decoder, llama: Decoder) -> None:
+    bos = mistral.bos_token_id
+    opening, closing = (mistral.tokenizer.encode(text, add_special_tokens=False) for text in ("[INST]", "[/INST]"))
+    compressor = IcaeCompressor.load(str(hub), mistral, file=FT)
+    encoder, memory = PromptEncoder(mistral, compressor), compressor.compress(["Rain."])
+    plan = encoder.encode(Prompt.parse(mark("Rain.") + "Why?"), memory)
+    why = mistral.tokenizer.encode("Why?", add_special_tokens=False)
+    assert list(plan.pieces) == [[bos, *opening], memory[0], why, closing]
+    chat = Prompt.parse("<|begin_of_text|><|user|>" + mark("Rain.") + "Why?")
+    assert list(encoder.encode(chat, memory).pieces)[2:] == [why]
+    paired, ids = encoder.encode_pair(Prompt.parse(mark("Rain.") + "Why?"), memory, " So")
+    assert list(paired.pieces) == list(plan.pieces)
+    assert ids == mistral.tokenizer.encode(" So", add_special_tokens=False)
+    old = IcaeCompressor.load(str(hub), llama, file=V1)
+    for prompt in (chat, Prompt.parse(mark("Rain.") + "Why?")):
+        last = PromptEncoder(llama, old).encode(prompt, old.compress(["Rain."])).pieces[-1]
+        assert torch.equal(last, old.task_vector)  # type: ignore[arg-type]
+
+
+def test_bfloat16_runs(hub: Path, models: Path) -> None:
+    kind = lm_models.icae  # type: ignore[attr-defined]
+    model = kind(pretrained=str(hub), file=FT, decoder=str(models / "mistral"), device="cpu", dtype="bfloat16")
+    assert model.compressor.compress(["Rain."])[0].vectors.dtype == torch.bfloat16
+
+
+# ---------------------------------------------------------------- mistakes, one sentence each
+
+
+def refuse(path: Path, decoder: Decoder, says: str, **options: Any) -> None:
+    with pytest.raises(UsageError, match=says):
+        IcaeCompressor.load(str(path), decoder, **options)
+
+
+def test_missing_and_unexpected_tensors_are_named(mistral: Decoder, tmp_path: Path) -> None:
+    state, path = published(mistral), tmp_path / "x.safetensors"
+    lost = f"{PREFIX}model.layers.1.self_attn.v_proj.lora_B.default.weight"
+    save_file({key: value for key, value in state.items() if key != lost}, path)
+    refuse(path, mistral, f"lacks 1 tensors .{lost} first")
+    save_file({key: value for key, value in state.items() if key != TABLE}, path)
+    refuse(path, mistral, "lacks 1 tensors .memory_token_embed.weight first")
+    for extra in (f"{PREFIX}model.layers.0.self_attn.k_proj.lora_A.default.weight", "memory_head.0.weight"):
+        save_file({**state, extra: torch.zeros(4, 4)}, path)
+        refuse(path, mistral, f"has 1 tensors that do not belong there .{extra} first")
+
+
+def test_broken_shards_are_named(mistral: Decoder, tmp_path: Path) -> None:
+    folder = sharded(published(mistral), tmp_path / "shards")
+    index = folder / "a.safetensors.index.json"
+    whole = json.loads(index.read_text())
+    places = {**whole["weight_map"], "more.weight": "a-00001-of-00002.safetensors"}
+    index.write_text(json.dumps({"weight_map": places}))
+    refuse(folder, mistral, "lacks 1 tensors .more.weight first")
+    index.write_text(json.dumps({"weight_map": {TABLE: "../other.safetensors"}}))
+    refuse(folder, mistral, "not beside it: it was not opened")
+    index.write_text("[]")
+    refuse(folder, mistral, "no index of shards")
+    index.write_text(json.dumps(whole))
+    (folder / "a-00002-of-00002.safetensors").unlink()
+    refuse(folder, mistral, "a-00002-of-00002.safetensors is missing")
+
+
+class Bomb:
+    """Unpickling it would make a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open, (self.path, "w")
+
+
+def test_a_pt_file_with_code_in_it_is_refused_and_not_run(llama: Decoder, tmp_path: Path) -> None:
+    torch.save({**published(llama), "x": Bomb(tmp_path / "ran")}, tmp_path / "x.pt")
+    refuse(tmp_path / "x.pt", llama, "holds more than tensors and was not opened")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_another_base_model_is_refused(hub: Path, models: Path, mistral: Decoder, tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    state = published(mistral)
+    save_file({**state, TABLE: torch.zeros(MEMORY + 3, 48)}, path)
+    refuse(path, mistral, "made for another base model than .*mistral.* .width 48, the decoder has 64.: pass decoder=")
+    wide = {key: value.repeat(2, 1) if "v_proj.lora_B" in key else value for key, value in state.items()}
+    save_file({key: value.contiguous() for key, value in wide.items()}, path)
+    refuse(path, mistral, "another base model .*v_proj of 64 x 64, the decoder has another size")
+    embedding = f"{PREFIX}model.embed_tokens.weight"
+    save_file({**state, embedding: torch.zeros(999, 64)}, path)
+    refuse(path, mistral, "another base model .*embed_tokens.weight .999, 64., the decoder has .1024, 64.")
+    save_file({**state, embedding: torch.zeros(1024, 64)}, path)
+    refuse(path, mistral, "another base model .*other values in model.embed_tokens.weight")
+    refuse(hub / FT, init.open_decoder(str(models / "gpt2")), "do not belong there")
+
+
+def test_ranks_that_disagree_are_refused(hub: Path, mistral: Decoder, tmp_path: Path) -> None:
+    other = {key: value for key, value in published(mistral, rank=4).items() if "layers.1.self_attn.q_proj" in key}
+    save_file({**published(mistral), **other}, tmp_path / "x.safetensors")
+    refuse(tmp_path / "x.safetensors", mistral, "adapters of rank 4 and 8 at once")
+    refuse(hub / FT, mistral, "adapters of rank 8, but lora_rank=512 was asked for", lora_rank=512)
+
+
+def test_options_without_sense_are_refused(hub: Path, mistral: Decoder, tmp_path: Path) -> None:
+    refuse(hub, mistral, r"several weight files .*: pass file=")
+    refuse(hub, mistral, "no such file", file="absent.safetensors")
+    refuse(tmp_path, mistral, "has no weight file")
+    refuse(hub / "mistral_7b_pretrained_icae.safetensors", mistral, "can't answer questions: pass use=ae")
+    for rate in (0, 2.5, "many"):
+        refuse(hub / FT, mistral, f"rate={rate} is not supported", rate=rate)
+    refuse(hub / FT, mistral, "do not fit the 4096 positions of the decoder: pass a lower rate", rate=256)
+    refuse(hub / FT, mistral, "version=3 is unknown", version=3)
+    refuse(hub / FT, mistral, "use=qa is unknown", use="qa")
+    with pytest.raises(UsageError, match="icae needs its base model: pass decoder="):
+        IcaeCompressor.decoder_path(str(hub), None)
+
+
+# ---------------------------------------------------------------- lm-eval's command line
+
+
+def lm_eval(method: str, arguments: str, out: Path, *more: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "lm_eval", "run", "--model", method, "--model_args", arguments, *more]
+    command += ["--tasks", "pcc_squad", "--output_path", str(out), "--log_samples", "--batch_size", "4"]
+    environment = os.environ | {"PCC_DATA": str(sample_folder()), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, env=environment, cwd=out.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    results: dict[str, Any] = json.loads(next(out.rglob("results_*.json")).read_text())
+    lines = next(out.rglob("samples_pcc_squad_*.jsonl")).read_text().splitlines()
+    return results | {"samples": [json.loads(line) for line in lines]}
+
+
+def test_the_plain_command_compresses_each_context_once(hub: Path, models: Path, tmp_path: Path) -> None:
+    arguments = f"pretrained={hub},file={FT},decoder={models / 'mistral'},dtype=float32"
+    results = lm_eval("icae", arguments, tmp_path / "out")
+    ours = results["config"]["pcc_bench"]
+    assert (ours["method"], ours["requested_rate"]) == ("icae", 4)
+    assert ours["options"]["version"] == 2
+    assert ours["compressions"] == len({row["doc"]["context"] for row in results["samples"]})
+    records = [row["compression"] for row in results["samples"]]
+    assert all(record["slots"] % MEMORY == 0 and record["boundary"] == 1 for record in records)
+    achieved = sum(r["source_tokens"] for r in records) / sum(r["slots"] + r["boundary"] for r in records)
+    assert results["results"]["pcc_squad"]["compression,none"] == pytest.approx(achieved)
