@@ -10,6 +10,9 @@ if ever, ours is added:
 
 Nothing of torch, lm-eval or pcc_bench is imported at start-up, and no failure in here reaches lm-eval.
 `PCC_BENCH_NO_HOOK=1` switches it off. The command `pcc-bench` does not depend on it: it calls `install` itself.
+
+pytest rewrites the modules of its plug-ins' packages and would warn that this one is already imported: with the word
+PYTEST_DONT_REWRITE here it does not.
 """
 
 # No `from __future__ import annotations` and no `typing`: each is one more file to read in every interpreter.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pcc_bench.errors import UsageError
+from pcc_bench.gate.cli import baseline_app, gate
 
 if TYPE_CHECKING:
     from pcc_bench.model.pcc import PCC
@@ -24,6 +25,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+app.command()(gate)
+app.add_typer(baseline_app, name="baseline")
 
 
 class Format(StrEnum):

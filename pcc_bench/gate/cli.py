@@ -1,0 +1,104 @@
+"""The verbs `pcc-bench gate` and `pcc-bench baseline`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pcc_bench.errors import UsageError
+
+baseline_app = typer.Typer(
+    help="Baselines of the gate: freeze a run, choose the rows of a stage.", no_args_is_help=True
+)
+
+Results = Annotated[Path, typer.Argument(help="A results folder, a results_*.json, or a frozen baseline.")]
+PolicyFile = Annotated[Path | None, typer.Option("--policy", help="YAML file of rules; sensible ones without it.")]
+StageName = Annotated[str | None, typer.Option(help="A stage of the policy: smoke, medium or full.")]
+
+
+def gate(
+    candidate: Results,
+    against: Annotated[Path, typer.Option(help="The baseline: a results folder or a frozen file.")],
+    policy: PolicyFile = None,
+    stage: StageName = None,
+    reference: Annotated[Path | None, typer.Option(help="Results of a run of the same job, for speed.")] = None,
+    json_: Annotated[Path | None, typer.Option("--json", help="Write the verdict, all numbers, as JSON.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write the Markdown table.")] = None,
+) -> None:
+    """Is a checkpoint worse than the baseline, by more than chance?
+
+    Exit status: 0 pass, 1 regression, 2 misuse, 3 inconclusive (where the policy says so, and before the last stage:
+    go on with the next one). In GitHub Actions it annotates the run and adds the table to the step's summary.
+
+    Example: `pcc-bench gate results/new --against baseline.json.xz --policy gate.yaml --junit gate.xml`
+    """
+    from pcc_bench.gate import outputs
+    from pcc_bench.gate.compare import compare
+    from pcc_bench.gate.policy import Policy
+    from pcc_bench.gate.runs import load
+
+    rules = Policy.read(policy)
+    beside = load(reference) if reference else None
+    verdict = compare(load(candidate), load(against), rules, stage, beside)
+    if json_:
+        outputs.write(json_, verdict.model_dump_json(indent=1) + "\n")
+    if junit:
+        outputs.write(junit, outputs.junit(verdict))
+    if markdown:
+        outputs.write(markdown, outputs.markdown(verdict) + "\n")
+    typer.echo(outputs.markdown(verdict))
+    commands = outputs.to_github(verdict)
+    if commands:
+        typer.echo(commands)
+    if verdict.status:
+        raise typer.Exit(verdict.status)
+
+
+@baseline_app.command()
+def freeze(
+    results: Results,
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write; its name ends in .json.xz.")],
+) -> None:
+    """Put a run's scores by row, with fingerprints, into a small file for git. The same run gives the same bytes.
+
+    Example: `pcc-bench baseline freeze results/main -o baseline.json.xz`
+    """
+    from pcc_bench.gate.runs import SUFFIX, load
+    from pcc_bench.gate.runs import freeze as frozen
+
+    if not output.name.endswith(SUFFIX):
+        raise UsageError(f"{output} does not end in {SUFFIX}, by which a frozen baseline is known: name it so")
+    run = load(results)
+    content = frozen(run)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_bytes(content)
+    except OSError as error:
+        raise UsageError(f"can't write {output} ({error.strerror}): choose another --output") from None
+    rows = sum(len(task.rows) for task in run.tasks.values())
+    typer.echo(f"written: {output} ({len(content):,} bytes, {rows:,} rows of {', '.join(run.tasks)})")
+
+
+@baseline_app.command()
+def rows(
+    baseline: Results,
+    stage: Annotated[str, typer.Option(help="A stage of the policy: smoke, medium or full.")],
+    policy: PolicyFile = None,
+) -> None:
+    """Print the rows of a stage as lm-eval's `--samples` wants them.
+
+    Example: `lm_eval --model pcc --tasks pcc_squad --samples "$(pcc-bench baseline rows base.json.xz --stage smoke)"`
+    """
+    import json
+
+    from pcc_bench.gate.match import select
+    from pcc_bench.gate.policy import Policy
+    from pcc_bench.gate.runs import load
+
+    rules = Policy.read(policy)
+    chosen = select(load(baseline), rules, rules.stage(stage)[0])
+    # lm-eval numbers the rows right only if they are sorted, and reads an empty list as "all".
+    typer.echo(json.dumps({task: sorted(numbers) for task, numbers in chosen.items() if numbers}))

@@ -1,0 +1,110 @@
+"""From two runs and a policy to a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from pcc_bench.errors import UsageError
+from pcc_bench.gate import costs
+from pcc_bench.gate.judge import judge
+from pcc_bench.gate.match import Matched, Selection, match, select
+from pcc_bench.gate.policy import Policy, SpeedRule
+from pcc_bench.gate.result import FAIL, INCONCLUSIVE, PASS, REPORTED, Comparison, Mark, Verdict
+from pcc_bench.gate.runs import Run
+from pcc_bench.gate.scores import all_scores, units
+
+
+def compare(
+    candidate: Run, baseline: Run, policy: Policy, stage: str | None = None, reference: Run | None = None
+) -> Verdict:
+    """Judge a candidate against a baseline.
+
+    Args:
+        candidate: The run under test.
+        baseline: What it may not fall behind.
+        policy: The rules.
+        stage: Which look this is; None for a single look at all rows.
+        reference: A run of the same job, for the rule on speed.
+
+    Raises:
+        UsageError: The runs can't be compared; what the candidate lost is a failure instead.
+    """
+    look, last = policy.stage(stage)
+    chosen = select(baseline, policy, look)
+    if not chosen:
+        raise UsageError(
+            f"the policy gates none of the baseline's tasks ({', '.join(baseline.tasks)}): see its 'tasks'"
+        )
+    _check_metrics(baseline, policy, list(chosen))
+    matched, lines, notes = _match_all(candidate, baseline, policy, chosen, last)
+    scores, missing = all_scores(matched, policy)
+    lines += [*missing, *judge(scores, policy, policy.alpha * look.share)]
+    gated = [task for name, task in matched.items() if policy.gates(name)]
+    for unit, tasks in units(gated, policy.pool).items():
+        lines += costs.check(unit, tasks, policy.costs)
+    if reference is not None:
+        names = [task.task for task in gated]
+        lines.append(costs.check_speed(candidate, reference, names, policy.costs.speed or SpeedRule()))
+    elif policy.costs.speed is not None:
+        raise UsageError("the policy has a rule on speed: give the run to compare with, made in this job (--reference)")
+    verdict = _overall(lines)
+    return Verdict(
+        verdict=verdict,
+        status=_status(verdict, last, policy),
+        stage=stage,
+        last=last,
+        rows=sum(len(task.pairs) for task in gated),
+        rows_in_all=sum(len(baseline.tasks[name].rows) for name in chosen),
+        candidate=candidate.name,
+        baseline=baseline.name,
+        comparisons=tuple(sorted(lines, key=lambda line: line.verdict == REPORTED)),
+        notes=tuple(notes),
+        policy=policy.model_dump(mode="json"),
+    )
+
+
+def _check_metrics(baseline: Run, policy: Policy, tasks: Sequence[str]) -> None:
+    known = {name for task in tasks for name in baseline.tasks[task].scores}
+    for metric in policy.metrics:
+        if not any(metric in (name, name.partition(",")[0]) for name in known):
+            raise UsageError(
+                f"the policy gates '{metric}', which the baseline has not: it has {', '.join(sorted(known))}"
+            )
+
+
+def _match_all(
+    candidate: Run, baseline: Run, policy: Policy, chosen: Selection, last: bool
+) -> tuple[dict[str, Matched], list[Comparison], list[str]]:
+    """Pair the rows of every task; what the candidate lacks is a failed line, what is left out a note."""
+    matched, lines, notes = {}, [], []
+    for name, task in baseline.tasks.items():
+        gated = name in chosen
+        if not (gated or (last and policy.reports(name))):
+            notes.append(f"{name} is not compared" + ("" if last else " before the last stage"))
+        elif not chosen.get(name, frozenset(task.rows)):
+            notes.append(f"{name} has no row in this stage")
+        elif name not in candidate.tasks:
+            line = Comparison(task=name, metric="rows", verdict=FAIL, reason="the candidate lacks this task")
+            lines.append(line if gated else line.model_copy(update={"verdict": REPORTED}))
+        else:
+            matched[name] = match(name, candidate.tasks[name], task, chosen.get(name, task.rows))
+            lines += [
+                Comparison(task=name, metric="rows", verdict=FAIL if gated else REPORTED, reason=problem)
+                for problem in matched[name].problems
+            ]
+    notes += [f"{name} is in the candidate only" for name in candidate.tasks if name not in baseline.tasks]
+    return matched, lines, notes
+
+
+def _overall(lines: Sequence[Comparison]) -> Mark:
+    marks = {line.verdict for line in lines}
+    return FAIL if FAIL in marks else INCONCLUSIVE if INCONCLUSIVE in marks else PASS
+
+
+def _status(verdict: Mark, last: bool, policy: Policy) -> Literal[0, 1, 3]:
+    if verdict == FAIL:
+        return 1
+    if verdict == INCONCLUSIVE and (not last or policy.inconclusive == "stop"):
+        return 3
+    return 0

@@ -1,0 +1,132 @@
+"""The verdict on each metric."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from pcc_bench import stats
+from pcc_bench.gate.policy import Policy, Rule
+from pcc_bench.gate.result import FAIL, INCONCLUSIVE, PASS, REPORTED, Comparison, Mark
+from pcc_bench.gate.scores import Scores
+
+Flags = npt.NDArray[np.bool_]
+
+
+def decide(p_drop: stats.Array, p_within: stats.Array, alpha: float) -> tuple[Flags, Flags]:
+    """The gate's decision at one look; the simulation calls this too.
+
+    Args:
+        p_drop: `[..., comparisons]`, p-values of "no drop beyond what the rule allows".
+        p_within: `[..., comparisons]`, p-values of "a drop that the rule must rule out".
+        alpha: Error rate to spend at this look.
+
+    Returns:
+        Which comparisons fail (Holm over all of them) and which pass: `[..., comparisons]` each. All have to pass, so
+        passing needs no adjustment.
+    """
+    fails = stats.holm(p_drop) <= alpha
+    return fails, ~fails & (p_within <= alpha)
+
+
+def judge(scores: Sequence[Scores], policy: Policy, alpha: float) -> list[Comparison]:
+    """Judge the metrics that count, together, and report the others.
+
+    Args:
+        scores: One entry a comparison.
+        policy: The rules.
+        alpha: Error rate to spend at this look.
+    """
+    small = [one for one in scores if len(set(one.contexts)) < 2]
+    lines = [
+        Comparison(
+            task=one.unit,
+            metric=one.metric,
+            verdict=INCONCLUSIVE if one.gated else REPORTED,
+            reason="all rows are on one context, which says nothing about others",
+            n=len(one.baseline),
+            contexts=1,
+        )
+        for one in small
+    ]
+    rest = [one for one in scores if one not in small]
+    gated = [one for one in rest if one.gated]
+    tests = [_tests(one) for one in gated]
+    p_drop, p_within = np.array([p for p, _ in tests]), np.array([p for _, p in tests])
+    if gated:
+        fails, passes = decide(p_drop, p_within, alpha)
+        adjusted = stats.holm(p_drop)
+        for i, one in enumerate(gated):
+            mark: Mark = FAIL if fails[i] else PASS if passes[i] else INCONCLUSIVE
+            lines.append(_line(one, mark, float(adjusted[i]), policy, alpha / len(gated)))
+    return lines + [_line(one, REPORTED, None, policy, alpha) for one in rest if not one.gated]
+
+
+def _tests(scores: Scores) -> tuple[float, float]:
+    """P-values of "no drop beyond what the rule allows" and of "a drop that the rule must rule out"."""
+    rule = scores.rule
+    if rule.relative is not None:
+        allowed, ruled_out = (
+            scores.differences(1 - scores.sign * lost) for lost in (rule.relative, rule.relative + rule.resolution)
+        )
+        return (
+            float(stats.estimate(allowed, rule.scale).p_below()),
+            float(stats.estimate(ruled_out, rule.scale).p_above()),
+        )
+    found = stats.estimate(scores.differences(), rule.scale)
+    if rule.non_inferiority is not None:
+        return float(found.p_below(-rule.non_inferiority)), float(found.p_above(-rule.non_inferiority))
+    allowed_drop = rule.absolute or 0.0
+    return float(found.p_below(-allowed_drop)), float(found.p_above(-allowed_drop - rule.resolution))
+
+
+def _line(scores: Scores, mark: Mark, adjusted: float | None, policy: Policy, alpha: float) -> Comparison:
+    data = scores.differences()
+    found = stats.estimate(data, scores.rule.scale)
+    ends = sorted(float(scores.sign * end) for end in found.interval())
+    change = scores.candidate - scores.baseline
+    better, worse = int((scores.sign * change > 0).sum()), int((scores.sign * change < 0).sum())
+    difference, detectable = float(change.mean()), float(found.detectable(alpha, policy.power))
+    p_drop, _ = _tests(scores)
+    return Comparison(
+        task=scores.unit,
+        metric=scores.metric,
+        verdict=mark,
+        reason=_reason(mark, scores.rule, detectable),
+        rule=str(scores.rule) if scores.gated else "",
+        scale=scores.rule.scale,
+        n=len(change),
+        contexts=len(data.sizes),
+        baseline=float(scores.baseline.mean()),
+        candidate=float(scores.candidate.mean()),
+        difference=difference,
+        interval=(ends[0], ends[1]),
+        p=p_drop,
+        p_adjusted=adjusted,
+        detectable=detectable,
+        wins=(better, worse, len(change) - better - worse),
+        checks=_checks(scores, data, policy.seed),
+    )
+
+
+def _reason(mark: Mark, rule: Rule, detectable: float) -> str:
+    unit = f"{100 * detectable:.2f} points" if rule.scale == 1 else f"{detectable:.4g}"
+    return {
+        PASS: "a drop beyond the rule is ruled out",
+        FAIL: "the drop is more than chance and more than the rule allows",
+        INCONCLUSIVE: f"neither proven nor ruled out: this run finds drops of {unit} or more",
+        REPORTED: "reported only",
+    }[mark]
+
+
+def _checks(scores: Scores, data: stats.Clusters, seed: int) -> dict[str, object]:
+    """Other methods' answers to the same question, each with a generator of its own."""
+    ends = sorted(float(scores.sign * end) for end in stats.paired_bootstrap(data, np.random.default_rng([seed, 1])))
+    p = stats.paired_permutation(data, np.random.default_rng([seed, 2]), 2000, "less")
+    checks: dict[str, object] = {"bootstrap_interval": ends, "permutation_p": float(p)}
+    binary = np.isin([scores.baseline, scores.candidate], (0.0, 1.0)).all()
+    if binary and len(data.sizes) == len(scores.baseline):  # McNemar knows no clusters
+        checks["mcnemar_p"] = stats.mcnemar(scores.baseline, scores.candidate, "less" if scores.sign > 0 else "greater")
+    return checks

@@ -1,0 +1,208 @@
+"""What the gate asks for: a YAML file, every key checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pcc_bench.errors import UsageError
+
+Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Rule(_Strict):
+    """What one metric may lose; exactly one of `absolute`, `relative` and `non_inferiority`.
+
+    Attributes:
+        absolute: Fails when the drop is proven to be greater than this (0: any proven drop fails).
+        relative: The same as a fraction of the baseline's score.
+        non_inferiority: Passes only when a drop of this much is ruled out, fails when a greater one is proven.
+        resolution: With `absolute` and `relative`: passes only when a drop of this much more than what they allow is
+            ruled out; else the run was too small to say and the verdict is inconclusive. Unit of the rule.
+        scale: Range of one row's score.
+        higher_is_better: By default what the task says.
+    """
+
+    absolute: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    relative: Annotated[float, Field(ge=0, lt=1)] | None = None
+    non_inferiority: Positive | None = None
+    resolution: Positive = 0.01
+    scale: Positive = 1.0
+    higher_is_better: bool | None = None
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Self:
+        given = [name for name in ("absolute", "relative", "non_inferiority") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give one of absolute, relative and non_inferiority, not {' and '.join(given) or 'none'}")
+        limit = {"absolute": self.scale, "relative": 1.0, "non_inferiority": self.scale}[given[0]]
+        allowed = getattr(self, given[0])
+        allowed += 0 if given[0] == "non_inferiority" else self.resolution
+        if allowed >= limit:
+            raise ValueError(f"a drop of {allowed:g} can't be told in a score with a range of {limit:g}")
+        return self
+
+    def __str__(self) -> str:
+        if self.non_inferiority is not None:
+            return f"not worse by {self.non_inferiority:g}"
+        loses = f"{self.relative:.3g} of the baseline" if self.absolute is None else f"{self.absolute:g}"
+        return f"drop of at most {loses}" if (self.absolute or self.relative) else "no drop"
+
+
+class Stage(_Strict):
+    """One look at the rows.
+
+    Attributes:
+        rows: How many rows of each comparison; None for all.
+        share: Of the two error rates (false alarms, missed regressions) that may be spent at this look.
+    """
+
+    rows: Annotated[int, Field(gt=1)] | None = None
+    share: Share
+
+
+class RatioRule(_Strict):
+    """The achieved compression: as the baseline's, up to `tolerance` (a fraction) either way, and `at_least`."""
+
+    tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.02
+    at_least: Positive | None = None
+
+
+class SpeedRule(_Strict):
+    """Tokens per second: at least this fraction of the reference run's."""
+
+    at_least: Positive = 0.8
+
+
+class MemoryRule(_Strict):
+    """Positions in the decoder's window, which its KV cache grows with: at most this multiple of the baseline's."""
+
+    at_most: Positive = 1.02
+
+
+class Costs(_Strict):
+    """Rules on what an answer costs; None: no rule."""
+
+    ratio: RatioRule | None = RatioRule()
+    speed: SpeedRule | None = None
+    memory: MemoryRule | None = MemoryRule()
+
+
+class Policy(_Strict):
+    """What the gate asks for. The defaults are a policy.
+
+    Attributes:
+        alpha: Chance of a red build where nothing changed, over all metrics and looks; also that of a pass for a
+            checkpoint that is worse by a comparison's resolution.
+        power: For the smallest detectable drop that is reported.
+        metrics: Rules by metric; metrics without one are reported. A name holds for all filters of the metric.
+        pool: Gate all tasks as one population, rows weighing the same, and report each; else gate each task.
+        tasks: Patterns of the tasks that are gated; others are ignored.
+        report_only: Patterns of tasks too small to carry a verdict: reported, neither gated nor pooled.
+        inconclusive: Exit status of an inconclusive comparison: `allow` 0, `stop` 3.
+        stages: Looks at growing parts of the rows, in order; the last one has all rows.
+        seed: Of the choice of rows for a stage, and of resampling.
+        costs: Rules on ratio, speed and memory.
+    """
+
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    power: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
+    metrics: Annotated[Mapping[str, Rule], Field(min_length=1)] = {
+        "exact_match": Rule(absolute=0.0),
+        "f1": Rule(absolute=0.0),
+    }
+    pool: bool = True
+    tasks: Annotated[tuple[str, ...], Field(min_length=1)] = ("*",)
+    report_only: tuple[str, ...] = ("pcc_wsc*", "pcc_hpd*")
+    inconclusive: Literal["allow", "stop"] = "allow"
+    stages: Annotated[Mapping[str, Stage], Field(min_length=1)] = {
+        "smoke": Stage(rows=200, share=0.05),
+        "medium": Stage(rows=1500, share=0.1),
+        "full": Stage(share=0.85),
+    }
+    seed: Annotated[int, Field(ge=0)] = 0
+    costs: Costs = Costs()
+
+    @model_validator(mode="after")
+    def _stages_grow(self) -> Self:
+        stages = list(self.stages.values())
+        spent = sum(stage.share for stage in stages)
+        if abs(spent - 1) > 1e-9:
+            raise ValueError(f"the stages' shares add up to {spent:g}, not to 1")
+        rows = [stage.rows for stage in stages]
+        if rows[-1] is not None or None in rows[:-1]:
+            raise ValueError("the last stage, and only that one, has all rows: leave its 'rows' out")
+        sizes = [count for count in rows if count is not None]
+        if sizes != sorted(set(sizes)):
+            raise ValueError(f"each stage needs more rows than the one before, not {sizes}")
+        return self
+
+    def rule(self, metric: str) -> Rule | None:
+        """The rule of a metric, named with or without its filter."""
+        return self.metrics.get(metric, self.metrics.get(metric.partition(",")[0]))
+
+    def gates(self, task: str) -> bool:
+        """Does a task count for the verdict?"""
+        return _matches(task, self.tasks) and not _matches(task, self.report_only)
+
+    def reports(self, task: str) -> bool:
+        """Does a task appear at all?"""
+        return _matches(task, self.tasks) or _matches(task, self.report_only)
+
+    def stage(self, name: str | None) -> tuple[Stage, bool]:
+        """A stage and whether it is the last one; without a name, one look that spends everything.
+
+        Raises:
+            UsageError: There is no such stage.
+        """
+        if name is None:
+            return Stage(share=1.0), True
+        if name not in self.stages:
+            raise UsageError(f"the policy has no stage '{name}': it has {', '.join(self.stages)}")
+        return self.stages[name], name == list(self.stages)[-1]
+
+    @classmethod
+    def read(cls, path: Path | None) -> Policy:
+        """The policy in a YAML file; the defaults without one.
+
+        Raises:
+            UsageError: The file is missing, no YAML, or has unknown keys or impossible values; it names the first.
+        """
+        if path is None:
+            return cls()
+        try:
+            data = yaml.safe_load(path.read_text(encoding="utf-8"))
+            return cls.model_validate({} if data is None else data)
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"the policy {path} can't be read ({_reason(error)}): give a YAML file") from None
+        except yaml.YAMLError as error:
+            raise UsageError(f"the policy {path} is no YAML ({' '.join(str(error).split())})") from None
+        except ValidationError as error:
+            raise UsageError(f"the policy {path} can't be used: {_first(error)}") from None
+
+
+def _matches(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _first(error: ValidationError) -> str:
+    """The first thing wrong, with its place."""
+    found: Any = error.errors()[0]
+    place = ".".join(map(str, found["loc"])) or "the file"
+    if found["type"] == "extra_forbidden":
+        return f"unknown key '{place}' (check its spelling and its place)"
+    return f"{place}: {found['msg'].removeprefix('Value error, ')}"
