@@ -105,7 +105,8 @@ def _tasks() -> dict[str, _Task]:
         else:
             metadata = config["metadata"]
             file = f"{metadata['dataset']}/{metadata['split']}.jsonl"
-            found[config["task"]] = _Task(_first_sentence(path.with_name("README.md")), file, metadata["hub"]["path"])
+            hub = (metadata["hub"] or {}).get("path", "")
+            found[config["task"]] = _Task(_first_sentence(path.with_name("README.md")), file, hub)
     return found
 
 

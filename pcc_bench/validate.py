@@ -323,7 +323,8 @@ def _account(task: Any) -> str:
 
 def _example(name: str, task: Any, decoder: Decoder | None) -> Example:
     doc = next(iter(task.eval_docs))
-    prompt = as_prompt(task.fewshot_context(doc, num_fewshot=task.config.num_fewshot or 0))
+    asked = task.fewshot_context(doc, num_fewshot=task.config.num_fewshot or 0)
+    prompt = as_prompt(asked[0] if isinstance(asked, list) else asked)  # a list where a row is asked several times
     counts = decoder.count_tokens([part.text for part in prompt.parts]) if decoder else [None] * len(prompt.parts)
     parts = ((part.kind.value, count, part.text) for part, count in zip(prompt.parts, counts, strict=True))
     return Example(name, tuple(parts))

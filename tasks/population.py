@@ -14,6 +14,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from pcc_bench.errors import UsageError
 from pcc_bench.tasks.example import Example
 
+FILTER = "the paper's population is chosen by decoder tokens"  # what a tokenizer is needed for, unless said otherwise
+FILTER_OFF = ', or \'{"population": "all"}\' to score every row'
 BATCH = 1000  # contexts a tokenizer call: enough for its threads, small in memory
 
 
@@ -49,7 +51,7 @@ def paper_population(
     if rule is None or not subject:
         return list(examples), Counter(), {"population": population, "filter": None, "tokenizer": None}
     name = tokenizer_name(metadata)
-    lengths = count_tokens({example.context for example in subject}, _load_tokenizer(name, metadata))
+    lengths = count_tokens({example.context for example in subject}, load_tokenizer(name, metadata))
     reasons = [_reason(rule, lengths[e.context]) if _applies(rule, e) else None for e in examples]
     kept = [example for example, reason in zip(examples, reasons, strict=True) if reason is None]
     dropped = Counter(reason for reason in reasons if reason is not None)
@@ -62,10 +64,15 @@ def paper_population(
     return kept, dropped, {"population": population, "filter": dict(rule), "tokenizer": name}
 
 
-def tokenizer_name(metadata: Mapping[str, Any]) -> str:
+def tokenizer_name(metadata: Mapping[str, Any], why: str = FILTER, otherwise: str = FILTER_OFF) -> str:
     """Folder or hub id of the decoder's tokenizer, from what the user said about the model.
 
     `tokenizer`, else `decoder`, else the decoder that the checkpoint `pretrained` names, else `pretrained` itself.
+
+    Args:
+        metadata: What the user said.
+        why: What needs a tokenizer, for messages.
+        otherwise: How to do without, for messages.
 
     Raises:
         UsageError: Nothing says which decoder it is.
@@ -77,8 +84,8 @@ def tokenizer_name(metadata: Mapping[str, Any]) -> str:
     name = _checkpoint_decoder(pretrained) if isinstance(pretrained, str) else None
     if name is None:
         raise UsageError(
-            "the paper's population is chosen by decoder tokens, and nothing says which decoder to count with: "
-            'pass --metadata \'{"tokenizer": "<folder or hub id>"}\', or \'{"population": "all"}\' to score every row'
+            f"{why}, and nothing says which decoder to count with: pass --metadata "
+            f'\'{{"tokenizer": "<folder or hub id>"}}\'{otherwise}'
         )
     return name
 
@@ -132,14 +139,20 @@ def _read_config(pretrained: str, folder: Path) -> dict[str, Any]:
     return config
 
 
-def _load_tokenizer(name: str, metadata: Mapping[str, Any]) -> PreTrainedTokenizerBase:
+def load_tokenizer(name: str, metadata: Mapping[str, Any], otherwise: str = FILTER_OFF) -> PreTrainedTokenizerBase:
+    """The tokenizer that `tokenizer_name` names.
+
+    Raises:
+        UsageError: There is none.
+    """
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             name, trust_remote_code=bool(metadata.get("trust_remote_code", False))
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UsageError(
-            f"can't load the tokenizer {name} to count decoder tokens with ({str(error).splitlines()[0]}): "
-            'pass --metadata \'{"tokenizer": "<folder or hub id>"}\', or \'{"population": "all"}\' to score every row'
+            f"can't load the tokenizer {name} to count decoder tokens with ({reason}): pass --metadata "
+            f'\'{{"tokenizer": "<folder or hub id>"}}\'{otherwise}'
         ) from error
     return tokenizer

@@ -1,0 +1,1 @@
+"""In-context learning: GSM8K, SST-2 and WSC share this code."""

@@ -1,0 +1,1 @@
+"""Multi-Session Chat."""

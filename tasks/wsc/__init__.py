@@ -1,0 +1,1 @@
+"""WSC: what a pronoun refers to."""
