@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import sacrebleu
 import torch
+from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from pcc_bench.generation import generate
@@ -54,6 +55,7 @@ class Evaluation(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Where the run starts from."""
+        register_fsdp_forward_method(self.model, "encode")  # does nothing where the model is not sharded
         if state.global_step == 0:
             self._measure(state)
 
@@ -63,15 +65,25 @@ class Evaluation(TrainerCallback):
             self._measure(state)
 
     def _measure(self, state: TrainerState) -> None:
-        if not state.is_world_process_zero:
+        """The first process measures; with sharded weights, all take part in it and the first one writes."""
+        if not state.is_world_process_zero and not isinstance(self.model, FSDPModule):
             return
         pcc = self.model.pcc
         training = pcc.training
         pcc.eval()
         pcc.encoder.config = self.model.phases[-1]
         with torch.no_grad():
-            line = {"step": state.global_step, **self._teacher_forced(), **self._generated(state.global_step)}
+            rows = self.samples[: self.recipe.checks.generated_rows] if self.data.is_text else []
+            texts = reconstruct(self.model, rows) if rows else []
+            line = {"step": state.global_step, **self._teacher_forced()}
         pcc.train(training)
+        shard_again(self.model)
+        if not state.is_world_process_zero:
+            return
+        if texts:  # BLEU of greedy reconstructions against the text that was compressed
+            line["bleu"] = sacrebleu.corpus_bleu(texts, [[sample.text for sample in rows]]).score
+        for sample, text in zip(rows, texts, strict=True):
+            append(self.texts, {"step": state.global_step, "text": sample.text, "reconstruction": text})
         append(self.path, line)
         logger.info("held-out: %s", {key: round(value, 4) for key, value in line.items()})
 
@@ -86,7 +98,7 @@ class Evaluation(TrainerCallback):
         for start in range(0, len(self.samples), size):
             batch = self.samples[start : start + size]
             rows = self.collator.targets(task, batch)
-            encoded = self.model.pcc.encode([sample.context for sample in batch])
+            encoded = self.model.encode([sample.context for sample in batch])
             inputs = lay_out(self.model.pcc, self.model.decoder, encoded, rows["ids"], task, rows["labels"])
             logits, labels = predictions(self.model.decoder, inputs)
             scored = labels.ne(IGNORED)
@@ -100,21 +112,18 @@ class Evaluation(TrainerCallback):
             f"{task.value}_accuracy": correct / count,
         }
 
-    def _generated(self, step: int) -> dict[str, float]:
-        """BLEU of greedy reconstructions against the text that was compressed."""
-        rows = self.samples[: self.recipe.checks.generated_rows]
-        if not rows or not self.data.is_text:
-            return {}
-        texts = reconstruct(self.model, rows)
-        for sample, text in zip(rows, texts, strict=True):
-            append(self.texts, {"step": step, "text": sample.text, "reconstruction": text})
-        return {"bleu": sacrebleu.corpus_bleu(texts, [[sample.text for sample in rows]]).score}
+
+def shard_again(model: torch.nn.Module) -> None:
+    """Drop what a forward without a backward left gathered: training would go on with these copies, not its weights."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def reconstruct(model: PccForTraining, samples: list[Sample]) -> list[str]:
     """Greedy reconstructions of samples, each at most a few tokens longer than its text."""
     pcc, decoder = model.pcc, model.decoder
-    encoded = pcc.encode([sample.context for sample in samples])
+    encoded = model.encode([sample.context for sample in samples])
     prompts = [decoder_prefix(pcc, decoder, pcc.frame(one.slots), Task.RECONSTRUCTION) for one in encoded]
     limit = max(decoder.count_tokens([sample.text for sample in samples])) + 4
     out = generate(decoder, prompts, limit)

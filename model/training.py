@@ -6,7 +6,7 @@ import logging
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
+from torch.distributed.tensor import DTensor
 from transformers import Trainer, TrainingArguments
 
 from pcc_bench.decoder import Decoder
@@ -27,7 +28,7 @@ from pcc_bench.model.evaluation import Evaluation
 from pcc_bench.model.files import first_line
 from pcc_bench.model.journal import STATES, Journal, SeedEachStep, last_state, read_position
 from pcc_bench.model.objectives import Task
-from pcc_bench.model.pcc import PCC
+from pcc_bench.model.pcc import PCC, Encoded
 from pcc_bench.model.recipe import Combination, Recipe, Trained
 
 logger = logging.getLogger(__name__)
@@ -108,6 +109,10 @@ class PccForTraining(nn.Module):
         self.tokens_seen += sum(map(len, contexts))
         return {"loss": total / scored}
 
+    def encode(self, contexts: Sequence[Sequence[int]]) -> list[Encoded]:
+        """Compress outside of a training step; `Evaluation` makes sharded weights whole for it."""
+        return self.pcc.encode(contexts)
+
     def drain(self) -> dict[str, float]:
         """Mean loss by task since the last call, nats per token, on this process."""
         means = {f"{task.value}_loss": total / count for task, (total, count) in self.sums.items() if count}
@@ -183,6 +188,7 @@ def train(recipe: Recipe, folder: Path) -> PCC | None:
             model.load_state_dict(load_file(state / "model.safetensors"), strict=False)
         else:
             trainer.train(resume_from_checkpoint=str(state) if state else None)
+        gather(model)
         if not trainer.is_world_process_zero():
             return None
         pcc.encoder.config = pcc.config
@@ -278,6 +284,15 @@ def steps_of(recipe: Recipe, corpus: Corpus) -> int:
         raise UsageError("optimisation.epochs needs fine-tuning rows that are not streamed: give optimisation.steps")
     assert optimisation.epochs is not None
     return optimisation.epochs * math.ceil(len(corpus.documents) / optimisation.batch_size)
+
+
+def gather(model: nn.Module) -> None:
+    """Replace sharded weights by whole ones in memory; every process must call it. Others are left as they are."""
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if isinstance(parameter, DTensor):
+                whole = parameter.detach().full_tensor().cpu()
+                setattr(module, name, nn.Parameter(whole, parameter.requires_grad))
 
 
 @contextmanager

@@ -19,15 +19,18 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 from accelerate.utils import FullyShardedDataParallelPlugin
 from accelerate.utils.fsdp_utils import fsdp2_prepare_model
 from accelerate.utils.launch import prepare_multi_gpu_env
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.tensor import DTensor
+from torch.distributed.fsdp import register_fsdp_forward_method
 
-from pcc_bench.model import init, training
+from pcc_bench.model import checkpoint, init, training
+from pcc_bench.model.evaluation import shard_again
 from pcc_bench.model.recipe import Recipe
 from pcc_bench.model.training import PccForTraining
 
 CONFIG = Path(training.__file__).parent / "recipes" / "accelerate" / "fsdp.yaml"
 STEPS, PROCESSES = 3, 2
+CONTEXTS = [list(range(5, 45))]
 
 
 def settings() -> dict[str, str]:
@@ -50,7 +53,7 @@ def large(models: Path, folder: Path) -> PccForTraining:
     torch.manual_seed(0)  # of rows of the vocabulary head, which the encoder never uses
     recipe = Recipe.checked(state, "test recipe")
     decoder = init.open_decoder(recipe.decoder)
-    model = PccForTraining(training.starting_point(recipe, decoder, folder), decoder, recipe)
+    model = PccForTraining(training.starting_point(recipe, decoder, folder / "saved"), decoder, recipe)
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
@@ -91,11 +94,8 @@ def learn(model: PccForTraining, rank: int, processes: int) -> list[float]:
 
 
 def whole(model: PccForTraining) -> dict[str, torch.Tensor]:
-    """All weights, gathered."""
-    return {
-        name: (value.full_tensor() if isinstance(value, DTensor) else value).detach().clone()
-        for name, value in model.named_parameters()
-    }
+    """All weights."""
+    return {name: value.detach().clone() for name, value in model.named_parameters()}
 
 
 def sharded_process(rank: int, models: Path, folder: Path, environment: dict[str, str]) -> None:
@@ -107,12 +107,21 @@ def sharded_process(rank: int, models: Path, folder: Path, environment: dict[str
     )
     model = large(models, folder)
     shard(model)
+    register_fsdp_forward_method(model, "encode")  # as `Evaluation` does before the first step
+    with torch.no_grad():
+        model.encode(CONTEXTS)
+    shard_again(model)
     losses: list[Any] = [None] * PROCESSES
     torch.distributed.all_gather_object(losses, learn(model, rank, PROCESSES))
     sizes = {name: value.to_local().numel() for name, value in model.named_parameters()}
-    weights = whole(model)
+    with torch.no_grad():
+        slots = torch.cat(model.eval().encode(CONTEXTS)[0].slots)
+    state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    training.gather(model)
     if rank == 0:
-        torch.save({"losses": losses, "sizes": sizes, "weights": weights}, folder / "result.pt")
+        result = {"losses": losses, "sizes": sizes, "weights": whole(model), "slots": slots, "state": list(state)}
+        torch.save(result, folder / "result.pt")
+        checkpoint.save(model.pcc, folder / "saved")
     torch.distributed.destroy_process_group()
 
 
@@ -136,4 +145,11 @@ def test_two_sharded_processes_learn_what_one_learns(models: Path, tmp_path: Pat
         torch.testing.assert_close(result["weights"][name], value, atol=1e-5, rtol=0)
     moved = {name for name in after if not torch.equal(before[name], after[name])}
     assert moved == {name for name, parameter in alone.named_parameters() if parameter.requires_grad}
+    assert set(result["state"]) == moved, "a resumable state holds what learns"
+    with torch.no_grad():
+        slots = torch.cat(alone.eval().encode(CONTEXTS)[0].slots)
+        loaded = checkpoint.load(str(tmp_path / "saved"), alone.decoder)
+        saved = torch.cat(loaded.encode(CONTEXTS)[0].slots)
+    torch.testing.assert_close(result["slots"], slots, atol=1e-4, rtol=0)
+    torch.testing.assert_close(saved, slots, atol=1e-4, rtol=0)
     assert sum(result["sizes"].values()) < 0.6 * sum(value.numel() for value in after.values()), "not sharded"
