@@ -291,7 +291,7 @@ def gather(model: nn.Module) -> None:
     for module in model.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
             if isinstance(parameter, DTensor):
-                whole = parameter.detach().full_tensor().cpu()
+                whole = parameter.full_tensor().detach().cpu()
                 setattr(module, name, nn.Parameter(whole, parameter.requires_grad))
 
 
