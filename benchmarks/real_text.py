@@ -2,14 +2,11 @@
 
 Three stages, each resumable by calling again: a small decoder trained on the text; PCC pretrained against it, frozen,
 with `pcc-bench train`'s own code and an encoder that starts as a copy of the decoder (all of it learns, as in
-PCC-Lite); the curves as a picture. Two thirds of the decoder's training windows are repetitions, of random tokens and
-of passages, growing in length, so that it learns to copy: a decoder that can't copy from its own tokens can't copy
-from slots either.
+PCC-Lite); the curves as a picture. The decoder starts with the circuit that copies (`pcc_bench.lab.induction`), and
+half of its training is saying again what stands between memory boundaries: a decoder that can't copy from its own
+tokens can't copy from slots either.
 
     python benchmarks/real_text.py --text <folder of .txt files> --out runs/real-text
-
-The defaults take about half an hour on two CPU cores, and are not enough: in 1,500 steps the decoder does not learn to
-copy (its loss stays above 5), and reconstruction stays on a plateau. Give it more --decoder-steps.
 """
 
 from __future__ import annotations
@@ -29,12 +26,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 mpl.use("agg")
 import matplotlib.pyplot as plt
 
+from pcc_bench.lab.induction import draw_induction_heads
 from pcc_bench.model import tiny
 from pcc_bench.model.corpus import read_documents
+from pcc_bench.model.pcc import SPECIAL_TOKENS
 from pcc_bench.model.recipe import Data, Recipe
 from pcc_bench.model.training import train
 
-WINDOW = 64
+WINDOW = 128
 
 
 def main() -> None:
@@ -45,7 +44,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--vocabulary", type=int, default=1024)
+    parser.add_argument("--vocabulary", type=int, default=2048)
     parser.add_argument("--decoder-steps", type=int, default=1500)
     parser.add_argument("--steps", type=int, default=4500)
     parser.add_argument("--seed", type=int, default=0)
@@ -82,6 +81,7 @@ def recipe(arguments: argparse.Namespace) -> Recipe:
                 "batch_size": 32,
                 "micro_batch_size": 32,
                 "steps": arguments.steps,
+                "precision": "bfloat16",
             },
             "checks": {"evaluate_every": 250, "save_every": 250, "generated_rows": 24},
             "seed": arguments.seed,
@@ -93,13 +93,15 @@ def recipe(arguments: argparse.Namespace) -> Recipe:
 def language_model(documents: list[str], arguments: argparse.Namespace) -> None:
     """Train a small causal LM on the text, unless it is there."""
     folder, steps = arguments.out / "decoder", arguments.decoder_steps
-    if (folder / "trained").is_file():
+    if (folder / "trained.json").is_file():
         return
     texts = random.Random(arguments.seed).sample(documents, min(len(documents), 400))
-    tokenizer = tiny.make_tokenizer(texts, arguments.vocabulary, adds_bos=True)
+    tokenizer = tiny.make_tokenizer(texts, arguments.vocabulary, prefix_space=True, special=SPECIAL_TOKENS)
     size = {"width": arguments.width, "layers": arguments.layers, "window": 1024, "std": 0.02}
-    tiny.make_model("llama", tokenizer, folder, seed=arguments.seed, **size)
-    model = AutoModelForCausalLM.from_pretrained(folder)
+    whole = {"num_key_value_heads": 4, "tie_word_embeddings": True, "rope_theta": 100_000.0}
+    tiny.make_model("llama", tokenizer, folder, seed=arguments.seed, **size, **whole)
+    model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")  # the fastest for short windows
+    draw_induction_heads(model, arguments.seed)
     trainer = Trainer(
         model=model,
         args=TrainingArguments(
@@ -109,43 +111,47 @@ def language_model(documents: list[str], arguments: argparse.Namespace) -> None:
             learning_rate=2e-3,
             warmup_steps=50,
             lr_scheduler_type="linear",
+            bf16=True,
+            use_cpu=not torch.cuda.is_available(),
             logging_steps=50,
             save_strategy="no",
             seed=arguments.seed,
             report_to=[],
         ),
-        train_dataset=Windows(documents, AutoTokenizer.from_pretrained(folder), steps * 32, arguments.seed),
+        train_dataset=Windows(documents, AutoTokenizer.from_pretrained(folder), arguments.seed),
     )
     trainer.train()
     model.save_pretrained(folder)
-    (folder / "trained").write_text(json.dumps(trainer.state.log_history), encoding="utf-8")
+    (folder / "trained.json").write_text(json.dumps(trainer.state.log_history), encoding="utf-8")
 
 
 class Windows(IterableDataset[dict[str, torch.Tensor]]):
-    """Windows of text; two of three are a passage or a random string said again, up to half a window of it."""
+    """Windows of text; every second one is a random string or a passage between memory boundaries, and once more."""
 
-    def __init__(self, documents: list[str], tokenizer: PreTrainedTokenizerBase, total: int, seed: int) -> None:
+    def __init__(self, documents: list[str], tokenizer: PreTrainedTokenizerBase, seed: int) -> None:
         self.documents = documents
         self.tokenizer = tokenizer
-        self.total = total
         self.seed = seed
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         chance = random.Random(self.seed)
-        made = 0
+        opening, closing, again = self.tokenizer.convert_tokens_to_ids(list(SPECIAL_TOKENS))
         while True:
             ids = self.tokenizer.encode(chance.choice(self.documents), add_special_tokens=False)
             for start in range(0, len(ids) - WINDOW, WINDOW):
                 window = ids[start : start + WINDOW]
-                longest = 6 + int((WINDOW // 2 - 6) * min(1.0, 2 * made / self.total))
-                half = chance.randint(4, longest)
+                scored = True
                 if (kind := chance.random()) < 0.5:
-                    window = [chance.randrange(4, len(self.tokenizer)) for _ in range(half)]
-                if kind < 0.66:
-                    window = (window[:half] * (WINDOW // half + 1))[:WINDOW]
-                window = [self.tokenizer.bos_token_id, *window[:-1]]
-                made += 1
-                yield {"input_ids": torch.tensor(window), "labels": torch.tensor(window)}
+                    half = chance.randint(8, WINDOW // 2 - 3)
+                    said = window[:half] if kind < 0.25 else chance.sample(range(len(SPECIAL_TOKENS) + 4, 2000), half)
+                    window = [opening, *said, closing, again, *said, self.tokenizer.eos_token_id]
+                    window += [self.tokenizer.pad_token_id] * (WINDOW - len(window))
+                    scored = kind < 0.25
+                window = [self.tokenizer.bos_token_id, *window[: WINDOW - 1]]
+                labels = [-100 if token == self.tokenizer.pad_token_id else token for token in window]
+                if not scored:  # the first half is noise
+                    labels[: half + 3] = [-100] * (half + 3)
+                yield {"input_ids": torch.tensor(window), "labels": torch.tensor(labels)}
 
 
 def picture(run: Path, out: Path) -> None:

@@ -6,7 +6,7 @@ of speeds is real.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,12 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
-BOS, EOS, PAD, TURN = "<|begin_of_text|>", "<|end_of_text|>", "<|reserved_special_token_0|>", "<|eot_id|>"
+BOS, EOS, PAD, TURN = SPECIAL = (
+    "<|begin_of_text|>",
+    "<|end_of_text|>",
+    "<|reserved_special_token_0|>",
+    "<|eot_id|>",
+)
 
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}<|{{ message['role'] }}|>\n{{ message['content'] | trim }}<|eot_id|>"
@@ -39,20 +44,29 @@ FAMILIES: dict[str, type[PreTrainedConfig]] = {
 }
 
 
-def make_tokenizer(texts: Iterable[str], vocabulary: int = 2048, adds_bos: bool = True) -> PreTrainedTokenizerFast:
+def make_tokenizer(
+    texts: Iterable[str],
+    vocabulary: int = 2048,
+    adds_bos: bool = True,
+    *,
+    prefix_space: bool = False,
+    special: Sequence[str] = (),
+) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer trained on `texts`; any other text still encodes.
 
     Args:
         texts: What to train on.
         vocabulary: Tokens, special ones included.
         adds_bos: Put BOS before every text, as Llama's tokenizer does; GPT-2's does not.
+        prefix_space: A text starts with a space that it need not have (Llama-2), so that each word has one form.
+        special: Further special tokens.
     """
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
-        special_tokens=[BOS, EOS, PAD, TURN],
+        special_tokens=[*SPECIAL, *special],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -76,6 +90,7 @@ def make_model(
     window: int = 8192,
     seed: int = 0,
     std: float = 0.15,
+    **options: Any,
 ) -> Path:
     """Write a causal LM with random weights and its tokenizer as a transformers folder.
 
@@ -88,6 +103,7 @@ def make_model(
         heads: Attention heads; half as many key-value heads where the family has them.
         window: Positions.
         seed: Of the weights.
+        options: Further options of the family's configuration.
         std: Of the weights. The default is larger than the usual 0.02, at which the logits of a tiny model are so alike
             that greedy decoding depends on rounding; to train a model, take 0.02.
     """
@@ -103,7 +119,7 @@ def make_model(
         sizes |= {"intermediate_size": 2 * width, "num_key_value_heads": max(1, heads // 2)}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(FAMILIES[family](**sizes), dtype=torch.float32)
+        model = AutoModelForCausalLM.from_config(FAMILIES[family](**{**sizes, **options}), dtype=torch.float32)
         for parameter in model.parameters():
             if parameter.dim() > 1:
                 torch.nn.init.normal_(parameter, std=std)

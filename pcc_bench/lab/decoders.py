@@ -1,0 +1,250 @@
+"""Train a decoder of the lab from scratch on its lessons."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch.utils.data import IterableDataset
+from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
+from transformers.models.auto.modeling_auto import AutoModelForCausalLM
+from transformers.trainer_utils import get_last_checkpoint
+
+from pcc_bench.lab.induction import draw_induction_heads
+from pcc_bench.lab.lessons import ANSWER, RANDOM, SAY_AGAIN, Lesson, corpus, draw_lesson
+from pcc_bench.model import tiny
+from pcc_bench.model.pcc import SPECIAL_TOKENS
+from pcc_bench.tasks.lab.draws import seeded, shuffle
+
+ROUND = 8  # steps whose lessons are drawn together and sorted by length
+PAD_TO = 16  # lengths are multiples of this: few shapes, few kernels to prepare
+TOKENIZER_LESSONS = 4_000
+WARMUP_STEPS = 40
+
+
+class DecoderRecipe(BaseModel):
+    """How a decoder is made.
+
+    Attributes:
+        family: Architecture.
+        width: Hidden size.
+        layers: Number of blocks.
+        heads: Attention heads.
+        vocabulary: Tokens of its own byte-level BPE tokenizer.
+        steps: Optimizer steps.
+        tokens: Tokens a step, padding included.
+        learning_rate: Peak; constant for half of the steps, then falling to 0.
+        growing: Share of the steps over which lessons grow to their full length.
+        seed: Of weights and lessons.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    family: Literal["llama", "mistral", "qwen2", "phi3"]
+    width: int = 256
+    layers: int = 6
+    heads: int = 4
+    vocabulary: int = 2048
+    steps: int = 1500
+    tokens: int = 4096
+    learning_rate: float = 2e-3
+    growing: float = 0.4
+    seed: int = 0
+
+
+class Lessons(IterableDataset[dict[str, torch.Tensor]]):
+    """Whole batches of lessons, the same for a step however the run came to it.
+
+    Args:
+        recipe: The recipe.
+        tokenizer: The decoder's.
+        step: Optimizer step to start at.
+    """
+
+    def __init__(self, recipe: DecoderRecipe, tokenizer: PreTrainedTokenizerBase, step: int = 0) -> None:
+        self.recipe = recipe
+        self.tokenizer = tokenizer
+        self.step = step
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        first, skip = divmod(self.step, ROUND)
+        for number in range(first, -(-self.recipe.steps // ROUND)):
+            yield from self.round(number)[skip:]
+            skip = 0
+
+    def round(self, number: int) -> list[dict[str, torch.Tensor]]:
+        """The batches of `ROUND` steps: [lessons, tokens] each, of lessons of similar length."""
+        ease = max(0.0, 1 - number * ROUND / (self.recipe.growing * self.recipe.steps))
+        random = seeded(self.recipe.seed, "round", number)
+        rows: list[tuple[list[int], list[float]]] = []
+        wanted, index = ROUND * self.recipe.tokens, number * 10_000
+        while wanted > 0:
+            lessons = [draw_lesson(self.recipe.seed, index + i, ease) for i in range(32)]
+            rows += [row for row in self._encode(lessons, index)]
+            wanted -= sum(len(ids) for ids, _ in rows[-32:])
+            index += 32
+        rows.sort(key=lambda row: len(row[0]))
+        total, batches = sum(len(ids) for ids, _ in rows), [[] for _ in range(ROUND)]  # type: ignore[var-annotated]
+        done = 0
+        for row in rows:
+            batches[min(ROUND - 1, done * ROUND // total)].append(row)
+            done += len(row[0])
+        return [self._batch(batch) for batch in shuffle(random, [batch for batch in batches if batch])]
+
+    def _encode(self, lessons: Sequence[Lesson], index: int) -> Iterator[tuple[list[int], list[float]]]:
+        runs = [run for lesson in lessons for run in lesson]
+        texts = ["".join(piece.text for piece in run) for run in runs]
+        encoded = self.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        tokens = iter(zip(runs, texts, encoded["input_ids"], encoded["offset_mapping"], strict=True))
+        for number, lesson in enumerate(lessons):
+            ids, weights = [self.tokenizer.bos_token_id], [0.0]
+            for _ in lesson:
+                run, text, found, spans = next(tokens)
+                if text.startswith(RANDOM):
+                    found = self._random_ids(index + number, int(text.removeprefix(RANDOM)))
+                    again = len(ids) > 3  # the first time it can't be known
+                    weights += [run[0].weight if again else 0.0] * len(found)
+                else:
+                    weights += _weights(run, spans)
+                ids += found
+            yield ids, weights
+
+    def _random_ids(self, index: int, length: int) -> list[int]:
+        random = seeded(self.recipe.seed, "random", index)
+        first = len(tiny.SPECIAL) + len(SPECIAL_TOKENS)
+        return [first + int(random.random() * (len(self.tokenizer) - first)) for _ in range(length)]
+
+    def _batch(self, rows: Sequence[tuple[list[int], list[float]]]) -> dict[str, torch.Tensor]:
+        longest = -(-max(len(ids) for ids, _ in rows) // PAD_TO) * PAD_TO + 1
+        ids = torch.full((len(rows), longest), self.tokenizer.pad_token_id)
+        weights = torch.zeros(len(rows), longest)
+        for row, (found, weight) in enumerate(rows):
+            ids[row, : len(found)] = torch.tensor(found)
+            weights[row, : len(found)] = torch.tensor(weight)
+        return {"input_ids": ids, "weights": weights}
+
+
+def _weights(run: Sequence[Any], spans: Sequence[tuple[int, int]]) -> list[float]:
+    """Weight of each token: that of the piece in which it ends."""
+    ends, end = [], 0
+    for piece in run:
+        end += len(piece.text)
+        ends.append((end, piece.weight))
+    weights, place = [], 0
+    for _, stop in spans:
+        while place < len(ends) - 1 and stop > ends[place][0]:
+            place += 1
+        weights.append(ends[place][1])
+    return weights
+
+
+class _LessonTrainer(Trainer):
+    """Weighted next-token loss; keeps count of right answers and right repetitions."""
+
+    counts: dict[str, list[float]]
+
+    def compute_loss(  # noqa: D102
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        ids, weights = inputs["input_ids"], inputs["weights"][:, 1:]
+        hidden = model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
+        scored = weights > 0
+        logits, labels, weights = model.lm_head(hidden[scored]).float(), ids[:, 1:][scored], weights[scored]
+        right = logits.argmax(-1) == labels
+        for name, weight in (("answers", ANSWER), ("repetition", SAY_AGAIN)):
+            kind = weights == weight
+            self.counts[name][0] += float(right[kind].sum())
+            self.counts[name][1] += float(kind.sum())
+        nll = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+        return (nll * weights).sum() / weights.sum()
+
+
+class _Log(TrainerCallback):
+    """Writes `log.jsonl`: loss, accuracies, tokens."""
+
+    def __init__(self, path: Path, trainer: _LessonTrainer, step: int) -> None:
+        self.path = path
+        self.trainer = trainer
+        kept = [line for line in _lines(path) if json.loads(line)["step"] <= step]
+        path.write_text("".join(kept), encoding="utf-8")
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:  # noqa: D102
+        if "loss" not in (logs or {}):
+            return
+        shares = {name: round(right / max(1.0, all_), 4) for name, (right, all_) in self.trainer.counts.items()}
+        self.trainer.counts.clear()
+        line = {"step": state.global_step, "loss": round(float(logs["loss"]), 4), **shares}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
+
+
+def train_decoder(recipe: DecoderRecipe, folder: Path) -> None:
+    """Make a decoder, or go on where an earlier call was interrupted; model and tokenizer are saved in `folder`."""
+    states = folder / "states"
+    states.mkdir(parents=True, exist_ok=True)
+    last = get_last_checkpoint(str(states))
+    step = int(Path(last).name.rpartition("-")[2]) if last else 0
+    tokenizer, model = start(recipe, folder)
+    trainer = _LessonTrainer(
+        model=model,
+        args=TrainingArguments(
+            output_dir=str(states),
+            max_steps=recipe.steps,
+            per_device_train_batch_size=1,  # an item is a whole batch
+            learning_rate=recipe.learning_rate,
+            warmup_steps=WARMUP_STEPS,
+            lr_scheduler_type="warmup_stable_decay",
+            lr_scheduler_kwargs={"num_decay_steps": recipe.steps // 2, "decay_type": "linear"},
+            adam_beta2=0.98,
+            max_grad_norm=1.0,
+            bf16=True,
+            use_cpu=not torch.cuda.is_available(),
+            logging_steps=25,
+            save_steps=100,
+            save_total_limit=1,
+            seed=recipe.seed,
+            ignore_data_skip=True,
+            remove_unused_columns=False,
+            accelerator_config={"dispatch_batches": False},
+            report_to=[],
+        ),
+        train_dataset=Lessons(recipe, tokenizer, step),
+        data_collator=lambda items: items[0],
+    )
+    trainer.counts = defaultdict(lambda: [0.0, 0.0])
+    trainer.add_callback(_Log(folder / "log.jsonl", trainer, step))
+    trainer.train(resume_from_checkpoint=last)
+    model.save_pretrained(folder)
+
+
+def start(recipe: DecoderRecipe, folder: Path) -> tuple[PreTrainedTokenizerBase, Any]:
+    """Tokenizer and untrained decoder, with the circuit that copies."""
+    tokenizer = tiny.make_tokenizer(
+        corpus(recipe.seed, TOKENIZER_LESSONS), recipe.vocabulary, prefix_space=True, special=SPECIAL_TOKENS
+    )
+    tiny.make_model(
+        recipe.family,
+        tokenizer,
+        folder,
+        width=recipe.width,
+        layers=recipe.layers,
+        heads=recipe.heads,
+        window=4096,
+        seed=recipe.seed,
+        std=0.02,
+        num_key_value_heads=recipe.heads,
+        tie_word_embeddings=True,
+        rope_theta=100_000.0,
+    )
+    model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")  # the fastest for short rows
+    draw_induction_heads(model, recipe.seed)
+    return tokenizer, model

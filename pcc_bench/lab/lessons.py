@@ -1,0 +1,172 @@
+"""What the lab's decoders learn from: passages with all their questions, texts to say again, and the other tasks.
+
+A lesson is a list of runs, each tokenized by itself as the evaluation will (a prompt in one piece; a question after a
+memory apart from it), made of pieces with a weight in the loss. Lessons grow from two facts to whole passages. Every
+passage is followed by many of its questions, so that each shows the decoder many times how a name leads to a value:
+with one question a passage, small decoders never learn it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from random import Random
+from typing import NamedTuple
+
+from pcc_bench.model.pcc import SPECIAL_TOKENS
+from pcc_bench.model.tiny import EOS
+from pcc_bench.tasks.lab.draws import integer, seeded, shuffle
+from pcc_bench.tasks.lab.narrative import draw_document
+from pcc_bench.tasks.lab.paragraphs import draw_paragraphs
+from pcc_bench.tasks.lab.questions import lesson, two_hop
+from pcc_bench.tasks.lab.rows import row
+
+OPEN, CLOSE, AGAIN = SPECIAL_TOKENS
+QUESTIONS = 10  # most questions after a passage
+LONGEST = 30  # facts of the longest passages
+ANSWER, SAY_AGAIN, SHOWN, NARRATIVE = 1.0, 0.3, 0.1, 0.2  # weights in the loss
+RANDOM = "<random>"  # a run that is replaced by drawn tokens
+
+
+class Piece(NamedTuple):
+    """Text, and the weight of its tokens in the loss."""
+
+    text: str
+    weight: float = 0.0
+
+
+Run = tuple[Piece, ...]
+Lesson = list[Run]
+
+_OPEN, _CLOSE, _AGAIN = ((Piece(token),) for token in (OPEN, CLOSE, AGAIN))
+
+
+def draw_lesson(seed: int, index: int, ease: float) -> Lesson:
+    """A lesson by its number.
+
+    Args:
+        seed: Of all lessons.
+        index: Its number.
+        ease: 1 for the shortest passages, 0 for those of full length.
+    """
+    random = seeded(seed, "lesson", index)
+    draw = random.random()
+    for share, kind in _KINDS:
+        if draw < share:
+            return kind(random, 1 - ease)
+        draw -= share
+    return _questions(random, 1 - ease)
+
+
+def corpus(seed: int, count: int) -> Iterator[str]:
+    """Text of lessons, for a tokenizer."""
+    for index in range(count):
+        for run in draw_lesson(seed, index, 0.5):
+            yield "".join(piece.text for piece in run if piece.text != RANDOM)
+
+
+def _questions(random: Random, size: float) -> Lesson:
+    """A passage and its questions, behind it as text or behind it as a memory."""
+    hops = 2 if random.random() < 0.3 * min(1.0, 2 * size) else 1
+    facts = integer(random, 2, 2 + int((LONGEST - 2) * size * random.random())) + 2 * (hops - 1)
+    fillers = integer(random, 0, facts // 3)
+    text, pairs = lesson(random, facts, fillers=fillers, hops=hops, alike=random.random() < 0.3)
+    return _asked(random, text, pairs)
+
+
+def _paragraphs(random: Random, size: float) -> Lesson:
+    """Several titled paragraphs and questions of two hops."""
+    paragraphs = draw_paragraphs(random, integer(random, 6, 6 + int(24 * size)), split="train")
+    texts = [
+        f"{title}\n{' '.join(lines)}" for title, lines in zip(paragraphs.titles, paragraphs.sentences, strict=True)
+    ]
+    pairs = [(question.text, question.answer) for question in two_hop(random, paragraphs.whole)]
+    return _asked(random, "\n\n".join(texts), pairs)
+
+
+def _asked(random: Random, text: str, pairs: list[tuple[str, str]]) -> Lesson:
+    prompts = [
+        (Piece(f"Question: {question}\n\nAnswer: "), Piece(f" {answer}", ANSWER))
+        for question, answer in shuffle(random, pairs)[:QUESTIONS]
+    ]
+    ended = [run for prompt, answer in prompts for run in ((prompt,), (answer,), _END)]
+    if random.random() < 0.3 or not prompts:
+        return [_OPEN, (Piece(text, SHOWN),), _CLOSE, *ended]
+    (first, _), *_ = prompts
+    return [(Piece(text, SHOWN), Piece("\n\n"), first), *ended[1:]]
+
+
+def _random_again(random: Random, size: float) -> Lesson:
+    length = integer(random, 6, 12 + int(52 * size))
+    said = (Piece(f"{RANDOM}{length}", SAY_AGAIN),)
+    return [_OPEN, said, _CLOSE, _AGAIN, said, _END_AGAIN]
+
+
+def _text_again(random: Random, size: float) -> Lesson:
+    words = draw_document(random, integer(random, 3, 4 + int(10 * size))).split(" ")
+    start = integer(random, 0, len(words) // 2)
+    text = " ".join(words[start : start + integer(random, 5, 14 + int(50 * size))])
+    return [_OPEN, (Piece(text, SHOWN),), _CLOSE, _AGAIN, (Piece(text, SAY_AGAIN),), _END_AGAIN]
+
+
+def _narrative(random: Random, size: float) -> Lesson:
+    return [(Piece(draw_document(random, integer(random, 5, 8 + int(20 * size))), NARRATIVE),)]
+
+
+def _solved(random: Random, size: float) -> Lesson:
+    """Word problems, one after the other."""
+    shown: list[Piece] = []
+    for _ in range(integer(random, 1, 1 + int(4 * size))):
+        problem = row("gsm8k", "train", integer(random, 0, 10**9))
+        shown += [Piece(f"Question: {problem['question']}\nAnswer:"), Piece(f" {problem['answer']}", ANSWER)]
+        shown.append(Piece("\n\n", ANSWER))
+    return [tuple(shown[:-1]), _END]
+
+
+def _judged(random: Random, size: float) -> Lesson:
+    """Sentences with their sentiment."""
+    shown: list[Piece] = []
+    for _ in range(integer(random, 1, 2 + int(10 * size))):
+        review = row("sst2", "train", integer(random, 0, 10**9))
+        label = ("negative", "positive")[review["label"]]
+        shown += [Piece(f"Sentence: {review['sentence']}\nSentiment:"), Piece(f" {label}", ANSWER), Piece("\n\n")]
+    return [tuple(shown[:-1])]
+
+
+def _referred(random: Random, size: float) -> Lesson:
+    """What pronouns refer to."""
+    shown: list[Piece] = []
+    for _ in range(integer(random, 1, 2 + int(5 * size))):
+        asked = row("wsc", "train", integer(random, 0, 10**9))
+        pronoun, noun = asked["target"]["span2_text"], asked["target"]["span1_text"]
+        question = (
+            f"Question: In the sentence \"{asked['text']}\", does the pronoun '{pronoun}' refer to {noun}?\nAnswer:"
+        )
+        shown += [Piece(question), Piece(" yes" if asked["label"] else " no", ANSWER), Piece("\n\n")]
+    return [tuple(shown[:-1])]
+
+
+def _talk(random: Random, size: float) -> Lesson:
+    """Sessions of one role, whose replies grow predictable."""
+    role, seed = integer(random, 0, 15), integer(random, 0, 10**6)
+    shown: list[Piece] = []
+    for _ in range(integer(random, 1, 1 + int(3 * size))):
+        session = row("hpd", "train", role + 16 * integer(random, 0, 1000), seed)
+        shown.append(Piece(f"{session['scene']}\n\n"))
+        for turn in session["dialogue"]:
+            shown.append(Piece(f"{turn}\n", SAY_AGAIN))
+        shown += [Piece(f"{session['role']}:"), Piece(f" {session['positive_response']}", SAY_AGAIN), Piece("\n\n")]
+    return [tuple(shown[:-1])]
+
+
+_END: Run = (Piece(EOS, ANSWER),)
+_END_AGAIN: Run = (Piece(EOS, SAY_AGAIN),)
+_KINDS: Sequence[tuple[float, Callable[[Random, float], Lesson]]] = (
+    (0.10, _random_again),
+    (0.08, _text_again),
+    (0.06, _narrative),
+    (0.06, _paragraphs),
+    (0.04, _solved),
+    (0.03, _judged),
+    (0.03, _referred),
+    (0.03, _talk),
+)
