@@ -79,10 +79,13 @@ class Frame:
     Attributes:
         opening: Token ids after BOS, before everything else.
         closing: Between prompt and answer: token ids, or vectors [n, hidden size of the decoder].
+        lead: Text between the last memory and the words behind it, tokenized with them; what they begin with already
+            is not said twice.
     """
 
     opening: Sequence[int] = ()
     closing: Sequence[int] | torch.Tensor = ()
+    lead: str = ""
 
 
 class Compressor(ABC):

@@ -24,6 +24,7 @@ class Decoder:
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.name = name or str(getattr(model.config, "_name_or_path", ""))
+        self.adapted = ""
 
     @property
     def device(self) -> torch.device:
@@ -50,6 +51,17 @@ class Decoder:
         """Beginning of sequence; some decoders have none."""
         return cast("int | None", self.tokenizer.bos_token_id)
 
+    def adapt(self, weights: str) -> None:
+        """Note that a method has put weights of its own into the model: from then on it is another decoder.
+
+        Args:
+            weights: A hash of them; part of `fingerprint`.
+        """
+        self.adapted = weights
+        self.model.eval().requires_grad_(False)
+        for cached in ("fingerprint", "weights_fingerprint"):
+            self.__dict__.pop(cached, None)
+
     def embed(self, ids: Sequence[int]) -> torch.Tensor:
         """Input vectors of token ids: [n] -> [n, hidden size]."""
         return cast(torch.Tensor, self.embedding(torch.tensor(ids, dtype=torch.long, device=self.device)))
@@ -66,13 +78,14 @@ class Decoder:
         """A short hash of the architecture's sizes and of the first 256 rows of the input embedding.
 
         The rows are rounded to bfloat16, so that one decoder has one fingerprint whether it is loaded in float32 or
-        bfloat16; tokens added at the end of the vocabulary (memory boundaries) do not change it.
+        bfloat16; tokens added at the end of the vocabulary (memory boundaries) do not change it, weights that a method
+        put in (`adapt`) do.
         """
         config = self.model.config
         sample = self.embedding.weight.detach()[:256].to(torch.bfloat16).cpu().contiguous()
         sizes = [config.model_type, config.hidden_size, config.num_hidden_layers]
         digest = hashlib.sha256(repr(sizes).encode())
-        digest.update(sample.view(torch.int16).numpy().tobytes())
+        digest.update(sample.view(torch.int16).numpy().tobytes() + self.adapted.encode())
         return digest.hexdigest()[:16]
 
     @cached_property

@@ -72,6 +72,13 @@ class Run:
         literals = (*self.literals, (start, start + len(text))) if is_data and text else self.literals
         return Run(self.text + text, literals)
 
+    def behind(self, lead: str) -> Run:
+        """The run with text before it, but for what it begins with already (data at its beginning does not count)."""
+        words = self.text[: min((start for start, _ in self.literals), default=len(self.text))]
+        missing = next(lead[:n] for n in range(len(lead) + 1) if words.startswith(lead[n:]))
+        shifted = tuple((start + len(missing), end + len(missing)) for start, end in self.literals)
+        return Run(missing + self.text, shifted)
+
     def cut(self, length: int) -> Run:
         """The first `length` characters."""
         kept = tuple((start, min(end, length)) for start, end in self.literals if start < length)
@@ -164,6 +171,7 @@ class PromptEncoder:
                 runs.append(Run())
             else:
                 runs[-1] = runs[-1].add(part.text, part.kind is Kind.LITERAL)
+        runs[-1] = runs[-1].behind(self._frame(prompt).lead)
         return runs
 
     def _around(self, prompt: Prompt, memories: Sequence[Memory], runs: Sequence[Run]) -> Plan:

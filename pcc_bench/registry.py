@@ -18,6 +18,8 @@ METHODS: dict[str, str] = {
     "truncated-context": "pcc_bench.baselines.controls:TruncatedContext",
     "pcc": "pcc_bench.model.compressor:PccCompressor",
     "icae": "pcc_bench.baselines.icae:IcaeCompressor",
+    "cocom": "pcc_bench.baselines.cocom:CocomCompressor",
+    "pisco": "pcc_bench.baselines.cocom:PiscoCompressor",
     "autocompressor": "pcc_bench.baselines.autocompressor:AutoCompressor",
 }
 
