@@ -80,7 +80,7 @@ class AutoCompressor(Compressor):
             raise UsageError(f"{path} lacks {TABLE}: it is no AutoCompressor (a plain model has no summary tokens)")
         summary = state.pop(TABLE)
         _check_model(state, path, decoder)
-        if Path(decoder.name).resolve() != Path(pretrained).resolve():  # else they are loaded already
+        if file or Path(decoder.name).resolve() != Path(pretrained).resolve():  # else they are loaded already
             decoder.model.load_state_dict(state, strict=False)  # the names have been compared
         length = _segment_length(rate, segment_length, len(summary))
         return cls(decoder, summary, length, _accumulates(path.parent) if accumulate is None else accumulate)

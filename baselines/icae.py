@@ -26,6 +26,8 @@ MAX_SPANS = {1: 1, 2: 10}  # 512 and 5,120 tokens with the published 128 memory 
 class IcaeCompressor(Compressor):
     """In-context Autoencoder: a language model with LoRA compresses for itself without LoRA.
 
+    The original reads one context a prompt; of several, each gets its own slots and task token here.
+
     Args:
         decoder: The base model; stays as it is.
         state: The checkpoint's LoRA and memory tokens, checked.

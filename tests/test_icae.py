@@ -65,7 +65,7 @@ class Golden:
 
     @property
     def version(self) -> int:
-        return 1 if "v1" in self.folder.parent.name else 2
+        return 1 if "v1" in self.folder.relative_to(ROOT).parts[0] else 2
 
     def load(self, use: str) -> IcaeCompressor:
         # Version 1 reads one span, however long; its rate stands nowhere.
@@ -130,7 +130,9 @@ def golden(request: pytest.FixtureRequest) -> Golden:
 
 
 def test_golden_folders_are_there() -> None:
-    assert {folder.parent.name.split("_")[1] for folder in FOLDERS} == {"v1", "v2"}, f"not all ICAE under {ROOT}"
+    assert {folder.relative_to(ROOT).parts[0].split("_")[1] for folder in FOLDERS} == {"v1", "v2"}, (
+        f"not all ICAE under {ROOT}"
+    )
 
 
 def test_golden_slots_of_one_span_and_of_many(golden: Golden) -> None:
@@ -464,25 +466,22 @@ def test_options_without_sense_are_refused(hub: Path, mistral: Decoder, tmp_path
 # ---------------------------------------------------------------- lm-eval's command line
 
 
-def lm_eval(method: str, arguments: str, out: Path, *more: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "lm_eval", "run", "--model", method, "--model_args", arguments, *more]
-    command += ["--tasks", "pcc_squad", "--output_path", str(out), "--log_samples", "--batch_size", "4"]
-    environment = os.environ | {"PCC_DATA": str(sample_folder()), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, env=environment, cwd=out.parent, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    results: dict[str, Any] = json.loads(next(out.rglob("results_*.json")).read_text())
-    lines = next(out.rglob("samples_pcc_squad_*.jsonl")).read_text().splitlines()
-    return results | {"samples": [json.loads(line) for line in lines]}
-
-
 def test_the_plain_command_compresses_each_context_once(hub: Path, models: Path, tmp_path: Path) -> None:
-    arguments = f"pretrained={hub},file={FT},decoder={models / 'mistral'},dtype=float32"
-    results = lm_eval("icae", arguments, tmp_path / "out")
+    arguments = f"pretrained={hub},file={FT},decoder={models / 'mistral'},dtype=float32,max_spans=2"
+    command = [sys.executable, "-m", "lm_eval", "run", "--model", "icae", "--model_args", arguments]
+    command += ["--tasks", "pcc_squad", "--output_path", str(tmp_path / "out"), "--log_samples", "--batch_size", "4"]
+    environment = os.environ | {"PCC_DATA": str(sample_folder()), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    results = json.loads(next(tmp_path.rglob("results_*.json")).read_text())
+    samples = [json.loads(line) for line in next(tmp_path.rglob("samples_*.jsonl")).read_text().splitlines()]
     ours = results["config"]["pcc_bench"]
-    assert (ours["method"], ours["requested_rate"]) == ("icae", 4)
-    assert ours["options"]["version"] == 2
-    assert ours["compressions"] == len({row["doc"]["context"] for row in results["samples"]})
-    records = [row["compression"] for row in results["samples"]]
-    assert all(record["slots"] % MEMORY == 0 and record["boundary"] == 1 for record in records)
+    assert (ours["method"], ours["requested_rate"], ours["options"]["version"]) == ("icae", 4, 2)
+    assert ours["compressions"] == len({row["doc"]["context"] for row in samples})
+    records = [row["compression"] for row in samples]
+    assert all((record["slots"], record["boundary"]) == (2 * MEMORY, 1) for record in records)
+    assert ours["counts"]["truncated"] == len(samples)  # the contexts are longer than two spans
+    for row, record in zip(samples, records, strict=True):
+        assert record["source_bytes"] + record["truncated_bytes"] == len(row["doc"]["context"].encode())
     achieved = sum(r["source_tokens"] for r in records) / sum(r["slots"] + r["boundary"] for r in records)
     assert results["results"]["pcc_squad"]["compression,none"] == pytest.approx(achieved)
