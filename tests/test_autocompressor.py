@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from transformers import AutoConfig, AutoTokenizer, LlamaConfig, OPTConfig, PreT
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from pcc_bench import models as lm_models
+from pcc_bench import tasks
 from pcc_bench.baselines.autocompressor import TABLE, AutoCompressor, segments
 from pcc_bench.context import Prompt, literal, mark
 from pcc_bench.decoder import Decoder
@@ -91,7 +91,10 @@ def golden(request: pytest.FixtureRequest) -> Golden:
 
 
 def test_golden_folders_are_there() -> None:
-    assert {folder.parent.name for folder in FOLDERS} >= {"autocompressor_llama", "autocompressor_opt"}, ROOT
+    assert {folder.relative_to(ROOT).parts[0] for folder in FOLDERS} >= {
+        "autocompressor_llama",
+        "autocompressor_opt",
+    }, ROOT
 
 
 def test_golden_explicit_segments_one_call_each(golden: Golden) -> None:
@@ -398,19 +401,18 @@ def test_a_context_whose_summaries_outgrow_the_window_is_refused(folders: dict[s
     assert load(folders["opt"], segment_length=2048).compressor.segment_length == 2048  # soft positions are free there
 
 
-def test_the_plain_command_compresses_each_context_once(
-    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from lm_eval.__main__ import cli_evaluate
+def test_a_run_of_lm_eval_compresses_each_context_once(folders: dict[str, Path]) -> None:
+    from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
 
-    arguments = f"pretrained={folders['opt']},segment_length={SEGMENT},dtype=float32"
-    command = ["lm_eval", "run", "--model", "autocompressor", "--model_args", arguments, "--tasks", "pcc_squad"]
-    command += ["--output_path", str(tmp_path / "out"), "--log_samples", "--batch_size", "4"]
-    monkeypatch.setattr(sys, "argv", command)
-    monkeypatch.setenv("PCC_DATA", str(sample_folder()))
-    cli_evaluate()
-    results = json.loads(next(tmp_path.rglob("results_*.json")).read_text())
-    samples = [json.loads(line) for line in next(tmp_path.rglob("samples_*.jsonl")).read_text().splitlines()]
+    arguments = f"pretrained={folders['opt']},segment_length={SEGMENT},dtype=float32,device=cpu"
+    # lm-eval's own tasks are thousands of files and not needed here; test_icae.py has the whole command.
+    metadata = {"data": str(sample_folder()), "tokenizer": str(folders["opt"])}
+    manager = TaskManager(include_path=tasks.__path__[0], include_defaults=False, metadata=metadata)
+    results = simple_evaluate(
+        "autocompressor", arguments, tasks=["pcc_squad"], task_manager=manager, batch_size=4, bootstrap_iters=0
+    )
+    samples = results["samples"]["pcc_squad"]
     ours = results["config"]["pcc_bench"]
     assert (ours["method"], ours["requested_rate"]) == ("autocompressor", SEGMENT / SUMMARY)
     assert ours["compressions"] == len({row["doc"]["context"] for row in samples})
