@@ -418,6 +418,7 @@ def bad_policy(text: str) -> dict[str, str]:
         (bad_policy("metrics: {f1: {absolute: 1.5}}"), "a drop of 1.51 can't be told in a score with a range of 1"),
         (bad_policy("metrics: {f1: {absolute: 0, relative: 0.1}}"), "not absolute and relative"),
         (bad_policy("metrics: {f1: {}}"), "not none"),
+        (bad_policy("metrics: {f1: {non_inferiority: 0.1, resolution: 0.1}}"), "its own resolution"),
         (bad_policy("alpha: 0.7"), "alpha: Input should be less than 0.5"),
         (bad_policy("alpha: .nan"), "alpha"),
         (bad_policy("stages: {all: {share: 0.5}}"), "shares add up to 0.5, not to 1"),

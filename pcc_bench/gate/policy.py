@@ -45,6 +45,8 @@ class Rule(_Strict):
         given = [name for name in ("absolute", "relative", "non_inferiority") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"give one of absolute, relative and non_inferiority, not {' and '.join(given) or 'none'}")
+        if given[0] == "non_inferiority" and "resolution" in self.model_fields_set:
+            raise ValueError("non_inferiority is its own resolution: leave that out")
         limit = {"absolute": self.scale, "relative": 1.0, "non_inferiority": self.scale}[given[0]]
         allowed = getattr(self, given[0])
         allowed += 0 if given[0] == "non_inferiority" else self.resolution
