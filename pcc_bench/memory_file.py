@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
 from pcc_bench import registry
-from pcc_bench.compressor import Compressor, Memory
+from pcc_bench.compressor import Compressor, Frame, Memory
 from pcc_bench.context import Kind, Part, Prompt
 from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError
@@ -46,6 +46,9 @@ class Header(BaseModel):
         starts_with_bos: Whether BOS stands before it in the decoder's input.
         stop_token_ids: Ids that end an answer besides the decoder's own.
         suppressed_token_ids: Ids an answer may not contain.
+        opening: Of the method's frame, and so are `closing` (where it is no vectors; those are a tensor beside the
+            memory) and `lead`.
+        memory_position: As in `Compressor`.
         source_tokens: As in `Memory`, and so are the following.
     """
 
@@ -62,6 +65,10 @@ class Header(BaseModel):
     starts_with_bos: bool | None
     stop_token_ids: tuple[int, ...]
     suppressed_token_ids: tuple[int, ...]
+    opening: tuple[int, ...] = ()
+    closing: tuple[int, ...] = ()
+    lead: str = ""
+    memory_position: int | None = None
     source_tokens: int
     compressor_tokens: int
     source_bytes: int
@@ -77,15 +84,19 @@ class StoredMemory(Compressor):
         header: Its description.
         vectors: [slots + boundary, hidden size of the decoder].
         decoder: Reads it.
+        closing: [n, hidden size of the decoder], where vectors stand between prompt and answer.
     """
 
     name = "memory-file"
     soft = True
     summary = "one memory, read from a file"
 
-    def __init__(self, header: Header, vectors: torch.Tensor, decoder: Decoder) -> None:
+    def __init__(
+        self, header: Header, vectors: torch.Tensor, decoder: Decoder, closing: torch.Tensor | None = None
+    ) -> None:
         super().__init__(decoder)
         self.header = header
+        self._frame = Frame(header.opening, header.closing if closing is None else closing, header.lead)
         self.rate = header.rate
         counts = ("source_tokens", "compressor_tokens", "source_bytes", "slots", "boundary", "seconds")
         self.memory = Memory(**{name: getattr(header, name) for name in counts}, vectors=vectors)
@@ -93,13 +104,13 @@ class StoredMemory(Compressor):
     @classmethod
     def load(cls, pretrained: str, decoder: Decoder) -> Self:
         """Read a memory file; see `load`."""
-        header, vectors = _read(Path(pretrained))
+        header, vectors, closing = _read(Path(pretrained))
         if header.decoder != decoder.fingerprint:
             raise UsageError(
                 f"{pretrained} was made for the decoder '{header.decoder_name}' (fingerprint {header.decoder}), not "
                 f"for '{decoder.name}' ({decoder.fingerprint}): use that one, or compress the text again"
             )
-        return cls(header, vectors, decoder)
+        return cls(header, vectors, decoder, closing)
 
     def compress(self, contexts: Sequence[str]) -> list[Memory]:
         """The stored memory, whatever the context: its text is not in the file."""
@@ -117,6 +128,15 @@ class StoredMemory(Compressor):
     def starts_with_bos(self) -> bool | None:
         """As the method that made it wants it."""
         return self.header.starts_with_bos
+
+    def frame(self, templated: bool) -> Frame:
+        """As the method that made it wants it; `answer` applies no chat template."""
+        return self._frame
+
+    @property
+    def memory_position(self) -> int | None:
+        """As the method that made it wants it."""
+        return self.header.memory_position
 
     @property
     def stop_token_ids(self) -> tuple[int, ...]:
@@ -143,6 +163,7 @@ class StoredMemory(Compressor):
             max_new_tokens,
             self.stop_token_ids,
             self.suppressed_token_ids,
+            positions=None if self.memory_position is None else [plan.positions(self.memory_position)],
         )
         return str(self.decoder.tokenizer.decode(out.ids[0], skip_special_tokens=True))
 
@@ -155,11 +176,11 @@ def save(memory: Memory, compressor: Compressor, path: Path) -> None:
     """
     if memory.vectors is None:
         raise UsageError(f"{compressor.name} makes text, not vectors: write the text itself to a file")
-    header = _header(memory, compressor)
+    header, tensors = _header(memory, compressor), {"memory": memory.vectors.contiguous()} | _closing(compressor)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replaced(path) as part:
-            save_file({"memory": memory.vectors.contiguous()}, part, metadata={KEY: header.model_dump_json()})
+            save_file(tensors, part, metadata={KEY: header.model_dump_json()})
     except (OSError, SafetensorError) as error:
         raise UsageError(f"can't write {path} ({error}): choose another place with --out") from None
 
@@ -304,7 +325,7 @@ def _options(kind: type[Compressor], given: Sequence[str]) -> dict[str, Any]:
 
 
 def _header(memory: Memory, compressor: Compressor) -> Header:
-    decoder = compressor.decoder
+    decoder, frame = compressor.decoder, compressor.frame(templated=False)
     return Header(
         method=compressor.name,
         compressor=compressor.fingerprint(),
@@ -316,6 +337,10 @@ def _header(memory: Memory, compressor: Compressor) -> Header:
         starts_with_bos=compressor.starts_with_bos,
         stop_token_ids=compressor.stop_token_ids,
         suppressed_token_ids=compressor.suppressed_token_ids,
+        opening=tuple(frame.opening),
+        closing=() if isinstance(frame.closing, torch.Tensor) else tuple(frame.closing),
+        lead=frame.lead,
+        memory_position=compressor.memory_position,
         source_tokens=memory.source_tokens,
         compressor_tokens=memory.compressor_tokens,
         source_bytes=memory.source_bytes,
@@ -325,13 +350,19 @@ def _header(memory: Memory, compressor: Compressor) -> Header:
     )
 
 
-def _read(path: Path) -> tuple[Header, torch.Tensor]:
+def _closing(compressor: Compressor) -> dict[str, torch.Tensor]:
+    """Vectors between prompt and answer, where a method has some there."""
+    closing = compressor.frame(templated=False).closing
+    return {"closing": closing.cpu().contiguous()} if isinstance(closing, torch.Tensor) else {}
+
+
+def _read(path: Path) -> tuple[Header, torch.Tensor, torch.Tensor | None]:
     if not path.is_file():
         raise UsageError(f"no memory file {path}: 'pcc-bench compress' makes one")
     try:
         with safe_open(path, framework="pt") as file:
             metadata, names = file.metadata() or {}, list(file.keys())
-            vectors = file.get_tensor("memory") if "memory" in names else None
+            vectors, closing = (file.get_tensor(name) if name in names else None for name in ("memory", "closing"))
     except SafetensorError as error:
         raise UsageError(f"{path} is damaged or not safetensors ({error}): compress the text again") from None
     if KEY not in metadata or vectors is None:
@@ -339,7 +370,7 @@ def _read(path: Path) -> tuple[Header, torch.Tensor]:
     header = _parse(metadata[KEY], path)
     if vectors.dim() != 2 or len(vectors) != header.slots + header.boundary:
         raise UsageError(f"{path} is damaged: its vectors are not the {header.slots} + {header.boundary} it counts")
-    return header, vectors
+    return header, vectors, closing
 
 
 def _parse(text: str, path: Path) -> Header:

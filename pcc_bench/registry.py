@@ -19,7 +19,7 @@ METHODS: dict[str, str] = {
     "pcc": "pcc_bench.model.compressor:PccCompressor",
     "icae": "pcc_bench.baselines.icae:IcaeCompressor",
     "cocom": "pcc_bench.baselines.cocom:CocomCompressor",
-    "pisco": "pcc_bench.baselines.cocom:PiscoCompressor",
+    "pisco": "pcc_bench.baselines.pisco:PiscoCompressor",
     "autocompressor": "pcc_bench.baselines.autocompressor:AutoCompressor",
 }
 

@@ -18,7 +18,8 @@ from transformers import AutoConfig, AutoTokenizer
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from pcc_bench import models as lm_models
-from pcc_bench.baselines.cocom import CocomCompressor, PiscoCompressor
+from pcc_bench.baselines.cocom import CocomCompressor
+from pcc_bench.baselines.pisco import PiscoCompressor
 from pcc_bench.context import Prompt, literal, mark
 from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError
