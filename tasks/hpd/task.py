@@ -48,6 +48,8 @@ class DialogueTask(DemonstratedTask):
             "kept": len(rows),
             "dropped": {},
             "fingerprint": fingerprint(rows),
+            "fewest_candidates": min(len(row["candidates"]) for row in rows),
+            "most_candidates": max(len(row["candidates"]) for row in rows),
             "demonstrations": {**shown, "fingerprint": fingerprint({"text": block.text} for block in blocks)},
         }
         self.config.metadata = {**metadata, "population": account}

@@ -152,7 +152,7 @@ class OptionTask(IclTask):
 
 def _seeds(metadata: Mapping[str, Any]) -> list[int]:
     """The demonstration seeds: a list, or one number."""
-    given = metadata.get("seeds")
+    given: Any = metadata.get("seeds")
     seeds: list[int] = list(given) if isinstance(given, list | tuple) else [given]
     whole = all(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in seeds)
     if not seeds or not whole or len(set(seeds)) < len(seeds):
