@@ -208,6 +208,10 @@ class IcaeCompressor(Compressor):
             return Frame(closing=self.task_vector)
         return Frame() if templated else Frame(*self._template)
 
+    def reconstruction_frame(self) -> Frame | None:
+        """Nothing more where the memory ends with the AE token already (`use=ae`)."""
+        return Frame() if self.use == "ae" else None
+
     def options(self) -> dict[str, Any]:
         """Layout, rate and scale of the LoRA."""
         return self._settings

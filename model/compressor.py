@@ -8,13 +8,13 @@ from typing import Any, Self
 
 import torch
 
-from pcc_bench.compressor import Compressor, Memory
+from pcc_bench.compressor import Compressor, Frame, Memory
 from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError
 from pcc_bench.model import checkpoint
 from pcc_bench.model.config import PccConfig
 from pcc_bench.model.files import resolve
-from pcc_bench.model.pcc import PCC, SPECIAL_TOKENS
+from pcc_bench.model.pcc import AE, PCC, SPECIAL_TOKENS
 
 
 class PccCompressor(Compressor):
@@ -121,6 +121,10 @@ class PccCompressor(Compressor):
     def starts_with_bos(self) -> bool:
         """BOS first, where the decoder has one (official layout)."""
         return self.decoder.bos_token_id is not None
+
+    def reconstruction_frame(self) -> Frame:
+        """`<ae>` behind the memory (official layout); the vector is the checkpoint's."""
+        return Frame(closing=self.pcc.special_vector(AE)[None])
 
     @property
     def stop_token_ids(self) -> tuple[int, ...]:

@@ -157,6 +157,10 @@ class Compressor(ABC):
         """
         return Frame()
 
+    def reconstruction_frame(self) -> Frame | None:
+        """What stands around a memory that is to be said again, as the method was trained; None: it was not."""
+        return None
+
     @property
     def memory_position(self) -> int | None:
         """Position id of every vector of a memory, where memories take up no positions; None: they count as tokens."""

@@ -5,11 +5,12 @@ through Jinja templates, few-shot assembly and chat templates untouched. When th
 turns it into a `Prompt`: a plain string (which any lm-eval model can read, marks gone) that also knows its parts
 (which our models read).
 
-Data can't forge a mark: the five control characters of the grammar are escaped inside marked text, and the characters
+Data can't forge a mark: the six control characters of the grammar are escaped inside marked text, and the characters
 of an assembled prompt that stand outside a mark come from the task's template alone.
 
     STX context EOT separator ETX      a compressible context, and the text that follows it where it is shown as text
     SO  literal ETX                    data that stays text; special-token look-alikes in it stay ordinary characters
+    DC1 instruction ETX                asks for the context again; a soft method is asked as it was trained to be
     DLE letter                         an escaped control character
 """
 
@@ -23,16 +24,17 @@ from typing import Any
 
 from pcc_bench.errors import UsageError
 
-_STX, _ETX, _EOT, _SO, _DLE = "\x02", "\x03", "\x04", "\x0e", "\x10"
-_ESCAPES = {_STX: "s", _ETX: "e", _EOT: "t", _SO: "o", _DLE: "d"}
+_STX, _ETX, _EOT, _SO, _DLE, _DC1 = "\x02", "\x03", "\x04", "\x0e", "\x10", "\x11"
+_ESCAPES = {_STX: "s", _ETX: "e", _EOT: "t", _SO: "o", _DLE: "d", _DC1: "a"}
 _ORIGINALS = {letter: char for char, letter in _ESCAPES.items()}
 
-_CONTROL = re.compile(r"[\x02\x03\x04\x0e\x10]")
+_CONTROL = re.compile(r"[\x02\x03\x04\x0e\x10\x11]")
 _ESCAPED = re.compile(r"\x10(.)", re.DOTALL)
 _PART = re.compile(
-    r"\x02(?P<context>[^\x02\x03\x04\x0e]*)\x04(?P<after>[^\x02\x03\x04\x0e]*)\x03"
-    r"|\x0e(?P<literal>[^\x02\x03\x04\x0e]*)\x03"
-    r"|(?P<text>[^\x02\x03\x04\x0e]+)"
+    r"\x02(?P<context>[^\x02\x03\x04\x0e\x11]*)\x04(?P<after>[^\x02\x03\x04\x0e\x11]*)\x03"
+    r"|\x0e(?P<literal>[^\x02\x03\x04\x0e\x11]*)\x03"
+    r"|\x11(?P<again>[^\x02\x03\x04\x0e\x11]*)\x03"
+    r"|(?P<text>[^\x02\x03\x04\x0e\x11]+)"
 )
 
 
@@ -42,6 +44,7 @@ class Kind(StrEnum):
     TEXT = "text"  # the task's template, a chat template: special tokens in it are special
     LITERAL = "literal"  # data that stays text: special tokens in it are ordinary characters
     CONTEXT = "context"  # data that may be compressed
+    AGAIN = "again"  # the task's instruction to say the context again
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,11 @@ def literal(data: str) -> str:
     return f"{_SO}{_escape(data)}{_ETX}"
 
 
+def again(instruction: str) -> str:
+    """Ask for the context again: in these words where it is text, as the method was trained to be asked where not."""
+    return f"{_DC1}{_escape(instruction)}{_ETX}"
+
+
 def mark_row(row: Mapping[str, Any], compress: Mapping[str, str]) -> dict[str, Any]:
     """Mark all the strings of a row: the columns named in `compress` as contexts, all others as literals.
 
@@ -149,6 +157,8 @@ def _part(match: re.Match[str]) -> Part:
         return Part(_unescape(context), Kind.CONTEXT, _unescape(match["after"]))
     if (data := match["literal"]) is not None:
         return Part(_unescape(data), Kind.LITERAL)
+    if (instruction := match["again"]) is not None:
+        return Part(_unescape(instruction), Kind.AGAIN)
     return Part(match["text"])
 
 

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from pcc_bench.compressor import Compressor, Frame, Memory
 from pcc_bench.context import Kind, Part, Prompt
 from pcc_bench.decoder import Decoder
+from pcc_bench.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,7 @@ class PromptEncoder:
         self.decoder = decoder
         self.soft = compressor.soft
         self.frame = compressor.frame
+        self.compressor = compressor
         self.starts_with_bos = compressor.starts_with_bos if add_bos is None else add_bos
         self.add_bos = add_bos
         self._special = None if allow_special else special_token_pattern(decoder.tokenizer)
@@ -169,7 +171,7 @@ class PromptEncoder:
         for part in prompt.parts:
             if part.kind is Kind.CONTEXT:
                 runs.append(Run())
-            else:
+            elif part.kind is not Kind.AGAIN:  # the frame asks instead
                 runs[-1] = runs[-1].add(part.text, part.kind is Kind.LITERAL)
         runs[-1] = runs[-1].behind(self._frame(prompt).lead)
         return runs
@@ -185,7 +187,15 @@ class PromptEncoder:
         return Plan(tuple(pieces))
 
     def _frame(self, prompt: Prompt) -> Frame:
-        return self.frame(self._brings_bos(prompt))
+        if all(part.kind is not Kind.AGAIN for part in prompt.parts):
+            return self.frame(self._brings_bos(prompt))
+        frame = self.compressor.reconstruction_frame()
+        if frame is None:
+            raise UsageError(
+                f"{self.compressor.name}, as it is loaded, was not trained to say a context again: pass --metadata "
+                '\'{"cue": "words"}\' to ask it in words'
+            )
+        return frame
 
     def _opening(self, prompt: Prompt) -> list[int]:
         """BOS, unless the prompt's text (a chat template) brings its own."""

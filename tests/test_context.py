@@ -17,7 +17,7 @@ from pcc_bench.errors import UsageError
 
 TEMPLATE = "{{context}}Question: {{question}}\n\nAnswer: "
 NASTY = [
-    *"\x02\x03\x04\x0e\x10",  # the grammar itself
+    *"\x02\x03\x04\x0e\x10\x11",  # the grammar itself
     "\x10s",
     "\x10\x10",
     "\x02context\x04\n\n\x03",

@@ -1,0 +1,1 @@
+"""Completion: perplexity of how a document goes on."""

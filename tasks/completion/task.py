@@ -1,0 +1,52 @@
+"""The completion task: how well the decoder expects what comes after a text that it read as a memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import datasets
+
+from pcc_bench.context import mark
+from pcc_bench.tasks.data import fingerprint
+from pcc_bench.tasks.documents import pieces, whole
+from pcc_bench.tasks.task import PccTask
+
+
+class CompletionTask(PccTask):
+    """The beginning of a document is compressed; what follows is scored.
+
+    Settings in the metadata: `tokens` (of the beginning, default 256) and `continuation_tokens` (default 128), in the
+    decoder's tokens; `documents` (looked at, default 500).
+    """
+
+    def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        """Cut the documents and record where they are from."""
+        metadata = self.config.metadata
+        lengths = [whole(metadata, "tokens", 256), whole(metadata, "continuation_tokens", 128)]
+        made = pieces(metadata, lengths, f"{self.config.task} counts decoder tokens")
+        encoded = made.tokenizer(
+            [after for _, after in made.texts], add_special_tokens=False, split_special_tokens=True, verbose=False
+        )
+        docs = [
+            {"id": str(number), "document": before, "continuation": after, "tokens": len(ids)}
+            for number, ((before, after), ids) in enumerate(zip(made.texts, encoded["input_ids"], strict=True), 1)
+        ]
+        self.config.metadata = {**metadata, "population": {**made.account, "fingerprint": fingerprint(docs)}}
+        self.dataset = {"test": datasets.Dataset.from_list(docs)}
+
+    def _marked(self, doc: Mapping[str, Any]) -> dict[str, Any]:
+        return {"document": mark(doc["document"])}
+
+
+def score_continuation(doc: Mapping[str, Any], results: Sequence[tuple[float, bool]]) -> dict[str, Any]:
+    """The continuation's log-likelihood with its decoder tokens and its bytes, for `weighted_perplexity`.
+
+    Its tokens are counted on their own, once, so that every method divides by the same number. Where text and
+    continuation meet, a tokenizer may join them differently for a method that reads the text as text.
+    """
+    logprob = float(results[0][0])
+    return {
+        "perplexity": (logprob, doc["tokens"]),
+        "byte_perplexity": (logprob, len(doc["continuation"].encode())),
+    }

@@ -1,0 +1,1 @@
+"""Reconstruction: a document said again from its memory."""
