@@ -96,7 +96,8 @@ class Compressor(ABC):
     Attributes:
         name: The name in the registry and in `lm_eval --model`.
         soft: Memories are vectors (True) or text (False).
-        query_aware: `compress` sees the question (none of the present methods does).
+        query_aware: Memories depend on the question too: the runner calls `compress_for`, once for each context and
+            question, and never `compress`.
         owns_decoder: The method brings its own decoder weights and can't be read by another one.
         scores_whole_text: A text with nothing to compress has a meaning (`loglikelihood_rolling`): true only where
             the method leaves the decoder's input alone.
@@ -128,6 +129,15 @@ class Compressor(ABC):
     @abstractmethod
     def compress(self, contexts: Sequence[str]) -> list[Memory]:
         """Compress contexts, all in one call so that a method can batch them; one memory each, in order."""
+
+    def compress_for(self, contexts: Sequence[str], queries: Sequence[str]) -> list[Memory]:
+        """Compress each context for the question asked of it; a query-aware method overrides this.
+
+        Args:
+            contexts: As in `compress`.
+            queries: The question of each context's prompt (`pcc_bench.context.Prompt.query`).
+        """
+        raise NotImplementedError(f"{self.name} is not query-aware")
 
     def options(self) -> dict[str, Any]:
         """What changes the memories besides the weights; goes into the fingerprint and the results."""

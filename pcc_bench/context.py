@@ -86,6 +86,17 @@ class Prompt(str):
         """The compressible contexts, in order."""
         return [part.text for part in self.parts if part.kind is Kind.CONTEXT]
 
+    @property
+    def query(self) -> str:
+        """What is asked of the contexts: the data that stays text behind the last of them ("" for none).
+
+        Where that is nothing (a question before its context), all data that stays text. A continuation to score is no
+        part of a prompt, so no answer option is in it; nor are the template's own words, the same for every row.
+        """
+        last = max((i for i, part in enumerate(self.parts) if part.kind is Kind.CONTEXT), default=-1)
+        behind = [part.text for part in self.parts[last + 1 :] if part.kind is Kind.LITERAL]
+        return "\n".join(behind or [part.text for part in self.parts if part.kind is Kind.LITERAL])
+
     @classmethod
     def parse(cls, marked: str) -> Prompt:
         """Split an assembled, marked string.

@@ -27,7 +27,7 @@ from pcc_bench.context import Prompt, as_prompt
 from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError, print_usage_errors_plainly
 from pcc_bench.generation import DecoderInput, generate, memory_errors, score
-from pcc_bench.memories import MemoryBook, gather, waves, wrong_partners
+from pcc_bench.memories import MemoryBook, Source, gather, waves, wrong_partners
 from pcc_bench.planning import Job, Planner, Request
 from pcc_bench.prompts import PromptEncoder
 from pcc_bench.records import SCHEMA_VERSION
@@ -188,12 +188,12 @@ class CompressedLM(HFLM):  # type: ignore[misc]
         requests = self._requests(kind, instances)
         answers = [self._cached(request) for request in requests]
         pending = [index for index, answer in enumerate(answers) if answer is None]
-        groups = {group for share in self._gather([requests[i].read for i in pending]) for group in share}
+        groups = {group for share in self._gather([requests[i].sources for i in pending]) for group in share}
         title = f"{self.method}: {kind}"
         with tqdm(total=len(requests), initial=len(requests) - len(pending), desc=title, disable=quiet) as progress:
             for wave in waves(groups):
-                self.book.fill({context for group in wave for context in group}, quiet)
-                jobs = self._jobs(kind, requests, [i for i in pending if requests[i].read in wave], answers)
+                self.book.fill({source for group in wave for source in group}, quiet)
+                jobs = self._jobs(kind, requests, [i for i in pending if requests[i].sources in wave], answers)
                 for batch in self._batches(requests, jobs):
                     done = self._run(kind, requests, batch)
                     self._keep([(requests[job.index], answer) for job, answer in zip(batch, done, strict=True)])
@@ -212,7 +212,13 @@ class CompressedLM(HFLM):  # type: ignore[misc]
             read = tuple(partners.get(context, context) for context in prompt.contexts)
             key = self._key(kind, prompt, instance.args[1], read)
             task, row = str(instance.task_name), int(instance.doc_id or 0)
-            request = Request(prompt, instance.args[1], read, task, row, key)
+            query = prompt.query if self.compressor.query_aware else ""
+            request = Request(prompt, instance.args[1], read, task, row, key, query)
+            if self.compressor.query_aware and read and not query.strip():
+                raise UsageError(
+                    f"{request.where} asks no question beside its context, and {self.method} compresses for a "
+                    "question: use a task that has one, marked with pcc_bench.context.literal()"
+                )
             if any(not context.strip() for context in prompt.contexts):
                 raise UsageError(f"{request.where} has an empty context: there is nothing to compress; remove the row")
             requests.append(request)
@@ -354,7 +360,7 @@ class CompressedLM(HFLM):  # type: ignore[misc]
         """Add this call to the run's counts, over all processes (lm-eval's padding of the shorter ones included)."""
         counts: Counter[str] = Counter(requests=len(requests))
         skipped: dict[str, list[int]] = {}
-        seen: set[str] = set()
+        seen: set[Source] = set()
         for request, answer in zip(requests, answers, strict=True):
             record = answer.record
             if record.get("skipped"):
@@ -363,8 +369,8 @@ class CompressedLM(HFLM):  # type: ignore[misc]
             counts["without_context"] += not request.read
             counts["truncated"] += bool(record.get("truncated_bytes"))
             counts["contexts"] += len(request.read)
-            counts["memories_reused"] += sum(context in seen for context in request.read)
-            seen.update(request.read)
+            counts["memories_reused"] += sum(source in seen for source in request.sources)
+            seen.update(request.sources)
         for share, rows in self._gather((counts, skipped)):
             self.counts += share
             for task, indices in rows.items():

@@ -1,10 +1,13 @@
-"""The memories of a run: each distinct context is compressed once, by one of its processes, in sorted batches."""
+"""The memories of a run: each distinct context is compressed once, by one of its processes, in sorted batches.
+
+For a query-aware method that is each distinct pair of context and question.
+"""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from tqdm import tqdm
@@ -17,13 +20,25 @@ CHUNK_CHARACTERS = 400_000  # given to a compressor in one call: large forwards,
 WAVE_CHARACTERS = 4_000_000  # held at once where the texts of a run are larger than that
 
 
+class Source(NamedTuple):
+    """What a memory is made from.
+
+    Attributes:
+        context: The text.
+        query: The question it is compressed for; "" for methods that don't see it.
+    """
+
+    context: str
+    query: str = ""
+
+
 class MemoryBook:
-    """Memories by context, shared by all processes.
+    """Memories by source, shared by all processes.
 
     Args:
         compressor: Makes them.
         rank: This process.
-        world_size: Number of processes; every one calls `fill` with the same contexts.
+        world_size: Number of processes; every one calls `fill` with the same sources.
         max_bytes: Memories beyond this are forgotten, oldest first, by `trim`.
     """
 
@@ -34,25 +49,31 @@ class MemoryBook:
         self.max_bytes = max_bytes
         self.compressions = 0
         self.seconds = 0.0
-        self._memories: dict[str, Memory] = {}
+        self._memories: dict[Source, Memory] = {}
 
-    def __getitem__(self, context: str) -> Memory:
-        return self._memories[context]
+    def __getitem__(self, source: Source) -> Memory:
+        return self._memories[source]
 
-    def fill(self, contexts: Iterable[str], quiet: bool = True) -> None:
-        """Compress those of `contexts` that have no memory yet; a collective call where there are several processes."""
-        missing = sorted({c for c in contexts if c not in self._memories}, key=lambda c: (-len(c), c))
+    def fill(self, sources: Iterable[Source], quiet: bool = True) -> None:
+        """Compress those of `sources` that have no memory yet; a collective call where there are several processes."""
+        missing = sorted({s for s in sources if s not in self._memories}, key=lambda s: (-len(s.context), s))
         mine = missing[self.rank :: self.world_size]
-        made: dict[str, Memory] = {}
+        made: dict[Source, Memory] = {}
         with tqdm(total=len(mine), desc="Compressing contexts", disable=quiet or not mine) as progress:
             for chunk in _chunks(mine, CHUNK_CHARACTERS):
                 with memory_errors(f"compressing {len(chunk)} contexts", "use a smaller dtype or encoder batch"):
-                    made |= zip(chunk, self.compressor.compress(chunk), strict=True)
+                    made |= zip(chunk, self._compress(chunk), strict=True)
                 progress.update(len(chunk))
         for share in gather(made, self.world_size):
             self._memories |= share
             self.compressions += len(share)
             self.seconds += sum(memory.seconds for memory in share.values())
+
+    def _compress(self, sources: Sequence[Source]) -> list[Memory]:
+        contexts = [source.context for source in sources]
+        if self.compressor.query_aware:
+            return self.compressor.compress_for(contexts, [source.query for source in sources])
+        return self.compressor.compress(contexts)
 
     def add(self, other: MemoryBook) -> None:
         """Take over another book's memories and counts."""
@@ -63,27 +84,27 @@ class MemoryBook:
     def trim(self) -> None:
         """Forget the oldest memories until the rest fits `max_bytes`."""
         size = sum(map(_bytes, self._memories.values()))
-        for context in list(self._memories):
+        for source in list(self._memories):
             if size <= self.max_bytes:
                 return
-            size -= _bytes(self._memories.pop(context))
+            size -= _bytes(self._memories.pop(source))
 
 
-def waves(groups: Iterable[tuple[str, ...]]) -> Iterator[set[tuple[str, ...]]]:
-    """Split the context groups of a run's prompts into sets that are held in memory together, longest first.
+def waves(groups: Iterable[tuple[Source, ...]]) -> Iterator[set[tuple[Source, ...]]]:
+    """Split the groups of sources of a run's prompts into sets that are held in memory together, longest first.
 
     Args:
-        groups: The contexts of each prompt. The result does not depend on their order, so all processes agree.
+        groups: The sources of each prompt. The result does not depend on their order, so all processes agree.
     """
-    order = sorted(set(groups), key=lambda group: (-sum(map(len, group)), group))
-    wave: set[tuple[str, ...]] = set()
+    order = sorted(set(groups), key=lambda group: (-_characters(group), group))
+    wave: set[tuple[Source, ...]] = set()
     size = 0
     for group in order:
-        if wave and size + sum(map(len, group)) > WAVE_CHARACTERS:
+        if wave and size + _characters(group) > WAVE_CHARACTERS:
             yield wave
             wave, size = set(), 0
         wave.add(group)
-        size += sum(map(len, group))
+        size += _characters(group)
     if wave:
         yield wave
 
@@ -113,17 +134,21 @@ def gather(value: Any, world_size: int) -> list[Any]:
     return values
 
 
-def _chunks(contexts: Sequence[str], characters: int) -> Iterator[list[str]]:
-    chunk: list[str] = []
+def _chunks(sources: Sequence[Source], characters: int) -> Iterator[list[Source]]:
+    chunk: list[Source] = []
     size = 0
-    for context in contexts:
-        if chunk and size + len(context) > characters:
+    for source in sources:
+        if chunk and size + len(source.context) > characters:
             yield chunk
             chunk, size = [], 0
-        chunk.append(context)
-        size += len(context)
+        chunk.append(source)
+        size += len(source.context)
     if chunk:
         yield chunk
+
+
+def _characters(group: Iterable[Source]) -> int:
+    return sum(len(source.context) for source in group)
 
 
 def _bytes(memory: Memory) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 from pcc_bench.compressor import Memory
 from pcc_bench.context import Kind, Prompt
 from pcc_bench.errors import UsageError
-from pcc_bench.memories import MemoryBook
+from pcc_bench.memories import MemoryBook, Source
 from pcc_bench.prompts import Plan, PromptEncoder, shortened
 from pcc_bench.records import SampleRecord
 
@@ -27,6 +27,7 @@ class Request:
         task: Its task.
         row: Its row in the task.
         key: Its key in the cache of answers ("" where there is none).
+        query: The question its contexts are compressed for; "" for methods that don't see it.
     """
 
     prompt: Prompt
@@ -35,6 +36,12 @@ class Request:
     task: str
     row: int
     key: str = ""
+    query: str = ""
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """What the memories it reads are made from."""
+        return tuple(Source(context, self.query) for context in self.read)
 
     @property
     def where(self) -> str:
@@ -110,13 +117,13 @@ class Planner:
             if self.overflow == "error" or held <= over:
                 raise UsageError(self._too_long(request, room + over, room, window))
             prompt = shortened(prompt, max(0.0, 1 - 1.05 * over / held))
-            self._compress_alone(prompt.contexts)
+            self._compress_alone([Source(context, request.query) for context in prompt.contexts])
             plan, continuation, memories = self._plan(request, prompt)
         cut = sum(map(_size, request.read)) - sum(map(_size, prompt.contexts))
         return Job(index, plan, continuation, accounting(memories, plan, cut))
 
     def _plan(self, request: Request, prompt: Prompt) -> tuple[Plan, list[int], list[Memory]]:
-        memories = [self.book[context] for context in prompt.contexts]
+        memories = [self.book[Source(context, request.query)] for context in prompt.contexts]
         if isinstance(request.argument, str):
             plan, continuation = self.encoder.encode_pair(prompt, memories, request.argument)
             return plan, continuation, memories
@@ -130,10 +137,10 @@ class Planner:
         )
         return f"{request.where} takes {length} positions, the decoder has room for {room} of {window}: {remedy}"
 
-    def _compress_alone(self, contexts: Sequence[str]) -> None:
+    def _compress_alone(self, sources: Sequence[Source]) -> None:
         """Compress shortened contexts, which only this process needs."""
         book = MemoryBook(self.book.compressor)
-        book.fill(contexts)
+        book.fill(sources)
         self.book.add(book)
 
 

@@ -1,0 +1,136 @@
+"""The `llmlingua` package's `PromptCompressor` as LLMLingua-2, without its constructor.
+
+That constructor (0.2.2) downloads a tokenizer from OpenAI to count GPT-3.5's tokens, knows its two model families by
+their hub names only, lets a checkpoint bring code, and sets the seeds of Python, NumPy and torch. All that follows is
+the package's own code, called unchanged. Imports `llmlingua`, an optional dependency.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import tiktoken
+import torch
+from llmlingua import PromptCompressor
+from transformers import AutoConfig, PreTrainedTokenizerBase
+
+from pcc_bench.errors import UsageError
+
+# The package asks the model's name whether it reads one or the other; a folder may be called anything.
+FAMILIES = {"xlm-roberta": "xlm-roberta-large", "bert": "bert-base-multilingual-cased"}
+FORCED = 100  # rows of the published vocabularies for forced words that are no token
+
+
+class Counter(Protocol):
+    """Counts tokens for the package, which asks for their number only."""
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text."""
+
+
+class PlainCounter:
+    """A tokenizer of transformers as the package wants its counter.
+
+    Words come one by one and again and again, so their ids are kept.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        self.known: dict[str, list[int]] = {}
+
+    def encode(self, text: str) -> list[int]:
+        """Ids without special tokens; look-alikes of special tokens are ordinary characters."""
+        if (ids := self.known.get(text)) is None:
+            ids = self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True, verbose=False)
+            if len(text) < 64:
+                self.known[text] = ids
+        return ids
+
+
+class GptCounter:
+    """GPT-3.5's tokenizer; `<|endoftext|>` in a text is ordinary characters, where tiktoken alone would refuse it."""
+
+    def __init__(self) -> None:
+        self.encoding = tiktoken.encoding_for_model("gpt-3.5-turbo")
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text."""
+        return self.encoding.encode(text, disallowed_special=())
+
+
+class LocalPromptCompressor(PromptCompressor):  # type: ignore[misc]
+    """A `PromptCompressor` for LLMLingua-2 that opens a folder, and nothing else.
+
+    Args:
+        folder: A token classifier of one of `FAMILIES`, with its tokenizer.
+        counter: Counts tokens where the package would with GPT-3.5's tokenizer.
+        device: Device of torch.
+        batch: Chunks of 512 tokens a forward.
+
+    Raises:
+        UsageError: The folder holds something else.
+    """
+
+    def __init__(self, folder: Path, counter: Counter, device: str, batch: int) -> None:
+        name = _family(folder)
+        self.use_llmlingua2 = True
+        self.retrieval_model = None
+        self.retrieval_model_name = None
+        self.open_api_config: dict[str, Any] = {}
+        self.cache_bos_num = 10
+        self.prefix_bos_num = 100
+        self.oai_tokenizer = counter
+        with untouched_randomness():
+            try:
+                self.load_model(str(folder), device, {"trust_remote_code": False, "use_safetensors": True})
+            except (OSError, ValueError, KeyError) as error:
+                first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+                raise UsageError(f"the LLMLingua-2 classifier {folder} can't be loaded ({first})") from error
+            rows = self.model.get_input_embeddings().weight.shape[0]
+            self.init_llmlingua2(max_batch_size=batch, max_force_token=FORCED)
+        self.has_forced_rows = rows >= len(self.tokenizer)
+        self.model_name = name
+        self.model.eval().requires_grad_(False)
+        self.tokenizer.model_max_length = int(1e30)  # it is asked for whole texts, which the package then cuts
+
+
+def _family(folder: Path) -> str:
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise UsageError(f"{folder} is no LLMLingua-2 classifier ({first})") from error
+    heads = config.architectures or []
+    if config.model_type not in FAMILIES or not any("ForTokenClassification" in head for head in heads):
+        raise UsageError(
+            f"{folder} holds {' '.join(heads) or 'a ' + config.model_type}, not a classifier of LLMLingua-2 "
+            "(XLMRobertaForTokenClassification or BertForTokenClassification): pass "
+            "pretrained=microsoft/llmlingua-2-xlm-roberta-large-meetingbank or a folder with such weights"
+        )
+    if config.num_labels != 2:
+        raise UsageError(f"{folder} tells {config.num_labels} labels apart; LLMLingua-2 has two: drop and keep")
+    return FAMILIES[config.model_type]
+
+
+@contextmanager
+def untouched_randomness() -> Iterator[None]:
+    """Leave the seeds, and torch's choice of cuDNN kernels, as they were."""
+    python, numpy, hashing = random.getstate(), np.random.get_state(), os.environ.get("PYTHONHASHSEED")  # noqa: NPY002
+    cudnn = torch.backends.cudnn
+    kernels = cudnn.deterministic, cudnn.benchmark
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+        cudnn.deterministic, cudnn.benchmark = kernels
+        os.environ.pop("PYTHONHASHSEED", None)
+        if hashing is not None:
+            os.environ["PYTHONHASHSEED"] = hashing
