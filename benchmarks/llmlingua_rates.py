@@ -43,11 +43,11 @@ def main() -> None:
         compressor = LlmLingua2.load(classifier, decoder, force_tokens=forced, counting=arguments.counting)
     print(f"classifier {arguments.pretrained or 'random ' + arguments.family}, {len(passages)} passages, ", end="")
     print(f"{arguments.contexts} contexts a length, forced {forced.split()}, counting {arguments.counting}")
-    print(f"{'tokens':>8}" + "".join(f"{f'asked {rate:g}x':>22}" for rate in arguments.rates))
+    print(f"{'tokens':>8}" + "".join(f"{f'asked {rate:g}x':>26}" for rate in arguments.rates))
     for length in arguments.lengths:
         contexts = list(cut(passages, length, arguments.contexts, decoder))
         cells = [cell(compressor, contexts, rate) for rate in arguments.rates]
-        print(f"{length:8d}" + "".join(f"{text:>22}" for text in cells))
+        print(f"{length:8d}" + "".join(f"{text:>26}" for text in cells))
     print("achieved: median (smallest to largest) of source tokens per kept token; '-' where nothing was kept")
 
 
