@@ -12,6 +12,7 @@ import typer
 
 from pcc_bench.errors import UsageError
 from pcc_bench.gate.cli import baseline_app, gate
+from pcc_bench.suite.cli import run
 
 if TYPE_CHECKING:
     from pcc_bench.model.pcc import PCC
@@ -26,6 +27,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.command()(gate)
+app.command()(run)
 app.add_typer(baseline_app, name="baseline")
 
 
@@ -43,6 +45,7 @@ class Kind(StrEnum):
     TASKS = "tasks"
     DATA = "data"
     RECIPES = "recipes"
+    SUITES = "suites"
 
 
 # Options that several verbs share.
@@ -236,7 +239,7 @@ def convert(
 
 
 @app.command("ls")
-def list_(what: Annotated[Kind, typer.Argument(help="methods, tasks, recipes, or the data under PCC_DATA.")]) -> None:
+def list_(what: Annotated[Kind, typer.Argument(help="methods, tasks, recipes, suites, or data (PCC_DATA).")]) -> None:
     """List what there is to run.
 
     Example: `pcc-bench ls methods`

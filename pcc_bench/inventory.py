@@ -136,9 +136,19 @@ def recipes() -> Table:
     return Table(("recipe", "rate", "decoder", "purpose"), tuple(rows))
 
 
+def suites() -> Table:
+    """The suites of `pcc-bench run` that ship with the project."""
+    from pcc_bench.suite.spec import Suite, shipped
+
+    read = {name: Suite.read(name) for name in shipped()}
+    rows = ((name, str(len(suite.entries)), suite.purpose) for name, suite in read.items())
+    return Table(("suite", "cells", "purpose"), tuple(rows))
+
+
 LISTS: dict[str, Callable[[], Table]] = {
     "methods": methods,
     "tasks": task_table,
     "data": data_table,
     "recipes": recipes,
+    "suites": suites,
 }

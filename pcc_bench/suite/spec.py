@@ -1,0 +1,210 @@
+"""What a suite file says, checked, and the cells it stands for."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pcc_bench import provenance
+from pcc_bench.errors import UsageError
+from pcc_bench.evaluate import Command
+
+FOLDER = Path(__file__).parent.parent / "suites"
+Scalar = bool | int | float | str
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Settings(_Strict):
+    """What may be said for all cells (`defaults`) or for one; the latter wins, key by key.
+
+    Attributes:
+        model_args: As in lm-eval.
+        metadata: Settings of the tasks, as in lm-eval.
+        limit: Rows a task; for trials.
+        batch_size: A number or `auto`.
+        num_fewshot: lm-eval's examples.
+        chat_template: Use the tokenizer's.
+        seed: As in lm-eval.
+    """
+
+    model_args: dict[str, Scalar] = {}
+    metadata: dict[str, Any] = {}
+    limit: float | None = None
+    batch_size: int | str | None = None
+    num_fewshot: int | None = None
+    chat_template: bool | None = None
+    seed: str | None = None
+
+    def over(self, base: Settings) -> Settings:
+        """These settings where they say something, `base` where they do not."""
+        own = {name: getattr(self, name) for name in Settings.model_fields}
+        merged = {name: getattr(base, name) if value is None else value for name, value in own.items()}
+        merged["model_args"] = base.model_args | self.model_args
+        merged["metadata"] = base.metadata | self.metadata
+        return Settings(**merged)
+
+
+class Entry(Settings):
+    """One method on some tasks; the model is loaded once for all of them.
+
+    Attributes:
+        label: Its line in the table.
+        method: A method of ours or a model of lm-eval.
+        tasks: Names of tasks or groups.
+    """
+
+    label: str = Field(min_length=1)
+    method: str
+    tasks: tuple[str, ...] = Field(min_length=1)
+
+
+class Matrix(Settings):
+    """Every checkpoint with every decoder: a cell each.
+
+    Attributes:
+        method: As in `Entry`.
+        tasks: As in `Entry`.
+        checkpoints: Label -> `pretrained`.
+        decoders: Label -> `decoder`.
+    """
+
+    method: str = "pcc"
+    tasks: tuple[str, ...] = Field(min_length=1)
+    checkpoints: dict[str, str] = Field(min_length=1)
+    decoders: dict[str, str] = Field(min_length=1)
+
+    def entries(self) -> Iterator[Entry]:
+        """Its cells, those of a checkpoint one after the other."""
+        settings = {name: getattr(self, name) for name in Settings.model_fields}
+        for checkpoint, pretrained in self.checkpoints.items():
+            for label, decoder in self.decoders.items():
+                args = {**self.model_args, "pretrained": pretrained, "decoder": decoder}
+                made = {**settings, "model_args": args, "method": self.method, "tasks": self.tasks}
+                yield Entry(label=f"{checkpoint} on {label}", **made)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of lm-eval.
+
+    Attributes:
+        label: Its line in the table.
+        command: What is run, with the folder of its results.
+    """
+
+    label: str
+    command: Command
+
+    @property
+    def folder(self) -> Path:
+        """Where its results, answers and log are."""
+        return self.command.output
+
+
+class Suite(_Strict):
+    """A suite.
+
+    Attributes:
+        name: Marks the folder of its results.
+        purpose: One sentence.
+        metrics: Shown in the table, in this order; by default the usual ones of each task.
+        defaults: Settings of all cells.
+        cells: Methods on tasks.
+        matrix: Checkpoints by decoders.
+    """
+
+    name: str = Field(pattern=r"^[\w.-]+$")
+    purpose: str = ""
+    metrics: tuple[str, ...] = ()
+    defaults: Settings = Settings()
+    cells: tuple[Entry, ...] = ()
+    matrix: tuple[Matrix, ...] = ()
+
+    @classmethod
+    def read(cls, name: str) -> Self:
+        """A shipped suite by its name, or a file.
+
+        Raises:
+            UsageError: There is none, or it is not as described here.
+        """
+        path = shipped().get(name, Path(name))
+        try:
+            state = yaml.safe_load(path.read_text(encoding="utf-8"))
+            suite = cls.model_validate(state)
+        except OSError:
+            raise UsageError(f"no suite '{name}': give a file, or one of {', '.join(shipped())}") from None
+        except yaml.YAMLError as error:
+            raise UsageError(f"the suite {path} is not YAML ({' '.join(str(error).split())}): mend it") from None
+        except ValidationError as error:
+            raise UsageError(f"the suite {path} can't be run: {_first(error)}") from None
+        labels = [entry.label for entry in suite.entries]
+        if not labels:
+            raise UsageError(f"the suite {path} can't be run: it has neither cells nor a matrix")
+        if twice := sorted({label for label in labels if labels.count(label) > 1}):
+            raise UsageError(f"the suite {path} can't be run: two cells are called '{twice[0]}'")
+        return suite
+
+    @property
+    def entries(self) -> list[Entry]:
+        """All cells, those of the matrix behind the others."""
+        return [*self.cells, *(entry for matrix in self.matrix for entry in matrix.entries())]
+
+    def plan(self, out: Path, changes: Settings, device: str | None = None) -> list[Cell]:
+        """The cells with what is to be run for each.
+
+        Args:
+            out: Folder of the suite's results.
+            changes: What the user says on the command line; wins over the file.
+            device: As in lm-eval.
+        """
+        return [_cell(entry, changes.over(entry.over(self.defaults)), out, device) for entry in self.entries]
+
+
+def shipped() -> dict[str, Path]:
+    """The suites that come with the project."""
+    return {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
+
+
+def _cell(entry: Entry, settings: Settings, out: Path, device: str | None) -> Cell:
+    command = Command(
+        model=entry.method,
+        model_args=_arguments(entry.label, settings.model_args),
+        tasks=",".join(entry.tasks),
+        output=out,
+        limit=settings.limit,
+        batch_size=str(settings.batch_size or 1),
+        device=device,
+        metadata=json.dumps(settings.metadata, sort_keys=True) if settings.metadata else None,
+        num_fewshot=settings.num_fewshot,
+        chat_template=bool(settings.chat_template),
+        seed=settings.seed,
+    )
+    # A changed cell is another run: it gets another folder, and the old one stays as it is.
+    name = re.sub(r"[^\w.-]+", "-", entry.label).strip("-")
+    return Cell(entry.label, replace(command, output=out / f"{name}-{provenance.digest(command.identity)[:8]}"))
+
+
+def _arguments(label: str, arguments: Mapping[str, Scalar]) -> str:
+    for key, value in arguments.items():
+        if "," in str(value) or "=" in str(value):
+            raise UsageError(f"cell '{label}': model_args {key}={value} has a comma or =, which lm-eval can't read")
+    return ",".join(f"{key}={value}" for key, value in arguments.items())
+
+
+def _first(error: ValidationError) -> str:
+    """The first thing wrong, with its place."""
+    found: Any = error.errors()[0]
+    place = ".".join(map(str, found["loc"])) or "the file"
+    if found["type"] == "extra_forbidden":
+        return f"unknown key '{place}' (check its spelling and its place)"
+    return f"{place}: {found['msg']}"
