@@ -1,10 +1,10 @@
 """A real training run on real text, small enough for a laptop: what training PCC looks like.
 
-Three stages, each resumable by calling again: a small decoder trained on the text; PCC pretrained against it, frozen,
-with `pcc-bench train`'s own code and an encoder that starts as a copy of the decoder (all of it learns, as in
-PCC-Lite); the curves as a picture. The decoder starts with the circuit that copies (`pcc_bench.lab.induction`), and
-half of its training is saying again what stands between memory boundaries: a decoder that can't copy from its own
-tokens can't copy from slots either.
+Stages, each resumable by calling again: a small Llama decoder trained on the text; a PCC-Lite (GPT-2 encoder and
+converter) that begins at 1x and 2x (`pcc_bench.lab.lite` says why), then is pretrained at 4x on reconstruction and
+completion, all with `pcc-bench train`'s own code; the curves of the 4x stage as a picture. The decoder starts with the
+circuit that copies (`pcc_bench.lab.induction`), and half of its training is saying again what stands between memory
+boundaries: a decoder that can't copy from its own tokens can't copy from slots either.
 
     python benchmarks/real_text.py --text <folder of .txt files> --out runs/real-text
 """
@@ -27,13 +27,15 @@ mpl.use("agg")
 import matplotlib.pyplot as plt
 
 from pcc_bench.lab.induction import draw_induction_heads
-from pcc_bench.model import tiny
+from pcc_bench.lab.lite import at_rate, start_lite
+from pcc_bench.model import init, tiny
 from pcc_bench.model.corpus import read_documents
 from pcc_bench.model.pcc import SPECIAL_TOKENS
 from pcc_bench.model.recipe import Data, Recipe
 from pcc_bench.model.training import train
 
-WINDOW = 128
+WINDOW = 128  # tokens the decoder is trained on at once
+SEGMENT, RATE = 32, 4
 
 
 def main() -> None:
@@ -45,45 +47,52 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--vocabulary", type=int, default=2048)
-    parser.add_argument("--decoder-steps", type=int, default=1500)
-    parser.add_argument("--steps", type=int, default=4500)
+    parser.add_argument("--decoder-steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=1800)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     documents = read_documents(Data(path=str(arguments.text)), str(arguments.text))
     language_model(documents, arguments)
-    train(recipe(arguments), arguments.out / "pcc")
-    picture(arguments.out / "pcc", arguments.out / "curves")
+    decoder = init.open_decoder(str(arguments.out / "decoder"))
+    start = arguments.out / "start"
+    if not (start / "config.json").is_file():
+        start_lite(decoder, start, rate=RATE, segment_length=SEGMENT, layers=arguments.layers, seed=arguments.seed)
+    for rate, steps in ((1, 60), (2, arguments.steps // 10), (RATE, arguments.steps)):
+        run = arguments.out / f"pcc-{rate}x"
+        begin = arguments.out / f"begin-{rate}x"
+        if not (begin / "config.json").is_file():
+            at_rate(start, begin, decoder, rate, RATE)
+        train(recipe(arguments, begin, rate, steps), run)
+        start = run
+    picture(start, arguments.out / "curves")
 
 
-def recipe(arguments: argparse.Namespace) -> Recipe:
-    """PCC at 4x whose segments grow: without that, small models stay on a plateau."""
-    grow = [(0.15, 8), (0.4, 16)]
-    phases: list[dict[str, Any]] = [
-        {"until": int(arguments.steps * part), "segment_length": length, "rate": 4} for part, length in grow
-    ]
+def recipe(arguments: argparse.Namespace, start: Path, rate: int, steps: int) -> Recipe:
+    """A stage: reconstruction only until the last rate is reached."""
     return Recipe.checked(
         {
-            "name": "real-text",
-            "purpose": "PCC at 4x on public-domain books and Wikipedia paragraphs, to see training work.",
-            "encoder": str(arguments.out / "decoder"),
+            "name": f"real-text-{rate}x",
+            "purpose": "PCC-Lite on public-domain books and Wikipedia paragraphs, to see training work.",
+            "start": str(start),
             "decoder": str(arguments.out / "decoder"),
             "data": {
                 "path": str(arguments.text),
                 "held_out": str(arguments.held_out) if arguments.held_out else None,
                 "held_out_rows": 64,
             },
-            "objective": {"completion": 0.3, "completion_tokens": 16},
-            "phases": [*phases, {"segment_length": 32, "rate": 4}],
+            "objective": {"completion": 0.3 if rate == RATE else 0.0, "completion_tokens": 16},
+            "phases": [{"segment_length": SEGMENT, "rate": rate}],
             "optimisation": {
                 "learning_rate": 1e-3,
-                "warmup_steps": 50,
+                "warmup_steps": 20,
                 "batch_size": 32,
                 "micro_batch_size": 32,
-                "steps": arguments.steps,
+                "max_grad_norm": 1.0,
+                "steps": steps,
                 "precision": "bfloat16",
             },
-            "checks": {"evaluate_every": 250, "save_every": 250, "generated_rows": 24},
+            "checks": {"evaluate_every": 200, "save_every": 200, "generated_rows": 24},
             "seed": arguments.seed,
         },
         "this run's recipe",
@@ -91,47 +100,62 @@ def recipe(arguments: argparse.Namespace) -> Recipe:
 
 
 def language_model(documents: list[str], arguments: argparse.Namespace) -> None:
-    """Train a small causal LM on the text, unless it is there."""
-    folder, steps = arguments.out / "decoder", arguments.decoder_steps
-    if (folder / "trained.json").is_file():
-        return
-    texts = random.Random(arguments.seed).sample(documents, min(len(documents), 400))
-    tokenizer = tiny.make_tokenizer(texts, arguments.vocabulary, prefix_space=True, special=SPECIAL_TOKENS)
-    size = {"width": arguments.width, "layers": arguments.layers, "window": 1024, "std": 0.02}
-    whole = {"num_key_value_heads": 4, "tie_word_embeddings": True, "rope_theta": 100_000.0}
-    tiny.make_model("llama", tokenizer, folder, seed=arguments.seed, **size, **whole)
+    """Train a small causal LM on the text, unless it is there: first to copy, then also to go on after a frame."""
+    folder = arguments.out / "decoder"
+    if not (folder / "config.json").is_file():
+        texts = random.Random(arguments.seed).sample(documents, min(len(documents), 400))
+        tokenizer = tiny.make_tokenizer(texts, arguments.vocabulary, prefix_space=True, special=SPECIAL_TOKENS)
+        size = {"width": arguments.width, "layers": arguments.layers, "window": 1024, "std": 0.02}
+        whole = {"num_key_value_heads": 4, "tie_word_embeddings": True, "rope_theta": 100_000.0}
+        tiny.make_model("llama", tokenizer, folder, seed=arguments.seed, **size, **whole)
+        model = AutoModelForCausalLM.from_pretrained(folder)
+        draw_induction_heads(model, arguments.seed)
+        model.save_pretrained(folder)
+    steps = arguments.decoder_steps
+    for name, count, peak, framed in (("copying", steps, 2e-3, False), ("framed", steps // 5, 5e-4, True)):
+        if not (folder / f"{name}.json").is_file():
+            windows = Windows(documents, AutoTokenizer.from_pretrained(folder), arguments.seed, framed)
+            log = fit(folder, windows, count, peak, arguments.seed)
+            (folder / f"{name}.json").write_text(json.dumps(log), encoding="utf-8")
+
+
+def fit(folder: Path, windows: IterableDataset[dict[str, torch.Tensor]], steps: int, peak: float, seed: int) -> Any:
+    """Train the model of a folder and save it there."""
     model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")  # the fastest for short windows
-    draw_induction_heads(model, arguments.seed)
     trainer = Trainer(
         model=model,
         args=TrainingArguments(
             output_dir=str(folder / "states"),
             max_steps=steps,
             per_device_train_batch_size=32,
-            learning_rate=2e-3,
+            learning_rate=peak,
             warmup_steps=50,
             lr_scheduler_type="linear",
             bf16=True,
             use_cpu=not torch.cuda.is_available(),
             logging_steps=50,
             save_strategy="no",
-            seed=arguments.seed,
+            seed=seed,
             report_to=[],
         ),
-        train_dataset=Windows(documents, AutoTokenizer.from_pretrained(folder), arguments.seed),
+        train_dataset=windows,
     )
     trainer.train()
     model.save_pretrained(folder)
-    (folder / "trained.json").write_text(json.dumps(trainer.state.log_history), encoding="utf-8")
+    return trainer.state.log_history
 
 
 class Windows(IterableDataset[dict[str, torch.Tensor]]):
-    """Windows of text; every second one is a random string or a passage between memory boundaries, and once more."""
+    """Windows of text; every second one is a random string or a passage between memory boundaries, and once more.
 
-    def __init__(self, documents: list[str], tokenizer: PreTrainedTokenizerBase, seed: int) -> None:
+    With `framed`, the first half of every second window that remains stands between boundaries, too.
+    """
+
+    def __init__(self, documents: list[str], tokenizer: PreTrainedTokenizerBase, seed: int, framed: bool) -> None:
         self.documents = documents
         self.tokenizer = tokenizer
         self.seed = seed
+        self.framed = framed
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         chance = random.Random(self.seed)
@@ -147,6 +171,9 @@ class Windows(IterableDataset[dict[str, torch.Tensor]]):
                     window = [opening, *said, closing, again, *said, self.tokenizer.eos_token_id]
                     window += [self.tokenizer.pad_token_id] * (WINDOW - len(window))
                     scored = kind < 0.25
+                elif self.framed and kind < 0.75:
+                    half = chance.randint(8, WINDOW // 2)
+                    window = [opening, *window[:half], closing, *window[half:]]
                 window = [self.tokenizer.bos_token_id, *window[: WINDOW - 1]]
                 labels = [-100 if token == self.tokenizer.pad_token_id else token for token in window]
                 if not scored:  # the first half is noise

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import torch
 
+from pcc_bench import shipped
 from pcc_bench.compressor import Compressor, Frame, Memory
 from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError
@@ -22,6 +23,7 @@ class PccCompressor(Compressor):
 
     name = "pcc"
     soft = True
+    default = shipped.DEFAULT
     summary = "memory slots from a pretrained encoder, read by a frozen decoder (ACL 2025)"
 
     def __init__(self, pcc: PCC, decoder: Decoder) -> None:

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
+from pcc_bench import shipped
 from pcc_bench.errors import UsageError
 
 WEIGHTS = "model.safetensors"
@@ -24,14 +25,15 @@ def resolve(name: str, what: str = "checkpoint", beside: Path | None = None) -> 
     """Folder of a local path or hub id.
 
     Args:
-        name: A folder, absolute, relative to `beside` or to the working directory, or a hub id.
+        name: A folder, absolute, relative to `beside` or to the working directory, the name of a model that ships
+            with the project, or a hub id.
         what: Named in the error.
         beside: The folder that mentions `name`.
 
     Raises:
         UsageError: Neither a folder nor a hub id that can be fetched.
     """
-    for candidate in ([beside / name] if beside else []) + [Path(name)]:
+    for candidate in ([beside / name] if beside else []) + [Path(name), Path(shipped.located(name))]:
         if candidate.is_dir():
             return candidate.resolve()
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith("."):

@@ -12,6 +12,7 @@ import typer
 
 from pcc_bench.errors import UsageError
 from pcc_bench.gate.cli import baseline_app, gate
+from pcc_bench.lab.cli import app as lab_app
 from pcc_bench.suite.cli import run
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ app = typer.Typer(
 app.command()(gate)
 app.command()(run)
 app.add_typer(baseline_app, name="baseline")
+app.add_typer(lab_app, name="lab")
 
 
 class Format(StrEnum):

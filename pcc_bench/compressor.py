@@ -101,6 +101,7 @@ class Compressor(ABC):
         owns_decoder: The method brings its own decoder weights and can't be read by another one.
         scores_whole_text: A text with nothing to compress has a meaning (`loglikelihood_rolling`): true only where
             the method leaves the decoder's input alone.
+        default: The checkpoint where the user names none; "" where there is none.
         rate: The requested compression, source tokens per slot; None where there is no such number.
     """
 
@@ -110,6 +111,7 @@ class Compressor(ABC):
     owns_decoder: ClassVar[bool] = False
     scores_whole_text: ClassVar[bool] = False
     summary: ClassVar[str] = ""
+    default: ClassVar[str] = ""
 
     rate: float | None = None
 

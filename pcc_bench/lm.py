@@ -21,7 +21,7 @@ from lm_eval.models.utils_hf import stop_sequences_criteria
 from tqdm import tqdm
 from transformers import StoppingCriteriaList
 
-from pcc_bench import provenance, registry
+from pcc_bench import provenance, registry, shipped
 from pcc_bench.arguments import SPEED_ONLY, check_choices, load_decoder, split_options
 from pcc_bench.context import Prompt, as_prompt
 from pcc_bench.decoder import Decoder
@@ -72,8 +72,11 @@ class CompressedLM(HFLM):  # type: ignore[misc]
         print_usage_errors_plainly()
         kind = registry.get(self.method)
         options, hf_arguments = split_options(kind, kwargs)
+        pretrained = shipped.located(pretrained or ("" if decoder else kind.default))
+        decoder = shipped.located(decoder) if decoder else None
         check_choices(kind, pretrained or decoder, control, overflow)
         path = kind.decoder_path(pretrained, decoder)
+        shipped.note_model(pretrained, path)
         load_decoder(super().__init__, path, device, hf_arguments)
         self._join_processes()
         self.frozen = Decoder(self.model, self.tokenizer, path)

@@ -16,6 +16,7 @@ import datasets
 from datasets.exceptions import DatasetsError
 from huggingface_hub import hf_hub_download
 
+from pcc_bench import shipped
 from pcc_bench.errors import UsageError
 from pcc_bench.tasks.example import Dropped, Example, RowReader
 from pcc_bench.tasks.lab import rows as lab_rows
@@ -135,7 +136,7 @@ def _doc(example: Example, *, first_only: bool) -> Doc:
 def _open_source(metadata: Mapping[str, Any]) -> tuple[dict[str, Any], Iterator[Row]]:
     """What the results say about the source, and its rows."""
     dataset, split = metadata["dataset"], metadata["split"]
-    data = str(metadata.get("data") or os.environ.get("PCC_DATA") or "hub")
+    data = str(metadata.get("data") or os.environ.get("PCC_DATA") or shipped.default_source())
     if data == "lab":
         return _open_lab(dataset, split, metadata)
     if data == "hub":

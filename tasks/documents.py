@@ -15,6 +15,7 @@ import datasets
 from datasets.exceptions import DatasetsError
 from transformers import PreTrainedTokenizerBase
 
+from pcc_bench import shipped
 from pcc_bench.errors import UsageError
 from pcc_bench.tasks.data import read_table
 from pcc_bench.tasks.population import load_tokenizer, tokenizer_name
@@ -96,7 +97,7 @@ def read_documents(metadata: Mapping[str, Any]) -> tuple[dict[str, Any], Iterato
         UsageError: There are none, or they can't be read.
     """
     count = whole(metadata, "documents", DOCUMENTS)
-    data = str(metadata.get("data") or os.environ.get("PCC_DATA") or "hub")
+    data = str(metadata.get("data") or os.environ.get("PCC_DATA") or shipped.default_source())
     if data == "lab":
         source, rows = read_table({"lab_rows": count, **metadata}, lambda row: {"text": row["text"]})
         return source, (row["text"] for row in rows[:count])

@@ -50,10 +50,10 @@ class DecoderRecipe(BaseModel):
     layers: int = 6
     heads: int = 4
     vocabulary: int = 2048
-    steps: int = 1500
+    steps: int = 800
     tokens: int = 4096
-    learning_rate: float = 2e-3
-    growing: float = 0.4
+    learning_rate: float = 1.5e-3
+    growing: float = 0.5
     seed: int = 0
 
 
@@ -85,7 +85,7 @@ class Lessons(IterableDataset[dict[str, torch.Tensor]]):
         wanted, index = ROUND * self.recipe.tokens, number * 10_000
         while wanted > 0:
             lessons = [draw_lesson(self.recipe.seed, index + i, ease) for i in range(32)]
-            rows += [row for row in self._encode(lessons, index)]
+            rows += self._encode(lessons, index)
             wanted -= sum(len(ids) for ids, _ in rows[-32:])
             index += 32
         rows.sort(key=lambda row: len(row[0]))
@@ -148,7 +148,7 @@ class _LessonTrainer(Trainer):
 
     counts: dict[str, list[float]]
 
-    def compute_loss(  # noqa: D102
+    def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         ids, weights = inputs["input_ids"], inputs["weights"][:, 1:]
@@ -173,7 +173,7 @@ class _Log(TrainerCallback):
         kept = [line for line in _lines(path) if json.loads(line)["step"] <= step]
         path.write_text("".join(kept), encoding="utf-8")
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:  # noqa: D102
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if "loss" not in (logs or {}):
             return
         shares = {name: round(right / max(1.0, all_), 4) for name, (right, all_) in self.trainer.counts.items()}

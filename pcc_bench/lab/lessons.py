@@ -23,7 +23,7 @@ from pcc_bench.tasks.lab.rows import row
 OPEN, CLOSE, AGAIN = SPECIAL_TOKENS
 QUESTIONS = 10  # most questions after a passage
 LONGEST = 30  # facts of the longest passages
-ANSWER, SAY_AGAIN, SHOWN, NARRATIVE = 1.0, 0.3, 0.1, 0.2  # weights in the loss
+ANSWER, SAY_AGAIN, SPOKEN, SHOWN, NARRATIVE = 1.0, 0.9, 0.3, 0.1, 0.2  # weights in the loss
 RANDOM = "<random>"  # a run that is replaced by drawn tokens
 
 
@@ -49,7 +49,7 @@ def draw_lesson(seed: int, index: int, ease: float) -> Lesson:
         ease: 1 for the shortest passages, 0 for those of full length.
     """
     random = seeded(seed, "lesson", index)
-    draw = random.random()
+    draw = random.random() * (1 - 0.6 * max(0.0, 2 * ease - 1))  # the first ones mostly say something again
     for share, kind in _KINDS:
         if draw < share:
             return kind(random, 1 - ease)
@@ -61,7 +61,7 @@ def corpus(seed: int, count: int) -> Iterator[str]:
     """Text of lessons, for a tokenizer."""
     for index in range(count):
         for run in draw_lesson(seed, index, 0.5):
-            yield "".join(piece.text for piece in run if piece.text != RANDOM)
+            yield "".join(piece.text for piece in run if not piece.text.startswith(RANDOM))
 
 
 def _questions(random: Random, size: float) -> Lesson:
@@ -109,6 +109,12 @@ def _text_again(random: Random, size: float) -> Lesson:
 
 
 def _narrative(random: Random, size: float) -> Lesson:
+    """A document; sometimes its beginning is framed as a memory, and only the rest is to be learned."""
+    if random.random() < 0.5:
+        words = draw_document(random, integer(random, 6, 10 + int(12 * size))).split(" ")
+        half = integer(random, len(words) // 3, 2 * len(words) // 3)
+        start, rest = " ".join(words[:half]), " ".join(words[half:])
+        return [_OPEN, (Piece(start),), _CLOSE, (Piece(rest, NARRATIVE),)]
     return [(Piece(draw_document(random, integer(random, 5, 8 + int(20 * size))), NARRATIVE),)]
 
 
@@ -153,20 +159,20 @@ def _talk(random: Random, size: float) -> Lesson:
         session = row("hpd", "train", role + 16 * integer(random, 0, 1000), seed)
         shown.append(Piece(f"{session['scene']}\n\n"))
         for turn in session["dialogue"]:
-            shown.append(Piece(f"{turn}\n", SAY_AGAIN))
-        shown += [Piece(f"{session['role']}:"), Piece(f" {session['positive_response']}", SAY_AGAIN), Piece("\n\n")]
+            shown.append(Piece(f"{turn}\n", SPOKEN))
+        shown += [Piece(f"{session['role']}:"), Piece(f" {session['positive_response']}", SPOKEN), Piece("\n\n")]
     return [tuple(shown[:-1])]
 
 
 _END: Run = (Piece(EOS, ANSWER),)
 _END_AGAIN: Run = (Piece(EOS, SAY_AGAIN),)
 _KINDS: Sequence[tuple[float, Callable[[Random, float], Lesson]]] = (
-    (0.10, _random_again),
-    (0.08, _text_again),
-    (0.06, _narrative),
+    (0.16, _random_again),
+    (0.12, _text_again),
+    (0.08, _narrative),
     (0.06, _paragraphs),
-    (0.04, _solved),
-    (0.03, _judged),
-    (0.03, _referred),
+    (0.03, _solved),
+    (0.02, _judged),
+    (0.02, _referred),
     (0.03, _talk),
 )

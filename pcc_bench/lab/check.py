@@ -1,0 +1,148 @@
+"""Record what the lab's models can do, and see later that they still do: `pcc-bench lab record` and `lab check`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pcc_bench.errors import UsageError
+from pcc_bench.lab.build import read_card
+from pcc_bench.lab.measure import Measured, measure
+from pcc_bench.lab.parts import PARTS, identity
+from pcc_bench.tasks.lab.rows import DATASETS, rows
+from pcc_bench.tasks.lab.world import VERSION
+
+RECORD = "lab.json"
+CHECK_ROWS, CHECK_DOCUMENTS = 40, 20  # few: the same rows as recorded, so that nothing is left to chance
+TOLERANCE = 1.0  # points; another processor may round a rare answer over to another one
+
+
+class Record(BaseModel):
+    """What `lab check` compares with.
+
+    Attributes:
+        world: Version of the generator.
+        data: Fingerprint of rows of each data set of the world.
+        parts: Identity of each part.
+        files: SHA-256 of each file of the parts.
+        measured: The figures.
+        check: Figures on few rows, which `lab check` measures again.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    world: int
+    data: dict[str, str]
+    parts: dict[str, str]
+    files: dict[str, str]
+    measured: tuple[Measured, ...]
+    check: tuple[Measured, ...]
+
+
+def record(folder: Path, names: Sequence[str] = ()) -> Record:
+    """Measure the finished parts in a folder and write their record beside them.
+
+    Raises:
+        UsageError: There is no finished part.
+    """
+    found = [name for name in (names or PARTS) if read_card(folder, name)]
+    if not found:
+        raise UsageError(f"{folder} has no finished part of the lab: make some with 'pcc-bench lab build'")
+    made = Record(
+        world=VERSION,
+        data=_world(),
+        parts={name: identity(name) for name in found},
+        files=_hashes(folder, found),
+        measured=tuple(figure for name in found for figure in measure(folder, name)),
+        check=_quick(folder, found),
+    )
+    (folder / RECORD).write_text(made.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    return made
+
+
+def read_record(folder: Path) -> Record:
+    """The record of a folder.
+
+    Raises:
+        UsageError: It is missing or damaged.
+    """
+    path = folder / RECORD
+    if not path.is_file():
+        raise UsageError(f"{path} is missing: 'pcc-bench lab record' writes it")
+    try:
+        return Record.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        raise UsageError(f"{path} is damaged ({error.errors()[0]['msg']}): take it from the package again") from None
+
+
+def check(folder: Path) -> list[str]:
+    """What is not as recorded, a sentence each; none where all is well.
+
+    Raises:
+        UsageError: There is no record.
+    """
+    known = read_record(folder)
+    wrong = []
+    if known.world != VERSION:
+        wrong.append(f"the record is of version {known.world} of the world, this generator is version {VERSION}")
+    wrong += [
+        f"the world's {name} rows have changed" for name, found in _world().items() if known.data.get(name) != found
+    ]
+    wrong += [
+        f"{name}: its recipe, or what it is made from, has changed" for name in known.parts if _is_other(name, known)
+    ]
+    missing = [name for name in known.files if not (folder / name).is_file()]
+    wrong += [f"{folder / name} is missing" for name in missing]
+    present = {name: found for name, found in _hashes(folder, known.parts).items() if name in known.files}
+    wrong += [f"{folder / name} has changed" for name, found in present.items() if known.files[name] != found]
+    return wrong if missing else [*wrong, *_differences(known, _quick(folder, known.parts))]
+
+
+def table(known: Record) -> pd.DataFrame:
+    """The figures, a row a model: value and 95 % interval."""
+    shown = [figure for figure in known.measured if figure.metric in ("f1", "bleu")]
+    frame = pd.DataFrame([figure.model_dump() for figure in shown])
+    frame["cell"] = [f"{figure.value:.1f} [{figure.low:.1f}, {figure.high:.1f}]" for figure in shown]
+    frame["column"] = [f"{figure.task.removeprefix('pcc_')} {figure.metric}" for figure in shown]
+    wide = frame.pivot(index="model", columns="column", values="cell")
+    ratios = frame[frame["metric"] == "f1"].groupby("model")["ratio"].mean().round(2)
+    wide.insert(0, "achieved ratio", ratios)
+    ordered = dict.fromkeys(frame["model"])
+    columns = ["achieved ratio", *(column for column in dict.fromkeys(frame["column"]) if column in wide)]
+    return wide.loc[list(ordered), columns].fillna("-")
+
+
+def _is_other(name: str, known: Record) -> bool:
+    return name not in PARTS or known.parts[name] != identity(name)
+
+
+def _quick(folder: Path, names: Iterable[str]) -> tuple[Measured, ...]:
+    return tuple(figure for name in names for figure in measure(folder, name, CHECK_ROWS, CHECK_DOCUMENTS))
+
+
+def _differences(known: Record, measured: Sequence[Measured]) -> list[str]:
+    found = {(figure.model, figure.task, figure.metric): figure.value for figure in measured}
+    return [
+        f"{figure.model}: {figure.task} {figure.metric} is {now}, it was {figure.value}"
+        for figure in known.check
+        if abs((now := found.get((figure.model, figure.task, figure.metric), float("nan"))) - figure.value) > TOLERANCE
+        or now != now
+    ]
+
+
+def _world() -> dict[str, str]:
+    return {name: _digest(json.dumps(rows(name, "test", 20)).encode()) for name in DATASETS}
+
+
+def _hashes(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    paths = sorted(path for name in names for path in (folder / name).rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): _digest(path.read_bytes()) for path in paths}
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,142 @@
+"""What the lab's models can do: answering on its four question sets, and saying again what was compressed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sacrebleu
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from pcc_bench import _startup, stats
+from pcc_bench.generation import generate
+from pcc_bench.lab.parts import CompressorRecipe, part
+from pcc_bench.model import checkpoint, init
+from pcc_bench.model.config import PccConfig
+from pcc_bench.model.objectives import Task, decoder_prefix
+from pcc_bench.tasks.lab.rows import rows
+
+QUESTION_SETS = ("pcc_squad", "pcc_hotpotqa", "pcc_adversarialqa", "pcc_nq")
+ROWS, DOCUMENTS = 200, 60  # of each question set; of text for reconstruction
+SEED = 20  # no row of training has it
+RECONSTRUCTION = "reconstruction"
+
+
+class Measured(BaseModel):
+    """One figure.
+
+    Attributes:
+        model: Part, or a floor or ceiling (`full-context`, `no-context`) of its decoder.
+        task: A question set, or `reconstruction`.
+        metric: `f1`, `exact_match`, or `bleu`; in percent.
+        value: The figure.
+        low: Lower end of its 95 % interval, clustered by context.
+        high: Upper end.
+        n: Rows.
+        ratio: Achieved compression, boundary vectors counted; None where nothing is left.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    task: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    n: int
+    ratio: float | None = None
+
+
+def measure(folder: Path, name: str, rows_each: int = ROWS, documents: int = DOCUMENTS) -> list[Measured]:
+    """All figures of a part: of a decoder with the whole context and with none, of a compressor with its memories."""
+    recipe = part(name)
+    if not isinstance(recipe, CompressorRecipe):
+        whole = answering(f"{name}, full-context", "full-context", {"pretrained": str(folder / name)}, rows_each)
+        return [*whole, *answering(f"{name}, no-context", "no-context", {"pretrained": str(folder / name)}, rows_each)]
+    found = answering(name, "pcc", {"pretrained": str(folder / name)}, rows_each)
+    pretrained = folder / name / "pretrained"
+    if pretrained.is_dir():
+        found.append(reconstruction(name, pretrained, documents))
+    return found
+
+
+def answering(model: str, method: str, arguments: dict[str, Any], rows_each: int) -> list[Measured]:
+    """EM and F1 on the lab's question sets, through lm-eval."""
+    _startup.install()
+    from lm_eval import simple_evaluate
+
+    done = simple_evaluate(
+        model=method,
+        model_args={**arguments, "dtype": "float32"},
+        tasks=list(QUESTION_SETS),
+        batch_size=32,
+        metadata={"data": "lab", "lab_rows": rows_each, "lab_seed": SEED},
+        bootstrap_iters=0,
+    )
+    assert done is not None
+    return [
+        _percent(model, task, metric, samples, done["results"][task].get("compression,none"))
+        for task, samples in done["samples"].items()
+        for metric in ("f1", "exact_match")
+    ]
+
+
+def _percent(model: str, task: str, metric: str, samples: Sequence[dict[str, Any]], ratio: Any) -> Measured:
+    scores = 100 * np.array([float(sample[metric]) for sample in samples])
+    found = stats.estimate(stats.clustered(scores, [sample["doc"]["context"] for sample in samples]))
+    low, high = found.interval()
+    return Measured(
+        model=model,
+        task=task,
+        metric=metric,
+        value=round(float(found.difference), 2),
+        low=round(max(0.0, float(low)), 2),
+        high=round(min(100.0, float(high)), 2),
+        n=len(samples),
+        ratio=round(float(ratio), 2) if isinstance(ratio, int | float) else None,
+    )
+
+
+def reconstruction(name: str, folder: Path, documents: int) -> Measured:
+    """BLEU of greedy reconstructions of whole segments; the interval is a bootstrap over segments."""
+    config = PccConfig.read(folder)
+    decoder = init.open_decoder(str((folder / str(config.decoder.name)).resolve()))
+    pcc = checkpoint.load(str(folder), decoder)
+    texts = [row["text"] for row in rows("text", "test", documents, seed=SEED)]
+    spans = [span for text in texts if (span := _first_segment(pcc, text))]
+    with torch.inference_mode():
+        encoded = pcc.encode(pcc.encoder.tokenize(spans))
+        prompts = [decoder_prefix(pcc, decoder, pcc.frame(one.slots), Task.RECONSTRUCTION) for one in encoded]
+        out = generate(decoder, prompts, max(decoder.count_tokens(spans)) + 4)
+    said = [str(decoder.tokenizer.decode(ids, skip_special_tokens=True)).strip() for ids in out.ids]
+    drawn = sorted(_resampled_bleu(said, spans, 200))
+    slots = sum(len(memory) for one in encoded for memory in one.slots)
+    return Measured(
+        model=name,
+        task=RECONSTRUCTION,
+        metric="bleu",
+        value=round(sacrebleu.corpus_bleu(said, [spans]).score, 2),
+        low=round(drawn[5], 2),
+        high=round(drawn[-6], 2),
+        n=len(spans),
+        ratio=round(sum(decoder.count_tokens(spans)) / slots, 2),
+    )
+
+
+def _first_segment(pcc: Any, text: str) -> str:
+    """The text of the first full segment; "" where there is none."""
+    encoded = pcc.encoder.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    spans = encoded["offset_mapping"]
+    length = pcc.config.segment_length
+    return text[: spans[length - 1][1]].strip() if len(spans) >= length else ""
+
+
+def _resampled_bleu(said: Sequence[str], spans: Sequence[str], times: int) -> Iterator[float]:
+    generator = np.random.default_rng(SEED)
+    for _ in range(times):
+        drawn = generator.integers(len(said), size=len(said))
+        yield sacrebleu.corpus_bleu([said[i] for i in drawn], [[spans[i] for i in drawn]]).score

@@ -1,0 +1,144 @@
+"""The parts of the lab: what is trained, from what, and how. Everything about a part follows from its recipe."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from pcc_bench.errors import UsageError
+from pcc_bench.lab.decoders import DecoderRecipe
+from pcc_bench.lab.lite import rates_up_to
+from pcc_bench.model.config import Boundaries
+from pcc_bench.model.recipe import Recipe
+from pcc_bench.tasks.lab.world import VERSION
+
+SEGMENT = 64  # encoder tokens a segment
+STAGE_STEPS = 80  # of each stage of pretraining before the last
+TEXT, TEXT_HELD_OUT, QUESTIONS = "text.jsonl", "text-held-out.jsonl", "questions.jsonl"
+DOCUMENTS, ROWS = 6_000, 6_000  # of text; of each of the four question sets
+
+
+class CompressorRecipe(BaseModel):
+    """How a compressor is made: pretraining at rates that double, then fine-tuning on questions.
+
+    Attributes:
+        rate: Its compression.
+        decoder: The part that reads its memories.
+        pretraining: Steps of pretraining; 0 for none.
+        completion: Share of completion in pretraining; 0 is reconstruction only, 1 completion only.
+        tuning: Steps of fine-tuning.
+        boundaries: Boundary vectors.
+        layers: Of the encoder, a GPT-2 all of which is trained (PCC-Lite).
+        seed: Of everything drawn.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rate: int
+    decoder: str = "lab-llama"
+    pretraining: int = 1200
+    completion: float = 0.3
+    tuning: int = 300
+    boundaries: Boundaries = Boundaries.PER_SEGMENT
+    layers: int = 4
+    seed: int = 0
+
+
+PARTS: dict[str, DecoderRecipe | CompressorRecipe] = {
+    "lab-llama": DecoderRecipe(family="llama"),
+    "pcc-lab-4x": CompressorRecipe(rate=4),
+    "pcc-lab-16x": CompressorRecipe(rate=16),
+    "pcc-lab-64x": CompressorRecipe(rate=64),
+    "pcc-lab-4x-no-pretraining": CompressorRecipe(rate=4, pretraining=0),
+    "pcc-lab-4x-reconstruction": CompressorRecipe(rate=4, completion=0.0),
+    "pcc-lab-4x-completion": CompressorRecipe(rate=4, completion=1.0),
+    "pcc-lab-4x-no-boundaries": CompressorRecipe(rate=4, boundaries=Boundaries.NONE),
+}
+
+
+def part(name: str) -> DecoderRecipe | CompressorRecipe:
+    """A part's recipe.
+
+    Raises:
+        UsageError: There is no such part.
+    """
+    if name not in PARTS:
+        raise UsageError(f"the lab has no part '{name}'; it has {', '.join(PARTS)}")
+    return PARTS[name]
+
+
+def needs(name: str) -> tuple[str, ...]:
+    """Parts that must be there before this one."""
+    recipe = part(name)
+    return (recipe.decoder,) if isinstance(recipe, CompressorRecipe) else ()
+
+
+def identity(name: str) -> str:
+    """A short hash of all that a part follows from: its recipe, the world, the parts that it needs."""
+    state: dict[str, Any] = {"recipe": part(name).model_dump(mode="json"), "world": VERSION}
+    state["needs"] = [identity(other) for other in needs(name)]
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def stages(recipe: CompressorRecipe) -> list[tuple[int, int]]:
+    """Rate and steps of each stage of pretraining: short ones at 1x, 2x, ..., then the rate itself."""
+    if not recipe.pretraining:
+        return []
+    before = [(rate, STAGE_STEPS) for rate in rates_up_to(recipe.rate)[:-1]]
+    return [*before, (recipe.rate, recipe.pretraining - STAGE_STEPS * len(before))]
+
+
+def pretraining_recipe(
+    name: str, recipe: CompressorRecipe, rate: int, steps: int, start: str, decoder: str, data: str
+) -> Recipe:
+    """A stage of pretraining, as `pcc-bench train` would read it; reconstruction only before the last one."""
+    final = rate == recipe.rate
+    completion = recipe.completion if final else float(recipe.completion == 1)
+    return Recipe.checked(
+        {
+            "name": f"{name}, pretraining at {rate}x",
+            "purpose": "A part of the lab.",
+            "start": start,
+            "decoder": decoder,
+            "data": {"path": f"{data}/{TEXT}", "held_out": f"{data}/{TEXT_HELD_OUT}", "held_out_rows": 64},
+            "objective": {"completion": completion, "completion_tokens": 48},
+            "phases": [{"segment_length": SEGMENT, "rate": rate}],
+            "optimisation": _optimisation(steps, 1e-3, 20),
+            "checks": {"evaluate_every": 200 if final else steps, "save_every": 100, "keep": 1, "generated_rows": 32},
+            "seed": recipe.seed,
+        },
+        f"the lab's part {name}",
+    )
+
+
+def tuning_recipe(name: str, recipe: CompressorRecipe, start: str, decoder: str, data: str) -> Recipe:
+    """Fine-tuning on questions, as `pcc-bench train` would read it."""
+    return Recipe.checked(
+        {
+            "name": name,
+            "purpose": "A part of the lab.",
+            "start": start,
+            "decoder": decoder,
+            "data": {"kind": "qa", "path": f"{data}/{QUESTIONS}", "held_out_rows": 64},
+            "phases": [{"segment_length": SEGMENT, "rate": recipe.rate}],
+            "optimisation": _optimisation(recipe.tuning, 5e-4, 20),
+            "checks": {"evaluate_every": 100, "save_every": 100, "keep": 1, "generated_rows": 0},
+            "seed": recipe.seed,
+        },
+        f"the lab's part {name}",
+    )
+
+
+def _optimisation(steps: int, learning_rate: float, warmup: int) -> dict[str, Any]:
+    return {
+        "learning_rate": learning_rate,
+        "warmup_steps": warmup,
+        "batch_size": 32,
+        "micro_batch_size": 32,
+        "steps": steps,
+        "max_grad_norm": 1.0,
+        "precision": "bfloat16",
+    }
