@@ -10,12 +10,13 @@ import lm_eval
 import pandas as pd
 import pytest
 from lm_eval.tasks import TaskManager
+from recorded import samples
 from transformers import AutoTokenizer
 
 import pcc_bench.tasks
 from pcc_bench import models as methods
 from pcc_bench.errors import UsageError
-from pcc_bench.tasks.needle.haystack import TOLERANCE, Cell, middle
+from pcc_bench.tasks.needle.haystack import TOLERANCE, Cell, Text, middle
 
 TASKS = Path(pcc_bench.tasks.__file__).parent
 
@@ -47,6 +48,13 @@ def test_a_needle_is_where_its_row_says(task: Any, models: Path) -> None:
         at = doc["context"].index(person)
         before = len(tokenizer.encode(doc["context"][:at], add_special_tokens=False))
         assert abs(before - doc["found_depth"] * length) < 30  # within the needle's own length
+
+
+def test_no_pronoun_after_a_needle_can_be_taken_for_its_person(models: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(models / "llama")
+    hay = Text("Ann sings. She has a dog. Bob has a cat. His cousin is Eve. The end.", tokenizer)
+    starts = [hay.text[hay.places[n] :].strip().split(" ")[0] for n in hay.sentences if hay.places[n] < len(hay.text)]
+    assert starts == ["Ann", "Bob", "The"]
 
 
 def test_depth_is_as_wanted_where_the_distance_allows(task: Any) -> None:
@@ -85,6 +93,12 @@ def test_the_middle_keeps_its_distance_and_goes_to_the_nearest_depth() -> None:
     assert middle(Cell(1024, 0.0, 0), 10, 256) == 256  # the context's own ends have no room on one side
     assert middle(Cell(256, 0.5, 0), 10, 256) is None
     assert middle(Cell(300, 1.0, None), 10, 256) == 295
+
+
+def test_golden_samples(tmp_path: Path) -> None:
+    recorded = json.loads((Path(__file__).parent / "fixtures" / "samples_needle.json").read_text("utf-8"))
+    assert sorted(recorded) == ["pcc_needle", "pcc_needle_kv"]
+    assert samples(list(recorded), tmp_path) == recorded
 
 
 @pytest.mark.parametrize("keys", ["uuid", "names"])

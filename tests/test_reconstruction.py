@@ -15,6 +15,7 @@ import pytest
 import torch
 from lm_eval.tasks import TaskManager
 from nltk.translate.bleu_score import sentence_bleu
+from recorded import samples
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import pcc_bench.tasks
@@ -128,6 +129,12 @@ def test_the_answer_is_what_training_generates_behind_ae(models: Path) -> None:
             room = max(other["doc"]["tokens"] for other in samples) + ROOM
             out = generate(decoder, [prompt], room, stops, range(len(tokenizer), model.config.vocab_size))
         assert sample["resps"][0][0] == tokenizer.decode(out.ids[0], skip_special_tokens=True)
+
+
+def test_golden_samples(tmp_path: Path) -> None:
+    recorded = json.loads((Path(__file__).parent / "fixtures" / "samples_reconstruction.json").read_text("utf-8"))
+    assert sorted(recorded) == ["pcc_completion", "pcc_reconstruction"]
+    assert samples(list(recorded), tmp_path) == recorded
 
 
 # Words and their classes

@@ -46,7 +46,8 @@ def plan(cells: Sequence[Cell]) -> Table:
     known: dict[str, Cost] = {}
     for cell in cells:
         done = results(cell.command) is not None
-        key = json.dumps([cell.command.tasks, cell.command.metadata, cell.command.limit, _reader(cell)])
+        reader = _reader(cell) or cell.command.model_args  # cells that read alike are looked at once
+        key = json.dumps([cell.command.tasks, cell.command.metadata, cell.command.limit, reader])
         if key not in known:
             known[key] = estimate(cell)
         cost = known[key]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
+_PRONOUN = re.compile(r"\s*(?:He|She|His|Her|It|Its|They|Their)\b")
 TOLERANCE = 4  # tokens that a needle's middle may be off; a word of rare letters has more
 
 
@@ -64,7 +66,12 @@ class Text:
         # A place to cut: before a blank. `before` counts the tokens that end there or earlier.
         self.places = [0, *(i for i, char in enumerate(text) if char.isspace()), len(text)]
         self.before = [bisect_left(ends, place + 1) for place in self.places]
-        self.sentences = [n for n, place in enumerate(self.places) if n == 0 or text[place - 1] in ".!?"]
+        # Before a pronoun a needle would be taken for what it stands for ("The pet of Adam is a cat. He has a dog.").
+        self.sentences = [
+            n
+            for n, place in enumerate(self.places)
+            if (n == 0 or text[place - 1] in ".!?") and not _PRONOUN.match(text, place)
+        ]
 
     def at(self, tokens: int) -> int:
         """The number of the first place with at least so many tokens before it."""
