@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import toy_cocom as toy
+from command import lm_eval_run
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoTokenizer
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
@@ -26,7 +25,6 @@ from pcc_bench.errors import UsageError
 from pcc_bench.generation import cut_after, generate, score
 from pcc_bench.model import init
 from pcc_bench.prompts import PromptEncoder
-from pcc_bench.tasks.data import sample_folder
 
 ROOT = Path(os.environ.get("PCC_GOLDEN", Path(__file__).parent / "golden"))
 COCOM = sorted(path.parent for path in ROOT.glob("cocom*/**/io.safetensors"))
@@ -494,15 +492,9 @@ def test_adapters_with_code_in_them_are_refused_and_not_run(models: Path, tmp_pa
 def test_lm_eval_runs_on_the_sample_rows(hub: Path, models: Path, tmp_path: Path, name: str) -> None:
     method = "pisco" if name == "pisco" else "cocom"
     arguments = f"pretrained={hub / name},decoder={models / 'mistral'},dtype=float32"
-    command = [sys.executable, "-m", "lm_eval", "run", "--model", method, "--model_args", arguments, "--log_samples"]
-    command += ["--tasks", "pcc_squad", "--output_path", str(tmp_path / "out"), "--batch_size", "4"]
-    command += ["--gen_kwargs", "max_gen_toks=4"]
-    environment = os.environ | {"PCC_DATA": str(sample_folder()), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    results = json.loads(next(tmp_path.rglob("results_*.json")).read_text())
-    ours, lines = results["config"]["pcc_bench"], next(tmp_path.rglob("samples_*.jsonl")).read_text().splitlines()
-    rows = [json.loads(line) for line in lines]
+    fixed = ("--model", method, "--model_args", arguments, "--tasks", "pcc_squad", "--batch_size", 4)
+    results = lm_eval_run(tmp_path / "out", *fixed, "--gen_kwargs", "max_gen_toks=4")
+    ours, rows = results["config"]["pcc_bench"], results["samples"]
     assert (ours["method"], ours["requested_rate"]) == (method, 16 if name == "pisco" else 4)
     assert ours["compressions"] == len({row["doc"]["context"] for row in rows})
     records = [row["compression"] for row in rows]

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command import lm_eval_run
 from lm_eval.api.instance import Instance
 
 from pcc_bench import models as lm_models
@@ -214,20 +211,9 @@ def test_lm_eval_runs_it_on_the_sample_rows(method: str, models: Path, texts: li
 
         classifier = make_classifier("xlm-roberta", texts, tmp_path / "classifier")
         arguments = f"pretrained={classifier},decoder={models / 'llama'},rate=4"
-    done = lm_eval(method, arguments, tmp_path / "out")
-    assert done.returncode == 0, done.stderr
-    (results,) = (tmp_path / "out").rglob("results_*.json")
-    described = json.loads(results.read_text("utf-8"))["config"]["pcc_bench"]
+    fixed = ("--model", method, "--model_args", arguments, "--tasks", "pcc_squad", "--device", "cpu", "--batch_size", 8)
+    described = lm_eval_run(tmp_path / "out", *fixed, "--metadata", '{"population": "all"}')["config"]["pcc_bench"]
     assert described["method"] == method
     assert described["requested_rate"] == 4
     query_aware = registry.get(method).query_aware
     assert described["compressions"] == (24 if query_aware else 6)
-
-
-def lm_eval(method: str, arguments: str, output: Path) -> subprocess.CompletedProcess[str]:
-    sample = str(Path(__file__).parent.parent / "tasks" / "sample")
-    command = [sys.executable, "-m", "lm_eval", "--model", method, "--model_args", arguments]
-    command += ["--tasks", "pcc_squad", "--device", "cpu", "--batch_size", "8", "--output_path", str(output)]
-    command += ["--metadata", json.dumps({"data": sample, "population": "all"})]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from command import lm_eval_run
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, PreTrainedTokenizerFast
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
@@ -24,7 +23,6 @@ from pcc_bench.errors import UsageError
 from pcc_bench.generation import cut_after, generate, score
 from pcc_bench.model import init
 from pcc_bench.prompts import PromptEncoder
-from pcc_bench.tasks.data import sample_folder
 
 ROOT = Path(os.environ.get("PCC_GOLDEN", Path(__file__).parent / "golden"))
 FOLDERS = sorted(path.parent for path in ROOT.glob("icae*/**/io.safetensors"))
@@ -467,15 +465,10 @@ def test_options_without_sense_are_refused(hub: Path, mistral: Decoder, tmp_path
 
 
 def test_the_plain_command_compresses_each_context_once(hub: Path, models: Path, tmp_path: Path) -> None:
-    arguments = f"pretrained={hub},file={FT},decoder={models / 'mistral'},dtype=float32,max_spans=2"
-    command = [sys.executable, "-m", "lm_eval", "run", "--model", "icae", "--model_args", arguments]
-    command += ["--tasks", "pcc_squad", "--output_path", str(tmp_path / "out"), "--log_samples", "--batch_size", "4"]
-    environment = os.environ | {"PCC_DATA": str(sample_folder()), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    results = json.loads(next(tmp_path.rglob("results_*.json")).read_text())
-    samples = [json.loads(line) for line in next(tmp_path.rglob("samples_*.jsonl")).read_text().splitlines()]
-    ours = results["config"]["pcc_bench"]
+    given = f"pretrained={hub},file={FT},decoder={models / 'mistral'},dtype=float32,max_spans=2"
+    fixed = ("--model", "icae", "--model_args", given, "--tasks", "pcc_squad", "--batch_size", 4)
+    results = lm_eval_run(tmp_path / "out", *fixed)
+    samples, ours = results["samples"], results["config"]["pcc_bench"]
     assert (ours["method"], ours["requested_rate"], ours["options"]["version"]) == ("icae", 4, 2)
     assert ours["compressions"] == len({row["doc"]["context"] for row in samples})
     records = [row["compression"] for row in samples]
