@@ -51,9 +51,10 @@ def start_lite(
     tokenizer.add_special_tokens({"additional_special_tokens": list(MEMORY_TOKEN_NAMES)}, False)
     width = width_for(decoder.hidden_size)
     encoder = folder / "encoder"
-    tiny.make_model(
-        "gpt2", tokenizer, encoder, width=width, layers=layers, heads=HEADS, window=512, seed=seed, std=0.02
-    )
+    size: dict[str, Any] = {"width": width, "layers": layers, "heads": HEADS, "window": 512}
+    # Of one pass over the text nothing is learned by heart; dropout would only blur what the slots carry.
+    undisturbed = {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0}
+    tiny.make_model("gpt2", tokenizer, encoder, seed=seed, std=0.02, **size, **undisturbed)
     model = AutoModelForCausalLM.from_pretrained(encoder)
     embeddings = decoder.embedding.weight.detach().float()
     places = places_for(rate, HEADS, layers)

@@ -11,7 +11,7 @@ import sacrebleu
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from pcc_bench import _startup, stats
+from pcc_bench import _startup, stats, tasks
 from pcc_bench.generation import generate
 from pcc_bench.lab.parts import CompressorRecipe, part
 from pcc_bench.model import checkpoint, init
@@ -68,13 +68,15 @@ def answering(model: str, method: str, arguments: dict[str, Any], rows_each: int
     """EM and F1 on the lab's question sets, through lm-eval."""
     _startup.install()
     from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
 
+    metadata = {"data": "lab", "lab_rows": rows_each, "lab_seed": SEED}
     done = simple_evaluate(
         model=method,
         model_args={**arguments, "dtype": "float32"},
         tasks=list(QUESTION_SETS),
         batch_size=32,
-        metadata={"data": "lab", "lab_rows": rows_each, "lab_seed": SEED},
+        task_manager=TaskManager(include_path=tasks.__path__[0], include_defaults=False, metadata=metadata),
         bootstrap_iters=0,
     )
     assert done is not None

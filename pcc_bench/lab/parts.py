@@ -16,7 +16,7 @@ from pcc_bench.model.recipe import Recipe
 from pcc_bench.tasks.lab.world import VERSION
 
 SEGMENT = 64  # encoder tokens a segment
-STAGE_STEPS = 80  # of each stage of pretraining before the last
+STAGE_STEPS = 150  # of each stage of pretraining before the last
 TEXT, TEXT_HELD_OUT, QUESTIONS = "text.jsonl", "text-held-out.jsonl", "questions.jsonl"
 DOCUMENTS, ROWS = 6_000, 6_000  # of text; of each of the four question sets
 
@@ -94,9 +94,17 @@ def stages(recipe: CompressorRecipe) -> list[tuple[int, int]]:
 def pretraining_recipe(
     name: str, recipe: CompressorRecipe, rate: int, steps: int, start: str, decoder: str, data: str
 ) -> Recipe:
-    """A stage of pretraining, as `pcc-bench train` would read it; reconstruction only before the last one."""
+    """A stage of pretraining, as `pcc-bench train` would read it.
+
+    Reconstruction comes first, also in the last stage: completion from the start teaches the slots to do no harm, and
+    the decoder never reads them.
+    """
     final = rate == recipe.rate
-    completion = recipe.completion if final else float(recipe.completion == 1)
+    only_completion = recipe.completion == 1
+    phases: list[dict[str, Any]] = [{"segment_length": SEGMENT, "rate": rate}]
+    if final and not only_completion:
+        phases = [{**phases[0], "completion": 0.0, "until": max(1, int(0.6 * steps))}, phases[0]]
+    completion = recipe.completion if final else float(only_completion)
     return Recipe.checked(
         {
             "name": f"{name}, pretraining at {rate}x",
@@ -105,7 +113,7 @@ def pretraining_recipe(
             "decoder": decoder,
             "data": {"path": f"{data}/{TEXT}", "held_out": f"{data}/{TEXT_HELD_OUT}", "held_out_rows": 64},
             "objective": {"completion": completion, "completion_tokens": 48},
-            "phases": [{"segment_length": SEGMENT, "rate": rate}],
+            "phases": phases,
             "optimisation": _optimisation(steps, 1e-3, 20),
             "checks": {"evaluate_every": 200 if final else steps, "save_every": 100, "keep": 1, "generated_rows": 32},
             "seed": recipe.seed,
