@@ -1,0 +1,207 @@
+"""The lab: how its models begin, what they learn from, how they are built, measured and checked."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from pcc_bench import shipped
+from pcc_bench.errors import UsageError
+from pcc_bench.lab import build, check, parts
+from pcc_bench.lab.decoders import DecoderRecipe, Lessons, start
+from pcc_bench.lab.induction import draw_induction_heads
+from pcc_bench.lab.lessons import ANSWER, RANDOM, draw_lesson
+from pcc_bench.lab.lite import at_rate, rates_up_to, start_lite
+from pcc_bench.model import checkpoint, init, tiny
+from pcc_bench.model.pcc import SPECIAL_TOKENS
+
+TINY = DecoderRecipe(family="llama", layers=2, vocabulary=600, steps=2, tokens=256)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    texts = (piece.text for index in range(300) for run in draw_lesson(0, index, 0.5) for piece in run)
+    return tiny.make_tokenizer(texts, 600, prefix_space=True, special=SPECIAL_TOKENS)
+
+
+@pytest.fixture(scope="module")
+def decoder(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained decoder with the copying circuit."""
+    return tiny.make_model("llama", tokenizer, tmp_path_factory.mktemp("lab") / "decoder", width=128, std=0.02)
+
+
+# How models begin
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "phi3"])
+def test_a_drawn_decoder_copies_a_random_string_and_an_undrawn_one_does_not(
+    family: str, tokenizer: Any, tmp_path: Path
+) -> None:
+    options = {"num_key_value_heads": 4, "tie_word_embeddings": True, "rope_theta": 100_000.0}
+    tiny.make_model(family, tokenizer, tmp_path, width=256, std=0.02, **options)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path)
+    said = torch.randint(300, 590, (16, 20), generator=torch.Generator().manual_seed(0))
+
+    def copied() -> float:
+        with torch.no_grad():
+            logits = model(input_ids=torch.cat([said, said], dim=1)).logits[:, 20:-1]
+        return float((logits.argmax(-1) == said[:, 1:]).float().mean())
+
+    assert copied() < 0.05
+    draw_induction_heads(model)
+    assert copied() > 0.3
+
+
+def test_a_fresh_lite_gives_the_decoder_each_token_as_its_own_embedding(decoder: Path, tmp_path: Path) -> None:
+    frozen = init.open_decoder(str(decoder))
+    pcc = checkpoint.load(str(start_lite(frozen, tmp_path / "start", rate=4, segment_length=16)), frozen)
+    ids = torch.randint(300, 590, (16,), generator=torch.Generator().manual_seed(0)).tolist()
+    with torch.no_grad():
+        slots = pcc.encode([ids])[0].slots[0]
+    nearest = torch.nn.functional.cosine_similarity(slots[:, None], frozen.embedding.weight[None], dim=-1).argmax(-1)
+    assert (nearest == torch.tensor(ids)).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("rate", [2, 4, 16])
+def test_memory_tokens_look_at_the_places_of_their_rate(rate: int, decoder: Path, tmp_path: Path) -> None:
+    frozen = init.open_decoder(str(decoder))
+    begun = start_lite(frozen, tmp_path / "start", rate=rate, segment_length=64)
+    pcc = checkpoint.load(str(at_rate(begun, tmp_path / "next", frozen, rate, rate)), frozen)
+    body = pcc.encoder.body
+    body.set_attn_implementation("eager")
+    inputs = torch.tensor([[*range(300, 364), *pcc.encoder.memory_ids[: 64 // rate]]])
+    with torch.no_grad():
+        attentions = body(input_ids=inputs, output_attentions=True).attentions
+    heads = body.config.n_head
+    for place in range(max(rate, heads)):
+        seen = attentions[place // heads][0, place % heads, 64:].argmax(-1)
+        assert seen.tolist() == [rate * slot + place * rate // max(rate, heads) for slot in range(64 // rate)]
+
+
+def test_stages_double_the_rate_up_to_the_last() -> None:
+    assert rates_up_to(16) == (1, 2, 4, 8, 16)
+    recipe = parts.CompressorRecipe(rate=4, pretraining=500)
+    assert parts.stages(recipe) == [(1, 150), (2, 150), (4, 200)]
+    assert parts.stages(parts.CompressorRecipe(rate=4, pretraining=0)) == []
+
+
+# What decoders learn from
+
+
+def test_a_lesson_depends_on_its_number_alone_and_grows() -> None:
+    assert draw_lesson(0, 7, 0.3) == draw_lesson(0, 7, 0.3)
+    assert draw_lesson(0, 7, 0.3) != draw_lesson(1, 7, 0.3)
+
+    def characters(ease: float) -> int:
+        return sum(len(piece.text) for index in range(200) for run in draw_lesson(0, index, ease) for piece in run)
+
+    assert characters(0.0) > 1.5 * characters(1.0)
+
+
+def test_a_run_that_goes_on_sees_the_batches_it_has_not_seen(tmp_path: Path) -> None:
+    recipe = TINY.model_copy(update={"steps": 20})
+    tokenizer, _ = start(recipe, tmp_path)
+    whole, rest = list(Lessons(recipe, tokenizer)), list(Lessons(recipe, tokenizer, step=11))
+    assert len(rest) == len(whole) - 11
+    for one, other in zip(whole[11:], rest, strict=True):
+        assert torch.equal(one["input_ids"], other["input_ids"])
+        assert torch.equal(one["weights"], other["weights"])
+
+
+def test_answers_and_the_end_after_them_are_scored_and_questions_are_not(tmp_path: Path) -> None:
+    tokenizer, _ = start(TINY, tmp_path)
+    lessons = Lessons(TINY, tokenizer)
+    asked = (
+        lesson
+        for i in itertools.count()
+        if "Question" in str(lesson := draw_lesson(0, i, 0.5)) and RANDOM not in str(lesson)
+    )
+    for lesson in itertools.islice(asked, 5):
+        ((ids, weights),) = lessons._encode([lesson], 0)
+        scored = tokenizer.decode([token for token, weight in zip(ids, weights, strict=True) if weight == ANSWER])
+        answers = [piece.text for run in lesson for piece in run if piece.weight == ANSWER]
+        assert "".join(scored.split()) == "".join("".join(answers).split())
+
+
+# Building
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Two parts that take seconds."""
+    compressor = parts.CompressorRecipe(rate=2, layers=1, pretraining=3, tuning=1)
+    monkeypatch.setattr(parts, "PARTS", known := {"lab-llama": TINY, "pcc-lab-4x": compressor})
+    monkeypatch.setattr(build, "PARTS", known)
+    monkeypatch.setattr(check, "PARTS", known)
+    monkeypatch.setattr(parts, "STAGE_STEPS", 1)
+    monkeypatch.setattr(build, "DOCUMENTS", 30)
+    monkeypatch.setattr(build, "ROWS", 40)
+    monkeypatch.setattr(build, "HELD_OUT_DOCUMENTS", 10)
+    monkeypatch.setattr(check, "CHECK_ROWS", 8)
+    monkeypatch.setattr(check, "CHECK_DOCUMENTS", 2)
+    monkeypatch.setattr(check, "measure", lambda folder, name, *sizes: measured(folder, name, *(sizes or (8, 2))))
+    yield
+
+
+def measured(folder: Path, name: str, rows: int, documents: int) -> list[Any]:
+    from pcc_bench.lab.measure import measure
+
+    return measure(folder, name, rows, documents)
+
+
+def test_parts_are_built_once_recorded_and_a_changed_weight_is_found(
+    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert build.build(tmp_path) == ["lab-llama", "pcc-lab-4x"]
+    assert build.build(tmp_path) == [], "finished parts are left alone"
+    card = json.loads((tmp_path / "pcc-lab-4x" / "part.json").read_text())
+    assert set(card["tokens_seen"]) == {"1x", "2x", "tuning"}
+    assert checkpoint.PccConfig.read(tmp_path / "pcc-lab-4x").lab
+    assert AutoTokenizer.from_pretrained(tmp_path / "lab-llama").convert_tokens_to_ids("<ae>") is not None
+
+    record = check.record(tmp_path)
+    assert {figure.model for figure in record.measured} == {
+        "lab-llama, full-context",
+        "lab-llama, no-context",
+        "pcc-lab-4x",
+    }
+    assert check.check(tmp_path) == []
+    assert "reconstruction bleu" in check.table(record).columns
+
+    weights = tmp_path / "pcc-lab-4x" / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    assert any("model.safetensors has changed" in sentence for sentence in check.check(tmp_path))
+
+    monkeypatch.setitem(parts.PARTS, "lab-llama", TINY.model_copy(update={"seed": 1}))
+    with pytest.raises(UsageError, match=r"another recipe.*--again"):
+        build.build(tmp_path)
+
+
+def test_unknown_parts_and_missing_records_are_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="the lab has no part 'pcc-lab-5x'; it has lab-llama"):
+        build.build(tmp_path, ["pcc-lab-5x"])
+    with pytest.raises(UsageError, match=r"lab\.json is missing"):
+        check.check(tmp_path)
+    with pytest.raises(UsageError, match="no finished part"):
+        check.record(tmp_path)
+
+
+# What ships
+
+
+@pytest.mark.skipif(not shipped.names(), reason="no model of the lab ships with this version")
+def test_what_ships_is_what_was_recorded_and_small() -> None:
+    record = check.read_record(shipped.FOLDER)
+    assert check._hashes(shipped.FOLDER, record.parts) == record.files
+    assert record.data == check._world()
+    assert sum(path.stat().st_size for path in shipped.FOLDER.rglob("*") if path.is_file()) < 64 * 2**20
+    assert shipped.DEFAULT in record.parts
