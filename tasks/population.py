@@ -11,6 +11,7 @@ from typing import Any
 from huggingface_hub import hf_hub_download
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from pcc_bench import shipped
 from pcc_bench.errors import UsageError
 from pcc_bench.tasks.example import Example
 
@@ -79,7 +80,7 @@ def tokenizer_name(metadata: Mapping[str, Any], why: str = FILTER, otherwise: st
     """
     for key in ("tokenizer", "decoder"):
         if isinstance(metadata.get(key), str):
-            return str(metadata[key])
+            return shipped.located(str(metadata[key]))
     pretrained = metadata.get("pretrained")
     name = _checkpoint_decoder(pretrained) if isinstance(pretrained, str) else None
     if name is None:
@@ -117,6 +118,7 @@ def _reason(rule: Mapping[str, Any], length: int) -> str | None:
 
 def _checkpoint_decoder(pretrained: str) -> str | None:
     """The decoder a PCC checkpoint names (None if it names none); anything else is a decoder itself."""
+    pretrained = shipped.located(pretrained)
     folder = Path(pretrained).expanduser()
     if (folder / "memory_converter.bin").exists():  # a published PCC checkpoint: the files do not say
         return None
@@ -126,7 +128,7 @@ def _checkpoint_decoder(pretrained: str) -> str | None:
     name = config["decoder"].get("name")
     if name is not None and (folder / name).is_dir():
         return str(folder / name)
-    return None if name is None else str(name)
+    return None if name is None else shipped.located(str(name))
 
 
 def _read_config(pretrained: str, folder: Path) -> dict[str, Any]:

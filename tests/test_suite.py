@@ -15,13 +15,14 @@ from typing import Any
 import pytest
 import yaml
 
+from pcc_bench import shipped as shipped_models
 from pcc_bench.cli import main
 from pcc_bench.errors import UsageError
 from pcc_bench.inventory import task_names
 from pcc_bench.registry import names as methods
 from pcc_bench.suite import runner
 from pcc_bench.suite.cell import DONE, write_done
-from pcc_bench.suite.check import check
+from pcc_bench.suite.check import check, decoder
 from pcc_bench.suite.cost import estimate, plan
 from pcc_bench.suite.spec import Cell, Settings, Suite, shipped
 from pcc_bench.suite.table import table
@@ -179,6 +180,19 @@ def test_a_dry_run_counts_without_a_model(small: Path, tmp_path: Path) -> None:
     flops = [float(row[7]) for row in shown.rows]
     assert flops[0] > flops[2] > flops[1]  # all of the text, a quarter of it, none
     assert not (tmp_path / "out").exists()
+
+
+def test_the_name_of_a_shipped_model_is_enough(tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shipped_models, "FOLDER", models)
+    metadata = {"data": "lab", "documents": 4, "tokens": 40}
+    tasks = ["pcc_reconstruction"]
+    full = {"label": "full", "method": "full-context", "tasks": tasks, "model_args": {"pretrained": "llama"}}
+    pcc = {"label": "pcc", "method": "pcc", "tasks": tasks, "model_args": {"pretrained": "pcc", "rate": 16}}
+    cells = cells_of(write(tmp_path, defaults={"metadata": metadata}, cells=[full, pcc]), tmp_path / "out")
+    assert [decoder(cell) for cell in cells] == [str(models / "llama")] * 2
+    shown = plan(cells)
+    assert [row[3] for row in shown.rows] == ["4", "4"]
+    assert float(shown.rows[0][7]) > float(shown.rows[1][7])
 
 
 def test_what_cannot_be_estimated_is_said(tmp_path: Path, models: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from lm_eval.utils import simple_parse_args_string
 
-from pcc_bench import inventory, registry
+from pcc_bench import inventory, registry, shipped
 from pcc_bench.errors import UsageError
 from pcc_bench.suite.spec import Cell
 
@@ -45,9 +45,9 @@ def decoder(cell: Cell) -> str | None:
     if cell.command.model not in registry.names():
         return str(given["pretrained"]) if "pretrained" in given else None
     kind = registry.get(cell.command.model)
-    if not (pretrained := given.get("pretrained") or given.get("decoder")):
-        return None
-    return kind.decoder_path(str(pretrained), given.get("decoder"))
+    named = shipped.located(str(given["decoder"])) if "decoder" in given else None
+    pretrained = shipped.located(str(given.get("pretrained") or ("" if named else kind.default)))
+    return kind.decoder_path(pretrained, named) if pretrained or named else None
 
 
 def _method(cell: Cell) -> None:
