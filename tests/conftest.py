@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests run in several processes, and the models are tiny
 
 import pytest
 import torch
+from lm_eval.tasks import manager
+from torch.utils import collect_env
 
 from pcc_bench.model import checkpoint, init, tiny
 
@@ -21,6 +26,15 @@ SAMPLE = Path(__file__).parent.parent / "tasks" / "sample"
 @pytest.fixture(autouse=True)
 def _one_seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _lean_lm_eval(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """In this process lm-eval reads none of its own thousands of tasks, and describes the machine only once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(manager, "__file__", str(tmp_path_factory.mktemp("tasks") / "manager.py"))
+        patch.setattr(collect_env, "get_pretty_env_info", cache(collect_env.get_pretty_env_info))
+        yield
 
 
 @pytest.fixture(scope="session")

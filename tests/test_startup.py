@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from pcc_bench.registry import METHODS
+
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "pcc_bench" / "_startup.py"
 
@@ -222,7 +224,7 @@ light = not {{"torch", "pcc_bench.models", "pcc_bench.tasks"}} & set(sys.modules
 manager.__file__ = {str(tmp_path / "none" / "manager.py")!r}  # lm-eval's own thousands of tasks take seconds to read
 ours, theirs = TaskManager(), TaskManager(include_path={str(mine)!r})
 paths = [str(m.task_index["pcc_squad"].yaml_path) for m in (ours, theirs)]
-known = [name for name in ("pcc", "full-context", "no-context", "truncated-context") if name in model_registry]
+known = [name for name in {list(METHODS)!r} if name in model_registry]
 model_registry.register("pcc")(dict)
 print(json.dumps([light, paths, theirs.include_path, ours.all_tasks, known, model_registry.get("pcc") is dict]))
 """
@@ -234,7 +236,7 @@ print(json.dumps([light, paths, theirs.include_path, ours.all_tasks, known, mode
     assert Path(theirs) == mine / "squad.yaml"
     assert include_path == str(mine)
     assert {"pcc_rag", "pcc_squad", "pcc_hotpotqa", "pcc_hotpotqa_gold", "pcc_adversarialqa", "pcc_nq"} <= set(tasks)
-    assert known == ["pcc", "full-context", "no-context", "truncated-context"]
+    assert known == list(METHODS)
     assert mine_won
 
 
