@@ -8,10 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from pcc_bench import cli, registry
+from pcc_bench import cli, inventory, registry
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-COMMANDS = [line for line in README.splitlines() if line.startswith(("pcc-bench ", "lm_eval ", "accelerate "))]
+ROOT = Path(__file__).parent.parent
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+README = PAGES[0].read_text(encoding="utf-8")
+TEXTS = {path: path.read_text(encoding="utf-8").replace("\\\n", " ") for path in PAGES}
+COMMANDS = [
+    line
+    for text in TEXTS.values()
+    for line in map(str.strip, text.splitlines())
+    if line.startswith(("pcc-bench ", "lm_eval ", "accelerate "))
+]
 
 
 def test_the_python_example_runs(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -25,10 +33,11 @@ def test_the_python_example_runs(models: Path, capsys: pytest.CaptureFixture[str
 
 def test_every_verb_and_option_of_the_readme_exists(capsys: pytest.CaptureFixture[str]) -> None:
     lines = [shlex.split(line, comments=True) for line in COMMANDS if line.startswith("pcc-bench ")]
-    assert {"eval", "compress", "validate", "ls", "train"} <= {words[1] for words in lines}
+    assert {"eval", "compress", "validate", "ls", "train", "run", "gate", "baseline"} <= {words[1] for words in lines}
     for _, verb, *words in lines:
+        path = [verb, words[0]] if verb in ("baseline", "lab") else [verb]
         with pytest.raises(SystemExit) as ended:
-            cli.main([verb, "--help"])
+            cli.main([*path, "--help"])
         assert ended.value.code == 0
         shown = capsys.readouterr().out
         for option in (word for word in words if word.startswith("--")):
@@ -38,4 +47,50 @@ def test_every_verb_and_option_of_the_readme_exists(capsys: pytest.CaptureFixtur
 def test_every_method_of_the_readme_exists() -> None:
     named = {word for line in COMMANDS for word in re.findall(r"--model ([\w-]+)", line)}
     assert named
-    assert named <= set(registry.names())
+    assert named <= {*registry.names(), "hf"}
+
+
+def test_every_method_is_in_the_table_of_methods() -> None:
+    table = README.split("## Methods")[1].split("\n\nSoft memories")[0]
+    first_cells = [
+        line.split("|")[1] for line in table.splitlines() if line.startswith("| `") and "--model" not in line
+    ]
+    assert sorted(re.findall(r"`([\w-]+)`", " ".join(first_cells))) == sorted(registry.METHODS)
+
+
+def test_every_task_suite_and_recipe_that_is_named_exists() -> None:
+    tasks = set(inventory.task_names())
+    suites = {str(row[0]) for row in inventory.suites().rows}
+    recipes = {str(row[0]) for row in inventory.recipes().rows}
+    for line in COMMANDS:
+        words = shlex.split(line, comments=True)
+        given = [words[i + 1].split(",") for i, word in enumerate(words) if word == "--tasks"]
+        assert {task for names in given for task in names} <= tasks, line
+        if words[:2] == ["pcc-bench", "run"]:
+            assert words[2] in suites, line
+        if "train" in words and not (recipe := words[words.index("train") + 1]).endswith(".yaml"):
+            assert recipe in recipes, line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    headings = {
+        path: [_anchor(line) for line in text.splitlines() if line.startswith("#")] for path, text in TEXTS.items()
+    }
+    for link in re.findall(r"\]\(([^)\s]+)\)", TEXTS[page]):
+        if link.startswith("https://"):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        assert target.exists(), f"{page.name}: {link}"
+        assert not anchor or anchor in headings[target], f"{page.name}: {link}"
+
+
+def test_every_script_that_is_named_exists() -> None:
+    scripts = {script for text in TEXTS.values() for script in re.findall(r"benchmarks/\w+\.py", text)}
+    assert scripts
+    assert all((ROOT / script).is_file() for script in scripts)
+
+
+def _anchor(heading: str) -> str:
+    return re.sub(r"[^\w -]", "", heading.lstrip("# ").lower()).replace(" ", "-")
