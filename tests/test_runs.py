@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -10,35 +9,44 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command import lm_eval_run, results
 
+import pcc_bench.tasks
 from pcc_bench.tasks.data import sample_folder
+
+TASKS = pcc_bench.tasks.__path__[0]
 
 METRICS = ("exact_match,none", "f1,none", "contains,none", "compression,none")
 
 
-def run(
-    models: Path,
-    out: Path,
-    *more: str,
-    launcher: tuple[str, ...] = (),
-    method: str = "pcc",
-    extra: dict[str, str] | None = None,
-) -> dict[str, Any]:
-    """`lm_eval run` in a subprocess; the parsed results file, samples under `samples`, output under `stderr`."""
+# lm-eval's command line with our tasks alone: each process would read lm-eval's thousands for seconds.
+ONLY_OURS = f"""
+import lm_eval.tasks
+manager = lm_eval.tasks.TaskManager
+lm_eval.tasks.TaskManager = lambda metadata, **_: manager(None, {TASKS!r}, False, metadata)
+from lm_eval.__main__ import cli_evaluate
+cli_evaluate()
+"""
+
+
+def arguments(models: Path, method: str = "pcc") -> list[str]:
     checkpoint = models / ("pcc" if method == "pcc" else "llama")
-    command = [sys.executable, *(launcher or ("-m", "lm_eval")), "run", "--model", method, "--tasks", "pcc_squad"]
-    command += ["--model_args", f"pretrained={checkpoint},dtype=float32", "--output_path", str(out), "--log_samples"]
+    named = ["--model", method, "--tasks", "pcc_squad", "--model_args", f"pretrained={checkpoint},dtype=float32"]
+    return [*named, "--batch_size", "4"]
+
+
+def run(models: Path, out: Path, *more: str, method: str = "pcc") -> dict[str, Any]:
+    """`lm_eval run` in this process."""
+    return lm_eval_run(out, *arguments(models, method), *more)
+
+
+def start(models: Path, out: Path, *launcher: str, **extra: str) -> dict[str, Any]:
+    """`lm_eval run` in a process of its own."""
+    command = [sys.executable, *launcher, "run", *arguments(models), "--output_path", str(out), "--log_samples"]
     environment = os.environ | {"PCC_DATA": str(sample_folder()), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    environment |= extra or {}
-    done = subprocess.run(
-        [*command, "--batch_size", "4", *more], env=environment, cwd=out.parent, capture_output=True, text=True
-    )
+    done = subprocess.run(command, env=environment | extra, cwd=out.parent, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    (path,) = sorted(out.rglob("results_*.json"))[-1:]
-    results: dict[str, Any] = json.loads(path.read_text())
-    (samples,) = sorted(out.rglob("samples_pcc_squad_*.jsonl"))[-1:]
-    rows = [json.loads(line) for line in samples.read_text().splitlines()]
-    return results | {"samples": sorted(rows, key=lambda row: int(row["doc_id"])), "stderr": done.stderr}
+    return results(out)
 
 
 def answers(results: dict[str, Any]) -> list[str]:
@@ -51,7 +59,7 @@ def scores(results: dict[str, Any]) -> list[float]:
 
 @pytest.fixture(scope="module")
 def plain(models: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return run(models, tmp_path_factory.mktemp("plain") / "out")
+    return start(models, tmp_path_factory.mktemp("plain") / "out", "-m", "lm_eval")
 
 
 def test_the_plain_command_finds_model_and_task_and_accounts_for_every_row(plain: dict[str, Any]) -> None:
@@ -74,8 +82,9 @@ def test_the_plain_command_finds_model_and_task_and_accounts_for_every_row(plain
 
 def test_two_processes_give_what_one_gives(plain: dict[str, Any], models: Path, tmp_path: Path) -> None:
     # `--multi_gpu` starts the processes, ACCELERATE_USE_CPU puts them on the CPU (`--cpu` alone would want MPI).
-    launcher = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "-m", "lm_eval")
-    two = run(models, tmp_path / "out", launcher=launcher, extra={"ACCELERATE_USE_CPU": "true"})
+    launcher = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2")
+    (tmp_path / "only_ours.py").write_text(ONLY_OURS)
+    two = start(models, tmp_path / "out", *launcher, str(tmp_path / "only_ours.py"), ACCELERATE_USE_CPU="true")
     assert two["config"]["pcc_bench"]["processes"] == 2
     assert scores(two) == scores(plain)
     assert answers(two) == answers(plain)
