@@ -72,7 +72,9 @@ class CompressedLM(HFLM):  # type: ignore[misc]
         print_usage_errors_plainly()
         kind = registry.get(self.method)
         options, hf_arguments = split_options(kind, kwargs)
-        pretrained = shipped.located(pretrained or ("" if decoder else kind.default))
+        if not pretrained and not decoder and shipped.find(kind.default):
+            pretrained = kind.default
+        pretrained = shipped.located(pretrained)
         decoder = shipped.located(decoder) if decoder else None
         check_choices(kind, pretrained or decoder, control, overflow)
         path = kind.decoder_path(pretrained, decoder)

@@ -6,13 +6,13 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent / "lab" / "models"
 CARD = "part.json"
-DEFAULT = "pcc-lab-4x"  # the checkpoint of `--model pcc` where none is named
+DEFAULT = "pcc-lab-4x"  # the checkpoint of `--model pcc` where none is named, in a package that ships it
 
 
 def find(name: str) -> Path | None:
     """Folder of a shipped model; None where there is none of that name."""
     folder = FOLDER / name
-    return folder if "/" not in name and (folder / "config.json").is_file() else None
+    return folder if name and "/" not in name and (folder / "config.json").is_file() else None
 
 
 def names() -> list[str]:
