@@ -552,7 +552,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 def test_killed_and_resumed_equals_uninterrupted(state: dict[str, Any], tmp_path: Path) -> None:
     state["optimisation"] = {**state["optimisation"], "steps": 60}
     recipe = written(state, tmp_path / "recipe.yaml")
-    subprocess.run(command(recipe, tmp_path / "whole"), env=environment(), check=True, capture_output=True)
+    training.train(checked(state), tmp_path / "whole")
     process = subprocess.Popen(command(recipe, tmp_path / "cut"), env=environment(), stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not (tmp_path / "cut" / "states" / "checkpoint-9" / journal.DONE).exists():
@@ -579,7 +579,7 @@ def test_two_processes_equal_one(state: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "encoder" / "config.json").write_text(json.dumps(told))
     state["encoder"] = str(tmp_path / "encoder")
     recipe = written(state, tmp_path / "recipe.yaml")
-    subprocess.run(command(recipe, tmp_path / "one"), env=environment(), check=True, capture_output=True)
+    training.train(checked(state), tmp_path / "one")
     launcher = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "-m")
     two = subprocess.run(
         command(recipe, tmp_path / "two", launcher), env=environment(ACCELERATE_USE_CPU="true"), capture_output=True
