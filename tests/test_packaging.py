@@ -146,7 +146,16 @@ def within(name: str, packages: tuple[str, ...]) -> bool:
 
 
 MAY_IMPORT = {
-    "pcc_bench.baselines": ("compressor", "decoder", "errors", "context", "registry", "shipped", "baselines", "model.files"),
+    "pcc_bench.baselines": (
+        "compressor",
+        "decoder",
+        "errors",
+        "context",
+        "registry",
+        "shipped",
+        "baselines",
+        "model.files",
+    ),
     "pcc_bench.model": ("compressor", "decoder", "errors", "context", "generation", "registry", "shipped", "model"),
     "pcc_bench.tasks": ("context", "errors", "shipped", "tasks"),
     "pcc_bench.reports": ("records", "stats", "errors", "reports"),
