@@ -61,7 +61,8 @@ class GptCounter:
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text."""
-        return self.encoding.encode(text, disallowed_special=())
+        ids: list[int] = self.encoding.encode(text, disallowed_special=())
+        return ids
 
 
 class LocalPromptCompressor(PromptCompressor):  # type: ignore[misc]

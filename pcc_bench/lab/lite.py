@@ -53,7 +53,7 @@ def start_lite(
     encoder = folder / "encoder"
     size: dict[str, Any] = {"width": width, "layers": layers, "heads": HEADS, "window": 512}
     # Of one pass over the text nothing is learned by heart; dropout would only blur what the slots carry.
-    undisturbed = {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0}
+    undisturbed: dict[str, Any] = {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0}
     tiny.make_model("gpt2", tokenizer, encoder, seed=seed, std=0.02, **size, **undisturbed)
     model = AutoModelForCausalLM.from_pretrained(encoder)
     embeddings = decoder.embedding.weight.detach().float()
