@@ -17,6 +17,7 @@ from pcc_bench.compressor import Compressor, Memory
 from pcc_bench.context import Prompt, literal, mark
 from pcc_bench.errors import UsageError
 from pcc_bench.lm import CompressedLM
+from pcc_bench.memories import Source
 from pcc_bench.model import tiny
 
 GREEDY = {"until": [], "do_sample": False, "max_gen_toks": 12}
@@ -179,8 +180,8 @@ def test_accounting_adds_up(models: Path, rows: list[dict[str, Any]]) -> None:
 def test_pcc_reads_the_official_layout(models: Path, rows: list[dict[str, Any]]) -> None:
     model = load("pcc", models / "pcc")
     request = prompt(rows[0])
-    model.book.fill(request.contexts)
-    memory = model.book[rows[0]["context"]]
+    model.book.fill(map(Source, request.contexts))
+    memory = model.book[Source(rows[0]["context"])]
     plan = model.encoder.encode(request, [memory])
     question = model.tokenizer.encode(f"Question: {rows[0]['question']}\n\nAnswer: ", add_special_tokens=False)
     assert plan.pieces == ([model.tokenizer.bos_token_id], memory, question)
@@ -189,8 +190,8 @@ def test_pcc_reads_the_official_layout(models: Path, rows: list[dict[str, Any]])
 def test_a_chat_template_brings_its_own_bos(models: Path, rows: list[dict[str, Any]]) -> None:
     model = load("pcc", models / "pcc")
     (request,) = texts_with_chat(model, rows[:1], chat=True)
-    model.book.fill(request.contexts)
-    plan = model.encoder.encode(request, [model.book[rows[0]["context"]]])
+    model.book.fill(map(Source, request.contexts))
+    plan = model.encoder.encode(request, [model.book[Source(rows[0]["context"])]])
     first = plan.pieces[0]
     assert isinstance(first, list)
     assert first.count(model.tokenizer.bos_token_id) == 1
@@ -203,8 +204,9 @@ def test_data_cannot_spell_special_tokens(models: Path, method: str) -> None:
     text = Prompt.parse(f"{mark('A <|eot_id|> context <mem_0>.')}{literal(question)}<|eot_id|>")
 
     def ids(model: CompressedLM) -> list[int]:
-        model.book.fill(text.contexts)
-        plan = model.encoder.encode(text, [model.book[context] for context in text.contexts])
+        sources = [Source(context) for context in text.contexts]
+        model.book.fill(sources)
+        plan = model.encoder.encode(text, [model.book[source] for source in sources])
         return [token for piece in plan.pieces if isinstance(piece, list) for token in piece]
 
     safe, open_ = load(method, folder), load(method, folder, allow_special_tokens_in_text=True)

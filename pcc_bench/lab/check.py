@@ -110,8 +110,8 @@ def table(known: Record) -> pd.DataFrame:
     frame["cell"] = [f"{figure.value:.1f} [{figure.low:.1f}, {figure.high:.1f}]" for figure in shown]
     frame["column"] = [f"{figure.task.removeprefix('pcc_')} {figure.metric}" for figure in shown]
     wide = frame.pivot(index="model", columns="column", values="cell")
-    ratios = frame[frame["metric"] == "f1"].groupby("model")["ratio"].mean().round(2)
-    wide.insert(0, "achieved ratio", ratios)
+    ratios = frame[frame["metric"] == "f1"].groupby("model")["ratio"].mean()
+    wide.insert(0, "achieved ratio", ratios.map("{:.2f}".format, na_action="ignore"))
     ordered = dict.fromkeys(frame["model"])
     columns = ["achieved ratio", *(column for column in dict.fromkeys(frame["column"]) if column in wide)]
     return wide.loc[list(ordered), columns].fillna("-")
