@@ -3,7 +3,7 @@
 A lesson is a list of runs, each tokenized by itself as the evaluation will (a prompt in one piece; a question after a
 memory apart from it), made of pieces with a weight in the loss. Lessons grow from two facts to whole passages. Every
 passage is followed by many of its questions, so that each shows the decoder many times how a name leads to a value:
-with one question a passage, small decoders never learn it.
+with one question a passage there is little to learn it from.
 """
 
 from __future__ import annotations
