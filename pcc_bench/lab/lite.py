@@ -1,8 +1,8 @@
 """A PCC-Lite that begins by reading: slots are at first the embeddings of the text, one a token, then of more and more.
 
 The first checkpoint compresses nothing: each slot is (almost) the decoder's embedding of one token, which the decoder
-can read as it is. From there the rate doubles from stage to stage. A fresh compressor that is asked for 4x at once
-gives the decoder nothing to read, and learns nothing from it.
+can read as it is. From there the rate doubles from stage to stage. A fresh compressor that is
+asked for 4x at once gives the decoder nothing to read at first.
 """
 
 from __future__ import annotations
