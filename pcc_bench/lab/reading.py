@@ -2,8 +2,9 @@
 
 A published PCC-Lite encoder begins as a pretrained GPT2-Large, whose heads can already find a place in the text. One
 that begins with random weights must first learn where its memory tokens should look. Here tokens begin with the
-decoder's own embeddings, positions get codes that a rotation shifts, memory token `k` gets the code of the place where its share of the segment starts, and each head looks at one place of that share and adds a part
-of the token there, as it is, to the residual stream. All weights are trained on from there.
+decoder's own embeddings, positions get codes that a rotation shifts, memory token `k` gets the code of the place where
+its share of the segment starts, and each head looks at one place of that share and adds a part of the token there, as
+it is, to the residual stream. All weights are trained on from there.
 """
 
 from __future__ import annotations
