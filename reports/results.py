@@ -1,0 +1,365 @@
+"""What was measured: runs of lm-eval, their samples, training logs and costs, read from any number of folders.
+
+The frame of samples (`Results.samples`) has a line a scored row of a run, with the columns
+
+| column | |
+|---|---|
+| `run`, `task` | id of the run, name of the task |
+| `row` | number of the row in the data set |
+| `context` | a number, equal for rows on the same context |
+| `source_tokens`, `slots`, `boundary`, `ratio`, ... | the account of `records.SampleRecord`; nan where there is none |
+| a metric | its score of the row: a share is from 0 to 1; nan where the row has none |
+| `<metric>/of` | for a metric that is a ratio of sums: what its column is divided by (tokens for `perplexity`) |
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pcc_bench.errors import UsageError
+from pcc_bench.reports import files
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pcc_bench.reports.samples import Answer
+
+MEASURED = ("results_*.json", "log.jsonl", "cost_*.jsonl")
+SEEDS = ("random_seed", "numpy_seed", "torch_seed", "fewshot_seed")
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """One task of a run.
+
+    Attributes:
+        name: The task's.
+        scores: Metric -> aggregate of lm-eval's first filter, shares from 0 to 1.
+        errors: Metric -> lm-eval's standard error, where it has one.
+        aggregations: Metric -> how rows become the aggregate: `mean`, `weighted_perplexity`, `ratio_of_sums`, ...
+        higher_is_better: By metric, where the task says.
+        rows: Scored rows.
+        skipped: Rows left out for their length.
+        population: The account of the rows; empty for tasks that are not ours.
+        metadata: Of the task's configuration.
+        shots: lm-eval's few-shot examples.
+        version: Of the task.
+        samples: Its file of samples; None where none were logged.
+    """
+
+    name: str
+    scores: Mapping[str, float]
+    errors: Mapping[str, float]
+    aggregations: Mapping[str, str]
+    higher_is_better: Mapping[str, bool]
+    rows: int
+    skipped: int
+    population: Mapping[str, Any]
+    metadata: Mapping[str, Any]
+    shots: int | None
+    version: Any
+    samples: Path | None
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What must be equal for two runs to stand in one table, under the name it has in messages."""
+        return {
+            "data source": self.population.get("source"),
+            "data fingerprint": self.population.get("fingerprint"),
+            "protocol": self.population.get("protocol"),
+            "population": self.population.get("population"),
+            "number of rows": self.rows + self.skipped,
+            "number of shots": self.shots,
+            "task version": self.version,
+        }
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of lm-eval: a result file.
+
+    Attributes:
+        id: Unique among the results.
+        path: The result file.
+        suite: The suite it is a cell of; "" where it is none.
+        label: Its name in that suite, as far as the folder's name keeps it; "" where it is none.
+        method: Of the registry, or a model of lm-eval.
+        control: E.g. `wrong_memory`; None without.
+        checkpoint: `pretrained`, folder or hub id.
+        decoder: Folder or hub id.
+        rate: Requested source tokens per slot; None where there is no such thing.
+        arguments: Of the model.
+        seeds: Of Python, numpy, torch and the few-shot sampler.
+        date: When it ended, ISO 8601; "" where not recorded.
+        schema_version: Of our part of the file; 0 for lm-eval's own models.
+        reported: What our model reports about itself; empty for lm-eval's own.
+        data: The settings of the file that are the same for all tasks (lm-eval's `config` and versions).
+        tasks: By name.
+    """
+
+    id: str
+    path: Path
+    suite: str
+    label: str
+    method: str
+    control: str | None
+    checkpoint: str
+    decoder: str
+    rate: float | None
+    arguments: Mapping[str, Any]
+    seeds: tuple[int | None, ...]
+    date: str
+    schema_version: int
+    reported: Mapping[str, Any]
+    data: Mapping[str, Any]
+    tasks: Mapping[str, TaskResult]
+
+    @property
+    def setting(self) -> tuple[str, ...]:
+        """What makes two runs the same but for their seeds."""
+        keys = ("options", "overflow", "add_bos_token", "decoder_arguments", "control_seed")
+        told = [str(self.reported.get(key)) for key in keys]
+        return (self.method, str(self.control), str(sorted(self.arguments.items(), key=str)), *told, self.label)
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training run (`pcc-bench train`).
+
+    Attributes:
+        name: Of its folder.
+        path: The folder.
+        recipe: `recipe.json`; empty where there is none.
+        log: A line a logged step: `step`, `loss`, `tokens_seen`, ...
+        evaluation: A line a measurement of held-out text: `step`, `reconstruction_loss`, `bleu`, ...; may be empty.
+    """
+
+    name: str
+    path: Path
+    recipe: Mapping[str, Any]
+    log: pd.DataFrame
+    evaluation: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything that was read.
+
+    Attributes:
+        runs: In the order of their files; of runs made twice, the newest.
+        trainings: Training logs.
+        cost: A line a measurement of `pcc-bench cost` (`method`, `rate`, `phase`, `median_s`, ...); may be empty.
+        notes: What the reader of a table must know, e.g. that a run was made twice.
+    """
+
+    runs: tuple[Run, ...]
+    trainings: tuple[Training, ...]
+    cost: pd.DataFrame
+    notes: tuple[str, ...] = ()
+    _frames: dict[tuple[str, str], pd.DataFrame] = field(default_factory=dict, repr=False, compare=False)
+
+    def run(self, name: str) -> Run:
+        """The run of an id."""
+        return next(run for run in self.runs if run.id == name)
+
+    def with_tasks(self, prefixes: Iterable[str]) -> list[Run]:
+        """The runs that have a task whose name is one of these, or begins with one that ends in `*`."""
+        wanted = tuple(prefixes)
+        return [run for run in self.runs if any(matches(task, wanted) for task in run.tasks)]
+
+    def frame(self, run: Run, task: str) -> pd.DataFrame:
+        """The samples of a task of a run, read when first asked for; empty where none were logged."""
+        from pcc_bench.reports.samples import read_frame
+
+        key = (run.id, task)
+        if key not in self._frames:
+            self._frames[key] = read_frame(run, run.tasks[task])
+        return self._frames[key]
+
+    @cached_property
+    def samples(self) -> pd.DataFrame:
+        """The samples of all runs; see the module."""
+        import pandas as pd
+
+        parts = [self.frame(run, task) for run in self.runs for task in run.tasks]
+        full = [part for part in parts if len(part)]
+        if not full:
+            return pd.DataFrame(columns=["run", "task", "row", "context"])
+        return pd.concat(full, ignore_index=True).astype({"run": "category", "task": "category"})
+
+    def answers(self, run: Run, task: str, rows: Iterable[int] | None = None) -> Iterator[Answer]:
+        """Texts of samples (context, question, reference, answer), read from the file at every call.
+
+        Args:
+            run: The run.
+            task: The task.
+            rows: Numbers of the rows wanted; None: all.
+        """
+        from pcc_bench.reports.samples import read_answers
+
+        yield from read_answers(run, run.tasks[task], None if rows is None else frozenset(rows))
+
+
+def matches(task: str, names: Iterable[str]) -> bool:
+    """Is a task one of these names, or does it begin with one that ends in `*`?"""
+    return any(task.startswith(name[:-1]) if name.endswith("*") else task == name for name in names)
+
+
+def load(paths: Iterable[Path]) -> Results:
+    """Read result folders and files.
+
+    Args:
+        paths: Folders with anything that was measured at any depth, or files `results_*.json`.
+
+    Raises:
+        UsageError: A path is missing or holds nothing that was measured, a file can't be read or is from a newer
+            version.
+    """
+    from pcc_bench.reports import logs
+
+    paths = list(paths)
+    for path in paths:
+        _check_holds_something(path)
+    read = [read_run(path) for path in files.found(paths, "results_*.json")]
+    runs, notes = _newest(read)
+    return Results(_named(runs), logs.trainings(paths), logs.costs(paths), notes)
+
+
+def read_run(path: Path) -> Run:
+    """The run of one result file; its id is made unique by `load`."""
+    data = files.read_result(path)
+    config = data["config"]
+    ours: Mapping[str, Any] = config.get("pcc_bench", {})
+    arguments = _arguments(config.get("model_args"))
+    method = str(ours.get("method") or config.get("model"))
+    rate = ours.get("requested_rate")
+    checkpoint = str(arguments.get("pretrained") or data.get("model_name") or "")
+    suite, label = _place(path)
+    tasks = {task: _task(path, data, task, ours) for task in files.tasks_of(data)}
+    date = data.get("date")
+    return Run(
+        id=_id(method, ours.get("control"), rate, checkpoint),
+        path=path,
+        suite=suite,
+        label=label,
+        method=method,
+        control=ours.get("control"),
+        checkpoint=checkpoint,
+        decoder=str(ours.get("decoder") or arguments.get("decoder") or (checkpoint if not ours else "")),
+        rate=float(rate) if isinstance(rate, int | float) else None,
+        arguments=arguments,
+        seeds=tuple(config.get(seed) for seed in SEEDS),
+        date=datetime.fromtimestamp(date, UTC).isoformat(timespec="seconds") if isinstance(date, int | float) else "",
+        schema_version=int(ours.get("schema_version", 0)),
+        reported=ours,
+        data={**{key: value for key, value in config.items() if key != "pcc_bench"}, **_versions(data)},
+        tasks=tasks,
+    )
+
+
+def _task(path: Path, data: Mapping[str, Any], task: str, ours: Mapping[str, Any]) -> TaskResult:
+    config = data["configs"][task]
+    metadata = config.get("metadata") or {}
+    scores: dict[str, Any] = {}
+    for key, value in data["results"][task].items():
+        if "," in key:
+            scores.setdefault(key.partition(",")[0], value)
+    numbers = {key: float(value) for key, value in scores.items() if isinstance(value, int | float)}
+    higher = data.get("higher_is_better", {}).get(task) or {}
+    return TaskResult(
+        name=task,
+        scores={key: value for key, value in numbers.items() if not key.endswith("_stderr")},
+        errors={key.removesuffix("_stderr"): value for key, value in numbers.items() if key.endswith("_stderr")},
+        aggregations={entry["metric"]: _function(entry) for entry in config.get("metric_list") or ()},
+        higher_is_better={key: value for key, value in higher.items() if isinstance(value, bool)},
+        rows=int(data["results"][task].get("sample_len", _effective(data, task))),
+        skipped=len(ours.get("skipped", {}).get(task, [])),
+        population=metadata.get("population") if isinstance(metadata.get("population"), dict) else {},
+        metadata=metadata,
+        shots=data.get("n-shot", {}).get(task),
+        version=data.get("versions", {}).get(task),
+        samples=files.samples_file(path, task),
+    )
+
+
+def _function(entry: Mapping[str, Any]) -> str:
+    """Name of an aggregation; lm-eval writes down the source of those that are functions."""
+    text = str(entry.get("aggregation") or "mean")
+    return text.removeprefix("def ").partition("(")[0].strip()
+
+
+def _effective(data: Mapping[str, Any], task: str) -> int:
+    return int(data.get("n-samples", {}).get(task, {}).get("effective", 0))
+
+
+def _arguments(given: Any) -> dict[str, Any]:
+    """lm-eval writes a mapping; older versions wrote the string of the command line."""
+    if isinstance(given, str):
+        return dict(part.split("=", 1) for part in given.split(",") if "=" in part)
+    return dict(given or {})
+
+
+def _versions(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: data[key] for key in ("lm_eval_version", "transformers_version", "git_hash") if key in data}
+
+
+def _place(path: Path) -> tuple[str, str]:
+    """Suite and label of the cell whose folder a result file is in."""
+    for folder in path.parents:
+        mark = folder.parent / "suite.json"
+        if mark.is_file():
+            told = files.read_object(mark)
+            name, _, digest = folder.name.rpartition("-")
+            label = name if len(digest) == 8 and name else folder.name
+            return str(told.get("suite", "")), label.replace("-", " ")
+    return "", ""
+
+
+def _id(method: str, control: Any, rate: Any, checkpoint: str) -> str:
+    parts = [method, control, f"{rate:g}x" if isinstance(rate, int | float) else None, Path(checkpoint).name]
+    return "-".join(str(part) for part in parts if part)
+
+
+def _newest(runs: Sequence[Run]) -> tuple[list[Run], tuple[str, ...]]:
+    """Of tasks run twice in the same way, the newest; and a sentence about each file that gives way."""
+    kept: dict[tuple[Any, ...], Run] = {}
+    older: dict[tuple[str, Path, Path], list[str]] = {}
+    for run in sorted(runs, key=lambda run: (run.date, run.path.name)):
+        for task, result in run.tasks.items():
+            key = (run.setting, run.seeds, task, *map(str, result.asked.values()))
+            if key in kept:
+                older.setdefault((run.id, run.path, kept[key].path), []).append(task)
+            kept[key] = run
+    shown = {(run.path, key[2]) for key, run in kept.items()}
+    left = [
+        replace(run, tasks={task: run.tasks[task] for task in run.tasks if (run.path, task) in shown}) for run in runs
+    ]
+    notes = tuple(
+        f"{', '.join(tasks)}: {name} was run twice; {newer.name} is shown, {old} is older and left out."
+        for (name, newer, old), tasks in older.items()
+    )
+    return [run for run in left if run.tasks], notes
+
+
+def _named(runs: Iterable[Run]) -> tuple[Run, ...]:
+    """Runs with ids of their own: the second of a name is `<name>-2`."""
+    seen: Counter[str] = Counter()
+    named = []
+    for run in runs:
+        seen[run.id] += 1
+        named.append(run if seen[run.id] == 1 else replace(run, id=f"{run.id}-{seen[run.id]}"))
+    return tuple(named)
+
+
+def _check_holds_something(path: Path) -> None:
+    if not any(files.found([path], pattern) for pattern in MEASURED):
+        raise UsageError(
+            f"no results at {path}: give a results_*.json, or a folder that 'pcc-bench eval', 'run', 'train' or "
+            "'cost' wrote"
+        )
