@@ -124,9 +124,10 @@ class Phase(_Frozen):
 
 
 class Optimisation(_Frozen):
-    """Optimizer and schedule; AdamW with the Trainer's defaults besides what stands here.
+    """Optimizer and schedule, with the Trainer's defaults besides what stands here.
 
     Attributes:
+        optimizer: `adamw` (the paper's), or `muon`: Muon for the matrices of linear layers and AdamW for the rest.
         learning_rate: Peak.
         schedule: Shape after the warm-up.
         warmup_steps: Linear warm-up.
@@ -136,11 +137,14 @@ class Optimisation(_Frozen):
         epochs: Passes over the data.
         tokens: Tokens of the published run, for the estimate of `--dry-run`; not read by training.
         max_grad_norm: Gradient clipping.
-        weight_decay: AdamW's.
+        weight_decay: The optimizer's.
         precision: `float32` or `bfloat16` (autocast; weights stay in float32).
         gradient_checkpointing: Recompute the encoder's activations to save memory.
+        attention: Kernel of encoder and decoder; None: transformers' choice. For short segments on a CPU in bfloat16
+            `eager` is the faster one.
     """
 
+    optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = Field(gt=0)
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup_steps: int = Field(default=300, ge=0)
@@ -153,6 +157,7 @@ class Optimisation(_Frozen):
     weight_decay: float = Field(default=0.0, ge=0)
     precision: Literal["float32", "bfloat16"] = "float32"
     gradient_checkpointing: bool = False
+    attention: Literal["eager", "sdpa"] | None = None
 
     @model_validator(mode="after")
     def _has_an_end(self) -> Self:

@@ -27,6 +27,7 @@ from pcc_bench.model.data import Collator, Samples
 from pcc_bench.model.evaluation import Evaluation
 from pcc_bench.model.files import first_line
 from pcc_bench.model.journal import STATES, Journal, SeedEachStep, last_state, read_position
+from pcc_bench.model.muon import MuonAndAdamW
 from pcc_bench.model.objectives import Task
 from pcc_bench.model.pcc import PCC, Encoded
 from pcc_bench.model.recipe import Combination, Recipe, Trained
@@ -164,6 +165,9 @@ def train(recipe: Recipe, folder: Path) -> PCC | None:
     dtype = torch.bfloat16 if recipe.optimisation.precision == "bfloat16" else torch.float32
     decoder = init.open_decoder(recipe.decoder, dtype)
     pcc = starting_point(recipe, decoder, folder)
+    if recipe.optimisation.attention:
+        decoder.model.set_attn_implementation(recipe.optimisation.attention)
+        pcc.encoder.body.set_attn_implementation(recipe.optimisation.attention)
     model = PccForTraining(pcc, decoder, recipe)
     state = last_state(folder)
     step, position = read_position(state) if state else (0, Position())
@@ -175,6 +179,7 @@ def train(recipe: Recipe, folder: Path) -> PCC | None:
         args=training_arguments(recipe, folder, steps),
         train_dataset=samples,
         data_collator=Collator(decoder, recipe),
+        optimizers=(chosen_optimizer(model, recipe), None),
         callbacks=[
             SeedEachStep(recipe.seed),
             Journal(folder, samples, model, step),
@@ -231,6 +236,14 @@ def training_arguments(recipe: Recipe, folder: Path, steps: int) -> TrainingArgu
         ddp_find_unused_parameters=False,
         report_to=list(checks.report_to),
     )
+
+
+def chosen_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer | None:
+    """The optimizer of a recipe; None: the Trainer's own AdamW."""
+    optimisation = recipe.optimisation
+    if optimisation.optimizer == "adamw":
+        return None
+    return MuonAndAdamW(model.modules(), optimisation.learning_rate, weight_decay=optimisation.weight_decay)
 
 
 def starting_point(recipe: Recipe, decoder: Decoder, folder: Path) -> PCC:

@@ -423,6 +423,17 @@ def test_a_run_over_phases_resumes_to_the_same_bits(phased: dict[str, Any], tmp_
         assert all(torch.equal(whole[name], again[name]) for name in whole)
 
 
+def test_a_run_with_muon_and_eager_attention_resumes_to_the_same_bits(phased: dict[str, Any], tmp_path: Path) -> None:
+    optimisation = {"optimizer": "muon", "attention": "eager"}
+    recipe = checked(phased, optimisation=optimisation, checks={"save_every": 2, "evaluate_every": 50})
+    training.train(recipe, tmp_path / "whole")
+    train_until(recipe, tmp_path / "cut", 4)
+    training.train(recipe, tmp_path / "cut")
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+    training.train(checked(phased, checks={"save_every": 50, "evaluate_every": 50}), tmp_path / "adamw")
+    assert losses(tmp_path / "adamw") != losses(tmp_path / "whole")
+
+
 def test_a_finished_run_is_not_trained_on(state: dict[str, Any], tmp_path: Path) -> None:
     recipe = checked(state)
     training.train(recipe, tmp_path)

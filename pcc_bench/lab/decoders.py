@@ -18,6 +18,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from pcc_bench.lab.induction import draw_induction_heads
 from pcc_bench.lab.lessons import ANSWER, RANDOM, SAY_AGAIN, Lesson, corpus, draw_lesson
 from pcc_bench.model import tiny
+from pcc_bench.model.muon import MuonAndAdamW
 from pcc_bench.model.pcc import SPECIAL_TOKENS
 from pcc_bench.tasks.lab.draws import seeded, shuffle
 
@@ -152,9 +153,11 @@ class _LessonTrainer(Trainer):
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         ids, weights = inputs["input_ids"], inputs["weights"][:, 1:]
-        hidden = model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
         scored = weights > 0
-        logits, labels, weights = model.lm_head(hidden[scored]).float(), ids[:, 1:][scored], weights[scored]
+        with self.accelerator.autocast():  # accelerate wraps `forward` alone, which would make logits of every token
+            hidden = model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
+            logits = model.lm_head(hidden[scored]).float()
+        labels, weights = ids[:, 1:][scored], weights[scored]
         right = logits.argmax(-1) == labels
         for name, weight in (("answers", ANSWER), ("repetition", SAY_AGAIN)):
             kind = weights == weight
@@ -204,7 +207,6 @@ def train_decoder(recipe: DecoderRecipe, folder: Path) -> None:
             warmup_steps=WARMUP_STEPS,
             lr_scheduler_type="warmup_stable_decay",
             lr_scheduler_kwargs={"num_decay_steps": recipe.steps // 2, "decay_type": "linear"},
-            adam_beta2=0.98,
             max_grad_norm=1.0,
             bf16=True,
             use_cpu=not torch.cuda.is_available(),
@@ -218,6 +220,7 @@ def train_decoder(recipe: DecoderRecipe, folder: Path) -> None:
             report_to=[],
         ),
         train_dataset=Lessons(recipe, tokenizer, step),
+        optimizers=(MuonAndAdamW(model.modules(), recipe.learning_rate, (0.9, 0.98)), None),
         data_collator=lambda items: items[0],
     )
     trainer.counts = defaultdict(lambda: [0.0, 0.0])

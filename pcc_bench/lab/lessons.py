@@ -21,8 +21,8 @@ from pcc_bench.tasks.lab.questions import lesson, two_hop
 from pcc_bench.tasks.lab.rows import row
 
 OPEN, CLOSE, AGAIN = SPECIAL_TOKENS
-QUESTIONS = 10  # most questions after a passage
-LONGEST = 30  # facts of the longest passages
+QUESTIONS = 16  # most questions after a passage
+LONGEST = 36  # facts of the longest passages
 ANSWER, SAY_AGAIN, SPOKEN, SHOWN, NARRATIVE = 1.0, 0.9, 0.3, 0.1, 0.2  # weights in the loss
 RANDOM = "<random>"  # a run that is replaced by drawn tokens
 
@@ -67,9 +67,9 @@ def corpus(seed: int, count: int) -> Iterator[str]:
 def _questions(random: Random, size: float) -> Lesson:
     """A passage and its questions, behind it as text or behind it as a memory."""
     hops = 2 if random.random() < 0.3 * min(1.0, 2 * size) else 1
-    facts = integer(random, 2, 2 + int((LONGEST - 2) * size * random.random())) + 2 * (hops - 1)
+    facts = integer(random, 2, 2 + int((LONGEST - 2) * size)) + 2 * (hops - 1)
     fillers = integer(random, 0, facts // 3)
-    text, pairs = lesson(random, facts, fillers=fillers, hops=hops, alike=random.random() < 0.3)
+    text, pairs = lesson(random, facts, fillers=fillers, hops=hops, alike=random.random() < 0.4)
     return _asked(random, text, pairs)
 
 
@@ -167,10 +167,10 @@ def _talk(random: Random, size: float) -> Lesson:
 _END: Run = (Piece(EOS, ANSWER),)
 _END_AGAIN: Run = (Piece(EOS, SAY_AGAIN),)
 _KINDS: Sequence[tuple[float, Callable[[Random, float], Lesson]]] = (
-    (0.16, _random_again),
+    (0.14, _random_again),
     (0.12, _text_again),
-    (0.08, _narrative),
-    (0.06, _paragraphs),
+    (0.06, _narrative),
+    (0.12, _paragraphs),
     (0.03, _solved),
     (0.02, _judged),
     (0.02, _referred),
