@@ -1,0 +1,1 @@
+"""What a method costs: measured (`measure`) and computed from sizes of models alone (`predict`)."""
