@@ -1,0 +1,1 @@
+"""Figures: pure functions of frames, one style, and the frames of results."""
