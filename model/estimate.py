@@ -126,8 +126,12 @@ def geometry_of(recipe: Recipe) -> Geometry:
     Raises:
         UsageError: A model whose sizes can't be found.
     """
-    config, rank = _encoder_config(recipe)
-    encoder, decoder = measure(config), measure(config_of(recipe.decoder))
+    return sized(*_encoder_config(recipe), config_of(recipe.decoder))
+
+
+def sized(config: PreTrainedConfig, rank: int, reads: PreTrainedConfig) -> Geometry:
+    """Sizes of an encoder without memory tokens, its LoRA of a rank (0: none), converter and the decoder `reads`."""
+    encoder, decoder = measure(config), measure(reads)
     adapter = lora_parameters(config, rank) if rank else 0
     looked_up = rank * (encoder.vocabulary + MEMORY_TOKENS)
     with torch.device("meta"):
@@ -186,8 +190,7 @@ def flops_of(recipe: Recipe, geometry: Geometry, sample: Sample) -> float:
     encoder, decoder, learns = geometry.encoder, geometry.decoder, set(recipe.train)
     positions = (sample.tokens + sample.slots) / sample.segments
     passes = 2 if recipe.optimisation.gradient_checkpointing and _encoder_learns(recipe) else 1
-    flops = passes * encoder.forward(positions, head=False)
-    flops += 2 * passes * geometry.lora_products * positions
+    flops = passes * encoding_flops(geometry, positions)
     if _encoder_learns(recipe):
         weights = Trained.ENCODER in learns and not geometry.lora
         flops += encoder.backward(positions, head=False, trained=weights)
@@ -198,6 +201,11 @@ def flops_of(recipe: Recipe, geometry: Geometry, sample: Sample) -> float:
         flops += weight * decoder.forward(length, head=True)
         flops += weight * decoder.backward(length, head=True, trained=False)
     return flops
+
+
+def encoding_flops(geometry: Geometry, positions: float) -> float:
+    """Forward of one segment with its memory tokens through the encoder."""
+    return geometry.encoder.forward(positions, head=False) + 2 * geometry.lora_products * positions
 
 
 def _encoder_learns(recipe: Recipe) -> bool:

@@ -22,11 +22,15 @@ LITE, LARGE = "openai-community/gpt2-large", "meta-llama/Meta-Llama-3-8B-Instruc
 
 _LLAMA_3_8B = {"model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32}
 _LLAMA_3_8B |= {"num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256}
-_MISTRAL_7B = {**_LLAMA_3_8B, "model_type": "mistral", "vocab_size": 32768}
+_LLAMA_3_8B |= {"max_position_embeddings": 8192}
+_MISTRAL_7B = {**_LLAMA_3_8B, "model_type": "mistral", "vocab_size": 32768, "max_position_embeddings": 32768}
+_MISTRAL_7B |= {"sliding_window": None}
 _QWEN_7B = {"model_type": "qwen2", "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28}
 _QWEN_7B |= {"num_attention_heads": 28, "num_key_value_heads": 4, "vocab_size": 152064}
+_QWEN_7B |= {"max_position_embeddings": 32768}
 _PHI_MINI = {"model_type": "phi3", "hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 32}
 _PHI_MINI |= {"num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32064}
+_PHI_MINI |= {"max_position_embeddings": 131072, "sliding_window": None}
 
 # Configurations of the models in our recipes: a dry run needs neither network nor access to gated models.
 KNOWN: dict[str, dict[str, Any]] = {
@@ -51,9 +55,11 @@ class Model:
         hidden_size: Width.
         layers: Blocks.
         attention: Width of all heads together.
+        keys: Width of the keys of all key-value heads together; that of the values too.
         feed_forward: Inner width.
         gated: Its feed-forward part is gated (Llama's, not GPT-2's).
         vocabulary: Rows of the embedding.
+        window: Positions; None where the configuration names no limit.
     """
 
     parameters: int
@@ -63,13 +69,28 @@ class Model:
     hidden_size: int
     layers: int
     attention: int
+    keys: int
     feed_forward: int
     gated: bool
     vocabulary: int
+    window: int | None
 
     def forward(self, positions: float, *, head: bool) -> float:
         """FLOPs of one row of `positions`."""
-        return self._products(positions, head) + self._attention(positions)
+        return self.read(positions, predicted=positions if head else 0)
+
+    def read(self, positions: float, past: float = 0, predicted: float = 0) -> float:
+        """FLOPs of one row of `positions` behind `past` ones that are in the cache, with `predicted` rows of logits."""
+        products = 2 * self.body * positions + 2 * self.head * predicted
+        return products + 4 * self.layers * self.attention * positions * (past + positions)
+
+    def masked(self, positions: float) -> float:
+        """Of these FLOPs, the ones on later positions, which causal kernels skip."""
+        return self._attention(positions) / 2
+
+    def cache_values(self, positions: int) -> int:
+        """Numbers that the keys and values of one row take."""
+        return 2 * self.layers * self.keys * positions
 
     def backward(self, positions: float, *, head: bool, trained: bool) -> float:
         """FLOPs of the backward pass to the activations, and to the weights where they are trained."""
@@ -119,6 +140,7 @@ def measure(config: PreTrainedConfig) -> Model:
     body = sum(m.weight.numel() for m in model.base_model.modules() if isinstance(m, nn.Linear | Conv1D))
     embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
     heads = config.num_attention_heads
+    head_size = getattr(config, "head_dim", None) or config.hidden_size // heads
     return Model(
         parameters=sum(p.numel() for p in model.parameters()),
         body=body,
@@ -126,10 +148,12 @@ def measure(config: PreTrainedConfig) -> Model:
         own_head=0 if head is embedding else head.numel(),
         hidden_size=config.hidden_size,
         layers=config.num_hidden_layers,
-        attention=heads * (getattr(config, "head_dim", None) or config.hidden_size // heads),
+        attention=heads * head_size,
+        keys=(getattr(config, "num_key_value_heads", None) or heads) * head_size,
         feed_forward=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
         gated=any("gate" in name for name, _ in model.named_modules()),
         vocabulary=embedding.shape[0],
+        window=getattr(config, "max_position_embeddings", None),
     )
 
 
