@@ -1,0 +1,118 @@
+"""Samples for the page: the first rows of each task, what every run answered, and how many are left out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from markupsafe import Markup
+
+from pcc_bench.reports.results import Results, Run
+from pcc_bench.reports.samples import Answer
+
+ROWS = 40  # of a task
+CHARACTERS = 4_000_000  # of all contexts: a page that can be mailed
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the page holds of a task.
+
+    Attributes:
+        name: The task's.
+        shown: Rows on the page.
+        rows: Rows that were scored.
+    """
+
+    name: str
+    shown: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Browser:
+    """The embedded samples.
+
+    Attributes:
+        tasks: Those with samples.
+        data: `runs`, `contexts` and `tasks`, for the page's script.
+    """
+
+    tasks: tuple[Task, ...]
+    data: dict[str, Any]
+
+    @property
+    def json(self) -> Markup:
+        """The data as JSON without any `<`, so that no text in it can end the element it stands in."""
+        return Markup(json.dumps(self.data, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c"))
+
+    @property
+    def told(self) -> str:
+        """What is on the page and what is not."""
+        parts = ", ".join(f"{task.shown:,} of {task.rows:,} rows of {task.name}" for task in self.tasks)
+        return f"On this page: {parts}. They are the first rows of each task; all rows are in the files of samples."
+
+
+def embed(results: Results, rows: int = ROWS, characters: int = CHARACTERS) -> Browser:
+    """Choose what the page shows.
+
+    Args:
+        results: Everything that was read.
+        rows: At most so many of each task.
+        characters: Of the contexts of all tasks together; a task whose share is used up shows fewer rows.
+    """
+    names = list(dict.fromkeys(task for run in results.runs for task in run.tasks if run.tasks[task].samples))
+    contexts: dict[str, int] = {}
+    tasks, data = [], []
+    for name in names:
+        runs = [run for run in results.runs if name in run.tasks and run.tasks[name].samples]
+        shown = _rows(results, runs, name, rows, contexts, characters // len(names))
+        total = max(run.tasks[name].rows for run in runs)
+        if shown:
+            tasks.append(Task(name, len(shown), total))
+            data.append({"name": name, "rows": shown})
+    return Browser(tuple(tasks), {"runs": [run.id for run in results.runs], "contexts": list(contexts), "tasks": data})
+
+
+def _rows(
+    results: Results, runs: Sequence[Run], task: str, count: int, contexts: dict[str, int], room: int
+) -> list[dict[str, Any]]:
+    """The first rows of a task, with the answers of all its runs; new contexts are added to `contexts`."""
+    numbers = {run.id: number for number, run in enumerate(results.runs)}
+    found: dict[int, dict[str, Any]] = {}
+    for run in runs:
+        accounts = results.frame(run, task).drop_duplicates("row").set_index("row")
+        for answer in islice(results.answers(run, task), count):
+            if answer.row not in found:
+                room -= 0 if answer.context in contexts else len(answer.context)
+                if room < 0 or run is not runs[0]:
+                    continue
+                found[answer.row] = _row(answer, contexts)
+            memory = _memory(accounts.loc[answer.row].to_dict())
+            scores = {key: round(value, 4) for key, value in answer.scores.items() if value == value}
+            shown = {"run": numbers[run.id], "text": answer.answer, "scores": scores, "memory": memory}
+            found[answer.row]["answers"].append(shown)
+    return [found[row] for row in sorted(found)]
+
+
+def _row(answer: Answer, contexts: dict[str, int]) -> dict[str, Any]:
+    return {
+        "row": answer.row,
+        "context": contexts.setdefault(answer.context, len(contexts)),
+        "question": answer.question,
+        "references": list(answer.references),
+        "answers": [],
+    }
+
+
+def _memory(account: dict[str, Any]) -> str:
+    """What became of the context, in words; "" without an account."""
+    source, slots, boundary = (account.get(key) for key in ("source_tokens", "slots", "boundary"))
+    if source is None or slots is None or boundary is None or source != source:
+        return ""
+    positions = slots + boundary
+    said = f"{source:,.0f} tokens to {positions:,.0f} positions"
+    return f"{said} ({source / positions:.2f}x)" if positions else f"{source:,.0f} tokens to nothing"

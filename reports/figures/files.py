@@ -1,0 +1,57 @@
+"""Figures on disk: vectors, pixels, and the numbers they show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib.figure
+from pandas import DataFrame
+
+from pcc_bench.reports.figures.style import applied
+
+FORMATS = ("svg", "pdf", "png")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure that was written.
+
+    Attributes:
+        key: Name of its files.
+        title: One line.
+        alt: What it shows, for readers who can't see it.
+        svg: Vector, text as shapes.
+        pdf: Vector, for LaTeX.
+        png: 300 dots an inch.
+        csv: The data that is drawn.
+    """
+
+    key: str
+    title: str
+    alt: str
+    svg: Path
+    pdf: Path
+    png: Path
+    csv: Path
+
+
+def save(drawn: matplotlib.figure.Figure, frame: DataFrame, key: str, title: str, alt: str, out: Path) -> Figure:
+    """Write a figure in all formats, and its data beside it; the same data gives the same bytes.
+
+    Args:
+        drawn: What to write.
+        frame: What it shows.
+        key: Name of the files.
+        title: One line.
+        alt: What it shows, in words.
+        out: Folder, made where it is missing.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    paths = {kind: out / f"{key}.{kind}" for kind in (*FORMATS, "csv")}
+    no_date = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
+    with applied():
+        for kind in FORMATS:
+            drawn.savefig(paths[kind], metadata=no_date[kind])
+    frame.to_csv(paths["csv"], index=False, lineterminator="\n")
+    return Figure(key, title, alt, *(paths[kind] for kind in (*FORMATS, "csv")))

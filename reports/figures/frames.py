@@ -1,0 +1,197 @@
+"""From results and tables to the frames that figures are drawn of; a frame without rows draws nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import pandas as pd
+
+from pcc_bench.reports import files, measure
+from pcc_bench.reports.results import Results, Run
+from pcc_bench.reports.table import Table
+from pcc_bench.reports.tables.lines import family, label
+
+TRAINING = {
+    "ae_loss": "reconstruction\n(nats a token)",
+    "next_token_loss": "completion\n(nats a token)",
+    "rag_loss": "answers\n(nats a token)",
+    "bleu": "BLEU",
+}
+NEEDLES, RECONSTRUCTION = ("pcc_needle", "pcc_needle_kv"), "pcc_reconstruction"
+ERRORS = {
+    "error_word": "all words",
+    "error_number": "numbers",
+    "error_date": "dates",
+    "error_name": "names",
+    "error_rare": "rare words",
+    "error_boundary": "at a boundary",
+}
+MARKS = 300  # of a run in a figure of single contexts
+
+
+def names(runs: Iterable[Run]) -> dict[str, str]:
+    """Run's id -> what it is called in figures: as in the tables, or the id where two settings share a name."""
+    runs = list(runs)
+    called = {
+        run.id: label(family(run), run.rate) + (f" ({run.control.replace('_', ' ')})" if run.control else "")
+        for run in runs
+    }
+    settings: dict[str, set[tuple[str, ...]]] = {}
+    for run in runs:
+        settings.setdefault(called[run.id], set()).add(run.setting)
+    return {run: name if len(settings[name]) == 1 else run for run, name in called.items()}
+
+
+def training(results: Results) -> pd.DataFrame:
+    """Held-out measurements: `run`, `step`, `measure`, `value`."""
+    parts = [
+        pd.DataFrame(
+            {"run": run.name, "step": run.evaluation["step"], "measure": axis, "value": run.evaluation[column]}
+        )
+        for column, axis in TRAINING.items()
+        for run in results.trainings
+        if column in run.evaluation
+    ]
+    return _joined(parts, ["run", "step", "measure", "value"]).dropna(subset="value")
+
+
+def scores(table: Table, columns: Iterable[str]) -> pd.DataFrame:
+    """Measured cells of a table: `set`, `method`, `requested`, `rate` (achieved), `value`, `low`, `high`, `runs`."""
+    wanted = set(columns)
+    rows = [
+        {
+            "set": column.group or column.name,
+            "method": row.label if row.rate is None else row.label.replace(f" {row.rate:g}x", "", 1),
+            "requested": row.rate,
+            "rate": None if row.role == "ceiling" or row.rate is None else cell.ratio,
+            "value": cell.value,
+            "low": cell.low,
+            "high": cell.high,
+            "runs": row.runs,
+        }
+        for row, cells in table.lines()
+        for column, cell in zip(table.columns, cells, strict=True)
+        if column.key in wanted and cell.value is not None
+    ]
+    frame = pd.DataFrame(rows, columns=["set", "method", "requested", "rate", "value", "low", "high", "runs"])
+    return frame.astype(dict.fromkeys(["requested", "rate", "value", "low", "high"], float))
+
+
+def quality_and_cost(results: Results, table: Table, column: str, cost: str) -> pd.DataFrame:
+    """The cells of a column with the mean cost of a row: `method`, `label`, `cost`, `value`, `low`, `high`.
+
+    Args:
+        results: What the table was measured on.
+        table: The table.
+        column: Key of the column.
+        cost: `prompt_positions`, or `seconds` (compressing, prefill and decoding).
+    """
+    tasks = [f"pcc_{column.key.partition('.')[0]}" for column in table.columns]
+    frame = scores(table, [column])
+    frame["label"] = [f"{rate:g}x" if rate == rate else "" for rate in frame["requested"]]
+    frame["cost"] = [_mean_cost(results, runs, tasks, cost) for runs in frame["runs"]]
+    kept = frame[["method", "label", "cost", "value", "low", "high"]]
+    return kept[kept["cost"] > 0].reset_index(drop=True)
+
+
+def _mean_cost(results: Results, runs: Iterable[str], tasks: Iterable[str], cost: str) -> float:
+    parts = ["compress_seconds", "prefill_seconds", "decode_seconds"] if cost == "seconds" else [cost]
+    frames = [results.frame(run, task) for run in map(results.run, runs) for task in set(tasks) & set(run.tasks)]
+    full = [frame[parts].sum(axis=1, skipna=False) for frame in frames if set(parts) <= set(frame)]
+    return float(pd.concat(full).mean()) if full else float("nan")
+
+
+def memory(results: Results) -> pd.DataFrame:
+    """Peak memory of whole answers: `series`, `tokens`, `batch`, `gigabytes`, `source`, of the batch with most lengths.
+
+    Of the device where it was recorded, else of the process.
+    """
+    columns = ["series", "tokens", "batch", "gigabytes", "source", "where"]
+    cost = results.cost
+    if not {"peak_device_bytes", "peak_host_bytes", "mode"} <= set(cost):
+        return pd.DataFrame(columns=columns)
+    where = "device" if cost["peak_device_bytes"].notna().any() else "host"
+    known = cost[cost["mode"].isin(("full", "cold")) & cost[f"peak_{where}_bytes"].notna()].copy()
+    known["series"] = [label(row.method, row.rate if row.rate == row.rate else None) for row in known.itertuples()]
+    known["source"] = known["predicted"].map({True: "predicted", False: "measured"})
+    if not len(known):
+        return pd.DataFrame(columns=columns)
+    batch = known.groupby("batch")["context_tokens"].nunique().idxmax()
+    point = ["series", "context_tokens", "batch", "source"]
+    peak = known[known["batch"] == batch].groupby(point, sort=False)[f"peak_{where}_bytes"].max().reset_index()
+    peak["gigabytes"], peak["where"] = peak[f"peak_{where}_bytes"] / 1e9, where
+    return peak.rename(columns={"context_tokens": "tokens"})[columns]
+
+
+def needles(results: Results, task: str) -> pd.DataFrame:
+    """Share of needles found: `method`, `depth`, `length`, `value`, `n`."""
+    called = names(results.runs)
+    rows = [
+        {"method": called[run.id], "depth": sample["doc"]["depth"], "length": sample["doc"]["length"], "found": found}
+        for run in results.with_tasks([task])
+        for sample in files.json_lines(run.tasks[task].samples or run.path)
+        if run.tasks[task].samples and isinstance(found := sample.get("contains"), int | float)
+    ]
+    frame = pd.DataFrame(rows, columns=["method", "depth", "length", "found"])
+    cells = frame.groupby(["method", "depth", "length"], sort=False)["found"].agg(value="mean", n="size")
+    return cells.reset_index()
+
+
+def errors(results: Results) -> pd.DataFrame:
+    """Words of each class that reconstructions get wrong: `method`, `kind`, `value`, `low`, `high`, in percent."""
+    called = names(results.runs)
+    rows = []
+    for run in results.with_tasks([RECONSTRUCTION]):
+        for metric, kind in ERRORS.items():
+            found = measure.measure(results, [run], RECONSTRUCTION, metric)
+            if found is not None and found.value == found.value:
+                low, high = found.interval() or (float("nan"), float("nan"))
+                rows.append((called[run.id], kind, found.value, low, high))
+    frame = pd.DataFrame(rows, columns=["method", "kind", "value", "low", "high"])
+    return frame.drop_duplicates(["method", "kind"], keep="last")  # of several seeds the last
+
+
+def pairs(results: Results, reconstruction: str, answers: str) -> pd.DataFrame:
+    """Contexts that were both said again and asked about: `method`, `reconstruction`, `answers`, a row a context.
+
+    Args:
+        results: Everything that was read.
+        reconstruction: Metric of `pcc_reconstruction`.
+        answers: Metric of all the other tasks.
+    """
+    called = names(results.runs)
+    frame = results.samples
+    if not {reconstruction, answers, "context"} <= set(frame):
+        return pd.DataFrame(columns=["method", "reconstruction", "answers"])
+    frame = frame.assign(method=frame["run"].map(called))
+    again = frame[frame["task"] == RECONSTRUCTION].groupby(["method", "context"], sort=False)[reconstruction].mean()
+    asked = frame[frame["task"] != RECONSTRUCTION].groupby(["method", "context"], sort=False)[answers].mean()
+    both = pd.concat({"reconstruction": again, "answers": asked}, axis=1, join="inner").dropna().reset_index()
+    return both.drop(columns="context")
+
+
+def ratios(results: Results) -> pd.DataFrame:
+    """Achieved compression of contexts: `run`, `requested`, `tokens`, `ratio`; at most some hundred of a run."""
+    called = names(results.runs)
+    parts = [
+        pd.DataFrame(
+            {"run": called[run.id], "requested": run.rate, "tokens": one["source_tokens"], "ratio": one["ratio"]}
+        )
+        for run, one in _contexts(results)
+    ]
+    return _joined(parts, ["run", "requested", "tokens", "ratio"]).astype({"requested": float})
+
+
+def _contexts(results: Results) -> Iterator[tuple[Run, pd.DataFrame]]:
+    """For every run that compresses to a rate, different contexts spread evenly over all lengths."""
+    for run in (run for run in results.runs if run.rate is not None):
+        frames = [results.frame(run, task) for task in run.tasks]
+        full = [frame for frame in frames if {"source_tokens", "ratio"} <= set(frame)]
+        if full:
+            one = pd.concat(full).dropna(subset=["source_tokens", "ratio"]).drop_duplicates(["source_tokens", "ratio"])
+            one = one.sort_values(["source_tokens", "ratio"])
+            yield run, one.iloc[:: max(1, -(-len(one) // MARKS))]
+
+
+def _joined(parts: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
