@@ -164,6 +164,11 @@ class CocomCompressor(Compressor):
         return self._weights
 
     @property
+    def tokenizers(self) -> tuple[PreTrainedTokenizerBase, ...]:
+        """The decoder's and the encoder's."""
+        return (self.decoder.tokenizer, self.encoder.tokenizer)
+
+    @property
     def starts_with_bos(self) -> bool:
         """BOS comes first, where the decoder has one."""
         return self.decoder.bos_token_id is not None

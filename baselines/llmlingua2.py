@@ -13,6 +13,8 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from transformers import PreTrainedTokenizerBase
+
 from pcc_bench.baselines._hard import HardCompressor, check_rate
 from pcc_bench.compressor import Memory
 from pcc_bench.decoder import Decoder
@@ -148,6 +150,11 @@ class LlmLingua2(HardCompressor):
     def weights_fingerprint(self) -> str:
         """Hash of the classifier."""
         return self._weights
+
+    @property
+    def tokenizers(self) -> tuple[PreTrainedTokenizerBase, ...]:
+        """The decoder's and the classifier's."""
+        return (self.decoder.tokenizer, self.package.tokenizer)
 
     def compress(self, contexts: Sequence[str]) -> list[Memory]:
         """Shorten contexts, their chunks in common batches; with `target_tokens` context by context.

@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from pcc_bench import shipped
-from pcc_bench.compressor import Compressor, Frame, Memory
+from pcc_bench.compressor import Compressor, Frame, Memory, RawMemory
 from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError
 from pcc_bench.model import checkpoint
-from pcc_bench.model.config import PccConfig
+from pcc_bench.model.config import Padding, PccConfig
 from pcc_bench.model.files import resolve
-from pcc_bench.model.pcc import AE, PCC, SPECIAL_TOKENS
+from pcc_bench.model.pcc import AE, PCC, SPECIAL_TOKENS, Encoded
 
 
 class PccCompressor(Compressor):
@@ -23,6 +24,7 @@ class PccCompressor(Compressor):
 
     name = "pcc"
     soft = True
+    has_converter = True
     default = shipped.DEFAULT
     summary = "memory slots from a pretrained encoder, read by a frozen decoder (ACL 2025)"
 
@@ -111,6 +113,51 @@ class PccCompressor(Compressor):
             )
         return memories
 
+    def compress_raw(self, contexts: Sequence[str]) -> list[RawMemory]:
+        """As `compress`, up to the converter."""
+        start = time.perf_counter()
+        with torch.inference_mode():
+            encoded = self.pcc.encode(self.pcc.encoder.tokenize(contexts))
+            slots = [self._raw_slots(context).cpu() for context in encoded]
+        per_token = (time.perf_counter() - start) / max(1, sum(context.tokens for context in encoded))
+        counts = self.decoder.count_tokens(contexts)
+        return [
+            RawMemory(
+                slots=hidden,
+                segments=tuple(map(len, context.hidden)),
+                source_tokens=tokens,
+                compressor_tokens=context.tokens,
+                source_bytes=len(text.encode()),
+                seconds=context.tokens * per_token,
+            )
+            for text, context, hidden, tokens in zip(contexts, encoded, slots, counts, strict=True)
+        ]
+
+    def convert(self, raw: RawMemory) -> Memory:
+        """Converter and boundary vectors."""
+        with torch.inference_mode():
+            slots = self.pcc.converter(raw.slots.to(self.decoder.device))
+            vectors = self.pcc.frame(slots.split(raw.segments) if raw.segments else []).to(self._dtype).cpu()
+        return Memory(
+            source_tokens=raw.source_tokens,
+            compressor_tokens=raw.compressor_tokens,
+            source_bytes=raw.source_bytes,
+            slots=len(raw.slots),
+            boundary=len(vectors) - len(raw.slots),
+            seconds=raw.seconds,
+            vectors=vectors,
+        )
+
+    @property
+    def depends_on_batch(self) -> bool:
+        """The official padding is read by the encoder, and its length is that of the longest text of a batch."""
+        return self.pcc.config.padding is Padding.ATTENDED
+
+    @property
+    def tokenizers(self) -> tuple[PreTrainedTokenizerBase, ...]:
+        """The decoder's and the encoder's."""
+        return (self.decoder.tokenizer, self.pcc.encoder.tokenizer)
+
     def options(self) -> dict[str, Any]:
         """The policies and sizes in use."""
         return self.pcc.config.model_dump(mode="json", exclude={"encoder", "decoder", "notes", "lab", "rates"})
@@ -143,6 +190,9 @@ class PccCompressor(Compressor):
         beyond = range(len(self.decoder.tokenizer), columns)
         vocabulary = self.decoder.tokenizer.get_vocab() if self.pcc.config.suppress_special else {}
         return (*beyond, *(vocabulary[name] for name in SPECIAL_TOKENS if name in vocabulary))
+
+    def _raw_slots(self, context: Encoded) -> torch.Tensor:
+        return torch.cat([torch.empty(0, self.pcc.encoder.hidden_size, device=self.decoder.device), *context.hidden])
 
     @property
     def _dtype(self) -> torch.dtype:

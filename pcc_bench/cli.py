@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pcc_bench.cost.cli import cost
 from pcc_bench.errors import UsageError
 from pcc_bench.gate.cli import baseline_app, gate
 from pcc_bench.lab.cli import app as lab_app
@@ -27,6 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+app.command()(cost)
 app.command()(gate)
 app.command()(run)
 app.add_typer(baseline_app, name="baseline")
@@ -118,31 +120,42 @@ def evaluate(
 @app.command()
 def compress(
     ckpt: Annotated[str, typer.Argument(help="The checkpoint, folder or hub id.")],
-    out: Annotated[Path, typer.Option(help="The memory file to write (.safetensors).")],
+    out: Annotated[Path | None, typer.Option(help="The memory file to write (.safetensors).")] = None,
+    store: Annotated[Path | None, typer.Option(help="A memory store to read it from, or to keep it in.")] = None,
     file: Annotated[Path | None, typer.Argument(help="A UTF-8 text file; - reads standard input.")] = None,
     text: Annotated[str | None, typer.Option(help="The text itself, instead of a file.")] = None,
     rate: Rate = None,
     decoder: RecordedDecoder = None,
     device: Device = None,
     dtype: Dtype = "float32",
+    store_dtype: Annotated[
+        str, typer.Option(help="What the store keeps: exact, or slots before the converter in float32 ... int8.")
+    ] = "exact",
     option: Annotated[
         list[str] | None, typer.Option(help="Further options of the method, e.g. boundaries=once; repeatable.")
     ] = None,
 ) -> None:
-    """Compress a text into a memory file and print its counts.
+    """Compress a text into a memory file, or into a store that evaluations read, and print its counts.
 
     Example: `pcc-bench compress CKPT book.txt --rate 16 --out book.safetensors`
     """
-    from pcc_bench import memory_file
+    from pcc_bench import compressing, memory_file
     from pcc_bench.reports.summary import Table
+    from pcc_bench.store.store import MemoryStore
 
-    content = memory_file.read_input(file, text)
-    with memory_file.quiet():
-        compressor = memory_file.open_compressor(ckpt, decoder, device, dtype, rate, option or ())
-        memory = memory_file.compress(content, compressor)
-    memory_file.save(memory, compressor, out)
-    _show(Table(("count", "value"), tuple(memory_file.counts(memory, compressor).items())))
-    typer.echo(f"written: {out} ({out.stat().st_size:,} bytes)")
+    if out is None and store is None:
+        raise UsageError("the memory has no place to go: pass --out FILE, --store FOLDER, or both")
+    content = compressing.read_input(file, text)
+    with compressing.quiet():
+        compressor = compressing.open_compressor(ckpt, decoder, device, dtype, rate, option or ())
+        kept = MemoryStore(store, compressor, store_dtype) if store else None
+        memory = compressing.compress(content, compressor, kept)
+    _show(Table(("count", "value"), tuple(compressing.counts(memory, compressor).items())))
+    if kept:
+        typer.echo(f"memory store {store}: {'it was there' if kept.counts['hits'] else 'written'}")
+    if out:
+        memory_file.save(memory, compressor, out)
+        typer.echo(f"written: {out} ({out.stat().st_size:,} bytes)")
 
 
 @app.command()
@@ -160,12 +173,12 @@ def init(
 
     Example: `pcc-bench init --encoder gpt2 --decoder meta-llama/Llama-3.2-1B --rate 4 --rate 16 --out fresh`
     """
-    from pcc_bench import memory_file
+    from pcc_bench import compressing
     from pcc_bench.model import checkpoint
     from pcc_bench.model import init as fresh
 
     _refuse_full(out, force)
-    with memory_file.quiet():
+    with compressing.quiet():
         made_for = fresh.open_decoder(decoder)
         pcc = fresh.fresh(encoder, made_for, rate, out, segment_length=segment_length, lora_rank=lora_rank, seed=seed)
         checkpoint.save(pcc, out)
@@ -193,13 +206,13 @@ def train(
 
     Example: `pcc-bench train lite-4x --dry-run --accelerator A100 --accelerators 4`
     """
-    from pcc_bench.model import dry_run as cost
+    from pcc_bench.model import dry_run as planning
     from pcc_bench.model.recipe import Recipe
 
     read = Recipe.read(recipe, set_ or ())
     if dry_run:
-        plan = cost.plan(read, utilisation=utilisation, device=accelerator, devices=accelerators)
-        typer.echo(cost.render(plan))
+        plan = planning.plan(read, utilisation=utilisation, device=accelerator, devices=accelerators)
+        typer.echo(planning.render(plan))
         return
     if out is None:
         raise UsageError("--out names no folder: give one for the checkpoint, or pass --dry-run")
@@ -228,13 +241,13 @@ def convert(
     Example: `pcc-bench convert BroAlanTaps/Stage2-PCC-Lite-4x --decoder BroAlanTaps/PCC-Decoder-Llama3-8B-Instruct
     --out pcc-lite-4x`
     """
-    from pcc_bench import memory_file
+    from pcc_bench import compressing
     from pcc_bench.model import conversion
 
     _refuse_full(out, force)
     patch = str(special_tokens) if special_tokens else None
     options = {"rate": rate, "segment_length": segment_length, "encoder": encoder, "special_tokens": patch}
-    with memory_file.quiet():
+    with compressing.quiet():
         pcc = conversion.convert(src, decoder, out, to.value, **options)
     _show_sizes(pcc)
     typer.echo(f"written: {out} ({to.value} format, rate {pcc.config.rate}x)")

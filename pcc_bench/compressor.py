@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from pcc_bench.decoder import Decoder
 
@@ -73,6 +74,24 @@ class Memory:
 
 
 @dataclass(frozen=True)
+class RawMemory:
+    """A soft memory before its last and cheap step, the converter: what a store keeps in little room.
+
+    Attributes:
+        slots: [slots, width of the encoder], of all segments.
+        segments: Slots of each segment.
+        source_tokens: As in `Memory`, and so are the following.
+    """
+
+    slots: torch.Tensor
+    segments: tuple[int, ...]
+    source_tokens: int
+    compressor_tokens: int
+    source_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Frame:
     """What a soft method was trained to read around a whole prompt.
 
@@ -101,6 +120,7 @@ class Compressor(ABC):
         owns_decoder: The method brings its own decoder weights and can't be read by another one.
         scores_whole_text: A text with nothing to compress has a meaning (`loglikelihood_rolling`): true only where
             the method leaves the decoder's input alone.
+        has_converter: The last step is a cheap one on its own: `compress_raw` and `convert` together are `compress`.
         default: The checkpoint where the user names none; "" where there is none.
         rate: The requested compression, source tokens per slot; None where there is no such number.
     """
@@ -110,6 +130,7 @@ class Compressor(ABC):
     query_aware: ClassVar[bool] = False
     owns_decoder: ClassVar[bool] = False
     scores_whole_text: ClassVar[bool] = False
+    has_converter: ClassVar[bool] = False
     summary: ClassVar[str] = ""
     default: ClassVar[str] = ""
 
@@ -140,6 +161,24 @@ class Compressor(ABC):
             queries: The question of each context's prompt (`pcc_bench.context.Prompt.query`).
         """
         raise NotImplementedError(f"{self.name} is not query-aware")
+
+    def compress_raw(self, contexts: Sequence[str]) -> list[RawMemory]:
+        """As `compress`, without the converter; a method that has one overrides this."""
+        raise NotImplementedError(f"{self.name} has no converter")
+
+    def convert(self, raw: RawMemory) -> Memory:
+        """Finish a memory, alone, so that it does not depend on others; a method with a converter overrides this."""
+        raise NotImplementedError(f"{self.name} has no converter")
+
+    @property
+    def depends_on_batch(self) -> bool:
+        """Does a memory depend on the texts compressed in the same call?"""
+        return False
+
+    @property
+    def tokenizers(self) -> tuple[PreTrainedTokenizerBase, ...]:
+        """Those that decide what a memory is and what it counts."""
+        return (self.decoder.tokenizer,)
 
     def options(self) -> dict[str, Any]:
         """What changes the memories besides the weights; goes into the fingerprint and the results."""

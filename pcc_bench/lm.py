@@ -13,25 +13,24 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
-from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
-from lm_eval.models.utils_hf import stop_sequences_criteria
+from lm_eval.models.utils import normalize_gen_kwargs
 from tqdm import tqdm
-from transformers import StoppingCriteriaList
 
 from pcc_bench import provenance, registry, shipped
+from pcc_bench.answering import Answering
 from pcc_bench.arguments import SPEED_ONLY, check_choices, load_decoder, split_options
 from pcc_bench.context import Prompt, as_prompt
 from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError, print_usage_errors_plainly
-from pcc_bench.generation import DecoderInput, generate, memory_errors, score
 from pcc_bench.memories import MemoryBook, Source, gather, waves, wrong_partners
 from pcc_bench.planning import Job, Planner, Request
 from pcc_bench.prompts import PromptEncoder
 from pcc_bench.records import SCHEMA_VERSION
 from pcc_bench.responses import Answer, Response, ResponseCache, Score
+from pcc_bench.store.precision import EXACT
+from pcc_bench.store.store import COUNTS, MemoryStore
 
 
 class CompressedLM(HFLM):  # type: ignore[misc]
@@ -46,6 +45,9 @@ class CompressedLM(HFLM):  # type: ignore[misc]
             counted) or `truncate` (contexts are cut at their end and compressed again; counted).
         allow_special_tokens_in_text: Let data spell special tokens, as lm-eval's `hf` does.
         memory_gb: Memories kept for later questions; older ones are forgotten beyond it.
+        memory_store: Folder that keeps memories for other runs (`pcc_bench.store`).
+        memory_store_dtype: How exactly: `exact`, or slots before the converter as float32, bfloat16, float16 or int8.
+        memory_store_gib: Most GiB of it; the memories not used for longest are deleted. Without it, no limit.
         device: As in lm-eval; CPU where no GPU is there.
         **kwargs: The method's own options (rate, boundaries, ...), and everything lm-eval's `hf` takes (dtype,
             batch_size, max_length, parallelize, trust_remote_code, ...).
@@ -66,6 +68,9 @@ class CompressedLM(HFLM):  # type: ignore[misc]
         overflow: str = "error",
         allow_special_tokens_in_text: bool = False,
         memory_gb: float = 4.0,
+        memory_store: str | None = None,
+        memory_store_dtype: str = EXACT,
+        memory_store_gib: float | None = None,
         device: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -86,7 +91,11 @@ class CompressedLM(HFLM):  # type: ignore[misc]
         self.encoder = PromptEncoder(
             self.frozen, self.compressor, hf_arguments.get("add_bos_token"), allow_special_tokens_in_text
         )
-        self.book = MemoryBook(self.compressor, self.rank, self.world_size, int(memory_gb * 2**30))
+        self.answering = Answering(self, self.compressor)
+        store = None
+        if memory_store:
+            store = MemoryStore(Path(memory_store), self.compressor, memory_store_dtype, memory_store_gib)
+        self.book = MemoryBook(self.compressor, self.rank, self.world_size, int(memory_gb * 2**30), store)
         self.planner = Planner(self.encoder, self.book, overflow)
         self.control = control
         self.control_seed = control_seed
@@ -98,6 +107,7 @@ class CompressedLM(HFLM):  # type: ignore[misc]
             "control": control,
             "control_seed": control_seed if control else None,
             "overflow": overflow,
+            "memory_store_dtype": memory_store_dtype if memory_store else None,
             "allow_special_tokens_in_text": allow_special_tokens_in_text,
             "add_bos_token": hf_arguments.get("add_bos_token"),
             "max_length": self.max_length,
@@ -181,9 +191,16 @@ class CompressedLM(HFLM):  # type: ignore[misc]
             "processes": self.world_size,
             "compressions": self.book.compressions,
             "compress_seconds": self.book.seconds,
+            "memory_store": self._store_report(),
             "counts": dict(self.counts),
             "skipped": self.skipped,
         }
+
+    def _store_report(self) -> dict[str, Any] | None:
+        """What the memory store did in this run, over all processes."""
+        if self.book.store is None:
+            return None
+        return {**{name: self.book.stored[name] for name in COUNTS}, "trouble": self.book.trouble}
 
     # ------------------------------------------------------------------------------------------------------------------
     # From requests to answers
@@ -200,7 +217,7 @@ class CompressedLM(HFLM):  # type: ignore[misc]
                 self.book.fill({source for group in wave for source in group}, quiet)
                 jobs = self._jobs(kind, requests, [i for i in pending if requests[i].sources in wave], answers)
                 for batch in self._batches(requests, jobs):
-                    done = self._run(kind, requests, batch)
+                    done = self.answering.run(kind, batch, requests[batch[0].index].argument)
                     self._keep([(requests[job.index], answer) for job, answer in zip(batch, done, strict=True)])
                     for job, answer in zip(batch, done, strict=True):
                         answers[job.index] = answer
@@ -275,78 +292,6 @@ class CompressedLM(HFLM):  # type: ignore[misc]
         if self.batch_size == "auto":
             self.batch_size_per_gpu = self._detect_batch_size()
         return int(self.batch_size)
-
-    def _run(self, kind: str, requests: Sequence[Request], batch: Sequence[Job]) -> list[Answer]:
-        what = f"decoding {len(batch)} prompts of up to {max(job.length for job in batch)} positions"
-        mixed = self.mixed_precision_dtype
-        with (
-            memory_errors(what, "lower batch_size"),
-            torch.autocast(self.device.type, dtype=mixed, enabled=mixed is not None),
-        ):
-            if kind == "generate_until":
-                return self._generate(batch, requests[batch[0].index].argument)
-            return self._score(batch)
-
-    def _generate(self, batch: Sequence[Job], arguments: dict[str, Any]) -> list[Answer]:
-        options: dict[str, Any] = dict(normalize_gen_kwargs(arguments, self.max_gen_toks))
-        limit = options.pop("max_gen_toks")
-        ends = self.tok_decode(self.eot_token_id, skip_special_tokens=False)
-        until = handle_stop_sequences(options.pop("until", None), eos=ends)
-        if not options.get("do_sample"):
-            options = {
-                "do_sample": False,
-                **{k: v for k, v in options.items() if k not in ("do_sample", "temperature")},
-            }
-        prompts = self._realise(batch)
-        out = generate(
-            self.frozen,
-            prompts,
-            limit,
-            self.compressor.stop_token_ids,
-            self.compressor.suppressed_token_ids,
-            self._stopping(prompts, [text for text in until if text != ends]),
-            self._positions(batch),
-            **options,
-        )
-        share = {"prefill_seconds": out.prefill_seconds / len(batch), "decode_seconds": out.decode_seconds / len(batch)}
-        return [
-            Response(self._text(ids, until), {**job.record, **share, "new_tokens": len(ids)})
-            for job, ids in zip(batch, out.ids, strict=True)
-        ]
-
-    def _realise(self, batch: Sequence[Job]) -> Sequence[DecoderInput]:
-        if any(job.plan.has_vectors for job in batch):
-            return [job.plan.vectors(self.frozen) for job in batch]
-        return [job.plan.ids() for job in batch]
-
-    def _positions(self, batch: Sequence[Job]) -> list[list[int]] | None:
-        memories = self.compressor.memory_position
-        return None if memories is None else [job.plan.positions(memories) for job in batch]
-
-    def _stopping(self, prompts: Sequence[DecoderInput], until: list[str]) -> StoppingCriteriaList | None:
-        """Criteria for stop strings; the end of sequence itself ends a row by its id."""
-        if not until:
-            return None
-        read = 0 if isinstance(prompts[0], torch.Tensor) else max(map(len, prompts))
-        criteria: StoppingCriteriaList = stop_sequences_criteria(self.tokenizer, until, read, len(prompts))
-        return criteria
-
-    def _text(self, ids: list[int], until: list[str]) -> str:
-        """The text of an answer: after the thinking, up to the first stop string."""
-        if isinstance(self.think_end_token, int) and self.think_end_token in ids:
-            last = len(ids) - 1 - ids[::-1].index(self.think_end_token)
-            return str(postprocess_generated_text(self.tok_decode(ids[last + 1 :]).lstrip(), until, None))
-        end = self.think_end_token if isinstance(self.think_end_token, str) else None
-        return str(postprocess_generated_text(self.tok_decode(ids), until, end))
-
-    def _score(self, batch: Sequence[Job]) -> list[Answer]:
-        continuations = [job.continuation for job in batch]
-        out = score(self.frozen, self._realise(batch), continuations, self.softmax_dtype, self._positions(batch))
-        share = {"prefill_seconds": out.seconds / len(batch), "decode_seconds": 0.0}
-        return [
-            Score(logprob, greedy, {**job.record, **share, "new_tokens": 0})
-            for job, logprob, greedy in zip(batch, out.logprobs, out.greedy, strict=True)
-        ]
 
     def _skip(self, kind: str, request: Request) -> Answer:
         record = {"skipped": True, "reason": "longer than the decoder's window"}

@@ -6,6 +6,8 @@ For a query-aware method that is each distinct pair of context and question.
 from __future__ import annotations
 
 import random
+import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +17,7 @@ from tqdm import tqdm
 from pcc_bench.compressor import Compressor, Memory
 from pcc_bench.errors import UsageError
 from pcc_bench.generation import memory_errors
+from pcc_bench.store.store import MemoryStore, compress
 
 CHUNK_CHARACTERS = 400_000  # given to a compressor in one call: large forwards, and a progress bar that moves
 WAVE_CHARACTERS = 4_000_000  # held at once where the texts of a run are larger than that
@@ -40,13 +43,30 @@ class MemoryBook:
         rank: This process.
         world_size: Number of processes; every one calls `fill` with the same sources.
         max_bytes: Memories beyond this are forgotten, oldest first, by `trim`.
+        store: Keeps memories for other runs; None: nothing is kept.
+
+    Attributes:
+        compressions: Memories that were made, not read from a store.
+        seconds: What making and reading them took, over all processes.
+        stored: Counts of the store, over all processes; see `MemoryStore`.
+        trouble: Why the store could not keep a memory, "" if it could.
     """
 
-    def __init__(self, compressor: Compressor, rank: int = 0, world_size: int = 1, max_bytes: int = 4 << 30) -> None:
+    def __init__(
+        self,
+        compressor: Compressor,
+        rank: int = 0,
+        world_size: int = 1,
+        max_bytes: int = 4 << 30,
+        store: MemoryStore | None = None,
+    ) -> None:
         self.compressor = compressor
         self.rank = rank
         self.world_size = world_size
         self.max_bytes = max_bytes
+        self.store = store
+        self.stored: Counter[str] = Counter()
+        self.trouble = ""
         self.compressions = 0
         self.seconds = 0.0
         self._memories: dict[Source, Memory] = {}
@@ -55,7 +75,7 @@ class MemoryBook:
         return self._memories[source]
 
     def fill(self, sources: Iterable[Source], quiet: bool = True) -> None:
-        """Compress those of `sources` that have no memory yet; a collective call where there are several processes."""
+        """Make or read those of `sources` that are missing; a collective call where there are several processes."""
         missing = sorted({s for s in sources if s not in self._memories}, key=lambda s: (-len(s.context), s))
         mine = missing[self.rank :: self.world_size]
         made: dict[Source, Memory] = {}
@@ -64,22 +84,44 @@ class MemoryBook:
                 with memory_errors(f"compressing {len(chunk)} contexts", "use a smaller dtype or encoder batch"):
                     made |= zip(chunk, self._compress(chunk), strict=True)
                 progress.update(len(chunk))
-        for share in gather(made, self.world_size):
+        for share, stored, trouble in gather((made, *self._stored()), self.world_size):
             self._memories |= share
-            self.compressions += len(share)
+            self.stored += stored
+            self._note(trouble)
+            self.compressions += len(share) - stored["hits"]
             self.seconds += sum(memory.seconds for memory in share.values())
 
-    def _compress(self, sources: Sequence[Source]) -> list[Memory]:
-        contexts = [source.context for source in sources]
-        if self.compressor.query_aware:
-            return self.compressor.compress_for(contexts, [source.query for source in sources])
-        return self.compressor.compress(contexts)
+    def fill_alone(self, sources: Sequence[Source]) -> None:
+        """As `fill`, of sources that only this process needs."""
+        alone = MemoryBook(self.compressor, store=self.store)
+        alone.fill(source for source in sources if source not in self._memories)
+        self._memories |= alone._memories
+        self.stored += alone.stored
+        self.trouble = self.trouble or alone.trouble
+        self.compressions += alone.compressions
+        self.seconds += alone.seconds
 
-    def add(self, other: MemoryBook) -> None:
-        """Take over another book's memories and counts."""
-        self._memories |= other._memories
-        self.compressions += other.compressions
-        self.seconds += other.seconds
+    def _compress(self, sources: Sequence[Source]) -> list[Memory]:
+        contexts, queries = [source.context for source in sources], [source.query for source in sources]
+        if self.store is None:
+            return compress(self.compressor, contexts, queries)
+        return self.store.compress(contexts, queries)
+
+    def _stored(self) -> tuple[Counter[str], str]:
+        """What the store counted since the last time, and its trouble."""
+        if self.store is None:
+            return Counter(), ""
+        counts, self.store.counts = self.store.counts, Counter()
+        return counts, self.store.trouble
+
+    def _note(self, trouble: str) -> None:
+        if trouble and not self.trouble:
+            warnings.warn(
+                f"the memory store could not keep a memory ({trouble}): the run goes on without keeping it; its "
+                "results are whole, and count such memories as 'unwritten'",
+                stacklevel=3,
+            )
+            self.trouble = trouble
 
     def trim(self) -> None:
         """Forget the oldest memories until the rest fits `max_bytes`."""

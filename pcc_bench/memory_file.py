@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import inspect
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import torch
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
-from pcc_bench import registry
 from pcc_bench.compressor import Compressor, Frame, Memory
 from pcc_bench.context import Kind, Part, Prompt
 from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError
-from pcc_bench.generation import generate, memory_errors
+from pcc_bench.generation import generate
 from pcc_bench.model.files import replaced
-from pcc_bench.model.init import open_decoder
 from pcc_bench.prompts import PromptEncoder
 
 SCHEMA_VERSION = 1  # raised when an old reader could not read a new file
 KEY = "pcc_bench_memory"  # of the header among the file's metadata
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class Header(BaseModel):
@@ -192,133 +184,6 @@ def load(path: Path, decoder: Decoder) -> StoredMemory:
         UsageError: No such file, a damaged one, one of a newer version, or one made for another decoder.
     """
     return StoredMemory.load(str(path), decoder)
-
-
-# From a text to a memory
-
-
-def read_input(file: Path | None, text: str | None) -> str:
-    """The text to compress, from a file, standard input (`-`) or the command line.
-
-    Raises:
-        UsageError: None or several are given, the file can't be read, is not UTF-8 or is empty.
-    """
-    if (file is None) == (text is None):
-        raise UsageError("give either a file (- for standard input) or --text")
-    if text is not None:
-        return _not_empty(text, "--text")
-    assert file is not None
-    if str(file) == "-":
-        return decode(sys.stdin.buffer.read(), "standard input")
-    try:
-        return decode(file.read_bytes(), str(file))
-    except OSError as error:
-        raise UsageError(f"{file} can't be read ({error.strerror}): check the path") from None
-
-
-def decode(data: bytes, where: str) -> str:
-    """The text of a file that is to be compressed.
-
-    Raises:
-        UsageError: It is not UTF-8, or empty; the message names the byte and its offset.
-    """
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        start = error.start + len(data) - len(error.object)  # "utf-8-sig" counts from behind a byte order mark
-        raise UsageError(
-            f"{where} is not UTF-8 text: byte 0x{data[start]:02x} at offset {start}; save it as UTF-8"
-        ) from None
-    return _not_empty(text, where)
-
-
-def open_compressor(
-    pretrained: str, decoder: str | None, device: str | None, dtype: str, rate: int | None, options: Sequence[str] = ()
-) -> Compressor:
-    """Load a PCC checkpoint and its decoder outside lm-eval.
-
-    Args:
-        pretrained: The checkpoint, folder or hub id.
-        decoder: Its decoder, where it is not the one recorded.
-        device: Where to; a GPU by default where there is one.
-        dtype: float32, bfloat16 or float16.
-        rate: One of the rates it declares.
-        options: Further options of the method, as `name=value`.
-
-    Raises:
-        UsageError: Anything that does not fit.
-    """
-    kind = registry.get("pcc")
-    given = _options(kind, options)
-    if dtype not in DTYPES:
-        raise UsageError(f"--dtype {dtype} is unknown: pass one of {', '.join(DTYPES)}")
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    frozen = open_decoder(kind.decoder_path(pretrained, decoder), DTYPES[dtype])
-    try:
-        with memory_errors(f"moving the decoder to {device}", "use a smaller --dtype, or --device cpu"):
-            frozen.model.to(device)
-    except (RuntimeError, AssertionError) as error:  # no such device
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UsageError(f"--device {device} can't be used ({first[:120]}): pass --device cpu") from None
-    return kind.load(pretrained, frozen, **{"rate": rate, **given})
-
-
-def compress(text: str, compressor: Compressor) -> Memory:
-    """The memory of one text.
-
-    Raises:
-        UsageError: There is not enough memory for it.
-    """
-    with memory_errors("compressing the text", "use a smaller --dtype, --device cpu, or a shorter text"):
-        (memory,) = compressor.compress([text])
-    return memory
-
-
-def counts(memory: Memory, compressor: Compressor) -> dict[str, str]:
-    """What a memory holds and what it cost."""
-    ratios = [f"{ratio:.2f}x" if ratio else "-" for ratio in (memory.ratio, memory.ratio_slots)]
-    return {
-        "source tokens (decoder's tokenizer)": f"{memory.source_tokens:,}",
-        "source tokens (compressor's tokenizer)": f"{memory.compressor_tokens:,}",
-        "source bytes (UTF-8)": f"{memory.source_bytes:,}",
-        "slots": f"{memory.slots:,}",
-        "boundary vectors": f"{memory.boundary:,}",
-        "requested rate": f"{compressor.rate:g}x" if compressor.rate else "-",
-        "achieved, boundary vectors counted": ratios[0],
-        "achieved, slots only": ratios[1],
-        "seconds": f"{memory.seconds:.3f}",
-    }
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """No progress bars of transformers inside the block."""
-    was_on = is_progress_bar_enabled()
-    disable_progress_bar()
-    try:
-        yield
-    finally:
-        if was_on:
-            enable_progress_bar()
-
-
-def _not_empty(text: str, where: str) -> str:
-    if not text.strip():
-        raise UsageError(f"{where} is empty: there is nothing to compress")
-    return text
-
-
-def _options(kind: type[Compressor], given: Sequence[str]) -> dict[str, Any]:
-    known = [name for name in inspect.signature(kind.load).parameters if name not in ("pretrained", "decoder", "rate")]
-    options: dict[str, Any] = {}
-    for word in given:
-        name, equals, value = word.partition("=")
-        if not equals:
-            raise UsageError(f"--option {word} is not name=value")
-        if name not in known:
-            raise UsageError(f"--option {name}: {kind.name} has no such option{registry.suggest(name, known)}")
-        options[name] = yaml.safe_load(value)  # numbers and true/false as such
-    return options
 
 
 # Reading

@@ -117,7 +117,7 @@ class Planner:
             if self.overflow == "error" or held <= over:
                 raise UsageError(self._too_long(request, room + over, room, window))
             prompt = shortened(prompt, max(0.0, 1 - 1.05 * over / held))
-            self._compress_alone([Source(context, request.query) for context in prompt.contexts])
+            self.book.fill_alone([Source(context, request.query) for context in prompt.contexts])
             plan, continuation, memories = self._plan(request, prompt)
         cut = sum(map(_size, request.read)) - sum(map(_size, prompt.contexts))
         return Job(index, plan, continuation, accounting(memories, plan, cut))
@@ -136,12 +136,6 @@ class Planner:
             else "pass overflow=skip or overflow=truncate (both are counted), a higher rate or a larger max_length"
         )
         return f"{request.where} takes {length} positions, the decoder has room for {room} of {window}: {remedy}"
-
-    def _compress_alone(self, sources: Sequence[Source]) -> None:
-        """Compress shortened contexts, which only this process needs."""
-        book = MemoryBook(self.book.compressor)
-        book.fill(sources)
-        self.book.add(book)
 
 
 def accounting(memories: Sequence[Memory], plan: Plan, truncated_bytes: int) -> SampleRecord:

@@ -12,7 +12,7 @@ from lm_eval.api.instance import Instance
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from pcc_bench import memory_file
+from pcc_bench import compressing, memory_file
 from pcc_bench import models as lm_models
 from pcc_bench.baselines.controls import FullContext
 from pcc_bench.compressor import Compressor
@@ -29,7 +29,7 @@ def decoder(models: Path) -> Decoder:
 
 @pytest.fixture(scope="module")
 def compressor(models: Path) -> Compressor:
-    return memory_file.open_compressor(str(models / "pcc"), None, "cpu", "float32", 16)
+    return compressing.open_compressor(str(models / "pcc"), None, "cpu", "float32", 16)
 
 
 @pytest.fixture
@@ -117,11 +117,11 @@ def test_text_is_no_memory_file(tmp_path: Path, decoder: Decoder) -> None:
 
 
 def test_a_bad_byte_is_named_with_its_offset() -> None:
-    assert memory_file.decode("\ufeffnaïve".encode(), "f.txt") == "naïve"
+    assert compressing.decode("\ufeffnaïve".encode(), "f.txt") == "naïve"
     with pytest.raises(UsageError, match=r"f.txt is not UTF-8 text: byte 0xff at offset 3"):
-        memory_file.decode(b"abc\xff", "f.txt")
+        compressing.decode(b"abc\xff", "f.txt")
     with pytest.raises(UsageError, match=r"byte 0xff at offset 4"):
-        memory_file.decode(b"\xef\xbb\xbfa\xff", "f.txt")
+        compressing.decode(b"\xef\xbb\xbfa\xff", "f.txt")
 
 
 def test_a_failed_write_leaves_nothing(tmp_path: Path, path: Path, decoder: Decoder, compressor: Compressor) -> None:

@@ -1,0 +1,114 @@
+"""From a batch of jobs to answers: generation or log-likelihoods by the decoder, as lm-eval's `hf` would do them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
+from lm_eval.models.utils_hf import stop_sequences_criteria
+from transformers import StoppingCriteriaList
+
+from pcc_bench.compressor import Compressor
+from pcc_bench.generation import DecoderInput, generate, memory_errors, score
+from pcc_bench.planning import Job
+from pcc_bench.responses import Answer, Response, Score
+
+
+@dataclass(frozen=True)
+class Answering:
+    """Runs batches of jobs.
+
+    Attributes:
+        lm: lm-eval's model: its tokenizer, stop rules and precision hold.
+        compressor: What the method asks of the decoder's side; its decoder answers.
+    """
+
+    lm: HFLM
+    compressor: Compressor
+
+    def run(self, kind: str, batch: Sequence[Job], arguments: Any) -> list[Answer]:
+        """Answer a batch.
+
+        Args:
+            kind: lm-eval's request type, `generate_until` or `loglikelihood`.
+            batch: Jobs with the same arguments.
+            arguments: Those of the generation; unread for log-likelihoods.
+        """
+        what = f"decoding {len(batch)} prompts of up to {max(job.length for job in batch)} positions"
+        mixed = self.lm.mixed_precision_dtype
+        with (
+            memory_errors(what, "lower batch_size"),
+            torch.autocast(self.lm.device.type, dtype=mixed, enabled=mixed is not None),
+        ):
+            return self._generate(batch, arguments) if kind == "generate_until" else self._score(batch)
+
+    def _generate(self, batch: Sequence[Job], arguments: dict[str, Any]) -> list[Answer]:
+        options: dict[str, Any] = dict(normalize_gen_kwargs(arguments, self.lm.max_gen_toks))
+        limit = options.pop("max_gen_toks")
+        ends = self.lm.tok_decode(self.lm.eot_token_id, skip_special_tokens=False)
+        until = handle_stop_sequences(options.pop("until", None), eos=ends)
+        if not options.get("do_sample"):
+            options = {
+                "do_sample": False,
+                **{k: v for k, v in options.items() if k not in ("do_sample", "temperature")},
+            }
+        prompts = self._realise(batch)
+        out = generate(
+            self.compressor.decoder,
+            prompts,
+            limit,
+            self.compressor.stop_token_ids,
+            self.compressor.suppressed_token_ids,
+            self._stopping(prompts, [text for text in until if text != ends]),
+            self._positions(batch),
+            **options,
+        )
+        share = {"prefill_seconds": out.prefill_seconds / len(batch), "decode_seconds": out.decode_seconds / len(batch)}
+        return [
+            Response(self._text(ids, until), {**job.record, **share, "new_tokens": len(ids)})
+            for job, ids in zip(batch, out.ids, strict=True)
+        ]
+
+    def _score(self, batch: Sequence[Job]) -> list[Answer]:
+        out = score(
+            self.compressor.decoder,
+            self._realise(batch),
+            [job.continuation for job in batch],
+            self.lm.softmax_dtype,
+            self._positions(batch),
+        )
+        share = {"prefill_seconds": out.seconds / len(batch), "decode_seconds": 0.0}
+        return [
+            Score(logprob, greedy, {**job.record, **share, "new_tokens": 0})
+            for job, logprob, greedy in zip(batch, out.logprobs, out.greedy, strict=True)
+        ]
+
+    def _realise(self, batch: Sequence[Job]) -> Sequence[DecoderInput]:
+        if any(job.plan.has_vectors for job in batch):
+            return [job.plan.vectors(self.compressor.decoder) for job in batch]
+        return [job.plan.ids() for job in batch]
+
+    def _positions(self, batch: Sequence[Job]) -> list[list[int]] | None:
+        memories = self.compressor.memory_position
+        return None if memories is None else [job.plan.positions(memories) for job in batch]
+
+    def _stopping(self, prompts: Sequence[DecoderInput], until: list[str]) -> StoppingCriteriaList | None:
+        """Criteria for stop strings; the end of sequence itself ends a row by its id."""
+        if not until:
+            return None
+        read = 0 if isinstance(prompts[0], torch.Tensor) else max(map(len, prompts))
+        criteria: StoppingCriteriaList = stop_sequences_criteria(self.lm.tokenizer, until, read, len(prompts))
+        return criteria
+
+    def _text(self, ids: list[int], until: list[str]) -> str:
+        """The text of an answer: after the thinking, up to the first stop string."""
+        think_end = self.lm.think_end_token
+        if isinstance(think_end, int) and think_end in ids:
+            last = len(ids) - 1 - ids[::-1].index(think_end)
+            return str(postprocess_generated_text(self.lm.tok_decode(ids[last + 1 :]).lstrip(), until, None))
+        end = think_end if isinstance(think_end, str) else None
+        return str(postprocess_generated_text(self.lm.tok_decode(ids), until, end))

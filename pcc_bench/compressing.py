@@ -1,0 +1,149 @@
+"""From a text to a memory, outside lm-eval: what `pcc-bench compress` does."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
+
+from pcc_bench import registry
+from pcc_bench.compressor import Compressor, Memory
+from pcc_bench.errors import UsageError
+from pcc_bench.generation import memory_errors
+from pcc_bench.model.init import open_decoder
+from pcc_bench.store.store import MemoryStore
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def read_input(file: Path | None, text: str | None) -> str:
+    """The text to compress, from a file, standard input (`-`) or the command line.
+
+    Raises:
+        UsageError: None or several are given, the file can't be read, is not UTF-8 or is empty.
+    """
+    if (file is None) == (text is None):
+        raise UsageError("give either a file (- for standard input) or --text")
+    if text is not None:
+        return _not_empty(text, "--text")
+    assert file is not None
+    if str(file) == "-":
+        return decode(sys.stdin.buffer.read(), "standard input")
+    try:
+        return decode(file.read_bytes(), str(file))
+    except OSError as error:
+        raise UsageError(f"{file} can't be read ({error.strerror}): check the path") from None
+
+
+def decode(data: bytes, where: str) -> str:
+    """The text of a file that is to be compressed.
+
+    Raises:
+        UsageError: It is not UTF-8, or empty; the message names the byte and its offset.
+    """
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        start = error.start + len(data) - len(error.object)  # "utf-8-sig" counts from behind a byte order mark
+        raise UsageError(
+            f"{where} is not UTF-8 text: byte 0x{data[start]:02x} at offset {start}; save it as UTF-8"
+        ) from None
+    return _not_empty(text, where)
+
+
+def open_compressor(
+    pretrained: str, decoder: str | None, device: str | None, dtype: str, rate: int | None, options: Sequence[str] = ()
+) -> Compressor:
+    """Load a PCC checkpoint and its decoder outside lm-eval.
+
+    Args:
+        pretrained: The checkpoint, folder or hub id.
+        decoder: Its decoder, where it is not the one recorded.
+        device: Where to; a GPU by default where there is one.
+        dtype: float32, bfloat16 or float16.
+        rate: One of the rates it declares.
+        options: Further options of the method, as `name=value`.
+
+    Raises:
+        UsageError: Anything that does not fit.
+    """
+    kind = registry.get("pcc")
+    given = _options(kind, options)
+    if dtype not in DTYPES:
+        raise UsageError(f"--dtype {dtype} is unknown: pass one of {', '.join(DTYPES)}")
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    frozen = open_decoder(kind.decoder_path(pretrained, decoder), DTYPES[dtype])
+    try:
+        with memory_errors(f"moving the decoder to {device}", "use a smaller --dtype, or --device cpu"):
+            frozen.model.to(device)
+    except (RuntimeError, AssertionError) as error:  # no such device
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UsageError(f"--device {device} can't be used ({first[:120]}): pass --device cpu") from None
+    return kind.load(pretrained, frozen, **{"rate": rate, **given})
+
+
+def compress(text: str, compressor: Compressor, store: MemoryStore | None = None) -> Memory:
+    """The memory of one text, from a store where it is there.
+
+    Raises:
+        UsageError: There is not enough memory for it, or no room in the store.
+    """
+    with memory_errors("compressing the text", "use a smaller --dtype, --device cpu, or a shorter text"):
+        (memory,) = compressor.compress([text]) if store is None else store.compress([text], [""])
+    if store is not None and store.trouble:
+        raise UsageError(f"the memory store could not keep the memory ({store.trouble}): make room, or use another one")
+    return memory
+
+
+def counts(memory: Memory, compressor: Compressor) -> dict[str, str]:
+    """What a memory holds and what it cost."""
+    ratios = [f"{ratio:.2f}x" if ratio else "-" for ratio in (memory.ratio, memory.ratio_slots)]
+    return {
+        "source tokens (decoder's tokenizer)": f"{memory.source_tokens:,}",
+        "source tokens (compressor's tokenizer)": f"{memory.compressor_tokens:,}",
+        "source bytes (UTF-8)": f"{memory.source_bytes:,}",
+        "slots": f"{memory.slots:,}",
+        "boundary vectors": f"{memory.boundary:,}",
+        "requested rate": f"{compressor.rate:g}x" if compressor.rate else "-",
+        "achieved, boundary vectors counted": ratios[0],
+        "achieved, slots only": ratios[1],
+        "seconds": f"{memory.seconds:.3f}",
+    }
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bars of transformers inside the block."""
+    was_on = is_progress_bar_enabled()
+    disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_on:
+            enable_progress_bar()
+
+
+def _not_empty(text: str, where: str) -> str:
+    if not text.strip():
+        raise UsageError(f"{where} is empty: there is nothing to compress")
+    return text
+
+
+def _options(kind: type[Compressor], given: Sequence[str]) -> dict[str, Any]:
+    known = [name for name in inspect.signature(kind.load).parameters if name not in ("pretrained", "decoder", "rate")]
+    options: dict[str, Any] = {}
+    for word in given:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise UsageError(f"--option {word} is not name=value")
+        if name not in known:
+            raise UsageError(f"--option {name}: {kind.name} has no such option{registry.suggest(name, known)}")
+        options[name] = yaml.safe_load(value)  # numbers and true/false as such
+    return options

@@ -1,0 +1,157 @@
+"""The memories of a compressor, kept in a folder: what is there is read, what is missing is made and put there.
+
+Nothing wrong is ever returned: a file is found by a hash of all that decides its memory, and is checked before it is
+used. One that is damaged is made again and replaced.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from pcc_bench.compressor import Compressor, Memory, RawMemory
+from pcc_bench.errors import UsageError
+from pcc_bench.store import entry
+from pcc_bench.store.folder import StoreFolder
+from pcc_bench.store.precision import EXACT, PRECISIONS
+
+ENCODING = 1  # raised when a change of our code gives other memories for the same weights, options and text
+COUNTS = ("hits", "misses", "damaged", "written", "unwritten", "evicted")
+
+
+class MemoryStore:
+    """A folder of memories for one compressor; any number of processes and compressors may share the folder.
+
+    Args:
+        path: The folder; made if missing.
+        compressor: Makes what is missing.
+        precision: One of `PRECISIONS`. `exact` keeps the memory as the decoder reads it. The others keep slots before
+            the converter; then memories read through the store are those of that precision from the first time on.
+        gib: Most GiB of files; those not used for longest are deleted. None: no limit.
+
+    Attributes:
+        counts: What happened since it was last emptied: `hits`, `misses`, `damaged` (missed, since the file was not
+            what it should be), `written`, `unwritten` (made and used, but the folder took no file), `evicted`.
+        trouble: Why a file could not be written last, "" if all could.
+
+    Raises:
+        UsageError: The folder can't be used, or the compressor does not fit a store or the precision.
+    """
+
+    def __init__(self, path: Path, compressor: Compressor, precision: str = EXACT, gib: float | None = None) -> None:
+        _check(compressor, precision, gib)
+        self.compressor = compressor
+        self.precision = precision
+        self.counts: Counter[str] = Counter()
+        self.trouble = ""
+        self._maker = maker(compressor, precision)
+        self._folder = StoreFolder(path, None if gib is None else int(gib * 2**30))
+
+    def key(self, context: str, query: str = "") -> str:
+        """Hash of all that decides a memory: code, compressor, decoder, dtype, precision, text and question."""
+        state = [self._maker, context, query if self.compressor.query_aware else ""]
+        return hashlib.sha256(json.dumps(state).encode()).hexdigest()
+
+    def compress(self, contexts: Sequence[str], queries: Sequence[str]) -> list[Memory]:
+        """The memory of each context, from the folder where it is there.
+
+        The seconds of a memory that was read are those of reading it.
+
+        Args:
+            contexts: As in `Compressor.compress`; no context twice with one question.
+            queries: The question of each context; unread by methods that are not query-aware.
+        """
+        keys = [self.key(context, query) for context, query in zip(contexts, queries, strict=True)]
+        memories = {key: memory for key in keys if (memory := self._found(key)) is not None}
+        missing = [index for index, key in enumerate(keys) if key not in memories]
+        made = self._make([contexts[index] for index in missing], [queries[index] for index in missing])
+        for index, fresh in zip(missing, made, strict=True):
+            memories[keys[index]] = self._kept(keys[index], fresh)
+        if missing:
+            self.counts["evicted"] += self._folder.trim()
+        return [memories[key] for key in keys]
+
+    def _found(self, key: str) -> Memory | None:
+        start = time.perf_counter()
+        try:
+            data = self._folder.read(key)
+            memory = None if data is None else self._converted(entry.read(data, key))
+        except (OSError, entry.DamagedError):
+            self.counts["damaged"] += 1
+            return None
+        self.counts["misses" if memory is None else "hits"] += 1
+        return None if memory is None else replace(memory, seconds=time.perf_counter() - start)
+
+    def _make(self, contexts: Sequence[str], queries: Sequence[str]) -> Sequence[Memory | RawMemory]:
+        if not contexts:
+            return []
+        if self.precision == EXACT:
+            return compress(self.compressor, contexts, queries)
+        return self.compressor.compress_raw(contexts)
+
+    def _kept(self, key: str, made: Memory | RawMemory) -> Memory:
+        """Write a memory, and give it as a later run will read it."""
+        data = entry.write(key, made, self.precision)
+        try:
+            self._folder.write(key, data)
+            self.counts["written"] += 1
+        except OSError as error:
+            self.counts["unwritten"] += 1
+            self.trouble = str(error)
+        return made if isinstance(made, Memory) else self._converted(entry.read(data, key))
+
+    def _converted(self, memory: Memory | RawMemory) -> Memory:
+        return self.compressor.convert(memory) if isinstance(memory, RawMemory) else memory
+
+
+def compress(compressor: Compressor, contexts: Sequence[str], queries: Sequence[str]) -> list[Memory]:
+    """The memory of each context, for its question where the method is query-aware."""
+    if compressor.query_aware:
+        return compressor.compress_for(contexts, queries)
+    return compressor.compress(contexts)
+
+
+def maker(compressor: Compressor, precision: str) -> str:
+    """Hash of all that decides a memory besides its text and question."""
+    decoder = compressor.decoder
+    state = [
+        ENCODING,
+        compressor.fingerprint(),
+        [decoder.fingerprint, decoder.weights_fingerprint, str(decoder.dtype)],
+        [tokenizer_fingerprint(tokenizer) for tokenizer in compressor.tokenizers],
+        precision,
+    ]
+    return hashlib.sha256(json.dumps(state).encode()).hexdigest()
+
+
+def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Hash of how a tokenizer cuts text; padding and truncation, which calls leave behind in it, do not count."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    state: dict[str, Any] = {"vocabulary": tokenizer.get_vocab()} if backend is None else json.loads(backend.to_str())
+    state = {name: value for name, value in state.items() if name not in ("padding", "truncation")}
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+
+
+def _check(compressor: Compressor, precision: str, gib: float | None) -> None:
+    if precision not in PRECISIONS:
+        raise UsageError(f"memory_store_dtype={precision} is unknown: pass one of {', '.join(PRECISIONS)}")
+    if precision != EXACT and not compressor.has_converter:
+        raise UsageError(
+            f"memory_store_dtype={precision} keeps slots before a converter, and {compressor.name} has none: pass "
+            f"{EXACT}, or leave it out"
+        )
+    if gib is not None and not (isinstance(gib, int | float) and gib > 0):
+        raise UsageError(f"memory_store_gib={gib} leaves no room: pass a number above 0, or leave it out for no limit")
+    if compressor.depends_on_batch:
+        raise UsageError(
+            f"{compressor.name} with these options makes memories that depend on the texts compressed beside them "
+            "(padding=attended): leave out memory_store, or that option"
+        )
