@@ -88,7 +88,7 @@ def test_memory_tokens_look_at_the_places_of_their_rate(rate: int, decoder: Path
 def test_stages_double_the_rate_up_to_the_last() -> None:
     assert rates_up_to(16) == (1, 2, 4, 8, 16)
     recipe = parts.CompressorRecipe(rate=4, pretraining=500)
-    assert parts.stages(recipe) == [(1, 150), (2, 150), (4, 200)]
+    assert parts.stages(recipe) == [(1, 40), (2, 100), (4, 360)]
     assert parts.stages(parts.CompressorRecipe(rate=4, pretraining=0)) == []
 
 
@@ -140,7 +140,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(parts, "PARTS", known := {"lab-llama": TINY, "pcc-lab-4x": compressor})
     monkeypatch.setattr(build, "PARTS", known)
     monkeypatch.setattr(check, "PARTS", known)
-    monkeypatch.setattr(parts, "STAGE_STEPS", 1)
+    monkeypatch.setattr(parts, "FIRST_STEPS", 1)
     monkeypatch.setattr(build, "DOCUMENTS", 30)
     monkeypatch.setattr(build, "ROWS", 40)
     monkeypatch.setattr(build, "HELD_OUT_DOCUMENTS", 10)

@@ -18,6 +18,8 @@ from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError
 from pcc_bench.lab.decoders import DecoderRecipe, train_decoder
 from pcc_bench.lab.lite import at_rate, start_lite
+from pcc_bench.lab.measure import DOCUMENTS as MEASURED_DOCUMENTS
+from pcc_bench.lab.measure import PRETRAINED, RECONSTRUCTION, reconstruction
 from pcc_bench.lab.parts import (
     DOCUMENTS,
     PARTS,
@@ -47,7 +49,7 @@ from pcc_bench.tasks.squad import rows as squad
 logger = logging.getLogger(__name__)
 WORK = "work"  # data and states of unfinished runs; may be deleted
 HELD_OUT_DOCUMENTS = 100
-TUNING_SENTENCES = (6, 18)  # contexts of the fine-tuning rows
+TUNING_SENTENCES = (6, 26)  # contexts of the fine-tuning rows
 _READERS: dict[str, Callable[[Any], Any]] = {
     "squad": squad.read,
     "adversarialqa": adversarialqa.read,
@@ -174,7 +176,12 @@ def _train_compressor(folder: Path, name: str, recipe: CompressorRecipe, work: P
     tuned = work / "tuning"
     train(tuning_recipe(name, recipe, str(start), str(decoder), str(data)), tuned)
     if recipe.pretraining:
-        _export_compressor(start, folder / name / "pretrained", frozen, decoder)
+        pretrained = folder / name / PRETRAINED
+        _export_compressor(start, pretrained, frozen, decoder)
+        figure = reconstruction(name, pretrained, MEASURED_DOCUMENTS)
+        (work / RECONSTRUCTION).write_text(figure.model_dump_json(), encoding="utf-8")
+        if not recipe.keep_pretrained:
+            shutil.rmtree(pretrained)
     _export_compressor(tuned, folder / name, frozen, decoder)
 
 
@@ -226,6 +233,9 @@ def _write_card(folder: Path, name: str, work: Path, seconds: float) -> None:
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
+    measured = work / RECONSTRUCTION
+    if measured.is_file():
+        state[RECONSTRUCTION] = json.loads(measured.read_text(encoding="utf-8"))
     (folder / name / CARD).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pcc_bench.errors import UsageError
 from pcc_bench.lab.build import read_card
-from pcc_bench.lab.measure import Measured, measure
+from pcc_bench.lab.measure import PRETRAINED, RECONSTRUCTION, Measured, measure
 from pcc_bench.lab.parts import PARTS, identity
 from pcc_bench.tasks.lab.rows import DATASETS, rows
 from pcc_bench.tasks.lab.world import VERSION
@@ -58,7 +58,7 @@ def record(folder: Path, names: Sequence[str] = ()) -> Record:
         data=_world(),
         parts={name: identity(name) for name in found},
         files=_hashes(folder, found),
-        measured=tuple(figure for name in found for figure in measure(folder, name)),
+        measured=tuple(figure for name in found for figure in [*measure(folder, name), *_at_build(folder, name)]),
         check=_quick(folder, found),
     )
     (folder / RECORD).write_text(made.model_dump_json(indent=1) + "\n", encoding="utf-8")
@@ -119,6 +119,13 @@ def table(known: Record) -> pd.DataFrame:
 
 def _is_other(name: str, known: Record) -> bool:
     return name not in PARTS or known.parts[name] != identity(name)
+
+
+def _at_build(folder: Path, name: str) -> Iterator[Measured]:
+    """What can't be measured any more: reconstruction of a checkpoint that was not kept."""
+    card = read_card(folder, name) or {}
+    if RECONSTRUCTION in card and not (folder / name / PRETRAINED).is_dir():
+        yield Measured.model_validate(card[RECONSTRUCTION])
 
 
 def _quick(folder: Path, names: Iterable[str]) -> tuple[Measured, ...]:

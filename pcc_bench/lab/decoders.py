@@ -51,10 +51,10 @@ class DecoderRecipe(BaseModel):
     layers: int = 6
     heads: int = 4
     vocabulary: int = 2048
-    steps: int = 800
+    steps: int = 2400
     tokens: int = 4096
     learning_rate: float = 1.5e-3
-    growing: float = 0.5
+    growing: float = 0.375
     seed: int = 0
 
 

@@ -23,6 +23,7 @@ from pcc_bench.model.converter import Converter
 from pcc_bench.model.encoder import MEMORY_TOKEN_NAMES
 
 HEADS = 4
+INNER = 2  # width of a block's inner layer, in widths of the encoder: half of GPT-2's, for the size of what ships
 LINEAR = 4.0  # where GELU is the identity
 
 
@@ -51,7 +52,7 @@ def start_lite(
     tokenizer.add_special_tokens({"additional_special_tokens": list(MEMORY_TOKEN_NAMES)}, False)
     width = width_for(decoder.hidden_size)
     encoder = folder / "encoder"
-    size: dict[str, Any] = {"width": width, "layers": layers, "heads": HEADS, "window": 512}
+    size: dict[str, Any] = {"width": width, "layers": layers, "heads": HEADS, "window": 512, "n_inner": INNER * width}
     # Of one pass over the text nothing is learned by heart; dropout would only blur what the slots carry.
     undisturbed: dict[str, Any] = {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0}
     tiny.make_model("gpt2", tokenizer, encoder, seed=seed, std=0.02, **size, **undisturbed)

@@ -23,6 +23,7 @@ QUESTION_SETS = ("pcc_squad", "pcc_hotpotqa", "pcc_adversarialqa", "pcc_nq")
 ROWS, DOCUMENTS = 200, 60  # of each question set; of text for reconstruction
 SEED = 20  # no row of training has it
 RECONSTRUCTION = "reconstruction"
+PRETRAINED = "pretrained"  # folder of a compressor as it was before fine-tuning, in its own
 
 
 class Measured(BaseModel):
@@ -52,13 +53,17 @@ class Measured(BaseModel):
 
 
 def measure(folder: Path, name: str, rows_each: int = ROWS, documents: int = DOCUMENTS) -> list[Measured]:
-    """All figures of a part: of a decoder with the whole context and with none, of a compressor with its memories."""
+    """All figures of a part: of a decoder with the whole context and with none, of a compressor with its memories.
+
+    Reconstruction is measured before fine-tuning: `build` does so, and it is measured again where that checkpoint is
+    kept.
+    """
     recipe = part(name)
     if not isinstance(recipe, CompressorRecipe):
         whole = answering(f"{name}, full-context", "full-context", {"pretrained": str(folder / name)}, rows_each)
         return [*whole, *answering(f"{name}, no-context", "no-context", {"pretrained": str(folder / name)}, rows_each)]
     found = answering(name, "pcc", {"pretrained": str(folder / name)}, rows_each)
-    pretrained = folder / name / "pretrained"
+    pretrained = folder / name / PRETRAINED
     if pretrained.is_dir():
         found.append(reconstruction(name, pretrained, documents))
     return found

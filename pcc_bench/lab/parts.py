@@ -16,7 +16,7 @@ from pcc_bench.model.recipe import Recipe
 from pcc_bench.tasks.lab.world import VERSION
 
 SEGMENT = 64  # encoder tokens a segment
-STAGE_STEPS = 150  # of each stage of pretraining before the last
+FIRST_STEPS, STAGE_STEPS = 40, 100  # of the stage of pretraining at 1x, which is easy; of each other before the last
 TEXT, TEXT_HELD_OUT, QUESTIONS = "text.jsonl", "text-held-out.jsonl", "questions.jsonl"
 DOCUMENTS, ROWS = 6_000, 6_000  # of text; of each of the four question sets
 
@@ -32,6 +32,7 @@ class CompressorRecipe(BaseModel):
         tuning: Steps of fine-tuning.
         boundaries: Boundary vectors.
         layers: Of the encoder, a GPT-2 all of which is trained (PCC-Lite).
+        keep_pretrained: Keep the checkpoint as it was before fine-tuning too; it is measured in any case.
         seed: Of everything drawn.
     """
 
@@ -39,17 +40,18 @@ class CompressorRecipe(BaseModel):
 
     rate: int
     decoder: str = "lab-llama"
-    pretraining: int = 1200
+    pretraining: int = 900
     completion: float = 0.3
-    tuning: int = 300
+    tuning: int = 200
     boundaries: Boundaries = Boundaries.PER_SEGMENT
     layers: int = 4
+    keep_pretrained: bool = False
     seed: int = 0
 
 
 PARTS: dict[str, DecoderRecipe | CompressorRecipe] = {
     "lab-llama": DecoderRecipe(family="llama"),
-    "pcc-lab-4x": CompressorRecipe(rate=4),
+    "pcc-lab-4x": CompressorRecipe(rate=4, keep_pretrained=True),
     "pcc-lab-16x": CompressorRecipe(rate=16),
     "pcc-lab-64x": CompressorRecipe(rate=64),
     "pcc-lab-4x-no-pretraining": CompressorRecipe(rate=4, pretraining=0),
@@ -87,8 +89,8 @@ def stages(recipe: CompressorRecipe) -> list[tuple[int, int]]:
     """Rate and steps of each stage of pretraining: short ones at 1x, 2x, ..., then the rate itself."""
     if not recipe.pretraining:
         return []
-    before = [(rate, STAGE_STEPS) for rate in rates_up_to(recipe.rate)[:-1]]
-    return [*before, (recipe.rate, recipe.pretraining - STAGE_STEPS * len(before))]
+    before = [(rate, FIRST_STEPS if rate == 1 else STAGE_STEPS) for rate in rates_up_to(recipe.rate)[:-1]]
+    return [*before, (recipe.rate, recipe.pretraining - sum(steps for _, steps in before))]
 
 
 def pretraining_recipe(
@@ -142,11 +144,14 @@ def tuning_recipe(name: str, recipe: CompressorRecipe, start: str, decoder: str,
 
 def _optimisation(steps: int, learning_rate: float, warmup: int) -> dict[str, Any]:
     return {
+        "optimizer": "muon",
         "learning_rate": learning_rate,
+        "schedule": "linear",
         "warmup_steps": warmup,
         "batch_size": 32,
         "micro_batch_size": 32,
         "steps": steps,
         "max_grad_norm": 1.0,
         "precision": "bfloat16",
+        "attention": "eager",
     }
