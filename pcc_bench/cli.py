@@ -14,6 +14,7 @@ from pcc_bench.cost.cli import cost
 from pcc_bench.errors import UsageError
 from pcc_bench.gate.cli import baseline_app, gate
 from pcc_bench.lab.cli import app as lab_app
+from pcc_bench.report_cli import compare, report
 from pcc_bench.suite.cli import run
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ app = typer.Typer(
 app.command()(cost)
 app.command()(gate)
 app.command()(run)
+app.command()(report)
+app.command()(compare)
 app.add_typer(baseline_app, name="baseline")
 app.add_typer(lab_app, name="lab")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -17,24 +18,34 @@ def trainings(paths: Iterable[Path]) -> tuple[Training, ...]:
     Raises:
         UsageError: A log is cut or damaged.
     """
-    return tuple(_training(log.parent) for log in files.found(paths, "log.jsonl"))
+    folders = [log.parent for log in files.found(paths, "log.jsonl")]
+    counts = Counter(folder.name for folder in folders)
+    return tuple(
+        _training(folder, folder.name if counts[folder.name] == 1 else f"{folder.parent.name}/{folder.name}")
+        for folder in folders
+    )
 
 
 def costs(paths: Iterable[Path]) -> pd.DataFrame:
     """All records of `cost_*.jsonl`, with the file each is from in the column `path`.
 
     Raises:
-        UsageError: A file is cut or damaged.
+        UsageError: A file is cut, damaged, or from a newer version.
     """
     found = files.found(paths, "cost_*.jsonl")
-    return pd.DataFrame([{**record, "path": str(path)} for path in found for record in files.json_lines(path)])
+    if not found:
+        return pd.DataFrame()
+    from pcc_bench.cost import records
+
+    told = [{**record.model_dump(mode="json"), "path": str(path)} for path in found for record in records.read(path)]
+    return pd.DataFrame(told)
 
 
-def _training(folder: Path) -> Training:
+def _training(folder: Path, name: str) -> Training:
     recipe = folder / "recipe.json"
     evaluation = folder / "evaluation.jsonl"
     return Training(
-        name=folder.name,
+        name=name,
         path=folder,
         recipe=files.read_object(recipe) if recipe.is_file() else {},
         log=pd.DataFrame(list(files.json_lines(folder / "log.jsonl"))),

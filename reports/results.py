@@ -7,6 +7,7 @@ The frame of samples (`Results.samples`) has a line a scored row of a run, with 
 | `run`, `task` | id of the run, name of the task |
 | `row` | number of the row in the data set |
 | `context` | a number, equal for rows on the same context |
+| `content` | a number, equal for rows of the same content and prompt |
 | `source_tokens`, `slots`, `boundary`, `ratio`, ... | the account of `records.SampleRecord`; nan where there is none |
 | a metric | its score of the row: a share is from 0 to 1; nan where the row has none |
 | `<metric>/of` | for a metric that is a ratio of sums: what its column is divided by (tokens for `perplexity`) |
@@ -87,8 +88,8 @@ class Run:
     Attributes:
         id: Unique among the results.
         path: The result file.
-        suite: The suite it is a cell of; "" where it is none.
-        label: Its name in that suite, as far as the folder's name keeps it; "" where it is none.
+        place: The same as it is printed: from the folder that was named on.
+        labels: Suite -> its name there, as far as the folder's name keeps it, for every suite that it is a cell of.
         method: Of the registry, or a model of lm-eval.
         control: E.g. `wrong_memory`; None without.
         checkpoint: `pretrained`, folder or hub id.
@@ -105,8 +106,8 @@ class Run:
 
     id: str
     path: Path
-    suite: str
-    label: str
+    place: str
+    labels: Mapping[str, str]
     method: str
     control: str | None
     checkpoint: str
@@ -122,10 +123,14 @@ class Run:
 
     @property
     def setting(self) -> tuple[str, ...]:
-        """What makes two runs the same but for their seeds."""
-        keys = ("options", "overflow", "add_bos_token", "decoder_arguments", "control_seed")
+        """What makes two runs the same but for their seeds: of ours the fingerprints say it, not the folders' names."""
+        prints = self.reported.get("fingerprints", {})
+        if not prints:
+            return (self.method, str(sorted(self.arguments.items(), key=str)))
+        keys = ("options", "overflow", "add_bos_token", "decoder_arguments", "control_seed", "requested_rate")
         told = [str(self.reported.get(key)) for key in keys]
-        return (self.method, str(self.control), str(sorted(self.arguments.items(), key=str)), *told, self.label)
+        models = [str(prints.get(key)) for key in ("compressor", "decoder_weights")]
+        return (self.method, str(self.control), str(self.data.get("model_dtype")), *models, *told)
 
 
 @dataclass(frozen=True)
@@ -226,7 +231,7 @@ def load(paths: Iterable[Path]) -> Results:
     paths = list(paths)
     for path in paths:
         _check_holds_something(path)
-    read = [read_run(path) for path in files.found(paths, "results_*.json")]
+    read = [replace(read_run(path), place=_place(path, paths)) for path in files.found(paths, "results_*.json")]
     runs, notes = _newest(read)
     return Results(_named(runs), logs.trainings(paths), logs.costs(paths), notes)
 
@@ -240,14 +245,13 @@ def read_run(path: Path) -> Run:
     method = str(ours.get("method") or config.get("model"))
     rate = ours.get("requested_rate")
     checkpoint = str(arguments.get("pretrained") or data.get("model_name") or "")
-    suite, label = _place(path)
     tasks = {task: _task(path, data, task, ours) for task in files.tasks_of(data)}
     date = data.get("date")
     return Run(
         id=_id(method, ours.get("control"), rate, checkpoint),
         path=path,
-        suite=suite,
-        label=label,
+        place=path.name,
+        labels=_labels(path),
         method=method,
         control=ours.get("control"),
         checkpoint=checkpoint,
@@ -309,16 +313,15 @@ def _versions(data: Mapping[str, Any]) -> dict[str, Any]:
     return {key: data[key] for key in ("lm_eval_version", "transformers_version", "git_hash") if key in data}
 
 
-def _place(path: Path) -> tuple[str, str]:
+def _labels(path: Path) -> dict[str, str]:
     """Suite and label of the cell whose folder a result file is in."""
     for folder in path.parents:
         mark = folder.parent / "suite.json"
         if mark.is_file():
-            told = files.read_object(mark)
             name, _, digest = folder.name.rpartition("-")
             label = name if len(digest) == 8 and name else folder.name
-            return str(told.get("suite", "")), label.replace("-", " ")
-    return "", ""
+            return {str(files.read_object(mark).get("suite", "")): label.replace("-", " ")}
+    return {}
 
 
 def _id(method: str, control: Any, rate: Any, checkpoint: str) -> str:
@@ -329,22 +332,33 @@ def _id(method: str, control: Any, rate: Any, checkpoint: str) -> str:
 def _newest(runs: Sequence[Run]) -> tuple[list[Run], tuple[str, ...]]:
     """Of tasks run twice in the same way, the newest; and a sentence about each file that gives way."""
     kept: dict[tuple[Any, ...], Run] = {}
-    older: dict[tuple[str, Path, Path], list[str]] = {}
+    labels: dict[Path, dict[str, str]] = {}
+    older: dict[tuple[str, str, str], list[str]] = {}
     for run in sorted(runs, key=lambda run: (run.date, run.path.name)):
         for task, result in run.tasks.items():
             key = (run.setting, run.seeds, task, *map(str, result.asked.values()))
+            labels.setdefault(run.path, dict(run.labels))
             if key in kept:
-                older.setdefault((run.id, run.path, kept[key].path), []).append(task)
+                older.setdefault((run.id, run.place, kept[key].place), []).append(task)
+                labels[run.path] = labels[kept[key].path] | labels[run.path]
             kept[key] = run
     shown = {(run.path, key[2]) for key, run in kept.items()}
-    left = [
-        replace(run, tasks={task: run.tasks[task] for task in run.tasks if (run.path, task) in shown}) for run in runs
-    ]
+    left = [_part(run, [task for task in run.tasks if (run.path, task) in shown], labels[run.path]) for run in runs]
     notes = tuple(
-        f"{', '.join(tasks)}: {name} was run twice; {newer.name} is shown, {old} is older and left out."
+        f"{', '.join(tasks)}: {name} was run twice; {newer} is shown, {old} is older and left out."
         for (name, newer, old), tasks in older.items()
     )
     return [run for run in left if run.tasks], notes
+
+
+def _place(path: Path, roots: Iterable[Path]) -> str:
+    """A file from the folder that was named on, which says where it is on any machine."""
+    root = next(root for root in roots if root in (path, *path.parents))
+    return str(path.relative_to(root.parent))
+
+
+def _part(run: Run, tasks: Iterable[str], labels: Mapping[str, str]) -> Run:
+    return replace(run, tasks={task: run.tasks[task] for task in tasks}, labels=labels)
 
 
 def _named(runs: Iterable[Run]) -> tuple[Run, ...]:

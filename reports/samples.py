@@ -15,6 +15,7 @@ from pcc_bench.errors import UsageError
 from pcc_bench.reports import files
 from pcc_bench.reports.results import Run, TaskResult
 
+HASHES = ("doc_hash", "prompt_hash", "target_hash")  # lm-eval's
 ACCOUNT = (
     "source_tokens",
     "compressor_tokens",
@@ -59,11 +60,12 @@ def read_frame(run: Run, task: TaskResult) -> pd.DataFrame:
     Raises:
         UsageError: The file is cut or damaged, or no file of samples.
     """
-    columns: dict[str, list[Any]] = {"row": [], "context": []}
+    columns: dict[str, list[Any]] = {"row": [], "context": [], "content": []}
     numbers: dict[str, dict[int, float]] = {}
     for line, sample in enumerate(_of_first_filter(task)):
         columns["row"].append(int(sample["doc_id"]))
         columns["context"].append(_context_id(sample, task))
+        columns["content"].append(_hash(*(sample.get(key, "") for key in HASHES)))
         account = sample.get("compression")
         parts = {key: account.get(key) for key in ACCOUNT} if isinstance(account, dict) else {}
         for metric in task.scores:
@@ -115,8 +117,11 @@ def _context_id(sample: Mapping[str, Any], task: TaskResult) -> int:
     """48 bits of the context's hash; a row without a marked context stands for itself."""
     doc = sample["doc"]
     marked = [doc.get(column) for column in task.metadata.get("compress") or ()]
-    text = json.dumps(marked) if marked else str(sample["doc_id"])
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=6).digest())
+    return _hash(*marked) if marked else _hash(sample["doc_id"])
+
+
+def _hash(*parts: Any) -> int:
+    return int.from_bytes(hashlib.blake2b(json.dumps(parts).encode(), digest_size=6).digest())
 
 
 def _answer(sample: Mapping[str, Any], task: TaskResult) -> Answer:

@@ -11,6 +11,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, model_validator
 
 Role = Literal["ceiling", "floor", "method"]
+PAPER = "paper"  # `Column.source` of what the paper itself says
 Better = Literal["higher", "lower"]
 
 
@@ -24,14 +25,14 @@ class Published(Strict):
     """A value that somebody printed.
 
     Attributes:
-        value: In the column's unit.
+        value: In the column's unit; None where no single number stands there.
         printed: As it stands there, e.g. `~100`.
         certainty: C: official code or figure file; Q: quoted from the paper by a later one; Q?: so presumed; B: a
             summary of the PDF; R: a later re-run by others.
         source: Where it was read.
     """
 
-    value: float
+    value: float | None
     printed: str
     certainty: str
     source: str
@@ -75,8 +76,10 @@ class Cell(Strict):
 
     @property
     def difference(self) -> float | None:
-        """Measured less published, where both exist."""
-        return None if self.value is None or self.paper is None else self.value - self.paper.value
+        """Measured less published, where both are numbers."""
+        if self.value is None or self.paper is None or self.paper.value is None:
+            return None
+        return self.value - self.paper.value
 
 
 class Column(Strict):
@@ -90,6 +93,7 @@ class Column(Strict):
         digits: After the decimal point.
         better: Which way is better; None where neither is.
         source: Of a column that repeats others' measurements, its name (`BenchPress`); None for measured ones.
+        detail: Left out of the printed tables (Markdown, LaTeX) for their width.
     """
 
     key: str
@@ -99,6 +103,7 @@ class Column(Strict):
     digits: int = 1
     better: Better | None = None
     source: str | None = None
+    detail: bool = False
 
     @property
     def heading(self) -> str:
@@ -163,6 +168,7 @@ class Table(Strict):
         columns: All of them.
         rows: All of them; ceilings first, floors last.
         cells: A tuple a row, a cell a column.
+        headline: Key of the column whose normalised values stand in the printed table; None where there is none.
         comparable: Measured and published numbers are of the same data and decoder: their difference means something.
         notes: Sentences that stand under it.
         provenance: Of every run in it.
@@ -173,6 +179,7 @@ class Table(Strict):
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     cells: tuple[tuple[Cell, ...], ...]
+    headline: str | None = None
     comparable: bool = False
     notes: tuple[str, ...] = ()
     provenance: tuple[Provenance, ...] = ()
@@ -185,8 +192,14 @@ class Table(Strict):
 
     @property
     def measured(self) -> bool:
-        """Does any line come from a run?"""
-        return any(row.runs for row in self.rows)
+        """Is anything in it ours, and not only published?"""
+        ours = [j for j, column in enumerate(self.columns) if column.source is None]
+        return any(line[j].value is not None or line[j].text for line in self.cells for j in ours)
+
+    @property
+    def empty(self) -> bool:
+        """Is nothing in it at all?"""
+        return all(cell.empty for line in self.cells for cell in line)
 
     def cell(self, row: str, column: str) -> Cell:
         """The cell of a row's and a column's key."""

@@ -158,7 +158,7 @@ MAY_IMPORT = {
     ),
     "pcc_bench.model": ("compressor", "decoder", "errors", "context", "generation", "registry", "shipped", "model"),
     "pcc_bench.tasks": ("context", "errors", "shipped", "tasks"),
-    "pcc_bench.reports": ("records", "stats", "errors", "reports"),
+    "pcc_bench.reports": ("cost.records", "records", "stats", "errors", "reports"),
 }
 
 

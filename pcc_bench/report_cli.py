@@ -1,0 +1,54 @@
+"""The verbs `pcc-bench report` and `pcc-bench compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    results: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Folders of 'run', 'eval', 'train' and 'cost'; by default the lab's that ship."),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the report.")] = Path("report"),
+    paper: Annotated[bool, typer.Option("--paper", help="Also tables of which only published values exist.")] = False,
+    into: Annotated[
+        Path | None,
+        typer.Option(
+            help="A Markdown file whose tables between '<!-- report:KEY -->' and '<!-- /report -->' are renewed."
+        ),
+    ] = None,
+) -> None:
+    """Write the paper's tables and figures of results, ours beside theirs: one page, Markdown, LaTeX, CSV.
+
+    Example: `pcc-bench report results/lab-table2 -o report`
+    """
+    from pcc_bench.reports import readme
+    from pcc_bench.reports import report as module
+
+    made = module.write(results or (), out, paper)
+    for note in made.notes:
+        typer.echo(f"note: {note}")
+    if into is not None:
+        changed = readme.fill(into, made.tables)
+        typer.echo(f"{'renewed' if changed else 'up to date'}: {into}")
+    names = ", ".join(table.key for table in made.tables) or "none"
+    typer.echo(f"tables: {names}\nwritten: {out / 'index.html'} ({len(made.files)} files in {out})")
+
+
+def compare(
+    a: Annotated[Path, typer.Argument(help="The first run: a results_*.json, or a folder with one run.")],
+    b: Annotated[Path, typer.Argument(help="The second run.")],
+    metric: Annotated[list[str] | None, typer.Option(help="Compare only this metric; repeatable.")] = None,
+) -> None:
+    """Compare two runs row by row: differences, intervals, paired tests.
+
+    Example: `pcc-bench compare results/pcc-4x results/pcc-16x --metric f1`
+    """
+    from pcc_bench.reports import compare as module
+
+    comparisons, notes = module.compare(a, b, metric or ())
+    typer.echo(module.table(comparisons, notes).markdown())

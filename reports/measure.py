@@ -1,0 +1,264 @@
+"""Scores of rows as estimates: a value, its interval, and whether two methods can be told apart.
+
+Contexts are the unit of chance, as everywhere (`pcc_bench.stats`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pcc_bench import stats
+from pcc_bench.errors import UsageError
+from pcc_bench.reports.results import Results, Run
+
+Numbers = npt.NDArray[np.float64]
+
+PERCENT = {
+    "f1": "F1",
+    "exact_match": "EM",
+    "contains": "contains",
+    "acc_calibrated": "acc (calibrated)",
+    "acc_token": "acc (token)",
+    "acc": "acc",
+    "acc_norm": "acc (norm)",
+    "ranking_acc": "ranking",
+    "rougeL": "ROUGE-L",
+    "bleu_official": "BLEU (paper's)",
+    "bleu_sentence": "BLEU (sentence)",
+    "exact": "exact",
+    "token_accuracy": "token acc",
+    "recall": "recall",
+    "error_number": "number errors",
+    "error_date": "date errors",
+    "error_name": "name errors",
+    "error_rare": "rare-word errors",
+    "error_boundary": "boundary errors",
+    "error_word": "word errors",
+}
+PLAIN = {"perplexity": "PPL", "byte_perplexity": "PPL/byte", "bleu": "BLEU", "mrr": "MRR"}
+NAMES = PERCENT | PLAIN
+RATIOS = ("weighted_perplexity", "ratio_of_sums")
+AGREEMENT = 1e-6  # of a score with what its samples say; both are sums of doubles
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a score is made of.
+
+    Attributes:
+        number: `[rows]`, numbers of the rows, ascending.
+        context: `[rows]`, equal for rows on the same context.
+        content: `[rows]`, a hash of the row and its prompt.
+        top: `[rows]`, the score of each; of a ratio of sums what is summed above the line.
+        of: `[rows]`, 1; of a ratio of sums what is summed below the line.
+    """
+
+    number: npt.NDArray[np.int64]
+    context: npt.NDArray[np.int64]
+    content: npt.NDArray[np.int64]
+    top: Numbers
+    of: Numbers
+
+    def only(self, index: npt.NDArray[np.intp]) -> Rows:
+        """Some of the rows, by their place."""
+        return Rows(*(getattr(self, name)[index] for name in ("number", "context", "content", "top", "of")))
+
+    def clusters(self, top: Numbers) -> stats.Clusters:
+        """Sums by context of other values of the same rows."""
+        _, index = np.unique(self.context, return_inverse=True)
+        return stats.Clusters(np.bincount(index, top), np.bincount(index, self.of))
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One score of one line of a table, on one task.
+
+    Attributes:
+        task: The task's name.
+        metric: The metric's.
+        aggregation: How rows become the score.
+        value: The score; a percentage where `metric` is one.
+        error: lm-eval's standard error, in the same unit; None where it has none.
+        rows: What it is made of; None where no samples were logged, or the score is no function of row scores.
+        n: Scored rows.
+        contexts: Different contexts among them; None where it is not known.
+        seeds: Runs averaged.
+        tokens: Source tokens of all rows, the decoder's.
+        positions: Positions of memory of all rows, boundary vectors counted; 0 where nothing was compressed.
+    """
+
+    task: str
+    metric: str
+    aggregation: str
+    value: float
+    error: float | None
+    rows: Rows | None
+    n: int
+    contexts: int | None
+    seeds: int
+    tokens: float
+    positions: float
+
+    @property
+    def ratio(self) -> float | None:
+        """Achieved compression; None where there is no account of it."""
+        return self.tokens / self.positions if self.positions else None
+
+    @property
+    def scale(self) -> float:
+        """From lm-eval's unit to the table's."""
+        return 100.0 if self.metric in PERCENT else 1.0
+
+    def estimate(self) -> stats.Estimate | None:
+        """The mean before any exponential, in lm-eval's unit; None where it can't be said.
+
+        A share of few rows that all agree is not known exactly: it is held against one half with the pseudo rows of
+        `stats.estimate`.
+        """
+        if self.rows is None or (self.contexts or 0) < 2:
+            return None
+        if self.aggregation == "mean" and self.metric in PERCENT:
+            half = stats.estimate(self.rows.clusters(self.rows.top - 0.5), scale=1.0)
+            return stats.Estimate(half.difference + 0.5, half.centre + 0.5, half.error, half.freedom)
+        return stats.estimate(self.rows.clusters(self.rows.top))
+
+    def interval(self) -> tuple[float, float] | None:
+        """Both ends of the 95 % interval, in the table's unit; None where it can't be said."""
+        known = self.estimate()
+        if known is not None:
+            return self.ends(known)
+        if self.error is None:
+            return None
+        return self.value - 1.96 * self.error, self.value + 1.96 * self.error
+
+    def ends(self, known: stats.Estimate) -> tuple[float, float]:
+        """The interval of an estimate of this metric, in the table's unit."""
+        low, high = (float(end) for end in known.interval(LEVEL))
+        if self.aggregation == "weighted_perplexity":
+            return math.exp(-high), math.exp(-low)
+        if self.metric in PERCENT:
+            low, high = max(low, 0.0), min(high, 1.0)
+        return self.scale * low, self.scale * high
+
+
+def measure(results: Results, runs: Sequence[Run], task: str, metric: str) -> Measure | None:
+    """A score of a task, averaged over runs that differ in their seeds.
+
+    Returns:
+        None where no run has the metric.
+
+    Raises:
+        UsageError: The samples of a run do not give its score.
+    """
+    having = [run for run in runs if task in run.tasks and metric in run.tasks[task].scores]
+    if not having:
+        return None
+    told = having[0].tasks[task]
+    aggregation = told.aggregations.get(metric, "")
+    scale = 100.0 if metric in PERCENT else 1.0
+    value = float(np.mean([run.tasks[task].scores[metric] for run in having]))
+    errors = [run.tasks[task].errors.get(metric) for run in having]
+    known = [error for error in errors if error is not None]
+    rows = [_rows(results, run, task, metric) for run in having]
+    merged = _average([part for part in rows if part is not None]) if all(rows) else None
+    if merged is not None and len(having) == 1:
+        _check(having[0], task, metric, value, aggregate(merged, aggregation))
+    return Measure(
+        task=task,
+        metric=metric,
+        aggregation=aggregation,
+        value=scale * value,
+        error=scale * float(np.mean(known)) if len(known) == len(having) else None,
+        rows=merged,
+        n=told.rows,
+        contexts=len(np.unique(merged.context)) if merged is not None else None,
+        seeds=len(having),
+        **_account(results, having[0], task),
+    )
+
+
+def compare(one: Measure, other: Measure) -> stats.Estimate | None:
+    """The paired difference `one` less `other` before any exponential; None where the rows do not pair."""
+    if one.rows is None or other.rows is None or not np.array_equal(one.rows.number, other.rows.number):
+        return None
+    if not np.array_equal(one.rows.of, other.rows.of):
+        return None
+    data = one.rows.clusters(one.rows.top - other.rows.top)
+    if len(data.sizes) < 2:
+        return None
+    return stats.estimate(data, scale=1.0 if one.aggregation == "mean" and one.metric in PERCENT else 0.0)
+
+
+def combined(estimates: Sequence[stats.Estimate | None]) -> stats.Estimate | None:
+    """The plain mean over tasks that share no context; None where one is missing."""
+    known = [estimate for estimate in estimates if estimate is not None]
+    if not known or len(known) < len(estimates):
+        return None
+    if len(known) == 1:
+        return known[0]
+    count = len(known)
+    error = np.sqrt(np.sum([estimate.error**2 for estimate in known], axis=0)) / count
+    means = [np.mean([getattr(estimate, name) for estimate in known], axis=0) for name in ("difference", "centre")]
+    return stats.Estimate(means[0], means[1], error, min(estimate.freedom for estimate in known))
+
+
+def two_sided(difference: stats.Estimate) -> float:
+    """P-value of "there is no difference"."""
+    return float(min(1.0, 2 * min(difference.p_below(), difference.p_above())))
+
+
+def _rows(results: Results, run: Run, task: str, metric: str) -> Rows | None:
+    aggregation = run.tasks[task].aggregations.get(metric)
+    frame = results.frame(run, task)
+    if metric not in frame or aggregation not in ("mean", *RATIOS):
+        return None
+    ratio = f"{metric}/of"
+    if aggregation in RATIOS and ratio not in frame:
+        return None
+    scored = frame[frame[metric].notna()].sort_values("row")
+    of = scored[ratio].to_numpy(np.float64) if aggregation in RATIOS else np.ones(len(scored))
+    if not len(scored) or not of.sum():
+        return None
+    top = scored[metric].to_numpy(np.float64)
+    number, context, content = (scored[name].to_numpy(np.int64) for name in ("row", "context", "content"))
+    return Rows(number, context, content, top, of)
+
+
+def _average(parts: Sequence[Rows]) -> Rows | None:
+    """The rows of several seeds as one; None where they are not the same rows."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    if any(not np.array_equal(part.number, first.number) or not np.array_equal(part.of, first.of) for part in parts):
+        return None
+    return Rows(first.number, first.context, first.content, np.mean([part.top for part in parts], axis=0), first.of)
+
+
+def _account(results: Results, run: Run, task: str) -> dict[str, float]:
+    """Sums over the rows; without samples, what lm-eval's aggregate says of one position."""
+    frame = results.frame(run, task)
+    if {"source_tokens", "slots", "boundary"} <= set(frame):
+        return {"tokens": frame["source_tokens"].sum(), "positions": (frame["slots"] + frame["boundary"]).sum()}
+    ratio = run.tasks[task].scores.get("compression", math.nan)
+    return {"tokens": ratio, "positions": 1.0} if math.isfinite(ratio) else {"tokens": 0.0, "positions": 0.0}
+
+
+def aggregate(rows: Rows, aggregation: str) -> float:
+    """The score of rows, in lm-eval's unit."""
+    mean = float(rows.top.sum() / rows.of.sum())
+    return math.exp(-mean) if aggregation == "weighted_perplexity" else mean
+
+
+def _check(run: Run, task: str, metric: str, value: float, recomputed: float) -> None:
+    """Results and samples that do not belong together are worse than none."""
+    if not math.isclose(value, recomputed, rel_tol=AGREEMENT, abs_tol=AGREEMENT):
+        raise UsageError(
+            f"{run.path} says {metric} of {task} is {value:.6g}, and the samples beside it give {recomputed:.6g}: they "
+            "are of different runs; repeat the run"
+        )

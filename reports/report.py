@@ -1,0 +1,115 @@
+"""A report: results in, a folder of tables, figures and one page out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import pandas as pd
+
+from pcc_bench.errors import UsageError
+from pcc_bench.reports import figures, files, page, render
+from pcc_bench.reports.results import Results, load
+from pcc_bench.reports.table import Table
+from pcc_bench.reports.tables import cost, demonstrated, pretraining, rag, settings
+
+BUILDERS: dict[str, Callable[[Results], Table]] = {
+    "table2": rag.table2,
+    "table3": demonstrated.table3,
+    "table4": demonstrated.table4,
+    "table5": rag.table5,
+    "pretraining": pretraining.pretraining,
+    "ablations": rag.ablations,
+    "hyperparameters": settings.hyperparameters,
+    "cost": cost.cost,
+}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was made.
+
+    Attributes:
+        tables: In the order of the page.
+        files: All files, in the order they were written.
+        notes: What the reader must know.
+    """
+
+    tables: tuple[Table, ...]
+    files: tuple[Path, ...]
+    notes: tuple[str, ...]
+
+
+def shipped() -> Path:
+    """The lab's results that come with the package.
+
+    Raises:
+        UsageError: There are none in this version.
+    """
+    folder = Path(str(resources.files("pcc_bench"))) / "lab" / "results"
+    if not files.found([folder], "results_*.json"):
+        raise UsageError(
+            "no results were given, and this version ships none of the lab's: name folders that 'pcc-bench run' or "
+            "'eval' wrote, or pass --paper for the published numbers alone"
+        )
+    return folder
+
+
+def tables(results: Results, published: bool = False) -> list[Table]:
+    """Every table that something was measured for.
+
+    Args:
+        results: What was read.
+        published: Also those that only have published values.
+
+    Raises:
+        UsageError: Runs do not belong in one table.
+    """
+    made = [build(results) for build in BUILDERS.values()]
+    return [table for table in made if table.measured or (published and not table.empty)]
+
+
+def write(paths: Sequence[Path], out: Path, published: bool = False) -> Report:
+    """Write the report of results.
+
+    Args:
+        paths: Folders and files of results; none: the shipped ones, or with `published` the paper alone.
+        out: Folder of the report: `index.html`, `tables/` (Markdown, LaTeX, CSV), `figures/`.
+        published: Also tables that only have published values.
+
+    Raises:
+        UsageError: There is nothing to report, something can't be read, or the folder can't be written.
+    """
+    results = read(paths, published)
+    made = tables(results, published)
+    if not made and not len(results.runs):
+        raise UsageError(f"{', '.join(map(str, paths))}: nothing in it belongs in a table or a figure")
+    try:
+        written = [path for table in made for path in _write_table(table, out / "tables")]
+        written.append(_write(out / "tables" / "all.tex", render.document(made)))
+        drawn = figures.draw_all(results, made, out / "figures")
+        written += sorted((out / "figures").glob("*")) if drawn else []
+        written.append(page.write(results, made, drawn, out))
+    except OSError as error:
+        raise UsageError(f"can't write {error.filename or out} ({error.strerror}): choose another --out") from None
+    return Report(tuple(made), tuple(written), results.notes)
+
+
+def read(paths: Sequence[Path], published: bool = False) -> Results:
+    """The results of a report; see `write`."""
+    if paths or not published:
+        return load(paths or [shipped()])
+    return Results((), (), pd.DataFrame())
+
+
+def _write_table(table: Table, folder: Path) -> list[Path]:
+    texts = {".md": render.markdown(table), ".tex": render.latex(table), ".csv": render.as_csv(table)}
+    return [_write(folder / f"{table.key}{suffix}", text) for suffix, text in texts.items()]
+
+
+def _write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path

@@ -1,0 +1,176 @@
+"""Which runs make a line of a table, what it is called, and which runs may stand in one table."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pcc_bench.errors import UsageError
+from pcc_bench.reports.results import Run
+from pcc_bench.reports.table import Provenance, Role, Row
+
+FULL, NONE = "full-context", "no-context"
+LABELS = {
+    FULL: "full context",
+    NONE: "no context",
+    "truncated-context": "truncated context",
+    "random-context": "random context",
+    "bm25-context": "BM25 context",
+    "llmlingua2": "LLMLingua-2",
+    "autocompressor": "AutoCompressor",
+    "icae": "ICAE",
+    "cocom": "COCOM",
+    "pisco": "PISCO",
+    "pcc": "PCC",
+    "pcc-lite": "PCC-Lite",
+    "pcc-large": "PCC-Large",
+    "be": "BE token",
+}
+ORDER = tuple(LABELS)
+ROLES: tuple[Role, ...] = ("ceiling", "method", "floor")  # from the top of a table down
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a table before it has cells.
+
+    Attributes:
+        row: What it will be in the table.
+        runs: What it is measured on; several where they differ in seeds or tasks only.
+        tasks: The tasks it takes from them.
+    """
+
+    row: Row
+    runs: tuple[Run, ...]
+    tasks: frozenset[str]
+
+
+def family(run: Run) -> str:
+    """The method; for PCC also which encoder, as far as the checkpoint's name tells."""
+    name = Path(run.checkpoint).name.lower()
+    if run.method != "pcc":
+        return run.method
+    if "large" in name:
+        return "pcc-large"
+    return "pcc-lite" if "lite" in name or name.startswith("pcc-lab") else "pcc"
+
+
+def label(method: str, rate: float | None) -> str:
+    """What a method at a rate is called in print."""
+    name = LABELS.get(method, method)
+    return name if rate is None or method in (FULL, NONE) else f"{name} {rate:g}x"
+
+
+def role(run: Run) -> Role:
+    """Models of lm-eval read everything, as the full context does."""
+    if run.method == NONE or run.control:
+        return "floor"
+    return "ceiling" if run.method == FULL or not run.reported else "method"
+
+
+def lines(runs: Iterable[Run], tasks: Callable[[str], bool], name: Callable[[Run], str] | None = None) -> list[Line]:
+    """A line for every setting; its seeds are averaged.
+
+    Args:
+        runs: Candidates; those without such a task make none.
+        tasks: Says which tasks the table takes.
+        name: What a line is called; by default method and rate.
+    """
+    return distinct(grouped(runs, tasks, name))
+
+
+def grouped(runs: Iterable[Run], tasks: Callable[[str], bool], name: Callable[[Run], str] | None = None) -> list[Line]:
+    """As `lines`, with labels that may be the same."""
+    groups: dict[tuple[str, ...], list[Run]] = {}
+    for run in runs:
+        if any(map(tasks, run.tasks)):
+            groups.setdefault(run.setting, []).append(run)
+    made = [
+        _line(group, frozenset(task for run in group for task in run.tasks if tasks(task)), name)
+        for group in groups.values()
+    ]
+    return sorted(made, key=_place)
+
+
+def distinct(made: Sequence[Line]) -> list[Line]:
+    """Lines with labels of their own: decoders are named where there are several, then checkpoints, then files."""
+    several = len({line.row.decoder for line in made}) > 1
+    made = [_named(line, Path(line.row.decoder).name) if several else line for line in made]
+    for tell in (lambda run: run.checkpoint, lambda run: run.place):
+        counts = Counter(line.row.label for line in made)
+        made = [_named(line, tell(line.runs[0])) if counts[line.row.label] > 1 else line for line in made]
+    return [replace(line, row=line.row.model_copy(update={"key": line.row.label})) for line in made]
+
+
+def check_comparable(lines: Iterable[Line], apart: Callable[[Run], str] = lambda run: "") -> None:
+    """Refuse to put answers to different questions into one table.
+
+    Args:
+        lines: Of the table.
+        apart: Runs for which this differs are not compared with each other.
+
+    Raises:
+        UsageError: Two files differ in rows or protocol of a task, or in where rows come from; it names both.
+    """
+    first: dict[tuple[str, str], Run] = {}
+    source: dict[str, tuple[Run, str]] = {}
+    pairs = ((run, task) for line in lines for run in line.runs for task in run.tasks if task in line.tasks)
+    for run, task in pairs:
+        other = first.setdefault((apart(run), task), run)
+        mine, theirs = run.tasks[task].asked, other.tasks[task].asked
+        for what, value in mine.items():
+            if value != theirs[what]:
+                raise UsageError(_apart(run, other, f"{what} of {task} is {value} in the first and {theirs[what]}"))
+        before, there = source.setdefault(apart(run), (run, task))
+        came, comes = before.tasks[there].population.get("source"), run.tasks[task].population.get("source")
+        if came != comes:
+            raise UsageError(_apart(run, before, f"the rows of {task} come from {comes}, those of {there} from {came}"))
+
+
+def provenance(run: Run) -> Provenance:
+    """Where the numbers of a run come from."""
+    ours = [task for task in run.tasks.values() if task.population]
+    rows = {f"data {task.name}": str(task.population.get("fingerprint")) for task in ours}
+    return Provenance(
+        run=run.id,
+        path=run.place,
+        method=run.method,
+        checkpoint=run.checkpoint,
+        decoder=run.decoder,
+        data={task.name: str(task.population.get("source", "lm-eval")) for task in run.tasks.values()},
+        fingerprints={**{key: str(value) for key, value in run.reported.get("fingerprints", {}).items()}, **rows},
+        seed=run.seeds[0] if run.seeds else None,
+        date=run.date,
+    )
+
+
+def _apart(run: Run, other: Run, difference: str) -> str:
+    return (
+        f"{run.path} and {other.path} do not belong in one table: {difference} in the second; report them apart, or "
+        "repeat one with the other's settings"
+    )
+
+
+def _line(group: Sequence[Run], tasks: frozenset[str], name: Callable[[Run], str] | None) -> Line:
+    run = group[-1]
+    method = family(run)
+    control = f" ({run.control.replace('_', ' ')})" if run.control else ""
+    text = (name(run) if name else "") or label(method, run.rate) + control
+    kind = role(run)
+    rate = run.rate if kind == "method" or run.control else None
+    ids = tuple(run.id for run in group)
+    row = Row(key=text, label=text, method=method, rate=rate, role=kind, decoder=run.decoder, runs=ids)
+    return Line(row, tuple(group), tasks)
+
+
+def _named(line: Line, more: str) -> Line:
+    return replace(line, row=line.row.model_copy(update={"label": f"{line.row.label}, {more}"}))
+
+
+def _place(line: Line) -> tuple[int, float, int, str]:
+    """Ceilings first and floors last; methods by rate, then in a fixed order."""
+    row = line.row
+    method = ORDER.index(row.method) if row.method in ORDER else len(ORDER)
+    return ROLES.index(row.role), row.rate or 0.0, method, row.label
