@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -145,6 +145,24 @@ def append(path: Path, records: Iterable[CostRecord]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
             file.write(text)
+    except OSError as error:
+        raise UsageError(f"can't write {path} ({error.strerror}): choose another --out") from None
+
+
+def replace(path: Path, records: Sequence[CostRecord]) -> None:
+    """Write records into a file, in the place of those about the same thing.
+
+    Raises:
+        UsageError: The file is damaged, or can't be written.
+    """
+    from pcc_bench.model.files import replaced  # readers of records need none of what it imports
+
+    new = {record.setting() for record in records}
+    kept = [record for record in read(path) if record.setting() not in new]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replaced(path) as part:
+            part.write_text("".join(record.model_dump_json() + "\n" for record in (*kept, *records)), encoding="utf-8")
     except OSError as error:
         raise UsageError(f"can't write {path} ({error.strerror}): choose another --out") from None
 

@@ -1,0 +1,148 @@
+"""True sizes of encoders and decoders by name, and checkpoints of those sizes with random weights.
+
+Speed, memory and FLOPs do not depend on what the weights are, so nothing is downloaded. Answers mean nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft import get_peft_model
+from transformers import AutoModelForCausalLM, PreTrainedConfig
+
+from pcc_bench import registry
+from pcc_bench.decoder import Decoder
+from pcc_bench.errors import UsageError
+from pcc_bench.model import tiny
+from pcc_bench.model.config import MEMORY_TOKENS, DecoderConfig, EncoderConfig, PccConfig, validated
+from pcc_bench.model.converter import Converter
+from pcc_bench.model.encoder import MEMORY_TOKEN_NAMES, Encoder
+from pcc_bench.model.files import plain
+from pcc_bench.model.init import lora_config
+from pcc_bench.model.pcc import PCC, SPECIAL_TOKENS
+from pcc_bench.model.sizes import KNOWN, LARGE, LITE, from_state
+
+LORA_RANK = 64  # the paper's Large
+LORA = "lora-"  # before the name of an encoder: frozen, with an adapter
+
+_SMALL = {"model_type": "llama", "hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 8}
+_SMALL |= {"num_attention_heads": 8, "num_key_value_heads": 4, "vocab_size": 8192, "max_position_embeddings": 32768}
+_TINY = {**_SMALL, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "vocab_size": 1024}
+_SMALL_ENCODER = {"model_type": "gpt2", "n_embd": 192, "n_layer": 4, "n_head": 4, "vocab_size": 8192}
+_TINY_ENCODER = {"model_type": "gpt2", "n_embd": 48, "n_layer": 2, "n_head": 4, "vocab_size": 1024}
+
+MODELS: dict[str, dict[str, Any]] = {
+    "gpt2-large": KNOWN[LITE],
+    "llama-3-8b": KNOWN[LARGE],
+    "mistral-7b": KNOWN["mistralai/Mistral-7B-Instruct-v0.3"],
+    "qwen2.5-7b": KNOWN["Qwen/Qwen2.5-7B-Instruct"],
+    "phi-3.5-mini": KNOWN["microsoft/Phi-3.5-mini-instruct"],
+    "small-llama": _SMALL,
+    "small-gpt2": _SMALL_ENCODER,  # about a tenth of small-llama
+    "tiny-llama": _TINY,
+    "tiny-gpt2": _TINY_ENCODER,
+}
+PAIRS = {
+    "lite": "gpt2-large+llama-3-8b",
+    "large": "lora-llama-3-8b+llama-3-8b",
+    "small": "small-gpt2+small-llama",
+    "tiny": "tiny-gpt2+tiny-llama",
+}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An encoder and the decoder it compresses for.
+
+    Attributes:
+        encoder: Name in `MODELS`.
+        lora: The encoder is frozen and has an adapter.
+        decoder: Name in `MODELS`.
+    """
+
+    encoder: str
+    lora: bool
+    decoder: str
+
+    @property
+    def encoder_name(self) -> str:
+        """As the user spells it."""
+        return (LORA if self.lora else "") + self.encoder
+
+    def config(self, rates: Sequence[int]) -> PccConfig:
+        """The configuration of a checkpoint of these sizes; the first rate is in use.
+
+        Raises:
+            UsageError: A rate that does not cut segments into whole slots.
+        """
+        encoder = config_of(self.encoder).to_dict()
+        encoder["vocab_size"] += MEMORY_TOKENS
+        lora = plain(lora_config(LORA_RANK).to_dict()) if self.lora else None
+        kind = EncoderConfig(kind="lora" if self.lora else "full", config=encoder, lora=lora)
+        decoder = DecoderConfig(hidden_size=config_of(self.decoder).hidden_size)
+        state = {"rate": rates[0], "rates": list(rates), "memory_dtype": "decoder"}
+        return validated(state | {"encoder": kind.model_dump(), "decoder": decoder.model_dump()}, "--rate")
+
+
+def named(name: str) -> Pair:
+    """The pair of a name: one of `PAIRS`, or ENCODER+DECODER.
+
+    Raises:
+        UsageError: There is no such geometry.
+    """
+    encoder, _, decoder = PAIRS.get(name, name).partition("+")
+    for part in (encoder.removeprefix(LORA), decoder):
+        if part not in MODELS:
+            known = [*PAIRS, *MODELS]
+            raise UsageError(
+                f"--random-weights {name}: there is no geometry '{part or name}'{registry.suggest(part, known)}; "
+                f"give one of {', '.join(PAIRS)}, or ENCODER+DECODER of {', '.join(MODELS)} ({LORA} before an "
+                "encoder: frozen, with an adapter)"
+            )
+    if encoder.startswith(LORA) and MODELS[encoder.removeprefix(LORA)]["model_type"] == "gpt2":
+        raise UsageError(
+            f"--random-weights {name}: the adapter is for Llama's layers, not for GPT-2's: leave out {LORA}"
+        )
+    return Pair(encoder.removeprefix(LORA), encoder.startswith(LORA), decoder)
+
+
+def config_of(model: str) -> PreTrainedConfig:
+    """Configuration of a model in `MODELS`."""
+    return from_state(MODELS[model])
+
+
+def build(pair: Pair, rates: Sequence[int], device: torch.device, dtype: torch.dtype, seed: int) -> tuple[PCC, Decoder]:
+    """A compressor and its decoder with random weights, in evaluation mode on a device.
+
+    Their tokenizers know few words: inputs are token ids.
+    """
+    torch.manual_seed(seed)
+    config = pair.config(rates)
+    tokenizer = tiny.make_tokenizer(["some text"], vocabulary=512)
+    decoder = Decoder(_model(config_of(pair.decoder), device, dtype), tokenizer, pair.decoder)
+    read = tiny.make_tokenizer(["some text"], vocabulary=512, adds_bos=False, special=MEMORY_TOKEN_NAMES)
+    model = _model(from_state(config.encoder.config), device, dtype)
+    body = get_peft_model(model, lora_config(LORA_RANK)) if pair.lora else model.base_model
+    encoder = Encoder(body, read, config).to(dtype)  # peft keeps an adapter in float32
+    converter = Converter(encoder.hidden_size, decoder.hidden_size).to(dtype)
+    special = torch.randn(len(SPECIAL_TOKENS), decoder.hidden_size) * 0.02
+    return PCC(config, encoder, converter, special).eval().requires_grad_(False).to(device), decoder
+
+
+def at_rate(pcc: PCC, rate: int) -> PCC:
+    """The same weights at another of the checkpoint's rates.
+
+    Raises:
+        UsageError: The checkpoint does not declare it.
+    """
+    config = pcc.config.with_options(rate=rate)
+    encoder = Encoder(pcc.encoder.model, pcc.encoder.tokenizer, config, pcc.encoder.batch_tokens)
+    return PCC(config, encoder, pcc.converter, pcc.special).eval()
+
+
+def _model(config: PreTrainedConfig, device: torch.device, dtype: torch.dtype) -> Any:
+    with device:
+        return AutoModelForCausalLM.from_config(config, dtype=dtype)

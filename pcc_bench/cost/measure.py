@@ -1,0 +1,195 @@
+"""Costs measured: what a user's question takes, phase by phase.
+
+Every repeat of a mode goes through all its phases in order, on new random tokens, decoding greedily and never stopping
+early. Where the work once a context is shared by several questions (`reuse`), the total of each repeat is its share of
+that work with the rest of the same repeat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from pcc_bench.cost import probe
+from pcc_bench.cost.geometry import at_rate
+from pcc_bench.cost.phases import Held, Laps, Setting, records
+from pcc_bench.cost.records import CostRecord, Mode
+from pcc_bench.cost.work import Point, Shape
+from pcc_bench.decoder import Decoder
+from pcc_bench.errors import UsageError
+from pcc_bench.generation import autocast_for, keep_logits, memory_errors
+from pcc_bench.model.pcc import PCC
+
+WARM_UP = 2  # rounds before the clock counts; the last one looks for the peak of memory
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is measured.
+
+    Attributes:
+        shape: Its sizes.
+        pcc: The compressor.
+        decoder: Reads the memories.
+        setting: Device, dtype, provenance.
+    """
+
+    shape: Shape
+    pcc: PCC
+    decoder: Decoder
+    setting: Setting
+
+
+def measure(
+    subject: Subject,
+    point: Point,
+    modes: Sequence[Mode],
+    reuse: Sequence[int],
+    repeats: int,
+    tell: Callable[[str], None],
+) -> list[CostRecord]:
+    """Measure one point; where memory runs out, with half the batch, and so on.
+
+    Args:
+        subject: What is measured.
+        point: Where. Without a rate only the modes of the full text are run, with one only those of a memory.
+        modes: Which of them.
+        reuse: Questions a context that `total` is given for.
+        repeats: How many times each mode is timed.
+        tell: Takes a sentence for the user.
+
+    Returns:
+        Its records; none where not even one context fits.
+    """
+    while True:
+        try:
+            with memory_errors(f"measuring {point}", "give a smaller --batch"):
+                return [record for mode in modes for record in _mode(subject, point, mode, reuse, repeats)]
+        except UsageError as error:  # `memory_errors` raises it, and nothing else inside
+            said = str(error).partition(":")[0]
+        probe.release(subject.decoder.device)
+        if point.batch == 1:
+            tell(f"{said}: left out")
+            return []
+        point = replace(point, batch=point.batch // 2)
+        tell(f"{said}: trying batch {point.batch}")
+
+
+def _mode(subject: Subject, point: Point, mode: Mode, reuse: Sequence[int], repeats: int) -> Iterator[CostRecord]:
+    runner = Runner(subject, point)
+    for _ in range(WARM_UP):
+        probe.reset_peaks(subject.decoder.device)
+        runner.run(mode)
+    peaks = (probe.peak_device(subject.decoder.device), probe.peak_host())
+    laps = [runner.run(mode) for _ in range(repeats)]
+    held = Held(runner.slots, runner.boundary, sum(memory.nbytes for memory in runner.memories), *peaks)
+    yield from records(subject.shape, point, mode, laps, reuse, held, subject.setting)
+
+
+class Runner:
+    """Runs one point of a subject, in any mode.
+
+    Args:
+        subject: What is measured.
+        point: Where.
+    """
+
+    def __init__(self, subject: Subject, point: Point) -> None:
+        self.point = point
+        self.decoder = subject.decoder
+        self.pcc = at_rate(subject.pcc, point.rate) if point.rate else subject.pcc
+        self.bos = [subject.decoder.bos_token_id] if subject.shape.bos else []
+        self.memories: list[torch.Tensor] = []
+        self.slots = self.boundary = 0
+        self.watch = probe.Stopwatch(subject.decoder.device)
+
+    @torch.inference_mode()
+    def run(self, mode: Mode) -> Laps:
+        """One round: compress or prefill what is needed, read the question, decode."""
+        question = self._ids(self.point.question)
+        steps = {
+            Mode.FULL: self._full,
+            Mode.PREFIX_CACHED: self._prefix_cached,
+            Mode.COLD: self._cold,
+            Mode.WARM: self._warm,
+        }
+        once, prefill, cache, first = steps[mode](question)
+        self._decode(cache, first)
+        return Laps(once, prefill, self.watch.lap())
+
+    def _full(self, question: torch.Tensor) -> tuple[float, float, Any, torch.Tensor]:
+        ids = torch.cat([self._context(), question], 1)
+        self.watch.lap()
+        cache, first = self._read({"input_ids": ids})
+        return 0.0, self.watch.lap(), cache, first
+
+    def _prefix_cached(self, question: torch.Tensor) -> tuple[float, float, Any, torch.Tensor]:
+        context = self._context()
+        self.watch.lap()
+        cache, _ = self._read({"input_ids": context})
+        once = self.watch.lap()
+        cache, first = self._read({"input_ids": question, "past_key_values": cache})
+        return once, self.watch.lap(), cache, first
+
+    def _cold(self, question: torch.Tensor) -> tuple[float, float, Any, torch.Tensor]:
+        contexts = self._encoder_ids()
+        self.watch.lap()
+        self._compress(contexts)
+        once = self.watch.lap()
+        return once, *self._read_memories(question)
+
+    def _warm(self, question: torch.Tensor) -> tuple[float, float, Any, torch.Tensor]:
+        if not self.memories:
+            self._compress(self._encoder_ids())
+        self.watch.lap()
+        return 0.0, *self._read_memories(question)
+
+    def _compress(self, contexts: Sequence[Sequence[int]]) -> None:
+        """Memories of contexts in the encoder's tokens: [slots + boundary, hidden size], on the host as in a run."""
+        dtype = torch.float32 if self.pcc.config.memory_dtype == "float32" else self.decoder.dtype
+        encoded = self.pcc.encode(contexts)
+        self.memories = [self.pcc.frame(context.slots).to(dtype).cpu() for context in encoded]
+        self.slots = sum(map(len, encoded[0].slots))
+        self.boundary = len(self.memories[0]) - self.slots
+
+    def _read_memories(self, question: torch.Tensor) -> tuple[float, Any, torch.Tensor]:
+        memories = torch.stack(self.memories).to(self.decoder.device)
+        start = self.decoder.embed(self.bos * self.point.batch).view(self.point.batch, len(self.bos), -1)
+        vectors = torch.cat([start.to(memories.dtype), memories, self.decoder.embedding(question)], 1)
+        cache, first = self._read({"inputs_embeds": vectors})
+        return self.watch.lap(), cache, first
+
+    def _read(self, inputs: dict[str, Any]) -> tuple[Any, torch.Tensor]:
+        """One forward: the cache, and the first new token of each row [batch, 1]."""
+        last = torch.tensor([-1], device=self.decoder.device)
+        with self._autocast(inputs.get("inputs_embeds")):
+            out = self.decoder.model(**inputs, use_cache=True, **keep_logits(self.decoder, last))
+        return out.past_key_values, out.logits[:, -1:].argmax(-1)
+
+    def _decode(self, cache: Any, token: torch.Tensor) -> None:
+        """The new tokens but the first, one forward each."""
+        memory = self.memories[0] if self.point.rate else None
+        for _ in range(self.point.new - 1):
+            with self._autocast(memory):
+                out = self.decoder.model(input_ids=token, past_key_values=cache, use_cache=True)
+            token = out.logits[:, -1:].argmax(-1)
+
+    def _autocast(self, vectors: torch.Tensor | None) -> AbstractContextManager[Any]:
+        return nullcontext() if vectors is None else autocast_for(self.decoder, vectors)
+
+    def _context(self) -> torch.Tensor:
+        start = torch.tensor(self.bos, dtype=torch.long, device=self.decoder.device)
+        return torch.cat([start.expand(self.point.batch, -1), self._ids(self.point.context)], 1)
+
+    def _ids(self, count: int) -> torch.Tensor:
+        rows = len(self.decoder.embedding.weight)
+        return torch.randint(rows, (self.point.batch, count), device=self.decoder.device)
+
+    def _encoder_ids(self) -> list[list[int]]:
+        rows = min(self.pcc.encoder.memory_ids)
+        ids: list[list[int]] = torch.randint(rows, (self.point.batch, self.point.context)).tolist()
+        return ids

@@ -1,0 +1,90 @@
+"""Clock and memory gauge of a device."""
+
+from __future__ import annotations
+
+import gc
+import re
+import time
+from pathlib import Path
+
+import torch
+
+from pcc_bench.errors import UsageError
+
+_STATUS = Path("/proc/self/status")
+_CLEAR = Path("/proc/self/clear_refs")
+_RESET_PEAK = "5"  # proc(5): sets the peak resident set to what is resident now
+
+
+def find_device(name: str | None) -> torch.device:
+    """The device of a name; by default a GPU where there is one.
+
+    Raises:
+        UsageError: There is no such device here.
+    """
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UsageError(f"--device {name} can't be used ({first[:120]}): pass --device cpu, or --predict") from None
+    return device
+
+
+def hardware(device: torch.device) -> str:
+    """Name of the accelerator, or of the processor."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+    except OSError:
+        found = None
+    return found[1] if found else device.type
+
+
+class Stopwatch:
+    """Wall-clock, with the device's queue waited for at every look."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._last = self._now()
+
+    def lap(self) -> float:
+        """Seconds since the last look."""
+        before, self._last = self._last, self._now()
+        return self._last - before
+
+    def _now(self) -> float:
+        if self.device.type != "cpu":
+            torch.accelerator.synchronize(self.device)
+        return time.perf_counter()
+
+
+def reset_peaks(device: torch.device) -> None:
+    """Start anew to look for the fullest moment."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    try:
+        _CLEAR.write_text(_RESET_PEAK)
+    except OSError:
+        return  # not Linux: `peak_host` tells nothing then
+
+
+def peak_device(device: torch.device) -> int | None:
+    """Most bytes of tensors on a GPU since `reset_peaks`; None on other devices."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+
+
+def peak_host() -> int | None:
+    """Largest resident set of this process since `reset_peaks`, in bytes; None where Linux does not tell it."""
+    if not _CLEAR.exists():
+        return None
+    found = re.search(r"^VmHWM:\s+(\d+) kB$", _STATUS.read_text(encoding="utf-8"), re.MULTILINE)
+    return int(found[1]) * 1024 if found else None
+
+
+def release(device: torch.device) -> None:
+    """Give back what is no longer used."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

@@ -1,0 +1,164 @@
+"""What has to be done for one point, computed from sizes: slots, FLOPs, bytes. No weights, no device.
+
+With `n` context tokens, `q` of the question, `a` new ones, `D` positions of the memory (boundary vectors counted):
+
+- FLOPs of reading `x` positions behind `p` cached ones: `2 N x + 4 L d x (p + x)`, and the vocabulary head for the last
+  position only (`pcc_bench.model.sizes.Model.read`).
+- Compressing: each segment with its memory tokens through the encoder, each slot through the converter.
+- The decoder reads `n + q` positions in full, `q` behind `n` where the prefix is cached, and `D + q` of a memory; BOS
+  on top where it has one. Then `a - 1` steps of one position.
+- Keys and values of one position take `2 L` vectors of all key-value heads; a memory on disk takes `D` vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+from transformers import PreTrainedConfig
+
+from pcc_bench.cost.records import Mode
+from pcc_bench.errors import UsageError
+from pcc_bench.model.config import MEMORY_TOKENS, Boundaries, PccConfig, Slots
+from pcc_bench.model.estimate import Geometry, encoding_flops, sized
+from pcc_bench.model.sizes import from_state
+
+FULL_TEXT = (Mode.FULL, Mode.PREFIX_CACHED)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of a sweep.
+
+    Attributes:
+        context: Tokens of each context.
+        question: Tokens behind each context.
+        new: Tokens of each answer.
+        batch: Contexts at a time.
+        rate: Of the compressor; None: the whole text is read.
+    """
+
+    context: int
+    question: int
+    new: int
+    batch: int
+    rate: int | None
+
+    def __str__(self) -> str:
+        method = f"pcc {self.rate}x" if self.rate else "full context"
+        return f"{method}, {self.context:,} tokens, batch {self.batch}"
+
+
+@dataclass(frozen=True)
+class Work:
+    """FLOPs and bytes of a point in one mode, of the whole batch.
+
+    Attributes:
+        slots: Of one memory.
+        boundary: Boundary vectors of one memory.
+        once: FLOPs once a context: compressing it, or filling the cache of a prefix; 0 where nothing is kept.
+        prefill: FLOPs of reading up to the first new token.
+        decode: FLOPs of all other new tokens.
+        read: Positions that one row's prefill reads.
+        masked: Share of `once` and of `prefill` that causal kernels skip.
+        cached: Numbers in the decoder's cache for the contexts.
+        memory: Numbers in the memories.
+    """
+
+    slots: int
+    boundary: int
+    once: float
+    prefill: float
+    decode: float
+    read: int
+    masked: tuple[float, float]
+    cached: int
+    memory: int
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A compressor and its decoder, without weights.
+
+    Attributes:
+        encoder: Name of the encoder.
+        decoder: Name of the decoder.
+        config: The compressor's.
+        reads: The decoder's configuration.
+        bos: The decoder has a beginning of sequence.
+    """
+
+    encoder: str
+    decoder: str
+    config: PccConfig
+    reads: PreTrainedConfig
+    bos: bool = True
+
+    @cached_property
+    def sizes(self) -> Geometry:
+        """Numbers of weights by part."""
+        state = self.config.encoder.config
+        state = {**state, "vocab_size": state["vocab_size"] - MEMORY_TOKENS}
+        return sized(from_state(state), int((self.config.encoder.lora or {}).get("r", 0)), self.reads)
+
+    def segments(self, point: Point) -> list[tuple[int, int]]:
+        """(tokens, slots) of each segment of one context."""
+        rate, length = point.rate or 1, self.config.segment_length
+        lengths = [min(length, point.context - start) for start in range(0, point.context, length)]
+        if self.config.slots is Slots.PROPORTIONAL:
+            return [(tokens, -(-tokens // rate)) for tokens in lengths]
+        return [(tokens, length // rate) for tokens in lengths]
+
+    def boundary(self, segments: int) -> int:
+        """Boundary vectors of a memory of so many segments."""
+        return {Boundaries.PER_SEGMENT: 2 * segments, Boundaries.ONCE: 2, Boundaries.NONE: 0}[self.config.boundaries]
+
+    def work(self, point: Point, mode: Mode) -> Work:
+        """FLOPs and bytes of a point."""
+        decoder, start = self.sizes.decoder, int(self.bos)
+        once = masked = 0.0
+        slots = boundary = 0
+        if mode in FULL_TEXT:
+            kept = start + point.context
+        else:
+            segments = self.segments(point)
+            slots, boundary = sum(count for _, count in segments), self.boundary(len(segments))
+            kept = start + slots + boundary
+        if mode is Mode.COLD:
+            once = sum(encoding_flops(self.sizes, sum(segment)) for segment in segments)
+            once += 2 * self.sizes.converter * slots
+            masked = sum(self.sizes.encoder.masked(sum(segment)) for segment in segments) / once
+        if mode is Mode.PREFIX_CACHED:
+            once, masked = decoder.read(kept, predicted=1), decoder.masked(kept) / decoder.read(kept, predicted=1)
+        past = kept if mode is Mode.PREFIX_CACHED else 0
+        read = kept + point.question - past
+        prefill = decoder.read(read, past, predicted=1)
+        steps = range(kept + point.question, kept + point.question + point.new - 1)
+        return Work(
+            slots,
+            boundary,
+            point.batch * once,
+            point.batch * prefill,
+            point.batch * sum(decoder.read(1, past, predicted=1) for past in steps),
+            read,
+            (masked, decoder.masked(read) / prefill),
+            point.batch * decoder.cache_values(kept),
+            point.batch * (slots + boundary) * decoder.hidden_size,
+        )
+
+    def check(self, points: Iterable[Point]) -> None:
+        """See that every point fits the decoder's window.
+
+        Raises:
+            UsageError: One does not.
+        """
+        window = self.sizes.decoder.window
+        for point in points:
+            work = self.work(point, Mode.COLD if point.rate else Mode.FULL)
+            needed = work.read + point.new
+            if window is not None and needed > window:
+                over = f"{needed:,} positions with question and answer, but {self.decoder} has {window:,}"
+                shorter = f"give a --context of at most {point.context - needed + window:,}, or --mode cold --mode warm"
+                remedy = "give a shorter --context or a higher --rate" if point.rate else shorter
+                raise UsageError(f"{point}: takes {over}: {remedy}")
