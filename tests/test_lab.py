@@ -92,6 +92,19 @@ def test_stages_double_the_rate_up_to_the_last() -> None:
     assert parts.stages(parts.CompressorRecipe(rate=4, pretraining=0)) == []
 
 
+def test_a_large_compressor_begins_at_4x_with_short_segments() -> None:
+    recipe = parts.CompressorRecipe(rate=8, kind="large", pretraining=500)
+    assert parts.stages(recipe) == [(4, 480), (8, 20)]
+    first = parts.pretraining_recipe("large", recipe, 4, 480, "start", "decoder", "data")
+    assert [(phase.segment_length, phase.until) for phase in first.phases] == [
+        (4, 60),
+        (8, 140),
+        (16, 240),
+        (32, 380),
+        (64, None),
+    ]
+
+
 # What decoders learn from
 
 
@@ -137,10 +150,13 @@ def test_answers_and_the_end_after_them_are_scored_and_questions_are_not(tmp_pat
 def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Two parts that take seconds."""
     compressor = parts.CompressorRecipe(rate=2, layers=1, pretraining=3, tuning=1)
-    monkeypatch.setattr(parts, "PARTS", known := {"lab-llama": TINY, "pcc-lab-4x": compressor})
+    large = parts.CompressorRecipe(rate=4, kind="large", lora_rank=2, pretraining=3, tuning=1)
+    known = {"lab-llama": TINY, "pcc-lab-4x": compressor, "pcc-lab-large-4x": large}
+    monkeypatch.setattr(parts, "PARTS", known)
     monkeypatch.setattr(build, "PARTS", known)
     monkeypatch.setattr(check, "PARTS", known)
     monkeypatch.setattr(parts, "FIRST_STEPS", 1)
+    monkeypatch.setattr(parts, "GROWING", ((4, 1),))
     monkeypatch.setattr(build, "DOCUMENTS", 30)
     monkeypatch.setattr(build, "ROWS", 40)
     monkeypatch.setattr(build, "HELD_OUT_DOCUMENTS", 10)
@@ -159,7 +175,7 @@ def measured(folder: Path, name: str, rows: int, documents: int) -> list[Any]:
 def test_parts_are_built_once_recorded_and_a_changed_weight_is_found(
     small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert build.build(tmp_path) == ["lab-llama", "pcc-lab-4x"]
+    assert build.build(tmp_path) == ["lab-llama", "pcc-lab-4x", "pcc-lab-large-4x"]
     assert build.build(tmp_path) == [], "finished parts are left alone"
     card = json.loads((tmp_path / "pcc-lab-4x" / "part.json").read_text())
     assert set(card["tokens_seen"]) == {"1x", "2x", "tuning"}
@@ -171,7 +187,9 @@ def test_parts_are_built_once_recorded_and_a_changed_weight_is_found(
         "lab-llama, full-context",
         "lab-llama, no-context",
         "pcc-lab-4x",
+        "pcc-lab-large-4x",
     }
+    assert checkpoint.PccConfig.read(tmp_path / "pcc-lab-large-4x").encoder.base == "../lab-llama"
     assert check.check(tmp_path) == []
     assert "reconstruction bleu" in check.table(record).columns
 

@@ -17,6 +17,7 @@ from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError
 from pcc_bench.lab.decoders import DecoderRecipe, train_decoder
+from pcc_bench.lab.large import start_large
 from pcc_bench.lab.lite import at_rate, start_lite
 from pcc_bench.lab.measure import DOCUMENTS as MEASURED_DOCUMENTS
 from pcc_bench.lab.measure import PRETRAINED, RECONSTRUCTION, reconstruction
@@ -163,15 +164,15 @@ def _train_compressor(folder: Path, name: str, recipe: CompressorRecipe, work: P
     frozen = init.open_decoder(str(decoder))
     start = work / "start"
     if not (start / "config.json").is_file():
-        sizes = {"rate": recipe.rate, "segment_length": SEGMENT, "layers": recipe.layers, "seed": recipe.seed}
-        start_lite(frozen, start, boundaries=recipe.boundaries, **sizes)
+        _start(recipe, frozen, start)
+    lite = recipe.kind == "lite"
     for rate, steps in stages(recipe):
-        begin = work / f"begin-{rate}x"
+        begin = work / f"begin-{rate}x" if lite else start
         if not (begin / "config.json").is_file():
             at_rate(start, begin, frozen, rate, recipe.rate)
         start = work / f"{rate}x"
         train(pretraining_recipe(name, recipe, rate, steps, str(begin), str(decoder), str(data)), start)
-    if not recipe.pretraining:
+    if lite and not recipe.pretraining:
         start = at_rate(start, work / "begin", frozen, recipe.rate, recipe.rate)
     tuned = work / "tuning"
     train(tuning_recipe(name, recipe, str(start), str(decoder), str(data)), tuned)
@@ -185,10 +186,20 @@ def _train_compressor(folder: Path, name: str, recipe: CompressorRecipe, work: P
     _export_compressor(tuned, folder / name, frozen, decoder)
 
 
+def _start(recipe: CompressorRecipe, frozen: Decoder, folder: Path) -> None:
+    sizes: dict[str, Any] = {"rate": recipe.rate, "segment_length": SEGMENT, "seed": recipe.seed}
+    if recipe.kind == "lite":
+        start_lite(frozen, folder, layers=recipe.layers, boundaries=recipe.boundaries, **sizes)
+    else:
+        start_large(frozen, folder, rank=recipe.lora_rank, boundaries=recipe.boundaries, **sizes)
+
+
 def _export_compressor(source: Path, target: Path, frozen: Decoder, decoder: Path) -> None:
     pcc = checkpoint.load(str(source), frozen)
-    made_for = pcc.config.decoder.model_copy(update={"name": init.name_beside(str(decoder), target)})
-    pcc.config = pcc.config.model_copy(update={"lab": True, "decoder": made_for})
+    beside = init.name_beside(str(decoder), target)
+    made_for = pcc.config.decoder.model_copy(update={"name": beside})
+    encoder = pcc.config.encoder.model_copy(update={"base": beside if pcc.config.encoder.base else None})
+    pcc.config = pcc.config.model_copy(update={"lab": True, "decoder": made_for, "encoder": encoder})
     checkpoint.save(pcc.half(), target)
     for log in ("log.jsonl", "evaluation.jsonl"):
         shutil.copy(source / log, target / log)

@@ -39,7 +39,8 @@ class DecoderRecipe(BaseModel):
         vocabulary: Tokens of its own byte-level BPE tokenizer.
         steps: Optimizer steps.
         tokens: Tokens a step, padding included.
-        learning_rate: Peak; constant for half of the steps, then falling to 0.
+        learning_rate: Peak.
+        decay: Share of the steps, at the end, in which the learning rate falls to 0; before them it is constant.
         growing: Share of the steps over which lessons grow to their full length.
         seed: Of weights and lessons.
     """
@@ -51,10 +52,11 @@ class DecoderRecipe(BaseModel):
     layers: int = 6
     heads: int = 4
     vocabulary: int = 2048
-    steps: int = 2400
+    steps: int = 2000
     tokens: int = 4096
     learning_rate: float = 1.5e-3
-    growing: float = 0.375
+    decay: float = 0.4
+    growing: float = 0.45
     seed: int = 0
 
 
@@ -206,7 +208,7 @@ def train_decoder(recipe: DecoderRecipe, folder: Path) -> None:
             learning_rate=recipe.learning_rate,
             warmup_steps=WARMUP_STEPS,
             lr_scheduler_type="warmup_stable_decay",
-            lr_scheduler_kwargs={"num_decay_steps": recipe.steps // 2, "decay_type": "linear"},
+            lr_scheduler_kwargs={"num_decay_steps": round(recipe.decay * recipe.steps), "decay_type": "linear"},
             max_grad_norm=1.0,
             bf16=True,
             use_cpu=not torch.cuda.is_available(),

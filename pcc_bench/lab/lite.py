@@ -63,7 +63,7 @@ def start_lite(
     model.save_pretrained(encoder)
     pcc = init.fresh(str(encoder), decoder, [1], folder, segment_length=segment_length, seed=seed)
     point_memory_tokens(pcc.encoder.body, pcc.encoder.memory_ids, 1, places)
-    _pass_through(pcc.converter, float(embeddings.std()))
+    pass_through(pcc.converter, float(embeddings.std()))
     pcc.config = pcc.config.model_copy(update={"boundaries": boundaries, "encoder_bos": False})
     checkpoint.save(pcc, folder)
     return folder
@@ -92,7 +92,7 @@ def _doubling(rate: int) -> Iterator[int]:
     yield rate
 
 
-def _pass_through(converter: Converter, std: float) -> None:
+def pass_through(converter: Converter, std: float) -> None:
     """Let a converter pass the token's channels on, at the scale of the decoder's embeddings."""
     size = converter.decoder_size
     with torch.no_grad():

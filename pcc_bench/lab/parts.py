@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -16,6 +16,7 @@ from pcc_bench.model.recipe import Recipe
 from pcc_bench.tasks.lab.world import VERSION
 
 SEGMENT = 64  # encoder tokens a segment
+GROWING = ((4, 60), (8, 80), (16, 100), (32, 140))  # PCC-Large: segment lengths of the first steps, and how many steps
 FIRST_STEPS, STAGE_STEPS = 40, 100  # of the stage of pretraining at 1x, which is easy; of each other before the last
 TEXT, TEXT_HELD_OUT, QUESTIONS = "text.jsonl", "text-held-out.jsonl", "questions.jsonl"
 DOCUMENTS, ROWS = 6_000, 6_000  # of text; of each of the four question sets
@@ -31,7 +32,9 @@ class CompressorRecipe(BaseModel):
         completion: Share of completion in pretraining; 0 is reconstruction only, 1 completion only.
         tuning: Steps of fine-tuning.
         boundaries: Boundary vectors.
-        layers: Of the encoder, a GPT-2 all of which is trained (PCC-Lite).
+        kind: `lite`: a GPT-2 all of which is trained. `large`: the decoder itself with a LoRA.
+        layers: Of a Lite's encoder.
+        lora_rank: Of a Large's.
         keep_pretrained: Keep the checkpoint as it was before fine-tuning too; it is measured in any case.
         seed: Of everything drawn.
     """
@@ -44,7 +47,9 @@ class CompressorRecipe(BaseModel):
     completion: float = 0.3
     tuning: int = 200
     boundaries: Boundaries = Boundaries.PER_SEGMENT
+    kind: Literal["lite", "large"] = "lite"
     layers: int = 4
+    lora_rank: int = 64
     keep_pretrained: bool = False
     seed: int = 0
 
@@ -54,6 +59,8 @@ PARTS: dict[str, DecoderRecipe | CompressorRecipe] = {
     "pcc-lab-4x": CompressorRecipe(rate=4, keep_pretrained=True),
     "pcc-lab-16x": CompressorRecipe(rate=16),
     "pcc-lab-64x": CompressorRecipe(rate=64),
+    "pcc-lab-large-4x": CompressorRecipe(rate=4, kind="large"),
+    "pcc-lab-large-16x": CompressorRecipe(rate=16, kind="large"),
     "pcc-lab-4x-no-pretraining": CompressorRecipe(rate=4, pretraining=0),
     "pcc-lab-4x-reconstruction": CompressorRecipe(rate=4, completion=0.0),
     "pcc-lab-4x-completion": CompressorRecipe(rate=4, completion=1.0),
@@ -86,10 +93,16 @@ def identity(name: str) -> str:
 
 
 def stages(recipe: CompressorRecipe) -> list[tuple[int, int]]:
-    """Rate and steps of each stage of pretraining: short ones at 1x, 2x, ..., then the rate itself."""
+    """Rate and steps of each stage of pretraining: short ones at rates that double, then the rate itself.
+
+    A Lite begins at 1x; a Large at 4x, with short segments that grow.
+    """
     if not recipe.pretraining:
         return []
     before = [(rate, FIRST_STEPS if rate == 1 else STAGE_STEPS) for rate in rates_up_to(recipe.rate)[:-1]]
+    if recipe.kind == "large":
+        growing = sum(steps for _, steps in GROWING)
+        before = [(rate, steps + growing * (rate == 4)) for rate, steps in before if rate >= 4]
     return [*before, (recipe.rate, recipe.pretraining - sum(steps for _, steps in before))]
 
 
@@ -106,6 +119,8 @@ def pretraining_recipe(
     phases: list[dict[str, Any]] = [{"segment_length": SEGMENT, "rate": rate}]
     if final and not only_completion:
         phases = [{**phases[0], "completion": 0.0, "until": max(1, int(0.6 * steps))}, phases[0]]
+    if recipe.kind == "large" and rate == 4:
+        phases = [*_growing(only_completion), *phases]
     completion = recipe.completion if final else float(only_completion)
     return Recipe.checked(
         {
@@ -122,6 +137,14 @@ def pretraining_recipe(
         },
         f"the lab's part {name}",
     )
+
+
+def _growing(only_completion: bool) -> list[dict[str, Any]]:
+    phases, until = [], 0
+    for length, steps in GROWING:
+        until += steps
+        phases.append({"segment_length": length, "rate": 4, "completion": float(only_completion), "until": until})
+    return phases
 
 
 def tuning_recipe(name: str, recipe: CompressorRecipe, start: str, decoder: str, data: str) -> Recipe:
