@@ -61,7 +61,7 @@ def markdown(table: Table) -> str:
 
 def brief(table: Table) -> str:
     """What was measured as a Markdown table, with its notes: for a README."""
-    return "\n\n".join([_markdown(table, Part.MEASURED), *_listed(table.notes)]) + "\n"
+    return "\n\n".join([_markdown(table, Part.MEASURED), *_listed(table.own_notes)]) + "\n"
 
 
 def latex(table: Table) -> str:

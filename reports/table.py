@@ -171,6 +171,7 @@ class Table(Strict):
         headline: Key of the column whose normalised values stand in the printed table; None where there is none.
         comparable: Measured and published numbers are of the same data and decoder: their difference means something.
         notes: Sentences that stand under it.
+        own_notes: Those of them that are about measured numbers.
         provenance: Of every run in it.
     """
 
@@ -182,6 +183,7 @@ class Table(Strict):
     headline: str | None = None
     comparable: bool = False
     notes: tuple[str, ...] = ()
+    own_notes: tuple[str, ...] = ()
     provenance: tuple[Provenance, ...] = ()
 
     @model_validator(mode="after")

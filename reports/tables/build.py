@@ -11,7 +11,7 @@ from pcc_bench.reports.paper import Known
 from pcc_bench.reports.results import Results
 from pcc_bench.reports.table import Cell, Column, Published, Role, Row, Table
 from pcc_bench.reports.tables.lines import FULL, NONE, ROLES, Line, label, provenance
-from pcc_bench.reports.tables.notes import about, as_the_paper
+from pcc_bench.reports.tables.notes import about, about_published, as_the_paper
 from pcc_bench.reports.tables.spec import Score, Spec
 
 ALPHA = 0.05
@@ -52,6 +52,7 @@ def build(
     columns = [(column, cells) for column, cells in columns if not all(cell.empty for cell in cells)]
     keys = [column.key for column, _ in columns]
     used = {run.id: run for line in lines for run in line.runs}
+    own = about(lines, columns)
     return Table(
         key=key,
         title=title,
@@ -60,7 +61,8 @@ def build(
         cells=tuple(zip(*(cells for _, cells in columns), strict=True)) or ((),) * len(rows),
         headline=headline if headline in keys else None,
         comparable=bool(lines) and all(map(as_the_paper, lines)),
-        notes=(*about(lines, columns), *notes),
+        notes=(*own, *about_published(lines, columns), *notes),
+        own_notes=tuple(own),
         provenance=tuple(provenance(run) for run in used.values()),
     )
 

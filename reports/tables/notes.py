@@ -32,7 +32,7 @@ def as_the_paper(line: Line) -> bool:
 
 
 def about(lines: Sequence[Line], columns: Columns) -> list[str]:
-    """The sentences.
+    """What the measured numbers are.
 
     Args:
         lines: Measured lines.
@@ -41,7 +41,7 @@ def about(lines: Sequence[Line], columns: Columns) -> list[str]:
     notes = [INTERVALS] if lines else []
     if any(cell.normalised is not None for _, cells in columns for cell in cells):
         notes.append(NORMALISED)
-    return [*notes, *_counts(columns), *_bare(lines), *_published(lines, columns)]
+    return [*notes, *_counts(columns), *_bare(lines)]
 
 
 def _counts(columns: Columns) -> list[str]:
@@ -64,7 +64,7 @@ def _bare(lines: Sequence[Line]) -> list[str]:
     return [f"No samples of {', '.join(bare)}: {what}"] if bare else []
 
 
-def _published(lines: Sequence[Line], columns: Columns) -> list[str]:
+def about_published(lines: Sequence[Line], columns: Columns) -> list[str]:
     """What the marks of published values mean, and who the later papers are."""
     told = [(column.source, cell.paper) for column, cells in columns for cell in cells if cell.paper]
     marks = {published.certainty for source, published in told if source is None}
