@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -10,6 +11,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from pcc_bench.reports.figures.frames import in_order, names
 from pcc_bench.reports.results import Results, Run
 from pcc_bench.reports.samples import Answer
 
@@ -64,24 +66,28 @@ def embed(results: Results, rows: int = ROWS, characters: int = CHARACTERS) -> B
         rows: At most so many of each task.
         characters: Of the contexts of all tasks together; a task whose share is used up shows fewer rows.
     """
-    names = list(dict.fromkeys(task for run in results.runs for task in run.tasks if run.tasks[task].samples))
+    runs, called = in_order(results.runs), names(results.runs)
+    groups: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        for task in (task for task in run.tasks.values() if task.samples):
+            groups.setdefault((task.name, str(task.population.get("fingerprint") or "")), []).append(run)
+    several = Counter(name for name, _ in groups)
     contexts: dict[str, int] = {}
     tasks, data = [], []
-    for name in names:
-        runs = [run for run in results.runs if name in run.tasks and run.tasks[name].samples]
-        shown = _rows(results, runs, name, rows, contexts, characters // len(names))
-        total = max(run.tasks[name].rows for run in runs)
+    for (task_name, fingerprint), having in groups.items():
+        name = task_name if several[task_name] == 1 else f"{task_name} (rows {fingerprint or 'of lm-eval'})"
+        shown = _rows(results, having, task_name, rows, contexts, characters // len(groups))
         if shown:
-            tasks.append(Task(name, len(shown), total))
+            tasks.append(Task(name, len(shown), max(run.tasks[task_name].rows for run in having)))
             data.append({"name": name, "rows": shown})
-    return Browser(tuple(tasks), {"runs": [run.id for run in results.runs], "contexts": list(contexts), "tasks": data})
+    told = {run.id: called[run.id] for run in runs}
+    return Browser(tuple(tasks), {"runs": told, "contexts": list(contexts), "tasks": data})
 
 
 def _rows(
     results: Results, runs: Sequence[Run], task: str, count: int, contexts: dict[str, int], room: int
 ) -> list[dict[str, Any]]:
     """The first rows of a task, with the answers of all its runs; new contexts are added to `contexts`."""
-    numbers = {run.id: number for number, run in enumerate(results.runs)}
     found: dict[int, dict[str, Any]] = {}
     for run in runs:
         accounts = results.frame(run, task).drop_duplicates("row").set_index("row")
@@ -93,7 +99,7 @@ def _rows(
                 found[answer.row] = _row(answer, contexts)
             memory = _memory(accounts.loc[answer.row].to_dict())
             scores = {key: round(value, 4) for key, value in answer.scores.items() if value == value}
-            shown = {"run": numbers[run.id], "text": answer.answer, "scores": scores, "memory": memory}
+            shown = {"run": run.id, "text": answer.answer, "scores": scores, "memory": memory}
             found[answer.row]["answers"].append(shown)
     return [found[row] for row in sorted(found)]
 

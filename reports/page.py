@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from markupsafe import Markup
 from pcc_bench.errors import UsageError
 from pcc_bench.reports.browser import Browser, embed
 from pcc_bench.reports.figures import Figure
+from pcc_bench.reports.figures.draw import axis_label
+from pcc_bench.reports.figures.frames import in_order, names
 from pcc_bench.reports.figures.style import GRID, INK
 from pcc_bench.reports.results import Results, Run
 from pcc_bench.reports.table import Cell, Column, Row, Table
@@ -73,28 +76,10 @@ class FigureView:
 
 @dataclass(frozen=True)
 class Card:
-    """What is known of a run's method."""
+    """What is known of a run: of its method, or of where its numbers come from."""
 
     title: str
     facts: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a run's numbers come from."""
-
-    run: str
-    facts: tuple[tuple[str, str], ...]
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Headings."""
-        return ("run", *(name for name, _ in self.facts))
-
-    @property
-    def values(self) -> tuple[str, ...]:
-        """One a heading, but for the run."""
-        return tuple(value for _, value in self.facts)
 
 
 @dataclass(frozen=True)
@@ -104,12 +89,13 @@ class View:
     title: str
     subtitle: str
     counts: tuple[tuple[str, str], ...]
+    headlines: tuple[str, ...]
     notes: tuple[str, ...]
     tables: tuple[TableView, ...]
     figures: tuple[FigureView, ...]
     browser: Browser
     cards: tuple[Card, ...]
-    provenance: tuple[Source, ...]
+    provenance: tuple[Card, ...]
 
 
 def write(results: Results, tables: Sequence[Table], figures: Sequence[Figure], out: Path) -> Path:
@@ -139,16 +125,19 @@ def write(results: Results, tables: Sequence[Table], figures: Sequence[Figure], 
 
 def view(results: Results, tables: Sequence[Table], figures: Sequence[Figure]) -> View:
     """Everything the page says, as text."""
+    called = names(results.runs)
+    runs = in_order(results.runs)
     return View(
         title=TITLE,
         subtitle=_subtitle(results.runs),
         counts=_counts(results, tables, figures),
+        headlines=tuple(filter(None, map(headline, tables))),
         notes=results.notes,
         tables=tuple(table_view(table) for table in tables),
         figures=tuple(figure_view(figure) for figure in figures),
         browser=embed(results),
-        cards=tuple(card(run) for run in results.runs),
-        provenance=tuple(source(run) for run in results.runs),
+        cards=tuple(Card(called[run.id], method_facts(run)) for run in runs),
+        provenance=tuple(Card(called[run.id], source_facts(run)) for run in runs),
     )
 
 
@@ -193,6 +182,20 @@ def _counts(results: Results, tables: Sequence[Table], figures: Sequence[Figure]
         "figures": len(figures),
     }
     return tuple((name, f"{count:,}") for name, count in counts.items() if count)
+
+
+def headline(table: Table) -> str:
+    """The measured cells of a table's main column in one sentence; "" where there are none."""
+    column = next((column for column in table.columns if column.key == table.headline), None)
+    if column is None:
+        return ""
+    measured = [(row, table.cell(row.key, column.key)) for row in table.rows if row.runs]
+    said = [
+        f"{row.label} {cell.value:.{column.digits}f}{' (best)' if cell.best else ''}"
+        for row, cell in measured
+        if cell.value is not None
+    ]
+    return f"{table.title}. {axis_label(column)}: {', '.join(said)}." if said else ""
 
 
 # ---------------------------------------------------------------- tables
@@ -276,7 +279,7 @@ def inline_svg(text: str, key: str) -> str:
 # ---------------------------------------------------------------- methods and provenance
 
 
-def card(run: Run) -> Card:
+def method_facts(run: Run) -> tuple[tuple[str, str], ...]:
     """What a run's method is and how it was set."""
     told = run.reported.get("capabilities", {})
     memory = {True: "vectors (soft)", False: "text (hard)"}.get(told.get("soft"), "")
@@ -286,7 +289,7 @@ def card(run: Run) -> Card:
         "reads the question": _yes(told.get("query_aware")),
         "brings its decoder": _yes(told.get("owns_decoder")),
         "requested rate": f"{run.rate:g}x" if run.rate else "",
-        "achieved": ", ".join(f"{ratio:.2f}x ({task})" for task, ratio in _achieved(run)),
+        "achieved rate": _achieved(run),
         "control": run.control or "",
         "checkpoint": run.checkpoint,
         "decoder": run.decoder,
@@ -295,26 +298,26 @@ def card(run: Run) -> Card:
         "options": ", ".join(f"{key}={value}" for key, value in sorted(run.reported.get("options", {}).items())),
         "overflow": str(run.reported.get("overflow", "")),
     }
-    return Card(run.id, tuple((name, value) for name, value in facts.items() if value))
+    return tuple((name, value) for name, value in facts.items() if value)
 
 
-def _achieved(run: Run) -> Iterable[tuple[str, float]]:
-    for name, task in run.tasks.items():
-        ratio = task.scores.get("compression")
-        if ratio is not None and ratio == ratio:
-            yield name, ratio
+def _achieved(run: Run) -> str:
+    found = [task.scores.get("compression", math.nan) for task in run.tasks.values()]
+    known = sorted(ratio for ratio in found if math.isfinite(ratio))
+    return "" if not known else f"{known[0]:.2f}x" + (f" to {known[-1]:.2f}x, by task" if known[-1] > known[0] else "")
 
 
 def _yes(value: Any) -> str:
     return {True: "yes", False: "no"}.get(value, "")
 
 
-def source(run: Run) -> Source:
+def source_facts(run: Run) -> tuple[tuple[str, str], ...]:
     """Where a run's numbers come from."""
     prints = run.reported.get("fingerprints", {})
     rows = {name: str(task.population.get("fingerprint") or "") for name, task in run.tasks.items()}
     facts = {
-        "file": str(run.path),
+        "run": run.id,
+        "file": run.place,
         "ended": run.date,
         "checkpoint": " ".join(part for part in (run.checkpoint, prints.get("checkpoint")) if part),
         "decoder": " ".join(part for part in (run.decoder, prints.get("decoder_weights")) if part),
@@ -324,7 +327,7 @@ def source(run: Run) -> Source:
         "lm-eval": str(run.data.get("lm_eval_version", "")),
         "transformers": str(run.data.get("transformers_version", "")),
     }
-    return Source(run.id, tuple((name, value or DASH) for name, value in facts.items()))
+    return tuple((name, value) for name, value in facts.items() if value)
 
 
 def _distinct(values: Iterable[Any]) -> list[str]:

@@ -59,7 +59,7 @@ def write_run(folder: Path, label: str, tasks: dict[str, list[dict[str, Any]]]) 
         "requested_rate": rate,
         "decoder": "decoder",
         "capabilities": {"soft": rate is not None, "query_aware": False, "owns_decoder": method == "icae"},
-        "fingerprints": {"checkpoint": "c0ffee", "code": "abcd"},
+        "fingerprints": {"checkpoint": "c0ffee", "compressor": label, "decoder_weights": "d", "code": "abcd"},
         "options": {"boundaries": "segment"},
     }
     config = {"model": method, "model_args": {"pretrained": checkpoint}, "random_seed": 0, "pcc_bench": ours}

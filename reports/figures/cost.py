@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 from matplotlib.transforms import Bbox
 from pandas import DataFrame, Series
 
@@ -43,7 +43,10 @@ def pareto(frame: DataFrame, measure: str, cost: str) -> Figure:
             label=str(name),
         )  # fmt: skip
     panel.set_xscale("log")
+    wide = frame["cost"].max() > 30 * frame["cost"].min()
+    panel.xaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    panel.xaxis.set_minor_formatter(NullFormatter())
     panel.margins(x=0.12, y=0.12)
     panel.set_xlabel(cost)
     panel.set_ylabel(measure)

@@ -51,6 +51,8 @@ def save(drawn: matplotlib.figure.Figure, frame: DataFrame, key: str, title: str
     paths = {kind: out / f"{key}.{kind}" for kind in (*FORMATS, "csv")}
     no_date = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
     with applied():
+        drawn.draw_without_rendering()
+        drawn.set_layout_engine("none")  # it is laid out now, and once is enough
         for kind in FORMATS:
             drawn.savefig(paths[kind], metadata=no_date[kind])
     frame.to_csv(paths["csv"], index=False, lineterminator="\n")

@@ -9,7 +9,7 @@ import pandas as pd
 from pcc_bench.reports import files, measure
 from pcc_bench.reports.results import Results, Run
 from pcc_bench.reports.table import Table
-from pcc_bench.reports.tables.lines import family, label
+from pcc_bench.reports.tables.lines import ORDER, family, label
 
 TRAINING = {
     "ae_loss": "reconstruction\n(nats a token)",
@@ -40,6 +40,13 @@ def names(runs: Iterable[Run]) -> dict[str, str]:
     for run in runs:
         settings.setdefault(called[run.id], set()).add(run.setting)
     return {run: name if len(settings[name]) == 1 else run for run, name in called.items()}
+
+
+def in_order(runs: Iterable[Run]) -> list[Run]:
+    """Ceiling and floor first, then the methods as in the tables, each by its rate."""
+    return sorted(
+        runs, key=lambda run: (ORDER.index(family(run)) if family(run) in ORDER else len(ORDER), run.rate or 0)
+    )
 
 
 def training(results: Results) -> pd.DataFrame:
@@ -114,6 +121,7 @@ def memory(results: Results) -> pd.DataFrame:
     known = cost[cost["mode"].isin(("full", "cold")) & cost[f"peak_{where}_bytes"].notna()].copy()
     known["series"] = [label(row.method, row.rate if row.rate == row.rate else None) for row in known.itertuples()]
     known["source"] = known["predicted"].map({True: "predicted", False: "measured"})
+    known = known.sort_values("rate", na_position="first", kind="stable")
     if not len(known):
         return pd.DataFrame(columns=columns)
     batch = known.groupby("batch")["context_tokens"].nunique().idxmax()
@@ -128,7 +136,7 @@ def needles(results: Results, task: str) -> pd.DataFrame:
     called = names(results.runs)
     rows = [
         {"method": called[run.id], "depth": sample["doc"]["depth"], "length": sample["doc"]["length"], "found": found}
-        for run in results.with_tasks([task])
+        for run in in_order(results.with_tasks([task]))
         for sample in files.json_lines(run.tasks[task].samples or run.path)
         if run.tasks[task].samples and isinstance(found := sample.get("contains"), int | float)
     ]
@@ -141,7 +149,7 @@ def errors(results: Results) -> pd.DataFrame:
     """Words of each class that reconstructions get wrong: `method`, `kind`, `value`, `low`, `high`, in percent."""
     called = names(results.runs)
     rows = []
-    for run in results.with_tasks([RECONSTRUCTION]):
+    for run in in_order(results.with_tasks([RECONSTRUCTION])):
         for metric, kind in ERRORS.items():
             found = measure.measure(results, [run], RECONSTRUCTION, metric)
             if found is not None and found.value == found.value:
@@ -167,7 +175,8 @@ def pairs(results: Results, reconstruction: str, answers: str) -> pd.DataFrame:
     again = frame[frame["task"] == RECONSTRUCTION].groupby(["method", "context"], sort=False)[reconstruction].mean()
     asked = frame[frame["task"] != RECONSTRUCTION].groupby(["method", "context"], sort=False)[answers].mean()
     both = pd.concat({"reconstruction": again, "answers": asked}, axis=1, join="inner").dropna().reset_index()
-    return both.drop(columns="context")
+    places = {called[run.id]: place for place, run in enumerate(in_order(results.runs))}
+    return both.drop(columns="context").sort_values("method", key=lambda names: names.map(places), kind="stable")
 
 
 def ratios(results: Results) -> pd.DataFrame:
@@ -184,7 +193,7 @@ def ratios(results: Results) -> pd.DataFrame:
 
 def _contexts(results: Results) -> Iterator[tuple[Run, pd.DataFrame]]:
     """For every run that compresses to a rate, different contexts spread evenly over all lengths."""
-    for run in (run for run in results.runs if run.rate is not None):
+    for run in in_order(run for run in results.runs if run.rate is not None):
         frames = [results.frame(run, task) for task in run.tasks]
         full = [frame for frame in frames if {"source_tokens", "ratio"} <= set(frame)]
         if full:

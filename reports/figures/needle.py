@@ -30,7 +30,7 @@ def heat_map(frame: DataFrame) -> Figure:
         cells = cells.reindex(index=depths, columns=lengths)
         edges = (np.arange(len(lengths) + 1) - 0.5, np.arange(len(depths) + 1) - 0.5)
         panel.pcolormesh(*edges, cells.to_numpy(dtype=float), cmap="cividis", vmin=0, vmax=1, linewidth=0)
-        panel.invert_yaxis()
+        panel.set_ylim(len(depths) - 0.5, -0.5)  # the beginning of the context is on top
         for (line, column), value in ((place, cells.iloc[place]) for place in _places(len(depths), len(lengths))):
             ink = "black" if value > 0.5 else PALE
             text = "" if math.isnan(value) else f"{100 * value:.0f}"
