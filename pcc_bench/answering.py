@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import torch
@@ -13,29 +13,32 @@ from lm_eval.models.utils_hf import stop_sequences_criteria
 from transformers import StoppingCriteriaList
 
 from pcc_bench.compressor import Compressor
-from pcc_bench.generation import DecoderInput, generate, memory_errors, score
+from pcc_bench.generation import DecoderInput, ReadPrefix, generate, memory_errors, now, score
 from pcc_bench.planning import Job
+from pcc_bench.prefixes import PrefixReader
+from pcc_bench.prompts import realise
 from pcc_bench.responses import Answer, Response, Score
 
 
-@dataclass(frozen=True)
 class Answering:
     """Runs batches of jobs.
 
-    Attributes:
+    Args:
         lm: lm-eval's model: its tokenizer, stop rules and precision hold.
         compressor: What the method asks of the decoder's side; its decoder answers.
     """
 
-    lm: HFLM
-    compressor: Compressor
+    def __init__(self, lm: HFLM, compressor: Compressor) -> None:
+        self.lm = lm
+        self.compressor = compressor
+        self.reader = PrefixReader(compressor.decoder)
 
     def run(self, kind: str, batch: Sequence[Job], arguments: Any) -> list[Answer]:
         """Answer a batch.
 
         Args:
             kind: lm-eval's request type, `generate_until` or `loglikelihood`.
-            batch: Jobs with the same arguments.
+            batch: Jobs with the same arguments; all of them have heads (`pcc_bench.prefixes`), or none has.
             arguments: Those of the generation; unread for log-likelihoods.
         """
         what = f"decoding {len(batch)} prompts of up to {max(job.length for job in batch)} positions"
@@ -56,51 +59,70 @@ class Answering:
                 "do_sample": False,
                 **{k: v for k, v in options.items() if k not in ("do_sample", "temperature")},
             }
-        prompts = self._realise(batch)
+        prompts, prefix, spared, seconds = self._prepared(batch)
         out = generate(
             self.compressor.decoder,
             prompts,
             limit,
             self.compressor.stop_token_ids,
             self.compressor.suppressed_token_ids,
-            self._stopping(prompts, [text for text in until if text != ends]),
+            self._stopping(prompts, prefix, [text for text in until if text != ends]),
             self._positions(batch),
+            prefix,
             **options,
         )
-        share = {"prefill_seconds": out.prefill_seconds / len(batch), "decode_seconds": out.decode_seconds / len(batch)}
+        prefill = (out.prefill_seconds + seconds) / len(batch)
+        share = {"prefill_seconds": prefill, "decode_seconds": out.decode_seconds / len(batch)}
         return [
-            Response(self._text(ids, until), {**job.record, **share, "new_tokens": len(ids)})
-            for job, ids in zip(batch, out.ids, strict=True)
+            Response(self._text(ids, until), {**job.record, **share, **kept, "new_tokens": len(ids)})
+            for job, ids, kept in zip(batch, out.ids, spared, strict=True)
         ]
 
     def _score(self, batch: Sequence[Job]) -> list[Answer]:
+        prompts, prefix, spared, seconds = self._prepared(batch)
         out = score(
             self.compressor.decoder,
-            self._realise(batch),
+            prompts,
             [job.continuation for job in batch],
             self.lm.softmax_dtype,
             self._positions(batch),
+            prefix,
         )
-        share = {"prefill_seconds": out.seconds / len(batch), "decode_seconds": 0.0}
+        share = {"prefill_seconds": (out.seconds + seconds) / len(batch), "decode_seconds": 0.0, "new_tokens": 0}
         return [
-            Score(logprob, greedy, {**job.record, **share, "new_tokens": 0})
-            for job, logprob, greedy in zip(batch, out.logprobs, out.greedy, strict=True)
+            Score(logprob, greedy, {**job.record, **share, **kept})
+            for job, logprob, greedy, kept in zip(batch, out.logprobs, out.greedy, spared, strict=True)
         ]
 
-    def _realise(self, batch: Sequence[Job]) -> Sequence[DecoderInput]:
-        if any(job.plan.has_vectors for job in batch):
-            return [job.plan.vectors(self.compressor.decoder) for job in batch]
-        return [job.plan.ids() for job in batch]
+    def _prepared(
+        self, batch: Sequence[Job]
+    ) -> tuple[Sequence[DecoderInput], ReadPrefix | None, list[dict[str, int]], float]:
+        """Inputs of a batch behind what its jobs share; that, once read; what it spared each job; seconds it took."""
+        decoder = self.compressor.decoder
+        plans = [job.plan for job in batch]
+        dtype = None
+        if any(plan.has_vectors for plan in plans):
+            dtype = reduce(torch.promote_types, (plan.dtype(decoder) for plan in plans))
+        if batch[0].head is None:
+            return realise(plans, decoder, dtype), None, [{} for _ in batch], 0.0
+        start = now(decoder.device)
+        prefix, spared = self.reader.read(batch, dtype)
+        seconds = now(decoder.device) - start
+        tails = [plan.split(length)[1] for plan, length in zip(plans, prefix.lengths, strict=True)]
+        return realise(tails, decoder, dtype), prefix, [{"reused_positions": n} for n in spared], seconds
 
     def _positions(self, batch: Sequence[Job]) -> list[list[int]] | None:
         memories = self.compressor.memory_position
         return None if memories is None else [job.plan.positions(memories) for job in batch]
 
-    def _stopping(self, prompts: Sequence[DecoderInput], until: list[str]) -> StoppingCriteriaList | None:
+    def _stopping(
+        self, prompts: Sequence[DecoderInput], prefix: ReadPrefix | None, until: list[str]
+    ) -> StoppingCriteriaList | None:
         """Criteria for stop strings; the end of sequence itself ends a row by its id."""
         if not until:
             return None
-        read = 0 if isinstance(prompts[0], torch.Tensor) else max(map(len, prompts))
+        before = 0 if prefix is None else prefix.width
+        read = 0 if isinstance(prompts[0], torch.Tensor) else before + max(map(len, prompts))
         criteria: StoppingCriteriaList = stop_sequences_criteria(self.lm.tokenizer, until, read, len(prompts))
         return criteria
 

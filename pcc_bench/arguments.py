@@ -35,7 +35,7 @@ def split_options(kind: type[Compressor], arguments: dict[str, Any]) -> tuple[di
     options = {name: value for name, value in arguments.items() if name in own}
     rest = {name: value for name, value in arguments.items() if name not in (*own, *TASK_SETTINGS)}
     ours = ["control", "control_seed", "overflow", "allow_special_tokens_in_text", "memory_gb", "decoder"]
-    ours += ["memory_store", "memory_store_dtype", "memory_store_gib"]
+    ours += ["reuse_prefix", "memory_store", "memory_store_dtype", "memory_store_gib"]
     for name in rest:
         if name not in hf and (near := registry.nearest(name, [*own, *ours])):
             raise UsageError(f"model_args: {kind.name} has no option '{name}': did you mean '{near}'?")

@@ -10,12 +10,64 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteriaList, SuppressTokensLogitsProcessor
+from transformers import (
+    DynamicCache,
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteriaList,
+    SuppressTokensLogitsProcessor,
+)
 
 from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError
 
 DecoderInput = list[int] | torch.Tensor  # token ids, or input vectors [length, hidden size]
+
+
+@dataclass(frozen=True)
+class ReadPrefix:
+    """Beginnings of prompts that the decoder has read; the prompts go on behind them.
+
+    Attributes:
+        cache: Keys and values, rows padded on the left. Decoding adds to it, so it serves once.
+        lengths: Positions of each row's beginning.
+        ids: Its token ids, where prompts are token ids.
+    """
+
+    cache: DynamicCache
+    lengths: list[int]
+    ids: list[list[int]] | None = None
+
+    @property
+    def width(self) -> int:
+        """Positions of the longest."""
+        return max(self.lengths)
+
+    def before(self, inputs: dict[str, torch.Tensor], decoder: Decoder) -> dict[str, Any]:
+        """Inputs of `model.generate` that cover beginnings and rest, as it wants them when it gets a cache.
+
+        Args:
+            inputs: Those of the rest; see `left_pad`.
+            decoder: The decoder.
+        """
+        mask = torch.cat([self.mask(decoder.device), inputs["attention_mask"]], dim=1)
+        covered = {"attention_mask": mask, "position_ids": positions_of(mask), "past_key_values": self.cache}
+        if self.ids is not None:
+            ids = left_pad(decoder, self.ids)["input_ids"]
+            return {"input_ids": torch.cat([ids, inputs["input_ids"]], dim=1), **covered}
+        vectors = inputs["inputs_embeds"]  # generate() wants the whole and reads what the cache has not
+        before = vectors.new_zeros(len(vectors), self.width, vectors.shape[2])
+        return {"inputs_embeds": torch.cat([before, vectors], dim=1), **covered}
+
+    def mask(self, device: torch.device) -> torch.Tensor:
+        """[batch, width], 1 where there is no padding."""
+        starts = torch.tensor([self.width - length for length in self.lengths], device=device)
+        return (torch.arange(self.width, device=device) >= starts[:, None]).long()
+
+
+def positions_of(mask: torch.Tensor) -> torch.Tensor:
+    """Position ids that count what a mask lets through: [batch, length], 0 where there is padding at the start."""
+    return (mask.cumsum(1) - 1).clamp_min(0)
 
 
 @dataclass(frozen=True)
@@ -41,6 +93,7 @@ def generate(
     suppressed_token_ids: Sequence[int] = (),
     stopping_criteria: StoppingCriteriaList | None = None,
     positions: Sequence[Sequence[int]] | None = None,
+    prefix: ReadPrefix | None = None,
     **options: Any,
 ) -> Generated:
     """Decode one batch; greedy unless `options` say otherwise.
@@ -53,15 +106,18 @@ def generate(
         suppressed_token_ids: Ids that are never chosen.
         stopping_criteria: Further criteria of transformers (stop strings).
         positions: Position ids of each prompt, where they do not count from 0; new tokens count on from the last.
+        prefix: What stands before the prompts and was read already; not together with `positions`.
         **options: Passed on to `model.generate` (do_sample, temperature, ...).
     """
-    inputs = left_pad(decoder, prompts, positions)
+    inputs: dict[str, Any] = left_pad(decoder, prompts, positions)
+    if prefix is not None:
+        inputs = prefix.before(inputs, decoder)
     ends = end_token_ids(decoder, stop_token_ids)
     clock = _FirstTokenClock(decoder.device)
     processors: list[LogitsProcessor] = [clock]
     if suppressed_token_ids:
         processors.append(SuppressTokensLogitsProcessor(list(suppressed_token_ids), device=str(decoder.device)))
-    start = _now(decoder.device)
+    start = now(decoder.device)
     with torch.inference_mode(), autocast_for(decoder, inputs.get("inputs_embeds")):
         out = decoder.model.generate(
             **inputs,
@@ -73,7 +129,7 @@ def generate(
             use_cache=True,
             **{"do_sample": False, **options},
         )
-    end = _now(decoder.device)
+    end = now(decoder.device)
     prompt_length = inputs["input_ids"].shape[1] if "input_ids" in inputs else 0
     rows = [cut_after(row, ends) for row in out[:, prompt_length:].tolist()]
     return Generated(rows, clock.first - start, end - clock.first)
@@ -100,22 +156,26 @@ def score(
     continuations: Sequence[Sequence[int]],
     softmax_dtype: torch.dtype | None = None,
     positions: Sequence[Sequence[int]] | None = None,
+    prefix: ReadPrefix | None = None,
 ) -> Scored:
     """Log-likelihood of each continuation after its prompt, in one forward.
 
     Rows are padded on the right: attention is causal, so nothing that is scored can see the padding and no mask is
     needed (as in lm-eval's `hf`). Only the positions that predict a continuation go through the vocabulary head.
+    `positions` and `prefix` are as in `generate`.
     """
-    start = _now(decoder.device)
+    start = now(decoder.device)
     lengths = [len(prompt) + len(ids) - 1 for prompt, ids in zip(prompts, continuations, strict=True)]
     first = min(len(prompt) for prompt in prompts) - 1
     with torch.inference_mode():
-        inputs = _right_pad(decoder, prompts, continuations, max(lengths))
+        inputs: dict[str, Any] = _right_pad(decoder, prompts, continuations, max(lengths))
         if positions is not None:
             inputs["position_ids"] = _continued(positions, lengths).to(decoder.device)
+        if prefix is not None:
+            inputs |= _behind(prefix, max(lengths), decoder.device)
         with autocast_for(decoder, inputs.get("inputs_embeds")):
             kept = torch.arange(first, max(lengths), device=decoder.device)
-            logits = decoder.model(**inputs, use_cache=False, **keep_logits(decoder, kept)).logits
+            logits = decoder.model(**inputs, use_cache=prefix is not None, **keep_logits(decoder, kept)).logits
         logits = logits[:, -len(kept) :]
         logprobs, greedy = [], []
         for row, ids in enumerate(continuations):
@@ -124,7 +184,7 @@ def score(
             wanted = torch.tensor(ids, device=decoder.device)
             logprobs.append(float(predicted.gather(1, wanted[:, None]).sum()))
             greedy.append(bool((predicted.argmax(-1) == wanted).all()))
-    return Scored(logprobs, greedy, _now(decoder.device) - start)
+    return Scored(logprobs, greedy, now(decoder.device) - start)
 
 
 def _right_pad(
@@ -145,6 +205,13 @@ def _right_pad(
         vectors[row, : len(prompt)] = torch.as_tensor(prompt)
         vectors[row, len(prompt) : len(prompt) + len(continuation) - 1] = decoder.embed(continuation[:-1])
     return {"inputs_embeds": vectors}
+
+
+def _behind(prefix: ReadPrefix, width: int, device: torch.device) -> dict[str, Any]:
+    """Inputs that put rows of a width, padded on the right, behind what was read."""
+    mask = torch.cat([prefix.mask(device), torch.ones(len(prefix.lengths), width, dtype=torch.long, device=device)], 1)
+    positions = positions_of(mask)[:, prefix.width :]
+    return {"attention_mask": mask, "position_ids": positions, "past_key_values": prefix.cache}
 
 
 def _continued(positions: Sequence[Sequence[int]], lengths: Sequence[int]) -> torch.Tensor:
@@ -241,11 +308,12 @@ class _FirstTokenClock(LogitsProcessor):
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         if not self.first:
-            self.first = _now(self.device)
+            self.first = now(self.device)
         return scores
 
 
-def _now(device: torch.device) -> float:
+def now(device: torch.device) -> float:
+    """Seconds on a clock that waits for the device."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

@@ -18,7 +18,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import normalize_gen_kwargs
 from tqdm import tqdm
 
-from pcc_bench import provenance, registry, shipped
+from pcc_bench import prefixes, provenance, registry, shipped
 from pcc_bench.answering import Answering
 from pcc_bench.arguments import SPEED_ONLY, check_choices, load_decoder, split_options
 from pcc_bench.context import Prompt, as_prompt
@@ -45,6 +45,7 @@ class CompressedLM(HFLM):  # type: ignore[misc]
             counted) or `truncate` (contexts are cut at their end and compressed again; counted).
         allow_special_tokens_in_text: Let data spell special tokens, as lm-eval's `hf` does.
         memory_gb: Memories kept for later questions; older ones are forgotten beyond it.
+        reuse_prefix: Let the decoder read what several prompts begin with once (a context's memory, its text).
         memory_store: Folder that keeps memories for other runs (`pcc_bench.store`).
         memory_store_dtype: How exactly: `exact`, or slots before the converter as float32, bfloat16, float16 or int8.
         memory_store_gib: Most GiB of it; the memories not used for longest are deleted. Without it, no limit.
@@ -68,6 +69,7 @@ class CompressedLM(HFLM):  # type: ignore[misc]
         overflow: str = "error",
         allow_special_tokens_in_text: bool = False,
         memory_gb: float = 4.0,
+        reuse_prefix: bool = True,
         memory_store: str | None = None,
         memory_store_dtype: str = EXACT,
         memory_store_gib: float | None = None,
@@ -92,6 +94,8 @@ class CompressedLM(HFLM):  # type: ignore[misc]
             self.frozen, self.compressor, hf_arguments.get("add_bos_token"), allow_special_tokens_in_text
         )
         self.answering = Answering(self, self.compressor)
+        bound = self.compressor.memory_position is not None
+        self.reuse_prefix = reuse_prefix and not bound and prefixes.can_reuse(self.frozen)
         store = None
         if memory_store:
             store = MemoryStore(Path(memory_store), self.compressor, memory_store_dtype, memory_store_gib)
@@ -189,6 +193,7 @@ class CompressedLM(HFLM):  # type: ignore[misc]
                 "code": provenance.code(),
             },
             "processes": self.world_size,
+            "reuse_prefix": self.reuse_prefix,
             "compressions": self.book.compressions,
             "compress_seconds": self.book.seconds,
             "memory_store": self._store_report(),
@@ -278,15 +283,17 @@ class CompressedLM(HFLM):  # type: ignore[misc]
         return int(self.max_length) - int(limit)
 
     def _batches(self, requests: Sequence[Request], jobs: Sequence[Job]) -> Iterator[list[Job]]:
-        """Jobs that are decoded together: same arguments, longest first."""
+        """Jobs that are decoded together: same arguments, longest first; those that share a beginning side by side."""
         groups: dict[str, list[Job]] = {}
         for job in jobs:
             argument = requests[job.index].argument
             groups.setdefault("" if isinstance(argument, str) else json.dumps(argument, sort_keys=True), []).append(job)
         for group in groups.values():
+            reuse = self.reuse_prefix and prefixes.fits(requests[group[0].index].argument)
             size = self._batch_size()
-            group.sort(key=lambda job: job.length, reverse=True)
-            yield from (group[start : start + size] for start in range(0, len(group), size))
+            for part in prefixes.share(group, [requests[job.index].sources if reuse else () for job in group]):
+                yield from (part[start : start + size] for start in range(0, len(part), size))
+        self.answering.reader.forget()
 
     def _batch_size(self) -> int:
         if self.batch_size == "auto":
@@ -316,6 +323,7 @@ class CompressedLM(HFLM):  # type: ignore[misc]
             if record.get("skipped"):
                 skipped.setdefault(request.task, []).append(request.row)
             counts["cached"] += bool(record.get("cached"))
+            counts["prefixes_reused"] += bool(record.get("reused_positions"))
             counts["without_context"] += not request.read
             counts["truncated"] += bool(record.get("truncated_bytes"))
             counts["contexts"] += len(request.read)

@@ -66,12 +66,14 @@ class Job:
         plan: What the decoder reads.
         continuation: Ids to score (log-likelihoods only).
         record: Its accounting so far.
+        head: The beginning of `plan` that it shares with the jobs beside it.
     """
 
     index: int
     plan: Plan
     continuation: list[int]
     record: SampleRecord
+    head: Plan | None = None
 
     @property
     def length(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -27,7 +28,7 @@ class Plan:
     @property
     def length(self) -> int:
         """Positions in the decoder's input."""
-        return sum(piece.length if isinstance(piece, Memory) else len(piece) for piece in self.pieces)
+        return sum(map(_length, self.pieces))
 
     @property
     def has_vectors(self) -> bool:
@@ -53,6 +54,58 @@ class Plan:
     def vectors(self, decoder: Decoder) -> torch.Tensor:
         """Input vectors [length, hidden size]; a float32 memory keeps the whole prompt in float32."""
         return torch.cat([_vectors(piece, decoder) for piece in self.pieces])
+
+    def dtype(self, decoder: Decoder) -> torch.dtype:
+        """That of `vectors`."""
+        tensors = [piece.vectors if isinstance(piece, Memory) else piece for piece in self.pieces]
+        dtypes = [tensor.dtype for tensor in tensors if isinstance(tensor, torch.Tensor)]
+        return reduce(torch.promote_types, dtypes, decoder.dtype)
+
+    def split(self, length: int) -> tuple[Plan, Plan]:
+        """The first `length` positions, and the rest; only token ids are cut in two."""
+        head: list[list[int] | Memory | torch.Tensor] = []
+        tail: list[list[int] | Memory | torch.Tensor] = []
+        for piece in self.pieces:
+            if isinstance(piece, list):
+                head.append(piece[: max(0, length)])
+                tail.append(piece[max(0, length) :])
+                length -= len(piece)
+            else:
+                (head if length > 0 else tail).append(piece)
+                length -= _length(piece)
+        return Plan(tuple(head)), Plan(tuple(tail))
+
+
+def common_length(plans: Sequence[Plan]) -> int:
+    """Positions at which plans begin alike, at least one short of each, and not within a memory.
+
+    Memories are alike if they are one and the same, as those of one source are.
+    """
+    first = plans[0]
+    shortest = min(plan.length for plan in plans)
+    return min(_common(first, other, shortest - 1) for other in plans[1:])
+
+
+def _common(one: Plan, other: Plan, limit: int) -> int:
+    length = 0
+    for a, b in zip(one.pieces, other.pieces, strict=False):
+        if isinstance(a, list) and isinstance(b, list):
+            same = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+            length += same
+            if same < max(len(a), len(b)):
+                break
+        elif a is b and length + _length(a) <= limit:
+            length += _length(a)
+        else:
+            break
+    return min(length, limit)
+
+
+def realise(plans: Sequence[Plan], decoder: Decoder, dtype: torch.dtype | None) -> list[list[int]] | list[torch.Tensor]:
+    """What a batch of plans gives the decoder: token ids, or input vectors of a dtype."""
+    if dtype is None:
+        return [plan.ids() for plan in plans]
+    return [plan.vectors(decoder).to(dtype) for plan in plans]
 
 
 @dataclass(frozen=True)
@@ -231,6 +284,10 @@ class PromptEncoder:
         for match in self._special.finditer(run.text):
             if any(start < match.end() and match.start() < end for start, end in run.literals):
                 yield match.span()
+
+
+def _length(piece: list[int] | Memory | torch.Tensor) -> int:
+    return piece.length if isinstance(piece, Memory) else len(piece)
 
 
 def _vectors(piece: list[int] | Memory | torch.Tensor, decoder: Decoder) -> torch.Tensor:

@@ -29,4 +29,5 @@ class SampleRecord(TypedDict):
     prefill_seconds: NotRequired[float]
     decode_seconds: NotRequired[float]
     new_tokens: NotRequired[int]
+    reused_positions: NotRequired[int]  # of the prompt, read once for several answers and not for this one
     cached: NotRequired[bool]  # answered by an earlier call; its seconds are that call's
