@@ -58,7 +58,7 @@ def cost(
 
     `pcc-bench cost CKPT --context 1024 --reuse 1 --reuse 10 --device cuda --out costs`
 
-    `pcc-bench cost --predict --random-weights lite --context 8192 --rate 16 --device-peak 989 --bandwidth 4800`
+    `pcc-bench cost --predict --random-weights lite --context 8000 --rate 16 --device-peak 989 --bandwidth 4800`
     """
     from pcc_bench.cost import run
     from pcc_bench.cost.table import markdown

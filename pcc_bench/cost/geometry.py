@@ -17,7 +17,7 @@ from pcc_bench import registry
 from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError
 from pcc_bench.model import tiny
-from pcc_bench.model.config import MEMORY_TOKENS, DecoderConfig, EncoderConfig, PccConfig, validated
+from pcc_bench.model.config import MEMORY_TOKENS, DecoderConfig, EncoderConfig, PccConfig, check_rate, validated
 from pcc_bench.model.converter import Converter
 from pcc_bench.model.encoder import MEMORY_TOKEN_NAMES, Encoder
 from pcc_bench.model.files import plain
@@ -26,6 +26,7 @@ from pcc_bench.model.pcc import PCC, SPECIAL_TOKENS
 from pcc_bench.model.sizes import KNOWN, LARGE, LITE, from_state
 
 LORA_RANK = 64  # the paper's Large
+SEGMENT_LENGTH = 256
 LORA = "lora-"  # before the name of an encoder: frozen, with an adapter
 
 _SMALL = {"model_type": "llama", "hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 8}
@@ -78,12 +79,13 @@ class Pair:
         Raises:
             UsageError: A rate that does not cut segments into whole slots.
         """
+        _check_rates(rates)
         encoder = config_of(self.encoder).to_dict()
         encoder["vocab_size"] += MEMORY_TOKENS
         lora = plain(lora_config(LORA_RANK).to_dict()) if self.lora else None
         kind = EncoderConfig(kind="lora" if self.lora else "full", config=encoder, lora=lora)
         decoder = DecoderConfig(hidden_size=config_of(self.decoder).hidden_size)
-        state = {"rate": rates[0], "rates": list(rates), "memory_dtype": "decoder"}
+        state = {"rate": rates[0], "rates": list(rates), "segment_length": SEGMENT_LENGTH, "memory_dtype": "decoder"}
         return validated(state | {"encoder": kind.model_dump(), "decoder": decoder.model_dump()}, "--rate")
 
 
@@ -141,6 +143,14 @@ def at_rate(pcc: PCC, rate: int) -> PCC:
     config = pcc.config.with_options(rate=rate)
     encoder = Encoder(pcc.encoder.model, pcc.encoder.tokenizer, config, pcc.encoder.batch_tokens)
     return PCC(config, encoder, pcc.converter, pcc.special).eval()
+
+
+def _check_rates(rates: Sequence[int]) -> None:
+    for rate in rates:
+        try:
+            check_rate(rate, SEGMENT_LENGTH)
+        except ValueError as error:
+            raise UsageError(f"--rate: {error}; give 4, 8, 16 ...") from None
 
 
 def _model(config: PreTrainedConfig, device: torch.device, dtype: torch.dtype) -> Any:

@@ -172,7 +172,7 @@ class Runner:
 
     def _decode(self, cache: Any, token: torch.Tensor) -> None:
         """The new tokens but the first, one forward each."""
-        memory = self.memories[0] if self.point.rate else None
+        memory = self.memories[0] if self.memories else None
         for _ in range(self.point.new - 1):
             with self._autocast(memory):
                 out = self.decoder.model(input_ids=token, past_key_values=cache, use_cache=True)

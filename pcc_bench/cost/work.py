@@ -47,7 +47,7 @@ class Point:
 
     def __str__(self) -> str:
         method = f"pcc {self.rate}x" if self.rate else "full context"
-        return f"{method}, {self.context:,} tokens, batch {self.batch}"
+        return f"{method} of {self.context:,} tokens, batch {self.batch}"
 
 
 @dataclass(frozen=True)
@@ -161,4 +161,4 @@ class Shape:
                 over = f"{needed:,} positions with question and answer, but {self.decoder} has {window:,}"
                 shorter = f"give a --context of at most {point.context - needed + window:,}, or --mode cold --mode warm"
                 remedy = "give a shorter --context or a higher --rate" if point.rate else shorter
-                raise UsageError(f"{point}: takes {over}: {remedy}")
+                raise UsageError(f"{point}, takes {over}: {remedy}")
