@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -114,7 +114,7 @@ def _row(answer: Answer, contexts: dict[str, int]) -> dict[str, Any]:
     }
 
 
-def _memory(account: dict[str, Any]) -> str:
+def _memory(account: Mapping[Hashable, Any]) -> str:
     """What became of the context, in words; "" without an account."""
     source, slots, boundary = (account.get(key) for key in ("source_tokens", "slots", "boundary"))
     if source is None or slots is None or boundary is None or source != source:

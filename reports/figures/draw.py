@@ -64,7 +64,7 @@ def plans(results: Results, tables: Sequence[Table]) -> Iterator[Plan]:
     yield Plan(
         "training", "Training: held-out text", frames.training(results), training.curves,
         lambda frame: " ".join(
-            f"{measure.replace(chr(10), ' ')}: {words.over(rows, 'run', 'step', 'value', 'step {:g}', 2)}"
+            f"{str(measure).replace(chr(10), ' ')}: {words.over(rows, 'run', 'step', 'value', 'step {:g}', 2)}"
             for measure, rows in frame.groupby("measure", sort=False)
         ),
     )  # fmt: skip
@@ -102,12 +102,7 @@ def _answers(results: Results, table: Table) -> Iterator[Plan]:
     if head is not None:
         yield _over_rate("answers", "Answers over compression", table, head)
         for kind, axis in COSTS.items():
-            yield Plan(
-                f"answers-{kind.replace('_', '-')}", f"Answers over {axis}",
-                frames.quality_and_cost(results, table, head.key, kind),
-                lambda frame, axis=axis: cost.pareto(frame, axis_label(head), axis),
-                lambda frame: words.over(frame, "method", "cost", "value"),
-            )  # fmt: skip
+            yield _over_cost(results, table, head, kind, axis)
     parts = [column.key for column in sets if head is None or column.key != head.key]
     if len(parts) > 1:
         frame = frames.scores(table, parts).drop(columns="runs")
@@ -135,6 +130,16 @@ def _over_rate(key: str, title: str, table: Table, column: Column) -> Plan:
         _with_rates(frames.scores(table, [column.key]).drop(columns="runs")),
         lambda frame: rates.against_rate(frame, axis_label(column)),
         lambda frame: words.over(frame, "method", "rate", "value", "{:.3g}x"),
+    )
+
+
+def _over_cost(results: Results, table: Table, column: Column, kind: str, axis: str) -> Plan:
+    return Plan(
+        f"answers-{kind.replace('_', '-')}",
+        f"Answers over {axis}",
+        frames.quality_and_cost(results, table, column.key, kind),
+        lambda frame: cost.pareto(frame, axis_label(column), axis),
+        lambda frame: words.over(frame, "method", "cost", "value"),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 
 import pandas as pd
@@ -119,7 +120,11 @@ def memory(results: Results) -> pd.DataFrame:
         return pd.DataFrame(columns=columns)
     where = "device" if cost["peak_device_bytes"].notna().any() else "host"
     known = cost[cost["mode"].isin(("full", "cold")) & cost[f"peak_{where}_bytes"].notna()].copy()
-    known["series"] = [label(row.method, row.rate if row.rate == row.rate else None) for row in known.itertuples()]
+    rates = known["rate"].astype(float).tolist()
+    known["series"] = [
+        label(method, None if math.isnan(rate) else rate)
+        for method, rate in zip(known["method"].tolist(), rates, strict=True)
+    ]
     known["source"] = known["predicted"].map({True: "predicted", False: "measured"})
     known = known.sort_values("rate", na_position="first", kind="stable")
     if not len(known):

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.typing import RcKeyType
 from pandas import DataFrame
 
 WIDTH = 3.3  # inches: a column of a two-column paper
@@ -24,7 +26,7 @@ HATCHES = ("", "//", "..", "xx", "--", "\\\\", "++")
 KNOWN = ("PCC-Lite", "PCC-Large", "ICAE", "COCOM", "AutoCompressor", "LLMLingua-2", "PCC", "PISCO", "BM25 context")
 FULL, NONE = "full context", "no context"
 
-STYLE: dict[str, Any] = {
+STYLE: dict[RcKeyType, Any] = {
     "axes.edgecolor": INK,
     "axes.grid": True,
     "axes.axisbelow": True,
@@ -116,15 +118,14 @@ def _look(number: int) -> Look:
 
 def legend(figure: Figure, panels: Iterable[Axes]) -> None:
     """One legend under the figure, where it covers nothing, in as many columns as its labels leave room for."""
-    parts: dict[str, Any] = {}
+    parts: dict[str, Artist] = {}
     for panel in panels:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             parts.setdefault(label, handle)
     if parts:
         longest = max(map(len, parts))
         columns = 3 if longest <= 15 else 2 if longest <= 26 else 1
-        place = "outside lower center"
-        figure.legend(parts.values(), parts.keys(), loc=place, ncols=min(columns, len(parts)))
+        figure.legend(parts.values(), parts.keys(), loc="outside lower center", ncols=min(columns, len(parts)))
 
 
 def ratio_axis(panel: Axes, ratios: Sequence[float], label: str) -> None:
