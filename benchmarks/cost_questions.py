@@ -1,9 +1,10 @@
 """Questions per second on long contexts: `pcc` against the whole context, and against the official way.
 
 Same decoder, same rows, same process: lm-eval's own `hf`, our `full-context`, and `pcc` at each rate, cold (each
-context is compressed once, and asked `--per-context` questions) and warm (its memory is there). The official way (benchmarks/throughput.py)
-compresses anew for each question, segment by segment, and decodes one prompt at a time; it answers fewer of the rows.
-The PCC-Lite encoder has about a tenth of the decoder's weights. Weights are random: speed does not depend on them.
+context is compressed once, and asked `--per-context` questions) and warm (its memory is there). The official way
+(benchmarks/throughput.py) compresses anew for each question, segment by segment, and decodes one prompt at a time; it
+answers fewer of the rows. The PCC-Lite encoder has about a tenth of the decoder's weights. Weights are random: speed
+does not depend on them.
 
     python benchmarks/cost_questions.py --threads 2
 

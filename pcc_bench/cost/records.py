@@ -129,8 +129,8 @@ class CostRecord(BaseModel):
 
     def setting(self) -> tuple[Any, ...]:
         """What the record is about: two records with the same one measure the same thing."""
-        names = ("method", "encoder", "decoder", "rate", "context_tokens", "question_tokens", "new_tokens", "batch")
-        names += ("reuse", "phase", "mode", "device", "dtype", "threads", "predicted")
+        names = ["method", "encoder", "decoder", "rate", "context_tokens", "question_tokens", "new_tokens", "batch"]
+        names += ["reuse", "phase", "mode", "device", "dtype", "threads", "predicted"]
         return tuple(getattr(self, name) for name in names)
 
 

@@ -127,8 +127,8 @@ def _time(groups: Sequence[_Group]) -> Table:
 
 
 def _work(groups: Sequence[_Group]) -> Table:
-    columns = (*KEY, "questions", "answer full", "answer cached", "answer cold", "answer warm", "cold x", "warm x")
-    columns += ("Q*", "Q* by FLOPs", "GFLOP full", "GFLOP cold", "GFLOP warm")
+    answered = ("questions", "answer full", "answer cached", "answer cold", "answer warm", "cold x", "warm x")
+    columns = (*KEY, *answered, "Q*", "Q* by FLOPs", "GFLOP full", "GFLOP cold", "GFLOP warm")
     rows = []
     for group in groups:
         for reuse in group.reuses:
