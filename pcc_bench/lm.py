@@ -291,7 +291,8 @@ class CompressedLM(HFLM):  # type: ignore[misc]
         for group in groups.values():
             reuse = self.reuse_prefix and prefixes.fits(requests[group[0].index].argument)
             size = self._batch_size()
-            for part in prefixes.share(group, [requests[job.index].sources if reuse else () for job in group]):
+            alike = [_alike(requests[job.index]) if reuse else () for job in group]
+            for part in prefixes.share(group, alike):
                 yield from (part[start : start + size] for start in range(0, len(part), size))
         self.answering.reader.forget()
 
@@ -347,3 +348,8 @@ class CompressedLM(HFLM):  # type: ignore[misc]
 
     def _gather(self, value: Any) -> list[Any]:
         return gather(value, self.world_size)
+
+
+def _alike(request: Request) -> tuple[object, ...]:
+    """What requests that begin alike have in common: their contexts, or else the whole prompt."""
+    return request.sources or (str(request.prompt),)
