@@ -19,6 +19,7 @@ from pcc_bench.lab.decoders import DecoderRecipe, Lessons, start
 from pcc_bench.lab.induction import draw_induction_heads
 from pcc_bench.lab.lessons import ANSWER, RANDOM, draw_lesson
 from pcc_bench.lab.lite import at_rate, rates_up_to, start_lite
+from pcc_bench.lab.measure import tracking
 from pcc_bench.model import checkpoint, init, tiny
 from pcc_bench.model.pcc import SPECIAL_TOKENS
 
@@ -149,7 +150,7 @@ def test_answers_and_the_end_after_them_are_scored_and_questions_are_not(tmp_pat
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Two parts that take seconds."""
-    compressor = parts.CompressorRecipe(rate=2, layers=1, pretraining=3, tuning=1)
+    compressor = parts.CompressorRecipe(rate=2, layers=1, pretraining=3, tuning=1, keep_pretrained=True)
     large = parts.CompressorRecipe(rate=4, kind="large", lora_rank=2, pretraining=3, tuning=1)
     known = {"lab-llama": TINY, "pcc-lab-4x": compressor, "pcc-lab-large-4x": large}
     monkeypatch.setattr(parts, "PARTS", known)
@@ -160,6 +161,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(build, "DOCUMENTS", 30)
     monkeypatch.setattr(build, "ROWS", 40)
     monkeypatch.setattr(build, "HELD_OUT_DOCUMENTS", 10)
+    monkeypatch.setattr(check, "tracking", lambda folder, name: tracking(folder, name, 4))
     monkeypatch.setattr(check, "CHECK_ROWS", 8)
     monkeypatch.setattr(check, "CHECK_DOCUMENTS", 2)
     monkeypatch.setattr(check, "measure", lambda folder, name, *sizes: measured(folder, name, *(sizes or (8, 2))))

@@ -48,6 +48,7 @@ from pcc_bench.tasks.nq import rows as nq
 from pcc_bench.tasks.squad import rows as squad
 
 logger = logging.getLogger(__name__)
+SECONDS = "seconds"  # file in a part's work folder
 WORK = "work"  # data and states of unfinished runs; may be deleted
 HELD_OUT_DOCUMENTS = 100
 TUNING_SENTENCES = (6, 26)  # contexts of the fine-tuning rows
@@ -128,22 +129,31 @@ def _is_done(folder: Path, name: str, again: bool) -> bool:
 def _build_part(folder: Path, name: str) -> None:
     work = folder / WORK / name
     recipe = part(name)
+    since = time.time()
     try:
         work.mkdir(parents=True, exist_ok=True)
         (work / "identity").write_text(identity(name), encoding="utf-8")
-        since = time.time()
         if isinstance(recipe, DecoderRecipe):
             train_decoder(recipe, work)
             _export_decoder(work, folder / name)
         else:
             _train_compressor(folder, name, recipe, work)
-        _write_card(folder, name, work, time.time() - since)
+        _write_card(folder, name, work, _seconds(work) + time.time() - since)
     except OSError as error:
         raise UsageError(
             f"writing {folder} failed ({error.strerror or error}): make room and run the same command again, "
             f"which goes on with {name}"
         ) from error
+    except KeyboardInterrupt:
+        (work / SECONDS).write_text(str(_seconds(work) + time.time() - since), encoding="utf-8")
+        raise
     shutil.rmtree(work)
+
+
+def _seconds(work: Path) -> float:
+    """Spent by earlier calls that were interrupted from the keyboard."""
+    path = work / SECONDS
+    return float(path.read_text(encoding="utf-8")) if path.is_file() else 0.0
 
 
 def _export_decoder(work: Path, folder: Path) -> None:
@@ -235,12 +245,15 @@ def _write_lines(path: Path, lines: Iterable[dict[str, Any]]) -> None:
 
 def _write_card(folder: Path, name: str, work: Path, seconds: float) -> None:
     logs = {path.parent.name: path for path in sorted(work.glob("*/log.jsonl"))}
+    recipe = part(name)
     tokens = {stage: _tokens_seen(path) for stage, path in logs.items()}
+    if isinstance(recipe, DecoderRecipe):
+        tokens = {"lessons": recipe.steps * recipe.tokens}
     state = {
         "identity": identity(name),
         "recipe": part(name).model_dump(mode="json"),
         "tokens_seen": tokens,
-        "seconds_of_last_call": round(seconds),
+        "seconds": round(seconds),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }

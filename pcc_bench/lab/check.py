@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pcc_bench.errors import UsageError
 from pcc_bench.lab.build import read_card
-from pcc_bench.lab.measure import PRETRAINED, RECONSTRUCTION, Measured, measure
+from pcc_bench.lab.measure import PRETRAINED, RECONSTRUCTION, Measured, measure, tracking
 from pcc_bench.lab.parts import PARTS, identity
 from pcc_bench.tasks.lab.rows import DATASETS, rows
 from pcc_bench.tasks.lab.world import VERSION
@@ -58,7 +58,7 @@ def record(folder: Path, names: Sequence[str] = ()) -> Record:
         data=_world(),
         parts={name: identity(name) for name in found},
         files=_hashes(folder, found),
-        measured=tuple(figure for name in found for figure in [*measure(folder, name), *_at_build(folder, name)]),
+        measured=tuple(figure for name in found for figure in [*measure(folder, name), *_besides(folder, name)]),
         check=_quick(folder, found),
     )
     (folder / RECORD).write_text(made.model_dump_json(indent=1) + "\n", encoding="utf-8")
@@ -121,11 +121,14 @@ def _is_other(name: str, known: Record) -> bool:
     return name not in PARTS or known.parts[name] != identity(name)
 
 
-def _at_build(folder: Path, name: str) -> Iterator[Measured]:
-    """What can't be measured any more: reconstruction of a checkpoint that was not kept."""
-    card = read_card(folder, name) or {}
-    if RECONSTRUCTION in card and not (folder / name / PRETRAINED).is_dir():
-        yield Measured.model_validate(card[RECONSTRUCTION])
+def _besides(folder: Path, name: str) -> Iterator[Measured]:
+    """What `lab check` does not measure again: tracking, and reconstruction of a checkpoint that was not kept."""
+    if (folder / name / PRETRAINED).is_dir():
+        tracked = tracking(folder, name)
+        if tracked is not None:
+            yield tracked
+    elif (at_build := (read_card(folder, name) or {}).get(RECONSTRUCTION)) is not None:
+        yield Measured.model_validate(at_build)
 
 
 def _quick(folder: Path, names: Iterable[str]) -> tuple[Measured, ...]:

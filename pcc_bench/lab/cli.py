@@ -69,6 +69,15 @@ def table(folder: Folder = shipped.FOLDER) -> None:
     typer.echo(as_table(read_record(folder)).to_markdown())
 
 
+@app.command()
+def findings(folder: Folder = shipped.FOLDER) -> None:
+    """What the paper found, asked of the recorded figures: agrees, disagrees or undecided, with intervals."""
+    from pcc_bench.lab.check import read_record
+    from pcc_bench.lab.findings import findings as judged
+
+    typer.echo(judged(read_record(folder).measured).to_markdown(index=False))
+
+
 @app.command("ls")
 def list_parts(folder: Folder = shipped.FOLDER) -> None:
     """List the parts, what they need, and which are there."""

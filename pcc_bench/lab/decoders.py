@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict
+from safetensors.torch import load_file
 from torch.utils.data import IterableDataset
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
@@ -227,7 +228,12 @@ def train_decoder(recipe: DecoderRecipe, folder: Path) -> None:
     )
     trainer.counts = defaultdict(lambda: [0.0, 0.0])
     trainer.add_callback(_Log(folder / "log.jsonl", trainer, step))
-    trainer.train(resume_from_checkpoint=last)
+    if step < recipe.steps:  # the Trainer would take another step
+        trainer.train(resume_from_checkpoint=last)
+    else:
+        model.load_state_dict(
+            load_file(Path(str(last)) / "model.safetensors"), strict=False
+        )  # a tied head is not in it
     model.save_pretrained(folder)
 
 

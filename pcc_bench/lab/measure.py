@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import sacrebleu
+import scipy.stats
 import torch
 from pydantic import BaseModel, ConfigDict
 
@@ -16,13 +17,14 @@ from pcc_bench.generation import generate
 from pcc_bench.lab.parts import CompressorRecipe, part
 from pcc_bench.model import checkpoint, init
 from pcc_bench.model.config import PccConfig
-from pcc_bench.model.objectives import Task, decoder_prefix
+from pcc_bench.model.objectives import Task, decoder_prefix, lay_out, token_nll
 from pcc_bench.tasks.lab.rows import rows
 
 QUESTION_SETS = ("pcc_squad", "pcc_hotpotqa", "pcc_adversarialqa", "pcc_nq")
 ROWS, DOCUMENTS = 200, 60  # of each question set; of text for reconstruction
+TRACKED = 400  # rows of one-hop questions, four a context
 SEED = 20  # no row of training has it
-RECONSTRUCTION = "reconstruction"
+RECONSTRUCTION, TRACKING = "reconstruction", "tracking"
 PRETRAINED = "pretrained"  # folder of a compressor as it was before fine-tuning, in its own
 
 
@@ -31,12 +33,12 @@ class Measured(BaseModel):
 
     Attributes:
         model: Part, or a floor or ceiling (`full-context`, `no-context`) of its decoder.
-        task: A question set, or `reconstruction`.
-        metric: `f1`, `exact_match`, or `bleu`; in percent.
+        task: A question set, `reconstruction`, or `tracking` of answers by reconstruction.
+        metric: `f1`, `exact_match` or `bleu`, in percent; `spearman`.
         value: The figure.
         low: Lower end of its 95 % interval, clustered by context.
         high: Upper end.
-        n: Rows.
+        n: Rows; contexts for `tracking`.
         ratio: Achieved compression, boundary vectors counted; None where nothing is left.
     """
 
@@ -71,6 +73,16 @@ def measure(folder: Path, name: str, rows_each: int = ROWS, documents: int = DOC
 
 def answering(model: str, method: str, arguments: dict[str, Any], rows_each: int) -> list[Measured]:
     """EM and F1 on the lab's question sets, through lm-eval."""
+    done = evaluated(method, arguments, QUESTION_SETS, rows_each)
+    return [
+        _percent(model, task, metric, samples, done["results"][task].get("compression,none"))
+        for task, samples in done["samples"].items()
+        for metric in ("f1", "exact_match")
+    ]
+
+
+def evaluated(method: str, arguments: dict[str, Any], names: Sequence[str], rows_each: int) -> dict[str, Any]:
+    """What lm-eval finds on rows that no training has seen."""
     _startup.install()
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
@@ -79,17 +91,13 @@ def answering(model: str, method: str, arguments: dict[str, Any], rows_each: int
     done = simple_evaluate(
         model=method,
         model_args={**arguments, "dtype": "float32"},
-        tasks=list(QUESTION_SETS),
+        tasks=list(names),
         batch_size=32,
         task_manager=TaskManager(include_path=tasks.__path__[0], include_defaults=False, metadata=metadata),
         bootstrap_iters=0,
     )
     assert done is not None
-    return [
-        _percent(model, task, metric, samples, done["results"][task].get("compression,none"))
-        for task, samples in done["samples"].items()
-        for metric in ("f1", "exact_match")
-    ]
+    return dict(done)
 
 
 def _percent(model: str, task: str, metric: str, samples: Sequence[dict[str, Any]], ratio: Any) -> Measured:
@@ -132,6 +140,57 @@ def reconstruction(name: str, folder: Path, documents: int) -> Measured:
         n=len(spans),
         ratio=round(sum(decoder.count_tokens(spans)) / slots, 2),
     )
+
+
+def tracking(folder: Path, name: str, count: int = TRACKED) -> Measured | None:
+    """Rank correlation, over contexts, of F1 on their questions with how well their segments are reconstructed.
+
+    Reconstruction is the mean log-likelihood of a segment's tokens given its memory, by the checkpoint that was not yet
+    fine-tuned; the interval is a bootstrap over contexts. None where all contexts are answered alike.
+    """
+    done = evaluated("pcc", {"pretrained": str(folder / name)}, ["pcc_squad"], count)
+    scores: dict[str, list[float]] = {}
+    for sample in done["samples"]["pcc_squad"]:
+        scores.setdefault(sample["doc"]["context"], []).append(float(sample["f1"]))
+    answered = np.array([np.mean(found) for found in scores.values()])
+    said = np.array(list(_log_likelihoods(folder / name / PRETRAINED, list(scores))))
+    if np.ptp(answered) == 0:
+        return None
+    generator = np.random.default_rng(SEED)
+    drawn = [generator.integers(len(said), size=len(said)) for _ in range(1000)]
+    low, high = np.nanquantile([_rank_correlation(answered[i], said[i]) for i in drawn], [0.025, 0.975])
+    return Measured(
+        model=name,
+        task=TRACKING,
+        metric="spearman",
+        value=round(_rank_correlation(answered, said), 3),
+        low=round(float(low), 3),
+        high=round(float(high), 3),
+        n=len(said),
+    )
+
+
+def _rank_correlation(first: Any, second: Any) -> float:
+    """Spearman's; NaN where a sample of contexts happens to be answered alike."""
+    if np.ptp(first) == 0:
+        return float("nan")
+    return float(scipy.stats.spearmanr(first, second).statistic)
+
+
+def _log_likelihoods(folder: Path, contexts: Sequence[str]) -> Iterator[float]:
+    """Of each context's segments given their own memories, nats a token."""
+    config = PccConfig.read(folder)
+    decoder = init.open_decoder(str((folder / str(config.decoder.name)).resolve()))
+    pcc = checkpoint.load(str(folder), decoder)
+    length = config.segment_length
+    for ids in pcc.encoder.tokenize(contexts):
+        segments = [ids[start : start + length] for start in range(0, len(ids), length)]
+        texts = [str(pcc.encoder.tokenizer.decode(segment)) for segment in segments]
+        targets = [decoder.tokenizer.encode(text, add_special_tokens=False) for text in texts]
+        with torch.inference_mode():
+            inputs = lay_out(pcc, decoder, pcc.encode(segments), targets, Task.RECONSTRUCTION)
+            nll = token_nll(decoder, inputs).sum()
+        yield -float(nll) / sum(map(len, targets))
 
 
 def _first_segment(pcc: Any, text: str) -> str:
