@@ -202,10 +202,20 @@ def cell(text: str, column: str) -> str:
     return lines[header + 2].split("|")[place].strip()
 
 
-def test_calibration_tells_speeds_of_this_machine() -> None:
-    flops, copied = predicting.calibrate(CPU, torch.float32, 64)
-    assert flops > 1e7
-    assert copied > 1e7
+@pytest.mark.parametrize("pair", PAIRS)
+def test_calibration_tells_speeds_of_this_machine(pair: str) -> None:
+    speed = predicting.calibrate(shape_of(pair), CPU, torch.float32, share=1.0)
+    half = predicting.calibrate(shape_of(pair), CPU, torch.float32, share=1e-6)
+    assert speed.flops > 1e3 * half.flops
+    assert 1e7 < speed.bandwidth < 1e13
+    assert all(0 < start < 1 for start in speed.starts)
+    assert "a matrix product, a copy and thin models here" in str(speed)
+
+
+def test_a_cpu_works_after_starting_a_forward_and_a_gpu_beside_it() -> None:
+    after = predicting.Speed(1.0, 1.0, "", (0.0, 0.0), overlaps=False)
+    beside = predicting.Speed(1.0, 1.0, "", (0.0, 0.0), overlaps=True)
+    assert (after.seconds(3, 2, 4), beside.seconds(3, 2, 4), beside.seconds(3, 5, 4)) == (7, 4, 5)
 
 
 def test_the_peak_of_memory_sees_what_was_held_and_let_go() -> None:

@@ -178,14 +178,13 @@ def _speed(
 ) -> tuple[predicting.Speed, Setting]:
     if peak is not None and bandwidth is not None:
         share = 0.5 if utilisation is None else utilisation
-        speed = predicting.Speed(peak * 1e12 * share, bandwidth * 1e9, f"stated peak at {share:.0%}")
+        speed = predicting.Speed(peak * 1e12 * share, bandwidth * 1e9, f"stated, peak at {share:.0%}")
         stated = _provenance(source, f"{peak:g} TFLOP/s, {bandwidth:g} GB/s", str(speed))
         return speed, Setting("stated", source.dtype or "bfloat16", torch.get_num_threads(), stated, predicted=True)
     device = probe.find_device(source.device)
     dtype = _dtype(source, device)
     share = 1.0 if utilisation is None else utilisation
-    flops, copied = predicting.calibrate(device, compressing.DTYPES[dtype], shape.sizes.decoder.hidden_size)
-    speed = predicting.Speed(flops * share, copied, f"a matrix product and a copy here, at {share:.0%}")
+    speed = predicting.calibrate(shape, device, compressing.DTYPES[dtype], share)
     measured = _provenance(source, probe.hardware(device), str(speed))
     return speed, Setting(device.type, dtype, torch.get_num_threads(), measured, predicted=True)
 
