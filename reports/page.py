@@ -33,9 +33,10 @@ THEMED = {INK: "var(--figure-ink)", GRID: "var(--figure-grid)", "#ffffff": "var(
 
 @dataclass(frozen=True)
 class CellView:
-    """A cell as it is printed."""
+    """A cell as it is printed; `published` where nothing was measured and the text is somebody else's."""
 
     text: str
+    published: bool
     sort: float | None
     bold: bool
     interval: str
@@ -231,7 +232,14 @@ def cell_view(cell: Cell, column: Column, table: Table) -> CellView:
     interval = ""
     if cell.low is not None and cell.high is not None:
         interval = f"{cell.low:.{column.digits}f} to {cell.high:.{column.digits}f}"
-    return CellView(text, number, cell.best or cell.tied, interval, tuple(_details(cell, column, table)))
+    return CellView(
+        text,
+        cell.value is None and cell.paper is not None,
+        number,
+        cell.best or cell.tied,
+        interval,
+        tuple(_details(cell, column, table)),
+    )
 
 
 def _details(cell: Cell, column: Column, table: Table) -> Iterable[str]:

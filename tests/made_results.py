@@ -11,7 +11,7 @@ from typing import Any
 SETS = ("squad", "hotpotqa", "adversarialqa", "nq")
 # label -> method, rate, checkpoint, share of right answers
 METHODS: dict[str, tuple[str, float | None, str, float]] = {
-    "full": ("full-context", None, "decoder", 0.8),
+    "full": ("full-context", 1.0, "decoder", 0.8),
     "none": ("no-context", None, "decoder", 0.15),
     "lite-4": ("pcc", 4.0, "pcc-lite-4x", 0.7),
     "lite-16": ("pcc", 16.0, "pcc-lite-16x", 0.5),
@@ -58,7 +58,7 @@ def write_run(folder: Path, label: str, tasks: dict[str, list[dict[str, Any]]]) 
         "method": method,
         "requested_rate": rate,
         "decoder": "decoder",
-        "capabilities": {"soft": rate is not None, "query_aware": False, "owns_decoder": method == "icae"},
+        "capabilities": {"soft": method in ("pcc", "icae"), "query_aware": False, "owns_decoder": method == "icae"},
         "fingerprints": {"checkpoint": "c0ffee", "compressor": label, "decoder_weights": "d", "code": "abcd"},
         "options": {"boundaries": "segment"},
     }
@@ -119,6 +119,7 @@ def _sample(row: int, doc: dict[str, Any], said: str, scores: dict[str, float], 
     method, rate, _, _ = METHODS[label]
     tokens = len(doc["context"].split())
     segments = -(-tokens // 64)
+    rate = rate if method != "full-context" else None
     slots = round(segments * 64 / rate) if rate else tokens if method == "full-context" else 0
     boundary = 2 * segments if rate else 0
     account = {"source_tokens": tokens, "slots": slots, "boundary": boundary, "prompt_positions": slots + boundary + 12}

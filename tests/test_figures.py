@@ -276,6 +276,10 @@ def test_contexts_are_paired_by_their_text(drawn: dict[str, Figure]) -> None:
     assert len(frame) == 4 * 12  # 24 questions on 12 contexts, each said again once
 
 
+def test_the_full_context_is_no_compression(drawn: dict[str, Figure]) -> None:
+    assert set(pd.read_csv(drawn["ratios"].csv)["run"]) == {"PCC-Lite 4x", "PCC-Lite 16x", "PCC-Lite 64x", "ICAE 4x"}
+
+
 def test_memory_of_the_device_goes_before_that_of_the_process() -> None:
     point = {"method": "pcc", "rate": 4, "context_tokens": 512, "batch": 8, "mode": "cold", "predicted": False}
     lines = [point | {"peak_device_bytes": bytes, "peak_host_bytes": 9e9} for bytes in (2e9, 3e9)]

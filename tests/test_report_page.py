@@ -123,6 +123,19 @@ def test_every_measured_cell_is_on_the_page(text: str, tables: list[Table]) -> N
             assert shown == expected
 
 
+def test_published_values_do_not_look_measured(tmp_path: Path) -> None:
+    paper = Published(value=63.62, printed="63.62", certainty="B", source="a summary")
+    columns = (Column(key="a", name="EM", unit="%"), Column(key="b", name="F1", unit="%"))
+    row = Row(key="r", label="PCC-Large 4x", method="pcc-large", runs=("pcc",))
+    table = Table(
+        key="t", title="T", columns=columns, rows=(row,), cells=((Cell(value=50.0, paper=paper), Cell(paper=paper)),)
+    )
+    text = page.write(Results((), (), pd.DataFrame()), [table], [], tmp_path).read_text("utf-8")
+    measured, told = re.findall(r"<td[^>]*>[^<]+", text)
+    assert measured == '<td data-sort="50.0">50.0'
+    assert told == '<td class="told" data-sort="63.62">63.62'
+
+
 def test_texts_of_data_stay_texts(text: str, measured: Results) -> None:
     assert "<script>window.hacked" not in text
     assert text.count("</script>") == 2  # of the samples, and of our own

@@ -10,7 +10,7 @@ import pandas as pd
 from pcc_bench.reports import files, measure
 from pcc_bench.reports.results import Results, Run
 from pcc_bench.reports.table import Table
-from pcc_bench.reports.tables.lines import ORDER, family, label
+from pcc_bench.reports.tables.lines import FULL, NONE, ORDER, family, label
 
 TRAINING = {
     "ae_loss": "reconstruction\n(nats a token)",
@@ -173,13 +173,21 @@ def pairs(results: Results, reconstruction: str, answers: str) -> pd.DataFrame:
         answers: Metric of all the other tasks.
     """
     called = names(results.runs)
-    frame = results.samples
-    if not {reconstruction, answers, "context"} <= set(frame):
+    parts: dict[str, list[pd.DataFrame]] = {"reconstruction": [], "answers": []}
+    for run in in_order(results.runs):
+        for task in run.tasks:
+            kind, metric = ("reconstruction", reconstruction) if task == RECONSTRUCTION else ("answers", answers)
+            frame = results.frame(run, task)
+            if metric in frame:
+                scores = frame[["context", metric]].set_axis(["context", kind], axis=1)
+                parts[kind].append(scores.assign(method=called[run.id]))
+    if not parts["reconstruction"] or not parts["answers"]:
         return pd.DataFrame(columns=["method", "reconstruction", "answers"])
-    frame = frame.assign(method=frame["run"].map(called))
-    again = frame[frame["task"] == RECONSTRUCTION].groupby(["method", "context"], sort=False)[reconstruction].mean()
-    asked = frame[frame["task"] != RECONSTRUCTION].groupby(["method", "context"], sort=False)[answers].mean()
-    both = pd.concat({"reconstruction": again, "answers": asked}, axis=1, join="inner").dropna().reset_index()
+    again, asked = (
+        pd.concat(parts[kind]).groupby(["method", "context"], sort=False)[kind].mean()
+        for kind in ("reconstruction", "answers")
+    )
+    both = pd.concat([again, asked], axis=1, join="inner").dropna().reset_index()
     places = {called[run.id]: place for place, run in enumerate(in_order(results.runs))}
     return both.drop(columns="context").sort_values("method", key=lambda names: names.map(places), kind="stable")
 
@@ -198,7 +206,7 @@ def ratios(results: Results) -> pd.DataFrame:
 
 def _contexts(results: Results) -> Iterator[tuple[Run, pd.DataFrame]]:
     """For every run that compresses to a rate, different contexts spread evenly over all lengths."""
-    for run in in_order(run for run in results.runs if run.rate is not None):
+    for run in in_order(run for run in results.runs if run.rate is not None and run.method not in (FULL, NONE)):
         frames = [results.frame(run, task) for task in run.tasks]
         full = [frame for frame in frames if {"source_tokens", "ratio"} <= set(frame)]
         if full:

@@ -22,7 +22,7 @@ def achieved(frame: DataFrame) -> Figure:
     for name, rows in frame.groupby("run", sort=False):
         look = looks[str(name)]
         panel.scatter(
-            rows["tokens"], rows["ratio"], s=9, marker=look.marker, c=look.colour, linewidths=0, alpha=0.6,
+            rows["tokens"], rows["ratio"], s=12, marker=look.marker, c=look.colour, linewidths=0, alpha=0.6,
             label=str(name),
         )  # fmt: skip
         for rate in rows["requested"].dropna().unique():
