@@ -12,7 +12,8 @@ import numpy as np
 from pcc_bench import stats
 from pcc_bench.errors import UsageError
 from pcc_bench.reports import measure, results
-from pcc_bench.reports.measure import NAMES, Measure, Rows
+from pcc_bench.reports.measure import Measure, Rows
+from pcc_bench.reports.metrics import NAMES
 from pcc_bench.reports.results import Results, Run
 from pcc_bench.reports.summary import Table
 

@@ -14,34 +14,11 @@ import numpy.typing as npt
 
 from pcc_bench import stats
 from pcc_bench.errors import UsageError
+from pcc_bench.reports.metrics import PERCENT
 from pcc_bench.reports.results import Results, Run
 
 Numbers = npt.NDArray[np.float64]
 
-PERCENT = {
-    "f1": "F1",
-    "exact_match": "EM",
-    "contains": "contains",
-    "acc_calibrated": "acc (calibrated)",
-    "acc_token": "acc (token)",
-    "acc": "acc",
-    "acc_norm": "acc (norm)",
-    "ranking_acc": "ranking",
-    "rougeL": "ROUGE-L",
-    "bleu_official": "BLEU (paper's)",
-    "bleu_sentence": "BLEU (sentence)",
-    "exact": "exact",
-    "token_accuracy": "token acc",
-    "recall": "recall",
-    "error_number": "number errors",
-    "error_date": "date errors",
-    "error_name": "name errors",
-    "error_rare": "rare-word errors",
-    "error_boundary": "boundary errors",
-    "error_word": "word errors",
-}
-PLAIN = {"perplexity": "PPL", "byte_perplexity": "PPL/byte", "bleu": "BLEU", "mrr": "MRR"}
-NAMES = PERCENT | PLAIN
 RATIOS = ("weighted_perplexity", "ratio_of_sums")
 AGREEMENT = 1e-6  # of a score with what its samples say; both are sums of doubles
 LEVEL = 0.95
@@ -72,7 +49,8 @@ class Rows:
     def clusters(self, top: Numbers) -> stats.Clusters:
         """Sums by context of other values of the same rows."""
         _, index = np.unique(self.context, return_inverse=True)
-        return stats.Clusters(np.bincount(index, top), np.bincount(index, self.of))
+        sums, sizes = (np.bincount(index, values).astype(np.float64) for values in (top, self.of))
+        return stats.Clusters(sums, sizes)
 
 
 @dataclass(frozen=True)
@@ -210,7 +188,7 @@ def combined(estimates: Sequence[stats.Estimate | None]) -> stats.Estimate | Non
 
 def two_sided(difference: stats.Estimate) -> float:
     """P-value of "there is no difference"."""
-    return float(min(1.0, 2 * min(difference.p_below(), difference.p_above())))
+    return min(1.0, 2 * min(float(difference.p_below()), float(difference.p_above())))
 
 
 def _rows(results: Results, run: Run, task: str, metric: str) -> Rows | None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from pcc_bench.errors import UsageError
@@ -60,23 +60,26 @@ def read_frame(run: Run, task: TaskResult) -> pd.DataFrame:
     Raises:
         UsageError: The file is cut or damaged, or no file of samples.
     """
-    columns: dict[str, list[Any]] = {"row": [], "context": [], "content": []}
-    numbers: dict[str, dict[int, float]] = {}
-    for line, sample in enumerate(_of_first_filter(task)):
-        columns["row"].append(int(sample["doc_id"]))
-        columns["context"].append(_context_id(sample, task))
-        columns["content"].append(_hash(*(sample.get(key, "") for key in HASHES)))
+    names = [metric for metric in task.scores if metric != "compression"]
+    rows: list[tuple[int, int, int]] = []
+    numbers: list[list[float]] = []
+    for sample in _of_first_filter(task):
+        content = _hash(*(str(sample.get(key, "")) for key in HASHES))
+        rows.append((int(sample["doc_id"]), _context_id(sample, task), content))
         account = sample.get("compression")
-        parts = {key: account.get(key) for key in ACCOUNT} if isinstance(account, dict) else {}
-        for metric in task.scores:
-            if metric != "compression":
-                parts |= _score(metric, sample.get(metric))
-        for key, value in parts.items():
-            if isinstance(value, int | float):
-                numbers.setdefault(key, {})[line] = float(value)
-    count = len(columns["row"])
-    full = {key: [values.get(line, math.nan) for line in range(count)] for key, values in numbers.items()}
-    return pd.DataFrame({"run": run.id, "task": task.name, **columns, **full})
+        told = account if isinstance(account, dict) else {}
+        line = [_number(told.get(key)) for key in ACCOUNT]
+        for metric in names:
+            line += _parts(sample.get(metric))
+        numbers.append(line)
+    if not rows:
+        return pd.DataFrame()
+    frame = pd.DataFrame(rows, columns=["row", "context", "content"])
+    keys = [*ACCOUNT, *(key for metric in names for key in (metric, f"{metric}/of"))]
+    values = pd.DataFrame(np.array(numbers), columns=keys).dropna(axis="columns", how="all")
+    frame.insert(0, "task", task.name)
+    frame.insert(0, "run", run.id)
+    return pd.concat([frame, values], axis="columns")
 
 
 def read_answers(run: Run, task: TaskResult, rows: frozenset[int] | None) -> Iterator[Answer]:
@@ -104,40 +107,43 @@ def _of_first_filter(task: TaskResult) -> Iterator[dict[str, Any]]:
             yield sample
 
 
-def _score(metric: str, value: Any) -> dict[str, float]:
-    """A number, or the two parts of a ratio; texts and lists have no number of a row."""
-    if isinstance(value, int | float):
-        return {metric: float(value)}
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else math.nan
+
+
+def _parts(value: Any) -> tuple[float, float]:
+    """A number and nan, or the two parts of a ratio; texts and lists have no number of a row."""
     if isinstance(value, list) and len(value) == 2 and all(isinstance(part, int | float) for part in value):
-        return {metric: float(value[0]), f"{metric}/of": float(value[1])}
-    return {}
+        return float(value[0]), float(value[1])
+    return _number(value), math.nan
 
 
 def _context_id(sample: Mapping[str, Any], task: TaskResult) -> int:
     """48 bits of the context's hash; a row without a marked context stands for itself."""
     doc = sample["doc"]
-    marked = [doc.get(column) for column in task.metadata.get("compress") or ()]
-    return _hash(*marked) if marked else _hash(sample["doc_id"])
+    marked = [str(doc.get(column)) for column in task.metadata.get("compress") or ()]
+    return _hash(*marked) if marked else _hash(str(sample["doc_id"]))
 
 
-def _hash(*parts: Any) -> int:
-    return int.from_bytes(hashlib.blake2b(json.dumps(parts).encode(), digest_size=6).digest())
+def _hash(*parts: str) -> int:
+    return int.from_bytes(hashlib.blake2b("\0".join(parts).encode(errors="surrogatepass"), digest_size=6).digest())
 
 
 def _answer(sample: Mapping[str, Any], task: TaskResult) -> Answer:
     doc = sample["doc"]
     context = "\n\n".join(str(doc.get(column, "")) for column in task.metadata.get("compress") or ())
-    prompt = str(next(iter(sample.get("arguments", {}).values()), {}).get("arg_0", ""))
+    first: Mapping[str, Any] = next(iter(sample.get("arguments", {}).values()), {})
+    prompt = str(first.get("arg_0", ""))
     rest = prompt.replace(context, "", 1).strip() if context else prompt
     references = doc.get("answers") if isinstance(doc.get("answers"), list) else [sample.get("target", "")]
-    numbers = {key: _score(key, sample.get(key)).get(key) for key in task.scores}
+    numbers = {key: _number(sample.get(key)) for key in task.scores}
     return Answer(
         row=int(sample["doc_id"]),
         context=context,
         question=str(doc.get("question") or rest),
         references=tuple(dict.fromkeys(map(str, references))),
         answer=_said(sample, doc),
-        scores={key: value for key, value in numbers.items() if value is not None},
+        scores={key: value for key, value in numbers.items() if not math.isnan(value)},
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pcc_bench.errors import UsageError
-from pcc_bench.records import SCHEMA_VERSION
+from pcc_bench.reports import files
 
 METRICS = {"exact_match": "EM", "f1": "F1", "contains": "contains"}
 NOTES = {
@@ -118,43 +117,21 @@ def summarise(paths: Iterable[Path]) -> Table:
     Raises:
         UsageError: No result is there, a file can't be read, or two files answer different questions.
     """
-    results = [result for path in result_files(paths) for result in read(path)]
+    results = [result for path in files.result_files(paths) for result in read(path)]
     check_comparable(results)
     columns = ("method", "model", "task", "n", *METRICS.values(), "rate", "achieved", "slots only", "kept", "s/row")
     order = sorted(results, key=lambda result: result.task)
     return Table(columns, tuple(map(_row, order)), tuple(NOTES.values())).without_empty_columns()
 
 
-def result_files(paths: Iterable[Path]) -> list[Path]:
-    """Result files, those of each folder in the order they were made.
-
-    Raises:
-        UsageError: A path is missing, or has none.
-    """
-    files: list[Path] = []
-    for path in paths:
-        found = sorted(path.rglob("results_*.json"), key=lambda file: file.name) if path.is_dir() else [path]
-        if not found or not path.exists():
-            raise UsageError(f"no results at {path}: give a results_*.json, or a folder that 'pcc-bench eval' wrote")
-        files += found
-    return files
-
-
 def read(path: Path) -> list[Result]:
     """The tasks of a result file, groups left out.
 
     Raises:
-        UsageError: It is not a result file, or from a newer version.
+        UsageError: It is not a result file, or from a newer version, or its samples are cut.
     """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        tasks = [task for task in data["results"] if task in data["configs"]]
-        version = data["config"].get("pcc_bench", {}).get("schema_version", 0)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{path} is not a result file of lm-eval ({type(error).__name__}: {error})") from None
-    if version > SCHEMA_VERSION:
-        raise UsageError(f"{path} has schema version {version}, this pcc-bench reads up to {SCHEMA_VERSION}: update it")
-    return [Result(path, task, data, _samples(path, task)) for task in tasks]
+    data = files.read_result(path)
+    return [Result(path, task, data, _samples(path, task)) for task in files.tasks_of(data)]
 
 
 def check_comparable(results: Sequence[Result]) -> None:
@@ -176,12 +153,9 @@ def check_comparable(results: Sequence[Result]) -> None:
 
 def _samples(path: Path, task: str) -> tuple[Mapping[str, Any], ...]:
     """The accounts of the samples logged beside a result file; rows that were skipped have none."""
-    file = path.with_name(path.name.replace("results_", f"samples_{task}_", 1) + "l")
-    if not file.is_file():
-        return ()
-    with file.open(encoding="utf-8") as lines:
-        rows = [json.loads(line) for line in lines]
-    return tuple(row["compression"] for row in rows if isinstance(row.get("compression"), dict))
+    file = files.samples_file(path, task)
+    lines = files.json_lines(file) if file else ()
+    return tuple(line["compression"] for line in lines if isinstance(line.get("compression"), dict))
 
 
 def _row(result: Result) -> tuple[str, ...]:

@@ -239,6 +239,26 @@ def test_a_training_run_stands_beside_the_papers_settings(tmp_path: Path) -> Non
     assert made.measured
 
 
+def test_costs_stand_by_phase_and_the_newest_measurement_counts(tmp_path: Path) -> None:
+    shared = {"encoder": "", "decoder": "tiny", "context_tokens": 1024, "question_tokens": 8, "new_tokens": 8}
+    shared |= {"slots": 0, "boundary": 0, "batch": 2, "reuse": 1, "mode": "full", "p95_s": 0.4, "repeats": 5}
+    shared |= {"tokens_per_s": None, "peak_device_bytes": None, "peak_host_bytes": 2**30, "kv_bytes": 3 * 2**20}
+    shared |= {"memory_bytes": 0, "flops": 1.0, "device": "cpu", "dtype": "float32", "threads": 1, "predicted": False}
+    told = {"weights": "random", "seed": 0, "code": "", "versions": {}, "hardware": "x"}
+    lines = [
+        {"method": "full-context", "rate": None, "phase": phase, "median_s": seconds, "provenance": told, **shared}
+        for phase, seconds in (("prefill", 9.0), ("prefill", 0.25), ("ttft", 0.3))
+    ]
+    (tmp_path / "cost_x.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n", "utf-8")
+    made = table(tmp_path, "cost")
+    label = "full context on tiny, 2 x 1,024 tokens, full, cpu"
+    assert [row.label for row in made.rows if row.role == "ceiling"] == [label]
+    cell = made.cell("point 0", "prefill.1")
+    assert (cell.value, cell.n) == (250.0, 5)
+    assert made.cell("point 0", "ttft.1").value == 300.0
+    assert made.cell("point 0", "kv_bytes").value == 3.0
+
+
 # ---------------------------------------------------------------- published values
 
 NOTHING = Results((), (), pd.DataFrame())

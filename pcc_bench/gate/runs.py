@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pcc_bench.errors import UsageError
-from pcc_bench.reports import summary
+from pcc_bench.reports import files, summary
 
 FROZEN_VERSION = 1
 SUFFIX = ".json.xz"
@@ -72,7 +72,7 @@ def load(path: Path) -> Run:
     """
     if path.is_file() and path.suffix == ".xz":
         return _load_frozen(path)
-    results = [result for file in summary.result_files([path]) for result in _read(file)]
+    results = [result for file in files.result_files([path]) for result in summary.read(file)]
     places: dict[str, Path] = {}
     for result in results:
         if result.task in places:
@@ -129,13 +129,6 @@ def _load_frozen(path: Path) -> Run:
         raise UsageError(f"{path} is no frozen baseline ({type(error).__name__}: {why}): freeze it again") from None
 
 
-def _read(file: Path) -> list[summary.Result]:
-    try:
-        return summary.read(file)
-    except json.JSONDecodeError as error:
-        raise UsageError(f"the samples beside {file} are cut or damaged ({error}): repeat the run") from None
-
-
 def _name(result: summary.Result) -> dict[str, Any]:
     ours = result.ours
     return {
@@ -187,22 +180,19 @@ def _scored(result: summary.Result) -> dict[int, dict[str, Any]]:
 
 
 def _lines(result: summary.Result) -> Iterator[dict[str, Any]]:
-    path = result.path.with_name(result.path.name.replace("results_", f"samples_{result.task}_", 1) + "l")
-    try:
-        with path.open(encoding="utf-8") as lines:
-            for line in lines:
-                sample: dict[str, Any] = json.loads(line)
-                missing = {"doc_id", "doc", "filter", "metrics", "doc_hash", "prompt_hash", "target_hash"} - set(sample)
-                if missing:
-                    raise ValueError(f"a line lacks {', '.join(sorted(missing))}")
-                yield sample
-    except FileNotFoundError:
+    path = files.samples_file(result.path, result.task)
+    if path is None:
         raise UsageError(
             f"no samples of {result.task} beside {result.path}: the gate compares row by row, so run lm_eval with "
             "--log_samples ('pcc-bench eval' does)"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} is no file of samples ({error}): repeat the run") from None
+        )
+    for sample in files.json_lines(path):
+        missing = {"doc_id", "doc", "filter", "metrics", "doc_hash", "prompt_hash", "target_hash"} - set(sample)
+        if missing:
+            raise UsageError(
+                f"{path} is no file of samples (a line lacks {', '.join(sorted(missing))}): repeat the run"
+            )
+        yield sample
 
 
 def _protocol(result: summary.Result) -> dict[str, Any]:

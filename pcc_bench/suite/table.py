@@ -7,27 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pcc_bench.reports.metrics import NAMES, PERCENT
 from pcc_bench.reports.summary import Result, Table, read
 
-PERCENT = {
-    "f1": "F1",
-    "exact_match": "EM",
-    "contains": "contains",
-    "acc_calibrated": "acc (calibrated)",
-    "acc_token": "acc (token)",
-    "acc": "acc",
-    "ranking_acc": "ranking",
-    "rougeL": "ROUGE-L",
-    "exact": "exact",
-    "token_accuracy": "token acc",
-    "recall": "recall",
-    "error_number": "number errors",
-    "error_date": "date errors",
-    "error_name": "name errors",
-    "error_rare": "rare-word errors",
-    "error_boundary": "boundary errors",
-}
-PLAIN = {"perplexity": "PPL", "byte_perplexity": "PPL/byte", "bleu": "BLEU"}
 USUAL = ("f1", "exact_match", "acc_calibrated", "acc", "perplexity", "ranking_acc", "bleu", "rougeL", "recall")
 
 
@@ -69,7 +51,7 @@ def _named(task: str, values: Mapping[str, Any], metrics: Sequence[str]) -> dict
         value = values.get(metric)
         if not isinstance(value, int | float):
             continue
-        heading = f"{task.removeprefix('pcc_')} {(PERCENT | PLAIN).get(metric, metric)}"
+        heading = f"{task.removeprefix('pcc_')} {NAMES.get(metric, metric)}"
         found[heading] = f"{100 * value:.1f}" if metric in PERCENT else f"{value:.4g}"
     return found
 

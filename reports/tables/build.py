@@ -97,7 +97,7 @@ def _published_rows(lines: Sequence[Line], known: Sequence[Known]) -> list[Row]:
     for cell in known:
         if any(_is_of(cell, line.row) for line in lines):
             continue
-        role: Role = {FULL: "ceiling", NONE: "floor"}.get(cell.method, "method")
+        role: Role = "ceiling" if cell.method == FULL else "floor" if cell.method == NONE else "method"
         rate = cell.rate if role == "method" else None
         name = label(cell.method, cell.rate)
         row = Row(key=f"published {name}", label=name, method=cell.method, rate=rate, role=role)

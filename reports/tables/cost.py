@@ -7,7 +7,7 @@ import pandas as pd
 from pcc_bench.reports import paper
 from pcc_bench.reports.results import Results
 from pcc_bench.reports.table import Cell, Column, Row, Table
-from pcc_bench.reports.tables.lines import LABELS, label
+from pcc_bench.reports.tables.lines import FULL, LABELS, label
 
 POINT = ["method", "encoder", "decoder", "rate", "context_tokens", "batch", "mode", "device", "dtype", "predicted"]
 PHASES = {"compress": "compress", "prefill": "prefill", "decode": "decode", "ttft": "first token", "total": "total"}
@@ -62,13 +62,12 @@ def _row(number: int, point: pd.Series) -> Row:
     told = " (predicted)" if point["predicted"] else ""
     size = f"{point['batch']} x {point['context_tokens']:,} tokens"
     name = f"{label(point['method'], rate)}{encoder} on {point['decoder']}, {size}, {point['mode']}, {point['device']}"
-    kind = "ceiling" if point["method"] == "full-context" else "method"
     return Row(
         key=f"point {number}",
         label=name + told,
         method=str(point["method"]) if point["method"] in LABELS else "",
         rate=rate,
-        role=kind,
+        role="ceiling" if point["method"] == FULL else "method",
         decoder=str(point["decoder"]),
     )
 

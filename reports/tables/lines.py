@@ -98,9 +98,9 @@ def distinct(made: Sequence[Line]) -> list[Line]:
     """Lines with labels of their own: decoders are named where there are several, then checkpoints, then files."""
     several = len({line.row.decoder for line in made}) > 1
     made = [_named(line, Path(line.row.decoder).name) if several else line for line in made]
-    for tell in (lambda run: run.checkpoint, lambda run: run.place):
+    for name in ("checkpoint", "place"):
         counts = Counter(line.row.label for line in made)
-        made = [_named(line, tell(line.runs[0])) if counts[line.row.label] > 1 else line for line in made]
+        made = [_named(line, getattr(line.runs[0], name)) if counts[line.row.label] > 1 else line for line in made]
     return [replace(line, row=line.row.model_copy(update={"key": line.row.label})) for line in made]
 
 

@@ -17,11 +17,13 @@ APART = ("ablations", "table5")  # suites whose checkpoints are not those of Tab
 
 def specs() -> list[Spec]:
     """A column a set and metric, and the plain averages over the four sets."""
-    sets = [(name, heading, ((f"pcc_{name}",),)) for name, heading in SETS.items()]
-    sets.append(("average", "average", tuple((task,) for task in TASKS)))
+    parts: dict[str, tuple[tuple[str, ...], ...]] = {name: ((f"pcc_{name}",),) for name in SETS}
+    parts["average"] = tuple((task,) for task in TASKS)
     return [
-        Spec(f"{name}.{metric}", heading, METRICS[metric], metric, tasks, name, detail=metric == "contains")
-        for name, heading, tasks in sets
+        Spec(
+            f"{name}.{metric}", SETS.get(name, name), METRICS[metric], metric, tasks, name, detail=metric == "contains"
+        )
+        for name, tasks in parts.items()
         for metric in METRICS
     ]
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from pcc_bench.reports import measure
 from pcc_bench.reports.measure import Measure
+from pcc_bench.reports.metrics import PERCENT
 from pcc_bench.reports.table import Better, Cell, Column
 
 
@@ -42,7 +43,7 @@ class Spec:
     @property
     def column(self) -> Column:
         """What it is in the table."""
-        unit = "%" if self.metric in measure.PERCENT else ""
+        unit = "%" if self.metric in PERCENT else ""
         return Column(
             key=self.key,
             group=self.group,
