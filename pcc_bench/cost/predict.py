@@ -50,8 +50,9 @@ class Speed:
 
     def __str__(self) -> str:
         speeds = f"{self.flops / 1e12:.4g} TFLOP/s, {self.bandwidth / 1e9:.4g} GB/s"
-        starts = ", ".join(f"{1e3 * start:.3g} ms" for start in self.starts)
-        return f"{speeds}, forwards of encoder and decoder start in {starts} ({self.source})"
+        starts = " and ".join(f"{1e3 * start:.3g}" for start in self.starts)
+        started = f", {starts} ms to start a forward of encoder and decoder" if any(self.starts) else ""
+        return f"{speeds}{started} ({self.source})"
 
     def seconds(self, flops: float, moved: float, start: float) -> float:
         """How long one forward takes that does and moves so much."""

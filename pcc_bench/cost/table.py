@@ -80,9 +80,10 @@ def markdown(records: Sequence[CostRecord]) -> str:
     first = records[0]
     encoder = next((record.encoder for record in records if record.encoder), "")
     said = "PREDICTED, not measured: " + first.provenance.speed if first.predicted else "measured"
+    threads = f", {first.threads} threads" if first.device == "cpu" else ""
     heading = (
         f"{f'{encoder} for ' if encoder else ''}{first.decoder}, {first.dtype}, {first.device} "
-        f"({first.provenance.hardware}), {first.threads} threads; {said}\n"
+        f"({first.provenance.hardware}){threads}; {said}\n"
         f"question {first.question_tokens} tokens, answer {first.new_tokens} tokens"
     )
     return "\n\n".join([heading, *(table.without_empty_columns().markdown() for table in tables(records))])
