@@ -285,6 +285,9 @@ def test_a_second_call_measures_only_what_is_missing(
     after = (tmp_path / MEASURED).read_text("utf-8")
     assert after.startswith(before)
     assert len(after) > len(before)
+    told(capsys, *words, "--reuse", "1", "--reuse", "3")  # measured anew: each phase still has one record
+    found = [record.setting() for record in records.read(tmp_path / MEASURED)]
+    assert len(set(found)) == len(found)
 
 
 def test_prediction_loads_no_model_and_says_that_it_is_one(
@@ -326,6 +329,7 @@ def test_out_of_memory_halves_the_batch_and_says_so(
         return real(self, mode)
 
     monkeypatch.setattr(measure.Runner, "run", run)
+    monkeypatch.setattr(probe, "release", lambda device: None)  # slow, and there is nothing to give back
     said: list[str] = []
     point = Point(context=256, question=2, new=2, batch=8, rate=4)
     found = measure.measure(tiny_lite, point, [Mode.COLD], [1], 1, said.append)
@@ -341,6 +345,7 @@ def test_a_point_that_never_fits_is_left_out_and_said(
         raise MemoryError
 
     monkeypatch.setattr(measure.Runner, "run", run)
+    monkeypatch.setattr(probe, "release", lambda device: None)  # slow, and there is nothing to give back
     said: list[str] = []
     assert measure.measure(tiny_lite, Point(256, 2, 2, 1, 4), [Mode.COLD], [1], 1, said.append) == []
     assert said[0].endswith("left out")
@@ -384,7 +389,7 @@ def test_a_mistake_is_one_sentence(capsys: pytest.CaptureFixture[str], words: st
 def test_a_damaged_or_newer_file_is_named_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "cost_x.jsonl"
     found = predicting.predict(shape_of("tiny"), Point(256, 1, 2, 1, 4), [Mode.WARM], [1], SETTING, SPEED)
-    records.append(path, found)
+    records.replace(path, list(found))
     line = path.read_text("utf-8").splitlines()[0]
     with path.open("a", encoding="utf-8") as file:
         file.write(line[:50])
@@ -399,5 +404,5 @@ def test_a_record_survives_its_file(tmp_path: Path) -> None:
     found: list[CostRecord] = list(
         predicting.predict(shape_of("tiny"), Point(256, 1, 2, 1, 4), list(Mode), [1, 4], SETTING, SPEED)
     )
-    records.append(tmp_path / "cost_x.jsonl", found)
+    records.replace(tmp_path / "cost_x.jsonl", found)
     assert records.read(tmp_path / "cost_x.jsonl") == found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -134,23 +134,8 @@ class CostRecord(BaseModel):
         return tuple(getattr(self, name) for name in names)
 
 
-def append(path: Path, records: Iterable[CostRecord]) -> None:
-    """Add records to a file, in one write, so that a killed run leaves whole points.
-
-    Raises:
-        UsageError: The file can't be written.
-    """
-    text = "".join(record.model_dump_json() + "\n" for record in records)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        raise UsageError(f"can't write {path} ({error.strerror}): choose another --out") from None
-
-
 def replace(path: Path, records: Sequence[CostRecord]) -> None:
-    """Write records into a file, in the place of those about the same thing.
+    """Write records into a file, in the place of those about the same thing; it appears whole or not at all.
 
     Raises:
         UsageError: The file is damaged, or can't be written.

@@ -123,7 +123,7 @@ def measure(source: Source, sweep: Sweep, repeats: int, out: Path, tell: Callabl
     if missing:
         subject = _subject(source, shape, rates, setting, device)
         for point, modes in tqdm(missing, desc="cost", unit="point"):
-            records.append(path, measuring.measure(subject, point, modes, sweep.reuse, repeats, tell))
+            records.replace(path, measuring.measure(subject, point, modes, sweep.reuse, repeats, tell))
     return _shown(path, shape, sweep, setting)
 
 
