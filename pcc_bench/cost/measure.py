@@ -102,7 +102,8 @@ class Runner:
         self.point = point
         self.decoder = subject.decoder
         self.pcc = at_rate(subject.pcc, point.rate) if point.rate else subject.pcc
-        self.bos = [subject.decoder.bos_token_id] if subject.shape.bos else []
+        bos = subject.decoder.bos_token_id if subject.shape.bos else None
+        self.bos = [] if bos is None else [bos]
         self.memories: list[torch.Tensor] = []
         self.slots = self.boundary = 0
         self.watch = probe.Stopwatch(subject.decoder.device)

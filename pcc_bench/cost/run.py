@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -223,7 +223,8 @@ def _subject(
         located = shipped.located(str(source.checkpoint))
         loaded: Any = compressing.open_compressor(located, source.decoder, str(device), setting.dtype, None)
         torch.manual_seed(source.seed)
-        return measuring.Subject(shape, loaded.pcc, loaded.decoder, setting)
+        known = replace(shape, bos=loaded.decoder.bos_token_id is not None)
+        return measuring.Subject(known, loaded.pcc, loaded.decoder, setting)
 
 
 def _missing(
