@@ -215,7 +215,8 @@ def _shape(source: Source, sweep: Sweep) -> Shape:
 def _subject(
     source: Source, shape: Shape, rates: Sequence[int], setting: Setting, device: torch.device
 ) -> measuring.Subject:
-    with memory_errors(f"loading {shape.encoder} and {shape.decoder}", "use a smaller --dtype or a larger machine"):
+    remedy = "use a smaller --dtype or a larger machine"
+    with compressing.quiet(), memory_errors(f"loading {shape.encoder} and {shape.decoder}", remedy):
         if source.random_weights:
             dtype = compressing.DTYPES[setting.dtype]
             pcc, decoder = geometry.build(geometry.named(source.random_weights), rates, device, dtype, source.seed)
