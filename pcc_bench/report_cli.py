@@ -18,7 +18,7 @@ def report(
     into: Annotated[
         Path | None,
         typer.Option(
-            help="A Markdown file whose tables between '<!-- report:KEY -->' and '<!-- /report -->' are renewed."
+            help="A Markdown file whose tables between the markers report:KEY and /report (HTML comments) are renewed."
         ),
     ] = None,
 ) -> None:
