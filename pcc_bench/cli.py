@@ -308,16 +308,19 @@ def doctor() -> None:
 
 
 @app.command()
-def demo(out: Annotated[Path, typer.Option(help="Folder for its models and results.")] = Path(".demo")) -> None:
-    """Run everything in miniature, without a network: toy models made on the spot, real SQuAD questions, one table.
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path(".demo"),
+    rows: Annotated[int, typer.Option(help="Questions of each kind.", min=2)] = 100,
+) -> None:
+    """Run everything in miniature, without a network: the lab's trained models, its questions, one table.
 
     Example: `pcc-bench demo`
     """
     from pcc_bench import demo as module
 
-    typer.echo(module.WARNING)
-    table = module.run(out)
-    typer.echo(f"\n{table.markdown()}\n\nFiles: {out}. {module.WARNING}\n\n{module.NEXT}")
+    typer.echo(module.ABOUT)
+    table = module.run(out, rows)
+    typer.echo(f"\n{table.markdown()}\n\nFiles: {out}\n\n{module.NEXT}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -6,13 +6,15 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent / "lab" / "models"
 CARD = "part.json"
+PRETRAINED = "pretrained"  # folder of a compressor as it was before fine-tuning, in its own
 DEFAULT = "pcc-lab-4x"  # the checkpoint of `--model pcc` where none is named, in a package that ships it
 
 
 def find(name: str) -> Path | None:
-    """Folder of a shipped model; None where there is none of that name."""
-    folder = FOLDER / name
-    return folder if name and "/" not in name and (folder / "config.json").is_file() else None
+    """Folder of a shipped model (`pcc-lab-4x`, `pcc-lab-4x/pretrained`); None where there is none of that name."""
+    part, _, stage = name.partition("/")
+    folder = FOLDER / part / stage
+    return folder if part and stage in ("", PRETRAINED) and (folder / "config.json").is_file() else None
 
 
 def names() -> list[str]:
@@ -28,7 +30,8 @@ def located(name: str) -> str:
 
 def is_part(name: str) -> bool:
     """Is this a model of the lab, shipped or built by the user?"""
-    return (Path(located(name)) / CARD).is_file()
+    folder = Path(located(name))
+    return (folder / CARD).is_file() or (folder.name == PRETRAINED and (folder.parent / CARD).is_file())
 
 
 class _Source:

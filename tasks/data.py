@@ -25,7 +25,7 @@ from pcc_bench.tasks.population import choice, paper_population
 
 T = TypeVar("T")
 Doc = dict[str, Any]
-LAB_ROWS = 500  # rows of a generated data set, unless `lab_rows` says otherwise
+LAB_ROWS = 300  # rows of a generated data set, unless `lab_rows` says otherwise
 _SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can spell half a pair; no encoding and no tokenizer takes it
 FEATURES = datasets.Features(
     {
@@ -150,7 +150,7 @@ def _open_source(metadata: Mapping[str, Any]) -> tuple[dict[str, Any], Iterator[
 
 
 def _open_lab(dataset: str, split: str, metadata: Mapping[str, Any]) -> tuple[dict[str, Any], Iterator[Row]]:
-    """Generated rows: `lab_rows` of them (default 500), others for another `lab_seed` (default 0)."""
+    """Generated rows: `lab_rows` of them (default 300), others for another `lab_seed` (default 0)."""
     count, seed = _whole(metadata, "lab_rows", LAB_ROWS, least=1), _whole(metadata, "lab_seed", 0, least=0)
     try:
         table = lab_rows(dataset, split, count, seed)

@@ -311,14 +311,14 @@ def test_doctor_finds_a_missing_data_folder(run: Run, monkeypatch: pytest.Monkey
     assert "mend: export PCC_DATA=<folder>" in outcome.out
 
 
-def test_demo_prints_one_labelled_table(run: Run, tmp_path: Path) -> None:
-    outcome = run("demo", "--out", tmp_path / "demo")
+def test_demo_prints_one_table_of_trained_models(run: Run, tmp_path: Path) -> None:
+    outcome = run("demo", "--out", tmp_path / "demo", "--rows", 8)
     assert outcome.code == 0
-    assert outcome.out.startswith("RANDOM WEIGHTS")
-    lines = [line.split("|")[1].strip() for line in outcome.out.splitlines() if "| pcc_squad |" in line]
-    assert lines == ["full-context", "pcc", "pcc", "truncated-context", "no-context"]
-    assert "RANDOM WEIGHTS" in (tmp_path / "demo" / "checkpoint" / "README.md").read_text("utf-8")
-    assert len(results(tmp_path / "demo" / "results")) == 5
+    assert outcome.out.startswith("THE LAB")
+    for task in ("pcc_squad", "pcc_hotpotqa"):
+        lines = [line.split("|")[1].strip() for line in outcome.out.splitlines() if f"| {task} |" in line]
+        assert lines == ["full-context", "pcc", "pcc", "pcc", "truncated-context", "no-context"]
+    assert len(results(tmp_path / "demo")) == 6
 
 
 # Bad input: one sentence each

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,14 @@ def test_parts_are_built_once_recorded_and_a_changed_weight_is_found(
         "pcc-lab-large-4x",
     }
     assert checkpoint.PccConfig.read(tmp_path / "pcc-lab-large-4x").encoder.base == "../lab-llama"
+    with monkeypatch.context() as patch:
+        patch.setattr(check, "measure", lambda *_: pytest.fail("measured again"))
+        assert check.record(tmp_path) == record, "what is recorded is not measured again"
+        shutil.copytree(tmp_path / "pcc-lab-large-4x", tmp_path / "ships" / "pcc-lab-large-4x")
+        patch.setattr(check, "_quick", lambda *_: ())
+        ships = check.record(tmp_path / "ships", figures=tmp_path)
+        assert ships.measured == record.measured
+        assert set(ships.parts) == {"pcc-lab-large-4x"}
     assert check.check(tmp_path) == []
     assert "reconstruction bleu" in check.table(record).columns
 

@@ -477,7 +477,7 @@ def test_tasks_read_the_lab(name: str) -> None:
 def test_the_lab_is_a_source_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PCC_DATA", "lab")
     task = load("pcc_squad")
-    assert len(task.eval_docs) == 500
+    assert len(task.eval_docs) == 300
     assert task.eval_docs[7]["context"] == rows("squad", "validation", 8)[7]["context"]
 
 

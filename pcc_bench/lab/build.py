@@ -20,7 +20,7 @@ from pcc_bench.lab.decoders import DecoderRecipe, train_decoder
 from pcc_bench.lab.large import start_large
 from pcc_bench.lab.lite import at_rate, start_lite
 from pcc_bench.lab.measure import DOCUMENTS as MEASURED_DOCUMENTS
-from pcc_bench.lab.measure import PRETRAINED, RECONSTRUCTION, reconstruction
+from pcc_bench.lab.measure import RECONSTRUCTION, reconstruction
 from pcc_bench.lab.parts import (
     DOCUMENTS,
     PARTS,
@@ -39,7 +39,7 @@ from pcc_bench.lab.parts import (
 )
 from pcc_bench.model import checkpoint, init
 from pcc_bench.model.training import train
-from pcc_bench.shipped import CARD
+from pcc_bench.shipped import CARD, PRETRAINED
 from pcc_bench.tasks.adversarialqa import rows as adversarialqa
 from pcc_bench.tasks.example import Example
 from pcc_bench.tasks.hotpotqa import rows as hotpotqa
@@ -49,6 +49,10 @@ from pcc_bench.tasks.squad import rows as squad
 
 logger = logging.getLogger(__name__)
 SECONDS = "seconds"  # file in a part's work folder
+ABOUT = (
+    "A part of pcc_bench's lab, trained from nothing on a generated world, and good for nothing else. The recipe with "
+    "its seed, tokens and seconds are in part.json, the curves in log.jsonl; `pcc-bench lab build` makes it again."
+)
 WORK = "work"  # data and states of unfinished runs; may be deleted
 HELD_OUT_DOCUMENTS = 100
 TUNING_SENTENCES = (6, 26)  # contexts of the fine-tuning rows
@@ -165,6 +169,7 @@ def _export_decoder(work: Path, folder: Path) -> None:
     config = json.loads(path.read_text(encoding="utf-8"))
     config["dtype"] = "float32"  # to be computed with; only stored in half
     path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(f"# {folder.name}\n\n{ABOUT}\n", encoding="utf-8")
     shutil.copy(work / "log.jsonl", folder / "log.jsonl")
 
 
@@ -209,7 +214,8 @@ def _export_compressor(source: Path, target: Path, frozen: Decoder, decoder: Pat
     beside = init.name_beside(str(decoder), target)
     made_for = pcc.config.decoder.model_copy(update={"name": beside})
     encoder = pcc.config.encoder.model_copy(update={"base": beside if pcc.config.encoder.base else None})
-    pcc.config = pcc.config.model_copy(update={"lab": True, "decoder": made_for, "encoder": encoder})
+    lab = {"lab": True, "decoder": made_for, "encoder": encoder, "notes": ABOUT}
+    pcc.config = pcc.config.model_copy(update=lab)
     checkpoint.save(pcc.half(), target)
     for log in ("log.jsonl", "evaluation.jsonl"):
         shutil.copy(source / log, target / log)

@@ -12,8 +12,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pcc_bench.errors import UsageError
 from pcc_bench.lab.build import read_card
-from pcc_bench.lab.measure import PRETRAINED, RECONSTRUCTION, Measured, measure, tracking
+from pcc_bench.lab.measure import RECONSTRUCTION, Measured, measure, tracking
 from pcc_bench.lab.parts import PARTS, identity
+from pcc_bench.shipped import PRETRAINED
 from pcc_bench.tasks.lab.rows import DATASETS, rows
 from pcc_bench.tasks.lab.world import VERSION
 
@@ -44,25 +45,52 @@ class Record(BaseModel):
     check: tuple[Measured, ...]
 
 
-def record(folder: Path, names: Sequence[str] = ()) -> Record:
-    """Measure the finished parts in a folder and write their record beside them.
+def record(folder: Path, names: Sequence[str] = (), figures: Path | None = None) -> Record:
+    """Measure the finished parts in a folder and write their record beside them, part by part.
+
+    A part that is in the record as it is now is not measured again.
+
+    Args:
+        folder: Where the parts are.
+        names: Parts; all that are finished where empty.
+        figures: A folder whose record has the figures, which are then not measured here: of these parts and of others,
+            that are not to be shipped.
 
     Raises:
-        UsageError: There is no finished part.
+        UsageError: There is no finished part, or the other record is of parts that were made otherwise.
     """
     found = [name for name in (names or PARTS) if read_card(folder, name)]
     if not found:
         raise UsageError(f"{folder} has no finished part of the lab: make some with 'pcc-bench lab build'")
-    made = Record(
-        world=VERSION,
-        data=_world(),
-        parts={name: identity(name) for name in found},
-        files=_hashes(folder, found),
-        measured=tuple(figure for name in found for figure in [*measure(folder, name), *_besides(folder, name)]),
-        check=_quick(folder, found),
-    )
-    (folder / RECORD).write_text(made.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    known = read_record(folder) if (folder / RECORD).is_file() else None
+    made = Record(world=VERSION, data=_world(), parts={}, files={}, measured=_taken(figures), check=())
+    for name in found:
+        files = _hashes(folder, [name])
+        old = known if known and _is_recorded(name, files, known, made) else None
+        measured: tuple[Measured, ...] = ()
+        if figures is None:
+            measured = _of(name, old.measured) if old else _measured(folder, name)
+        made = made.model_copy(
+            update={
+                "parts": {**made.parts, name: identity(name)},
+                "files": {**made.files, **files},
+                "measured": (*made.measured, *measured),
+                "check": (*made.check, *(_of(name, old.check) if old else _quick(folder, [name]))),
+            }
+        )
+        (folder / RECORD).write_text(made.model_dump_json(indent=1) + "\n", encoding="utf-8")
     return made
+
+
+def _is_recorded(name: str, files: dict[str, str], known: Record, now: Record) -> bool:
+    same_world = (known.world, known.data) == (now.world, now.data)
+    same_files = files.items() <= known.files.items()
+    return same_world and same_files and known.parts.get(name) == identity(name)
+
+
+def _of(name: str, figures: Iterable[Measured]) -> tuple[Measured, ...]:
+    """A part's figures; a decoder's are named `<part>, full-context`."""
+    return tuple(figure for figure in figures if figure.model.partition(",")[0] == name)
 
 
 def read_record(folder: Path) -> Record:
@@ -119,6 +147,21 @@ def table(known: Record) -> pd.DataFrame:
 
 def _is_other(name: str, known: Record) -> bool:
     return name not in PARTS or known.parts[name] != identity(name)
+
+
+def _measured(folder: Path, name: str) -> tuple[Measured, ...]:
+    return (*measure(folder, name), *_besides(folder, name))
+
+
+def _taken(folder: Path | None) -> tuple[Measured, ...]:
+    """The figures of another folder's record; none where none is given."""
+    if folder is None:
+        return ()
+    known = read_record(folder)
+    for name in known.parts:
+        if _is_other(name, known):
+            raise UsageError(f"{folder / RECORD}: {name} was made by another recipe: measure it again there")
+    return known.measured
 
 
 def _besides(folder: Path, name: str) -> Iterator[Measured]:

@@ -39,12 +39,19 @@ def build(
 
 
 @app.command()
-def record(folder: Folder = shipped.FOLDER, parts: Parts = None) -> None:
-    """Measure finished parts and write lab.json, which `lab check` and `lab table` read."""
+def record(
+    folder: Folder = shipped.FOLDER,
+    parts: Parts = None,
+    figures: Annotated[
+        Path | None,
+        typer.Option(help="A folder whose recorded figures are taken instead of measuring (when some of it ships)."),
+    ] = None,
+) -> None:
+    """Measure finished parts and write lab.json, which `lab check`, `lab table` and `lab findings` read."""
     from pcc_bench.lab.check import record as record_parts
     from pcc_bench.lab.check import table as as_table
 
-    typer.echo(as_table(record_parts(folder, tuple(parts or ()))).to_markdown())
+    typer.echo(as_table(record_parts(folder, tuple(parts or ()), figures)).to_markdown())
 
 
 @app.command()

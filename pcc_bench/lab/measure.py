@@ -18,6 +18,7 @@ from pcc_bench.lab.parts import CompressorRecipe, part
 from pcc_bench.model import checkpoint, init
 from pcc_bench.model.config import PccConfig
 from pcc_bench.model.objectives import Task, decoder_prefix, lay_out, token_nll
+from pcc_bench.shipped import PRETRAINED
 from pcc_bench.tasks.lab.rows import rows
 
 QUESTION_SETS = ("pcc_squad", "pcc_hotpotqa", "pcc_adversarialqa", "pcc_nq")
@@ -25,7 +26,6 @@ ROWS, DOCUMENTS = 200, 60  # of each question set; of text for reconstruction
 TRACKED = 400  # rows of one-hop questions, four a context
 SEED = 20  # no row of training has it
 RECONSTRUCTION, TRACKING = "reconstruction", "tracking"
-PRETRAINED = "pretrained"  # folder of a compressor as it was before fine-tuning, in its own
 
 
 class Measured(BaseModel):
