@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALLED := pyproject.toml constraints.txt build_backend/backend.py pcc_bench/_startup.py
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types clean
+.PHONY: help demo test gate lint types clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-7s %s\n", $$1, $$2}'
@@ -21,6 +21,11 @@ demo: $(VENV)/.installed ## set up, then run the main job on a few real question
 
 test: lint types ## set up, then lint, type-check the built package and run the tests
 	$(BIN)/python -m pytest -q -n 2 tests
+
+gate: $(VENV)/.installed ## set up, then hold the shipped checkpoint against its frozen baseline
+	rm -rf .gate
+	$(BIN)/pcc-bench eval --model pcc --tasks pcc_rag --metadata '{"lab_rows": 50}' --batch-size 16 --output .gate
+	$(BIN)/pcc-bench gate .gate --against tests/gate/lab-4x.json.xz --policy tests/gate/policy.yaml
 
 lint: $(VENV)/.installed-dev ## style and format
 	$(BIN)/ruff check .
@@ -35,7 +40,7 @@ types: $(VENV)/.installed-dev ## type-check the built package
 		-p pcc_bench
 
 clean: ## remove the environment and all caches
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .gate build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch comes first and pinned: where the index offers several builds, an unpinned torch costs gigabytes.

@@ -4,7 +4,7 @@
 
 The checkpoint is evaluated as it is (the baseline), again (noise 0: must pass), and with Gaussian noise added to every
 matrix and vector of its converter, as a multiple of that tensor's own standard deviation. Then, if it declares a higher
-rate, with that rate. Exit status 1 if the same checkpoint does not pass or the worst one does not fail.
+rate, with that rate; and another checkpoint in its place. Exit status 1 if the same checkpoint does not pass or the worst one does not fail.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--tasks", default="pcc_rag")
     parser.add_argument("--out", type=Path, default=Path(".damage"))
     parser.add_argument("--noise", type=float, nargs="+", default=[0.0, 0.1, 0.2, 0.4, 0.8, 1.6])
+    parser.add_argument("--instead", type=Path, help="another checkpoint, put in the place of the first")
     parser.add_argument("--policy", type=Path)
     parser.add_argument("--metadata", help="settings of the tasks, as of pcc-bench eval")
     parser.add_argument("--limit", type=float)
@@ -49,6 +50,10 @@ def main(arguments: list[str] | None = None) -> int:
     for rate in higher[:1]:
         candidate = evaluated(given, given.checkpoint, rate, f"rate-{rate}")
         verdicts[f"{rate}x in the place of {low}x"] = compare(candidate, baseline, policy)
+    if given.instead:
+        other = min(json.loads((given.instead / "config.json").read_text("utf-8"))["rates"])
+        candidate = evaluated(given, given.instead, other, "instead")
+        verdicts[f"{given.instead.name} in its place"] = compare(candidate, baseline, policy)
     print(table(verdicts).markdown())
     marks = [verdict.verdict for verdict in verdicts.values()]
     return int((given.noise[0] == 0 and marks[0] == FAIL) or marks[len(given.noise) - 1] != FAIL)
