@@ -14,7 +14,7 @@ from pcc_bench.cost.cli import cost
 from pcc_bench.errors import UsageError
 from pcc_bench.gate.cli import baseline_app, gate
 from pcc_bench.lab.cli import app as lab_app
-from pcc_bench.report_cli import compare, report
+from pcc_bench.report_cli import compare, pack, report
 from pcc_bench.suite.cli import run
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ app.command()(gate)
 app.command()(run)
 app.command()(report)
 app.command()(compare)
+app.command()(pack)
 app.add_typer(baseline_app, name="baseline")
 app.add_typer(lab_app, name="lab")
 

@@ -52,3 +52,18 @@ def compare(
 
     comparisons, notes = module.compare(a, b, metric or ())
     typer.echo(module.table(comparisons, notes).markdown())
+
+
+def pack(
+    results: Annotated[list[Path], typer.Argument(help="Folders that 'run' or 'eval' wrote.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where the copies go, a folder for each.")],
+) -> None:
+    """Copy results to publish them: samples compressed, no paths and nothing about the machine.
+
+    Example: `pcc-bench pack results/lab-table2 -o published`
+    """
+    from pcc_bench.reports.pack import pack as packed
+
+    files = packed(results, out)
+    size = sum(file.stat().st_size for file in files) / 2**20
+    typer.echo(f"written: {len(files)} files in {out} ({size:.1f} MiB)")
