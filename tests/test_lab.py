@@ -17,6 +17,7 @@ from pcc_bench import shipped
 from pcc_bench.errors import UsageError
 from pcc_bench.lab import build, check, parts
 from pcc_bench.lab.decoders import DecoderRecipe, Lessons, start
+from pcc_bench.lab.findings import findings
 from pcc_bench.lab.induction import draw_induction_heads
 from pcc_bench.lab.lessons import ANSWER, RANDOM, draw_lesson
 from pcc_bench.lab.lite import at_rate, rates_up_to, start_lite
@@ -234,3 +235,11 @@ def test_what_ships_is_what_was_recorded_and_small() -> None:
     assert record.data == check._world()
     assert sum(path.stat().st_size for path in shipped.FOLDER.rglob("*") if path.is_file()) < 64 * 2**20
     assert shipped.DEFAULT in record.parts
+
+
+@pytest.mark.skipif(not shipped.names(), reason="no model of the lab ships with this version")
+def test_the_page_shows_what_was_recorded() -> None:
+    record = check.read_record(shipped.FOLDER)
+    page = (Path(__file__).parent.parent / "docs" / "lab.md").read_text(encoding="utf-8")
+    assert check.table(record).to_markdown() in page
+    assert findings(record.measured).to_markdown(index=False) in page
