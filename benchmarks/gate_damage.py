@@ -4,7 +4,8 @@
 
 The checkpoint is evaluated as it is (the baseline), again (noise 0: must pass), and with Gaussian noise added to every
 matrix and vector of its converter, as a multiple of that tensor's own standard deviation. Then, if it declares a higher
-rate, with that rate; and another checkpoint in its place. Exit status 1 if the same checkpoint does not pass or the worst one does not fail.
+rate, with that rate; and another checkpoint in its place. Exit status 1 if the same checkpoint does not pass or the
+worst noise does not fail.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import sacrebleu
 from written_results import POPULATION, questions, right, write
 
 from pcc_bench.errors import UsageError
@@ -72,6 +73,73 @@ def test_every_cell_of_table_2_is_what_pandas_makes_of_the_samples(rag: Path, ro
             assert cell.ratio == (pytest.approx(account["source_tokens"].sum() / positions) if positions else None)
         average = np.mean([100 * frame[metric].mean() for frame in frames.values()])
         assert made.cell(row, f"average.{metric}").value == pytest.approx(average)
+
+
+LAB = {
+    "table2": {
+        "full context": "full-context",
+        "truncated context 4x": "truncated-context-4x",
+        "random context 4x": "random-context-4x",
+        "BM25 context 4x": "bm25-context-4x",
+        "PCC-Lite 4x": "PCC-4x",
+        "PCC-Large 4x": "PCC-Large-4x",
+        "truncated context 16x": "truncated-context-16x",
+        "random context 16x": "random-context-16x",
+        "BM25 context 16x": "bm25-context-16x",
+        "PCC-Lite 16x": "PCC-16x",
+        "PCC-Lite 64x": "PCC-64x",
+        "no context": "no-context",
+    },
+    "pretraining": {
+        "full context": "full-context",
+        "PCC 4x": "PCC-4x-pretrained",
+        "PCC-Lite 4x": "PCC-4x-fine-tuned",
+        "PCC-Large 4x": "PCC-Large-4x-fine-tuned",
+        "PCC-Lite 16x": "PCC-16x-fine-tuned",
+        "PCC-Lite 64x": "PCC-64x-fine-tuned",
+        "no context": "no-context",
+    },
+}
+
+
+def recomputed(frame: pd.DataFrame, metric: str) -> float:
+    """A metric of raw samples, by its definition and with no code of the reports."""
+    if metric == "bleu":
+        references, answers = zip(*frame["bleu"], strict=True)
+        return float(sacrebleu.corpus_bleu(list(answers), [list(references)]).score)
+    if metric.endswith("perplexity"):
+        return math.exp(-frame[metric].str[0].sum() / frame[metric].str[1].sum())
+    if metric.startswith("error_"):
+        return float(100 * frame[metric].str[0].sum() / frame[metric].str[1].sum())
+    return float(100 * frame[metric].mean())
+
+
+@pytest.mark.parametrize("key", LAB)
+def test_every_measured_cell_of_the_shipped_tables_is_recomputed_from_samples(key: str) -> None:
+    folder = report.shipped() / ("lab-table2" if key == "table2" else "lab-pretraining")
+    made = report.BUILDERS[key](load([report.shipped()]))
+    assert {row.label for row, cells in zip(made.rows, made.cells, strict=True) if any(c.value is not None for c in cells)} == set(
+        LAB[key]
+    )
+    checked = 0
+    for label, name in LAB[key].items():
+        (run,) = (path for path in folder.iterdir() if path.name.rpartition("-")[0] == name)
+        means: dict[str, list[float]] = {}
+        for path in sorted(run.rglob("samples_*.jsonl.gz")):
+            task = path.name.removeprefix("samples_pcc_").split("_2")[0]
+            frame = pd.read_json(path, lines=True)
+            for column in made.columns:
+                group, _, metric = column.key.partition(".")
+                if group == task and column.source is None:
+                    cell = made.cell(label, column.key)
+                    assert cell.value == pytest.approx(recomputed(frame, metric)), (label, column.key)
+                    assert cell.n in (len(frame), None)
+                    means.setdefault(metric, []).append(recomputed(frame, metric))
+                    checked += 1
+        for metric, values in means.items() if key == "table2" else ():
+            assert made.cell(label, f"average.{metric}").value == pytest.approx(np.mean(values))
+            checked += 1
+    assert checked == sum(cell.value is not None for line in made.cells for cell in line)
 
 
 def test_intervals_count_contexts_and_not_rows(tmp_path: Path) -> None:
