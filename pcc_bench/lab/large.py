@@ -7,6 +7,7 @@ converter therefore begins by passing its input on: slots are then vectors that 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from pcc_bench.decoder import Decoder
 from pcc_bench.lab.lite import pass_through
@@ -35,7 +36,7 @@ def start_large(
         boundaries: Boundary vectors.
         seed: Of what is drawn.
     """
-    sizes = {"segment_length": segment_length, "lora_rank": rank, "seed": seed}
+    sizes: dict[str, Any] = {"segment_length": segment_length, "lora_rank": rank, "seed": seed}
     pcc = init.fresh(decoder.name, decoder, [rate], folder, **sizes)
     pass_through(pcc.converter, float(decoder.embedding.weight.float().std()))
     # Of one pass over the text nothing is learned by heart; dropout would only blur what the slots carry.
