@@ -112,7 +112,7 @@ def _percent(model: str, task: str, metric: str, samples: Sequence[dict[str, Any
         low=round(max(0.0, float(low)), 2),
         high=round(min(100.0, float(high)), 2),
         n=len(samples),
-        ratio=round(float(ratio), 2) if isinstance(ratio, int | float) else None,
+        ratio=round(float(ratio), 2) if isinstance(ratio, int | float) and ratio == ratio else None,
     )
 
 
