@@ -180,14 +180,13 @@ def _train_compressor(folder: Path, name: str, recipe: CompressorRecipe, work: P
     start = work / "start"
     if not (start / "config.json").is_file():
         _start(recipe, frozen, start)
-    lite = recipe.kind == "lite"
     for rate, steps in stages(recipe):
-        begin = work / f"begin-{rate}x" if lite else start
+        begin = work / f"begin-{rate}x"
         if not (begin / "config.json").is_file():
             at_rate(start, begin, frozen, rate, recipe.rate)
         start = work / f"{rate}x"
         train(pretraining_recipe(name, recipe, rate, steps, str(begin), str(decoder), str(data)), start)
-    if lite and not recipe.pretraining:
+    if not recipe.pretraining:
         start = at_rate(start, work / "begin", frozen, recipe.rate, recipe.rate)
     tuned = work / "tuning"
     train(tuning_recipe(name, recipe, str(start), str(decoder), str(data)), tuned)
@@ -202,9 +201,9 @@ def _train_compressor(folder: Path, name: str, recipe: CompressorRecipe, work: P
 
 
 def _start(recipe: CompressorRecipe, frozen: Decoder, folder: Path) -> None:
-    sizes: dict[str, Any] = {"rate": recipe.rate, "segment_length": SEGMENT, "seed": recipe.seed}
+    sizes: dict[str, Any] = {"segment_length": SEGMENT, "seed": recipe.seed}
     if recipe.kind == "lite":
-        start_lite(frozen, folder, layers=recipe.layers, boundaries=recipe.boundaries, **sizes)
+        start_lite(frozen, folder, rate=recipe.rate, layers=recipe.layers, boundaries=recipe.boundaries, **sizes)
     else:
         start_large(frozen, folder, rank=recipe.lora_rank, boundaries=recipe.boundaries, **sizes)
 

@@ -14,30 +14,30 @@ from pcc_bench.lab.lite import pass_through
 from pcc_bench.model import checkpoint, init
 from pcc_bench.model.config import Boundaries
 
+FIRST_RATE = 4  # of pretraining
+
 
 def start_large(
     decoder: Decoder,
     folder: Path,
     *,
-    rate: int,
     segment_length: int,
     rank: int,
     boundaries: Boundaries = Boundaries.PER_SEGMENT,
     seed: int = 0,
 ) -> Path:
-    """Write a checkpoint from which a compressor of some rate can be trained.
+    """Write a checkpoint at `FIRST_RATE`, from which a compressor of that rate or a higher one can be trained.
 
     Args:
         decoder: The decoder it is for, and whose weights its encoder has.
         folder: Where to.
-        rate: Its rate.
         segment_length: Tokens a segment.
         rank: Of the LoRA.
         boundaries: Boundary vectors.
         seed: Of what is drawn.
     """
     sizes: dict[str, Any] = {"segment_length": segment_length, "lora_rank": rank, "seed": seed}
-    pcc = init.fresh(decoder.name, decoder, [rate], folder, **sizes)
+    pcc = init.fresh(decoder.name, decoder, [FIRST_RATE], folder, **sizes)
     pass_through(pcc.converter, float(decoder.embedding.weight.float().std()))
     # Of one pass over the text nothing is learned by heart; dropout would only blur what the slots carry.
     lora = {**(pcc.config.encoder.lora or {}), "lora_dropout": 0.0}

@@ -70,10 +70,14 @@ def start_lite(
 
 
 def at_rate(start: Path, folder: Path, decoder: Decoder, rate: int, final_rate: int) -> Path:
-    """Write a copy of a checkpoint whose memory tokens stand for `rate` tokens each, to be trained on."""
+    """Write a copy of a checkpoint whose memory tokens stand for `rate` tokens each, to be trained on.
+
+    Those of a Lite are pointed at the tokens they stand for; a Large's learn it.
+    """
     pcc = checkpoint.load(str(start), decoder, adapt=True).float()
-    places = places_for(final_rate, HEADS, pcc.encoder.body.config.n_layer)
-    point_memory_tokens(pcc.encoder.body, pcc.encoder.memory_ids, rate, places)
+    if pcc.config.encoder.kind == "full":
+        places = places_for(final_rate, HEADS, pcc.encoder.body.config.n_layer)
+        point_memory_tokens(pcc.encoder.body, pcc.encoder.memory_ids, rate, places)
     pcc.config = pcc.config.model_copy(update={"rate": rate, "rates": (rate,)})
     checkpoint.save(init.adapted(pcc, decoder, folder), folder)
     return folder

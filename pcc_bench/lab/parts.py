@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from pcc_bench.errors import UsageError
 from pcc_bench.lab.decoders import DecoderRecipe
+from pcc_bench.lab.large import FIRST_RATE
 from pcc_bench.lab.lite import rates_up_to
 from pcc_bench.model.config import Boundaries
 from pcc_bench.model.recipe import Recipe
@@ -56,6 +57,9 @@ class CompressorRecipe(BaseModel):
 
 PARTS: dict[str, DecoderRecipe | CompressorRecipe] = {
     "lab-llama": DecoderRecipe(family="llama"),
+    "lab-mistral": DecoderRecipe(family="mistral", width=192, layers=5, vocabulary=1536, steps=1500, seed=1),
+    "lab-qwen2": DecoderRecipe(family="qwen2", width=224, layers=4, vocabulary=2560, steps=1500, seed=2),
+    "lab-phi3": DecoderRecipe(family="phi3", width=192, layers=4, vocabulary=2048, steps=1500, seed=3),
     "pcc-lab-4x": CompressorRecipe(rate=4, keep_pretrained=True),
     "pcc-lab-16x": CompressorRecipe(rate=16),
     "pcc-lab-64x": CompressorRecipe(rate=64),
@@ -102,7 +106,7 @@ def stages(recipe: CompressorRecipe) -> list[tuple[int, int]]:
     before = [(rate, FIRST_STEPS if rate == 1 else STAGE_STEPS) for rate in rates_up_to(recipe.rate)[:-1]]
     if recipe.kind == "large":
         growing = sum(steps for _, steps in GROWING)
-        before = [(rate, steps + growing * (rate == 4)) for rate, steps in before if rate >= 4]
+        before = [(rate, steps + growing * (rate == FIRST_RATE)) for rate, steps in before if rate >= FIRST_RATE]
     return [*before, (recipe.rate, recipe.pretraining - sum(steps for _, steps in before))]
 
 
@@ -119,7 +123,7 @@ def pretraining_recipe(
     phases: list[dict[str, Any]] = [{"segment_length": SEGMENT, "rate": rate}]
     if final and not only_completion:
         phases = [{**phases[0], "completion": 0.0, "until": max(1, int(0.6 * steps))}, phases[0]]
-    if recipe.kind == "large" and rate == 4:
+    if recipe.kind == "large" and rate == FIRST_RATE:
         phases = [*_growing(only_completion), *phases]
     completion = recipe.completion if final else float(only_completion)
     return Recipe.checked(
@@ -143,7 +147,7 @@ def _growing(only_completion: bool) -> list[dict[str, Any]]:
     phases, until = [], 0
     for length, steps in GROWING:
         until += steps
-        phases.append({"segment_length": length, "rate": 4, "completion": float(only_completion), "until": until})
+        phases.append({"segment_length": length, "rate": FIRST_RATE, "completion": float(only_completion), "until": until})
     return phases
 
 
