@@ -145,9 +145,10 @@ def pretraining_recipe(
 
 def _growing(only_completion: bool) -> list[dict[str, Any]]:
     phases, until = [], 0
+    completion = float(only_completion)
     for length, steps in GROWING:
         until += steps
-        phases.append({"segment_length": length, "rate": FIRST_RATE, "completion": float(only_completion), "until": until})
+        phases.append({"segment_length": length, "rate": FIRST_RATE, "completion": completion, "until": until})
     return phases
 
 
