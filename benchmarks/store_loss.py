@@ -1,10 +1,12 @@
 """What a smaller memory store costs in quality: size, slot error, log-likelihoods and scores, for each precision.
 
-Each precision answers the same questions from a store of its own, filled on the way. Columns: KiB of a memory's file;
-against `exact`, the relative error of the vectors that the decoder reads, the difference of the log-likelihood of the
-first reference answer (mean, mean absolute, largest) and the part of the generated answers that are the same; and F1.
+Each precision answers the same questions from a store of its own, filled on the way. Columns: KiB of a memory's file
+and the part of it that is not header; against `exact`, the relative error of the vectors that the decoder reads, the
+difference of the log-likelihood of the first reference answer (mean with its 95 % interval, contexts being what is
+drawn, and the largest), the part of the generated answers that are the same, and the difference of F1 in points with
+its interval.
 
-    python benchmarks/store_loss.py --checkpoint CKPT --tasks pcc_squad --data FOLDER --limit 200
+    python benchmarks/store_loss.py --checkpoint pcc-lab-4x --data lab --tasks pcc_squad --limit 200
 """
 
 from __future__ import annotations
@@ -18,15 +20,20 @@ from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.tasks import TaskManager
+from safetensors.torch import load_file
 
-from pcc_bench import _startup
+from pcc_bench import _startup, stats
 from pcc_bench import models as lm_models
+from pcc_bench.compressing import quiet
 from pcc_bench.context import Prompt
 from pcc_bench.lm import CompressedLM
 from pcc_bench.memories import Source
+from pcc_bench.reports.summary import Table
 from pcc_bench.store.precision import PRECISIONS
 from pcc_bench.tasks.scores import score_qa
 
@@ -37,17 +44,32 @@ class Outcome:
 
     Attributes:
         size: Bytes of the store's files.
+        tensors: Bytes of them that are tensors.
         vectors: Of each memory, as the decoder reads them.
         logprobs: Of the first reference answer of each row.
         answers: Generated.
-        f1: Mean over the rows.
+        f1: Of each row.
     """
 
     size: int
+    tensors: int
     vectors: list[torch.Tensor]
-    logprobs: torch.Tensor
+    logprobs: npt.NDArray[np.float64]
     answers: list[str]
-    f1: float
+    f1: npt.NDArray[np.float64]
+
+
+COLUMNS = (
+    "precision",
+    "KiB",
+    "of it tensors",
+    "slot error",
+    "log-likelihood",
+    "largest",
+    "same",
+    "F1",
+    "F1 difference",
+)
 
 
 def main() -> None:
@@ -55,17 +77,16 @@ def main() -> None:
     arguments = parse()
     _startup.install()
     rows = questions(arguments)
-    contexts = sorted({context for prompt, _ in rows for context in prompt.contexts})
+    labels = [tuple(prompt.contexts) for prompt, _ in rows]
+    contexts = sorted({context for label in labels for context in label})
     print(f"{len(rows)} questions on {len(contexts)} contexts; {arguments.checkpoint}, {arguments.dtype}")
-    print(
-        f"{'precision':10}{'KiB':>11}{'slot error':>12}{'dLL mean':>10}{'|dLL|':>9}{'largest':>9}{'same':>7}{'F1':>7}"
-    )
-    exact: Outcome | None = None
+    outcomes: dict[str, Outcome] = {}
     for precision in PRECISIONS:
-        with tempfile.TemporaryDirectory() as folder:
-            outcome = run(arguments, precision, Path(folder), rows, contexts)
-        exact = exact or outcome
-        print(line(precision, outcome, exact))
+        with tempfile.TemporaryDirectory() as folder, quiet():
+            outcomes[precision] = run(arguments, precision, Path(folder), rows, contexts)
+    exact = next(iter(outcomes.values()))
+    lines = [line(precision, outcome, exact, labels) for precision, outcome in outcomes.items()]
+    print("\n" + Table(COLUMNS, tuple(lines)).markdown())
 
 
 def parse() -> argparse.Namespace:
@@ -120,13 +141,14 @@ def run(
     pairs = [(prompt, f" {doc['answers'][0]}") for prompt, doc in rows]
     answers = list(map(str, model.generate_until(instances("generate_until", [(p, greedy) for p, _ in rows]), True)))
     scores = model.loglikelihood(instances("loglikelihood", pairs), True)
-    f1 = [score_qa(doc, [answer])["f1"] for (_, doc), answer in zip(rows, answers, strict=True)]
+    files = list(folder.glob("??/*"))
     return Outcome(
-        size=sum(path.stat().st_size for path in folder.glob("??/*")),
+        size=sum(path.stat().st_size for path in files),
+        tensors=sum(tensor.nbytes for path in files for tensor in load_file(path).values()),
         vectors=[memory for memory in vectors if memory is not None],
-        logprobs=torch.tensor([score[0] for score in scores]),
+        logprobs=np.array([score[0] for score in scores]),
         answers=answers,
-        f1=sum(f1) / len(f1),
+        f1=np.array([score_qa(doc, [answer])["f1"] for (_, doc), answer in zip(rows, answers, strict=True)]),
     )
 
 
@@ -135,20 +157,27 @@ def instances(kind: str, arguments: list[tuple[Any, Any]]) -> list[Instance]:
     return [Instance(kind, {}, pair, i, metadata=("t", i, 1)) for i, pair in enumerate(arguments)]
 
 
-def line(precision: str, outcome: Outcome, exact: Outcome) -> str:
+def line(precision: str, outcome: Outcome, exact: Outcome, labels: list[tuple[str, ...]]) -> tuple[str, ...]:
     """A row of the table."""
     errors = [
         float((ours - theirs).float().norm() / theirs.float().norm())
         for ours, theirs in zip(outcome.vectors, exact.vectors, strict=True)
     ]
-    difference = outcome.logprobs - exact.logprobs
-    same = sum(a == b for a, b in zip(outcome.answers, exact.answers, strict=True)) / len(exact.answers)
-    kib = outcome.size / len(outcome.vectors) / 1024
-    far = float(difference.abs().max())
+    far = outcome.logprobs - exact.logprobs
+    same = np.mean([a == b for a, b in zip(outcome.answers, exact.answers, strict=True)])
+    sizes = [f"{size / len(outcome.vectors) / 1024:.1f}" for size in (outcome.size, outcome.tensors)]
+    lost = difference(100 * (outcome.f1 - exact.f1), labels, ".2f", scale=100)
     return (
-        f"{precision:10}{kib:11.1f}{sum(errors) / len(errors):12.2e}{float(difference.mean()):10.4f}"
-        f"{float(difference.abs().mean()):9.4f}{far:9.4f}{same:7.1%}{outcome.f1:7.3f}"
+        *(precision, *sizes, f"{np.mean(errors):.1e}", difference(far, labels, ".4f"), f"{np.abs(far).max():.4f}"),
+        *(f"{same:.1%}", f"{100 * outcome.f1.mean():.1f}", lost),
     )
+
+
+def difference(values: npt.NDArray[np.float64], labels: list[tuple[str, ...]], shown: str, scale: float = 0.0) -> str:
+    """A mean with its 95 % interval."""
+    found = stats.estimate(stats.clustered(values, labels), scale)
+    low, high = found.interval()
+    return f"{float(found.difference):+{shown}} [{float(low):+{shown}}, {float(high):+{shown}}]"
 
 
 if __name__ == "__main__":
