@@ -14,14 +14,13 @@ import torch
 from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from pcc_bench.generation import generate
 from pcc_bench.model.corpus import Corpus
-from pcc_bench.model.data import Collator, Sample, Samples
-from pcc_bench.model.objectives import IGNORED, Task, decoder_prefix, lay_out, predictions
+from pcc_bench.model.data import Samples
+from pcc_bench.model.objectives import IGNORED, Task, predictions
 from pcc_bench.model.recipe import Recipe
 
 if TYPE_CHECKING:
-    from pcc_bench.model.training import PccForTraining
+    from pcc_bench.model.learner import Learner
 
 logger = logging.getLogger(__name__)
 
@@ -39,15 +38,15 @@ class Evaluation(TrainerCallback):
         step: Step the run goes on from; later lines of an interrupted run are dropped.
     """
 
-    def __init__(self, recipe: Recipe, model: PccForTraining, corpus: Corpus, folder: Path, step: int) -> None:
+    def __init__(self, recipe: Recipe, model: Learner, corpus: Corpus, folder: Path, step: int) -> None:
         self.recipe = recipe
         self.model = model
         self.path = folder / "evaluation.jsonl"
         self.texts = folder / "reconstructions.jsonl"
         last = recipe.model_copy(update={"phases": (recipe.final,)})
         self.data = recipe.data_at(-1)
-        self.samples = list(islice(Samples(last, [corpus], model.pcc.encoder), self.data.held_out_rows))
-        self.collator = Collator(model.decoder, recipe)
+        self.samples = list(islice(Samples(last, [corpus], model.reader), self.data.held_out_rows))
+        self.collator = model.collator()
         for path in (self.path, self.texts):
             keep_until(path, step)
 
@@ -68,15 +67,14 @@ class Evaluation(TrainerCallback):
         """The first process measures; with sharded weights, all take part in it and the first one writes."""
         if not state.is_world_process_zero and not isinstance(self.model, FSDPModule):
             return
-        pcc = self.model.pcc
-        training = pcc.training
-        pcc.eval()
-        pcc.encoder.config = self.model.phases[-1]
+        training = self.model.training
+        self.model.eval()
+        self.model.enter(len(self.recipe.phases) - 1)
         with torch.no_grad():
             rows = self.samples[: self.recipe.checks.generated_rows] if self.data.is_text else []
-            texts = reconstruct(self.model, rows) if rows else []
+            texts = self.model.reconstruct(rows) if rows else []
             line = {"step": state.global_step, **self._teacher_forced()}
-        pcc.train(training)
+        self.model.train(training)
         shard_again(self.model)
         if not state.is_world_process_zero:
             return
@@ -99,7 +97,7 @@ class Evaluation(TrainerCallback):
             batch = self.samples[start : start + size]
             rows = self.collator.targets(task, batch)
             encoded = self.model.encode([sample.context for sample in batch])
-            inputs = lay_out(self.model.pcc, self.model.decoder, encoded, rows["ids"], task, rows["labels"])
+            inputs = self.model.lay_out(encoded, rows["ids"], task, rows["labels"])
             logits, labels = predictions(self.model.decoder, inputs)
             scored = labels.ne(IGNORED)
             nll += float(torch.nn.functional.cross_entropy(logits[scored], labels[scored], reduction="sum"))
@@ -118,16 +116,6 @@ def shard_again(model: torch.nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
-
-
-def reconstruct(model: PccForTraining, samples: list[Sample]) -> list[str]:
-    """Greedy reconstructions of samples, each at most a few tokens longer than its text."""
-    pcc, decoder = model.pcc, model.decoder
-    encoded = model.encode([sample.context for sample in samples])
-    prompts = [decoder_prefix(pcc, decoder, pcc.frame(one.slots), Task.RECONSTRUCTION) for one in encoded]
-    limit = max(decoder.count_tokens([sample.text for sample in samples])) + 4
-    out = generate(decoder, prompts, limit)
-    return [str(decoder.tokenizer.decode(ids, skip_special_tokens=True)) for ids in out.ids]
 
 
 def append(path: Path, line: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from pcc_bench.model.data import Samples
 from pcc_bench.model.evaluation import append, keep_until
 
 if TYPE_CHECKING:
-    from pcc_bench.model.training import PccForTraining
+    from pcc_bench.model.learner import Learner
 
 STATES = "states"  # resumable states, inside the output folder
 DONE = "position.json"  # written last into a state: one without it was interrupted and is not resumed from
@@ -55,7 +55,7 @@ class Journal(TrainerCallback):
     A resumed run drops the lines after the state it goes on from, so that the log is that of one uninterrupted run.
     """
 
-    def __init__(self, folder: Path, samples: Samples, model: PccForTraining, step: int) -> None:
+    def __init__(self, folder: Path, samples: Samples, model: Learner, step: int) -> None:
         self.path = folder / "log.jsonl"
         self.samples = samples
         self.model = model

@@ -88,15 +88,32 @@ def lay_out(
         task: What the targets are.
         labels: Ids to score, aligned with `targets`, -100 for those not scored; all of them where None.
     """
-    rows = []
-    for context, target in zip(encoded, targets, strict=True):
-        prefix = decoder_prefix(pcc, decoder, pcc.frame(context.slots), task)
-        rows.append((prefix, torch.cat([prefix, decoder.embed(target).float()])))
-    width = max(len(row) for _, row in rows)
+    prefixes = [decoder_prefix(pcc, decoder, pcc.frame(context.slots), task) for context in encoded]
+    return behind(decoder, prefixes, targets, labels)
+
+
+def behind(
+    decoder: Decoder,
+    prefixes: Sequence[torch.Tensor],
+    targets: Sequence[Sequence[int]],
+    labels: Sequence[Sequence[int]] | None = None,
+) -> Inputs:
+    """Lay out targets behind input vectors, which predict the target's first token and are not scored themselves.
+
+    Args:
+        decoder: Embeds the targets.
+        prefixes: What stands before each target: [length, hidden size].
+        targets: See `lay_out`.
+        labels: See `lay_out`.
+    """
+    rows = [
+        torch.cat([prefix, decoder.embed(target).float()]) for prefix, target in zip(prefixes, targets, strict=True)
+    ]
+    width = max(map(len, rows))
     vectors = decoder.embed([pad_token_id(decoder)]).float().expand(len(rows), width, -1).clone()
     mask = torch.zeros(len(rows), width, dtype=torch.long, device=decoder.device)
     marked = torch.full((len(rows), width), IGNORED, dtype=torch.long, device=decoder.device)
-    for i, (prefix, row) in enumerate(rows):
+    for i, (prefix, row) in enumerate(zip(prefixes, rows, strict=True)):
         vectors[i, : len(row)] = row
         mask[i, : len(row)] = 1
         marked[i, len(prefix) : len(row)] = torch.tensor((labels or targets)[i], device=decoder.device)

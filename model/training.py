@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,23 +22,24 @@ from pcc_bench.errors import UsageError
 from pcc_bench.model import checkpoint, init, objectives
 from pcc_bench.model.config import PccConfig
 from pcc_bench.model.corpus import Corpus, Position, corpora_of
-from pcc_bench.model.data import Collator, Samples
+from pcc_bench.model.data import Samples
+from pcc_bench.model.encoder import Encoder
 from pcc_bench.model.evaluation import Evaluation
 from pcc_bench.model.files import first_line
 from pcc_bench.model.journal import STATES, Journal, SeedEachStep, last_state, read_position
+from pcc_bench.model.learner import Learner
 from pcc_bench.model.muon import MuonAndAdamW
 from pcc_bench.model.objectives import Task
 from pcc_bench.model.pcc import PCC, Encoded
-from pcc_bench.model.recipe import Combination, Recipe, Trained
+from pcc_bench.model.recipe import Recipe, Trained
 
 logger = logging.getLogger(__name__)
 
 
-class PccForTraining(nn.Module):
-    """A compressor in front of a frozen decoder, which is held but is no part of the module.
+class PccForTraining(Learner):
+    """A compressor in front of a frozen decoder.
 
-    So `state_dict`, gradient synchronisation, sharding and `train()` see the compressor only; the decoder stays frozen
-    and in evaluation mode whatever the Trainer does.
+    The decoder stays frozen and in evaluation mode whatever the Trainer does.
 
     Args:
         pcc: The compressor.
@@ -51,12 +51,10 @@ class PccForTraining(nn.Module):
     """
 
     def __init__(self, pcc: PCC, decoder: Decoder, recipe: Recipe) -> None:
-        super().__init__()
+        super().__init__(decoder, recipe)
         if any(parameter.requires_grad for parameter in decoder.model.parameters()):
             raise UsageError("the decoder is not frozen: its parameters must not require gradients")
         self.pcc = pcc
-        self._held = (decoder,)
-        self.recipe = recipe
         self.phases = [phase_config(pcc, recipe, index) for index in range(len(recipe.phases))]
         for config in self.phases:
             pcc.encoder.check_positions(config)
@@ -64,88 +62,29 @@ class PccForTraining(nn.Module):
         if recipe.optimisation.precision == "bfloat16":
             for parameter in pcc.parameters():  # what is frozen needs no float32 copy: half the memory of a LoRA's base
                 parameter.data = parameter.data if parameter.requires_grad else parameter.data.to(torch.bfloat16)
-        self.sums: dict[Task, list[float]] = defaultdict(lambda: [0.0, 0.0])
-        self.tokens_seen = 0
-        whole = set(self.state_dict())
-        self.register_state_dict_post_hook(_only_trained)  # type: ignore[no-untyped-call]
-        self._keys_to_ignore_on_save = sorted(whole - set(self.state_dict()))  # asked for by the Trainer when it loads
+        self.only_trained_in_state()
 
     @property
-    def decoder(self) -> Decoder:
-        """The frozen decoder."""
-        return self._held[0]
+    def reader(self) -> Encoder:
+        """The encoder."""
+        return self.pcc.encoder
 
-    def forward(
-        self,
-        contexts: list[list[int]],
-        targets: Mapping[str, Mapping[str, list[list[int]]]],
-        phase: int,
-        indices: list[int],
-        labels: torch.Tensor,
-        num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> dict[str, torch.Tensor]:
-        """The loss of a micro-batch: nats per scored token of the whole step.
-
-        Args:
-            contexts: Encoder ids of each context.
-            targets: By task, decoder ids and labels of each target.
-            phase: Phase of the recipe.
-            indices: Places of the samples in the stream, for messages.
-            labels: Scored ids (only counted here).
-            num_items_in_batch: Scored tokens of the whole step, over all processes; this batch's where None.
-
-        Raises:
-            UsageError: The loss is not finite; names the samples.
-        """
+    def enter(self, phase: int) -> None:
+        """Take a phase's segment length and rate."""
         self.pcc.encoder.config = self.phases[phase]
-        encoded = self.pcc.encode(contexts)
-        scored = num_items_in_batch if num_items_in_batch is not None else labels.ne(objectives.IGNORED).sum()
-        total = torch.zeros((), device=self.decoder.device)
-        for name, rows in targets.items():
-            task = Task(name)
-            inputs = objectives.lay_out(self.pcc, self.decoder, encoded, rows["ids"], task, rows["labels"])
-            nll = objectives.token_nll(self.decoder, inputs).sum()
-            self._record(task, nll, int(inputs.labels.ne(objectives.IGNORED).sum()), indices)
-            total = total + self._weight(task, phase) * nll
-        self.tokens_seen += sum(map(len, contexts))
-        return {"loss": total / scored}
 
     def encode(self, contexts: Sequence[Sequence[int]]) -> list[Encoded]:
-        """Compress outside of a training step; `Evaluation` makes sharded weights whole for it."""
+        """Compress; `Evaluation` makes sharded weights whole for it."""
         return self.pcc.encode(contexts)
 
-    def drain(self) -> dict[str, float]:
-        """Mean loss by task since the last call, nats per token, on this process."""
-        means = {f"{task.value}_loss": total / count for task, (total, count) in self.sums.items() if count}
-        self.sums.clear()
-        return means
+    def prefixes(self, encoded: Sequence[Encoded], task: Task) -> list[torch.Tensor]:
+        """BOS, memory, and `<ae>` for reconstruction."""
+        memories = [self.pcc.frame(one.slots) for one in encoded]
+        return [objectives.decoder_prefix(self.pcc, self.decoder, memory, task) for memory in memories]
 
     def activation_checkpointing_enable(self, **options: Any) -> None:
         """Recompute the encoder's activations in the backward pass; asked for by the Trainer."""
         self.pcc.encoder.body.activation_checkpointing_enable(**options)
-
-    def tie_weights(self) -> None:
-        """Asked for by the Trainer after loading; nothing is tied."""
-
-    def _weight(self, task: Task, phase: int) -> float:
-        """Weight in the summed loss; doubled, since two objectives share the step's token count."""
-        if self.recipe.objective.combination is not Combination.SUMMED or task is Task.ANSWERING:
-            return 1.0
-        share = self.recipe.completion_at(phase)
-        if share in (0, 1):  # one objective has the step to itself
-            return 1.0
-        return 2 * (share if task is Task.COMPLETION else 1 - share)
-
-    def _record(self, task: Task, nll: torch.Tensor, count: int, indices: list[int]) -> None:
-        value = float(nll.detach())
-        if not math.isfinite(value):
-            step = indices[0] // self.recipe.optimisation.batch_size
-            raise UsageError(
-                f"the {task.value} loss is {value} at step {step + 1} (samples {indices[0]} to {indices[-1]}): lower "
-                "the learning rate or look at these samples; the last saved state is intact"
-            )
-        self.sums[task][0] += value
-        self.sums[task][1] += count
 
 
 def train(recipe: Recipe, folder: Path) -> PCC | None:
@@ -161,24 +100,45 @@ def train(recipe: Recipe, folder: Path) -> PCC | None:
     Raises:
         UsageError: Anything that does not fit, another recipe's folder, or a loss that is not finite.
     """
-    _claim(folder, recipe)
+    claim(folder, recipe)
     dtype = torch.bfloat16 if recipe.optimisation.precision == "bfloat16" else torch.float32
     decoder = init.open_decoder(recipe.decoder, dtype)
     pcc = starting_point(recipe, decoder, folder)
     if recipe.optimisation.attention:
         decoder.model.set_attn_implementation(recipe.optimisation.attention)
         pcc.encoder.body.set_attn_implementation(recipe.optimisation.attention)
-    model = PccForTraining(pcc, decoder, recipe)
+    if not fit(PccForTraining(pcc, decoder, recipe), recipe, folder):
+        return None
+    with _disk_errors(folder):
+        pcc.encoder.config = pcc.config
+        checkpoint.save(pcc.eval(), folder)
+    return pcc
+
+
+def fit(model: Learner, recipe: Recipe, folder: Path) -> bool:
+    """Train on a recipe's data, or go on from the last state in the folder.
+
+    Args:
+        model: The compressor, as it starts.
+        recipe: The recipe.
+        folder: Where log and resumable states go.
+
+    Returns:
+        Whether this is the first process, which saves the result.
+
+    Raises:
+        UsageError: See `train`.
+    """
     state = last_state(folder)
     step, position = read_position(state) if state else (0, Position())
     corpora, held_out = corpora_of(recipe)
-    samples = Samples(recipe, corpora, pcc.encoder, step, position)
+    samples = Samples(recipe, corpora, model.reader, step, position)
     steps = steps_of(recipe, corpora[0])
     trainer = Trainer(
         model=model,
         args=training_arguments(recipe, folder, steps),
         train_dataset=samples,
-        data_collator=Collator(decoder, recipe),
+        data_collator=model.collator(),
         optimizers=(chosen_optimizer(model, recipe), None),
         callbacks=[
             SeedEachStep(recipe.seed),
@@ -187,18 +147,14 @@ def train(recipe: Recipe, folder: Path) -> PCC | None:
         ],
     )
     if torch.cuda.is_available():
-        decoder.model.to(trainer.args.device)
+        model.decoder.model.to(trainer.args.device)
     with _disk_errors(folder):
         if state and step >= steps:  # the Trainer would take another step
             model.load_state_dict(load_file(state / "model.safetensors"), strict=False)
         else:
             trainer.train(resume_from_checkpoint=str(state) if state else None)
-        gather(model)
-        if not trainer.is_world_process_zero():
-            return None
-        pcc.encoder.config = pcc.config
-        checkpoint.save(pcc.eval(), folder)
-    return pcc
+    gather(model)
+    return bool(trainer.is_world_process_zero())
 
 
 def training_arguments(recipe: Recipe, folder: Path, steps: int) -> TrainingArguments:
@@ -324,7 +280,7 @@ def _disk_errors(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _claim(folder: Path, recipe: Recipe) -> None:
+def claim(folder: Path, recipe: Recipe) -> None:
     """Make the output folder this recipe's, or see that it is."""
     path = folder / "recipe.json"
     told = recipe.model_dump_json(indent=1)
@@ -340,10 +296,3 @@ def _train_rows(weight: nn.Parameter, rows: list[int]) -> None:
     mask = torch.zeros(weight.shape[0], 1)
     mask[rows] = 1
     weight.register_hook(lambda gradient: gradient * mask.to(gradient))
-
-
-def _only_trained(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
-    """Keep only what learns in a state: the rest (a LoRA's base model) is where it came from."""
-    trained = {f"{prefix}{name}" for name, parameter in module.named_parameters() if parameter.requires_grad}
-    for name in [name for name in state if name not in trained]:
-        del state[name]

@@ -1,0 +1,161 @@
+"""A compressor in training: what the Trainer steps, whichever the method."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from pcc_bench.decoder import Decoder
+from pcc_bench.errors import UsageError
+from pcc_bench.generation import generate
+from pcc_bench.model import objectives
+from pcc_bench.model.data import Collator, Sample
+from pcc_bench.model.objectives import Inputs, Task
+from pcc_bench.model.recipe import Combination, Recipe
+
+
+class Learner(nn.Module, ABC):
+    """A compressor and the decoder that teaches it.
+
+    The decoder is held but is no part of the module: `state_dict`, gradient synchronisation, sharding and `train()` see
+    what a method registers itself.
+
+    Args:
+        decoder: Reads the memories.
+        recipe: Says what is learned and how objectives are weighted.
+
+    Attributes:
+        tokens_seen: Context tokens this process has trained on.
+    """
+
+    def __init__(self, decoder: Decoder, recipe: Recipe) -> None:
+        super().__init__()
+        self._held = (decoder,)
+        self.recipe = recipe
+        self.sums: dict[Task, list[float]] = defaultdict(lambda: [0.0, 0.0])
+        self.tokens_seen = 0
+
+    @property
+    def decoder(self) -> Decoder:
+        """The decoder."""
+        return self._held[0]
+
+    @property
+    @abstractmethod
+    def reader(self) -> Any:
+        """Cuts contexts into the compressor's tokens: has `tokenizer` and `tokenize`."""
+
+    @abstractmethod
+    def enter(self, phase: int) -> None:
+        """Take the sizes of a phase of the recipe."""
+
+    @abstractmethod
+    def encode(self, contexts: Sequence[Sequence[int]]) -> list[Any]:
+        """Compress contexts given in the compressor's tokens."""
+
+    @abstractmethod
+    def prefixes(self, encoded: Sequence[Any], task: Task) -> list[torch.Tensor]:
+        """What stands before each target in the decoder's input: [length, hidden size], float32."""
+
+    def lay_out(
+        self,
+        encoded: Sequence[Any],
+        targets: Sequence[Sequence[int]],
+        task: Task,
+        labels: Sequence[Sequence[int]] | None = None,
+    ) -> Inputs:
+        """What the decoder is trained on; see `objectives.behind`."""
+        return objectives.behind(self.decoder, self.prefixes(encoded, task), targets, labels)
+
+    def reconstruct(self, samples: Sequence[Sample]) -> list[str]:
+        """Greedy reconstructions, each at most a few tokens longer than its text."""
+        encoded = self.encode([sample.context for sample in samples])
+        limit = max(self.decoder.count_tokens([sample.text for sample in samples])) + 4
+        out = generate(self.decoder, self.prefixes(encoded, Task.RECONSTRUCTION), limit)
+        return [str(self.decoder.tokenizer.decode(ids, skip_special_tokens=True)) for ids in out.ids]
+
+    def collator(self) -> Collator:
+        """Makes batches of samples."""
+        return Collator(self.decoder, self.recipe)
+
+    def only_trained_in_state(self) -> None:
+        """Keep what does not learn (a LoRA's base model) out of states; call it when the module is complete."""
+        whole = set(self.state_dict())
+        self.register_state_dict_post_hook(_only_trained)  # type: ignore[no-untyped-call]
+        self._keys_to_ignore_on_save = sorted(whole - set(self.state_dict()))  # asked for by the Trainer when it loads
+
+    def forward(
+        self,
+        contexts: list[list[int]],
+        targets: Mapping[str, Mapping[str, list[list[int]]]],
+        phase: int,
+        indices: list[int],
+        labels: torch.Tensor,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """The loss of a micro-batch: nats per scored token of the whole step.
+
+        Args:
+            contexts: Encoder ids of each context.
+            targets: By task, decoder ids and labels of each target.
+            phase: Phase of the recipe.
+            indices: Places of the samples in the stream, for messages.
+            labels: Scored ids (only counted here).
+            num_items_in_batch: Scored tokens of the whole step, over all processes; this batch's where None.
+
+        Raises:
+            UsageError: The loss is not finite; names the samples.
+        """
+        self.enter(phase)
+        encoded = self.encode(contexts)
+        scored = num_items_in_batch if num_items_in_batch is not None else labels.ne(objectives.IGNORED).sum()
+        total = torch.zeros((), device=self.decoder.device)
+        for name, rows in targets.items():
+            task = Task(name)
+            inputs = self.lay_out(encoded, rows["ids"], task, rows["labels"])
+            nll = objectives.token_nll(self.decoder, inputs).sum()
+            self._record(task, nll, int(inputs.labels.ne(objectives.IGNORED).sum()), indices)
+            total = total + self._weight(task, phase) * nll
+        self.tokens_seen += sum(map(len, contexts))
+        return {"loss": total / scored}
+
+    def drain(self) -> dict[str, float]:
+        """Mean loss by task since the last call, nats per token, on this process."""
+        means = {f"{task.value}_loss": total / count for task, (total, count) in self.sums.items() if count}
+        self.sums.clear()
+        return means
+
+    def tie_weights(self) -> None:
+        """Asked for by the Trainer after loading; nothing is tied."""
+
+    def _weight(self, task: Task, phase: int) -> float:
+        """Weight in the summed loss; doubled, since two objectives share the step's token count."""
+        if self.recipe.objective.combination is not Combination.SUMMED or task is Task.ANSWERING:
+            return 1.0
+        share = self.recipe.completion_at(phase)
+        if share in (0, 1):  # one objective has the step to itself
+            return 1.0
+        return 2 * (share if task is Task.COMPLETION else 1 - share)
+
+    def _record(self, task: Task, nll: torch.Tensor, count: int, indices: list[int]) -> None:
+        value = float(nll.detach())
+        if not math.isfinite(value):
+            step = indices[0] // self.recipe.optimisation.batch_size
+            raise UsageError(
+                f"the {task.value} loss is {value} at step {step + 1} (samples {indices[0]} to {indices[-1]}): lower "
+                "the learning rate or look at these samples; the last saved state is intact"
+            )
+        self.sums[task][0] += value
+        self.sums[task][1] += count
+
+
+def _only_trained(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+    trained = {f"{prefix}{name}" for name, parameter in module.named_parameters() if parameter.requires_grad}
+    for name in [name for name in state if name not in trained]:
+        del state[name]
