@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from pcc_bench.errors import UsageError
-from pcc_bench.gate import costs
+from pcc_bench.gate import costs, points
 from pcc_bench.gate.judge import judge
 from pcc_bench.gate.match import Matched, Selection, match, select
 from pcc_bench.gate.policy import Policy, SpeedRule
@@ -32,22 +32,20 @@ def compare(
     """
     look, last = policy.stage(stage)
     chosen = select(baseline, policy, look)
-    if not chosen:
+    if baseline.tasks and not chosen:
         raise UsageError(
             f"the policy gates none of the baseline's tasks ({', '.join(baseline.tasks)}): see its 'tasks'"
         )
-    _check_metrics(baseline, policy, list(chosen))
     matched, lines, notes = _match_all(candidate, baseline, policy, chosen, last)
-    scores, missing = all_scores(matched, policy)
-    lines += [*missing, *judge(scores, policy, policy.alpha * look.share)]
     gated = [task for name, task in matched.items() if policy.gates(name)]
-    for unit, tasks in units(gated, policy.pool).items():
-        lines += costs.check(unit, tasks, policy.costs)
-    if reference is not None:
-        names = [task.task for task in gated]
-        lines.append(costs.check_speed(candidate, reference, names, policy.costs.speed or SpeedRule()))
-    elif policy.costs.speed is not None:
-        raise UsageError("the policy has a rule on speed: give the run to compare with, made in this job (--reference)")
+    if chosen:
+        _check_metrics(baseline, policy, list(chosen))
+        scores, missing = all_scores(matched, policy)
+        lines += [*missing, *judge(scores, policy, policy.alpha * look.share)]
+        for unit, tasks in units(gated, policy.pool).items():
+            lines += costs.check(unit, tasks, policy.costs)
+        lines += _speed(candidate, reference, gated, policy)
+    lines += _records(candidate, baseline, reference, policy) if last else []
     verdict = _overall(lines)
     return Verdict(
         verdict=verdict,
@@ -62,6 +60,21 @@ def compare(
         notes=tuple(notes),
         policy=policy.model_dump(mode="json"),
     )
+
+
+def _speed(candidate: Run, reference: Run | None, gated: Sequence[Matched], policy: Policy) -> list[Comparison]:
+    if reference is not None and reference.tasks:
+        names = [task.task for task in gated]
+        return [costs.check_speed(candidate, reference, names, policy.costs.speed or SpeedRule())]
+    if policy.costs.speed is not None:
+        raise UsageError("the policy has a rule on speed: give the run to compare with, made in this job (--reference)")
+    return []
+
+
+def _records(candidate: Run, baseline: Run, reference: Run | None, policy: Policy) -> list[Comparison]:
+    """Records of cost, against those of the reference where it has some, else of the baseline."""
+    spent = reference.spent if reference is not None and reference.spent else baseline.spent
+    return points.check(candidate.spent, spent, policy.costs.records) if policy.costs.records and spent else []
 
 
 def _check_metrics(baseline: Run, policy: Policy, tasks: Sequence[str]) -> None:

@@ -7,13 +7,14 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from pcc_bench.errors import UsageError
+from pcc_bench.gate.points import UNIT
 from pcc_bench.gate.result import FAIL, INCONCLUSIVE, REPORTED, Comparison, Verdict
 from pcc_bench.reports.summary import Table
 
 SCORES = ("baseline", "candidate", "difference", "95 % interval")
 COLUMNS = ("task", "metric", "verdict", *SCORES, "n", "finds", "p", "why")
 NOTES = (
-    "Scores and differences in points of 100, for ratio, speed (tokens/s) and memory (positions) as they are.",
+    "Scores and differences in points of 100; ratio, speed (tokens/s), memory (positions), cost records as they are.",
     "finds: the smallest drop that this comparison finds with the policy's power at its error rate.",
     "p: of no drop beyond the rule, one-sided; adjusted for several comparisons where the line counts.",
 )
@@ -131,7 +132,7 @@ def _row(line: Comparison) -> tuple[str, ...]:
 def _score(value: float | None, line: Comparison, sign: str = "") -> str:
     if value is None:
         return ""
-    if line.metric in COSTS or line.scale != 1:
+    if line.metric in COSTS or line.task == UNIT or line.scale != 1:
         return f"{value:{sign}.4g}"
     return f"{100 * value:{sign}.2f}"
 

@@ -92,12 +92,25 @@ class MemoryRule(_Strict):
     at_most: Positive = 1.02
 
 
+class RecordRule(_Strict):
+    """Records of `pcc-bench cost`, as multiples of the baseline's.
+
+    Attributes:
+        counts_at_most: FLOPs, bytes of the decoder's cache and bytes of the memories, at every point.
+        seconds_at_most: Seconds of compressing, prefill and decoding, each over all points; None: only reported.
+    """
+
+    counts_at_most: Positive = 1.02
+    seconds_at_most: Positive | None = None
+
+
 class Costs(_Strict):
     """Rules on what an answer costs; None: no rule."""
 
     ratio: RatioRule | None = RatioRule()
     speed: SpeedRule | None = None
     memory: MemoryRule | None = MemoryRule()
+    records: RecordRule | None = RecordRule()
 
 
 class Policy(_Strict):
@@ -114,7 +127,7 @@ class Policy(_Strict):
         inconclusive: Exit status of an inconclusive comparison: `allow` 0, `stop` 3.
         stages: Looks at growing parts of the rows, in order; the last one has all rows.
         seed: Of the choice of rows for a stage, and of resampling.
-        costs: Rules on ratio, speed and memory.
+        costs: Rules on ratio, speed, memory and records of cost.
     """
 
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05

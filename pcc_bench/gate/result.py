@@ -20,7 +20,8 @@ class Comparison(BaseModel):
 
     Attributes:
         task: The task, or `pooled`.
-        metric: The metric; `rows` for the rows themselves, `ratio`, `speed` and `memory` for costs.
+        metric: The metric; `rows` for the rows themselves; for costs `ratio`, `speed` and `memory`, and of
+            records of cost `points`, counts and seconds.
         verdict: `reported` where it does not count.
         reason: One sentence.
         rule: The rule in words; "" where there is none.

@@ -12,11 +12,14 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from pcc_bench.cost import records
+from pcc_bench.cost.records import CostRecord
 from pcc_bench.errors import UsageError
 from pcc_bench.reports import files, summary
 
 FROZEN_VERSION = 1
 SUFFIX = ".json.xz"
+COSTS = "cost_measured.jsonl"
 # Of a row's account (records.SampleRecord): what a frozen baseline keeps, and what only holds on the machine it ran on.
 COUNTS = ("source_tokens", "slots", "boundary", "prompt_positions")
 TIMES = ("new_tokens", "compress_seconds", "prefill_seconds", "decode_seconds", "cached")
@@ -55,6 +58,7 @@ class Run(BaseModel):
         schema_version: Of the frozen file.
         name: What ran: method, model and fingerprints, for messages and tables.
         tasks: By name.
+        spent: Records of `pcc-bench cost` in the same folder; never in a frozen file, they are of one machine.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -62,16 +66,20 @@ class Run(BaseModel):
     schema_version: int = FROZEN_VERSION
     name: Mapping[str, Any]
     tasks: Mapping[str, TaskRun]
+    spent: list[CostRecord] = []
 
 
 def load(path: Path) -> Run:
-    """A run from a results folder, a `results_*.json`, or a frozen baseline.
+    """A run from a results folder, a `results_*.json`, or a frozen baseline; a folder may hold records of cost only.
 
     Raises:
         UsageError: It is none of these, or can't be read, or holds a task twice or without its samples.
     """
     if path.is_file() and path.suffix == ".xz":
         return _load_frozen(path)
+    spent = [record for file in files.found([path], COSTS) for record in records.read(file)] if path.is_dir() else []
+    if spent and not files.found([path], "results_*.json"):
+        return Run(name={"method": "cost of", "model": _weights(spent)}, tasks={}, spent=spent)
     results = [result for file in files.result_files([path]) for result in summary.read(file)]
     places: dict[str, Path] = {}
     for result in results:
@@ -81,13 +89,13 @@ def load(path: Path) -> Run:
                 "name the file that is meant"
             )
         places[result.task] = result.path
-    return Run(name=_name(results[0]), tasks={result.task: _task_run(result) for result in results})
+    return Run(name=_name(results[0]), tasks={result.task: _task_run(result) for result in results}, spent=spent)
 
 
 def freeze(run: Run) -> bytes:
     """A run as a small file: the same run gives the same bytes.
 
-    Timings are left out: they say nothing on another machine.
+    Timings and records of cost are left out: they say nothing on another machine.
 
     Raises:
         UsageError: A score is not a finite number.
@@ -96,7 +104,7 @@ def freeze(run: Run) -> bytes:
         for metric, scores in kept.scores.items():
             check_finite(scores, kept.rows, f"{metric} of {task}")
     tasks = {task: kept.model_copy(update={"costs": _only(kept.costs, COUNTS)}) for task, kept in run.tasks.items()}
-    content = run.model_copy(update={"tasks": tasks}).model_dump(mode="json")
+    content = run.model_copy(update={"tasks": tasks}).model_dump(mode="json", exclude={"spent"})
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return lzma.compress(text.encode(), format=lzma.FORMAT_XZ, preset=9)
 
@@ -127,6 +135,10 @@ def _load_frozen(path: Path) -> Run:
     except (OSError, lzma.LZMAError, ValueError, KeyError, TypeError, ValidationError) as error:
         why = " ".join(str(error).split())[:200]
         raise UsageError(f"{path} is no frozen baseline ({type(error).__name__}: {why}): freeze it again") from None
+
+
+def _weights(spent: Iterable[CostRecord]) -> str:
+    return ", ".join(sorted({record.encoder for record in spent} - {""})) or "the full text"
 
 
 def _name(result: summary.Result) -> dict[str, Any]:
