@@ -1,4 +1,10 @@
-"""COCOM's and PISCO's files: what stands in them, whether it is the decoder's, and how it gets into the decoder."""
+"""COCOM's and PISCO's files: what stands in them, whether it is the decoder's, and how it gets into the decoder.
+
+A published COCOM has its whole state in safetensors. The base model may be left out of it, as a whole: then the decoder
+that `config.json` names gives its weights, and in the place of the vocabulary tables stand the rows of `<MEM>`, `<AE>`,
+`<ENC>` and `<SEP>`, in this order, as `special_tokens.embed_tokens` and (where the decoder's head is not tied)
+`special_tokens.lm_head`, [special tokens, width]. Adapters, and BERT in COCOM-light, keep their names.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +19,14 @@ from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 from tokenizers import AddedToken
 from torch import nn
 
-from pcc_bench.baselines import _weights
+from pcc_bench.baselines import _lora, _weights
 from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError
 from pcc_bench.model.files import read_torch, resolve
 
 ALPHA_PER_RANK = 2  # the original code sets lora_alpha = 2 r and records neither
 WRAPPED = "decoder.base_model.model."  # before the decoder's names, where peft has wrapped it
+SPECIAL = {"embed_tokens.weight": "special_tokens.embed_tokens", "lm_head.weight": "special_tokens.lm_head"}
 ADAPTERS, ENDS = "adapters.pth", "decoder_first_last_layers.pth"  # PISCO's files
 ROLES = ("decoder_adapter", "encoder_adapter")
 
@@ -88,8 +95,7 @@ def base_path(pretrained: str, decoder: str | None) -> str:
     if decoder:
         return decoder
     folder = resolve(pretrained)
-    name = CocomConfig.read(folder).decoder_model_name
-    return str((folder / name).resolve()) if (folder / name).is_dir() else name
+    return _weights.named_base(folder, CocomConfig.read(folder).decoder_model_name)
 
 
 def check_rate(rate: int | None, config: CocomConfig, pretrained: str) -> None:
@@ -134,6 +140,38 @@ def add_special_tokens(decoder: Decoder, config: CocomConfig, table: torch.Tenso
     return cast("list[int]", decoder.tokenizer.convert_tokens_to_ids(names))
 
 
+def whole(state: dict[str, torch.Tensor], decoder: Decoder, config: CocomConfig, path: Path) -> dict[str, torch.Tensor]:
+    """A checkpoint's whole state, where its files leave the base model out: that of the decoder, which is not copied.
+
+    Raises:
+        UsageError: The files leave out a part of the base model only.
+    """
+    if not any(key in state for key in SPECIAL.values()):
+        return state
+    prefix = WRAPPED if config.lora else "decoder."
+    layers = _lora.linear_layers(decoder) if config.lora else {}
+    base = {
+        prefix + _wrapped(name, layers, ".base_layer."): value for name, value in decoder.model.state_dict().items()
+    }
+    if present := sorted(base.keys() & state.keys()):
+        absent = sorted(base.keys() - state.keys())
+        raise UsageError(
+            f"{path} has {len(present)} tensors of its base model and lacks {len(absent)} ({absent[0]} first): a "
+            "checkpoint has all of them, or none and the rows of its special tokens"
+        )
+    if decoder.model.config.tie_word_embeddings:
+        del base[f"{prefix}lm_head.weight"]
+    own = {key: value for key, value in state.items() if key not in SPECIAL.values()}
+    tables = {key: SPECIAL[kind] for key in base for kind in SPECIAL if key.endswith(kind)}
+    _weights.check_names({key for key in state if key in SPECIAL.values()}, tables.values(), path)
+    for key, rows in tables.items():
+        first = base[key][: len(decoder.tokenizer)]
+        if state[rows].shape != (len(config.special_tokens), first.shape[1]):
+            raise _lora.wrong_base(path, decoder, rows, state[rows].shape, (len(config.special_tokens), first.shape[1]))
+        base[key] = torch.cat([first, state[rows].to(first)])
+    return {**base, **own}
+
+
 def load_merged(decoder: Decoder, state: Mapping[str, torch.Tensor], config: CocomConfig, path: Path) -> list[int]:
     """Put a whole COCOM state into the decoder, its one adapter merged: it is on in both roles.
 
@@ -149,7 +187,7 @@ def load_merged(decoder: Decoder, state: Mapping[str, torch.Tensor], config: Coc
         raise UsageError(f"{path} lacks {prefix}{_table_name(decoder)}: it is no COCOM state")
     ids = add_special_tokens(decoder, config, table, path)
     weights = decoder.model.state_dict()
-    layers = linear_layers(decoder) if config.lora else {}
+    layers = _lora.linear_layers(decoder) if config.lora else {}
     inner = ".base_layer." if any(".base_layer." in key for key in state) else "."  # peft before 0.6 has none
     names = {name: prefix + _wrapped(name, layers, inner) for name in weights}
     loras = {layer: _pair(f"{prefix}{layer}.", "default.") for layer in layers}
@@ -158,13 +196,10 @@ def load_merged(decoder: Decoder, state: Mapping[str, torch.Tensor], config: Coc
     _weights.check_names({*state, *(tied & wanted)}, wanted, path)
     for name, key in names.items():
         if key in state and state[key].shape != weights[name].shape:
-            raise _wrong_base(path, decoder, key, state[key].shape, weights[name].shape)
-    _check_adapters(state, layers, loras, decoder, config.lora_r, path)
+            raise _lora.wrong_base(path, decoder, key, state[key].shape, weights[name].shape)
+    _lora.check(state, loras, layers, decoder, path, config.lora_r, "config.json says lora_r")
     _copy(weights, {name: state[key] for name, key in names.items() if key in state})
-    for layer, (a, b) in loras.items():
-        weight = weights[f"{layer}.weight"]
-        change = state[b].to(weight.device).float() @ state[a].to(weight.device).float()
-        weight.copy_(weight.float() + ALPHA_PER_RANK * change)
+    _lora.merge(decoder, state, loras, ALPHA_PER_RANK)
     return ids
 
 
@@ -186,7 +221,7 @@ def load_separate(decoder: Decoder, folder: Path, config: CocomConfig) -> tuple[
             raise UsageError(f"{role} in {path} holds no tensors by name: copy the file again")
     _check_first_rows(decoder, ends[table], folder / ENDS)
     ids = add_special_tokens(decoder, config, ends[table], folder / ENDS)
-    layers = linear_layers(decoder)
+    layers = _lora.linear_layers(decoder)
     state = {f"{role}/{key}": value for role in ROLES for key, value in adapters[role].items()}
     pairs = {f"{role}/{layer}": _pair(f"{role}/{layer}.", "") for role in ROLES for layer in layers}
     # Some versions of peft save the resized embeddings with each adapter: the same values once more.
@@ -194,7 +229,7 @@ def load_separate(decoder: Decoder, folder: Path, config: CocomConfig) -> tuple[
     _weights.check_names(state, {name for pair in pairs.values() for name in pair}, path)
     for role in ROLES:
         loras = {layer: pairs[f"{role}/{layer}"] for layer in layers}
-        _check_adapters(state, layers, loras, decoder, config.lora_r, path)
+        _lora.check(state, loras, layers, decoder, path, config.lora_r, "config.json says lora_r")
     _copy(decoder.model.state_dict(), ends)
     body = decoder.model.base_model
     shared: dict[int, Any] = {id(tensor): tensor for tensor in (*body.parameters(), *body.buffers())}
@@ -209,13 +244,6 @@ def _read_present(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UsageError(f"{path} is missing: the checkpoint is incomplete, and the decoder would run without it")
     return read_torch(path)
-
-
-def linear_layers(decoder: Decoder) -> dict[str, nn.Linear]:
-    """What peft's `all-linear` adapts: every linear layer but the vocabulary head."""
-    head = decoder.model.get_output_embeddings()
-    modules = decoder.model.named_modules()
-    return {name: module for name, module in modules if isinstance(module, nn.Linear) and module is not head}
 
 
 def _attach(model: nn.Module, values: dict[str, torch.Tensor], rank: int, layers: Iterable[str]) -> None:
@@ -245,24 +273,6 @@ def _table_name(decoder: Decoder) -> str:
     return f"{next(names)}.weight"
 
 
-def _check_adapters(
-    state: Mapping[str, torch.Tensor],
-    layers: Mapping[str, nn.Linear],
-    loras: Mapping[str, tuple[str, str]],
-    decoder: Decoder,
-    rank: int,
-    path: Path,
-) -> None:
-    for layer, (a, b) in loras.items():
-        found, shape = {state[a].shape[0], state[b].shape[1]}, (state[b].shape[0], state[a].shape[1])
-        if found != {rank}:
-            ranks = " and ".join(map(str, sorted(found)))
-            raise UsageError(f"{path}: {a} has rank {ranks}, config.json says lora_r={rank}: they do not go together")
-        expected = (layers[layer].out_features, layers[layer].in_features)
-        if shape != expected:
-            raise _wrong_base(path, decoder, layer, shape, expected)
-
-
 def _check_first_rows(decoder: Decoder, table: torch.Tensor, path: Path) -> None:
     """PISCO trains the vectors of its special tokens only: the others are the base decoder's."""
     ours = decoder.embedding.weight[:256].float().cpu()
@@ -272,13 +282,6 @@ def _check_first_rows(decoder: Decoder, table: torch.Tensor, path: Path) -> None
             f"{path} was made for another base model than '{decoder.name}' (its token vectors are others): pass "
             "decoder=<its base>"
         )
-
-
-def _wrong_base(path: Path, decoder: Decoder, key: str, shape: Any, expected: Any) -> UsageError:
-    return UsageError(
-        f"{path} was made for another base model than '{decoder.name}' ({key} is {list(shape)}, the decoder's is "
-        f"{list(expected)}): pass decoder=<its base>"
-    )
 
 
 @torch.no_grad()

@@ -6,9 +6,10 @@ import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from pydantic import BaseModel, ValidationError
 
 from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError
@@ -16,6 +17,7 @@ from pcc_bench.model.files import read_safetensors, read_torch, resolve
 
 STANDARD = ("model.safetensors.index.json", "model.safetensors", "pytorch_model.bin.index.json", "pytorch_model.bin")
 PATTERNS = ("*.safetensors", "*.pt", "*.pth", "*.bin")
+Config = TypeVar("Config", bound=BaseModel)
 BATCH_TOKENS = {"cpu": 1_280}  # as PCC's encoder: a CPU wants its caches, a GPU large forwards
 
 
@@ -56,6 +58,27 @@ def read(path: Path) -> dict[str, Any]:
     if path.suffix == ".json":
         return _read_shards(path)
     return dict(read_safetensors(path)) if path.suffix == ".safetensors" else read_torch(path)
+
+
+def named_base(folder: Path, name: str) -> str:
+    """A base model that a checkpoint names: a folder, relative to the checkpoint's or absolute, or a hub id."""
+    return str((folder / name).resolve()) if (folder / name).is_dir() else name
+
+
+def read_config(kind: type[Config], path: Path) -> Config:
+    """A JSON file with a method's settings.
+
+    Raises:
+        UsageError: It is not there, or something in it is not what it should be.
+    """
+    try:
+        return kind.model_validate_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path} can't be read ({error.strerror})") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "the file"
+        raise UsageError(f"{path} can't be used ({field}: {first['msg']})") from None
 
 
 def _read_shards(index: Path) -> dict[str, Any]:

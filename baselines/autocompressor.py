@@ -6,7 +6,6 @@ states (after the final norm) stand as a soft prompt before the next segment, an
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,12 +13,14 @@ from typing import Any, Self
 
 import torch
 
+from pcc_bench.baselines import _autocompressor_weights as files
 from pcc_bench.baselines import _weights
+from pcc_bench.baselines._autocompressor_weights import TABLE
 from pcc_bench.compressor import Compressor, Memory
 from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError
+from pcc_bench.model.files import resolve
 
-TABLE = "embed_summary.weight"  # [summary tokens, width]
 SEGMENT_LENGTH = 1536  # a quarter of the 6,144 tokens of a training sequence
 UNPLACED = -1  # OPT's position table has its padding row at -1: all soft vectors stand there
 
@@ -51,6 +52,12 @@ class AutoCompressor(Compressor):
         self._weights = _weights.digest({TABLE: summary}, decoder)
 
     @classmethod
+    def decoder_path(cls, pretrained: str, decoder: str | None) -> str:
+        """The checkpoint itself, or the base model that an adapter in a folder here names."""
+        folder = Path(pretrained)
+        return decoder or (files.base_path(folder) if files.is_adapter(folder) else pretrained)
+
+    @classmethod
     def load(
         cls,
         pretrained: str,
@@ -61,29 +68,28 @@ class AutoCompressor(Compressor):
         segment_length: int | None = None,
         accumulate: bool | None = None,
     ) -> Self:
-        """Load a published model folder (`.bin` or safetensors, in shards or not).
+        """Load a published model folder (`.bin` or safetensors, in shards or not), or a peft adapter over its base.
 
         Args:
-            pretrained: Folder or hub id of the whole fine-tuned model.
-            decoder: The same model, or its base model (same sizes): then its weights are replaced by the checkpoint's.
+            pretrained: Folder or hub id of the whole fine-tuned model or of the adapter.
+            decoder: The same model, or its base model (same sizes); the checkpoint's weights are put into it.
             file: The weights' name, where a folder holds several.
             rate: Tokens of a segment for each summary vector: another way to give `segment_length`.
-            segment_length: Tokens a segment; 1,536 by default.
+            segment_length: Tokens a segment; by default as the folder's `config.json` says, or 1,536.
             accumulate: See the class; by default as the folder's `config.json` says.
 
         Raises:
             UsageError: An option without sense, or a file that is unreadable or does not fit the decoder.
         """
-        path = _weights.find(pretrained, file)
-        state = _weights.read(path)
-        if TABLE not in state:
-            raise UsageError(f"{path} lacks {TABLE}: it is no AutoCompressor (a plain model has no summary tokens)")
-        summary = state.pop(TABLE)
-        _check_model(state, path, decoder)
-        if file or Path(decoder.name).resolve() != Path(pretrained).resolve():  # else they are loaded already
-            decoder.model.load_state_dict(state, strict=False)  # the names have been compared
-        length = _segment_length(rate, segment_length, len(summary))
-        return cls(decoder, summary, length, _accumulates(path.parent) if accumulate is None else accumulate)
+        folder = Path(pretrained).parent if Path(pretrained).is_file() else resolve(pretrained)
+        if files.is_adapter(folder):
+            summary = files.load_adapter(decoder, folder, file)
+        else:
+            is_loaded = not file and Path(decoder.name).resolve() == Path(pretrained).resolve()
+            summary = files.load_whole(decoder, _weights.find(pretrained, file), is_loaded)
+        recorded = files.Recorded.read(folder)
+        length = _segment_length(rate, segment_length, len(summary), recorded.segment_length or SEGMENT_LENGTH)
+        return cls(decoder, summary, length, recorded.accumulate_summary if accumulate is None else accumulate)
 
     def compress(self, contexts: Sequence[str]) -> list[Memory]:
         """Compress contexts; their first segments share forwards, then their second ones, and so on."""
@@ -235,7 +241,7 @@ def segments(ids: Sequence[int], lengths: int | Sequence[int]) -> list[list[int]
     return [list(ids[end - length : end]) for end, length in zip(ends, lengths, strict=True)]
 
 
-def _segment_length(rate: int | None, length: int | None, summary_tokens: int) -> int:
+def _segment_length(rate: int | None, length: int | None, summary_tokens: int, default: int) -> int:
     for name, value in (("rate", rate), ("segment_length", length)):
         if value is not None and (not isinstance(value, int) or value < 1):
             raise UsageError(f"autocompressor: {name}={value} is not supported: pass a whole number from 1 on")
@@ -244,29 +250,4 @@ def _segment_length(rate: int | None, length: int | None, summary_tokens: int) -
             f"autocompressor: rate={rate} with {summary_tokens} summary tokens means segment_length="
             f"{rate * summary_tokens}, not {length}: pass one of the two"
         )
-    return length or (rate * summary_tokens if rate else SEGMENT_LENGTH)
-
-
-def _check_model(state: dict[str, Any], path: Path, decoder: Decoder) -> None:
-    """See that the checkpoint is a whole model of the decoder's make."""
-    wanted = decoder.model.state_dict()
-    table = next((value for key, value in state.items() if key.endswith("embed_tokens.weight")), None)
-    if table is not None and table.shape != decoder.embedding.weight.shape:
-        raise UsageError(
-            f"{path} has a vocabulary of {table.shape[0]} and width {table.shape[1]}, the decoder '{decoder.name}' "
-            f"{decoder.embedding.weight.shape[0]} and {decoder.hidden_size}: leave decoder= out, or pass its base model"
-        )
-    tied = {"lm_head.weight"} if decoder.model.config.tie_word_embeddings else set()
-    found = {key for key in state if not key.endswith("rotary_emb.inv_freq")}  # old files keep that buffer
-    _weights.check_names(found | tied, wanted.keys(), path)
-    for key, value in wanted.items():
-        if key in state and state[key].shape != value.shape:
-            raise UsageError(
-                f"{path}: {key} has shape {list(state[key].shape)}, in the decoder '{decoder.name}' {list(value.shape)}"
-            )
-
-
-def _accumulates(folder: Path) -> bool:
-    """What `config.json` says; RMT checkpoints say no."""
-    config = folder / "config.json"
-    return bool(json.loads(config.read_text("utf-8")).get("accumulate_summary", True)) if config.is_file() else True
+    return length or (rate * summary_tokens if rate else default)

@@ -85,7 +85,8 @@ class CocomCompressor(Compressor):
         """Load a published checkpoint; its weights replace the decoder's, the adapter merged.
 
         Args:
-            pretrained: Folder or hub id with `config.json` and the whole state in safetensors shards (or `.bin`).
+            pretrained: Folder or hub id with `config.json` and the state in safetensors, in shards or not (or `.bin`):
+                the whole one, or without the base model.
             decoder: The base model; it is changed.
             rate: Refuse a checkpoint of another rate.
             encoder: Folder or hub id of the BERT of COCOM-light (its configuration and tokenizer), where it is not the
@@ -114,6 +115,7 @@ class CocomCompressor(Compressor):
         if config.compr_model_name:
             grouping = config.compr_linear_type or "concat"
             bert = open_bert(config.compr_model_name, encoder, light, decoder, grouping, path, **sizes)
+        state = files.whole(state, decoder, config, path)
         *memory_ids, _, encode_id, separator = files.load_merged(decoder, state, config, path)
         weights = _weights.digest(light | _own(state, encode_id + 2 - len(config.special_tokens)), decoder)
         decoder.adapt(weights)

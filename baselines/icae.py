@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any, Literal, Self, get_args
+from pathlib import Path
+from typing import Any, Self, get_args
 
 import torch
 
 from pcc_bench.baselines import _weights
-from pcc_bench.baselines._icae_weights import TABLE, adapted_body, check, version_of
+from pcc_bench.baselines._icae_weights import TABLE, IcaeConfig, Use, adapted_body, check, version_of
 from pcc_bench.compressor import Compressor, Frame, Memory
 from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError
 
-Use = Literal["ft", "ae", "lm", "none"]
 TASK_TOKENS = {"ae": 0, "lm": 1, "ft": 2}
 MAX_SPANS = {1: 1, 2: 10}  # 512 and 5,120 tokens with the published 128 memory tokens
 
@@ -74,13 +74,16 @@ class IcaeCompressor(Compressor):
 
     @classmethod
     def decoder_path(cls, pretrained: str, decoder: str | None) -> str:
-        """The base model, which ICAE's files do not name.
+        """The base model: ICAE's published files do not name it, a `config.json` beside ours does.
 
         Raises:
             UsageError: None is given.
         """
         if decoder:
             return decoder
+        folder = Path(pretrained).parent if Path(pretrained).is_file() else Path(pretrained)
+        if name := IcaeConfig.read(folder).base_model_name_or_path:
+            return _weights.named_base(folder, name)
         raise UsageError(
             "icae needs its base model: pass decoder=<folder or hub id> (mistralai/Mistral-7B-Instruct-v0.2 for the "
             "published version 2, meta-llama/Llama-2-7b-chat-hf for version 1)"
@@ -95,14 +98,16 @@ class IcaeCompressor(Compressor):
         file: str | None = None,
         version: int | None = None,
         use: Use | None = None,
-        rate: int = 4,
+        rate: int | None = None,
         max_spans: int | None = None,
         lora_rank: int | None = None,
-        lora_alpha: float = 32,
-        opening: str = "[INST]",
-        closing: str = "[/INST]",
+        lora_alpha: float | None = None,
+        opening: str | None = None,
+        closing: str | None = None,
     ) -> Self:
         """Load a published file (or a folder that has it), or the whole state the original code saves.
+
+        What is not given is as the checkpoint's `config.json` says, where it has one.
 
         Args:
             pretrained: File, folder or hub id.
@@ -110,10 +115,10 @@ class IcaeCompressor(Compressor):
             file: Its name, where a folder holds several (`sggetao/icae` does).
             version: 1 or 2; by default as the names of its tensors tell.
             use: See the class; by default `ft`, which the pretrained-only file does not offer.
-            rate: See the class.
+            rate: See the class; 4 by default.
             max_spans: See the class; by default 1 in version 1 and 10 in version 2.
             lora_rank: Refuse a file of another rank.
-            lora_alpha: See the class.
+            lora_alpha: See the class; 32 by default.
             opening: See the class.
             closing: See the class.
 
@@ -122,24 +127,27 @@ class IcaeCompressor(Compressor):
         """
         _check_options(version, use, rate, max_spans)
         path = _weights.find(pretrained, file)
+        given = {"version": version, "use": use, "rate": rate, "max_spans": max_spans, "lora_alpha": lora_alpha}
+        given |= {"opening": opening, "closing": closing}
+        recorded = IcaeConfig.read(path.parent)
+        settings = recorded.model_copy(update={name: value for name, value in given.items() if value is not None})
         state = _weights.read(path)
-        if use is None and "pretrained" in path.name:
+        if settings.use is None and "pretrained" in path.name:
             raise UsageError(
                 f"{path} was pretrained only and can't answer questions: pass use=ae (reconstruction) or use=lm "
                 "(continuation), or use=ft to try anyway"
             )
-        found = version or version_of(path, state)
         own = check(state, path, decoder, lora_rank)
         return cls(
             decoder,
             own,
-            version=found,
-            use=use or "ft",
-            rate=rate,
-            max_spans=max_spans,
-            lora_alpha=lora_alpha,
-            opening=opening,
-            closing=closing,
+            version=settings.version or version_of(path, state),
+            use=settings.use or "ft",
+            rate=settings.rate,
+            max_spans=settings.max_spans,
+            lora_alpha=settings.lora_alpha,
+            opening=settings.opening,
+            closing=settings.closing,
         )
 
     def compress(self, contexts: Sequence[str]) -> list[Memory]:
@@ -250,7 +258,7 @@ def spans(ids: Sequence[int], capacity: int) -> list[list[int]]:
     return [list(ids[start : start + length]) for start in range(0, len(ids), length)]
 
 
-def _check_options(version: int | None, use: str | None, rate: int, max_spans: int | None) -> None:
+def _check_options(version: int | None, use: str | None, rate: int | None, max_spans: int | None) -> None:
     if version not in (None, 1, 2):
         raise UsageError(f"icae: version={version} is unknown: pass version=1 or version=2")
     if use is not None and use not in get_args(Use):

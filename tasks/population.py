@@ -17,6 +17,7 @@ from pcc_bench.tasks.example import Example
 
 FILTER = "the paper's population is chosen by decoder tokens"  # what a tokenizer is needed for, unless said otherwise
 FILTER_OFF = ', or \'{"population": "all"}\' to score every row'
+BASE_MODEL = ("decoder_model_name", "base_model_name_or_path")  # in COCOM's configuration, in ICAE's and an adapter's
 BATCH = 1000  # contexts a tokenizer call: enough for its threads, small in memory
 
 
@@ -117,15 +118,18 @@ def _reason(rule: Mapping[str, Any], length: int) -> str | None:
 
 
 def _checkpoint_decoder(pretrained: str) -> str | None:
-    """The decoder a PCC checkpoint names (None if it names none); anything else is a decoder itself."""
+    """The decoder a checkpoint names (None if it should and does not); what names none is a decoder itself."""
     pretrained = shipped.located(pretrained)
     folder = Path(pretrained).expanduser()
     if (folder / "memory_converter.bin").exists():  # a published PCC checkpoint: the files do not say
         return None
     config = _read_config(pretrained, folder)
-    if "pcc_bench" not in config:
-        return pretrained
-    name = config["decoder"].get("name")
+    if "pcc_bench" in config:
+        name = config["decoder"].get("name")
+    else:
+        name = next((config[key] for key in BASE_MODEL if config.get(key)), None)
+        if name is None:
+            return pretrained
     if name is not None and (folder / name).is_dir():
         return str(folder / name)
     return None if name is None else shipped.located(str(name))
@@ -133,8 +137,10 @@ def _checkpoint_decoder(pretrained: str) -> str | None:
 
 def _read_config(pretrained: str, folder: Path) -> dict[str, Any]:
     """A checkpoint's config.json; {} where there is none to read (loading the tokenizer will tell)."""
+    adapter = folder / "adapter_config.json"
+    own = adapter if adapter.is_file() else folder / "config.json"
     try:
-        path = folder / "config.json" if folder.is_dir() else hf_hub_download(pretrained, "config.json")
+        path = own if folder.is_dir() else hf_hub_download(pretrained, "config.json")
         config: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}

@@ -43,6 +43,8 @@ def cocom_state(base: Path, seed: int = 0, rank: int = RANK) -> dict[str, torch.
     linear = {name for name, module in model.named_modules() if isinstance(module, nn.Linear) and name != "lm_head"}
     state = {}
     for number, (name, value) in enumerate(model.state_dict().items()):
+        if name == "lm_head.weight" and model.config.tie_word_embeddings:
+            continue  # safetensors hold one tensor once
         layer, _, kind = name.rpartition(".")
         if name in ("lm_head.weight", "model.embed_tokens.weight"):
             value = longer(value, COCOM_TOKENS, seed + number)
