@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pcc_bench import shipped
 from pcc_bench.errors import UsageError
-from pcc_bench.lab import build, check, parts
+from pcc_bench.lab import build, check, data, parts, stages
 from pcc_bench.lab.decoders import DecoderRecipe, Lessons, start
 from pcc_bench.lab.findings import findings
 from pcc_bench.lab.induction import draw_induction_heads
@@ -91,14 +91,14 @@ def test_memory_tokens_look_at_the_places_of_their_rate(rate: int, decoder: Path
 def test_stages_double_the_rate_up_to_the_last() -> None:
     assert rates_up_to(16) == (1, 2, 4, 8, 16)
     recipe = parts.CompressorRecipe(rate=4, pretraining=500)
-    assert parts.stages(recipe) == [(1, 40), (2, 100), (4, 360)]
-    assert parts.stages(parts.CompressorRecipe(rate=4, pretraining=0)) == []
+    assert stages.stages(recipe) == [(1, 40), (2, 100), (4, 360)]
+    assert stages.stages(parts.CompressorRecipe(rate=4, pretraining=0)) == []
 
 
 def test_a_large_compressor_begins_at_4x_with_short_segments() -> None:
     recipe = parts.CompressorRecipe(rate=8, kind="large", pretraining=500)
-    assert parts.stages(recipe) == [(4, 480), (8, 20)]
-    first = parts.pretraining_recipe("large", recipe, 4, 480, "start", "decoder", "data")
+    assert stages.stages(recipe) == [(4, 480), (8, 20)]
+    first = stages.pretraining_recipe("large", recipe, 4, 480, "start", "decoder", "data")
     assert [(phase.segment_length, phase.until) for phase in first.phases] == [
         (4, 60),
         (8, 140),
@@ -158,11 +158,11 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(parts, "PARTS", known)
     monkeypatch.setattr(build, "PARTS", known)
     monkeypatch.setattr(check, "PARTS", known)
-    monkeypatch.setattr(parts, "FIRST_STEPS", 1)
-    monkeypatch.setattr(parts, "GROWING", ((4, 1),))
-    monkeypatch.setattr(build, "DOCUMENTS", 30)
-    monkeypatch.setattr(build, "ROWS", 40)
-    monkeypatch.setattr(build, "HELD_OUT_DOCUMENTS", 10)
+    monkeypatch.setattr(stages, "FIRST_STEPS", 1)
+    monkeypatch.setattr(stages, "GROWING", ((4, 1),))
+    monkeypatch.setattr(data, "DOCUMENTS", 30)
+    monkeypatch.setattr(data, "ROWS", 40)
+    monkeypatch.setattr(data, "HELD_OUT_DOCUMENTS", 10)
     monkeypatch.setattr(check, "tracking", lambda folder, name: tracking(folder, name, 4))
     monkeypatch.setattr(check, "CHECK_ROWS", 8)
     monkeypatch.setattr(check, "CHECK_DOCUMENTS", 2)

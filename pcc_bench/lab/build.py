@@ -6,7 +6,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,54 +14,16 @@ import torch
 from transformers import AutoTokenizer
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
-from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError
+from pcc_bench.lab.compressors import ABOUT, adapt_compressor, train_compressor
 from pcc_bench.lab.decoders import DecoderRecipe, train_decoder
-from pcc_bench.lab.large import start_large
-from pcc_bench.lab.lite import at_rate, start_lite
-from pcc_bench.lab.measure import DOCUMENTS as MEASURED_DOCUMENTS
-from pcc_bench.lab.measure import RECONSTRUCTION, reconstruction
-from pcc_bench.lab.parts import (
-    DOCUMENTS,
-    PARTS,
-    QUESTIONS,
-    ROWS,
-    SEGMENT,
-    TEXT,
-    TEXT_HELD_OUT,
-    CompressorRecipe,
-    identity,
-    needs,
-    part,
-    pretraining_recipe,
-    stages,
-    tuning_recipe,
-)
-from pcc_bench.model import checkpoint, init
-from pcc_bench.model.training import train
-from pcc_bench.shipped import CARD, PRETRAINED
-from pcc_bench.tasks.adversarialqa import rows as adversarialqa
-from pcc_bench.tasks.example import Example
-from pcc_bench.tasks.hotpotqa import rows as hotpotqa
-from pcc_bench.tasks.lab.rows import rows
-from pcc_bench.tasks.nq import rows as nq
-from pcc_bench.tasks.squad import rows as squad
+from pcc_bench.lab.measure import RECONSTRUCTION
+from pcc_bench.lab.parts import PARTS, AdaptationRecipe, CompressorRecipe, identity, needs, part
+from pcc_bench.shipped import CARD
 
 logger = logging.getLogger(__name__)
 SECONDS = "seconds"  # file in a part's work folder
-ABOUT = (
-    "A part of pcc_bench's lab, trained from nothing on a generated world, and good for nothing else. The recipe with "
-    "its seed, tokens and seconds are in part.json, the curves in log.jsonl; `pcc-bench lab build` makes it again."
-)
 WORK = "work"  # data and states of unfinished runs; may be deleted
-HELD_OUT_DOCUMENTS = 100
-TUNING_SENTENCES = (6, 26)  # contexts of the fine-tuning rows
-_READERS: dict[str, Callable[[Any], Any]] = {
-    "squad": squad.read,
-    "adversarialqa": adversarialqa.read,
-    "hotpotqa": hotpotqa.read,
-    "nq": nq.read,
-}
 
 
 def build(folder: Path, names: Sequence[str] = (), again: bool = False) -> list[str]:
@@ -106,10 +68,10 @@ def read_card(folder: Path, name: str) -> dict[str, Any] | None:
 
 
 def _in_order(names: Iterable[str]) -> list[str]:
+    """Parts and all that they need, each once and after what it needs."""
     ordered: dict[str, None] = {}
     for name in names:
-        for needed in (*needs(name), name):
-            ordered[needed] = None
+        ordered |= dict.fromkeys([*_in_order(needs(name)), name])
     return list(ordered)
 
 
@@ -132,16 +94,11 @@ def _is_done(folder: Path, name: str, again: bool) -> bool:
 
 def _build_part(folder: Path, name: str) -> None:
     work = folder / WORK / name
-    recipe = part(name)
     since = time.time()
     try:
         work.mkdir(parents=True, exist_ok=True)
         (work / "identity").write_text(identity(name), encoding="utf-8")
-        if isinstance(recipe, DecoderRecipe):
-            train_decoder(recipe, work)
-            _export_decoder(work, folder / name)
-        else:
-            _train_compressor(folder, name, recipe, work)
+        _make(folder, name, work)
         _write_card(folder, name, work, _seconds(work) + time.time() - since)
     except OSError as error:
         raise UsageError(
@@ -152,6 +109,17 @@ def _build_part(folder: Path, name: str) -> None:
         (work / SECONDS).write_text(str(_seconds(work) + time.time() - since), encoding="utf-8")
         raise
     shutil.rmtree(work)
+
+
+def _make(folder: Path, name: str, work: Path) -> None:
+    recipe = part(name)
+    if isinstance(recipe, DecoderRecipe):
+        train_decoder(recipe, work)
+        _export_decoder(work, folder / name)
+    elif isinstance(recipe, CompressorRecipe):
+        train_compressor(folder, name, recipe, work)
+    elif isinstance(recipe, AdaptationRecipe):
+        adapt_compressor(folder, name, recipe, work)
 
 
 def _seconds(work: Path) -> float:
@@ -171,81 +139,6 @@ def _export_decoder(work: Path, folder: Path) -> None:
     path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(f"# {folder.name}\n\n{ABOUT}\n", encoding="utf-8")
     shutil.copy(work / "log.jsonl", folder / "log.jsonl")
-
-
-def _train_compressor(folder: Path, name: str, recipe: CompressorRecipe, work: Path) -> None:
-    decoder, data = folder / recipe.decoder, folder / WORK / "data"
-    _write_data(data)
-    frozen = init.open_decoder(str(decoder))
-    start = work / "start"
-    if not (start / "config.json").is_file():
-        _start(recipe, frozen, start)
-    for rate, steps in stages(recipe):
-        begin = work / f"begin-{rate}x"
-        if not (begin / "config.json").is_file():
-            at_rate(start, begin, frozen, rate, recipe.rate)
-        start = work / f"{rate}x"
-        train(pretraining_recipe(name, recipe, rate, steps, str(begin), str(decoder), str(data)), start)
-    if not recipe.pretraining:
-        start = at_rate(start, work / "begin", frozen, recipe.rate, recipe.rate)
-    tuned = work / "tuning"
-    train(tuning_recipe(name, recipe, str(start), str(decoder), str(data)), tuned)
-    if recipe.pretraining:
-        pretrained = folder / name / PRETRAINED
-        _export_compressor(start, pretrained, frozen, decoder)
-        figure = reconstruction(name, pretrained, MEASURED_DOCUMENTS)
-        (work / RECONSTRUCTION).write_text(figure.model_dump_json(), encoding="utf-8")
-        if not recipe.keep_pretrained:
-            shutil.rmtree(pretrained)
-    _export_compressor(tuned, folder / name, frozen, decoder)
-
-
-def _start(recipe: CompressorRecipe, frozen: Decoder, folder: Path) -> None:
-    sizes: dict[str, Any] = {"segment_length": SEGMENT, "seed": recipe.seed}
-    if recipe.kind == "lite":
-        start_lite(frozen, folder, rate=recipe.rate, layers=recipe.layers, boundaries=recipe.boundaries, **sizes)
-    else:
-        start_large(frozen, folder, rank=recipe.lora_rank, boundaries=recipe.boundaries, **sizes)
-
-
-def _export_compressor(source: Path, target: Path, frozen: Decoder, decoder: Path) -> None:
-    pcc = checkpoint.load(str(source), frozen)
-    beside = init.name_beside(str(decoder), target)
-    made_for = pcc.config.decoder.model_copy(update={"name": beside})
-    encoder = pcc.config.encoder.model_copy(update={"base": beside if pcc.config.encoder.base else None})
-    lab = {"lab": True, "decoder": made_for, "encoder": encoder, "notes": ABOUT}
-    pcc.config = pcc.config.model_copy(update=lab)
-    checkpoint.save(pcc.half(), target)
-    for log in ("log.jsonl", "evaluation.jsonl"):
-        shutil.copy(source / log, target / log)
-
-
-def _write_data(folder: Path) -> None:
-    """Training text and questions of the world, the same for all compressors."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, split, count in ((TEXT, "train", DOCUMENTS), (TEXT_HELD_OUT, "validation", HELD_OUT_DOCUMENTS)):
-        _write_lines(folder / name, rows("text", split, count, seed=1))
-    _write_lines(folder / QUESTIONS, _questions())
-
-
-def _questions() -> Iterable[dict[str, Any]]:
-    """Rows of all question sets with the context as the tasks show it, in turns."""
-    sets = [
-        [_READERS[name](row) for row in rows(name, "train", ROWS, seed=1, sentences=TUNING_SENTENCES)]
-        for name in _READERS
-    ]
-    for examples in zip(*sets, strict=True):
-        for example in examples:
-            if isinstance(example, Example):
-                yield {"context": example.context, "question": example.question, "answers": example.answers}
-
-
-def _write_lines(path: Path, lines: Iterable[dict[str, Any]]) -> None:
-    if path.is_file():
-        return
-    partly = path.with_suffix(".partly")
-    partly.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    partly.rename(path)
 
 
 def _write_card(folder: Path, name: str, work: Path, seconds: float) -> None:

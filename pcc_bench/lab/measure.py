@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict
 
 from pcc_bench import _startup, stats, tasks
 from pcc_bench.generation import generate
-from pcc_bench.lab.parts import CompressorRecipe, part
+from pcc_bench.lab.decoders import DecoderRecipe
+from pcc_bench.lab.parts import part
 from pcc_bench.model import checkpoint, init
 from pcc_bench.model.config import PccConfig
 from pcc_bench.model.objectives import Task, decoder_prefix, lay_out, token_nll
@@ -61,7 +62,7 @@ def measure(folder: Path, name: str, rows_each: int = ROWS, documents: int = DOC
     kept.
     """
     recipe = part(name)
-    if not isinstance(recipe, CompressorRecipe):
+    if isinstance(recipe, DecoderRecipe):
         whole = answering(f"{name}, full-context", "full-context", {"pretrained": str(folder / name)}, rows_each)
         return [*whole, *answering(f"{name}, no-context", "no-context", {"pretrained": str(folder / name)}, rows_each)]
     found = answering(name, "pcc", {"pretrained": str(folder / name)}, rows_each)

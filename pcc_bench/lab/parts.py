@@ -10,17 +10,8 @@ from pydantic import BaseModel, ConfigDict
 
 from pcc_bench.errors import UsageError
 from pcc_bench.lab.decoders import DecoderRecipe
-from pcc_bench.lab.large import FIRST_RATE
-from pcc_bench.lab.lite import rates_up_to
 from pcc_bench.model.config import Boundaries
-from pcc_bench.model.recipe import Recipe
 from pcc_bench.tasks.lab.world import VERSION
-
-SEGMENT = 64  # encoder tokens a segment
-GROWING = ((4, 60), (8, 80), (16, 100), (32, 140))  # PCC-Large: segment lengths of the first steps, and how many steps
-FIRST_STEPS, STAGE_STEPS = 40, 100  # of the stage of pretraining at 1x, which is easy; of each other before the last
-TEXT, TEXT_HELD_OUT, QUESTIONS = "text.jsonl", "text-held-out.jsonl", "questions.jsonl"
-DOCUMENTS, ROWS = 6_000, 6_000  # of text; of each of the four question sets
 
 
 class CompressorRecipe(BaseModel):
@@ -55,10 +46,36 @@ class CompressorRecipe(BaseModel):
     seed: int = 0
 
 
-PARTS: dict[str, DecoderRecipe | CompressorRecipe] = {
+class AdaptationRecipe(BaseModel):
+    """How a compressor is taken to another decoder: the converter first, then all of it, then fine-tuning on questions.
+
+    Attributes:
+        start: The compressor, as it was before fine-tuning; its recipe keeps that checkpoint.
+        decoder: The part that reads the memories from now on.
+        converting: Steps of pretraining in which only the converter learns, which starts anew.
+        pretraining: Steps of pretraining of converter and encoder after that.
+        completion: Share of completion in the last of them; reconstruction comes first.
+        tuning: Steps of fine-tuning.
+        seed: Of everything drawn.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    start: str
+    decoder: str
+    converting: int = 60
+    pretraining: int = 400
+    completion: float = 0.3
+    tuning: int = 200
+    seed: int = 0
+
+
+PartRecipe = DecoderRecipe | CompressorRecipe | AdaptationRecipe
+
+PARTS: dict[str, PartRecipe] = {
     "lab-llama": DecoderRecipe(family="llama"),
     "lab-mistral": DecoderRecipe(family="mistral", width=192, layers=5, vocabulary=1536, steps=1500, seed=1),
-    "lab-qwen2": DecoderRecipe(family="qwen2", width=224, layers=4, vocabulary=2560, steps=1500, seed=2),
+    "lab-qwen2": DecoderRecipe(family="qwen2", width=224, layers=4, vocabulary=2560, steps=1000, seed=2),
     "lab-phi3": DecoderRecipe(family="phi3", width=192, layers=4, vocabulary=2048, steps=1500, seed=3),
     "pcc-lab-4x": CompressorRecipe(rate=4, keep_pretrained=True),
     "pcc-lab-16x": CompressorRecipe(rate=16),
@@ -69,10 +86,13 @@ PARTS: dict[str, DecoderRecipe | CompressorRecipe] = {
     "pcc-lab-4x-reconstruction": CompressorRecipe(rate=4, completion=0.0),
     "pcc-lab-4x-completion": CompressorRecipe(rate=4, completion=1.0),
     "pcc-lab-4x-no-boundaries": CompressorRecipe(rate=4, boundaries=Boundaries.NONE),
+    "pcc-lab-4x-mistral": AdaptationRecipe(start="pcc-lab-4x", decoder="lab-mistral"),
+    "pcc-lab-4x-qwen2": AdaptationRecipe(start="pcc-lab-4x", decoder="lab-qwen2"),
+    "pcc-lab-4x-phi3": AdaptationRecipe(start="pcc-lab-4x", decoder="lab-phi3"),
 }
 
 
-def part(name: str) -> DecoderRecipe | CompressorRecipe:
+def part(name: str) -> PartRecipe:
     """A part's recipe.
 
     Raises:
@@ -83,9 +103,23 @@ def part(name: str) -> DecoderRecipe | CompressorRecipe:
     return PARTS[name]
 
 
-def needs(name: str) -> tuple[str, ...]:
-    """Parts that must be there before this one."""
+def compressor(name: str) -> CompressorRecipe:
+    """The recipe of a part that is a compressor made from nothing.
+
+    Raises:
+        UsageError: There is no such part, or it is something else.
+    """
     recipe = part(name)
+    if not isinstance(recipe, CompressorRecipe):
+        raise UsageError(f"the lab's part '{name}' is not a compressor that another one can start from")
+    return recipe
+
+
+def needs(name: str) -> tuple[str, ...]:
+    """Parts that this one is made from; they may need others."""
+    recipe = part(name)
+    if isinstance(recipe, AdaptationRecipe):
+        return recipe.start, recipe.decoder
     return (recipe.decoder,) if isinstance(recipe, CompressorRecipe) else ()
 
 
@@ -94,92 +128,3 @@ def identity(name: str) -> str:
     state: dict[str, Any] = {"recipe": part(name).model_dump(mode="json"), "world": VERSION}
     state["needs"] = [identity(other) for other in needs(name)]
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def stages(recipe: CompressorRecipe) -> list[tuple[int, int]]:
-    """Rate and steps of each stage of pretraining: short ones at rates that double, then the rate itself.
-
-    A Lite begins at 1x; a Large at 4x, with short segments that grow.
-    """
-    if not recipe.pretraining:
-        return []
-    before = [(rate, FIRST_STEPS if rate == 1 else STAGE_STEPS) for rate in rates_up_to(recipe.rate)[:-1]]
-    if recipe.kind == "large":
-        growing = sum(steps for _, steps in GROWING)
-        before = [(rate, steps + growing * (rate == FIRST_RATE)) for rate, steps in before if rate >= FIRST_RATE]
-    return [*before, (recipe.rate, recipe.pretraining - sum(steps for _, steps in before))]
-
-
-def pretraining_recipe(
-    name: str, recipe: CompressorRecipe, rate: int, steps: int, start: str, decoder: str, data: str
-) -> Recipe:
-    """A stage of pretraining, as `pcc-bench train` would read it.
-
-    Reconstruction comes first, also in the last stage: completion from the start teaches the slots to do no harm, and
-    the decoder never reads them.
-    """
-    final = rate == recipe.rate
-    only_completion = recipe.completion == 1
-    phases: list[dict[str, Any]] = [{"segment_length": SEGMENT, "rate": rate}]
-    if final and not only_completion:
-        phases = [{**phases[0], "completion": 0.0, "until": max(1, int(0.6 * steps))}, phases[0]]
-    if recipe.kind == "large" and rate == FIRST_RATE:
-        phases = [*_growing(only_completion), *phases]
-    completion = recipe.completion if final else float(only_completion)
-    return Recipe.checked(
-        {
-            "name": f"{name}, pretraining at {rate}x",
-            "purpose": "A part of the lab.",
-            "start": start,
-            "decoder": decoder,
-            "data": {"path": f"{data}/{TEXT}", "held_out": f"{data}/{TEXT_HELD_OUT}", "held_out_rows": 64},
-            "objective": {"completion": completion, "completion_tokens": 48},
-            "phases": phases,
-            "optimisation": _optimisation(steps, 1e-3, 20),
-            "checks": {"evaluate_every": 200 if final else steps, "save_every": 100, "keep": 1, "generated_rows": 32},
-            "seed": recipe.seed,
-        },
-        f"the lab's part {name}",
-    )
-
-
-def _growing(only_completion: bool) -> list[dict[str, Any]]:
-    phases, until = [], 0
-    completion = float(only_completion)
-    for length, steps in GROWING:
-        until += steps
-        phases.append({"segment_length": length, "rate": FIRST_RATE, "completion": completion, "until": until})
-    return phases
-
-
-def tuning_recipe(name: str, recipe: CompressorRecipe, start: str, decoder: str, data: str) -> Recipe:
-    """Fine-tuning on questions, as `pcc-bench train` would read it."""
-    return Recipe.checked(
-        {
-            "name": name,
-            "purpose": "A part of the lab.",
-            "start": start,
-            "decoder": decoder,
-            "data": {"kind": "qa", "path": f"{data}/{QUESTIONS}", "held_out_rows": 64},
-            "phases": [{"segment_length": SEGMENT, "rate": recipe.rate}],
-            "optimisation": _optimisation(recipe.tuning, 5e-4, 20),
-            "checks": {"evaluate_every": 100, "save_every": 100, "keep": 1, "generated_rows": 0},
-            "seed": recipe.seed,
-        },
-        f"the lab's part {name}",
-    )
-
-
-def _optimisation(steps: int, learning_rate: float, warmup: int) -> dict[str, Any]:
-    return {
-        "optimizer": "muon",
-        "learning_rate": learning_rate,
-        "schedule": "linear",
-        "warmup_steps": warmup,
-        "batch_size": 32,
-        "micro_batch_size": 32,
-        "steps": steps,
-        "max_grad_norm": 1.0,
-        "precision": "bfloat16",
-        "attention": "eager",
-    }

@@ -1,0 +1,156 @@
+"""The stages in which a compressor of the lab is trained, each as a recipe that `pcc-bench train` could read."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+from pcc_bench.lab.data import QUESTIONS, TEXT, TEXT_HELD_OUT
+from pcc_bench.lab.large import FIRST_RATE
+from pcc_bench.lab.lite import rates_up_to
+from pcc_bench.lab.parts import AdaptationRecipe, CompressorRecipe
+from pcc_bench.model.recipe import Recipe
+
+SEGMENT = 64  # encoder tokens a segment
+GROWING = ((4, 60), (8, 80), (16, 100), (32, 140))  # PCC-Large: segment lengths of the first steps, and how many steps
+LENGTHENING = ((4, 40), (8, 40), (16, 60), (32, 60))  # the same of an adaptation, whose encoder has learned before
+FIRST_STEPS, STAGE_STEPS = 40, 100  # of the stage of pretraining at 1x, which is easy; of each other before the last
+PURPOSE = "A part of the lab."
+
+
+def stages(recipe: CompressorRecipe) -> list[tuple[int, int]]:
+    """Rate and steps of each stage of pretraining: short ones at rates that double, then the rate itself.
+
+    A Lite begins at 1x; a Large at 4x, with short segments that grow.
+    """
+    if not recipe.pretraining:
+        return []
+    before = [(rate, FIRST_STEPS if rate == 1 else STAGE_STEPS) for rate in rates_up_to(recipe.rate)[:-1]]
+    if recipe.kind == "large":
+        growing = sum(steps for _, steps in GROWING)
+        before = [(rate, steps + growing * (rate == FIRST_RATE)) for rate, steps in before if rate >= FIRST_RATE]
+    return [*before, (recipe.rate, recipe.pretraining - sum(steps for _, steps in before))]
+
+
+def pretraining_recipe(
+    name: str, recipe: CompressorRecipe, rate: int, steps: int, start: str, decoder: str, data: str
+) -> Recipe:
+    """A stage of pretraining.
+
+    Reconstruction comes first, also in the last stage: completion from the start teaches the slots to do no harm, and
+    the decoder never reads them.
+    """
+    final = rate == recipe.rate
+    only_completion = recipe.completion == 1
+    phases = _reconstruction_first(rate, steps) if final and not only_completion else [_phase(rate)]
+    if recipe.kind == "large" and rate == FIRST_RATE:
+        phases = [*_growing(GROWING, FIRST_RATE, float(only_completion)), *phases]
+    return _on_text(
+        f"{name}, pretraining at {rate}x",
+        {"start": start, "decoder": decoder, "seed": recipe.seed, "phases": phases},
+        completion=recipe.completion if final else float(only_completion),
+        steps=steps,
+        evaluate_every=200 if final else steps,
+        data=data,
+    )
+
+
+def converting_recipe(name: str, recipe: AdaptationRecipe, rate: int, start: str, decoder: str, data: str) -> Recipe:
+    """The first stage of an adaptation: only the converter learns, from segments of a single slot.
+
+    The decoder must be able to read a slot before it can learn to find one among many.
+    """
+    phases = [{"segment_length": rate, "rate": rate}]
+    return _on_text(
+        f"{name}, converter",
+        {"start": start, "decoder": decoder, "seed": recipe.seed, "phases": phases, "train": ["converter"]},
+        completion=0.0,
+        steps=recipe.converting,
+        evaluate_every=recipe.converting,
+        data=data,
+    )
+
+
+def adapting_recipe(name: str, recipe: AdaptationRecipe, rate: int, start: str, decoder: str, data: str) -> Recipe:
+    """The second stage of an adaptation: converter and encoder learn from segments that grow, reconstruction first."""
+    steps = recipe.pretraining
+    phases = [*_growing(LENGTHENING, rate, 0.0), *_reconstruction_first(rate, steps)]
+    return _on_text(
+        f"{name}, pretraining at {rate}x",
+        {"start": start, "decoder": decoder, "seed": recipe.seed, "phases": phases},
+        completion=recipe.completion,
+        steps=steps,
+        evaluate_every=steps,
+        data=data,
+    )
+
+
+def tuning_recipe(
+    name: str, recipe: CompressorRecipe | AdaptationRecipe, rate: int, start: str, decoder: str, data: str
+) -> Recipe:
+    """Fine-tuning on questions, the last stage."""
+    return Recipe.checked(
+        {
+            "name": name,
+            "purpose": PURPOSE,
+            "start": start,
+            "decoder": decoder,
+            "data": {"kind": "qa", "path": f"{data}/{QUESTIONS}", "held_out_rows": 64},
+            "phases": [_phase(rate)],
+            "optimisation": optimisation(recipe.tuning, 5e-4),
+            "checks": {"evaluate_every": 100, "save_every": 100, "keep": 1, "generated_rows": 0},
+            "seed": recipe.seed,
+        },
+        f"the lab's part {name}",
+    )
+
+
+def _on_text(
+    name: str, made: dict[str, Any], *, completion: float, steps: int, evaluate_every: int, data: str
+) -> Recipe:
+    return Recipe.checked(
+        {
+            "name": name,
+            "purpose": PURPOSE,
+            **made,
+            "data": {"path": f"{data}/{TEXT}", "held_out": f"{data}/{TEXT_HELD_OUT}", "held_out_rows": 64},
+            "objective": {"completion": completion, "completion_tokens": 48},
+            "optimisation": optimisation(steps, 1e-3),
+            "checks": {"evaluate_every": evaluate_every, "save_every": 100, "keep": 1, "generated_rows": 32},
+        },
+        f"the lab's part {name}",
+    )
+
+
+def _phase(rate: int) -> dict[str, Any]:
+    return {"segment_length": SEGMENT, "rate": rate}
+
+
+def _reconstruction_first(rate: int, steps: int) -> list[dict[str, Any]]:
+    """Completion joins for the last 40 % of the steps."""
+    return [{**_phase(rate), "completion": 0.0, "until": max(1, int(0.6 * steps))}, _phase(rate)]
+
+
+def _growing(lengths: Sequence[tuple[int, int]], rate: int, completion: float) -> list[dict[str, Any]]:
+    ends = itertools.accumulate(steps for _, steps in lengths)
+    return [
+        {"segment_length": length, "rate": rate, "completion": completion, "until": until}
+        for (length, _), until in zip(lengths, ends, strict=True)
+    ]
+
+
+def optimisation(steps: int, learning_rate: float) -> dict[str, Any]:
+    """How all of the lab's compressors are optimised."""
+    return {
+        "optimizer": "muon",
+        "learning_rate": learning_rate,
+        "schedule": "linear",
+        "warmup_steps": 20,
+        "batch_size": 32,
+        "micro_batch_size": 32,
+        "steps": steps,
+        "max_grad_norm": 1.0,
+        "precision": "bfloat16",
+        "attention": "eager",
+    }
