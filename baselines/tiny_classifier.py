@@ -35,7 +35,7 @@ def make_classifier(
         forced: Rows for forced words; the published checkpoints have 100.
         width: Hidden size.
     """
-    tokenizer = _xlm_roberta(texts, vocabulary) if family == "xlm-roberta" else _bert(texts, vocabulary)
+    tokenizer = _xlm_roberta(texts, vocabulary) if family == "xlm-roberta" else make_bert_tokenizer(texts, vocabulary)
     sizes: dict[str, Any] = {"vocab_size": len(tokenizer) + forced, "hidden_size": width, "num_hidden_layers": 1}
     sizes |= {"num_attention_heads": 2, "intermediate_size": width, "num_labels": 2}
     sizes |= {"max_position_embeddings": 514 if family == "xlm-roberta" else 512}
@@ -67,7 +67,8 @@ def _xlm_roberta(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerBa
     return XLMRobertaTokenizer(vocab=[*scored, ("<mask>", 0.0)])
 
 
-def _bert(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerBase:
+def make_bert_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerBase:
+    """Word pieces, cased, made from texts."""
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False)

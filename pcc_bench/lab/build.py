@@ -19,6 +19,9 @@ from pcc_bench.lab.compressors import ABOUT, adapt_compressor, train_compressor
 from pcc_bench.lab.decoders import DecoderRecipe, train_decoder
 from pcc_bench.lab.measure import RECONSTRUCTION
 from pcc_bench.lab.parts import PARTS, AdaptationRecipe, CompressorRecipe, identity, needs, part
+from pcc_bench.lab.rivals.classifier import train_classifier
+from pcc_bench.lab.rivals.recipes import RivalRecipe
+from pcc_bench.lab.rivals.train import train_rival
 from pcc_bench.shipped import CARD
 
 logger = logging.getLogger(__name__)
@@ -120,6 +123,10 @@ def _make(folder: Path, name: str, work: Path) -> None:
         train_compressor(folder, name, recipe, work)
     elif isinstance(recipe, AdaptationRecipe):
         adapt_compressor(folder, name, recipe, work)
+    elif isinstance(recipe, RivalRecipe):
+        train_rival(folder, name, recipe, work)
+    else:
+        train_classifier(folder / name, recipe, work)
 
 
 def _seconds(work: Path) -> float:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from pcc_bench.errors import UsageError
 from pcc_bench.lab.decoders import DecoderRecipe
+from pcc_bench.lab.rivals.recipes import ClassifierRecipe, RivalRecipe
 from pcc_bench.model.config import Boundaries
 from pcc_bench.tasks.lab.world import VERSION
 
@@ -70,7 +71,7 @@ class AdaptationRecipe(BaseModel):
     seed: int = 0
 
 
-PartRecipe = DecoderRecipe | CompressorRecipe | AdaptationRecipe
+PartRecipe = DecoderRecipe | CompressorRecipe | AdaptationRecipe | RivalRecipe | ClassifierRecipe
 
 PARTS: dict[str, PartRecipe] = {
     "lab-llama": DecoderRecipe(family="llama"),
@@ -82,6 +83,10 @@ PARTS: dict[str, PartRecipe] = {
     "pcc-lab-64x": CompressorRecipe(rate=64),
     "pcc-lab-large-4x": CompressorRecipe(rate=4, kind="large"),
     "pcc-lab-large-16x": CompressorRecipe(rate=16, kind="large"),
+    "icae-lab-4x": RivalRecipe(method="icae", rank=64),
+    "cocom-lab-4x": RivalRecipe(method="cocom"),
+    "autocompressor-lab-4x": RivalRecipe(method="autocompressor"),
+    "llmlingua2-lab": ClassifierRecipe(),
     "pcc-lab-4x-no-pretraining": CompressorRecipe(rate=4, pretraining=0),
     "pcc-lab-4x-reconstruction": CompressorRecipe(rate=4, completion=0.0),
     "pcc-lab-4x-completion": CompressorRecipe(rate=4, completion=1.0),
@@ -120,7 +125,7 @@ def needs(name: str) -> tuple[str, ...]:
     recipe = part(name)
     if isinstance(recipe, AdaptationRecipe):
         return recipe.start, recipe.decoder
-    return (recipe.decoder,) if isinstance(recipe, CompressorRecipe) else ()
+    return (recipe.decoder,) if isinstance(recipe, CompressorRecipe | RivalRecipe) else ()
 
 
 def identity(name: str) -> str:
