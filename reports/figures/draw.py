@@ -9,7 +9,7 @@ from pathlib import Path
 import matplotlib.figure
 import pandas as pd
 
-from pcc_bench.reports.figures import cost, errors, frames, needle, pairs, rates, ratios, training, words
+from pcc_bench.reports.figures import cost, errors, frames, needle, pairs, rates, ratios, recorded, training, words
 from pcc_bench.reports.figures.files import Figure, save
 from pcc_bench.reports.results import Results
 from pcc_bench.reports.table import Column, Table
@@ -102,7 +102,9 @@ def _answers(results: Results, table: Table) -> Iterator[Plan]:
     if head is not None:
         yield _over_rate("answers", "Answers over compression", table, head)
         for kind, axis in COSTS.items():
-            yield _over_cost(results, table, head, kind, axis)
+            yield _over_cost(table, head, kind, frames.quality_and_cost(results, table, head.key, kind), axis)
+        for mode in recorded.MODES:
+            yield _over_cost(table, head, f"first-token-{mode}", *recorded.first_token(results, table, head.key, mode))
     parts = [column.key for column in sets if head is None or column.key != head.key]
     if len(parts) > 1:
         frame = frames.scores(table, parts).drop(columns="runs")
@@ -133,11 +135,11 @@ def _over_rate(key: str, title: str, table: Table, column: Column) -> Plan:
     )
 
 
-def _over_cost(results: Results, table: Table, column: Column, kind: str, axis: str) -> Plan:
+def _over_cost(table: Table, column: Column, kind: str, frame: pd.DataFrame, axis: str) -> Plan:
     return Plan(
         f"answers-{kind.replace('_', '-')}",
         f"Answers over {axis}",
-        frames.quality_and_cost(results, table, column.key, kind),
+        frame,
         lambda frame: cost.pareto(frame, axis_label(column), axis),
         lambda frame: words.over(frame, "method", "cost", "value"),
     )
