@@ -1,4 +1,4 @@
-"""Golden samples of the tasks on documents: three of each, answered by a rule that can be read off the fixture."""
+"""Golden samples of tasks with a context, on the lab: three of each, answered by a rule one can read off the fixture."""
 
 from __future__ import annotations
 
@@ -49,6 +49,7 @@ class Rule(LM):
 def samples(names: list[str], folder: Path) -> dict[str, Any]:
     """Three samples of each task on the lab: prompt, the parts that may be compressed, answer and scores."""
     metadata = {"data": "lab", "tokenizer": bytes_tokenizer(folder), "documents": 20, "tokens": 120}
+    metadata |= {"lab_rows": 12}
     metadata |= {"continuation_tokens": 40, "segment_length": 64, "lengths": [256], "distances": [16], "per_cell": 1}
     manager = TaskManager(include_path=str(TASKS), include_defaults=False, metadata={**metadata, "keys": "names"})
     rule = Rule()

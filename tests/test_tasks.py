@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,9 @@ import pytest
 from lm_eval.api.model import LM
 from lm_eval.caching import cache
 from lm_eval.tasks import TaskManager
+from lm_eval.tasks._yaml_loader import load_yaml
 from lm_eval.utils import handle_non_serializable, make_table
+from recorded import samples
 
 import pcc_bench.tasks
 from pcc_bench.context import Kind, Part, Prompt
@@ -122,6 +125,42 @@ def test_every_yaml_loads_and_nothing_else_is_a_task() -> None:
         assert task.VERSION == 1.0
         assert task.config.generation_kwargs == {"until": [], "do_sample": False, "max_gen_toks": 30}
         assert set(task.aggregation()) == {"exact_match", "f1", "contains", "compression"}
+
+
+@pytest.mark.parametrize("path", sorted(TASKS.glob("*/*.yaml")), ids=lambda path: path.stem)
+def test_every_yaml_says_what_a_reader_of_results_must_know(path: Path) -> None:
+    config = load_yaml(path)
+    metadata = config["metadata"]
+    assert metadata["version"] == 1.0
+    assert len(metadata["citation"]) > 30
+    assert {"dataset", "split", "population_filter"} <= set(metadata)
+    assert metadata["hub"] is None or metadata["hub"]["revision"]
+    assert all(isinstance(metric["higher_is_better"], bool) for metric in config["metric_list"])
+
+
+@pytest.mark.parametrize("page", sorted(TASKS.glob("*/README.md")), ids=lambda page: page.parent.name)
+def test_every_task_stands_in_its_page_and_in_the_docs(page: Path) -> None:
+    names = [load_yaml(path)["task"] for path in page.parent.glob("*.yaml")]
+    shown = (Path(__file__).parent.parent / "docs" / "tasks.md").read_text("utf-8")
+    for name in names:
+        assert name in page.read_text("utf-8")
+        assert re.search(rf"\b{_stem(name)}\b|\b{_stem(name)}_", shown), name
+
+
+def _stem(name: str) -> str:
+    return "_".join(name.split("_")[:2])
+
+
+def test_transfer_asks_questions_and_compressed_demonstrations_of_another_decoder() -> None:
+    assert load_yaml(TASKS / "pcc_transfer.yaml")["task"] == ["pcc_rag", "pcc_icl_memory"]
+    assert "pcc_transfer" in manager().all_groups
+
+
+def test_golden_samples(tmp_path: Path) -> None:
+    recorded = json.loads((Path(__file__).parent / "fixtures" / "samples_rag.json").read_text("utf-8"))
+    assert sorted(recorded) == sorted(NAMES)
+    assert all(len(of_task) == 3 for of_task in recorded.values())
+    assert samples(list(recorded), tmp_path) == recorded
 
 
 def test_group_is_the_papers_average() -> None:
