@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pcc_bench.baselines.autocompressor import segments
+from pcc_bench.baselines._segments import segments
 from pcc_bench.baselines.export import export_autocompressor, lora_of
 from pcc_bench.decoder import Decoder
 from pcc_bench.lab.rivals.rival import Reader, Rival, add_lora, drawn_vectors

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from pcc_bench.baselines._icae_weights import TARGETS, IcaeConfig
+from pcc_bench.baselines._icae_settings import IcaeConfig
+from pcc_bench.baselines._icae_weights import TARGETS
 from pcc_bench.baselines.export import export_icae, lora_of
 from pcc_bench.baselines.icae import TASK_TOKENS, spans
 from pcc_bench.decoder import Decoder
