@@ -1,4 +1,4 @@
-"""COCOM's and PISCO's files: what stands in them, whether it is the decoder's, and how it gets into the decoder.
+"""COCOM's files: what stands in them, whether it is the decoder's, and how it gets into the decoder.
 
 A published COCOM has its whole state in safetensors. The base model may be left out of it, as a whole: then the decoder
 that `config.json` names gives its weights, and in the place of the vocabulary tables stand the rows of `<MEM>`, `<AE>`,
@@ -8,107 +8,22 @@ that `config.json` names gives its weights, and in the place of the vocabulary t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from copy import deepcopy
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import cast
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 from tokenizers import AddedToken
 from torch import nn
 
 from pcc_bench.baselines import _lora, _weights
+from pcc_bench.baselines._cocom_config import CocomConfig
 from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError
-from pcc_bench.model.files import read_torch, resolve
 
 ALPHA_PER_RANK = 2  # the original code sets lora_alpha = 2 r and records neither
 WRAPPED = "decoder.base_model.model."  # before the decoder's names, where peft has wrapped it
 SPECIAL = {"embed_tokens.weight": "special_tokens.embed_tokens", "lm_head.weight": "special_tokens.lm_head"}
-ADAPTERS, ENDS = "adapters.pth", "decoder_first_last_layers.pth"  # PISCO's files
-ROLES = ("decoder_adapter", "encoder_adapter")
-
-
-class CocomConfig(BaseModel):
-    """What we read of a published `config.json` (class COCOMConfig of the original code).
-
-    Attributes:
-        decoder_model_name: The base decoder.
-        compr_model_name: The BERT of COCOM-light; None where the decoder compresses.
-        compr_rate: Tokens per memory token.
-        compr_linear_type: COCOM-light: groups of positions are concatenated before the linear layer, or averaged after.
-        lora: The decoder has adapters.
-        lora_r: Their rank.
-        sep: `<SEP>` stands behind each document's memory.
-        doc_max_length: Tokens of a document.
-        different_mem_tokens: PISCO: each memory token has an embedding of its own.
-        training_form: `both_separately` (PISCO): one adapter compresses, another one answers.
-        quantization: How the original would load the decoder; lm-eval's own arguments decide here.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    decoder_model_name: str
-    compr_model_name: str | None = None
-    compr_rate: PositiveInt
-    compr_linear_type: Literal["concat", "mean"] | None = "concat"
-    lora: bool = False
-    lora_r: PositiveInt = 16
-    sep: bool = False
-    doc_max_length: PositiveInt = 128
-    different_mem_tokens: bool = False
-    training_form: str = "both"
-
-    @classmethod
-    def read(cls, folder: Path) -> CocomConfig:
-        """Read a checkpoint's `config.json`.
-
-        Raises:
-            UsageError: There is none, or it is not COCOM's.
-        """
-        path = folder / "config.json"
-        if not path.is_file():
-            raise UsageError(f"{folder} has no config.json: a COCOM or PISCO checkpoint has one beside its weights")
-        try:
-            return cls.model_validate_json(path.read_text(encoding="utf-8"))
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(map(str, first["loc"])) or "the file"
-            raise UsageError(f"{path} is no COCOM or PISCO configuration ({field}: {first['msg']})") from None
-
-    @property
-    def memory_tokens(self) -> int:
-        """Memory tokens of a full document."""
-        return -(-self.doc_max_length // self.compr_rate)
-
-    @property
-    def special_tokens(self) -> list[str]:
-        """What the original adds to the decoder's vocabulary, in its order: memory tokens first."""
-        memory = [f"<MEM{i}>" for i in range(self.memory_tokens)] if self.different_mem_tokens else ["<MEM>"]
-        return [*memory, "<AE>", "<ENC>", "<SEP>"]
-
-
-def base_path(pretrained: str, decoder: str | None) -> str:
-    """The decoder the caller names, or the one the checkpoint records."""
-    if decoder:
-        return decoder
-    folder = resolve(pretrained)
-    return _weights.named_base(folder, CocomConfig.read(folder).decoder_model_name)
-
-
-def check_rate(rate: int | None, config: CocomConfig, pretrained: str) -> None:
-    """See that the rate asked for is the one the checkpoint was trained for.
-
-    Raises:
-        UsageError: It is another one.
-    """
-    if rate not in (None, config.compr_rate):
-        raise UsageError(
-            f"{pretrained} was trained for rate={config.compr_rate}, not for rate={rate}: leave rate out, or take the "
-            "checkpoint of that rate (naver/cocom-v1-4, -16 and -128-mistral-7b are published)"
-        )
 
 
 def add_special_tokens(decoder: Decoder, config: CocomConfig, table: torch.Tensor, path: Path) -> list[int]:
@@ -166,8 +81,9 @@ def whole(state: dict[str, torch.Tensor], decoder: Decoder, config: CocomConfig,
     _weights.check_names({key for key in state if key in SPECIAL.values()}, tables.values(), path)
     for key, rows in tables.items():
         first = base[key][: len(decoder.tokenizer)]
-        if state[rows].shape != (len(config.special_tokens), first.shape[1]):
-            raise _lora.wrong_base(path, decoder, rows, state[rows].shape, (len(config.special_tokens), first.shape[1]))
+        expected = (len(config.special_tokens), first.shape[1])
+        if state[rows].shape != expected:
+            raise _lora.wrong_base(path, decoder, rows, state[rows].shape, expected)
         base[key] = torch.cat([first, state[rows].to(first)])
     return {**base, **own}
 
@@ -182,15 +98,15 @@ def load_merged(decoder: Decoder, state: Mapping[str, torch.Tensor], config: Coc
         UsageError: A tensor is missing, unexpected or of a shape that belongs to another base model or rank.
     """
     prefix = WRAPPED if config.lora else "decoder."
-    table = state.get(f"{prefix}{_table_name(decoder)}")
+    table = state.get(f"{prefix}{table_name(decoder)}")
     if table is None:
-        raise UsageError(f"{path} lacks {prefix}{_table_name(decoder)}: it is no COCOM state")
+        raise UsageError(f"{path} lacks {prefix}{table_name(decoder)}: it is no COCOM state")
     ids = add_special_tokens(decoder, config, table, path)
     weights = decoder.model.state_dict()
     layers = _lora.linear_layers(decoder) if config.lora else {}
     inner = ".base_layer." if any(".base_layer." in key for key in state) else "."  # peft before 0.6 has none
     names = {name: prefix + _wrapped(name, layers, inner) for name in weights}
-    loras = {layer: _pair(f"{prefix}{layer}.", "default.") for layer in layers}
+    loras = {layer: lora_names(f"{prefix}{layer}.", "default.") for layer in layers}
     tied = {prefix + "lm_head.weight"} if decoder.model.config.tie_word_embeddings else set()
     wanted = {*names.values(), *(name for pair in loras.values() for name in pair)}
     _weights.check_names({*state, *(tied & wanted)}, wanted, path)
@@ -198,68 +114,13 @@ def load_merged(decoder: Decoder, state: Mapping[str, torch.Tensor], config: Coc
         if key in state and state[key].shape != weights[name].shape:
             raise _lora.wrong_base(path, decoder, key, state[key].shape, weights[name].shape)
     _lora.check(state, loras, layers, decoder, path, config.lora_r, "config.json says lora_r")
-    _copy(weights, {name: state[key] for name, key in names.items() if key in state})
+    copy_into(weights, {name: state[key] for name, key in names.items() if key in state})
     _lora.merge(decoder, state, loras, ALPHA_PER_RANK)
     return ids
 
 
-def load_separate(decoder: Decoder, folder: Path, config: CocomConfig) -> tuple[list[int], nn.Module, dict[str, Any]]:
-    """Give the decoder PISCO's answering adapter, and make a second tree over its weights with the compressing one.
-
-    Returns:
-        Ids of the special tokens, the compressing body, and the tensors of all files by name.
-
-    Raises:
-        UsageError: A tensor is missing, unexpected or of a shape or value that belongs to another base model or rank.
-    """
-    path, table, head = folder / ADAPTERS, _table_name(decoder), "lm_head.weight"
-    ends, adapters = (_read_present(folder / name) for name in (ENDS, ADAPTERS))
-    _weights.check_names(ends, {table, head}, folder / ENDS)
-    _weights.check_names(adapters, ROLES, path)
-    for role in ROLES:
-        if not isinstance(adapters[role], dict):
-            raise UsageError(f"{role} in {path} holds no tensors by name: copy the file again")
-    _check_first_rows(decoder, ends[table], folder / ENDS)
-    ids = add_special_tokens(decoder, config, ends[table], folder / ENDS)
-    layers = _lora.linear_layers(decoder)
-    state = {f"{role}/{key}": value for role in ROLES for key, value in adapters[role].items()}
-    pairs = {f"{role}/{layer}": _pair(f"{role}/{layer}.", "") for role in ROLES for layer in layers}
-    # Some versions of peft save the resized embeddings with each adapter: the same values once more.
-    state = {key: value for key, value in state.items() if key.rpartition("/")[2] not in (table, head)}
-    _weights.check_names(state, {name for pair in pairs.values() for name in pair}, path)
-    for role in ROLES:
-        loras = {layer: pairs[f"{role}/{layer}"] for layer in layers}
-        _lora.check(state, loras, layers, decoder, path, config.lora_r, "config.json says lora_r")
-    _copy(decoder.model.state_dict(), ends)
-    body = decoder.model.base_model
-    shared: dict[int, Any] = {id(tensor): tensor for tensor in (*body.parameters(), *body.buffers())}
-    reader = deepcopy(body, shared)
-    prefix = f"{decoder.model.base_model_prefix}."
-    _attach(reader, _of_role(state, "encoder_adapter", prefix), config.lora_r, layers)
-    _attach(decoder.model, _of_role(state, "decoder_adapter", ""), config.lora_r, layers)
-    return ids, reader.eval().requires_grad_(False), {**state, **ends}
-
-
-def _read_present(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise UsageError(f"{path} is missing: the checkpoint is incomplete, and the decoder would run without it")
-    return read_torch(path)
-
-
-def _attach(model: nn.Module, values: dict[str, torch.Tensor], rank: int, layers: Iterable[str]) -> None:
-    targets = sorted({layer.rpartition(".")[2] for layer in layers})
-    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=ALPHA_PER_RANK * rank, target_modules=targets), model)
-    unexpected = model.load_state_dict(values, strict=False).unexpected_keys
-    assert not unexpected, unexpected  # the names have been compared with the layers
-
-
-def _of_role(state: Mapping[str, torch.Tensor], role: str, prefix: str) -> dict[str, torch.Tensor]:
-    """One adapter's tensors by their names in a module tree, adapter name `default`."""
-    own = {key.removeprefix(f"{role}/"): value for key, value in state.items() if key.startswith(f"{role}/")}
-    return {key.removeprefix(prefix).replace(".weight", ".default.weight"): value for key, value in own.items()}
-
-
-def _pair(layer: str, adapter: str) -> tuple[str, str]:
+def lora_names(layer: str, adapter: str) -> tuple[str, str]:
+    """Names of a layer's A and B."""
     return f"{layer}lora_A.{adapter}weight", f"{layer}lora_B.{adapter}weight"
 
 
@@ -268,23 +129,14 @@ def _wrapped(name: str, layers: Mapping[str, nn.Linear], inner: str) -> str:
     return f"{layer}{inner}{kind}" if layer in layers else name
 
 
-def _table_name(decoder: Decoder) -> str:
+def table_name(decoder: Decoder) -> str:
+    """The name of the decoder's input embedding."""
     names = (str(name) for name, module in decoder.model.named_modules() if module is decoder.embedding)
     return f"{next(names)}.weight"
 
 
-def _check_first_rows(decoder: Decoder, table: torch.Tensor, path: Path) -> None:
-    """PISCO trains the vectors of its special tokens only: the others are the base decoder's."""
-    ours = decoder.embedding.weight[:256].float().cpu()
-    theirs = table[: len(ours)].float()
-    if theirs.shape == ours.shape and not torch.allclose(ours, theirs, rtol=1e-2, atol=1e-3):
-        raise UsageError(
-            f"{path} was made for another base model than '{decoder.name}' (its token vectors are others): pass "
-            "decoder=<its base>"
-        )
-
-
 @torch.no_grad()
-def _copy(weights: Mapping[str, torch.Tensor], values: Mapping[str, torch.Tensor]) -> None:
+def copy_into(weights: Mapping[str, torch.Tensor], values: Mapping[str, torch.Tensor]) -> None:
+    """Overwrite weights by name."""
     for name, value in values.items():
         weights[name].copy_(value)

@@ -1,18 +1,13 @@
-"""ICAE's files: what stands in them, whether it is the decoder's, and the body that reads with it.
-
-The published files stand alone. A `config.json` with `"model_type": "icae"` beside them may name the base model, and
-say how the checkpoint was trained.
-"""
+"""ICAE's files: what stands in them, whether it is the decoder's, and the body that reads with it."""
 
 from __future__ import annotations
 
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
-from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
 from torch import nn
 
 from pcc_bench.baselines import _weights
@@ -22,46 +17,6 @@ from pcc_bench.errors import UsageError
 TARGETS = ("q_proj", "v_proj")  # what peft adapts by default in Llama and Mistral; the original says nothing else
 PREFIX = "icae.base_model.model."  # of every key but the memory tokens'
 TABLE = "memory_token_embed.weight"  # [memory tokens + 3, width]: the memory tokens, then AE, LM, FT
-
-Use = Literal["ft", "ae", "lm", "none"]
-
-
-class IcaeConfig(BaseModel):
-    """The `config.json` of a checkpoint; where there is none, what the published ones need.
-
-    Attributes:
-        model_type: A configuration of anything else is not read.
-        base_model_name_or_path: A hub id, or a folder, absolute or relative to the checkpoint's.
-        version: As `IcaeCompressor` has it, and so are the following.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    model_type: Literal["icae"] = "icae"
-    base_model_name_or_path: str | None = None
-    version: Literal[1, 2] | None = None
-    use: Use | None = None
-    rate: PositiveInt = 4
-    max_spans: PositiveInt | None = None
-    lora_alpha: PositiveFloat = 32
-    opening: str = "[INST]"
-    closing: str = "[/INST]"
-
-    @classmethod
-    def read(cls, folder: Path) -> IcaeConfig:
-        """Read a folder's; the defaults where there is none.
-
-        Raises:
-            UsageError: Something in it is unknown or out of range.
-        """
-        path = folder / "config.json"
-        if not path.is_file() or _weights.read_config(_Kind, path).model_type != "icae":
-            return cls()
-        return _weights.read_config(cls, path)
-
-
-class _Kind(BaseModel):
-    model_type: str | None = None
 
 
 def check(state: dict[str, Any], path: Path, decoder: Decoder, rank: int | None = None) -> dict[str, torch.Tensor]:

@@ -16,8 +16,9 @@ from transformers import PreTrainedTokenizerBase
 
 from pcc_bench.baselines import _cocom_weights as files
 from pcc_bench.baselines import _weights
-from pcc_bench.baselines._cocom_weights import CocomConfig
-from pcc_bench.baselines._documents import CausalEncoder, DocumentEncoder, Overlong, Slots, open_bert
+from pcc_bench.baselines._bert_documents import open_bert
+from pcc_bench.baselines._cocom_config import CocomConfig, base_path, check_rate
+from pcc_bench.baselines._documents import CausalEncoder, DocumentEncoder, Overlong, Slots
 from pcc_bench.compressor import Compressor, Frame, Memory
 from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError
@@ -65,7 +66,7 @@ class CocomCompressor(Compressor):
     @classmethod
     def decoder_path(cls, pretrained: str, decoder: str | None) -> str:
         """The base decoder, by default the one the checkpoint's `config.json` names."""
-        return files.base_path(pretrained, decoder)
+        return base_path(pretrained, decoder)
 
     @classmethod
     def load(
@@ -106,7 +107,7 @@ class CocomCompressor(Compressor):
         config = CocomConfig.read(folder)
         if config.training_form == "both_separately":
             raise UsageError(f"{pretrained} has two adapters: it is a PISCO checkpoint, pass --model pisco")
-        files.check_rate(rate, config, pretrained)
+        check_rate(rate, config, pretrained)
         sizes = _sizes(config, document_length, slots)
         path = _weights.find(str(folder), file)
         state = _weights.read(path)

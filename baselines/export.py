@@ -20,6 +20,7 @@ from torch import nn
 from pcc_bench.baselines import _autocompressor_weights as autocompressor
 from pcc_bench.baselines import _cocom_weights as cocom
 from pcc_bench.baselines import _icae_weights as icae
+from pcc_bench.baselines._icae_settings import IcaeConfig
 from pcc_bench.model.files import WEIGHTS
 
 Lora = Mapping[str, tuple[torch.Tensor, torch.Tensor]]
@@ -32,7 +33,7 @@ def lora_of(model: nn.Module, adapter: str = "default") -> dict[str, tuple[torch
 
 
 def export_icae(
-    folder: Path, lora: Lora, memory_tokens: torch.Tensor, config: icae.IcaeConfig, dtype: torch.dtype = torch.float16
+    folder: Path, lora: Lora, memory_tokens: torch.Tensor, config: IcaeConfig, dtype: torch.dtype = torch.float16
 ) -> None:
     """Write an ICAE.
 

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, Self
 
 import torch
 
 from pcc_bench.baselines import _weights
-from pcc_bench.baselines._icae_weights import TABLE, IcaeConfig, Use, adapted_body, check, version_of
+from pcc_bench.baselines._icae_settings import IcaeConfig, IcaeSettings, Use, check_options, check_window
+from pcc_bench.baselines._icae_weights import TABLE, adapted_body, check, version_of
 from pcc_bench.compressor import Compressor, Frame, Memory
 from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError
 
 TASK_TOKENS = {"ae": 0, "lm": 1, "ft": 2}
-MAX_SPANS = {1: 1, 2: 10}  # 512 and 5,120 tokens with the published 128 memory tokens
 
 
 class IcaeCompressor(Compressor):
@@ -31,13 +32,7 @@ class IcaeCompressor(Compressor):
     Args:
         decoder: The base model; stays as it is.
         state: The checkpoint's LoRA and memory tokens, checked.
-        version: 1 (Llama-2-chat, one span) or 2 (Mistral-Instruct, many spans).
-        use: The task token behind the slots: `ft` (answering), `ae` (reconstruction), `lm` (continuation) or `none`.
-        rate: Tokens of a full span for each memory token.
-        max_spans: Spans of a context that are read; what is beyond is left out and counted.
-        lora_alpha: Not recorded in the files; LoRA is scaled by alpha / rank.
-        opening: Text before the memory (version 2, fine-tuned use), where no chat template stands around the prompt.
-        closing: Text between prompt and answer (the same).
+        settings: Layout, rate and scale of the LoRA; nothing in them is left to be found out.
     """
 
     name = "icae"
@@ -45,31 +40,18 @@ class IcaeCompressor(Compressor):
     owns_decoder = True
     summary = "a language model with LoRA writes slots for itself without LoRA (ICLR 2024)"
 
-    def __init__(
-        self,
-        decoder: Decoder,
-        state: dict[str, torch.Tensor],
-        *,
-        version: int = 2,
-        use: Use = "ft",
-        rate: int = 4,
-        max_spans: int | None = None,
-        lora_alpha: float = 32,
-        opening: str = "[INST]",
-        closing: str = "[/INST]",
-    ) -> None:
+    def __init__(self, decoder: Decoder, state: dict[str, torch.Tensor], settings: IcaeSettings) -> None:
         super().__init__(decoder)
         table = state[TABLE].to(decoder.device, decoder.dtype)
         self.memory_tokens, self._tasks = table[:-3], table[-3:]
-        self.capacity = len(self.memory_tokens) * rate
-        self.rate = float(rate)
-        self.version, self.use = version, use
-        self.max_spans = max_spans or MAX_SPANS[version]
-        self._settings: dict[str, Any] = {"version": version, "use": use, "rate": rate, "max_spans": self.max_spans}
-        self._settings |= {"lora_alpha": lora_alpha, "opening": opening, "closing": closing}
-        _check_window(decoder, self.capacity, len(self.memory_tokens))
-        self._template = [decoder.tokenizer.encode(text, add_special_tokens=False) for text in (opening, closing)]
-        self.body = adapted_body(decoder, state, lora_alpha)
+        self.capacity = len(self.memory_tokens) * settings.rate
+        self.rate = float(settings.rate)
+        self.version, self.use, self.max_spans = settings.version, settings.use, settings.max_spans
+        self._settings = settings
+        check_window(decoder, self.capacity, len(self.memory_tokens))
+        template = (settings.opening, settings.closing)
+        self._template = [decoder.tokenizer.encode(text, add_special_tokens=False) for text in template]
+        self.body = adapted_body(decoder, state, settings.lora_alpha)
         self._weights = _weights.digest(state, decoder)
 
     @classmethod
@@ -113,42 +95,25 @@ class IcaeCompressor(Compressor):
             pretrained: File, folder or hub id.
             decoder: The base model it was trained with.
             file: Its name, where a folder holds several (`sggetao/icae` does).
-            version: 1 or 2; by default as the names of its tensors tell.
-            use: See the class; by default `ft`, which the pretrained-only file does not offer.
-            rate: See the class; 4 by default.
-            max_spans: See the class; by default 1 in version 1 and 10 in version 2.
+            version: See `IcaeSettings`; by default as the names of its tensors tell.
+            use: See `IcaeSettings`; by default `ft`, which the pretrained-only file does not offer.
+            rate: See `IcaeSettings`; 4 by default.
+            max_spans: See `IcaeSettings`; by default 1 in version 1 and 10 in version 2.
             lora_rank: Refuse a file of another rank.
-            lora_alpha: See the class; 32 by default.
-            opening: See the class.
-            closing: See the class.
+            lora_alpha: See `IcaeSettings`; 32 by default.
+            opening: See `IcaeSettings`; `[INST]` by default.
+            closing: See `IcaeSettings`; `[/INST]` by default.
 
         Raises:
             UsageError: An option without sense, or a file that is unreadable or belongs to another base model.
         """
-        _check_options(version, use, rate, max_spans)
-        path = _weights.find(pretrained, file)
         given = {"version": version, "use": use, "rate": rate, "max_spans": max_spans, "lora_alpha": lora_alpha}
         given |= {"opening": opening, "closing": closing}
-        recorded = IcaeConfig.read(path.parent)
-        settings = recorded.model_copy(update={name: value for name, value in given.items() if value is not None})
+        check_options(given)
+        path = _weights.find(pretrained, file)
         state = _weights.read(path)
-        if settings.use is None and "pretrained" in path.name:
-            raise UsageError(
-                f"{path} was pretrained only and can't answer questions: pass use=ae (reconstruction) or use=lm "
-                "(continuation), or use=ft to try anyway"
-            )
-        own = check(state, path, decoder, lora_rank)
-        return cls(
-            decoder,
-            own,
-            version=settings.version or version_of(path, state),
-            use=settings.use or "ft",
-            rate=settings.rate,
-            max_spans=settings.max_spans,
-            lora_alpha=settings.lora_alpha,
-            opening=settings.opening,
-            closing=settings.closing,
-        )
+        settings = IcaeConfig.read(path.parent).settings(given, path, version_of(path, state))
+        return cls(decoder, check(state, path, decoder, lora_rank), settings)
 
     def compress(self, contexts: Sequence[str]) -> list[Memory]:
         """Compress contexts; spans of all of them share few forwards, seconds are shared by tokens read."""
@@ -222,7 +187,7 @@ class IcaeCompressor(Compressor):
 
     def options(self) -> dict[str, Any]:
         """Layout, rate and scale of the LoRA."""
-        return self._settings
+        return asdict(self._settings)
 
     def weights_fingerprint(self) -> str:
         """Hash of LoRA, memory tokens and base model."""
@@ -256,24 +221,3 @@ def spans(ids: Sequence[int], capacity: int) -> list[list[int]]:
     count = -(-len(ids) // capacity)
     length = -(-len(ids) // count)
     return [list(ids[start : start + length]) for start in range(0, len(ids), length)]
-
-
-def _check_options(version: int | None, use: str | None, rate: int | None, max_spans: int | None) -> None:
-    if version not in (None, 1, 2):
-        raise UsageError(f"icae: version={version} is unknown: pass version=1 or version=2")
-    if use is not None and use not in get_args(Use):
-        raise UsageError(f"icae: use={use} is unknown: pass one of {', '.join(get_args(Use))}")
-    for name, value in (("rate", rate), ("max_spans", max_spans)):
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise UsageError(
-                f"icae: {name}={value} is not supported: pass a whole number from 1 on (published: rate=4)"
-            )
-
-
-def _check_window(decoder: Decoder, capacity: int, memory_tokens: int) -> None:
-    window = getattr(decoder.model.config, "max_position_embeddings", None)
-    if window is not None and capacity + memory_tokens > window:
-        raise UsageError(
-            f"icae: spans of {capacity} tokens with {memory_tokens} memory tokens do not fit the {window} positions of "
-            "the decoder: pass a lower rate"
-        )

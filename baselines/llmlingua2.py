@@ -6,26 +6,20 @@ most probable words stay. The decoder reads what is left as text.
 
 from __future__ import annotations
 
-import hashlib
-import importlib
-import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from transformers import PreTrainedTokenizerBase
 
 from pcc_bench.baselines._hard import HardCompressor, check_rate
+from pcc_bench.baselines._llmlingua_options import Counting, check_target, digest, look_alikes, open_package, words_of
 from pcc_bench.compressor import Memory
 from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError
-from pcc_bench.model.files import resolve
 
 if TYPE_CHECKING:
-    from pcc_bench.baselines._llmlingua_package import Counter, LocalPromptCompressor
-
-Counting = Literal["decoder", "cl100k"]
-ESCAPES = {r"\n": "\n", r"\t": "\t", r"\c": ","}  # lm-eval ends an argument at a comma
+    from pcc_bench.baselines._llmlingua_package import LocalPromptCompressor
 
 
 class LlmLingua2(HardCompressor):
@@ -65,7 +59,7 @@ class LlmLingua2(HardCompressor):
     ) -> None:
         super().__init__(decoder)
         self.package = package
-        self.target_tokens = _check_target(rate, target_tokens)
+        self.target_tokens = check_target(rate, target_tokens)
         self.rate = check_rate(self.name, 2 if rate is None else rate) if target_tokens is None else None
         if word_score not in ("mean", "first"):
             raise UsageError(f"{self.name}: word_score={word_score} is unknown: pass word_score=mean or first")
@@ -78,9 +72,9 @@ class LlmLingua2(HardCompressor):
         }
         self._check_forced(self.words["force_tokens"])
         special = {*package.tokenizer.get_added_vocab(), *package.tokenizer.all_special_tokens}
-        self._special = _look_alikes(special)
-        self._forged = _look_alikes(special - {package.tokenizer.unk_token})  # which stands for unknown words itself
-        self._weights = _digest(package)
+        self._special = look_alikes(special)
+        self._forged = look_alikes(special - {package.tokenizer.unk_token})  # which stands for unknown words itself
+        self._weights = digest(package)
 
     @classmethod
     def decoder_path(cls, pretrained: str, decoder: str | None) -> str:
@@ -121,22 +115,13 @@ class LlmLingua2(HardCompressor):
         Raises:
             UsageError: The package or the weights are missing, or options don't fit.
         """
-        try:
-            module = importlib.import_module("pcc_bench.baselines._llmlingua_package")
-        except ImportError as error:
-            if (error.name or "").split(".")[0] not in ("llmlingua", "tiktoken", "nltk"):
-                raise
-            raise UsageError(
-                f"--model {cls.name} needs the package llmlingua: run pip install 'pcc-bench[llmlingua]'"
-            ) from None
-        counter = _counter(counting, decoder, module)
-        package = module.LocalPromptCompressor(resolve(pretrained), counter, str(decoder.device), int(chunk_batch))
+        package = open_package(pretrained, decoder, counting, int(chunk_batch))
         return cls(
             decoder,
             package,
             rate=rate,
             target_tokens=target_tokens,
-            force_tokens=_words(force_tokens),
+            force_tokens=words_of(force_tokens),
             drop_consecutive=drop_consecutive,
             force_digits=force_digits,
             word_score=word_score,
@@ -217,53 +202,3 @@ class LlmLingua2(HardCompressor):
                 f"{self.name}: force_tokens {odd} are no tokens of the classifier, and its vocabulary lacks the "
                 f"{self.package.max_force_token} rows for such words: force others, or use a published checkpoint"
             )
-
-
-def _check_target(rate: float | None, target: int | None) -> int | None:
-    if target is None:
-        return None
-    if rate is not None:
-        raise UsageError(f"llmlingua2: rate={rate} and target_tokens={target} exclude each other: pass one of them")
-    if isinstance(target, bool) or not isinstance(target, int) or target < 1:
-        raise UsageError(f"llmlingua2: target_tokens={target} is no number of tokens: pass target_tokens=64 or so")
-    return target
-
-
-def _words(given: Sequence[str] | str) -> list[str]:
-    if not isinstance(given, list | tuple):
-        given = str(given).split()
-    words = []
-    for word in map(str, given):
-        for escape, character in ESCAPES.items():
-            word = word.replace(escape, character)
-        words.append(word)
-    return words
-
-
-def _look_alikes(tokens: Iterable[str]) -> re.Pattern[str]:
-    """Matches the first character of every special token in a text, of overlapping ones too."""
-    words = sorted({token for token in tokens if len(token) > 1}, key=len, reverse=True)
-    return re.compile(f"(?=(?:{'|'.join(map(re.escape, words))}))(.)", re.DOTALL)
-
-
-def _counter(counting: str, decoder: Decoder, module: Any) -> Counter:
-    if counting == "decoder":
-        counter: Counter = module.PlainCounter(decoder.tokenizer)
-        return counter
-    if counting != "cl100k":
-        raise UsageError(f"llmlingua2: counting={counting} is unknown: pass counting=decoder or counting=cl100k")
-    try:
-        gpt: Counter = module.GptCounter()
-    except Exception as error:  # whatever the network does
-        raise UsageError(
-            f"counting=cl100k needs GPT-3.5's tokenizer, which can't be downloaded ({type(error).__name__}): put its "
-            "file into the folder TIKTOKEN_CACHE_DIR, or pass counting=decoder"
-        ) from None
-    return gpt
-
-
-def _digest(package: LocalPromptCompressor) -> str:
-    digest = hashlib.sha256(package.model_name.encode())
-    for name, parameter in package.model.named_parameters():
-        digest.update(name.encode() + parameter.detach().flatten()[:64].float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]

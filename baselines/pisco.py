@@ -12,10 +12,10 @@ from typing import Self
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from pcc_bench.baselines import _cocom_weights as files
 from pcc_bench.baselines import _weights
-from pcc_bench.baselines._cocom_weights import CocomConfig
+from pcc_bench.baselines._cocom_config import CocomConfig, check_rate
 from pcc_bench.baselines._documents import CausalEncoder, Overlong
+from pcc_bench.baselines._pisco_weights import load_separate
 from pcc_bench.baselines.cocom import CocomCompressor
 from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError
@@ -70,11 +70,11 @@ class PiscoCompressor(CocomCompressor):
                 f"{pretrained} has a compressor of its own ('{config.compr_model_name}'): only PISCO checkpoints whose "
                 "decoder compresses are read (naver/pisco-mistral)"
             )
-        files.check_rate(rate, config, pretrained)
+        check_rate(rate, config, pretrained)
         layout = (opening, lead, closing)
         if None in layout:
             layout = tuple(b if a is None else a for a, b in zip(layout, chat_layout(decoder), strict=True))  # type: ignore[assignment]
-        ids, body, state = files.load_separate(decoder, folder, config)
+        ids, body, state = load_separate(decoder, folder, config)
         *memory_ids, _, encode_id, separator = ids
         weights = _weights.digest(state, decoder)
         decoder.adapt(weights)

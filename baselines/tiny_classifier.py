@@ -23,7 +23,14 @@ Family = Literal["xlm-roberta", "bert"]
 
 
 def make_classifier(
-    family: Family, texts: Sequence[str], folder: Path, *, vocabulary: int = 600, forced: int = 100, width: int = 16
+    family: Family,
+    texts: Sequence[str],
+    folder: Path,
+    *,
+    vocabulary: int = 600,
+    forced: int = 100,
+    width: int = 16,
+    layers: int = 1,
 ) -> Path:
     """Write a classifier with random weights and a tokenizer trained on `texts` as a transformers folder.
 
@@ -34,9 +41,10 @@ def make_classifier(
         vocabulary: Tokens, special ones included.
         forced: Rows for forced words; the published checkpoints have 100.
         width: Hidden size.
+        layers: Transformer layers.
     """
     tokenizer = _xlm_roberta(texts, vocabulary) if family == "xlm-roberta" else make_bert_tokenizer(texts, vocabulary)
-    sizes: dict[str, Any] = {"vocab_size": len(tokenizer) + forced, "hidden_size": width, "num_hidden_layers": 1}
+    sizes: dict[str, Any] = {"vocab_size": len(tokenizer) + forced, "hidden_size": width, "num_hidden_layers": layers}
     sizes |= {"num_attention_heads": 2, "intermediate_size": width, "num_labels": 2}
     sizes |= {"max_position_embeddings": 514 if family == "xlm-roberta" else 512}
     sizes |= {"pad_token_id": tokenizer.pad_token_id, "bos_token_id": tokenizer.bos_token_id}

@@ -1,14 +1,15 @@
-"""Questions per second of a baseline through our runner against the way of its original code.
+"""Questions per second of each baseline through our runner against the way of its original code.
 
-The original way is one call a sample, batch 1: the context is compressed anew for each question, span by span or
-segment by segment, with the vocabulary logits that the original models compute on the way, and the answer is decoded
-alone.
+The original way is one call a sample, batch 1: the context is compressed anew for each question, span by span, segment
+by segment or a sample's documents at once, with the vocabulary logits that the original models compute on the way
+(LLMLingua-2: the package's `PromptCompressor`), and the answer is decoded alone.
 Ours compresses each distinct context once, in shared forwards, and decodes in batches. Same weights, same rows, same
 process; how many answers are the same is printed. Weights are random: speed does not depend on them.
 
-    python benchmarks/baseline_speed.py --method icae --data <folder with squad/>
+    python benchmarks/baseline_speed.py --data <folder with squad/>
 
-Only ratios within one run mean anything; absolute figures depend on the machine and its load.
+Seconds are those that the processor worked for this process, so that other programs on the machine count little; run
+it with one thread. Only ratios within one run mean anything.
 """
 
 from __future__ import annotations
@@ -17,27 +18,22 @@ import argparse
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.tasks import TaskManager
-from safetensors.torch import load_file, save_file
+from original_ways import METHODS, Compress
 
 import pcc_bench
 from pcc_bench import _startup, tasks
-from pcc_bench import models as lm_models
-from pcc_bench.baselines.autocompressor import segments
-from pcc_bench.baselines.icae import spans
-from pcc_bench.compressor import Memory
 from pcc_bench.context import Prompt
 from pcc_bench.generation import end_token_ids
 from pcc_bench.lm import CompressedLM
-from pcc_bench.model import tiny
 from pcc_bench.tasks.data import sample_folder
 
 NEW_TOKENS = 30
@@ -46,30 +42,22 @@ NEW_TOKENS = 30
 def main() -> None:
     """Measure and print."""
     arguments = parse()
-    torch.manual_seed(0)
     _startup.install()
-    build, compress_one = METHODS[arguments.method]
     prompts = questions(arguments)
-    with tempfile.TemporaryDirectory() as folder:
-        model = build(Path(folder), prompts, arguments)
-        ours, seconds = run_ours(model, prompts)
-        slow = prompts[:: arguments.original_every]
-        start = time.perf_counter()
-        theirs = [answer_alone(model, prompt, compress_one) for prompt in slow]
-        slow_seconds = time.perf_counter() - start
     contexts = {context for prompt in prompts for context in prompt.contexts}
-    same = sum(a == b for a, b in zip(ours[:: arguments.original_every], theirs, strict=True))
-    fast, alone = len(prompts) / seconds, len(slow) / slow_seconds
-    print(f"pcc_bench {pcc_bench.__version__}, torch {torch.__version__}, {torch.get_num_threads()} threads")
-    print(f"{arguments.method}: {len(prompts)} questions on {len(contexts)} contexts, model {arguments.model}, CPU")
-    print(f"same answers: {same} of {len(theirs)}")
-    print(f"ours {fast:.2f} questions/s, original way {alone:.2f} questions/s, ratio {fast / alone:.1f}x")
+    print(f"pcc_bench {pcc_bench.__version__}, torch {torch.__version__}, {torch.get_num_threads()} threads, CPU")
+    print(
+        f"{len(prompts)} questions on {len(contexts)} contexts, models {arguments.model}, batch {arguments.batch_size}"
+    )
+    print("| method | ours, questions/s | original way | ratio | same answers |\n|---|---|---|---|---|")
+    for name in arguments.methods:
+        print(measure(name, prompts, arguments), flush=True)
 
 
 def parse() -> argparse.Namespace:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--method", choices=sorted(METHODS), required=True)
+    parser.add_argument("--methods", nargs="+", choices=sorted(METHODS), default=list(METHODS))
     parser.add_argument(
         "--data", default=os.environ.get("PCC_DATA", str(sample_folder())), help="default: shipped rows"
     )
@@ -82,6 +70,24 @@ def parse() -> argparse.Namespace:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     return arguments
+
+
+def measure(name: str, prompts: Sequence[Prompt], arguments: argparse.Namespace) -> str:
+    """A row of the table."""
+    torch.manual_seed(0)
+    texts = [context for prompt in prompts for context in prompt.contexts]
+    width, layers = map(int, arguments.model.split("x"))
+    with tempfile.TemporaryDirectory() as folder:
+        model, compress = METHODS[name](Path(folder), texts, width, layers, arguments.vocabulary, arguments.batch_size)
+        ours, seconds = run_ours(model, prompts)
+        slow = prompts[:: arguments.original_every]
+        answer_alone(model, slow[0], compress)  # warm-up
+        start = time.process_time()
+        theirs = [answer_alone(model, prompt, compress) for prompt in slow]
+        slow_seconds = time.process_time() - start
+    same = sum(a == b for a, b in zip(ours[:: arguments.original_every], theirs, strict=True))
+    fast, alone = len(prompts) / seconds, len(slow) / slow_seconds
+    return f"| {name} | {fast:.2f} | {alone:.2f} | {fast / alone:.1f}x | {same} of {len(theirs)} |"
 
 
 def questions(arguments: argparse.Namespace) -> list[Prompt]:
@@ -103,18 +109,16 @@ def run_ours(model: CompressedLM, prompts: Sequence[Prompt]) -> tuple[list[str],
     model.generate_until(requests[:2], disable_tqdm=True)  # warm-up
     model.book = type(model.book)(model.compressor)
     model.planner = type(model.planner)(model.encoder, model.book, "error")
-    start = time.perf_counter()
+    start = time.process_time()
     answers = model.generate_until(requests, disable_tqdm=True)
-    return [str(answer) for answer in answers], time.perf_counter() - start
+    return [str(answer) for answer in answers], time.process_time() - start
 
 
 @torch.inference_mode()
-def answer_alone(model: CompressedLM, prompt: Prompt, compress_one: Callable[[CompressedLM, str], torch.Tensor]) -> str:
-    """One question in the original way: compress its context, then decode greedily, all in batches of one."""
+def answer_alone(model: CompressedLM, prompt: Prompt, compress: Compress) -> str:
+    """One question in the original way: compress its contexts, then decode greedily, all in batches of one."""
     decoder, compressor = model.frozen, model.compressor
-    made = [compress_one(model, context) for context in prompt.contexts]
-    memories = [Memory(0, 0, 0, slots=len(vectors), vectors=vectors) for vectors in made]
-    plan = model.encoder.encode(prompt, memories)
+    plan = model.encoder.encode(prompt, [compress(context) for context in prompt.contexts])
     at = compressor.memory_position
     where = {} if at is None else {"position_ids": torch.tensor([plan.positions(at)])}
     out = decoder.model(inputs_embeds=plan.vectors(decoder)[None], use_cache=True, **where)
@@ -128,80 +132,6 @@ def answer_alone(model: CompressedLM, prompt: Prompt, compress_one: Callable[[Co
         tokens.append(int(out.logits[0, -1].argmax()))
     return str(decoder.tokenizer.decode(tokens, skip_special_tokens=True))
 
-
-def base(family: str, folder: Path, prompts: Sequence[Prompt], arguments: argparse.Namespace) -> Path:
-    """A random model of the size asked for."""
-    width, layers = map(int, arguments.model.split("x"))
-    texts = [context for prompt in prompts for context in prompt.contexts]
-    tokenizer = tiny.make_tokenizer(texts, arguments.vocabulary)
-    return tiny.make_model(family, tokenizer, folder, width=width, layers=layers, window=8192)
-
-
-# ICAE
-
-
-def build_icae(folder: Path, prompts: Sequence[Prompt], arguments: argparse.Namespace) -> CompressedLM:
-    """128 memory tokens and LoRA of rank 32 in the published layout (version 2), spans of 512."""
-    weights = load_file(base("mistral", folder / "base", prompts, arguments) / "model.safetensors")
-    state = {"memory_token_embed.weight": torch.randn(131, weights["model.norm.weight"].shape[0])}
-    for key, value in weights.items():
-        if key.endswith(("q_proj.weight", "v_proj.weight")):
-            name = "icae.base_model.model." + key.removesuffix("weight") + "lora_{}.default.weight"
-            state[name.format("A")] = torch.randn(32, value.shape[1]) * 0.1
-            state[name.format("B")] = torch.randn(value.shape[0], 32) * 0.1
-    save_file(state, folder / "icae.safetensors")
-    model: CompressedLM = lm_models.icae(
-        pretrained=str(folder / "icae.safetensors"),
-        decoder=str(folder / "base"),
-        dtype="float32",
-        batch_size=arguments.batch_size,
-    )
-    return model
-
-
-def compress_icae(model: CompressedLM, context: str) -> torch.Tensor:
-    """Span by span."""
-    icae, decoder = model.compressor, model.frozen
-    slots = []
-    for span in spans(decoder.tokenizer.encode(context), icae.capacity):
-        row = torch.cat([decoder.embed(span), icae.memory_tokens])[None]
-        hidden = icae.body(inputs_embeds=row, use_cache=False).last_hidden_state
-        decoder.model.get_output_embeddings()(hidden)  # the original encoder is a whole language model
-        slots.append(hidden[0, len(span) :])
-    return torch.cat([*slots, icae.task_vector])
-
-
-# AutoCompressor
-
-
-def build_autocompressor(folder: Path, prompts: Sequence[Prompt], arguments: argparse.Namespace) -> CompressedLM:
-    """50 summary tokens on a Llama, segments of 200 (so that rates are near four)."""
-    path = base("llama", folder / "model", prompts, arguments) / "model.safetensors"
-    weights = load_file(path)
-    width = weights["model.norm.weight"].shape[0]
-    save_file(weights | {"embed_summary.weight": torch.randn(50, width)}, path, metadata={"format": "pt"})
-    model: CompressedLM = lm_models.autocompressor(
-        pretrained=str(path.parent), segment_length=200, dtype="float32", batch_size=arguments.batch_size
-    )
-    return model
-
-
-def compress_autocompressor(model: CompressedLM, context: str) -> torch.Tensor:
-    """Segment by segment."""
-    compressor, decoder = model.compressor, model.frozen
-    soft = compressor.summary_tokens[:0]
-    for piece in segments(decoder.tokenizer.encode(context, add_special_tokens=False), compressor.segment_length):
-        row = torch.cat([soft, decoder.embed(piece), compressor.summary_tokens])[None]
-        hidden = decoder.model.base_model(inputs_embeds=row, use_cache=False).last_hidden_state
-        decoder.model.get_output_embeddings()(hidden[:, len(soft) : len(soft) + len(piece)])
-        soft = torch.cat([soft, hidden[0, len(soft) + len(piece) :]])
-    return soft
-
-
-METHODS: dict[str, tuple[Callable[..., CompressedLM], Callable[[CompressedLM, str], Any]]] = {
-    "autocompressor": (build_autocompressor, compress_autocompressor),
-    "icae": (build_icae, compress_icae),
-}
 
 if __name__ == "__main__":
     main()

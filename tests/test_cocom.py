@@ -488,7 +488,7 @@ def test_adapters_with_code_in_them_are_refused_and_not_run(models: Path, tmp_pa
 # ---------------------------------------------------------------- command line
 
 
-@pytest.mark.parametrize("name", ["light", "pisco"])
+@pytest.mark.parametrize("name", ["cocom", "light", "pisco"])
 def test_lm_eval_runs_on_the_sample_rows(hub: Path, models: Path, tmp_path: Path, name: str) -> None:
     method = "pisco" if name == "pisco" else "cocom"
     arguments = f"pretrained={hub / name},decoder={models / 'mistral'},dtype=float32"
