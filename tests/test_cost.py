@@ -14,7 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pcc_bench.cli import main
 from pcc_bench.cost import geometry, measure, probe, records
+from pcc_bench.cost import layers as few_layers
 from pcc_bench.cost import predict as predicting
+from pcc_bench.cost.layers import Layers
 from pcc_bench.cost.phases import Held, Laps, Setting
 from pcc_bench.cost.phases import records as as_records
 from pcc_bench.cost.records import CostRecord, Mode, Phase, Provenance
@@ -22,6 +24,7 @@ from pcc_bench.cost.run import MEASURED, PREDICTED
 from pcc_bench.cost.table import markdown
 from pcc_bench.cost.work import Point, Shape
 from pcc_bench.errors import UsageError
+from pcc_bench.model import checkpoint, init, published
 from pcc_bench.reports import logs
 
 CPU = torch.device("cpu")
@@ -146,17 +149,18 @@ def test_an_8k_context_of_llama_3_takes_a_gibibyte_of_cache() -> None:
 
 
 def predicted(point: Point, modes: tuple[Mode, ...] = tuple(Mode), reuse: tuple[int, ...] = (1,)) -> dict[Any, float]:
-    found = predicting.predict(shape_of("lite"), point, modes, reuse, SETTING, SPEED)
+    shape = shape_of("lite")
+    found = predicting.predict(shape, point, modes, reuse, SETTING, predicting.Stated(shape, "float32", SPEED))
     return {(record.mode, record.phase, record.reuse): record.median_s for record in found}
 
 
 def test_decoding_one_row_takes_as_long_as_reading_the_weights() -> None:
     point = Point(context=100, question=1, new=2, batch=1, rate=None)
-    sizes = shape_of("lite").sizes.decoder
+    shape = shape_of("lite")
+    sizes = shape.sizes.decoder
     read = 4 * (sizes.body + sizes.head + sizes.cache_values(101 + 1 + 1))
-    found = predicting.predict(shape_of("lite"), point, [Mode.FULL], [1], SETTING, predicting.Speed(1e30, 1e9, ""))
-    step = {record.phase: record.median_s for record in found}[Phase.DECODE]
-    assert step == pytest.approx(read / 1e9, rel=1e-6)
+    laps = predicting.Stated(shape, "float32", predicting.Speed(1e30, 1e9, "")).laps(point, Mode.FULL)
+    assert laps.decode == pytest.approx(read / 1e9, rel=1e-6)
 
 
 def test_a_prefill_takes_its_flops_without_the_later_positions() -> None:
@@ -202,20 +206,57 @@ def cell(text: str, column: str) -> str:
     return lines[header + 2].split("|")[place].strip()
 
 
+def test_a_forward_takes_the_longest_of_arithmetic_reading_and_starting() -> None:
+    speed = predicting.Speed(1.0, 1.0, "", start=4.0)
+    assert (speed.seconds(3, 2), speed.seconds(3, 5), speed.seconds(6, 5)) == (4, 5, 6)
+
+
+class Scripted(Layers):
+    """Takes a second for each position, and one for each layer and position that it attends to."""
+
+    def _quickest(self, run: Callable[[], Any]) -> float:
+        counts: list[tuple[int, int, int]] = []
+        hooks = [
+            model.register_forward_pre_hook(
+                lambda model, args, kwargs: counts.append(
+                    (kwargs["input_ids"].numel(), model.config.num_hidden_layers, kwargs["input_ids"].shape[1])
+                ),
+                with_kwargs=True,
+            )
+            for model in (*self._decoders, *self._encoders)
+        ]
+        run()
+        for hook in hooks:
+            hook.remove()
+        return float(sum(positions * (1 + layers * width) for positions, layers, width in counts))
+
+
 @pytest.mark.parametrize("pair", PAIRS)
-def test_calibration_tells_speeds_of_this_machine(pair: str) -> None:
-    speed = predicting.calibrate(shape_of(pair), CPU, torch.float32, share=1.0)
-    half = predicting.calibrate(shape_of(pair), CPU, torch.float32, share=1e-6)
-    assert speed.flops > 1e3 * half.flops
-    assert 1e7 < speed.bandwidth < 1e13
-    assert all(0 < start < 1 for start in speed.starts)
-    assert "a matrix product, a copy and thin models here" in str(speed)
+def test_seconds_of_all_layers_and_long_texts_follow_from_a_few(pair: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(few_layers, "LONGEST", 256)
+    shape = shape_of(pair)
+    layers, context = 2, 696  # longer than what is timed
+    point = Point(context, question=96, new=3, batch=2, rate=4)
+    clock = Scripted(shape, CPU, torch.float32)
+    full = clock.laps(point, Mode.FULL)
+    read = context + 97
+    assert full.prefill == pytest.approx(2 * read * (1 + layers * read))
+    assert full.decode == 2 * 2 * (1 + layers)
+    cold = clock.laps(point, Mode.COLD)
+    assert cold.prefill < full.prefill
+    tokens = 2 * (2 * 320 + 184 + 64)  # segments with their memory tokens
+    assert cold.once == pytest.approx(tokens * (1 + layers * 320))
+    assert clock.laps(point, Mode.WARM).once == 0
 
 
-def test_a_cpu_works_after_starting_a_forward_and_a_gpu_beside_it() -> None:
-    after = predicting.Speed(1.0, 1.0, "", (0.0, 0.0), overlaps=False)
-    beside = predicting.Speed(1.0, 1.0, "", (0.0, 0.0), overlaps=True)
-    assert (after.seconds(3, 2, 4), beside.seconds(3, 2, 4), beside.seconds(3, 5, 4)) == (7, 4, 5)
+@pytest.mark.parametrize("pair", PAIRS)
+def test_parts_of_models_are_timed_in_every_mode(pair: str) -> None:
+    clock = Layers(shape_of(pair), CPU, torch.float32)
+    for mode in Mode:
+        laps = clock.laps(Point(40, question=4, new=3, batch=2, rate=4), mode)
+        assert laps.prefill > 0
+        assert laps.decode > 0
+        assert (laps.once > 0) == (mode in (Mode.COLD, Mode.PREFIX_CACHED))
 
 
 def test_the_peak_of_memory_sees_what_was_held_and_let_go() -> None:
@@ -318,6 +359,24 @@ def test_a_checkpoint_costs_what_was_predicted_in_slots_flops_and_bytes(
     assert measured == computed
 
 
+@pytest.mark.parametrize("name", ["pcc", "pcc-large"])
+def test_a_checkpoint_in_the_published_layout_costs_what_ours_does(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    reader = init.open_decoder(str(models / "llama"))
+    ours = checkpoint.load(str(models / name), reader)
+    folder = tmp_path / f"p-{ours.config.rate}x"
+    published.export(ours, folder)
+    words = ["--decoder", str(models / "llama"), "--context", "300", "--rate", "4", *QUICK]
+    told(capsys, str(folder), *words, "--out", str(tmp_path / "a"))
+    told(capsys, str(folder), *words, "--predict", "--out", str(tmp_path / "a"))
+    told(capsys, str(models / name), *words, "--predict", "--out", str(tmp_path / "b"))
+    keys = ("phase", "mode", "rate", "slots", "boundary", "flops", "kv_bytes", "memory_bytes")
+    files = [tmp_path / "a" / MEASURED, tmp_path / "a" / PREDICTED, tmp_path / "b" / PREDICTED]
+    measured, computed, own = ([tuple(getattr(r, key) for key in keys) for r in records.read(file)] for file in files)
+    assert measured == computed == own
+
+
 def test_out_of_memory_halves_the_batch_and_says_so(
     tiny_lite: measure.Subject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -370,6 +429,8 @@ def test_a_point_that_never_fits_is_left_out_and_said(
         ("--random-weights tiny --mode lukewarm --predict", "--mode lukewarm is unknown"),
         ("--random-weights tiny --predict --device-peak 989", "--device-peak and --bandwidth go together"),
         ("--random-weights tiny --predict --utilisation 2", "is no share"),
+        ("--random-weights tiny --predict --utilisation 0.5", "go with --device-peak"),
+        ("--random-weights tiny --predict --overhead 1", "go with --device-peak"),
         ("--random-weights tiny --bandwidth 3 --out x", "are for --predict"),
         ("--random-weights tiny --dtype int3 --predict", "--dtype int3 is unknown"),
         ("--random-weights tiny --decoder here --predict", "--decoder goes with a checkpoint"),
@@ -388,7 +449,9 @@ def test_a_mistake_is_one_sentence(capsys: pytest.CaptureFixture[str], words: st
 
 def test_a_damaged_or_newer_file_is_named_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "cost_x.jsonl"
-    found = predicting.predict(shape_of("tiny"), Point(256, 1, 2, 1, 4), [Mode.WARM], [1], SETTING, SPEED)
+    shape = shape_of("tiny")
+    clock = predicting.Stated(shape, "float32", SPEED)
+    found = predicting.predict(shape, Point(256, 1, 2, 1, 4), [Mode.WARM], [1], SETTING, clock)
     records.replace(path, list(found))
     line = path.read_text("utf-8").splitlines()[0]
     with path.open("a", encoding="utf-8") as file:

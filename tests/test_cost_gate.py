@@ -28,7 +28,11 @@ def found(encoder: str = "old", hardware: str = "here", slower: float = 1.0, **c
     origin = Provenance(weights=encoder, seed=0, code="", versions={}, hardware=hardware)
     setting = Setting("cpu", "float32", 1, origin)
     points = [Point(context, 8, 4, 1, 4) for context in (256, 512)]
-    made = [record for point in points for record in predict.predict(shape, point, Mode, (1,), setting, SPEED)]
+    made = [
+        record
+        for point in points
+        for record in predict.predict(shape, point, Mode, (1,), setting, predict.Stated(shape, "float32", SPEED))
+    ]
     return [record.model_copy(update={"median_s": slower * record.median_s, **changes}) for record in made]
 
 

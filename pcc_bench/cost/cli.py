@@ -38,7 +38,10 @@ def cost(
     device_peak: Annotated[float | None, typer.Option(help="For --predict: TFLOP/s of the device.")] = None,
     bandwidth: Annotated[float | None, typer.Option(help="For --predict: GB/s of its memory.")] = None,
     utilisation: Annotated[
-        float | None, typer.Option(help="Share of the FLOP/s that a forward reaches. [0.5 of --device-peak, else 1]")
+        float | None, typer.Option(help="With --device-peak: share of it that a forward reaches. [0.5]")
+    ] = None,
+    overhead: Annotated[
+        float | None, typer.Option(min=0, help="With --device-peak: ms to start a forward's kernels. [0]")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of cost_*.jsonl, which 'pcc-bench report' reads.")] = None,
 ) -> None:
@@ -73,11 +76,11 @@ def cost(
         new=new_tokens,
     )
     source = run.Source(ckpt, random_weights, decoder, device, dtype, threads, seed)
-    given = (device_peak, bandwidth, utilisation)
+    given = (device_peak, bandwidth, utilisation, overhead)
     if predict:
         found = run.predict(source, sweep, *given, out)
     elif any(value is not None for value in given):
-        raise UsageError("--device-peak, --bandwidth and --utilisation are for --predict: add it, or leave them out")
+        raise UsageError("--device-peak, --bandwidth, --utilisation and --overhead are for --predict: add it")
     elif out is None:
         raise UsageError("--out names no folder: give one for the measurements, or pass --predict")
     else:

@@ -37,7 +37,7 @@ class Provenance(BaseModel):
     """Where a number comes from.
 
     Attributes:
-        weights: `random`, or the fingerprint of the checkpoint.
+        weights: `random`, or the checkpoint as it was named.
         seed: Of weights and inputs.
         code: Hash of this package's source files; "" in a file made elsewhere.
         versions: Of Python, torch and transformers.

@@ -13,23 +13,18 @@ import transformers
 from tqdm import tqdm
 
 from pcc_bench import compressing, provenance, shipped
-from pcc_bench.cost import geometry, probe, records
+from pcc_bench.cost import geometry, probe, records, shapes
 from pcc_bench.cost import measure as measuring
 from pcc_bench.cost import predict as predicting
+from pcc_bench.cost.layers import Layers
 from pcc_bench.cost.phases import BYTES, Setting
 from pcc_bench.cost.records import CostRecord, Mode, Phase, Provenance
 from pcc_bench.cost.work import FULL_TEXT, Point, Shape
 from pcc_bench.errors import UsageError
 from pcc_bench.generation import memory_errors
-from pcc_bench.model import checkpoint
-from pcc_bench.model.compressor import PccCompressor
-from pcc_bench.model.config import PccConfig
-from pcc_bench.model.files import resolve
-from pcc_bench.model.sizes import config_of
 
 MEASURED, PREDICTED = "cost_measured.jsonl", "cost_predicted.jsonl"
-DEFAULT_RATE = 4
-WITHOUT_BOS = ("qwen2",)  # families whose tokenizers have no beginning of sequence
+DEFAULT_SHARE = 0.5  # of a data sheet's FLOP/s that a forward reaches
 
 
 @dataclass(frozen=True)
@@ -133,6 +128,7 @@ def predict(
     peak: float | None,
     bandwidth: float | None,
     utilisation: float | None,
+    overhead: float | None,
     out: Path | None,
 ) -> list[CostRecord]:
     """Predict a sweep, and keep it in `out`.
@@ -143,73 +139,70 @@ def predict(
         peak: TFLOP/s; None: measured here, and so is `bandwidth`.
         bandwidth: GB/s.
         utilisation: Share of the FLOP/s that a forward reaches.
+        overhead: Milliseconds to start the kernels of a forward.
         out: Folder; None: nothing is written.
 
     Raises:
         UsageError: Anything that does not fit.
     """
-    _check_speed(peak, bandwidth, utilisation)
+    _check_speed(peak, bandwidth, utilisation, overhead)
     _set_threads(source)
     shape = _shape(source, sweep)
     points = sweep.points(sweep.rates or shape.config.declared_rates)
     shape.check(point for point, _ in points)
-    speed, setting = _speed(source, shape, peak, bandwidth, utilisation)
-    found = [
-        record
-        for point, modes in points
-        for record in predicting.predict(shape, point, modes, sweep.reuse, setting, speed)
-    ]
+    if peak is not None and bandwidth is not None:
+        clock, setting = _stated(source, shape, peak, bandwidth, utilisation or DEFAULT_SHARE, overhead or 0.0)
+    else:
+        clock, setting = _here(source, shape)
+    with memory_errors("timing a few layers", "give a shorter --context, or --device-peak and --bandwidth"):
+        found = [
+            record
+            for point, modes in points
+            for record in predicting.predict(shape, point, modes, sweep.reuse, setting, clock)
+        ]
     if out is not None:
         records.replace(out / PREDICTED, found)
     return found
 
 
-def _check_speed(peak: float | None, bandwidth: float | None, utilisation: float | None) -> None:
+def _check_speed(
+    peak: float | None, bandwidth: float | None, utilisation: float | None, overhead: float | None
+) -> None:
     if (peak is None) != (bandwidth is None):
-        raise UsageError("--device-peak and --bandwidth go together: give both, or none to measure this machine")
+        raise UsageError("--device-peak and --bandwidth go together: give both, or none to time parts here")
     if any(value is not None and value <= 0 for value in (peak, bandwidth)):
         raise UsageError("--device-peak and --bandwidth are above 0: TFLOP/s and GB/s of the data sheet")
     if utilisation is not None and not 0 < utilisation <= 1:
         raise UsageError(f"--utilisation {utilisation} is no share: give a number above 0 and up to 1")
+    if peak is None and (utilisation is not None or overhead is not None):
+        raise UsageError("--utilisation and --overhead go with --device-peak: what is here is timed")
 
 
-def _speed(
-    source: Source, shape: Shape, peak: float | None, bandwidth: float | None, utilisation: float | None
-) -> tuple[predicting.Speed, Setting]:
-    if peak is not None and bandwidth is not None:
-        share = 0.5 if utilisation is None else utilisation
-        speed = predicting.Speed(peak * 1e12 * share, bandwidth * 1e9, f"stated, peak at {share:.0%}")
-        stated = _provenance(source, f"{peak:g} TFLOP/s, {bandwidth:g} GB/s", str(speed))
-        return speed, Setting("stated", source.dtype or "bfloat16", torch.get_num_threads(), stated, predicted=True)
+def _stated(
+    source: Source, shape: Shape, peak: float, bandwidth: float, share: float, overhead: float
+) -> tuple[predicting.Clock, Setting]:
+    speed = predicting.Speed(
+        peak * 1e12 * share, bandwidth * 1e9, f"stated, peak at {share:.0%}", start=overhead / 1000
+    )
+    dtype = source.dtype or "bfloat16"
+    stated = _provenance(source, f"{peak:g} TFLOP/s, {bandwidth:g} GB/s", str(speed))
+    setting = Setting("stated", dtype, torch.get_num_threads(), stated, predicted=True)
+    return predicting.Stated(shape, dtype, speed), setting
+
+
+def _here(source: Source, shape: Shape) -> tuple[predicting.Clock, Setting]:
     device = probe.find_device(source.device)
     dtype = _dtype(source, device)
-    share = 1.0 if utilisation is None else utilisation
-    speed = predicting.calibrate(shape, device, compressing.DTYPES[dtype], share)
-    measured = _provenance(source, probe.hardware(device), str(speed))
-    return speed, Setting(device.type, dtype, torch.get_num_threads(), measured, predicted=True)
+    with memory_errors("building a few layers", "give a smaller --dtype, or --device-peak and --bandwidth"):
+        clock = Layers(shape, device, compressing.DTYPES[dtype])
+    timed = _provenance(source, probe.hardware(device), str(clock))
+    return clock, Setting(device.type, dtype, torch.get_num_threads(), timed, predicted=True)
 
 
 def _shape(source: Source, sweep: Sweep) -> Shape:
     if source.random_weights:
-        pair = geometry.named(source.random_weights)
-        reads = geometry.config_of(pair.decoder)
-        config = pair.config(sweep.rates or (DEFAULT_RATE,))
-        return Shape(pair.encoder_name, pair.decoder, config, reads, reads.model_type not in WITHOUT_BOS)
-    name = str(source.checkpoint)
-    folder = resolve(shipped.located(name))
-    if not checkpoint.is_own(folder):
-        raise UsageError(
-            f"{name} is a published checkpoint, which does not record its sizes: take --random-weights lite or large, "
-            "or convert it with 'pcc-bench convert'"
-        )
-    config = PccConfig.read(folder)
-    for rate in sweep.rates:
-        config.with_options(rate=rate)
-    path = PccCompressor.decoder_path(shipped.located(name), source.decoder)
-    reads = config_of(path)
-    return Shape(
-        name, source.decoder or config.decoder.name or path, config, reads, reads.model_type not in WITHOUT_BOS
-    )
+        return shapes.of_geometry(source.random_weights, sweep.rates)
+    return shapes.of_checkpoint(str(source.checkpoint), source.decoder, sweep.rates)
 
 
 def _subject(
@@ -222,7 +215,8 @@ def _subject(
             pcc, decoder = geometry.build(geometry.named(source.random_weights), rates, device, dtype, source.seed)
             return measuring.Subject(shape, pcc, decoder, setting)
         located = shipped.located(str(source.checkpoint))
-        loaded: Any = compressing.open_compressor(located, source.decoder, str(device), setting.dtype, None)
+        rate = shape.config.rate  # a published checkpoint does not record it
+        loaded: Any = compressing.open_compressor(located, source.decoder, str(device), setting.dtype, rate)
         torch.manual_seed(source.seed)
         known = replace(shape, bos=loaded.decoder.bos_token_id is not None)
         return measuring.Subject(known, loaded.pcc, loaded.decoder, setting)

@@ -60,6 +60,7 @@ class Work:
         once: FLOPs once a context: compressing it, or filling the cache of a prefix; 0 where nothing is kept.
         prefill: FLOPs of reading up to the first new token.
         decode: FLOPs of all other new tokens.
+        kept: Positions of one row's context, or memory, in the decoder's cache; BOS counts.
         read: Positions that one row's prefill reads.
         masked: Share of `once` and of `prefill` that causal kernels skip.
         cached: Numbers in the decoder's cache for the contexts.
@@ -71,6 +72,7 @@ class Work:
     once: float
     prefill: float
     decode: float
+    kept: int
     read: int
     masked: tuple[float, float]
     cached: int
@@ -141,6 +143,7 @@ class Shape:
             point.batch * once,
             point.batch * prefill,
             point.batch * sum(decoder.read(1, past, predicted=1) for past in steps),
+            kept,
             read,
             (masked, decoder.masked(read) / prefill),
             point.batch * decoder.cache_values(kept),
