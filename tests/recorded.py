@@ -1,4 +1,4 @@
-"""Golden samples of tasks with a context, on the lab: three of each, answered by a rule one can read off the fixture."""
+"""Golden samples of tasks with a context, on the lab: three of each, answered by a rule to be read off the fixture."""
 
 from __future__ import annotations
 
