@@ -111,6 +111,11 @@ def read_table(
     return source, docs
 
 
+def demonstration_rows(metadata: Mapping[str, Any]) -> int:
+    """Rows of the lab that demonstrations are taken from: enough for any budget, however few are asked."""
+    return max(LAB_ROWS, _whole(metadata, "lab_rows", LAB_ROWS, least=1))
+
+
 def to_dataset(docs: list[Doc]) -> datasets.Dataset:
     """Docs in the form lm-eval wants them in."""
     return datasets.Dataset.from_list(docs, features=FEATURES)

@@ -10,7 +10,7 @@ from typing import Any
 import datasets
 
 from pcc_bench.errors import UsageError
-from pcc_bench.tasks.data import fingerprint, read_table
+from pcc_bench.tasks.data import demonstration_rows, fingerprint, read_table
 from pcc_bench.tasks.demonstrated import DemonstratedTask
 from pcc_bench.tasks.demonstrations import Block, without_repeats
 from pcc_bench.tasks.hpd.sessions import Pool, Session
@@ -39,7 +39,7 @@ class DialogueTask(DemonstratedTask):
         metadata = self.config.metadata
         source, sessions = self._read(metadata["split"], len(self._earlier))
         rows = [self._doc(session, sessions) for session in sessions]
-        blocks, shown = self._shots(sessions)
+        blocks, shown = self._shots(sessions, on_lab=source["source"] == "lab")
         account = {
             **source,
             "protocol": metadata.get("protocol", "strict"),
@@ -65,10 +65,10 @@ class DialogueTask(DemonstratedTask):
         tokens = [self.answer_tokens(doc, candidate) for candidate in doc["candidates"]]
         return [(float(result[0]), count) for result, count in zip(results, tokens, strict=True)]
 
-    def _read(self, split: str, place: int) -> tuple[dict[str, Any], list[Session]]:
+    def _read(self, split: str, place: int, **other: Any) -> tuple[dict[str, Any], list[Session]]:
         metadata = self.config.metadata
         hub = metadata["hub"] and {**metadata["hub"], "split": split}
-        source, docs = read_table({**metadata, "split": split, "hub": hub}, self._read_row)
+        source, docs = read_table({**metadata, "split": split, "hub": hub, **other}, self._read_row)
         return source, [Session.of(doc, *([place] if len(self._earlier) > 1 else [])) for doc in docs]
 
     def _doc(self, session: Session, sessions: Sequence[Session]) -> dict[str, Any]:
@@ -83,18 +83,14 @@ class DialogueTask(DemonstratedTask):
         others = (sessions[number].response for number in without_repeats(generator, len(sessions)))
         return list(islice((text for text in others if text != session.response), count))
 
-    def _shots(self, sessions: Sequence[Session]) -> tuple[list[Block], dict[str, Any]]:
+    def _shots(self, sessions: Sequence[Session], *, on_lab: bool) -> tuple[list[Block], dict[str, Any]]:
         """The demonstrations of each row, and what the results say about them."""
         budget = self.wanted.tokens
         shown: dict[str, Any] = {"form": self.wanted.form, "budget": budget, "tokenizer": None, "seeds": {}}
         if budget is None:
             return [Block()] * len(sessions), shown
         own_split = self.config.metadata["split"]
-        others = [
-            session
-            for place, split in enumerate(self._earlier)
-            for session in (sessions if split == own_split else self._read(split, place)[1])
-        ]
+        others = self._said_before_on_lab() if on_lab else self._said_before(sessions)
         pool = Pool([] if own_split in self._earlier else sessions, others, _whole(self.config.metadata, "seed", 0))
         made = [pool.block(session, budget, self.counter) for session in sessions]
         tokens = [block.tokens or 0 for block, _ in made]
@@ -102,6 +98,20 @@ class DialogueTask(DemonstratedTask):
         shown |= {"tokenizer": self.counter.name, "least_tokens": min(tokens), "mean_tokens": sum(tokens) / len(tokens)}
         shown |= {"rows_with_own_earlier_dialogue": own, "rows_with_other_dialogue_too": len(made) - own}
         return [block for block, _ in made], shown
+
+    def _said_before(self, sessions: Sequence[Session]) -> list[Session]:
+        """The sessions of the splits that hold earlier ones."""
+        return [
+            session
+            for place, split in enumerate(self._earlier)
+            for session in (sessions if split == self.config.metadata["split"] else self._read(split, place)[1])
+        ]
+
+    def _said_before_on_lab(self) -> list[Session]:
+        """No two splits of the lab share a role: what a role said before is a set of its own."""
+        metadata = self.config.metadata
+        other = {"dataset": f"{metadata['dataset']}_earlier", "lab_rows": demonstration_rows(metadata)}
+        return self._read(metadata["split"], 0, **other)[1]
 
 
 def _whole(metadata: Mapping[str, Any], key: str, default: int) -> int:

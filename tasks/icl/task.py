@@ -10,7 +10,7 @@ from lm_eval.utils import apply_template
 
 from pcc_bench.context import Prompt
 from pcc_bench.errors import UsageError
-from pcc_bench.tasks.data import fingerprint, read_table
+from pcc_bench.tasks.data import demonstration_rows, fingerprint, read_table
 from pcc_bench.tasks.demonstrated import DemonstratedTask
 from pcc_bench.tasks.demonstrations import Block, block, drawn
 from pcc_bench.tasks.icl.scores import OptionScores
@@ -60,7 +60,8 @@ class IclTask(DemonstratedTask):
             return {seed: Block() for seed in seeds}
         metadata = self.config.metadata
         hub = metadata["hub"] and {**metadata["hub"], "split": self._split}
-        source, rows = read_table({**metadata, "split": self._split, "hub": hub}, self._read_row)
+        pool = {**metadata, "split": self._split, "hub": hub, "lab_rows": demonstration_rows(metadata)}
+        source, rows = read_table(pool, self._read_row)
         counter = self.counter if self.wanted.tokens else None
         return {seed: block(self._pieces(rows, seed), self.wanted, counter, source["place"]) for seed in seeds}
 

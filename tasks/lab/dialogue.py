@@ -67,7 +67,9 @@ def roles(split: str, seed: int = 0) -> tuple[Role, ...]:
     )
 
 
-def draw_session(random: Random, index: int, *, split: str = "train", seed: int = 0) -> dict[str, Any]:
+def draw_session(
+    random: Random, index: int, *, split: str = "train", seed: int = 0, when: str = "Day"
+) -> dict[str, Any]:
     """A session of the role whose turn it is, the reply the role would give, and three that others would."""
     cast = roles(split, seed)
     role = cast[index % ROLES]
@@ -81,7 +83,7 @@ def draw_session(random: Random, index: int, *, split: str = "train", seed: int 
         turns.append(f"{role.name}: {role.reply(random)}")
         turns.append(f"{partner.name}: {pick(random, _PROMPTS)}")
     return {
-        "position": f"Day {1 + index // ROLES}",
+        "position": f"{when} {1 + index // ROLES}",
         "role": role.name,
         "speakers": [role.name, partner.name],
         "scene": f"{role.name} and {partner.name} are at the {pick(random, PLACES)}. {scenery(random)}",

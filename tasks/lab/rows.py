@@ -47,7 +47,7 @@ def row(dataset: str, split: str, index: int, seed: int = 0, *, sentences: Lengt
 
 def _block(dataset: str, split: str, start: int, seed: int, sentences: Lengths) -> list[Row]:
     """The `QUESTIONS` rows from `start` on, which share their context where the data set has contexts."""
-    if dataset not in DATASETS:
+    if dataset not in (*DATASETS, *_SHOWN):
         raise ValueError(f"the lab has no data set {dataset}; it has {', '.join(DATASETS)}")
     if split not in SPLITS:
         raise ValueError(f"the lab has no split {split}; it has {', '.join(SPLITS)}")
@@ -55,8 +55,9 @@ def _block(dataset: str, split: str, start: int, seed: int, sentences: Lengths) 
         raise ValueError(f"contexts of {sentences[0]} to {sentences[1]} sentences: at least 2, the shorter first")
     if dataset in _CONTEXTS:
         return _CONTEXTS[dataset](start, split, seed, sentences)
+    single = (_SINGLES | _SHOWN)[dataset]
     return [
-        _SINGLES[dataset](seeded(seed, split, dataset, index), index, split, seed, sentences)
+        single(seeded(seed, split, dataset, index), index, split, seed, sentences)
         for index in range(start, start + QUESTIONS)
     ]
 
@@ -211,6 +212,11 @@ def _hpd(random: Random, index: int, split: str, seed: int, sentences: Lengths) 
     return dialogue.draw_session(random, index, split=split, seed=seed)
 
 
+def _hpd_earlier(random: Random, index: int, split: str, seed: int, sentences: Lengths) -> Row:
+    """What the roles of `hpd` said before any of its sessions: the splits of the lab share no roles."""
+    return dialogue.draw_session(random, index, split=split, seed=seed, when="Year 0, day")
+
+
 _CONTEXTS: dict[str, Callable[[int, str, int, Lengths], list[Row]]] = {
     "squad": _squad,
     "hotpotqa": _hotpotqa,
@@ -225,3 +231,4 @@ _SINGLES: dict[str, Callable[[Random, int, str, int, Lengths], Row]] = {
     "text": _text,
 }
 DATASETS = (*_CONTEXTS, *_SINGLES)
+_SHOWN = {"hpd_earlier": _hpd_earlier}  # demonstrations, about which nothing is asked
