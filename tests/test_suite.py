@@ -16,16 +16,17 @@ import pytest
 import yaml
 
 from pcc_bench import shipped as shipped_models
+from pcc_bench import tasks
 from pcc_bench.cli import main
 from pcc_bench.errors import UsageError
 from pcc_bench.inventory import task_names
 from pcc_bench.registry import names as methods
-from pcc_bench.suite import runner
+from pcc_bench.suite import page, runner
 from pcc_bench.suite.cell import DONE, write_done
 from pcc_bench.suite.check import check, decoder
 from pcc_bench.suite.cost import estimate, plan
 from pcc_bench.suite.spec import Cell, Settings, Suite, shipped
-from pcc_bench.suite.table import table
+from pcc_bench.suite.table import WIDEST, table
 from pcc_bench.tasks.data import sample_folder
 
 
@@ -78,7 +79,7 @@ def test_shipped_suites_name_what_exists(name: str, tmp_path: Path) -> None:
 def test_each_suite_of_the_paper_has_a_twin_on_the_lab() -> None:
     own = {name for name in shipped() if not name.startswith("lab-")}
     assert own == {"table2", "table3", "table4", "table5", "pretraining", "ablations"}
-    assert {name.removeprefix("lab-") for name in shipped() if name.startswith("lab-")} == own
+    assert {name.removeprefix("lab-") for name in shipped() if name.startswith("lab-")} == own | {"tasks"}
 
 
 def test_a_cell_says_more_than_the_defaults_and_the_user_more_than_the_file(tmp_path: Path) -> None:
@@ -113,6 +114,36 @@ def test_a_changed_cell_gets_a_folder_of_its_own(tmp_path: Path) -> None:
     (faster,) = cells_of(write(tmp_path, cells=[{**entry, "batch_size": 3}]), tmp_path)
     assert one.folder != two.folder
     assert one.folder == faster.folder  # batch size changes no answer
+
+
+def test_the_labs_suite_of_all_tasks_has_every_data_set_and_kind_of_method(tmp_path: Path) -> None:
+    cells = Suite.read("lab-tasks").plan(tmp_path, Settings())
+    assert {cell.command.model for cell in cells} == {"pcc", "full-context", "no-context", "truncated-context"}
+    assert len({cell.command.tasks for cell in cells}) == 1
+    groups = {"pcc_rag": ["squad", "hotpotqa", "adversarialqa", "nq"]}
+    named = [part for task in cells[0].command.tasks.split(",") for part in groups.get(task, [task])]
+    data = {path.parent.name for path in Path(tasks.__path__[0]).glob("*/*.yaml")} - {"msc", "personachat"}
+    assert {next(name for name in data if name in task) for task in named} == data  # the lab has no rows of those two
+
+
+def test_a_table_of_many_scores_has_a_line_for_each(tmp_path: Path) -> None:
+    scores = {f"pcc_task{n}": {"f1,none": n / 100, "sample_len": 4} for n in range(WIDEST + 1)}
+    path = tmp_path / "results_1.json"
+    path.write_text(json.dumps({"results": scores, "config": {}, "configs": {name: {} for name in scores}}))
+    turned = table([("one", path), ("two", path), ("missing", None)])
+    assert turned.columns == ("", "one", "two", "missing")
+    assert turned.rows[3] == ("task3 F1", "3.0", "3.0", "")
+    assert len(turned.rows) == WIDEST + 1
+
+
+def test_a_table_is_renewed_inside_a_page(tmp_path: Path) -> None:
+    path = tmp_path / "page.md"
+    path.write_text("Before.\n<!-- run:mine -->\nold\n<!-- /run -->\nAfter.\n")
+    page.fill(path, "mine", "| new |")
+    assert path.read_text() == "Before.\n<!-- run:mine -->\n| new |\n<!-- /run -->\nAfter.\n"
+    for change in (lambda: page.fill(path, "other", ""), lambda: page.fill(tmp_path / "gone.md", "mine", "")):
+        with pytest.raises(UsageError, match=r"nothing to fill for the suite other|can't renew the table in"):
+            change()
 
 
 # Bad input

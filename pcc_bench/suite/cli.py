@@ -25,6 +25,10 @@ def run(
     batch_size: Annotated[str | None, typer.Option(help="A number, or auto.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
     device: Annotated[str | None, typer.Option(help="cuda, cpu ...; a GPU by default where there is one.")] = None,
+    into: Annotated[
+        Path | None,
+        typer.Option(help="A Markdown file whose table between run:SUITE and /run (HTML comments) is renewed."),
+    ] = None,
 ) -> None:
     """Run a suite: methods by tasks, or checkpoints by decoders; one table.
 
@@ -32,7 +36,7 @@ def run(
 
     Example: `pcc-bench run lab-table2 --out results/lab-table2`
     """
-    from pcc_bench.suite import cost
+    from pcc_bench.suite import cost, page
     from pcc_bench.suite.check import check
     from pcc_bench.suite.runner import choose
     from pcc_bench.suite.runner import run as run_cells
@@ -52,13 +56,15 @@ def run(
         typer.echo(cost.plan(chosen).markdown())
         return
     failed = run_cells(read, out, chosen, typer.echo)
-    _show_table(read, out, cells)
+    text = _show_table(read, out, cells)
+    if into is not None:
+        page.fill(into, read.name, text)
     if failed:
         typer.echo("\nfailed, tried again by the next call:\n" + "\n".join(f"- {k}: {v}" for k, v in failed.items()))
         raise typer.Exit(1)
 
 
-def _show_table(suite: Suite, out: Path, cells: Sequence[Cell]) -> None:
+def _show_table(suite: Suite, out: Path, cells: Sequence[Cell]) -> str:
     """Print the table of all cells that are done, and keep it."""
     from pcc_bench.suite.cell import results
     from pcc_bench.suite.table import table
@@ -73,3 +79,4 @@ def _show_table(suite: Suite, out: Path, cells: Sequence[Cell]) -> None:
     missing = [label for label, path in lines if path is None]
     if missing:
         typer.echo(f"missing: {', '.join(missing)}")
+    return text

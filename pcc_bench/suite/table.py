@@ -1,4 +1,4 @@
-"""The table of a suite: a line a cell, a column a task and metric."""
+"""The table of a suite: a line a cell and a column a task and metric, or turned where that is too wide to read."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from pcc_bench.reports.metrics import NAMES, PERCENT
 from pcc_bench.reports.summary import Result, Table, read
 
+WIDEST = 14  # scores of a table that has a column for each; with more it has a line for each
 USUAL = ("f1", "exact_match", "acc_calibrated", "acc", "perplexity", "ranking_acc", "bleu", "rougeL", "recall")
 
 
@@ -21,7 +22,7 @@ def table(lines: Sequence[tuple[str, Path | None]], metrics: Sequence[str] = ())
         metrics: What to show; by default what is usual.
 
     Returns:
-        Scores, and in `achieved` source tokens per position of memory, the ratio of sums over all tasks of a line.
+        Scores, and in `achieved` source tokens per position of memory, the ratio of sums over all tasks of a cell.
     """
     read_lines = [(label, read(path) if path else []) for label, path in lines]
     scores = [_scores(results, metrics or USUAL) for _, results in read_lines]
@@ -30,7 +31,14 @@ def table(lines: Sequence[tuple[str, Path | None]], metrics: Sequence[str] = ())
         (label, _achieved(results), *(found.get(column, "") for column in columns))
         for (label, results), found in zip(read_lines, scores, strict=True)
     ]
-    return Table(("method", "achieved", *columns), tuple(rows), _notes(read_lines)).without_empty_columns()
+    made = Table(("method", "achieved", *columns), tuple(rows), _notes(read_lines)).without_empty_columns()
+    return made if len(columns) <= WIDEST else _turned(made)
+
+
+def _turned(made: Table) -> Table:
+    """The table with a line for each score and a column for each cell."""
+    methods, *scores = zip(made.columns, *made.rows, strict=True)
+    return Table(("", *methods[1:]), tuple(scores), made.notes)
 
 
 def _scores(results: Sequence[Result], metrics: Sequence[str]) -> dict[str, str]:
