@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import torch
 
+from pcc_bench import shipped
 from pcc_bench.baselines import _autocompressor_weights as files
 from pcc_bench.baselines import _weights
 from pcc_bench.baselines._autocompressor_weights import TABLE
@@ -51,7 +52,7 @@ class AutoCompressor(Compressor):
     @classmethod
     def decoder_path(cls, pretrained: str, decoder: str | None) -> str:
         """The checkpoint itself, or the base model that an adapter in a folder here names."""
-        folder = Path(pretrained)
+        folder = Path(shipped.located(pretrained))
         return decoder or (files.base_path(folder) if files.is_adapter(folder) else pretrained)
 
     @classmethod

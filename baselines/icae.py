@@ -14,9 +14,11 @@ from typing import Any, Self
 
 import torch
 
+from pcc_bench import shipped
 from pcc_bench.baselines import _weights
 from pcc_bench.baselines._icae_settings import IcaeConfig, IcaeSettings, Use, check_options, check_window
 from pcc_bench.baselines._icae_weights import TABLE, adapted_body, check, version_of
+from pcc_bench.baselines._spans import SpanReader
 from pcc_bench.compressor import Compressor, Frame, Memory
 from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError
@@ -43,15 +45,15 @@ class IcaeCompressor(Compressor):
     def __init__(self, decoder: Decoder, state: dict[str, torch.Tensor], settings: IcaeSettings) -> None:
         super().__init__(decoder)
         table = state[TABLE].to(decoder.device, decoder.dtype)
-        self.memory_tokens, self._tasks = table[:-3], table[-3:]
-        self.capacity = len(self.memory_tokens) * settings.rate
+        memory_tokens, self._tasks = table[:-3], table[-3:]
+        capacity = len(memory_tokens) * settings.rate
         self.rate = float(settings.rate)
-        self.version, self.use, self.max_spans = settings.version, settings.use, settings.max_spans
-        self._settings = settings
-        check_window(decoder, self.capacity, len(self.memory_tokens))
+        self.version, self.use, self._settings = settings.version, settings.use, settings
+        check_window(decoder, capacity, len(memory_tokens))
         template = (settings.opening, settings.closing)
         self._template = [decoder.tokenizer.encode(text, add_special_tokens=False) for text in template]
-        self.body = adapted_body(decoder, state, settings.lora_alpha)
+        body = adapted_body(decoder, state, settings.lora_alpha)
+        self.reader = SpanReader(decoder, body, memory_tokens, capacity, settings.max_spans)
         self._weights = _weights.digest(state, decoder)
 
     @classmethod
@@ -63,7 +65,8 @@ class IcaeCompressor(Compressor):
         """
         if decoder:
             return decoder
-        folder = Path(pretrained).parent if Path(pretrained).is_file() else Path(pretrained)
+        path = Path(shipped.located(pretrained))
+        folder = path.parent if path.is_file() else path
         if name := IcaeConfig.read(folder).base_model_name_or_path:
             return _weights.named_base(folder, name)
         raise UsageError(
@@ -118,8 +121,8 @@ class IcaeCompressor(Compressor):
     def compress(self, contexts: Sequence[str]) -> list[Memory]:
         """Compress contexts; spans of all of them share few forwards, seconds are shared by tokens read."""
         start = time.perf_counter()
-        read, texts = self._tokenize(contexts)
-        slots = self.slots(read)
+        read, texts = self.reader.tokenize(contexts)
+        slots = self.reader.slots(read)
         vectors = [torch.cat([context, self.task_vector]).cpu() for context in slots]
         per_token = (time.perf_counter() - start) / max(1, sum(map(len, read)))
         return [
@@ -137,34 +140,6 @@ class IcaeCompressor(Compressor):
                 contexts, texts, read, slots, vectors, self.decoder.count_tokens(texts), strict=True
             )
         ]
-
-    @torch.inference_mode()
-    def slots(self, contexts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
-        """Slots of tokenized contexts: [spans * memory tokens, width] each, in the dtype of the decoder."""
-        pieces = [(i, span) for i, ids in enumerate(contexts) for span in spans(ids, self.capacity)]
-        made: dict[int, torch.Tensor] = {}
-        for batch in _weights.batches([len(span) + len(self.memory_tokens) for _, span in pieces], self.decoder.device):
-            rows = [torch.cat([self.decoder.embed(pieces[i][1]), self.memory_tokens]) for i in batch]
-            hidden = self.body(inputs_embeds=_weights.stack(rows), use_cache=False).last_hidden_state
-            for row, i in enumerate(batch):
-                first = len(pieces[i][1])
-                made[i] = hidden[row, first : first + len(self.memory_tokens)]
-        own: list[list[torch.Tensor]] = [[self.memory_tokens[:0]] for _ in contexts]
-        for i, (context, _) in enumerate(pieces):
-            own[context].append(made[i])
-        return [torch.cat(parts) for parts in own]
-
-    def _tokenize(self, contexts: Sequence[str]) -> tuple[list[list[int]], list[str]]:
-        """Ids with special tokens, as many as are read, and the text they cover."""
-        if not contexts:
-            return [], []
-        limit = self.max_spans * self.capacity
-        encoded = self.decoder.tokenizer(
-            list(contexts), split_special_tokens=True, return_offsets_mapping=True, verbose=False
-        )
-        cuts = [places[limit][0] if len(places) > limit else None for places in encoded["offset_mapping"]]
-        texts = [context[:cut] for context, cut in zip(contexts, cuts, strict=True)]
-        return [list(ids[:limit]) for ids in encoded["input_ids"]], texts
 
     @property
     def task_vector(self) -> torch.Tensor:
@@ -212,12 +187,3 @@ class IcaeCompressor(Compressor):
     @property
     def _beyond(self) -> tuple[int, ...]:
         return tuple(range(len(self.decoder.tokenizer), self.decoder.embedding.weight.shape[0]))
-
-
-def spans(ids: Sequence[int], capacity: int) -> list[list[int]]:
-    """Cut a context into as few spans as hold it, all of one length but the last: 70 for 32 gives 24, 24, 22."""
-    if not ids:
-        return []
-    count = -(-len(ids) // capacity)
-    length = -(-len(ids) // count)
-    return [list(ids[start : start + length]) for start in range(0, len(ids), length)]

@@ -43,11 +43,12 @@ def main() -> None:
         compressor = LlmLingua2.load(classifier, decoder, force_tokens=forced, counting=arguments.counting)
     print(f"classifier {arguments.pretrained or 'random ' + arguments.family}, {len(passages)} passages, ", end="")
     print(f"{arguments.contexts} contexts a length, forced {forced.split()}, counting {arguments.counting}")
-    print(f"{'tokens':>8}" + "".join(f"{f'asked {rate:g}x':>26}" for rate in arguments.rates))
+    print("| tokens | " + " | ".join(f"asked {rate:g}x" for rate in arguments.rates) + " |")
+    print("|---" * (1 + len(arguments.rates)) + "|")
     for length in arguments.lengths:
         contexts = list(cut(passages, length, arguments.contexts, decoder))
         cells = [cell(compressor, contexts, rate) for rate in arguments.rates]
-        print(f"{length:8d}" + "".join(f"{text:>26}" for text in cells))
+        print(f"| {length} | " + " | ".join(cells) + " |", flush=True)
     print("achieved: median (smallest to largest) of source tokens per kept token; '-' where nothing was kept")
 
 

@@ -16,9 +16,9 @@ from pcc_bench import models as lm_models
 from pcc_bench.baselines._cocom_config import CocomConfig
 from pcc_bench.baselines._icae_settings import IcaeConfig
 from pcc_bench.baselines._segments import segments
+from pcc_bench.baselines._spans import spans
 from pcc_bench.baselines._weights import stack
 from pcc_bench.baselines.export import export_cocom, export_icae
-from pcc_bench.baselines.icae import spans
 from pcc_bench.baselines.tiny_classifier import make_bert_tokenizer, make_classifier
 from pcc_bench.compressor import Memory
 from pcc_bench.lm import CompressedLM
@@ -79,9 +79,10 @@ def compress_icae(model: CompressedLM, context: str) -> Memory:
     """Span by span."""
     compressor, decoder = model.compressor, model.frozen
     slots = []
-    for span in spans(decoder.tokenizer.encode(context), compressor.capacity):
-        row = torch.cat([decoder.embed(span), compressor.memory_tokens])[None]
-        hidden = compressor.body(inputs_embeds=row, use_cache=False).last_hidden_state
+    reader = compressor.reader
+    for span in spans(decoder.tokenizer.encode(context), reader.capacity):
+        row = torch.cat([decoder.embed(span), reader.memory_tokens])[None]
+        hidden = reader.body(inputs_embeds=row, use_cache=False).last_hidden_state
         decoder.model.get_output_embeddings()(hidden)
         slots.append(hidden[0, len(span) :])
     return memory(torch.cat([*slots, compressor.task_vector]))

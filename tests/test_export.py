@@ -15,7 +15,7 @@ from torch import nn
 from toy_cocom import RANK, WRAPPED, cocom_state, write_cocom
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from pcc_bench import memory_file
+from pcc_bench import memory_file, registry, shipped
 from pcc_bench import models as lm_models
 from pcc_bench.baselines._icae_settings import IcaeConfig
 from pcc_bench.baselines.export import export_autocompressor, export_cocom, export_icae, lora_of
@@ -194,9 +194,7 @@ def test_a_cocom_with_a_part_of_its_base_is_refused(models: Path, tmp_path: Path
             load("cocom", folder, decoder=decoder)
 
     norm = f"{WRAPPED}model.norm.weight"
-    says = (
-        r"has 1 tensors of its base model and lacks \d+ \(.*lm_head.weight first\): a checkpoint has all of them"
-    )
+    says = r"has 1 tensors of its base model and lacks \d+ \(.*lm_head.weight first\): a checkpoint has all of them"
     refuse(says, {**state, norm: torch.ones(64)})
     no_rows = {key: value for key, value in state.items() if key != "special_tokens.lm_head"}
     refuse(r"lacks 1 tensors \(special_tokens.lm_head first\)", no_rows)
@@ -235,6 +233,25 @@ def test_an_icae_may_name_its_base_and_how_it_was_trained(base: Path) -> None:
     assert population.tokenizer_name({"pretrained": str(folder)}, "x", "y") == str(folder / "../base")
     given = load("icae", folder, rate=2, use="ae", opening="", decoder=str(base)).compressor.options()
     assert (given["rate"], given["use"], given["opening"], given["closing"]) == (2, "ae", "", "A:")
+
+
+def test_a_shipped_part_is_named_without_its_folder_and_without_its_base(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = copied(models / "llama", tmp_path / "lab-base")
+    lora, table = icae_parts(base)
+    export_icae(tmp_path / "icae-lab-4x", lora, table, IcaeConfig(base_model_name_or_path="../lab-base"))
+    summary = table[:SUMMARY]
+    export_autocompressor(tmp_path / "auto-lab-4x", lora, summary, "../lab-base", alpha=8, segment_length=40)
+    lora, rows = split(base)
+    export_cocom(tmp_path / "cocom-lab-4x", lora, rows, "../lab-base", rate=4, document_length=64)
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path)
+    for method, name in (("icae", "icae-lab-4x"), ("autocompressor", "auto-lab-4x"), ("cocom", "cocom-lab-4x")):
+        assert registry.get(method).decoder_path(name, None) == str(base)
+        model = load(method, Path(name))
+        assert Path(model.frozen.name) == base
+        assert model.compressor.compress(["Rain fell on the mill."])[0].slots
+    assert load("icae", Path("icae-lab-4x"), decoder="lab-base").frozen.name == str(base)
 
 
 def test_a_configuration_that_is_not_icaes_is_not_read_and_a_wrong_one_is_refused(models: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from command import lm_eval_run
 from lm_eval.api.instance import Instance
 from safetensors.torch import save_file
 from toy_cocom import write_cocom, write_pisco
@@ -175,6 +176,14 @@ def asked(texts: Sequence[str], questions: Sequence[str], kind: str = "generate_
 # ---------------------------------------------------------------- no method is forgotten
 
 
+def test_the_original_codes_golden_vectors_of_all_baselines_ship() -> None:
+    golden = Path(__file__).parent / "golden"
+    assert {path.relative_to(golden).parts[0] for path in golden.glob("*/**/io.safetensors")} >= {
+        *("icae_v1_llama", "icae_v2_llama", "icae_v2_mistral", "autocompressor_llama", "autocompressor_opt"),
+        *("cocom_r4", "cocom_r16", "cocom_light_r4", "cocom_light_r16", "pisco"),
+    }
+
+
 def test_every_registered_method_has_a_toy_and_every_toy_a_method() -> None:
     assert set(TOYS) == set(METHODS)
     assert all(registry.get(name).name == name for name in METHODS)
@@ -291,6 +300,42 @@ def test_each_context_is_compressed_once_in_a_run_and_reused_by_the_next(
     model.loglikelihood(asked(texts, questions, "loglikelihood"), True)
     assert (len(calls), set(calls.values()), model.book.compressions) == (distinct, {1}, distinct)
     assert answers[0] == answers[2] and answers[3] == answers[5]  # the same question of the same context
+
+
+def test_under_wrong_memory_each_question_reads_the_memory_of_another_context(
+    method: str, toy: Toy, model: CompressedLM
+) -> None:
+    if not model.compressor.soft:
+        with pytest.raises(UsageError, match="control=wrong_memory exchanges soft memories"):
+            load(method, toy, control="wrong_memory")
+        return
+    texts = ["Rain fell on the old mill.", "Snow lay on the new road."]
+    right = model.generate_until(asked(texts, [QUERY]), True)
+    wrong = load(method, toy, control="wrong_memory").generate_until(asked(texts, [QUERY]), True)
+    assert wrong == right[::-1]
+
+
+@pytest.mark.parametrize("name", ["icae", "cocom", "pisco", "autocompressor", "llmlingua2"])
+def test_the_plain_command_runs_a_rival_on_the_four_question_sets(name: str, models: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "toy"
+    folder.mkdir()
+    toy = TOYS[name](models, folder)
+    given = {"pretrained": toy.pretrained, "dtype": "float32", **toy.options}
+    given |= {"decoder": toy.decoder} if toy.decoder else {}
+    arguments = ",".join(f"{key}={value}" for key, value in given.items())
+    command = ("--model", name, "--model_args", arguments, "--tasks", "pcc_rag", "--batch_size", 4, "--limit", 2)
+    found = lm_eval_run(
+        tmp_path / "out",
+        *command,
+        "--metadata",
+        '{"data": "lab", "population": "all"}',
+        "--gen_kwargs",
+        "max_gen_toks=4",
+    )
+    tasks = {"pcc_squad", "pcc_hotpotqa", "pcc_adversarialqa", "pcc_nq"}
+    assert tasks <= set(found["results"])
+    assert all(found["results"][task]["compression,none"] > 0 for task in tasks)
+    assert found["config"]["pcc_bench"]["method"] == name
 
 
 def test_the_record_of_an_answer_adds_up(model: CompressedLM, memories: dict[str, Memory]) -> None:

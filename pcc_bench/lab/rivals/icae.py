@@ -12,8 +12,9 @@ from torch import nn
 
 from pcc_bench.baselines._icae_settings import IcaeConfig
 from pcc_bench.baselines._icae_weights import TARGETS
+from pcc_bench.baselines._spans import spans
 from pcc_bench.baselines.export import export_icae, lora_of
-from pcc_bench.baselines.icae import TASK_TOKENS, spans
+from pcc_bench.baselines.icae import TASK_TOKENS
 from pcc_bench.decoder import Decoder
 from pcc_bench.lab.rivals.rival import Reader, Rival, add_lora, drawn_vectors
 from pcc_bench.model.objectives import Task
