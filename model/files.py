@@ -33,9 +33,10 @@ def resolve(name: str, what: str = "checkpoint", beside: Path | None = None) -> 
     Raises:
         UsageError: Neither a folder nor a hub id that can be fetched.
     """
-    for candidate in ([beside / name] if beside else []) + [Path(name), Path(shipped.located(name))]:
-        if candidate.is_dir():
-            return candidate.resolve()
+    if beside and (beside / name).is_dir():
+        return (beside / name).resolve()
+    if (folder := Path(shipped.located(name))).is_dir():
+        return folder.resolve()
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith("."):
         raise UsageError(f"{what} '{name}' is neither a folder here nor a hub id (owner/name): check the path")
     from huggingface_hub import snapshot_download

@@ -1,27 +1,22 @@
-"""The lab: how its models begin, what they learn from, how they are built, measured and checked."""
+"""The lab: how its models begin, what they learn from, and what ships."""
 
 from __future__ import annotations
 
 import itertools
-import json
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from pcc_bench import shipped
-from pcc_bench.errors import UsageError
-from pcc_bench.lab import build, check, data, parts, stages
+from pcc_bench.lab import check, parts, ship, stages
 from pcc_bench.lab.decoders import DecoderRecipe, Lessons, start
 from pcc_bench.lab.findings import findings
 from pcc_bench.lab.induction import draw_induction_heads
 from pcc_bench.lab.lessons import ANSWER, RANDOM, draw_lesson
 from pcc_bench.lab.lite import at_rate, rates_up_to, start_lite
-from pcc_bench.lab.measure import tracking
 from pcc_bench.model import checkpoint, init, tiny
 from pcc_bench.model.pcc import SPECIAL_TOKENS
 
@@ -108,6 +103,23 @@ def test_a_large_compressor_begins_at_4x_with_short_segments() -> None:
     ]
 
 
+def test_only_the_converter_learns_before_the_rest() -> None:
+    recipe = parts.AdaptationRecipe(start="pcc-lab-4x", decoder="lab-mistral")
+    first = stages.converting_recipe("part", recipe, 4, "start", "decoder", "data")
+    assert first.train == ("converter",)
+    assert [phase.segment_length for phase in first.phases] == [4], "one slot"
+    then = stages.adapting_recipe("part", recipe, 4, "start", "decoder", "data")
+    assert set(then.train) == {"converter", "encoder"}
+    assert [phase.segment_length for phase in then.phases] == [4, 8, 16, 32, 64, 64]
+    assert [then.completion_at(index) for index in range(6)] == [0, 0, 0, 0, 0, 0.3]
+
+
+def test_what_an_adaptation_starts_from_keeps_its_pretrained_checkpoint() -> None:
+    for recipe in parts.PARTS.values():
+        if isinstance(recipe, parts.AdaptationRecipe):
+            assert parts.compressor(recipe.start).keep_pretrained
+
+
 # What decoders learn from
 
 
@@ -146,85 +158,6 @@ def test_answers_and_the_end_after_them_are_scored_and_questions_are_not(tmp_pat
         assert "".join(scored.split()) == "".join("".join(answers).split())
 
 
-# Building
-
-
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Two parts that take seconds."""
-    compressor = parts.CompressorRecipe(rate=2, layers=1, pretraining=3, tuning=1, keep_pretrained=True)
-    large = parts.CompressorRecipe(rate=4, kind="large", lora_rank=2, pretraining=3, tuning=1)
-    known = {"lab-llama": TINY, "pcc-lab-4x": compressor, "pcc-lab-large-4x": large}
-    monkeypatch.setattr(parts, "PARTS", known)
-    monkeypatch.setattr(build, "PARTS", known)
-    monkeypatch.setattr(check, "PARTS", known)
-    monkeypatch.setattr(stages, "FIRST_STEPS", 1)
-    monkeypatch.setattr(stages, "GROWING", ((4, 1),))
-    monkeypatch.setattr(data, "DOCUMENTS", 30)
-    monkeypatch.setattr(data, "ROWS", 40)
-    monkeypatch.setattr(data, "HELD_OUT_DOCUMENTS", 10)
-    monkeypatch.setattr(check, "tracking", lambda folder, name: tracking(folder, name, 4))
-    monkeypatch.setattr(check, "CHECK_ROWS", 8)
-    monkeypatch.setattr(check, "CHECK_DOCUMENTS", 2)
-    monkeypatch.setattr(check, "measure", lambda folder, name, *sizes: measured(folder, name, *(sizes or (8, 2))))
-    yield
-
-
-def measured(folder: Path, name: str, rows: int, documents: int) -> list[Any]:
-    from pcc_bench.lab.measure import measure
-
-    return measure(folder, name, rows, documents)
-
-
-def test_parts_are_built_once_recorded_and_a_changed_weight_is_found(
-    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert build.build(tmp_path) == ["lab-llama", "pcc-lab-4x", "pcc-lab-large-4x"]
-    assert build.build(tmp_path) == [], "finished parts are left alone"
-    card = json.loads((tmp_path / "pcc-lab-4x" / "part.json").read_text())
-    assert set(card["tokens_seen"]) == {"1x", "2x", "tuning"}
-    assert checkpoint.PccConfig.read(tmp_path / "pcc-lab-4x").lab
-    assert AutoTokenizer.from_pretrained(tmp_path / "lab-llama").convert_tokens_to_ids("<ae>") is not None
-
-    record = check.record(tmp_path)
-    assert {figure.model for figure in record.measured} == {
-        "lab-llama, full-context",
-        "lab-llama, no-context",
-        "pcc-lab-4x",
-        "pcc-lab-large-4x",
-    }
-    assert checkpoint.PccConfig.read(tmp_path / "pcc-lab-large-4x").encoder.base == "../lab-llama"
-    with monkeypatch.context() as patch:
-        patch.setattr(check, "measure", lambda *_: pytest.fail("measured again"))
-        assert check.record(tmp_path) == record, "what is recorded is not measured again"
-        shutil.copytree(tmp_path / "pcc-lab-large-4x", tmp_path / "ships" / "pcc-lab-large-4x")
-        patch.setattr(check, "_quick", lambda *_: ())
-        ships = check.record(tmp_path / "ships", figures=tmp_path)
-        assert ships.measured == record.measured
-        assert set(ships.parts) == {"pcc-lab-large-4x"}
-    assert check.check(tmp_path) == []
-    assert "reconstruction bleu" in check.table(record).columns
-
-    weights = tmp_path / "pcc-lab-4x" / "model.safetensors"
-    data = bytearray(weights.read_bytes())
-    data[-1] ^= 1
-    weights.write_bytes(data)
-    assert any("model.safetensors has changed" in sentence for sentence in check.check(tmp_path))
-
-    monkeypatch.setitem(parts.PARTS, "lab-llama", TINY.model_copy(update={"seed": 1}))
-    with pytest.raises(UsageError, match=r"another recipe.*--again"):
-        build.build(tmp_path)
-
-
-def test_unknown_parts_and_missing_records_are_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="the lab has no part 'pcc-lab-5x'; it has lab-llama"):
-        build.build(tmp_path, ["pcc-lab-5x"])
-    with pytest.raises(UsageError, match=r"lab\.json is missing"):
-        check.check(tmp_path)
-    with pytest.raises(UsageError, match="no finished part"):
-        check.record(tmp_path)
-
-
 # What ships
 
 
@@ -233,7 +166,8 @@ def test_what_ships_is_what_was_recorded_and_small() -> None:
     record = check.read_record(shipped.FOLDER)
     assert check._hashes(shipped.FOLDER, record.parts) == record.files
     assert record.data == check._world()
-    assert sum(path.stat().st_size for path in shipped.FOLDER.rglob("*") if path.is_file()) < 64 * 2**20
+    assert sum(path.stat().st_size for path in shipped.FOLDER.rglob("*") if path.is_file()) <= ship.LIMIT
+    assert set(shipped.names()) == set(record.parts) <= set(shipped.SHIPPED)
     assert shipped.DEFAULT in record.parts
 
 

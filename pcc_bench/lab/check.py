@@ -75,7 +75,7 @@ def record(folder: Path, names: Sequence[str] = (), figures: Path | None = None)
                 "parts": {**made.parts, name: identity(name)},
                 "files": {**made.files, **files},
                 "measured": (*made.measured, *measured),
-                "check": (*made.check, *(_of(name, old.check) if old else _quick(folder, [name]))),
+                "check": (*made.check, *(_checkable(folder, name, old.check) if old else _quick(folder, [name]))),
             }
         )
         (folder / RECORD).write_text(made.model_dump_json(indent=1) + "\n", encoding="utf-8")
@@ -91,6 +91,12 @@ def _is_recorded(name: str, files: dict[str, str], known: Record, now: Record) -
 def _of(name: str, figures: Iterable[Measured]) -> tuple[Measured, ...]:
     """A part's figures; a decoder's are named `<part>, full-context`."""
     return tuple(figure for figure in figures if figure.model.partition(",")[0] == name)
+
+
+def _checkable(folder: Path, name: str, figures: Iterable[Measured]) -> tuple[Measured, ...]:
+    """A part's figures without those of a checkpoint that is not here any more."""
+    here = (folder / name / PRETRAINED).is_dir()
+    return tuple(figure for figure in _of(name, figures) if here or figure.task != RECONSTRUCTION)
 
 
 def read_record(folder: Path) -> Record:

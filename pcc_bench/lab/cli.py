@@ -26,6 +26,9 @@ def build(
 ) -> None:
     """Train parts of the lab, and what they need. Killed? The same command again goes on.
 
+    What a part needs is built before it ('pcc-bench lab ls' has the order, and which parts ship). On one core a decoder
+    takes up to 50 minutes and a compressor about 20; docs/lab.md has the minutes of each part.
+
     Example: `pcc-bench lab build pcc-lab-4x --output my-lab`
     """
     import torch
@@ -52,6 +55,20 @@ def record(
     from pcc_bench.lab.check import table as as_table
 
     typer.echo(as_table(record_parts(folder, tuple(parts or ()), figures)).to_markdown())
+
+
+@app.command()
+def ship(
+    folder: Annotated[Path, typer.Argument(help="A folder of 'pcc-bench lab build'.")],
+    parts: Annotated[list[str] | None, typer.Argument(help="Parts that ship; all of them if none is named.")] = None,
+    to: Annotated[Path, typer.Option(help="Where to; by default into the package.")] = shipped.FOLDER,
+) -> None:
+    """Copy the parts that ship into the package. Then: `pcc-bench lab record --figures FOLDER`."""
+    from pcc_bench.lab.ship import LIMIT
+    from pcc_bench.lab.ship import ship as ship_parts
+
+    size = ship_parts(folder, to, tuple(parts or ()))
+    typer.echo(f"{to} holds {size / 2**20:.1f} MiB of the {LIMIT / 2**20:.0f} that may ship")
 
 
 @app.command()
@@ -87,13 +104,18 @@ def findings(folder: Folder = shipped.FOLDER) -> None:
 
 @app.command("ls")
 def list_parts(folder: Folder = shipped.FOLDER) -> None:
-    """List the parts, what they need, and which are there."""
-    from pcc_bench.lab.build import read_card
-    from pcc_bench.lab.parts import PARTS, needs
+    """List the parts in the order of building: which are built, minutes, which ship, needs, recipe."""
+    from pcc_bench.lab.build import in_order, read_card
+    from pcc_bench.lab.parts import PARTS, needs, part
 
-    for name, recipe in PARTS.items():
-        state = "there" if read_card(folder, name) else "not built"
-        settings = ", ".join(
-            f"{key}={value}" for key, value in recipe.model_dump(exclude_defaults=True, mode="json").items()
-        )
-        typer.echo(f"{name:28} {state:10} {settings}" + (f" (needs {', '.join(needs(name))})" if needs(name) else ""))
+    typer.echo(f"{'part':27} {'built':6} {'minutes':>7} {'ships':6} {'needs':24} recipe, where it is not the default")
+    spent = []
+    for name in in_order(PARTS):
+        card = read_card(folder, name)
+        spent += [card["seconds"] / 60] if card else []
+        built, minutes = ("yes", f"{spent[-1]:.0f}") if card else ("no", "-")
+        ships = "yes" if name in shipped.SHIPPED else "no"
+        changed = part(name).model_dump(exclude_defaults=True, mode="json")
+        recipe = ", ".join(f"{key}={value}" for key, value in changed.items() if key not in ("decoder", "start"))
+        typer.echo(f"{name:27} {built:6} {minutes:>7} {ships:6} {', '.join(needs(name)) or '-':24} {recipe}")
+    typer.echo(f"{len(spent)} of {len(PARTS)} parts are built in {folder}; they took {sum(spent):.0f} minutes")

@@ -16,6 +16,7 @@ from pcc_bench import _startup, stats, tasks
 from pcc_bench.generation import generate
 from pcc_bench.lab.decoders import DecoderRecipe
 from pcc_bench.lab.parts import part
+from pcc_bench.lab.rivals.recipes import ClassifierRecipe, RivalRecipe
 from pcc_bench.model import checkpoint, init
 from pcc_bench.model.config import PccConfig
 from pcc_bench.model.objectives import Task, decoder_prefix, lay_out, token_nll
@@ -26,6 +27,8 @@ QUESTION_SETS = ("pcc_squad", "pcc_hotpotqa", "pcc_adversarialqa", "pcc_nq")
 ROWS, DOCUMENTS = 200, 60  # of each question set; of text for reconstruction
 TRACKED = 400  # rows of one-hop questions, four a context
 SEED = 20  # no row of training has it
+REFERENCE = "lab-llama"  # reads the words that a classifier keeps
+KEPT = 4  # source tokens per kept token
 RECONSTRUCTION, TRACKING = "reconstruction", "tracking"
 
 
@@ -56,7 +59,7 @@ class Measured(BaseModel):
 
 
 def measure(folder: Path, name: str, rows_each: int = ROWS, documents: int = DOCUMENTS) -> list[Measured]:
-    """All figures of a part: of a decoder with the whole context and with none, of a compressor with its memories.
+    """All figures of a part: of a decoder with the whole context and with none, of any other as its method reads it.
 
     Reconstruction is measured before fine-tuning: `build` does so, and it is measured again where that checkpoint is
     kept.
@@ -65,11 +68,20 @@ def measure(folder: Path, name: str, rows_each: int = ROWS, documents: int = DOC
     if isinstance(recipe, DecoderRecipe):
         whole = answering(f"{name}, full-context", "full-context", {"pretrained": str(folder / name)}, rows_each)
         return [*whole, *answering(f"{name}, no-context", "no-context", {"pretrained": str(folder / name)}, rows_each)]
-    found = answering(name, "pcc", {"pretrained": str(folder / name)}, rows_each)
+    found = answering(name, *_method(folder, name), rows_each)
     pretrained = folder / name / PRETRAINED
     if pretrained.is_dir():
         found.append(reconstruction(name, pretrained, documents))
     return found
+
+
+def _method(folder: Path, name: str) -> tuple[str, dict[str, Any]]:
+    """The method that a part is a checkpoint of, with its arguments."""
+    recipe = part(name)
+    arguments: dict[str, Any] = {"pretrained": str(folder / name)}
+    if isinstance(recipe, ClassifierRecipe):
+        return "llmlingua2", arguments | {"decoder": str(folder / REFERENCE), "rate": KEPT}
+    return (recipe.method if isinstance(recipe, RivalRecipe) else "pcc"), arguments
 
 
 def answering(model: str, method: str, arguments: dict[str, Any], rows_each: int) -> list[Measured]:
