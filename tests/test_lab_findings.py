@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from pcc_bench.lab.findings import FULL, NONE, Figure, Verdict, findings, verdict
+from pcc_bench.lab.findings import FULL, NONE, OTHERS, Figure, Verdict, _sum, findings, verdict
 from pcc_bench.lab.measure import QUESTION_SETS, Measured
 
 
@@ -39,7 +39,44 @@ def test_what_was_not_measured_is_named_and_not_judged() -> None:
     frame = findings(figures(FULL, 80.0) + figures(NONE, 5.0))
     row = frame[frame["the paper says"].str.startswith("64x collapses")].iloc[0]
     assert row["verdict"] == Verdict.MISSING
-    assert row["the lab measured (F1)"] == "pcc-lab-64x: no figure"
+    assert row["the lab measured (F1)"].endswith("; no figure of pcc-lab-64x")
+
+
+def test_nothing_measured_judges_nothing() -> None:
+    assert set(findings([])["verdict"]) == {Verdict.MISSING}
+
+
+def test_a_model_that_answered_some_of_the_question_sets_has_no_figure() -> None:
+    told = verdicts([*figures(FULL, 80.0), *figures("pcc-lab-4x", 85.0)[:3]])
+    assert told["4x is near the full context (at least 90% of its F1)"] == Verdict.MISSING
+
+
+@pytest.mark.parametrize(
+    ("large", "large_sixteen", "said"),
+    [
+        (48.0, 22.0, Verdict.AGREES),  # a step of the rate is worth 28, one of the size 2 or 0
+        (40.0, 20.0, Verdict.AGREES),
+        (80.0, 70.0, Verdict.DISAGREES),  # 19 against 30 and 48
+        (50.0, 40.5, Verdict.UNDECIDED),  # 18.8 against 18.5
+    ],
+)
+def test_the_size_is_set_against_the_rate_at_both_rates(large: float, large_sixteen: float, said: Verdict) -> None:
+    measured = [*figures("pcc-lab-4x", 50.0), *figures("pcc-lab-16x", 22.0)]
+    told = verdicts([*measured, *figures("pcc-lab-large-4x", large), *figures("pcc-lab-large-16x", large_sixteen)])
+    assert told["the encoder's size matters less than the rate"] == said
+
+
+@pytest.mark.parametrize(("phi3", "said"), [(30.0, Verdict.AGREES), (1.0, Verdict.DISAGREES), (5.2, Verdict.UNDECIDED)])
+def test_memories_must_help_each_of_the_other_decoders(phi3: float, said: Verdict) -> None:
+    measured = [figure for other in OTHERS for figure in figures(f"lab-{other}, no-context", 5.0)]
+    for other, f1 in zip(OTHERS, (30.0, 30.0, phi3), strict=True):
+        measured += figures(f"pcc-lab-4x-{other}", f1)
+    text = "after light tuning other decoders answer better with 4x memories than without the context"
+    assert verdicts(measured)[text] == said
+
+
+def test_a_figure_that_enters_a_difference_twice_weighs_twice() -> None:
+    assert _sum({"a": 1.5, "b": -0.5}, {"a": Figure(10, 2), "b": Figure(4, 2)}).half == pytest.approx(10**0.5)
 
 
 def test_a_mean_of_question_sets_is_surer_than_one_of_them() -> None:

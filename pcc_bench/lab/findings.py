@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -12,6 +12,9 @@ import pandas as pd
 from pcc_bench.lab.measure import QUESTION_SETS, TRACKING, Measured
 
 FULL, NONE = "lab-llama, full-context", "lab-llama, no-context"
+FOUR, SIXTEEN, MOST = "pcc-lab-4x", "pcc-lab-16x", "pcc-lab-64x"
+LARGE, LARGE_SIXTEEN = "pcc-lab-large-4x", "pcc-lab-large-16x"
+OTHERS = ("mistral", "qwen2", "phi3")  # decoders to which the 4x compressor was taken
 NEAR = 0.9  # of the full context's F1 counts as near it
 
 
@@ -26,7 +29,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure with half its 95 % interval; sums and differences take the two as independent, which is cautious.
+    """A figure with half its 95 % interval.
 
     Attributes:
         value: The figure.
@@ -35,12 +38,6 @@ class Figure:
 
     value: float
     half: float
-
-    def __sub__(self, other: Figure) -> Figure:
-        return Figure(self.value - other.value, math.hypot(self.half, other.half))
-
-    def __mul__(self, factor: float) -> Figure:
-        return Figure(self.value * factor, self.half * abs(factor))
 
     def __str__(self) -> str:
         return f"{self.value:.1f} ± {self.half:.1f}"
@@ -52,50 +49,47 @@ class Claim:
 
     Attributes:
         text: What it says, in the lab's terms.
-        models: Models whose figures it takes, in the order in which `above` gets them.
-        above: Differences that are all above 0 where the claim holds.
+        above: Weighted sums of models' F1, by model, that are all above 0 where the claim holds.
     """
 
     text: str
-    models: tuple[str, ...]
-    above: Callable[..., Sequence[Figure]]
+    above: Sequence[Mapping[str, float]]
 
+    @property
+    def models(self) -> list[str]:
+        """Models whose figures it takes."""
+        return list(dict.fromkeys(model for weights in self.above for model in weights))
+
+
+def _larger(effect: Mapping[str, float], other: Mapping[str, float]) -> list[dict[str, float]]:
+    """What is above 0 where an effect is larger than another one, whichever sign that has."""
+    models = dict.fromkeys([*effect, *other])
+    return [{model: effect.get(model, 0) + sign * other.get(model, 0) for model in models} for sign in (-1, 1)]
+
+
+_RATE = {FOUR: 0.5, SIXTEEN: -0.5, LARGE: 0.5, LARGE_SIXTEEN: -0.5}  # from 16x to 4x, the mean of both sizes
+_SIZES = ({LARGE: 1, FOUR: -1}, {LARGE_SIXTEEN: 1, SIXTEEN: -1})  # from Lite to Large, at each rate
 
 CLAIMS = (
-    Claim(
-        f"4x is near the full context (at least {NEAR:.0%} of its F1)",
-        ("pcc-lab-4x", FULL),
-        lambda four, full: [four - full * NEAR],
-    ),
-    Claim(
-        "16x lies between 4x and 64x",
-        ("pcc-lab-4x", "pcc-lab-16x", "pcc-lab-64x"),
-        lambda four, sixteen, most: [four - sixteen, sixteen - most],
-    ),
+    Claim(f"4x is near the full context (at least {NEAR:.0%} of its F1)", [{FOUR: 1, FULL: -NEAR}]),
+    Claim("16x lies between 4x and 64x", [{FOUR: 1, SIXTEEN: -1}, {SIXTEEN: 1, MOST: -1}]),
     Claim(
         "64x collapses: it keeps less than half of what the context is worth",
-        ("pcc-lab-64x", FULL, NONE),
-        lambda most, full, none: [(full - none) * 0.5 - (most - none)],
+        [{MOST: -1, FULL: 0.5, NONE: 0.5}],  # half of (full - none), less (64x - none)
     ),
-    Claim(
-        "without pretraining F1 is less than half",
-        ("pcc-lab-4x", "pcc-lab-4x-no-pretraining"),
-        lambda four, fresh: [four * 0.5 - fresh],
-    ),
+    Claim("without pretraining F1 is less than half", [{FOUR: 0.5, f"{FOUR}-no-pretraining": -1}]),
     Claim(
         "both objectives are needed: each alone is worse",
-        ("pcc-lab-4x", "pcc-lab-4x-reconstruction", "pcc-lab-4x-completion"),
-        lambda both, reconstruction, completion: [both - reconstruction, both - completion],
+        [{FOUR: 1, f"{FOUR}-reconstruction": -1}, {FOUR: 1, f"{FOUR}-completion": -1}],
     ),
-    Claim(
-        "boundary vectors help",
-        ("pcc-lab-4x", "pcc-lab-4x-no-boundaries"),
-        lambda marked, plain: [marked - plain],
-    ),
+    Claim("boundary vectors help", [{FOUR: 1, f"{FOUR}-no-boundaries": -1}]),
     Claim(
         "the encoder's size matters less than the rate",
-        ("pcc-lab-4x", "pcc-lab-16x", "pcc-lab-large-4x"),
-        lambda lite, sixteen, large: [(lite - sixteen) - (large - lite), (lite - sixteen) - (lite - large)],
+        [weights for size in _SIZES for weights in _larger(_RATE, size)],
+    ),
+    Claim(
+        "after light tuning other decoders answer better with 4x memories than without the context",
+        [{f"{FOUR}-{other}": 1, f"lab-{other}, no-context": -1} for other in OTHERS],
     ),
 )
 
@@ -124,14 +118,20 @@ def _mean_f1(measured: Sequence[Measured], model: str) -> Figure | None:
     return Figure(sum(figure.value for figure in found) / len(found), math.hypot(*halves) / len(found))
 
 
-def _judged(claim: Claim, scores: dict[str, Figure | None]) -> tuple[str, str, str]:
-    taken = [scores.get(model) for model in claim.models]
-    figures = [figure for figure in taken if figure is not None]
-    if len(figures) < len(taken):
-        absent = ", ".join(model for model, figure in zip(claim.models, taken, strict=True) if figure is None)
-        return claim.text, f"{absent}: no figure", Verdict.MISSING
-    told = ", ".join(f"{model} {figure}" for model, figure in zip(claim.models, figures, strict=True))
-    return claim.text, told, verdict(claim.above(*figures))
+def _judged(claim: Claim, scores: Mapping[str, Figure | None]) -> tuple[str, str, str]:
+    figures = {model: figure for model in claim.models if (figure := scores.get(model)) is not None}
+    told = ", ".join(f"{model} {figure}" for model, figure in figures.items())
+    absent = [model for model in claim.models if model not in figures]
+    if absent:
+        missing = f"no figure of {', '.join(absent)}"
+        return claim.text, f"{told}; {missing}" if told else missing, Verdict.MISSING
+    return claim.text, told, verdict([_sum(weights, figures) for weights in claim.above])
+
+
+def _sum(weights: Mapping[str, float], figures: Mapping[str, Figure]) -> Figure:
+    """A weighted sum. It takes the errors of models as independent: cautious, since they answered the same rows."""
+    value = sum(weight * figures[model].value for model, weight in weights.items())
+    return Figure(value, math.hypot(*(weight * figures[model].half for model, weight in weights.items())))
 
 
 def verdict(differences: Sequence[Figure]) -> Verdict:
