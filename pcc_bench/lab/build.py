@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 import time
 from collections.abc import Iterable, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoTokenizer
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
@@ -22,10 +24,11 @@ from pcc_bench.lab.parts import PARTS, AdaptationRecipe, CompressorRecipe, ident
 from pcc_bench.lab.rivals.classifier import train_classifier
 from pcc_bench.lab.rivals.recipes import RivalRecipe
 from pcc_bench.lab.rivals.train import train_rival
+from pcc_bench.model.files import first_line, replaced
 from pcc_bench.shipped import CARD
 
 logger = logging.getLogger(__name__)
-SECONDS = "seconds"  # file in a part's work folder
+TIME = "time.json"  # in a part's work folder: how long earlier calls took, and when the present one began
 WORK = "work"  # data and states of unfinished runs; may be deleted
 
 
@@ -44,7 +47,7 @@ def build(folder: Path, names: Sequence[str] = (), again: bool = False) -> list[
         UsageError: An unknown part; a part of another recipe or world; no space.
     """
     made = []
-    for name in _in_order(names or tuple(PARTS)):
+    for name in in_order(names or tuple(PARTS)):
         if not _is_done(folder, name, again):
             logger.info("building %s", name)
             _build_part(folder, name)
@@ -70,11 +73,11 @@ def read_card(folder: Path, name: str) -> dict[str, Any] | None:
     return card
 
 
-def _in_order(names: Iterable[str]) -> list[str]:
+def in_order(names: Iterable[str]) -> list[str]:
     """Parts and all that they need, each once and after what it needs."""
     ordered: dict[str, None] = {}
     for name in names:
-        ordered |= dict.fromkeys([*_in_order(needs(name)), name])
+        ordered |= dict.fromkeys([*in_order(needs(name)), name])
     return list(ordered)
 
 
@@ -97,21 +100,27 @@ def _is_done(folder: Path, name: str, again: bool) -> bool:
 
 def _build_part(folder: Path, name: str) -> None:
     work = folder / WORK / name
-    since = time.time()
     try:
         work.mkdir(parents=True, exist_ok=True)
-        (work / "identity").write_text(identity(name), encoding="utf-8")
+        since = time.time()
+        earlier = _earlier_seconds(work, since)
+        with replaced(work / "identity") as path:
+            path.write_text(identity(name), encoding="utf-8")
         _make(folder, name, work)
-        _write_card(folder, name, work, _seconds(work) + time.time() - since)
-    except OSError as error:
+        _write_card(folder, name, work, earlier + time.time() - since)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        if not _is_of_the_disk(error):
+            raise
         raise UsageError(
-            f"writing {folder} failed ({error.strerror or error}): make room and run the same command again, "
+            f"writing {folder} failed ({first_line(error)}): make room and run the same command again, "
             f"which goes on with {name}"
         ) from error
-    except KeyboardInterrupt:
-        (work / SECONDS).write_text(str(_seconds(work) + time.time() - since), encoding="utf-8")
-        raise
     shutil.rmtree(work)
+
+
+def _is_of_the_disk(error: Exception) -> bool:
+    """Is it about writing? safetensors and torch raise errors of their own where the disk is full."""
+    return isinstance(error, OSError) or bool(re.search(r"[Nn]o space|write|I/O", first_line(error)))
 
 
 def _make(folder: Path, name: str, work: Path) -> None:
@@ -129,10 +138,16 @@ def _make(folder: Path, name: str, work: Path) -> None:
         train_classifier(folder / name, recipe, work)
 
 
-def _seconds(work: Path) -> float:
-    """Spent by earlier calls that were interrupted from the keyboard."""
-    path = work / SECONDS
-    return float(path.read_text(encoding="utf-8")) if path.is_file() else 0.0
+def _earlier_seconds(work: Path, now: float) -> float:
+    """Seconds of earlier calls that did not end, each up to the last file that it wrote; notes that a call starts."""
+    path, earlier = work / TIME, 0.0
+    if path.is_file():
+        told = json.loads(path.read_text(encoding="utf-8"))
+        last = max(file.stat().st_mtime for file in work.rglob("*") if file.is_file())
+        earlier = told["earlier"] + max(0.0, last - told["since"])
+    with replaced(path) as noted:
+        noted.write_text(json.dumps({"earlier": earlier, "since": now}), encoding="utf-8")
+    return earlier
 
 
 def _export_decoder(work: Path, folder: Path) -> None:
@@ -165,7 +180,8 @@ def _write_card(folder: Path, name: str, work: Path, seconds: float) -> None:
     measured = work / RECONSTRUCTION
     if measured.is_file():
         state[RECONSTRUCTION] = json.loads(measured.read_text(encoding="utf-8"))
-    (folder / name / CARD).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+    with replaced(folder / name / CARD) as path:
+        path.write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
 
 
 def _tokens_seen(log: Path) -> int:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch.utils.data import IterableDataset
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer import TRAINER_STATE_NAME
 
 from pcc_bench.lab.induction import draw_induction_heads
 from pcc_bench.lab.lessons import ANSWER, RANDOM, SAY_AGAIN, Lesson, corpus, draw_lesson
@@ -197,8 +197,8 @@ def train_decoder(recipe: DecoderRecipe, folder: Path) -> None:
     """Make a decoder, or go on where an earlier call was interrupted; model and tokenizer are saved in `folder`."""
     states = folder / "states"
     states.mkdir(parents=True, exist_ok=True)
-    last = get_last_checkpoint(str(states))
-    step = int(Path(last).name.rpartition("-")[2]) if last else 0
+    last = _last_state(states)
+    step = _step(last) if last else 0
     tokenizer, model = start(recipe, folder)
     trainer = _LessonTrainer(
         model=model,
@@ -228,13 +228,20 @@ def train_decoder(recipe: DecoderRecipe, folder: Path) -> None:
     )
     trainer.counts = defaultdict(lambda: [0.0, 0.0])
     trainer.add_callback(_Log(folder / "log.jsonl", trainer, step))
-    if step < recipe.steps:  # the Trainer would take another step
-        trainer.train(resume_from_checkpoint=last)
+    if last and step >= recipe.steps:  # the Trainer would take another step
+        model.load_state_dict(load_file(last / "model.safetensors"), strict=False)  # a tied head is not in it
     else:
-        model.load_state_dict(
-            load_file(Path(str(last)) / "model.safetensors"), strict=False
-        )  # a tied head is not in it
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
     model.save_pretrained(folder)
+
+
+def _last_state(folder: Path) -> Path | None:
+    """The newest state that was written to its end: the Trainer's own record comes last."""
+    return max((path.parent for path in folder.glob(f"checkpoint-*/{TRAINER_STATE_NAME}")), key=_step, default=None)
+
+
+def _step(state: Path) -> int:
+    return int(state.name.rpartition("-")[2])
 
 
 def start(recipe: DecoderRecipe, folder: Path) -> tuple[PreTrainedTokenizerBase, Any]:
