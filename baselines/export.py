@@ -28,7 +28,7 @@ Lora = Mapping[str, tuple[torch.Tensor, torch.Tensor]]
 
 def lora_of(model: nn.Module, adapter: str = "default") -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """The adapters that peft has injected into a causal LM, by layer."""
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+    layers: dict[str, Any] = {name: part for name, part in model.named_modules() if isinstance(part, LoraLayer)}
     return {name: (layer.lora_A[adapter].weight, layer.lora_B[adapter].weight) for name, layer in layers.items()}
 
 

@@ -110,8 +110,8 @@ class IcaeCompressor(Compressor):
         Raises:
             UsageError: An option without sense, or a file that is unreadable or belongs to another base model.
         """
-        given = {"version": version, "use": use, "rate": rate, "max_spans": max_spans, "lora_alpha": lora_alpha}
-        given |= {"opening": opening, "closing": closing}
+        given: dict[str, Any] = {"version": version, "use": use, "rate": rate, "max_spans": max_spans}
+        given |= {"lora_alpha": lora_alpha, "opening": opening, "closing": closing}
         check_options(given)
         path = _weights.find(pretrained, file)
         state = _weights.read(path)
