@@ -14,6 +14,7 @@ from pcc_bench.lab.measure import QUESTION_SETS, TRACKING, Measured
 FULL, NONE = "lab-llama, full-context", "lab-llama, no-context"
 FOUR, SIXTEEN, MOST = "pcc-lab-4x", "pcc-lab-16x", "pcc-lab-64x"
 LARGE, LARGE_SIXTEEN = "pcc-lab-large-4x", "pcc-lab-large-16x"
+ICAE, COCOM, AUTOCOMPRESSOR, LLMLINGUA2 = "icae-lab-4x", "cocom-lab-4x", "autocompressor-lab-4x", "llmlingua2-lab"
 OTHERS = ("mistral", "qwen2", "phi3")  # decoders to which the 4x compressor was taken
 NEAR = 0.9  # of the full context's F1 counts as near it
 
@@ -90,6 +91,15 @@ CLAIMS = (
     Claim(
         "after light tuning other decoders answer better with 4x memories than without the context",
         [{f"{FOUR}-{other}": 1, f"lab-{other}, no-context": -1} for other in OTHERS],
+    ),
+    Claim(
+        "PCC is above ICAE, COCOM and AutoCompressor at 4x",
+        [{FOUR: 1, rival: -1} for rival in (ICAE, COCOM, AUTOCOMPRESSOR)],
+    ),
+    Claim("PCC is above LLMLingua-2 at 4x", [{FOUR: 1, LLMLINGUA2: -1}]),
+    Claim(
+        "ICAE is above COCOM, and COCOM above AutoCompressor",
+        [{ICAE: 1, COCOM: -1}, {COCOM: 1, AUTOCOMPRESSOR: -1}],
     ),
 )
 
