@@ -231,4 +231,5 @@ _SINGLES: dict[str, Callable[[Random, int, str, int, Lengths], Row]] = {
     "text": _text,
 }
 DATASETS = (*_CONTEXTS, *_SINGLES)
-_SHOWN = {"hpd_earlier": _hpd_earlier}  # demonstrations, about which nothing is asked
+# Demonstrations, about which nothing is asked.
+_SHOWN: dict[str, Callable[[Random, int, str, int, Lengths], Row]] = {"hpd_earlier": _hpd_earlier}
