@@ -482,6 +482,10 @@ def test_adapters_with_code_in_them_are_refused_and_not_run(models: Path, tmp_pa
     folder = toy.write_pisco(tmp_path / "pisco", models / "mistral")
     torch.save({"decoder_adapter": Bomb(tmp_path / "ran")}, folder / "adapters.pth")
     refuse(folder, "holds more than tensors and was not opened")
+    (tmp_path / "cocom").mkdir()
+    (tmp_path / "cocom" / "config.json").write_text(json.dumps(toy.configuration(models / "mistral")))
+    torch.save({"decoder.lm_head.weight": Bomb(tmp_path / "ran")}, tmp_path / "cocom" / "pytorch_model.bin")
+    refuse(tmp_path / "cocom", "holds more than tensors and was not opened")
     assert not (tmp_path / "ran").exists()
 
 
