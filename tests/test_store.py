@@ -9,6 +9,7 @@ import resource
 import shutil
 import signal
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -319,12 +320,17 @@ def test_a_killed_process_leaves_whole_memories_only(toy: Counting, tmp_path: Pa
         for text in texts:
             keep(store, [text])
 
+    def there_now() -> int:
+        return len(list(tmp_path.glob("??/*.safetensors")))
+
     for _ in range(5):
+        before, deadline = there_now(), time.monotonic() + 60
         child = forked(work)
-        time.sleep(0.05)
+        while there_now() == before and time.monotonic() < deadline:  # a busy machine starts it late
+            time.sleep(0.01)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-    there = len(list(tmp_path.glob("??/*.safetensors")))
+    there = there_now()
     store = MemoryStore(tmp_path, toy)
     assert all(map(same, keep(store, texts[:there]), map(toy.memory, texts)))
     assert there > 0
@@ -401,6 +407,22 @@ def test_a_folder_that_cannot_be_written_stops_a_run_before_its_work(
     monkeypatch.setattr(store_folder, "write_whole", refuse)
     with pytest.raises(UsageError, match=r"can't be written \(Read-only file system\): give a folder that can"):
         MemoryStore(tmp_path / "store", toy)
+
+
+def test_a_store_of_another_checkpoint_is_said_to_be_one_and_never_used(
+    decoder: Decoder, toy: Counting, pcc: Compressor, tmp_path: Path
+) -> None:
+    keep(MemoryStore(tmp_path, toy))
+    with pytest.warns(
+        UserWarning, match=r"was made for other checkpoints or options \(none of 3 memories looked at fits\)"
+    ):
+        store = MemoryStore(tmp_path, pcc)
+    assert all(map(same, keep(store), pcc.compress(TEXTS)))
+    assert (store.counts["hits"], store.counts["misses"]) == (0, 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        MemoryStore(tmp_path, pcc)
+        MemoryStore(tmp_path / "new", pcc)
 
 
 @pytest.mark.parametrize("marker", ['{"format": 2}', "{}", "[]", "no JSON"])

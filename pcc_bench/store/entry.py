@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 
 from pcc_bench.compressor import Memory, RawMemory
@@ -26,18 +27,19 @@ class DamagedError(Exception):
     """A file is not what its key promises."""
 
 
-def write(key: str, memory: Memory | RawMemory, precision: str) -> bytes:
+def write(key: str, maker: str, memory: Memory | RawMemory, precision: str) -> bytes:
     """The file of a memory.
 
     Args:
         key: What the memory was made from, hashed.
+        maker: The part of it that is the same for all texts, hashed.
         memory: The memory as the decoder reads it, or before its converter.
         precision: Of the slots of the latter, one of `PRECISIONS` but `exact`.
     """
     tensors = {name: value.cpu().contiguous() for name, value in _tensors(memory, precision).items()}
     held = TENSORS[type(memory)]
     counts = {field.name: getattr(memory, field.name) for field in fields(memory) if field.name not in held}
-    header = json.dumps({"key": key, "counts": counts}, sort_keys=True)
+    header = json.dumps({"key": key, "maker": maker, "counts": counts}, sort_keys=True)
     return save(tensors, {HEADER: f"{_checksum(header, tensors)} {header}"})
 
 
@@ -64,6 +66,16 @@ def read(data: bytes, key: str) -> Memory | RawMemory:
     if "vectors" in tensors:
         return Memory(**said["counts"], vectors=tensors["vectors"])
     return Memory(**said["counts"], text=tensors["text"].numpy().tobytes().decode())
+
+
+def maker(path: Path) -> str:
+    """What made the memory of a file, as far as the file says so; "" where it does not."""
+    try:
+        with safe_open(path, framework="np") as file:
+            _, _, header = (file.metadata() or {})[HEADER].partition(" ")
+        return str(json.loads(header).get("maker", ""))
+    except (OSError, SafetensorError, ValueError, KeyError):
+        return ""
 
 
 def _tensors(memory: Memory | RawMemory, precision: str) -> dict[str, torch.Tensor]:

@@ -12,6 +12,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -79,6 +80,10 @@ class StoreFolder:
         path = self._path(key)
         path.parent.mkdir(exist_ok=True)
         write_whole(path, data)
+
+    def some(self, count: int) -> list[Path]:
+        """A few of the files, whichever come first."""
+        return [entry.path for entry in islice(self._files(ENTRY), count)]
 
     def trim(self) -> int:
         """Delete parts that lost their writers, and files until the rest fits `max_bytes`; returns how many files."""

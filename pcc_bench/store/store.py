@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,6 +25,7 @@ from pcc_bench.store.folder import StoreFolder
 from pcc_bench.store.precision import EXACT, PRECISIONS
 
 ENCODING = 1  # raised when a change of our code gives other memories for the same weights, options and text
+LOOKED_AT = 64  # files of a store that is opened, to see whether it is another checkpoint's
 COUNTS = ("hits", "misses", "damaged", "written", "unwritten", "evicted")
 
 
@@ -54,6 +56,13 @@ class MemoryStore:
         self.trouble = ""
         self._maker = maker(compressor, precision)
         self._folder = StoreFolder(path, None if gib is None else int(gib * 2**30))
+        makers = [entry.maker(file) for file in self._folder.some(LOOKED_AT)]
+        if makers and not {self._maker, ""} & set(makers):
+            warnings.warn(
+                f"memory store {path} was made for other checkpoints or options (none of {len(makers)} memories looked "
+                "at fits): what is missing is made anew and kept beside them",
+                stacklevel=2,
+            )
 
     def key(self, context: str, query: str = "") -> str:
         """Hash of all that decides a memory: code, compressor, decoder, dtype, precision, text and question."""
@@ -99,7 +108,7 @@ class MemoryStore:
 
     def _kept(self, key: str, made: Memory | RawMemory) -> Memory:
         """Write a memory, and give it as a later run will read it."""
-        data = entry.write(key, made, self.precision)
+        data = entry.write(key, self._maker, made, self.precision)
         try:
             self._folder.write(key, data)
             self.counts["written"] += 1
