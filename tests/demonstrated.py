@@ -57,14 +57,6 @@ def sentence(expected: str, name: str, **metadata: Any) -> None:
     assert "\n" not in str(caught.value)
 
 
-def real_data(*datasets: str) -> str:
-    """The folder of real data, or a skip."""
-    for dataset in datasets:
-        if not (REAL / dataset).is_dir():
-            pytest.skip(f"no real data under {REAL}: set PCC_DATA to a folder with {', '.join(datasets)}")
-    return str(REAL)
-
-
 def run(models: Path, method: str, tasks: list[str], *, limit: int = 2, options: Any = None, **metadata: Any) -> Any:
     """lm-eval's own run of a method with tiny random weights; `metadata` is the tasks'."""
     _startup.install()

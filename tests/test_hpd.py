@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from demonstrated import DATA, answers, bytes_tokenizer, load, manager, real_data, run, samples, sentence
+from demonstrated import DATA, answers, bytes_tokenizer, load, manager, run, samples, sentence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -198,22 +198,24 @@ def test_methods_differ_in_memory_form_only(models: Path) -> None:
     assert 600 < account["source_tokens"] <= 750
 
 
-@pytest.mark.parametrize("method", ["pcc", "full-context", "no-context", "truncated-context"])
-def test_runs_on_real_data(models: Path, method: str) -> None:
-    names = ["pcc_msc_1_memory"] + (["pcc_personachat_0"] if method == "pcc" else [])
-    wanted = {"tokenizer": str(models / "llama"), "negatives": 2}
-    results = run(models, method, names, limit=1, data=real_data("msc", "personachat"), **wanted)
-    for name in names:
-        assert results["configs"][name]["metadata"]["population"]["kept"] == (1000 if "persona" in name else 500)
-        assert results["results"][name]["perplexity,none"] > 1
-
-
 def test_rows_of_the_lab(tokenizer: str) -> None:
     task = load("pcc_hpd_2_memory", data="lab", lab_rows=64, tokenizer=tokenizer)
     assert len(task.eval_docs) == 64
     population = task.config.metadata["population"]
     assert population["fewest_candidates"] == population["most_candidates"] == 4
-    assert population["demonstrations"]["rows_with_own_earlier_dialogue"] > 0
+    assert population["demonstrations"]["rows_with_own_earlier_dialogue"] == 64
+
+
+def test_however_few_rows_of_the_lab_are_asked_their_roles_have_said_enough_before(tokenizer: str) -> None:
+    few, more = (load("pcc_hpd_2_memory", data="lab", lab_rows=rows, tokenizer=tokenizer) for rows in (4, 20))
+    shown = few.config.metadata["population"]["demonstrations"]
+    assert (shown["rows_with_own_earlier_dialogue"], shown["rows_with_other_dialogue_too"]) == (4, 0)
+    for doc, same in zip(few.eval_docs, more.eval_docs, strict=False):
+        assert doc == same
+        scenes = [line for line in doc["demonstrations"].splitlines() if line.startswith("Scene:")]
+        assert scenes
+        assert all(scene.startswith(f"Scene: {doc['role']} and ") for scene in scenes)
+        assert doc["session"] not in doc["demonstrations"]
 
 
 # What a user is told
