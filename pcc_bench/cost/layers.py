@@ -7,7 +7,7 @@ whatever share of a data sheet's peak that is. Texts longer than `LONGEST` follo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -62,11 +62,15 @@ class Layers:
         """Seconds of the parts of a question."""
         work = self.shape.work(point, mode)
         past = work.kept if mode is Mode.PREFIX_CACHED else 0
-        once = {Mode.COLD: self._compress, Mode.PREFIX_CACHED: lambda p: self._read(p.batch, work.kept, 0)}
+        once = 0.0
+        if mode is Mode.COLD:
+            once = self._compress(point)
+        if mode is Mode.PREFIX_CACHED:
+            once = self._read(point.batch, work.kept, 0)
         middle = work.kept + point.question + point.new // 2
         steps = point.new - 1
         return Laps(
-            once[mode](point) if mode in once else 0.0,
+            once,
             self._read(point.batch, work.read, past),
             steps * self._read(point.batch, 1, middle) if steps else 0.0,
         )
@@ -92,7 +96,7 @@ class Layers:
             return self._quickest(run)
 
         layers = self.shape.sizes.decoder.layers
-        return self._once(("decoder", batch, count, past), lambda: _deep(*map(few, self._decoders), layers))
+        return self._once(("decoder", batch, count, past), lambda: _deep(map(few, self._decoders), layers))
 
     def _compress(self, point: Point) -> float:
         """The encoder reads all segments of a batch of contexts, the converter all slots."""
@@ -109,7 +113,7 @@ class Layers:
             return self._quickest(lambda: [model(input_ids=part, use_cache=False) for part in ids])
 
         layers = self.shape.sizes.encoder.layers
-        seconds = self._once(("encoder", timed, length), lambda: _deep(*map(few, self._encoders), layers))
+        seconds = self._once(("encoder", timed, length), lambda: _deep(map(few, self._encoders), layers))
         share = sum(map(sum, segments)) / (timed * length)
         slots = sum(count for _, count in segments)
         converting = self._once(("converter", slots), lambda: self._seconds_of_converter(slots))
@@ -161,6 +165,7 @@ class Layers:
         return self._known[key]
 
 
-def _deep(first: float, more: float, layers: int) -> float:
+def _deep(few: Iterable[float], layers: int) -> float:
     """Seconds of so many layers, from those of `FEW`."""
+    first, more = few
     return first + (layers - FEW[0]) * max(0.0, more - first) / (FEW[1] - FEW[0])
