@@ -22,7 +22,8 @@ from pcc_bench.planning import Job
 from pcc_bench.prompts import Plan, common_length, realise
 
 SHORTEST = 32  # positions that are worth a forward of their own
-PLAIN = {"until", "max_gen_toks", "max_new_tokens", "do_sample", "temperature", "top_k", "top_p", "repetition_penalty"}
+PLAIN = {"until", "max_gen_toks", "max_new_tokens", "min_new_tokens", "do_sample", "temperature", "top_k", "top_p"}
+PLAIN |= {"repetition_penalty"}
 
 KeysValues = list[tuple[torch.Tensor, torch.Tensor]]  # of each layer: [1, heads, length, size of a head]
 

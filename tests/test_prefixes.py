@@ -111,6 +111,24 @@ def test_a_repetition_penalty_sees_the_whole_prompt(models: Path, rows: list[dic
     assert reuse.describe()["counts"]["prefixes_reused"] > 0
 
 
+@pytest.mark.parametrize("method", ["pcc", "full-context"])
+def test_least_lengths_count_from_the_prompts_end(models: Path, rows: list[dict[str, Any]], method: str) -> None:
+    arguments = {**GREEDY, "min_new_tokens": 10}
+    reuse, plain = (load(models, method, batch_size=3, reuse_prefix=on) for on in (True, False))
+    answers = reuse.generate_until(generations(rows, arguments), True)
+    assert answers == plain.generate_until(generations(rows, arguments), True)
+    assert {answer.record["new_tokens"] for answer in answers} == {10}  # type: ignore[attr-defined]
+    assert reuse.describe()["counts"]["prefixes_reused"] > 0
+
+
+@pytest.mark.parametrize("method", ["pcc", "full-context"])
+def test_a_static_cache_gives_the_same_answers(models: Path, rows: list[dict[str, Any]], method: str) -> None:
+    model = load(models, method, batch_size=4)
+    static = model.generate_until(generations(rows, {**GREEDY, "cache_implementation": "static"}), True)
+    assert model.describe()["counts"].get("prefixes_reused", 0) == 0  # its places are taken before anything is read
+    assert static == model.generate_until(generations(rows), True)
+
+
 def test_beams_read_every_prompt_whole(models: Path, rows: list[dict[str, Any]]) -> None:
     model = load(models, "pcc", batch_size=4)
     model.generate_until(generations(rows, {**GREEDY, "num_beams": 2}), True)
