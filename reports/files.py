@@ -1,15 +1,18 @@
-"""Result files as they lie on disk: lm-eval's `results_*.json`, `samples_*.jsonl[.gz]`, and other JSON lines."""
+"""Result files as they lie on disk: lm-eval's `results_*.json`, `samples_*.jsonl[.gz|.xz]`, and other JSON lines."""
 
 from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import lzma
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pcc_bench.errors import UsageError
 from pcc_bench.records import SCHEMA_VERSION
+
+OPENERS: Mapping[str, Callable[..., Any]] = {"": open, ".xz": lzma.open, ".gz": gzip.open}  # what a name ends in
 
 
 def found(paths: Iterable[Path], pattern: str) -> list[Path]:
@@ -61,8 +64,7 @@ def tasks_of(data: Mapping[str, Any]) -> list[str]:
 def samples_file(results: Path, task: str) -> Path | None:
     """The samples of a task beside a result file, compressed or not; None where none were logged."""
     plain = results.with_name(results.name.replace("results_", f"samples_{task}_", 1) + "l")
-    zipped = plain.with_name(plain.name + ".gz")
-    return next((path for path in (plain, zipped) if path.is_file()), None)
+    return next((path for path in (plain.with_name(plain.name + end) for end in OPENERS) if path.is_file()), None)
 
 
 def json_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -73,14 +75,14 @@ def json_lines(path: Path) -> Iterator[dict[str, Any]]:
     """
     number = 1
     try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
+        with OPENERS.get(path.suffix, open)(path, "rt", encoding="utf-8") as lines:
             for line in lines:
                 value = json.loads(line)
                 if not isinstance(value, dict):
                     raise ValueError("it is no JSON object")
                 yield value
                 number += 1
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, lzma.LZMAError) as error:
         raise UsageError(f"{path} is cut or damaged in line {number} ({error}): repeat the run that wrote it") from None
 
 

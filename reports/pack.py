@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
 import json
+import lzma
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -36,6 +36,9 @@ def pack(paths: Sequence[Path], out: Path) -> list[Path]:
             raise UsageError(f"no results in {folder}: name folders that 'pcc-bench run' or 'eval' wrote")
         for path in found:
             written += _pack_run(path, out / folder.name / path.parent.relative_to(folder))
+        if (mark := folder / "suite.json").is_file():  # tells a report which table the runs belong to
+            written.append(out / folder.name / mark.name)
+            written[-1].write_bytes(mark.read_bytes())
     return written
 
 
@@ -45,11 +48,11 @@ def _pack_run(path: Path, target: Path) -> list[Path]:
         kept = {key: _anonymous(value) for key, value in results.items() if key not in MACHINE}
         target.mkdir(parents=True, exist_ok=True)
         written = [target / path.name]
-        written[0].write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+        written[0].write_text(json.dumps(kept, separators=(",", ":")) + "\n", encoding="utf-8")
         stamp = path.stem.removeprefix("results_")
         for samples in sorted(path.parent.glob(f"samples_*_{stamp}.jsonl")):
-            written.append(target / f"{samples.name}.gz")
-            written[-1].write_bytes(gzip.compress(samples.read_bytes(), 9, mtime=0))
+            written.append(target / f"{samples.name}.xz")
+            written[-1].write_bytes(lzma.compress(samples.read_bytes()))
     except json.JSONDecodeError as error:
         raise UsageError(f"{path} is not valid JSON ({error.msg}): leave it out, or run it again") from None
     except OSError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
@@ -25,6 +25,7 @@ BUILDERS: dict[str, Callable[[Results], Table]] = {
     "hyperparameters": settings.hyperparameters,
     "cost": cost.cost,
 }
+ALL_TASKS = "tasks"  # ends the name of suites that ask few rows of every task
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,16 @@ def tables(results: Results, published: bool = False) -> list[Table]:
     Raises:
         UsageError: Runs do not belong in one table.
     """
-    made = [build(results) for build in BUILDERS.values()]
+    most = without_all_tasks(results)
+    made = [build(most) for build in BUILDERS.values()]
+    made = [table if table.measured else BUILDERS[table.key](results) for table in made]
     return [table for table in made if table.measured or (published and not table.empty)]
+
+
+def without_all_tasks(results: Results) -> Results:
+    """The results without suites that ask few rows of every task, where there are others: rows are not mixed."""
+    kept = [run for run in results.runs if not run.labels or not all(name.endswith(ALL_TASKS) for name in run.labels)]
+    return replace(results, runs=tuple(kept) or results.runs)
 
 
 def write(paths: Sequence[Path], out: Path, published: bool = False) -> Report:
@@ -89,9 +98,10 @@ def write(paths: Sequence[Path], out: Path, published: bool = False) -> Report:
     try:
         written = [path for table in made for path in _write_table(table, out / "tables")]
         written.append(_write(out / "tables" / "all.tex", render.document(made)))
-        drawn = figures.draw_all(results, made, out / "figures")
+        shown = without_all_tasks(results)
+        drawn = figures.draw_all(shown, made, out / "figures")
         written += sorted((out / "figures").glob("*")) if drawn else []
-        written.append(page.write(results, made, drawn, out))
+        written.append(page.write(shown, made, drawn, out))
     except OSError as error:
         raise UsageError(f"can't write {error.filename or out} ({error.strerror}): choose another --out") from None
     return Report(tuple(made), tuple(written), results.notes)

@@ -40,6 +40,14 @@ def test_a_report_of_packed_results_is_the_report_of_the_results(results: Path, 
     assert [table.cells for table in after] == [table.cells for table in before]
 
 
+def test_a_packed_suite_is_still_told_from_others(results: Path, tmp_path: Path) -> None:
+    (results / "suite.json").write_text('{"suite": "my-ablations"}')
+    pack([results], tmp_path / "packed")
+    before, after = (load([folder]).runs for folder in (results, tmp_path / "packed"))
+    assert [run.labels for run in after] == [run.labels for run in before]
+    assert {name for run in after for name in run.labels} == {"my-ablations"}
+
+
 def test_packing_twice_gives_the_same_bytes(results: Path, tmp_path: Path) -> None:
     first, second = (pack([results], tmp_path / name) for name in ("first", "second"))
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]

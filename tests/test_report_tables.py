@@ -125,7 +125,7 @@ def test_every_measured_cell_of_the_shipped_tables_is_recomputed_from_samples(ke
     for label, name in LAB[key].items():
         (run,) = (path for path in folder.iterdir() if path.name.rpartition("-")[0] == name)
         means: dict[str, list[float]] = {}
-        for path in sorted(run.rglob("samples_*.jsonl.gz")):
+        for path in sorted(run.rglob("samples_*.jsonl.*")):
             task = path.name.removeprefix("samples_pcc_").split("_2")[0]
             frame = pd.read_json(path, lines=True)
             for column in made.columns:
