@@ -20,10 +20,12 @@ from lm_eval.utils import handle_non_serializable, make_table
 from recorded import samples
 
 import pcc_bench.tasks
+from pcc_bench import inventory
 from pcc_bench.context import Kind, Part, Prompt
 from pcc_bench.errors import UsageError, print_usage_errors_plainly
 from pcc_bench.tasks.example import Dropped, Example
 from pcc_bench.tasks.task import PccTask
+from pcc_bench.validate import validate
 
 TASKS = Path(pcc_bench.tasks.__file__).parent
 DATA = Path(__file__).parent / "fixtures" / "data"
@@ -149,6 +151,24 @@ def test_every_task_stands_in_its_page_and_in_the_docs(page: Path) -> None:
 
 def _stem(name: str) -> str:
     return "_".join(name.split("_")[:2])
+
+
+SMALL = {"lab_rows": 4, "documents": 20, "tokens": 40, "continuation_tokens": 20, "keys": "names", "population": "all"}
+SMALL |= {"segment_length": 64, "lengths": [128], "depths": [0.5], "distances": [16], "per_cell": 1}
+
+
+@pytest.mark.parametrize("data", ["lab", str(DATA)], ids=["lab", "folder"])
+def test_validate_passes_for_every_task(data: str, models: Path) -> None:
+    not_on_lab = ("pcc_msc", "pcc_personachat")  # groups; the others hold every task, or are one
+    names = [name for name in inventory.task_names() if not re.search(r"_\d|gsm8k|sst2|wsc", name)]
+    names = [name for name in names if (name in not_on_lab) == (data != "lab")]
+    found = validate("pcc", f"pretrained={models / 'pcc'}", ",".join(names), json.dumps({"data": data, **SMALL}))
+    assert found.holds, [check for check in found.checks if not check.holds]
+    shown = {example.task for example in found.examples}
+    every = {
+        path.stem for path in TASKS.glob("*/*.yaml") if any(n[4:] in path.stem for n in not_on_lab) != (data == "lab")
+    }
+    assert {name.removeprefix("pcc_") for name in shown} == every
 
 
 def test_transfer_asks_questions_and_compressed_demonstrations_of_another_decoder() -> None:
