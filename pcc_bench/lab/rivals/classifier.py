@@ -70,18 +70,10 @@ def train_classifier(folder: Path, recipe: ClassifierRecipe, work: Path) -> None
     data = Passages(recipe.seed, recipe.steps * recipe.batch)
     tokenizer: Any = make_bert_tokenizer([data[i][0] for i in range(min(CORPUS, len(data)))], recipe.vocabulary)
     torch.manual_seed(recipe.seed)
-    model = BertForTokenClassification(
-        BertConfig(
-            vocab_size=len(tokenizer) + FORCED,
-            hidden_size=recipe.width,
-            num_hidden_layers=recipe.layers,
-            num_attention_heads=recipe.heads,
-            intermediate_size=4 * recipe.width,
-            max_position_embeddings=512,
-            num_labels=2,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
+    sizes: dict[str, Any] = {"vocab_size": len(tokenizer) + FORCED, "hidden_size": recipe.width, "num_labels": 2}
+    sizes |= {"num_hidden_layers": recipe.layers, "num_attention_heads": recipe.heads}
+    sizes |= {"intermediate_size": 4 * recipe.width, "max_position_embeddings": 512}
+    model = BertForTokenClassification(BertConfig(**sizes, pad_token_id=tokenizer.pad_token_id))
     trainer = _KeepTrainer(
         model=model,
         args=TrainingArguments(
