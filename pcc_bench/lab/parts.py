@@ -91,6 +91,7 @@ PARTS: dict[str, PartRecipe] = {
     "pcc-lab-4x-reconstruction": CompressorRecipe(rate=4, completion=0.0),
     "pcc-lab-4x-completion": CompressorRecipe(rate=4, completion=1.0),
     "pcc-lab-4x-no-boundaries": CompressorRecipe(rate=4, boundaries=Boundaries.NONE),
+    "pcc-lab-mistral-4x": CompressorRecipe(rate=4, decoder="lab-mistral"),
     "pcc-lab-4x-mistral": AdaptationRecipe(start="pcc-lab-4x", decoder="lab-mistral"),
     "pcc-lab-4x-qwen2": AdaptationRecipe(start="pcc-lab-4x", decoder="lab-qwen2"),
     "pcc-lab-4x-phi3": AdaptationRecipe(start="pcc-lab-4x", decoder="lab-phi3"),
