@@ -26,6 +26,8 @@ class CocomConfig(BaseModel):
         doc_max_length: Tokens of a document.
         different_mem_tokens: PISCO: each memory token has an embedding of its own.
         training_form: `both_separately` (PISCO): one adapter compresses, another one answers.
+        lead: Text between the last memory and the question. Published files leave it to the code.
+        closing: Text behind the question; the same.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -40,6 +42,8 @@ class CocomConfig(BaseModel):
     doc_max_length: PositiveInt = 128
     different_mem_tokens: bool = False
     training_form: str = "both"
+    lead: str = "[INST]"
+    closing: str = "\n[/INST]\n"
 
     @classmethod
     def read(cls, folder: Path) -> CocomConfig:

@@ -24,8 +24,6 @@ from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError
 from pcc_bench.model.files import resolve
 
-LEAD, CLOSING = "[INST]", "\n[/INST]\n"  # the original's prompt: around the question, behind the memories
-
 
 class CocomCompressor(Compressor):
     """Context compression for a decoder that is trained with its compressor.
@@ -80,8 +78,8 @@ class CocomCompressor(Compressor):
         slots: Slots = "proportional",
         overlong: Overlong = "split",
         document_length: int | None = None,
-        lead: str = LEAD,
-        closing: str = CLOSING,
+        lead: str | None = None,
+        closing: str | None = None,
     ) -> Self:
         """Load a published checkpoint; its weights replace the decoder's, the adapter merged.
 
@@ -97,8 +95,8 @@ class CocomCompressor(Compressor):
                 answers), or as many as a full one's (`fixed`, as it pretrains).
             overlong: See the class.
             document_length: Tokens of a document; 128 as in training by default, in COCOM-light with [CLS] and [SEP].
-            lead: Text between the last memory and the question.
-            closing: Text behind the question.
+            lead: Text between the last memory and the question; by default the checkpoint's, or the original's.
+            closing: Text behind the question; the same.
 
         Raises:
             UsageError: An option without sense, or files that are incomplete or belong to another base model.
@@ -108,6 +106,7 @@ class CocomCompressor(Compressor):
         if config.training_form == "both_separately":
             raise UsageError(f"{pretrained} has two adapters: it is a PISCO checkpoint, pass --model pisco")
         check_rate(rate, config, pretrained)
+        layout = ("", config.lead if lead is None else lead, config.closing if closing is None else closing)
         sizes = _sizes(config, document_length, slots)
         path = _weights.find(str(folder), file)
         state = _weights.read(path)
@@ -121,7 +120,7 @@ class CocomCompressor(Compressor):
         weights = _weights.digest(light | _own(state, encode_id + 2 - len(config.special_tokens)), decoder)
         decoder.adapt(weights)
         made = bert or CausalEncoder(decoder.model.base_model, decoder, memory_ids, encode_id, **sizes)
-        return cls(decoder, made, [separator] if config.sep else [], ("", lead, closing), overlong, weights)
+        return cls(decoder, made, [separator] if config.sep else [], layout, overlong, weights)
 
     def compress(self, contexts: Sequence[str]) -> list[Memory]:
         """Compress contexts; documents of all of them share few forwards, seconds are shared by tokens read."""

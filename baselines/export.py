@@ -100,6 +100,8 @@ def export_cocom(
     rate: int,
     document_length: int,
     separator: bool = True,
+    lead: str | None = None,
+    closing: str | None = None,
     dtype: torch.dtype = torch.float16,
 ) -> None:
     """Write a COCOM whose decoder compresses. Its adapter is scaled by 2, as in the original.
@@ -113,12 +115,15 @@ def export_cocom(
         rate: Tokens for each memory token.
         document_length: Tokens of a document.
         separator: `<SEP>` stands behind each document's memory.
+        lead: Text between the last memory and the question; None: the original's.
+        closing: Text behind the question; the same.
         dtype: Of the file.
     """
     state = _named(lora, cocom.WRAPPED + "{}.lora_{}.default.weight")
     special = {cocom.SPECIAL[f"{name}.weight"]: value for name, value in rows.items()}
     config = {"model_type": "COCOM", "decoder_model_name": base, "lora": True, "lora_r": _rank(lora), "sep": separator}
     config |= {"compr_model_name": None, "compr_rate": rate, "doc_max_length": document_length, "training_form": "both"}
+    config |= {key: text for key, text in (("lead", lead), ("closing", closing)) if text is not None}
     _write(folder, WEIGHTS, state | special, dtype, config)
 
 

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from pcc_bench.baselines._cocom_weights import ALPHA_PER_RANK
-from pcc_bench.baselines.cocom import CLOSING, LEAD, _behind_text
 from pcc_bench.baselines.export import export_cocom, lora_of
 from pcc_bench.decoder import Decoder
 from pcc_bench.lab.rivals.rival import Reader, Rival, add_lora, drawn_vectors
-from pcc_bench.model.data import Collator, Sample
-from pcc_bench.model.objectives import IGNORED, Task
+from pcc_bench.model.objectives import Task
 from pcc_bench.model.recipe import Recipe
 
 MEMORY, AUTOENCODE, ENCODE, SEPARATOR = range(4)  # rows of the special tokens, which the original does not train
@@ -52,10 +48,6 @@ class CocomRival(Rival):
         """Contexts have no special tokens; each document of one gets its own."""
         return Reader(self.decoder.tokenizer, specials=False)
 
-    def collator(self) -> Collator:
-        """Puts the original's words around questions."""
-        return AskingCollator(self.decoder, self.recipe)
-
     def encode(self, contexts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
         """Vectors of each context's documents, each document's followed by `<SEP>`: [n, width]."""
         length = self.segment_length
@@ -81,7 +73,9 @@ class CocomRival(Rival):
         rows = {"embed_tokens": self.special}
         if not self.decoder.model.config.tie_word_embeddings:
             rows["lm_head"] = self.special
-        export_cocom(folder, lora, rows, base, rate=self.rate, document_length=self.segment_length)
+        # The lab's decoder knows no [INST]: questions are asked as of the plain decoder.
+        length = self.segment_length
+        export_cocom(folder, lora, rows, base, rate=self.rate, document_length=length, lead="", closing="")
 
     def _document(self, ids: Sequence[int]) -> torch.Tensor:
         """`<ENC>`, BOS, text, end of sequence, memory tokens: [length, width]."""
@@ -92,22 +86,3 @@ class CocomRival(Rival):
 
     def _count(self, ids: Sequence[int]) -> int:
         return -(-len(ids) // self.rate)
-
-
-@dataclass(frozen=True)
-class AskingCollator(Collator):
-    """Questions stand between the words of the original's prompt."""
-
-    def targets(self, task: Task, samples: Sequence[Sample]) -> dict[str, list[list[int]]]:
-        """See `Collator.targets`."""
-        if task is not Task.ANSWERING:
-            return super().targets(task, samples)
-        end: list[Any] = [self._tokenizer.eos_token_id] if self.recipe.objective.append_eos else []
-        closing = _behind_text(self._tokenizer, CLOSING)
-        prompts = [ids + closing for ids in self._ids([LEAD + sample.prompt for sample in samples])]
-        answers = [ids + end for ids in self._ids([sample.continuation for sample in samples])]
-        pairs = list(zip(prompts, answers, strict=True))
-        return {
-            "ids": [prompt + answer for prompt, answer in pairs],
-            "labels": [[IGNORED] * len(prompt) + answer for prompt, answer in pairs],
-        }

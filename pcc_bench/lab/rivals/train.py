@@ -22,7 +22,6 @@ from pcc_bench.model.training import claim, fit
 
 KINDS: dict[str, type[Any]] = {"icae": IcaeRival, "cocom": CocomRival, "autocompressor": AutoCompressorRival}
 LEARNED = "learned.safetensors"  # what a stage has learned, once it has ended
-LEARNING_RATES = {"icae": 1e-3, "cocom": 3e-4, "autocompressor": 1e-3}  # COCOM's adapter, scaled by 2, is the decoder's
 BATCH = 32
 HELD_OUT_ROWS, GENERATED_ROWS = 64, 32
 SEGMENTS = 4  # of a text that AutoCompressor reads on
@@ -76,7 +75,7 @@ def pretraining_recipe(name: str, recipe: RivalRecipe, decoder: str, data: str) 
         data={"path": f"{data}/{TEXT}", "held_out": f"{data}/{TEXT_HELD_OUT}", "held_out_rows": HELD_OUT_ROWS},
         objective={"completion": 1.0 if reads_on else recipe.completion, "completion_tokens": 48},
         phases=phases,
-        optimisation=optimisation(recipe.pretraining, LEARNING_RATES[recipe.method]) | (fewer if reads_on else {}),
+        optimisation=optimisation(recipe.pretraining, 1e-3) | (fewer if reads_on else {}),
         checks={
             "evaluate_every": 200,
             "save_every": 100,
@@ -94,7 +93,7 @@ def tuning_recipe(name: str, recipe: RivalRecipe, decoder: str, data: str) -> Re
         decoder,
         data={"kind": "qa", "path": f"{data}/{QUESTIONS}", "held_out_rows": HELD_OUT_ROWS},
         phases=[{"segment_length": SEGMENT, "rate": recipe.rate}],
-        optimisation=optimisation(recipe.tuning, LEARNING_RATES[recipe.method] / 2),
+        optimisation=optimisation(recipe.tuning, 5e-4),
         checks={"evaluate_every": 100, "save_every": 100, "keep": 1, "generated_rows": 0},
     )
 
