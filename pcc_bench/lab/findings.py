@@ -93,6 +93,10 @@ CLAIMS = (
         [{f"{FOUR}-{other}": 1, f"lab-{other}, no-context": -1} for other in OTHERS],
     ),
     Claim(
+        "trained for another decoder, 4x memories answer better than no context",
+        [{"pcc-lab-mistral-4x": 1, "lab-mistral, no-context": -1}],
+    ),
+    Claim(
         "PCC is above ICAE, COCOM and AutoCompressor at 4x",
         [{FOUR: 1, rival: -1} for rival in (ICAE, COCOM, AUTOCOMPRESSOR)],
     ),
