@@ -464,8 +464,10 @@ def test_a_damaged_or_newer_file_is_named_with_its_line(tmp_path: Path) -> None:
 
 
 def test_a_record_survives_its_file(tmp_path: Path) -> None:
+    shape = shape_of("tiny")
+    clock = predicting.Stated(shape, "float32", SPEED)
     found: list[CostRecord] = list(
-        predicting.predict(shape_of("tiny"), Point(256, 1, 2, 1, 4), list(Mode), [1, 4], SETTING, SPEED)
+        predicting.predict(shape, Point(256, 1, 2, 1, 4), list(Mode), [1, 4], SETTING, clock)
     )
     records.replace(tmp_path / "cost_x.jsonl", found)
     assert records.read(tmp_path / "cost_x.jsonl") == found
