@@ -50,7 +50,9 @@ def samples(names: list[str], folder: Path, **further: Any) -> dict[str, Any]:
     """Three samples of each task on the lab: prompt, the parts that may be compressed, answer and scores."""
     metadata = {"data": "lab", "tokenizer": bytes_tokenizer(folder), "documents": 20, "tokens": 120}
     metadata |= {"continuation_tokens": 40, "segment_length": 64, "lengths": [256], "distances": [16], "per_cell": 1}
-    manager = TaskManager(include_path=str(TASKS), include_defaults=False, metadata={**metadata, "keys": "names", **further})
+    manager = TaskManager(
+        include_path=str(TASKS), include_defaults=False, metadata={**metadata, "keys": "names", **further}
+    )
     rule = Rule()
     results = lm_eval.simple_evaluate(rule, tasks=names, task_manager=manager, limit=3, bootstrap_iters=0)
     recorded: dict[str, Any] = {}
