@@ -171,6 +171,11 @@ def test_what_ships_is_what_was_recorded_and_small() -> None:
     assert shipped.DEFAULT in record.parts
 
 
+def test_no_shipped_model_names_the_folder_where_it_was_trained() -> None:
+    for path in shipped.FOLDER.rglob("*.json"):
+        assert '_name_or_path": "/' not in path.read_text(encoding="utf-8"), path
+
+
 @pytest.mark.skipif(not shipped.names(), reason="no model of the lab ships with this version")
 def test_the_page_shows_what_was_recorded() -> None:
     record = check.read_record(shipped.FOLDER)
