@@ -69,4 +69,4 @@ def _axis(record: pd.Series, mode: str) -> str:
     batch = f", batch {record['batch']}" if record["batch"] > 1 else ""
     predicted = ", predicted" if record["predicted"] else ""
     size = f"{record['context_tokens']:,} tokens{batch}, {record['device']}{predicted}"
-    return f"ms to the first token, {MODES[mode]} ({size})"
+    return f"ms to the first token\n{MODES[mode]} ({size})"

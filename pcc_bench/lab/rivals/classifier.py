@@ -119,8 +119,6 @@ def _batch(tokenizer: Any, rows: Sequence[tuple[str, list[tuple[int, int, float]
     encoded = tokenizer(
         [text for text, _ in rows],
         padding=True,
-        truncation=True,
-        max_length=512,
         return_offsets_mapping=True,
         return_tensors="pt",
     )
