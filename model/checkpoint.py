@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModel, PreTrainedTokenizerBase
 
 from pcc_bench.decoder import Decoder
+from pcc_bench.documents import replaced
 from pcc_bench.errors import UsageError
 from pcc_bench.model import published
 from pcc_bench.model.config import PccConfig
@@ -30,7 +31,6 @@ from pcc_bench.model.files import (
     load_strictly,
     load_tokenizer,
     read_safetensors,
-    replaced,
     resolve,
     under,
 )

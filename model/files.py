@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import pickle  # for the name of its error only
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -133,14 +131,3 @@ def plain(value: Any) -> Any:
 def first_line(error: BaseException) -> str:
     """What a library's error says, short enough to stand in a sentence of ours."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-
-
-@contextmanager
-def replaced(path: Path) -> Iterator[Path]:
-    """Write beside `path`, then move over it, so that an interrupted save leaves the old file whole."""
-    part = path.with_name(path.name + ".part")
-    try:
-        yield part
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

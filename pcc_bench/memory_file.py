@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 from pcc_bench.compressor import Compressor, Frame, Memory
 from pcc_bench.context import Kind, Part, Prompt
 from pcc_bench.decoder import Decoder
+from pcc_bench.documents import replaced
 from pcc_bench.errors import UsageError
 from pcc_bench.generation import generate
-from pcc_bench.model.files import replaced
 from pcc_bench.prompts import PromptEncoder
 
 SCHEMA_VERSION = 1  # raised when an old reader could not read a new file

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from pcc_bench.documents import replaced
 from pcc_bench.errors import UsageError
 
 SCHEMA_VERSION = 1  # raised when an old reader could not read a new file
@@ -140,8 +141,6 @@ def replace(path: Path, records: Sequence[CostRecord]) -> None:
     Raises:
         UsageError: The file is damaged, or can't be written.
     """
-    from pcc_bench.model.files import replaced  # readers of records need none of what it imports
-
     new = {record.setting() for record in records}
     kept = [record for record in read(path) if record.setting() not in new]
     try:

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from transformers import AutoTokenizer
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
+from pcc_bench.documents import replaced
 from pcc_bench.errors import UsageError
 from pcc_bench.lab.compressors import ABOUT, adapt_compressor, train_compressor
 from pcc_bench.lab.decoders import DecoderRecipe, train_decoder
@@ -24,7 +25,7 @@ from pcc_bench.lab.parts import PARTS, AdaptationRecipe, CompressorRecipe, ident
 from pcc_bench.lab.rivals.classifier import train_classifier
 from pcc_bench.lab.rivals.recipes import RivalRecipe
 from pcc_bench.lab.rivals.train import train_rival
-from pcc_bench.model.files import first_line, replaced
+from pcc_bench.model.files import first_line
 from pcc_bench.shipped import CARD
 
 logger = logging.getLogger(__name__)

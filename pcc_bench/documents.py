@@ -1,0 +1,146 @@
+"""JSON, YAML and text files, which may come from anyone: read within limits, checked by a model, written whole.
+
+Every reader of a document is here, so that what one of them refuses (nesting without end, a number of 5,000 digits, a
+date that is none, bytes that are no UTF-8) is one sentence everywhere.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from pcc_bench.errors import UsageError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def read_text(path: Path) -> str:
+    """A UTF-8 text file, without its byte order mark.
+
+    Raises:
+        UsageError: Missing, a folder, not readable, not UTF-8, or with NUL characters.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UsageError(f"{path} is missing: check the path") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8") from None
+    except OSError as error:
+        raise UsageError(f"{path} can't be read ({error.strerror or type(error).__name__})") from None
+    if "\0" in text:
+        raise UsageError(f"{path} is not text (it has NUL characters): is it the right file?")
+    return text
+
+
+def parse_json(text: str, where: str) -> Any:
+    """The value of a JSON text; `where` names it in the error.
+
+    Raises:
+        UsageError: Not JSON, nested too deeply, or with a number too long to read.
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}" if error.lineno > 1 else f"column {error.colno}"
+        raise UsageError(f"{where} is not valid JSON ({error.msg}, {place})") from None
+    except RecursionError:
+        raise UsageError(f"{where} is nested too deeply to be read") from None
+    except ValueError:
+        raise UsageError(f"{where} has a number with too many digits to be read") from None
+
+
+def read_json(path: Path) -> Any:
+    """The value of a JSON file.
+
+    Raises:
+        UsageError: As in `read_text` and `parse_json`.
+    """
+    return parse_json(read_text(path), str(path))
+
+
+def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """Line numbers (from 1) and values of a JSON Lines file, empty lines left out.
+
+    Raises:
+        UsageError: As in `read_text` and `parse_json`; names the line.
+    """
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        if line.strip():
+            yield number, parse_json(line, f"{path} line {number}")
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """The value of a YAML text, plain data only; `where` names it in the error.
+
+    Raises:
+        UsageError: Not YAML, a tag, a date or number that is none, or nested too deeply.
+    """
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise UsageError(f"{where} is not readable YAML ({problem}{place})") from None
+    except RecursionError:
+        raise UsageError(f"{where} is nested too deeply to be read") from None
+    except (ValueError, OverflowError) as error:
+        raise UsageError(f"{where} has a value that is none of YAML's ({str(error)[:100]})") from None
+
+
+def read_yaml(path: Path) -> Any:
+    """The value of a YAML file.
+
+    Raises:
+        UsageError: As in `read_text` and `parse_yaml`.
+    """
+    return parse_yaml(read_text(path), str(path))
+
+
+def checked(model: type[Model], state: Any, where: str) -> Model:
+    """A pydantic model from plain data.
+
+    Raises:
+        UsageError: One sentence about the first thing that is wrong in it; `where` names the data.
+    """
+    try:
+        return model.model_validate(state)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"{where}: {field + ': ' if field else ''}{first['msg']}") from None
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """Write beside `path`, then move over it: whatever happens, the file is the old one or the new one, whole.
+
+    Raises:
+        UsageError: The disk is full or the folder can't be written; the old file is still there.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        part.replace(path)
+    except OSError as error:
+        old = "; the old file is untouched" if path.is_file() else ""
+        raise UsageError(
+            f"{path} can't be written ({error.strerror or type(error).__name__}){old}: make room or choose another "
+            "folder, and run the same command again"
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file whole; see `replaced`."""
+    with replaced(path) as part:
+        part.write_text(text, encoding="utf-8")

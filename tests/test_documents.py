@@ -1,0 +1,104 @@
+"""What strangers' documents can't do: every refusal is one sentence, and no file is ever half written."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, ConfigDict
+
+from pcc_bench import documents
+from pcc_bench.errors import UsageError
+
+
+class Row(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    count: int
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"[" * 100_000, "nested too deeply"),
+        (b"1" * 5_000, "too many digits"),
+        ("{'ä': 1}".encode("latin-1"), "not UTF-8"),
+        (b'{"a": "\0"}', "NUL"),
+        (b'{\n"a": }', "line 2, column 6"),
+    ],
+)
+def test_json_that_can_not_be_read_is_one_sentence(tmp_path: Path, content: bytes, says: str):
+    path = tmp_path / "strange.json"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=says) as raised:
+        documents.read_json(path)
+    assert str(path) in str(raised.value) and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a: " + "[" * 5_000, "a: 2020-99-99", "!!python/object/apply:os.system [ls]", "a: [1", "1" * 5_000, "&a [*a"],
+)
+def test_yaml_that_can_not_be_read_is_one_sentence(tmp_path: Path, text: str):
+    path = tmp_path / "strange.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=r"strange\.yaml") as raised:
+        documents.read_yaml(path)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_text(tmp_path: Path):
+    path = tmp_path / "windows.json"
+    path.write_bytes(b"\xef\xbb\xbf" + b'{"a": 1}')
+    assert documents.read_json(path) == {"a": 1}
+
+
+@pytest.mark.parametrize("name", ["missing.json", "."])
+def test_what_is_no_file_is_one_sentence(tmp_path: Path, name: str):
+    with pytest.raises(UsageError):
+        documents.read_json(tmp_path / name)
+
+
+def test_json_lines_name_the_line_that_is_broken(tmp_path: Path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"a": 1}\n\n{"a": "\u2028"}\n{')
+    rows = documents.read_json_lines(path)
+    assert [next(rows), next(rows)] == [(1, {"a": 1}), (3, {"a": "\u2028"})]
+    with pytest.raises(UsageError, match="line 4"):
+        next(rows)
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_bring_a_traceback(tmp_path_factory: pytest.TempPathFactory, content: bytes):
+    path = tmp_path_factory.getbasetemp() / "any"
+    path.write_bytes(content)
+    for read in (documents.read_json, documents.read_yaml):
+        try:
+            read(path)
+        except UsageError as error:
+            assert str(path) in str(error)
+
+
+@pytest.mark.parametrize("state", [None, 3, [], {}, {"count": "x"}, {"count": 1, "other": 2}])
+def test_a_wrong_shape_is_one_sentence(state: object):
+    with pytest.raises(UsageError, match=r"^the row: "):
+        documents.checked(Row, state, "the row")
+
+
+def test_an_interrupted_write_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path):
+    path = tmp_path / "out.json"
+    path.write_text("old")
+    with pytest.raises(KeyboardInterrupt), documents.replaced(path) as part:
+        part.write_text("half")
+        raise KeyboardInterrupt
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "out.json"
+    documents.write_text(path, json.dumps([1]))
+    monkeypatch.setattr(Path, "write_text", lambda *a, **k: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(UsageError, match=r"No space left.*old file is untouched"):
+        documents.write_text(path, "[2]")
+    monkeypatch.undo()
+    assert documents.read_json(path) == [1]
