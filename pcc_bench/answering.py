@@ -111,6 +111,12 @@ class Answering:
         tails = [plan.split(length)[1] for plan, length in zip(plans, prefix.lengths, strict=True)]
         return realise(tails, decoder, dtype), prefix, [{"reused_positions": n} for n in spared], seconds
 
+    def span(self, job: Job) -> int:
+        """Positions of what the decoder reads of a job, from 0 to the greatest; the last token is only predicted."""
+        read = max(0, len(job.continuation) - 1)
+        memories = self.compressor.memory_position
+        return read + (job.plan.length if memories is None else max(job.plan.positions(memories), default=-1) + 1)
+
     def _positions(self, batch: Sequence[Job]) -> list[list[int]] | None:
         memories = self.compressor.memory_position
         return None if memories is None else [job.plan.positions(memories) for job in batch]

@@ -10,6 +10,8 @@ from typing import cast
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from pcc_bench.ropes import Ropes
+
 
 class Decoder:
     """A causal LM, read-only here.
@@ -50,6 +52,11 @@ class Decoder:
     def bos_token_id(self) -> int | None:
         """Beginning of sequence; some decoders have none."""
         return cast("int | None", self.tokenizer.bos_token_id)
+
+    @cached_property
+    def ropes(self) -> Ropes:
+        """What of its rotations depends on the length of a sequence."""
+        return Ropes.of(self.model)
 
     def adapt(self, weights: str) -> None:
         """Note that a method has put weights of its own into the model: from then on it is another decoder.

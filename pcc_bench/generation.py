@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -10,16 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import (
-    DynamicCache,
-    LogitsProcessor,
-    LogitsProcessorList,
-    StoppingCriteriaList,
-    SuppressTokensLogitsProcessor,
-)
+from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList, StoppingCriteriaList
 
 from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError
+from pcc_bench.processors import over_new_tokens
 
 DecoderInput = list[int] | torch.Tensor  # token ids, or input vectors [length, hidden size]
 
@@ -107,16 +103,23 @@ def generate(
         stopping_criteria: Further criteria of transformers (stop strings).
         positions: Position ids of each prompt, where they do not count from 0; new tokens count on from the last.
         prefix: What stands before the prompts and was read already; not together with `positions`.
-        **options: Passed on to `model.generate` (do_sample, temperature, ...).
+        **options: Passed on to `model.generate` (do_sample, temperature, ...); penalties, bans and least lengths go by
+            the new tokens of a row (`pcc_bench.processors`).
+
+    Raises:
+        UsageError: A setting that needs the prompt's tokens, or logits that are not numbers.
     """
+    decoder.ropes.forget(decoder.model)
     inputs: dict[str, Any] = left_pad(decoder, prompts, positions)
     if prefix is not None:
         inputs = prefix.before(inputs, decoder)
     ends = end_token_ids(decoder, stop_token_ids)
-    clock = _FirstTokenClock(decoder.device)
-    processors: list[LogitsProcessor] = [clock]
-    if suppressed_token_ids:
-        processors.append(SuppressTokensLogitsProcessor(list(suppressed_token_ids), device=str(decoder.device)))
+    prompt_length = inputs["input_ids"].shape[1] if "input_ids" in inputs else 0
+    settings, options = over_new_tokens(
+        decoder, options, prompt_length, max_new_tokens, sorted(ends), suppressed_token_ids
+    )
+    clock = _FirstTokenClock(decoder)
+    processors = [clock] if settings is None else [clock, settings]
     start = now(decoder.device)
     with torch.inference_mode(), autocast_for(decoder, inputs.get("inputs_embeds")):
         out = decoder.model.generate(
@@ -130,7 +133,6 @@ def generate(
             **{"do_sample": False, **options},
         )
     end = now(decoder.device)
-    prompt_length = inputs["input_ids"].shape[1] if "input_ids" in inputs else 0
     rows = [cut_after(row, ends) for row in out[:, prompt_length:].tolist()]
     return Generated(rows, clock.first - start, end - clock.first)
 
@@ -163,7 +165,11 @@ def score(
     Rows are padded on the right: attention is causal, so nothing that is scored can see the padding and no mask is
     needed (as in lm-eval's `hf`). Only the positions that predict a continuation go through the vocabulary head.
     `positions` and `prefix` are as in `generate`.
+
+    Raises:
+        UsageError: A log-likelihood is not a finite number.
     """
+    decoder.ropes.forget(decoder.model)
     start = now(decoder.device)
     lengths = [len(prompt) + len(ids) - 1 for prompt, ids in zip(prompts, continuations, strict=True)]
     first = min(len(prompt) for prompt in prompts) - 1
@@ -172,7 +178,7 @@ def score(
         if positions is not None:
             inputs["position_ids"] = _continued(positions, lengths).to(decoder.device)
         if prefix is not None:
-            inputs |= _behind(prefix, max(lengths), decoder.device)
+            inputs |= _behind(prefix, lengths, decoder.device)
         with autocast_for(decoder, inputs.get("inputs_embeds")):
             kept = torch.arange(first, max(lengths), device=decoder.device)
             logits = decoder.model(**inputs, use_cache=prefix is not None, **keep_logits(decoder, kept)).logits
@@ -184,6 +190,8 @@ def score(
             wanted = torch.tensor(ids, device=decoder.device)
             logprobs.append(float(predicted.gather(1, wanted[:, None]).sum()))
             greedy.append(bool((predicted.argmax(-1) == wanted).all()))
+    if not all(map(math.isfinite, logprobs)):
+        raise _not_finite(decoder, "log-likelihoods")
     return Scored(logprobs, greedy, now(decoder.device) - start)
 
 
@@ -207,10 +215,15 @@ def _right_pad(
     return {"inputs_embeds": vectors}
 
 
-def _behind(prefix: ReadPrefix, width: int, device: torch.device) -> dict[str, Any]:
-    """Inputs that put rows of a width, padded on the right, behind what was read."""
-    mask = torch.cat([prefix.mask(device), torch.ones(len(prefix.lengths), width, dtype=torch.long, device=device)], 1)
-    positions = positions_of(mask)[:, prefix.width :]
+def _behind(prefix: ReadPrefix, lengths: Sequence[int], device: torch.device) -> dict[str, Any]:
+    """Inputs that put rows of some lengths, padded on the right, behind what was read.
+
+    Padding repeats the last position of its row: a greater one could change the rotations of them all.
+    """
+    batch, width = len(lengths), max(lengths)
+    mask = torch.cat([prefix.mask(device), torch.ones(batch, width, dtype=torch.long, device=device)], 1)
+    ends = torch.tensor([before + own for before, own in zip(prefix.lengths, lengths, strict=True)], device=device)
+    positions = torch.minimum(positions_of(mask)[:, prefix.width :], ends[:, None] - 1)
     return {"attention_mask": mask, "position_ids": positions, "past_key_values": prefix.cache}
 
 
@@ -299,17 +312,27 @@ def cut_after(ids: list[int], ends: set[int]) -> list[int]:
     return ids
 
 
-class _FirstTokenClock(LogitsProcessor):
-    """Notes when the logits of the first new token are there: the end of the prefill."""
+class _FirstTokenClock(LogitsProcessor):  # type: ignore[misc]
+    """Notes when the logits of the first new token are there, which ends the prefill, and that they are numbers."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, decoder: Decoder) -> None:
+        self.decoder = decoder
         self.first = 0.0
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         if not self.first:
-            self.first = now(self.device)
+            self.first = now(self.decoder.device)
+            if bool((scores.isnan() | scores.isposinf()).any()):
+                raise _not_finite(self.decoder, "scores of the next token")
         return scores
+
+
+def _not_finite(decoder: Decoder, what: str) -> UsageError:
+    return UsageError(
+        f"the decoder {decoder.name} gave {what} that are no finite numbers: its weights or a memory it read hold NaN "
+        f"or infinity, or {str(decoder.dtype).removeprefix('torch.')} is too narrow; check the checkpoint with "
+        "pcc-bench validate, or pass dtype=float32"
+    )
 
 
 def now(device: torch.device) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,6 +26,7 @@ from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError, print_usage_errors_plainly
 from pcc_bench.memories import MemoryBook, Source, gather, waves, wrong_partners
 from pcc_bench.planning import Job, Planner, Request
+from pcc_bench.processors import set_by_decoder
 from pcc_bench.prompts import PromptEncoder
 from pcc_bench.records import SCHEMA_VERSION
 from pcc_bench.responses import Answer, Response, ResponseCache, Score
@@ -185,6 +186,7 @@ class CompressedLM(HFLM):  # type: ignore[misc]
                 "owns_decoder": kind.owns_decoder,
             },
             "decoder": self.frozen.name,
+            "generation_config": set_by_decoder(self.frozen),
             "fingerprints": {
                 "checkpoint": self.compressor.weights_fingerprint(),
                 "compressor": self.compressor.fingerprint(),
@@ -289,12 +291,25 @@ class CompressedLM(HFLM):  # type: ignore[misc]
             argument = requests[job.index].argument
             groups.setdefault("" if isinstance(argument, str) else json.dumps(argument, sort_keys=True), []).append(job)
         for group in groups.values():
-            reuse = self.reuse_prefix and prefixes.fits(requests[group[0].index].argument)
+            argument = requests[group[0].index].argument
             size = self._batch_size()
-            alike = [_alike(requests[job.index]) if reuse else () for job in group]
-            for part in prefixes.share(group, alike):
-                yield from (part[start : start + size] for start in range(0, len(part), size))
+            for side, stays in self._sides(group, argument):
+                reuse = self.reuse_prefix and stays and prefixes.fits(argument)
+                alike = [_alike(requests[job.index]) if reuse else () for job in side]
+                for part in prefixes.share(side, alike):
+                    yield from (part[start : start + size] for start in range(0, len(part), size))
         self.answering.reader.forget()
+
+    def _sides(self, jobs: Sequence[Job], argument: Any) -> Iterator[tuple[list[Job], bool]]:
+        """Jobs that the decoder's rotations let decode together, and whether their beginnings rotate as they do."""
+        new = 0
+        if not isinstance(argument, str):
+            new = max(0, int(normalize_gen_kwargs(argument, self.max_gen_toks)["max_gen_toks"]) - 1)
+        sides: dict[Hashable, list[Job]] = {}
+        for job in jobs:
+            sides.setdefault(self.frozen.ropes.company(self.answering.span(job), new), []).append(job)
+        for side in sides.values():
+            yield side, all(self.frozen.ropes.stay(self.answering.span(job) + new) for job in side)
 
     def _batch_size(self) -> int:
         if self.batch_size == "auto":

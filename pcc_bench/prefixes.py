@@ -23,13 +23,17 @@ from pcc_bench.prompts import Plan, common_length, realise
 
 SHORTEST = 32  # positions that are worth a forward of their own
 PLAIN = {"until", "max_gen_toks", "max_new_tokens", "min_new_tokens", "do_sample", "temperature", "top_k", "top_p"}
-PLAIN |= {"repetition_penalty"}
+PLAIN |= {"repetition_penalty", "no_repeat_ngram_size", "bad_words_ids", "sequence_bias", "forced_eos_token_id"}
+PLAIN |= {"suppress_tokens", "begin_suppress_tokens", "exponential_decay_length_penalty"}
 
 KeysValues = list[tuple[torch.Tensor, torch.Tensor]]  # of each layer: [1, heads, length, size of a head]
 
 
 def can_reuse(decoder: Decoder) -> bool:
-    """Does the decoder attend to everything before, at positions it is told? Then keys and values can be copied."""
+    """Does the decoder attend to everything before, at positions it is told? Then keys and values can be copied.
+
+    Where its rotations depend on the length of the whole sequence, up to some length only (`pcc_bench.ropes`).
+    """
     settings = decoder.model.generation_config
     takes = inspect.signature(decoder.model.forward).parameters
     return (
@@ -106,6 +110,7 @@ class PrefixReader:
         return ReadPrefix(self._stacked([known[id(head)] for head in heads]), [h.length for h in heads], ids), spared
 
     def _prefill(self, heads: Sequence[Plan], dtype: torch.dtype | None) -> list[KeysValues]:
+        self.decoder.ropes.forget(self.decoder.model)
         inputs = left_pad(self.decoder, realise(heads, self.decoder, dtype))
         cache = DynamicCache(config=self.decoder.model.config)
         width = inputs["attention_mask"].shape[1]
