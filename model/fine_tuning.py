@@ -14,6 +14,7 @@ from typing import Any
 
 from pcc_bench.errors import UsageError
 from pcc_bench.model.recipe import Data
+from pcc_bench.questions import question_text
 
 Row = Mapping[str, Any]
 
@@ -105,7 +106,7 @@ def plain_keys(row: Row) -> Row:
 
 def _question_row(row: Row, demonstrations: Sequence[Row], data: Data) -> Exchange:
     """SQuAD, as the official code asks: the first reference is taught."""
-    return Exchange(row["context"], f"Question: {row['question']}\n\nAnswer: ", READERS["qa"].answers(row)[0])
+    return Exchange(row["context"], question_text(row["question"]), READERS["qa"].answers(row)[0])
 
 
 def _worked_problem(row: Row, demonstrations: Sequence[Row], data: Data) -> Exchange:

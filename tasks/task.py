@@ -8,7 +8,8 @@ from typing import Any
 from lm_eval.api.task import ConfigurableTask
 
 from pcc_bench.context import Prompt, literal, mark_row
-from pcc_bench.errors import print_usage_errors_plainly
+from pcc_bench.errors import UsageError, print_usage_errors_plainly
+from pcc_bench.questions import OFFICIAL, question_prompt
 from pcc_bench.tasks.data import load_docs, to_dataset
 
 print_usage_errors_plainly()  # lm-eval's command line shows tracebacks; our mistakes-to-mend are one sentence
@@ -83,6 +84,52 @@ class PccTask(ConfigurableTask):  # type: ignore[misc]
 
     def _marked(self, doc: Mapping[str, Any]) -> dict[str, Any]:
         return mark_row(doc, self.config.metadata["compress"])
+
+
+class QuestionTask(PccTask):
+    """A question on a context, in the words that `metadata.prompt` names (`pcc_bench.questions`).
+
+    The account of the rows says which they were (`metadata.population.prompt`). A YAML with a `doc_to_text` of its own
+    keeps that, and its prompt is `custom`.
+
+    Raises:
+        UsageError: No such prompt, or one is chosen for a YAML that has its own words.
+    """
+
+    def __init__(self, config: Mapping[str, Any], **kwargs: Any) -> None:
+        name = config["metadata"].get("prompt")
+        self._needs_chat_template = False
+        words: dict[str, Any] = {}
+        if "doc_to_text" not in config:
+            name = OFFICIAL if name is None else name
+            prompt = question_prompt(name)
+            words = {
+                "doc_to_text": "{{context}}" + prompt.text.replace("{question}", "{{question}}"),
+                "target_delimiter": prompt.delimiter,
+                "gen_prefix": prompt.answer_start or None,
+                "generation_kwargs": {**config["generation_kwargs"], **prompt.ending},
+            }
+            self._needs_chat_template = prompt.needs_chat_template
+        elif name is not None:
+            raise UsageError(f"prompt={name!r}: {config['task']} has a doc_to_text of its own: leave prompt out")
+        super().__init__({**config, **words}, **kwargs)
+        self.config.metadata["population"]["prompt"] = name or "custom"
+
+    def build_all_requests(self, *, tokenizer_name: str = "", apply_chat_template: bool = False, **kwargs: Any) -> None:
+        """As lm-eval does; its request cache also knows the prompt.
+
+        Raises:
+            UsageError: The prompt is a user's turn, and there is no chat template to put it in.
+        """
+        name = self.config.metadata["population"]["prompt"]
+        if self._needs_chat_template and not apply_chat_template:
+            raise UsageError(
+                f"prompt={name} is a user's turn in a chat: pass --apply_chat_template (pcc-bench eval: "
+                "--chat-template), or prompt=short for a decoder without a chat template"
+            )
+        super().build_all_requests(
+            tokenizer_name=f"{tokenizer_name}-{name}", apply_chat_template=apply_chat_template, **kwargs
+        )
 
 
 def _literals(data: Any) -> Any:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from pcc_bench.model.pcc import SPECIAL_TOKENS
 from pcc_bench.model.tiny import EOS
+from pcc_bench.questions import question_text
 from pcc_bench.tasks.lab.draws import integer, seeded, shuffle
 from pcc_bench.tasks.lab.narrative import draw_document
 from pcc_bench.tasks.lab.paragraphs import draw_paragraphs
@@ -85,7 +86,7 @@ def _paragraphs(random: Random, size: float) -> Lesson:
 
 def _asked(random: Random, text: str, pairs: list[tuple[str, str]]) -> Lesson:
     prompts = [
-        (Piece(f"Question: {question}\n\nAnswer: "), Piece(f" {answer}", ANSWER))
+        (Piece(question_text(question)), Piece(f" {answer}", ANSWER))
         for question, answer in shuffle(random, pairs)[:QUESTIONS]
     ]
     ended = [run for prompt, answer in prompts for run in ((prompt,), (answer,), _END)]

@@ -21,14 +21,14 @@ from pcc_bench.tasks.lab.words import CITIES
 from pcc_bench.tasks.lab.world import NAMES, VERSION, draw_cast
 from pcc_bench.tasks.needle.haystack import Cell, Text, distance_to_end, ends_of_segments, place
 from pcc_bench.tasks.population import choice, load_tokenizer, tokenizer_name
-from pcc_bench.tasks.task import PccTask
+from pcc_bench.tasks.task import QuestionTask
 
 LENGTHS, DEPTHS, DISTANCES = (256, 512, 1024), (0.0, 0.25, 0.5, 0.75, 1.0), (0, 64, 128)
 PER_CELL = 5
 TRIES = 1000
 
 
-class NeedleTask(PccTask):
+class NeedleTask(QuestionTask):
     """One fact about somebody in a text about others, at a chosen place.
 
     Settings in the metadata: `lengths`, `depths`, `distances` (see `Cell`; lengths and distances in decoder tokens),
