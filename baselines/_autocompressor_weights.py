@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict, PositiveInt
 
+from pcc_bench import shipped
 from pcc_bench.baselines import _lora, _weights
 from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError
@@ -108,7 +109,7 @@ def base_path(folder: Path) -> str:
     name = AdapterConfig.read(folder).base_model_name_or_path
     if not name:
         raise UsageError(f"{folder / ADAPTER_CONFIG} names no base model: pass decoder=<folder or hub id>")
-    return _weights.named_base(folder, name)
+    return shipped.beside(name, folder)
 
 
 def load_adapter(decoder: Decoder, folder: Path, file: str | None) -> torch.Tensor:

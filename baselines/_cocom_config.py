@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
-from pcc_bench.baselines import _weights
+from pcc_bench import shipped
 from pcc_bench.errors import UsageError
 from pcc_bench.model.files import resolve
 
@@ -79,7 +79,7 @@ def base_path(pretrained: str, decoder: str | None) -> str:
     if decoder:
         return decoder
     folder = resolve(pretrained)
-    return _weights.named_base(folder, CocomConfig.read(folder).decoder_model_name)
+    return shipped.beside(CocomConfig.read(folder).decoder_model_name, folder)
 
 
 def check_rate(rate: int | None, config: CocomConfig, pretrained: str) -> None:

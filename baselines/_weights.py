@@ -60,11 +60,6 @@ def read(path: Path) -> dict[str, Any]:
     return dict(read_safetensors(path)) if path.suffix == ".safetensors" else read_torch(path)
 
 
-def named_base(folder: Path, name: str) -> str:
-    """A base model that a checkpoint names: a folder, relative to the checkpoint's or absolute, or a hub id."""
-    return str((folder / name).resolve()) if (folder / name).is_dir() else name
-
-
 def read_config(kind: type[Config], path: Path) -> Config:
     """A JSON file with a method's settings.
 

@@ -68,7 +68,7 @@ class IcaeCompressor(Compressor):
         path = Path(shipped.located(pretrained))
         folder = path.parent if path.is_file() else path
         if name := IcaeConfig.read(folder).base_model_name_or_path:
-            return _weights.named_base(folder, name)
+            return shipped.beside(name, folder)
         raise UsageError(
             "icae needs its base model: pass decoder=<folder or hub id> (mistralai/Mistral-7B-Instruct-v0.2 for the "
             "published version 2, meta-llama/Llama-2-7b-chat-hf for version 1)"

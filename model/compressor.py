@@ -47,8 +47,7 @@ class PccCompressor(Compressor):
         name = PccConfig.read(folder).decoder.name if checkpoint.is_own(folder) else None
         if name is None:
             raise UsageError(f"checkpoint '{pretrained}' does not record its decoder: pass decoder=<folder or hub id>")
-        beside = folder / name
-        return str(beside.resolve()) if beside.is_dir() else name
+        return shipped.beside(name, folder)
 
     @classmethod
     def load(

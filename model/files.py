@@ -23,16 +23,15 @@ def resolve(name: str, what: str = "checkpoint", beside: Path | None = None) -> 
     """Folder of a local path or hub id.
 
     Args:
-        name: A folder, absolute, relative to `beside` or to the working directory, the name of a model that ships
-            with the project, or a hub id.
+        name: What `shipped.located` knows, relative to `beside` or to the working directory, or a hub id.
         what: Named in the error.
         beside: The folder that mentions `name`.
 
     Raises:
         UsageError: Neither a folder nor a hub id that can be fetched.
     """
-    if beside and (beside / name).is_dir():
-        return (beside / name).resolve()
+    if beside:
+        name = shipped.beside(name, beside)
     if (folder := Path(shipped.located(name))).is_dir():
         return folder.resolve()
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith("."):

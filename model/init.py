@@ -122,7 +122,7 @@ def open_decoder(name: str, dtype: torch.dtype = torch.float32) -> Decoder:
 
 def name_beside(model: str, folder: Path) -> str:
     """How a checkpoint in `folder` names another model: a local one relative to itself, a hub id as it is."""
-    return os.path.relpath(model, folder) if Path(model).is_dir() else model
+    return os.path.relpath(model, folder) if Path(model).exists() else model
 
 
 def _special_rows(decoder: Decoder) -> torch.Tensor:

@@ -13,6 +13,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 from transformers.pytorch_utils import Conv1D
 
+from pcc_bench import shipped
 from pcc_bench.errors import UsageError
 from pcc_bench.model.config import MEMORY_TOKENS
 from pcc_bench.model.files import first_line
@@ -116,7 +117,7 @@ class Model:
 
 @cache
 def config_of(name: str) -> PreTrainedConfig:
-    """Configuration of a model in `KNOWN`, of a local folder, or of a hub id (its `config.json` is fetched).
+    """Configuration of a model in `KNOWN`, of one `shipped.located` knows, or of a hub id (`config.json` is fetched).
 
     Raises:
         UsageError: It can't be read.
@@ -124,7 +125,7 @@ def config_of(name: str) -> PreTrainedConfig:
     if name in KNOWN:
         return from_state(KNOWN[name])
     try:
-        config: PreTrainedConfig = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        config: PreTrainedConfig = AutoConfig.from_pretrained(shipped.located(name), trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(
             f"the sizes of '{name}' are not known and its config.json can't be read ({first_line(error)}): "

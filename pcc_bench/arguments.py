@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 import pickle  # for the name of its error only
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from lm_eval.models.huggingface import HFLM
 
-from pcc_bench import registry
+from pcc_bench import registry, shipped
 from pcc_bench.compressor import Compressor
 from pcc_bench.errors import UsageError
 from pcc_bench.generation import memory_errors
@@ -58,12 +58,12 @@ def check_choices(kind: type[Compressor], pretrained: str | None, control: str |
         raise UsageError(f"control={control} exchanges soft memories; {kind.name} has none")
 
 
-def load_decoder(load: Callable[..., None], path: str, device: str | None, arguments: dict[str, Any]) -> None:
+def load_decoder(load: Callable[..., None], name: str, device: str | None, arguments: Mapping[str, Any]) -> None:
     """Load the decoder as lm-eval does, its failures in one sentence.
 
     Args:
         load: lm-eval's constructor.
-        path: Folder or hub id.
+        name: What `shipped.located` knows, or a hub id.
         device: As the user gave it; CPU where a GPU is asked for (lm-eval's default) and none is there.
         arguments: The rest of lm-eval's arguments.
 
@@ -72,13 +72,17 @@ def load_decoder(load: Callable[..., None], path: str, device: str | None, argum
     """
     if device is None or (device.startswith("cuda") and not torch.cuda.is_available()):
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    own = {key: value for key, value in arguments.items() if key != "gguf_file"}
+    if isinstance(own.get("tokenizer"), str):
+        own["tokenizer"] = shipped.located(own["tokenizer"])
     try:
-        with memory_errors(f"loading the decoder '{path}'", "use a smaller dtype or a larger machine"):
-            load(pretrained=path, device=device, **arguments)
+        path = shipped.located(name, arguments.get("gguf_file"))
+        with memory_errors(f"loading the decoder '{name}'", "use a smaller dtype or a larger machine"):
+            load(pretrained=path, device=device, **own)
     except pickle.UnpicklingError:
-        raise UsageError(f"the decoder '{path}' holds more than tensors and was not opened") from None
+        raise UsageError(f"the decoder '{name}' holds more than tensors and was not opened") from None
     except (OSError, ValueError, TypeError, KeyError) as error:
         if isinstance(error, UsageError):
             raise
         first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise UsageError(f"the decoder '{path}' can't be loaded ({first})") from error
+        raise UsageError(f"the decoder '{name}' can't be loaded ({first})") from error

@@ -82,14 +82,12 @@ class CompressedLM(HFLM):  # type: ignore[misc]
         options, hf_arguments = split_options(kind, kwargs)
         if not pretrained and not decoder and shipped.find(kind.default):
             pretrained = kind.default
-        pretrained = shipped.located(pretrained)
-        decoder = shipped.located(decoder) if decoder else None
         check_choices(kind, pretrained or decoder, control, overflow)
-        path = kind.decoder_path(pretrained, decoder)
-        shipped.note_model(pretrained, path)
-        load_decoder(super().__init__, path, device, hf_arguments)
+        name = kind.decoder_path(pretrained, decoder)
+        shipped.note_model(pretrained, name)
+        load_decoder(super().__init__, name, device, hf_arguments)
         self._join_processes()
-        self.frozen = Decoder(self.model, self.tokenizer, path)
+        self.frozen = Decoder(self.model, self.tokenizer, name)
         self.compressor = kind.load(pretrained, self.frozen, **options)
         self.encoder = PromptEncoder(
             self.frozen, self.compressor, hf_arguments.get("add_bos_token"), allow_special_tokens_in_text

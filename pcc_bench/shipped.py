@@ -1,15 +1,17 @@
-"""Models that ship inside the package: the lab's, by name."""
+"""What a model's name means: a folder, a GGUF file, a model that ships with the package, one of the pretrained ones."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+from pcc_bench import pretrained
 from pcc_bench.errors import UsageError
 
 FOLDER = Path(__file__).parent / "lab" / "models"
 CARD = "part.json"
 PRETRAINED = "pretrained"  # folder of a compressor as it was before fine-tuning, in its own; never ships, for its size
+GGUF = ".gguf"
 DEFAULT = "pcc-lab-4x"  # the checkpoint of `--model pcc` where none is named, in a package that ships it
 SHIPPED = (  # 'pcc-bench lab ship' takes these parts of a build
     "lab-llama",
@@ -40,19 +42,62 @@ def names() -> list[str]:
     return sorted(path.parent.name for path in FOLDER.glob("*/config.json"))
 
 
-def located(name: str) -> str:
-    """A shipped model's folder for its name; any other name as it is. A folder here of that name comes first.
+def located(name: str, gguf_file: str | None = None) -> str:
+    """The folder that a model's name means; the name itself where it is a hub id.
+
+    In this order: a folder here, a GGUF file here (its converted folder), a model that ships, a pretrained one
+    (`pretrained.TABLE`).
+
+    Args:
+        name: As the user or a checkpoint gives it.
+        gguf_file: A GGUF file in the folder or hub repository `name`: lm-eval's argument of that name.
 
     Raises:
-        UsageError: A part of the lab that does not ship; says how to make it.
+        UsageError: A file that is missing or can't be read, a pretrained model that can't be had, or a part of the lab
+            that does not ship; says how to get it.
     """
-    folder = None if Path(name).is_dir() else find(name)
-    if folder is None and not Path(name).is_dir() and (like := _LIKE_A_PART.fullmatch(name)):
+    if gguf_file:
+        name = _in_repository(name, gguf_file)
+    if Path(name).is_dir():
+        return name
+    if Path(name).suffix == GGUF:
+        from pcc_bench.model import gguf  # torch and transformers, which most commands do without
+
+        if not Path(name).is_file():
+            raise UsageError(f"there is no GGUF file {name}: check the path")
+        return str(gguf.of_file(Path(name)))
+    if name in pretrained.TABLE:
+        return str(pretrained.folder(name))
+    if folder := find(name):
+        return str(folder)
+    if like := _LIKE_A_PART.fullmatch(name):
         raise UsageError(
             f"'{name}' does not ship with the package: 'pcc-bench lab build {like[1]} --output lab' makes it "
             f"('pcc-bench lab ls' lists the parts), and then it is named lab/{name}"
         )
-    return str(folder) if folder else name
+    return name
+
+
+def beside(name: str, folder: Path) -> str:
+    """How a checkpoint in `folder` means the name of another model: one beside it comes first."""
+    near = folder / name
+    return str(near.resolve()) if near.is_dir() or (near.suffix == GGUF and near.is_file()) else name
+
+
+def _in_repository(name: str, gguf_file: str) -> str:
+    if Path(name).is_dir():
+        return str(Path(name) / gguf_file)
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return str(hf_hub_download(name, gguf_file))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UsageError(
+            f"gguf_file={gguf_file}: '{name}' is no folder here, and the file could not be fetched from the hub "
+            f"({first}): check the name and the network"
+        ) from None
 
 
 def is_part(name: str) -> bool:

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
-from pcc_bench import _startup, inventory, registry, tasks
+from pcc_bench import _startup, inventory, registry, shipped, tasks
 from pcc_bench.arguments import split_options
 from pcc_bench.compressor import Compressor
 from pcc_bench.context import as_prompt
@@ -136,13 +136,14 @@ def _decoder(kind: type[Compressor], arguments: Mapping[str, Any]) -> tuple[Deco
     if not (pretrained := arguments.get("pretrained")):
         raise UsageError(f"--model {kind.name} needs model args pretrained=<folder or hub id>")
     name = kind.decoder_path(str(pretrained), arguments.get("decoder"))
-    config = _config(name)
-    tokenizer = _tokenizer(name)
+    path = shipped.located(name, arguments.get("gguf_file"))
+    config = _config(path)
+    tokenizer = _tokenizer(path)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     decoder = Decoder(model, tokenizer, name)
     width, window = decoder.hidden_size, getattr(config, "max_position_embeddings", "?")
-    _read_embedding(decoder, name)
+    _read_embedding(decoder, path)
     return decoder, f"{name}: {config.model_type}, width {width}, window {window}, {len(tokenizer)} tokens"
 
 

@@ -79,17 +79,18 @@ def tokenizer_name(metadata: Mapping[str, Any], why: str = FILTER, otherwise: st
     Raises:
         UsageError: Nothing says which decoder it is.
     """
-    for key in ("tokenizer", "decoder"):
-        if isinstance(metadata.get(key), str):
-            return shipped.located(str(metadata[key]))
-    pretrained = metadata.get("pretrained")
-    name = _checkpoint_decoder(pretrained) if isinstance(pretrained, str) else None
+    tokenizer, decoder, pretrained = (metadata.get(key) for key in ("tokenizer", "decoder", "pretrained"))
+    if isinstance(tokenizer, str):
+        return shipped.located(tokenizer)
+    name = decoder if isinstance(decoder, str) else None
+    if name is None and isinstance(pretrained, str):
+        name = _checkpoint_decoder(pretrained)
     if name is None:
         raise UsageError(
             f"{why}, and nothing says which decoder to count with: pass --metadata "
             f'\'{{"tokenizer": "<folder or hub id>"}}\'{otherwise}'
         )
-    return name
+    return shipped.located(name, metadata.get("gguf_file"))
 
 
 def count_tokens(texts: set[str], tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
@@ -119,8 +120,7 @@ def _reason(rule: Mapping[str, Any], length: int) -> str | None:
 
 def _checkpoint_decoder(pretrained: str) -> str | None:
     """The decoder a checkpoint names (None if it should and does not); what names none is a decoder itself."""
-    pretrained = shipped.located(pretrained)
-    folder = Path(pretrained).expanduser()
+    folder = Path(shipped.located(pretrained)).expanduser()
     if (folder / "memory_converter.bin").exists():  # a published PCC checkpoint: the files do not say
         return None
     config = _read_config(pretrained, folder)
@@ -130,9 +130,7 @@ def _checkpoint_decoder(pretrained: str) -> str | None:
         name = next((config[key] for key in BASE_MODEL if config.get(key)), None)
         if name is None:
             return pretrained
-    if name is not None and (folder / name).is_dir():
-        return str(folder / name)
-    return None if name is None else shipped.located(str(name))
+    return None if name is None else shipped.beside(str(name), folder)
 
 
 def _read_config(pretrained: str, folder: Path) -> dict[str, Any]:

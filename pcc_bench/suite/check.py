@@ -45,9 +45,11 @@ def decoder(cell: Cell) -> str | None:
     if cell.command.model not in registry.names():
         return str(given["pretrained"]) if "pretrained" in given else None
     kind = registry.get(cell.command.model)
-    named = shipped.located(str(given["decoder"])) if "decoder" in given else None
-    pretrained = shipped.located(str(given.get("pretrained") or ("" if named else kind.default)))
-    return kind.decoder_path(pretrained, named) if pretrained or named else None
+    named = str(given["decoder"]) if "decoder" in given else None
+    pretrained = str(given.get("pretrained") or ("" if named else kind.default))
+    if not pretrained and not named:
+        return None
+    return shipped.located(kind.decoder_path(pretrained, named), given.get("gguf_file"))
 
 
 def _method(cell: Cell) -> None:
