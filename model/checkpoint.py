@@ -24,7 +24,7 @@ from pcc_bench.errors import UsageError
 from pcc_bench.model import published
 from pcc_bench.model.config import PccConfig
 from pcc_bench.model.converter import Converter
-from pcc_bench.model.encoder import Encoder, memory_token_ids
+from pcc_bench.model.encoder import Encoder, first_layers, memory_token_ids
 from pcc_bench.model.files import (
     WEIGHTS,
     load_causal_lm,
@@ -77,7 +77,9 @@ def load(
     policies = {key: value for key, value in policies.items() if value is not None}
     dtype = encoder_dtype or decoder.dtype
     if is_own(folder):
-        pcc = _load_own(folder, PccConfig.read(folder).with_options(**policies), encoder, dtype)
+        config = PccConfig.read(folder).with_options(**policies)
+        _check_decoder_of(config, decoder, name)
+        pcc = _load_own(folder, config, decoder, encoder, dtype)
     else:
         if rate := published.rate_in_name(name):  # of the name: a hub id's folder is called by a hash
             policies = {"rate": rate, **policies}
@@ -94,7 +96,8 @@ def save(pcc: PCC, folder: Path) -> None:
     state["special"] = pcc.special
     state |= _encoder_state(pcc)
     state = {key: value.detach().cpu().contiguous() for key, value in state.items()}
-    pcc.encoder.tokenizer.save_pretrained(folder)
+    if pcc.config.encoder.layers is None:  # else it is the decoder's
+        pcc.encoder.tokenizer.save_pretrained(folder)
     with replaced(folder / WEIGHTS) as path:
         save_file(state, path, metadata={"format": "pt"})
     with replaced(folder / "README.md") as path:
@@ -107,26 +110,60 @@ def weights_fingerprint(pcc: PCC) -> str:
     """A short hash of the weights that make memories: encoder (a LoRA base included), converter, special vectors."""
     digest = hashlib.sha256()
     state = {**pcc.encoder.body.state_dict(), **pcc.converter.state_dict(), "special": pcc.special}
+    if pcc.encoder.memory_rows is not None:
+        state["memory_tokens"] = pcc.encoder.memory_rows
     for key, value in sorted(state.items()):
         digest.update(key.encode())
         digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
-def _load_own(folder: Path, config: PccConfig, base: str | None, dtype: torch.dtype) -> PCC:
+def _load_own(folder: Path, config: PccConfig, decoder: Decoder, base: str | None, dtype: torch.dtype) -> PCC:
     state = read_safetensors(folder / WEIGHTS)
-    tokenizer = load_tokenizer(folder)
-    if config.encoder.kind == "full":
+    layers = config.encoder.layers
+    tokenizer = load_tokenizer(folder) if layers is None else decoder.tokenizer
+    if layers is not None:
+        model = _decoder_layers(folder / WEIGHTS, config, decoder, layers, state, dtype)
+    elif config.encoder.kind == "full":
         model = AutoModel.from_config(AutoConfig.for_model(**config.encoder.config), dtype=dtype)
         load_strictly(model, under("encoder.", state), folder / WEIGHTS)
     else:
         model = _own_adapter(folder, config, base, tokenizer, state, dtype)
     encoder = Encoder(model, tokenizer, config)
-    converter = Converter(encoder.hidden_size, config.decoder.hidden_size).to(dtype)
+    if encoder.memory_rows is not None:
+        if "memory_tokens" not in state or state["memory_tokens"].shape != encoder.memory_rows.shape:
+            raise UsageError(f"{folder / WEIGHTS} lacks 'memory_tokens' of shape {list(encoder.memory_rows.shape)}")
+        encoder.memory_rows.data = state["memory_tokens"].to(dtype)
+    converter = Converter(encoder.hidden_size, config.decoder.hidden_size, config.residual).to(dtype)
     load_strictly(converter, under("converter.", state), folder / WEIGHTS)
     if "special" not in state:
         raise UsageError(f"{folder / WEIGHTS} lacks 'special', the vectors of <mem>, </mem> and <ae>")
     return PCC(config, encoder, converter, state["special"])
+
+
+def _decoder_layers(
+    path: Path, config: PccConfig, decoder: Decoder, layers: int, state: dict[str, torch.Tensor], dtype: torch.dtype
+) -> Any:
+    """An encoder made of the decoder's first layers, with its adapter or its own weights."""
+    lora = config.encoder.kind == "lora"
+    body = first_layers(decoder, layers, dtype, share=lora)
+    if not lora:
+        own = {key: value for key, value in body.state_dict().items() if _is_embedding(key)}
+        load_strictly(body, {**own, **under("encoder.", state)}, path)
+        return body
+    return _with_adapter(body, config, state, path, decoder.name)
+
+
+def _is_embedding(key: str) -> bool:
+    return "embed_tokens" in key or "wte" in key
+
+
+def _with_adapter(model: Any, config: PccConfig, state: dict[str, torch.Tensor], path: Path, base: str) -> PeftModel:
+    peft_model = get_peft_model(model, LoraConfig(**(config.encoder.lora or {})))
+    outcome: Any = set_peft_model_state_dict(peft_model, under("adapter.", state))
+    if outcome.unexpected_keys:
+        raise UsageError(f"{path} does not fit the encoder base '{base}': {outcome.unexpected_keys[0]}")
+    return peft_model
 
 
 def _own_adapter(
@@ -145,21 +182,22 @@ def _own_adapter(
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     with torch.no_grad():
         model.get_input_embeddings().weight[memory_token_ids(tokenizer)] = state["memory_tokens"].to(dtype)
-    peft_model = get_peft_model(model, LoraConfig(**(config.encoder.lora or {})))
-    outcome: Any = set_peft_model_state_dict(peft_model, under("adapter.", state))
-    if outcome.unexpected_keys:
-        raise UsageError(f"{folder / WEIGHTS} does not fit the encoder base '{name}': {outcome.unexpected_keys[0]}")
-    return peft_model
+    return _with_adapter(model, config, state, folder / WEIGHTS, name)
 
 
 def _encoder_state(pcc: PCC) -> dict[str, torch.Tensor]:
-    model = pcc.encoder.model
+    model, layers = pcc.encoder.model, pcc.config.encoder.layers
+    rows = {} if pcc.encoder.memory_rows is None else {"memory_tokens": pcc.encoder.memory_rows}
     if pcc.config.encoder.kind == "full":
-        return {f"encoder.{key}": value for key, value in pcc.encoder.body.state_dict().items()}
+        body = pcc.encoder.body.state_dict()
+        return rows | {f"encoder.{key}": body[key] for key in body if layers is None or not _is_embedding(key)}
     adapter = get_peft_model_state_dict(model, save_embedding_layers=False)
+    if layers is not None:
+        return rows | {f"adapter.{key}": value for key, value in adapter.items()}
     embedding = model.get_base_model().get_input_embeddings()  # type: ignore[operator]
-    rows = getattr(embedding, "base_layer", embedding).weight
-    return {f"adapter.{key}": value for key, value in adapter.items()} | {"memory_tokens": rows[pcc.encoder.memory_ids]}
+    weight = getattr(embedding, "base_layer", embedding).weight
+    rows = {"memory_tokens": weight[pcc.encoder.memory_ids]}
+    return rows | {f"adapter.{key}": value for key, value in adapter.items()}
 
 
 def _card(pcc: PCC) -> str:
@@ -189,6 +227,16 @@ A context compressor in the format of pcc_bench: segments of {config.segment_len
 lm_eval --model pcc --model_args pretrained=<this folder> --tasks pcc_rag
 ```
 """
+
+
+def _check_decoder_of(config: PccConfig, decoder: Decoder, name: str) -> None:
+    """An encoder made of decoder layers can only be built from a decoder of that geometry."""
+    width = config.encoder.config.get("hidden_size")
+    if config.encoder.layers is not None and width != decoder.hidden_size:
+        raise UsageError(
+            f"checkpoint '{name}' has an encoder made of the layers of '{config.decoder.name}' (width {width}), "
+            f"the decoder '{decoder.name}' has width {decoder.hidden_size}: it was made for another decoder"
+        )
 
 
 def _check_decoder(pcc: PCC, decoder: Decoder, name: str, any_decoder: bool) -> None:

@@ -30,6 +30,13 @@ class Boundaries(StrEnum):
     NONE = "none"
 
 
+class Pooling(StrEnum):
+    """What becomes a slot."""
+
+    MEMORY_TOKENS = "memory_tokens"  # the last hidden state at a memory token behind the segment (the paper)
+    MEAN = "mean"  # the mean of the last hidden states of `rate` neighbouring tokens
+
+
 class Padding(StrEnum):
     """What the encoder does with the padding of a batch."""
 
@@ -49,12 +56,15 @@ class EncoderConfig(_Frozen):
         config: The encoder's own transformers configuration.
         base: Folder or hub id of the base model of a LoRA encoder; a relative folder is relative to the checkpoint.
         lora: The adapter's peft configuration.
+        layers: The encoder is the first so many layers of the decoder, with its final norm, its tokenizer and its input
+            embedding, which is shared and never trained; such a checkpoint has no `base`.
     """
 
     kind: Literal["full", "lora"]
     config: dict[str, Any]
     base: str | None = None
     lora: dict[str, Any] | None = None
+    layers: int | None = Field(default=None, ge=0)
 
 
 class DecoderConfig(_Frozen):
@@ -81,7 +91,11 @@ class PccConfig(_Frozen):
         rate: Compression of a full segment: segment_length / slots.
         rates: All rates the checkpoint was trained for; `rate` is the one in use.
         segment_length: Tokens a segment, in the encoder's tokens (256 in the paper).
-        slots: Slots of a short last segment.
+        slots: Slots of a short last segment; with mean pooling always proportional.
+        pooling: What becomes a slot.
+        residual: A slot is the converter's output plus sqrt(n) times the mean of the n pooled tokens' own input vectors,
+            so that a converter whose last layer is zero gives the decoder what it would read at rate 1. Needs mean
+            pooling and an encoder made of the decoder's layers.
         boundaries: Boundary vectors.
         padding: Padding in the encoder's batches.
         encoder_bos: Let the encoder's tokenizer add its special tokens (Llama: BOS at the very start of the text).
@@ -97,6 +111,8 @@ class PccConfig(_Frozen):
     rates: tuple[int, ...] = ()
     segment_length: int = Field(default=256, gt=0)
     slots: Slots = Slots.OFFICIAL
+    pooling: Pooling = Pooling.MEMORY_TOKENS
+    residual: bool = False
     boundaries: Boundaries = Boundaries.PER_SEGMENT
     padding: Padding = Padding.MASKED
     encoder_bos: bool = True
@@ -110,9 +126,19 @@ class PccConfig(_Frozen):
     @model_validator(mode="after")
     def _rates_are_possible(self) -> Self:
         for rate in {self.rate, *self.rates}:
-            check_rate(rate, self.segment_length)
+            check_rate(rate, self.segment_length, self.pooling)
         if self.rates and self.rate not in self.rates:
             raise ValueError(f"rate {self.rate} is not one of the checkpoint's rates {list(self.rates)}")
+        return self
+
+    @model_validator(mode="after")
+    def _pooling_is_possible(self) -> Self:
+        if self.pooling is Pooling.MEAN and self.slots is not Slots.PROPORTIONAL:
+            raise ValueError("mean pooling has a slot for every 'rate' tokens: slots must be 'proportional'")
+        if self.pooling is Pooling.MEAN and self.padding is Padding.ATTENDED:
+            raise ValueError("mean pooling does not read padding: padding must be 'masked'")
+        if self.residual and (self.pooling is not Pooling.MEAN or self.encoder.layers is None):
+            raise ValueError("residual needs mean pooling and an encoder made of the decoder's layers (encoder.layers)")
         return self
 
     @property
@@ -166,15 +192,15 @@ def validated(state: dict[str, Any], where: str) -> PccConfig:
         raise UsageError(f"{where}: {field}: {first['msg']}") from None
 
 
-def check_rate(rate: int, segment_length: int) -> None:
-    """A rate must cut a segment into whole slots, at most 64 of them (more have no memory token; official quirk Q5).
+def check_rate(rate: int, segment_length: int, pooling: Pooling = Pooling.MEMORY_TOKENS) -> None:
+    """A rate must cut a segment into whole slots, at most one a memory token where those are used (official quirk Q5).
 
     Raises:
         ValueError: It does not.
     """
     if segment_length % rate:
         raise ValueError(f"rate {rate} does not divide segments of {segment_length} tokens")
-    if segment_length // rate > MEMORY_TOKENS:
+    if pooling is Pooling.MEMORY_TOKENS and segment_length // rate > MEMORY_TOKENS:
         raise ValueError(
             f"rate {rate} needs {segment_length // rate} slots for a segment of {segment_length} tokens, "
             f"but there are {MEMORY_TOKENS} memory tokens"

@@ -33,10 +33,12 @@ class Converter(nn.Module):
     Args:
         encoder_size: Hidden size of the encoder.
         decoder_size: Hidden size of the decoder.
+        residual: What goes in ends in a vector of the decoder's space, which is added to what comes out.
     """
 
-    def __init__(self, encoder_size: int, decoder_size: int) -> None:
+    def __init__(self, encoder_size: int, decoder_size: int, residual: bool = False) -> None:
         super().__init__()
+        self.residual = residual
         self.RMSNorm = RMSNorm(encoder_size)
         self.dense_in = nn.Linear(encoder_size, decoder_size)
         self.dense_out = nn.Linear(decoder_size, decoder_size)
@@ -51,11 +53,17 @@ class Converter(nn.Module):
         """Width of what goes out."""
         return self.dense_out.out_features
 
+    def start_as_identity(self) -> None:
+        """Set the last layer to zero: what comes out is the residual, until training says more."""
+        nn.init.zeros_(self.dense_out.weight)
+        nn.init.zeros_(self.dense_out.bias)
+
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Convert slots: [..., encoder size] -> [..., decoder size] in float32.
+        """Convert slots: [..., encoder size] (+ decoder size with `residual`) -> [..., decoder size] in float32.
 
         The work is done in the dtype of the linear layers, whatever dtype comes in (official quirk Q12).
         """
+        hidden, residual = hidden[..., : self.encoder_size], hidden[..., self.encoder_size :]
         x = self.RMSNorm(hidden.to(self.dense_in.weight.dtype))
         converted: torch.Tensor = self.dense_out(nn.functional.gelu(self.dense_in(x)))
-        return converted.float()
+        return converted.float() + residual.float() if self.residual else converted.float()

@@ -33,6 +33,7 @@ class Sample:
     Attributes:
         index: Its place in the stream.
         phase: Phase of the recipe it belongs to.
+        rate: Compression of its step.
         tasks: What the decoder is asked to do with the memory.
         context: Encoder ids.
         text: The text of the context (for reconstruction).
@@ -42,6 +43,7 @@ class Sample:
 
     index: int
     phase: int
+    rate: int
     tasks: tuple[Task, ...]
     context: list[int]
     text: str
@@ -100,7 +102,7 @@ class Samples(IterableDataset[Sample]):
                 if not rest.strip():
                     break
                 tasks = draw_tasks(self.recipe, index // self.recipe.optimisation.batch_size)
-                yield Sample(index, phase, tasks, ids[start : start + length], text[begin:end], rest)
+                yield Sample(index, phase, self._rate(index), tasks, ids[start : start + length], text[begin:end], rest)
                 index, start, used = index + 1, start + length, where.epoch
             else:
                 break
@@ -112,12 +114,15 @@ class Samples(IterableDataset[Sample]):
                 break
             self._note(index, where)
             (ids,) = self.encoder.tokenize([row.context])
-            yield Sample(index, phase, (Task.ANSWERING,), ids, row.context, row.answer, row.prompt)
+            yield Sample(index, phase, self._rate(index), (Task.ANSWERING,), ids, row.context, row.answer, row.prompt)
             index += 1
         return index
 
     def _phase(self, index: int) -> int:
         return self.recipe.phase_at(index // self.recipe.optimisation.batch_size)
+
+    def _rate(self, index: int) -> int:
+        return self.recipe.rate_at(index // self.recipe.optimisation.batch_size)
 
     def _window(self, index: int) -> int:
         phase = self.recipe.phases[self._phase(index)]
@@ -171,14 +176,18 @@ class Collator:
 
         Returns:
             `contexts` (encoder ids), `targets` by task (ids, and labels with -100 for what is not scored), `phase`,
-            `indices`, and `labels`: all scored ids in one tensor, from which the Trainer counts a step's tokens.
+            `rate`, `indices`, and `labels`: all scored ids in one tensor, from which the Trainer counts a step's tokens;
+            with distillation also `texts`, the contexts in decoder tokens.
         """
         targets = {task: self.targets(task, samples) for task in samples[0].tasks}
         scored = [token for rows in targets.values() for row in rows["labels"] for token in row]
+        texts = self._ids([sample.text for sample in samples]) if self.recipe.objective.distillation else None
         return {
             "contexts": [sample.context for sample in samples],
             "targets": {task.value: rows for task, rows in targets.items()},
             "phase": samples[0].phase,
+            "rate": samples[0].rate,
+            "texts": texts,
             "indices": [sample.index for sample in samples],
             "labels": torch.tensor(scored),
         }

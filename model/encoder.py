@@ -1,22 +1,25 @@
-"""The memory encoder: a causal language model that reads a segment followed by memory tokens.
+"""The memory encoder: a causal language model that reads a segment, followed by memory tokens in the paper's form.
 
 The last hidden states at the memory tokens, after the final norm, are the slots (paper section 3; compressor of the
-official model.py).
+official model.py). With mean pooling there are no memory tokens, and a slot is the mean of neighbouring hidden states.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from accelerate import init_empty_weights
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.activations import NewGELUActivation
 
+from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError
-from pcc_bench.model.config import MEMORY_TOKENS, Padding, PccConfig, Slots
+from pcc_bench.model.config import MEMORY_TOKENS, Padding, PccConfig, Pooling, Slots
 
 # A CPU is fastest while activations stay in its caches (benchmarks/throughput.py), a GPU when its forwards are large.
 BATCH_TOKENS = {"cpu": 1_280}
@@ -25,14 +28,15 @@ MEMORY_TOKEN_NAMES = tuple(f"<mem_{index}>" for index in range(MEMORY_TOKENS))
 
 @dataclass(frozen=True)
 class Segment:
-    """One encoder input: `ids` of the text, followed by the first `slots` memory tokens."""
+    """One encoder input: `ids` of the text, followed by the first `memory_tokens` memory tokens, for so many `slots`."""
 
     context: int
     ids: list[int]
     slots: int
+    memory_tokens: int
 
     def __len__(self) -> int:
-        return len(self.ids) + self.slots
+        return len(self.ids) + self.memory_tokens
 
 
 class Encoder(nn.Module):
@@ -40,7 +44,7 @@ class Encoder(nn.Module):
 
     Args:
         model: What holds the weights: the body itself, or a peft model around a causal LM.
-        tokenizer: Has the 64 memory tokens.
+        tokenizer: Has the 64 memory tokens, unless slots are pooled or the encoder is made of the decoder's layers.
         config: Segment length, slots, padding.
         batch_tokens: Most tokens (padding included) in one forward; by default `BATCH_TOKENS` of the device.
 
@@ -60,7 +64,15 @@ class Encoder(nn.Module):
         self.tokenizer = tokenizer
         self.config = config
         self.batch_tokens = batch_tokens
-        self.memory_ids = memory_token_ids(tokenizer)
+        self.memory_ids: list[int] = []
+        self.memory_rows: nn.Parameter | None = (
+            None  # vectors of the memory tokens, where the vocabulary is the decoder's
+        )
+        if config.pooling is Pooling.MEMORY_TOKENS:
+            if config.encoder.layers is None:
+                self.memory_ids = memory_token_ids(tokenizer)
+            else:
+                self.memory_rows = nn.Parameter(torch.randn(MEMORY_TOKENS, self.hidden_size) * 0.02)
         self.check_positions(config)
 
     @property
@@ -72,9 +84,15 @@ class Encoder(nn.Module):
 
     @property
     def hidden_size(self) -> int:
-        """Width of a slot before the converter."""
+        """Width of a hidden state."""
         size: int = self.body.config.hidden_size
         return size
+
+    @property
+    def slot_size(self) -> int:
+        """Width of a slot before the converter: a hidden state, with `residual` followed by an input vector."""
+        residual: int = self.body.get_input_embeddings().weight.shape[1] if self.config.residual else 0  # type: ignore[assignment,index]
+        return self.hidden_size + residual
 
     @property
     def pad_id(self) -> int:
@@ -100,8 +118,9 @@ class Encoder(nn.Module):
             longest = max((len(ids) for ids in contexts), default=0)
             contexts = [[*ids, *[self.pad_id] * (longest - len(ids))] for ids in contexts]
         length = self.config.segment_length
+        pooled = self.config.pooling is Pooling.MEAN
         return [
-            Segment(index, piece, self._slots(len(piece)))
+            Segment(index, piece, slots := self._slots(len(piece)), 0 if pooled else slots)
             for index, ids in enumerate(contexts)
             for start in range(0, len(ids), length)
             if (piece := list(ids[start : start + length]))
@@ -111,18 +130,46 @@ class Encoder(nn.Module):
         """Encode segments in few large forwards, sorted by length.
 
         Returns:
-            For each segment, in the order given, its slots: [segment.slots, hidden size].
+            For each segment, in the order given, its slots: [segment.slots, slot size].
         """
         slots: list[torch.Tensor | None] = [None] * len(segments)
-        for batch in self._batches(segments):
-            hidden = self.body(input_ids=self._stack([segments[i] for i in batch]), use_cache=False).last_hidden_state
-            for row, i in enumerate(batch):
-                start = len(segments[i].ids)
+        for indices in self._batches(segments):
+            batch = [segments[i] for i in indices]
+            inputs = self._inputs(batch)
+            hidden = self.body(**inputs, use_cache=False).last_hidden_state
+            if self.config.pooling is Pooling.MEAN:
+                hidden = self._pool(hidden, inputs["inputs_embeds"], batch)
+            for row, i in enumerate(indices):
+                start = len(segments[i].ids) if segments[i].memory_tokens else 0
                 slots[i] = hidden[row, start : start + segments[i].slots]
         return [tensor for tensor in slots if tensor is not None]
 
+    def _pool(self, hidden: torch.Tensor, inputs: torch.Tensor, segments: Sequence[Segment]) -> torch.Tensor:
+        """Means over `rate` neighbouring tokens, the last group of a segment being shorter where it ends before.
+
+        Args:
+            hidden: Last hidden states: [batch, longest, hidden size].
+            inputs: Input vectors: the same shape.
+            segments: The batch.
+
+        Returns:
+            [batch, slots of the longest, slot size].
+        """
+        batch, longest, rate = len(segments), hidden.shape[1], self.config.rate
+        lengths = torch.tensor([len(segment.ids) for segment in segments], device=hidden.device)
+        mask = torch.arange(longest, device=hidden.device) < lengths[:, None]
+        fill = -longest % rate
+
+        def sums(vectors: torch.Tensor) -> torch.Tensor:
+            read = nn.functional.pad(vectors * mask[..., None], (0, 0, 0, fill))
+            return read.view(batch, -1, rate, vectors.shape[2]).sum(2)
+
+        counts = nn.functional.pad(mask, (0, fill)).view(batch, -1, rate).sum(2).clamp_min(1)[..., None]
+        means = sums(hidden) / counts
+        return torch.cat([means, sums(inputs) / counts.sqrt()], -1) if self.config.residual else means
+
     def _slots(self, tokens: int) -> int:
-        if self.config.slots is Slots.PROPORTIONAL:
+        if self.config.slots is Slots.PROPORTIONAL or self.config.pooling is Pooling.MEAN:
             return -(-tokens // self.config.rate)
         return self.config.slots_per_segment
 
@@ -136,17 +183,27 @@ class Encoder(nn.Module):
             yield order[start : start + size]
             start += size
 
-    def _stack(self, segments: Sequence[Segment]) -> torch.Tensor:
-        """Input ids [batch, longest], filled up on the right.
+    def _inputs(self, segments: Sequence[Segment]) -> dict[str, torch.Tensor]:
+        """Input ids [batch, longest], or input vectors [batch, longest, width], filled up on the right.
 
-        Attention is causal: what stands behind a segment's memory tokens can't reach them, so that no mask is needed
-        and any id will do.
+        Attention is causal: what stands behind a segment (and its memory tokens) can't reach it, so that no mask is
+        needed and any id will do.
         """
         width = max(len(segment) for segment in segments)
-        ids = torch.full((len(segments), width), self.memory_ids[0], dtype=torch.long)
+        ids = torch.zeros(len(segments), width, dtype=torch.long)
         for row, segment in enumerate(segments):
-            ids[row, : len(segment)] = torch.tensor(segment.ids + self.memory_ids[: segment.slots])
-        return ids.to(self.body.device)
+            line = segment.ids + self.memory_ids[: segment.memory_tokens]
+            ids[row, : len(line)] = torch.tensor(line)
+        ids = ids.to(self.body.device)
+        if self.config.encoder.layers is None and self.config.pooling is Pooling.MEMORY_TOKENS:
+            return {"input_ids": ids}
+        vectors: torch.Tensor = self.body.get_input_embeddings()(ids)
+        if self.memory_rows is not None:
+            vectors = vectors.clone()
+            for row, segment in enumerate(segments):
+                rows = self.memory_rows[: segment.memory_tokens].to(vectors.dtype)
+                vectors[row, len(segment.ids) : len(segment)] = rows
+        return {"inputs_embeds": vectors}
 
     def check_positions(self, config: PccConfig) -> None:
         """See that a segment fits the model.
@@ -155,12 +212,47 @@ class Encoder(nn.Module):
             UsageError: It does not.
         """
         limit = getattr(self.body.config, "max_position_embeddings", None)
-        needed = config.segment_length + config.slots_per_segment
+        pooled = config.pooling is Pooling.MEAN
+        needed = config.segment_length + (0 if pooled else config.slots_per_segment)
         if limit is not None and needed > limit:
             raise UsageError(
-                f"segments of {config.segment_length} tokens with {config.slots_per_segment} memory tokens "
+                f"segments of {config.segment_length} tokens with their memory tokens "
                 f"need {needed} positions, the encoder has {limit}: use a shorter segment_length"
             )
+
+
+def first_layers(decoder: Decoder, layers: int, dtype: torch.dtype, *, share: bool) -> PreTrainedModel:
+    """The first layers of a decoder with its final norm and its input embedding, as a model of its own.
+
+    Args:
+        decoder: The decoder.
+        layers: How many.
+        dtype: Of its weights.
+        share: Use the decoder's own tensors where they have that dtype (they must then stay as they are); else copies
+            of all but the embedding.
+
+    Raises:
+        UsageError: The decoder has fewer.
+    """
+    whole: Any = decoder.model.base_model
+    config = copy.deepcopy(whole.config)
+    if layers > config.num_hidden_layers:
+        raise UsageError(f"the decoder '{decoder.name}' has {config.num_hidden_layers} layers, not {layers}")
+    config.num_hidden_layers = layers
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:layers]
+    with init_empty_weights(include_buffers=False):
+        body: PreTrainedModel = type(whole)(config)
+    body.requires_grad_(False)
+    embedding = {id(parameter) for parameter in whole.get_input_embeddings().parameters()}
+    tensors = whole.state_dict(keep_vars=True)
+    state = {}
+    for name in body.state_dict():
+        tensor = tensors[name]
+        is_shared = (share or id(tensor) in embedding) and tensor.dtype == dtype
+        state[name] = tensor if is_shared else nn.Parameter(tensor.detach().to(dtype, copy=True))
+    body.load_state_dict(state, assign=True)
+    return body.eval()
 
 
 def fuse_gelu(model: nn.Module) -> nn.Module:

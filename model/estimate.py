@@ -19,6 +19,7 @@ At 40 % utilisation of 4 A100 this gives the hours that the official README stat
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 from dataclasses import dataclass
@@ -126,7 +127,12 @@ def geometry_of(recipe: Recipe) -> Geometry:
     Raises:
         UsageError: A model whose sizes can't be found.
     """
-    return sized(*_encoder_config(recipe), config_of(recipe.decoder))
+    reads = config_of(recipe.decoder)
+    if recipe.encoder_layers is not None:
+        first = copy.deepcopy(reads)
+        first.num_hidden_layers = recipe.encoder_layers
+        return sized(first, recipe.lora_rank, reads)
+    return sized(*_encoder_config(recipe), reads)
 
 
 def sized(config: PreTrainedConfig, rank: int, reads: PreTrainedConfig) -> Geometry:

@@ -16,7 +16,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from pcc_bench.model.corpus import Corpus
 from pcc_bench.model.data import Samples
-from pcc_bench.model.objectives import IGNORED, Task, predictions
+from pcc_bench.model.objectives import Task, predictions
 from pcc_bench.model.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class Evaluation(TrainerCallback):
         self.path = folder / "evaluation.jsonl"
         self.texts = folder / "reconstructions.jsonl"
         last = recipe.model_copy(update={"phases": (recipe.final,)})
+        self.rates = sorted(set(recipe.final.rates)) or [recipe.final.rate]
         self.data = recipe.data_at(-1)
         self.samples = list(islice(Samples(last, [corpus], model.reader), self.data.held_out_rows))
         self.collator = model.collator()
@@ -69,21 +70,35 @@ class Evaluation(TrainerCallback):
             return
         training = self.model.training
         self.model.eval()
-        self.model.enter(len(self.recipe.phases) - 1)
+        line: dict[str, Any] = {"step": state.global_step}
+        texts: list[dict[str, Any]] = []
         with torch.no_grad():
-            rows = self.samples[: self.recipe.checks.generated_rows] if self.data.is_text else []
-            texts = self.model.reconstruct(rows) if rows else []
-            line = {"step": state.global_step, **self._teacher_forced()}
+            for rate in self.rates:
+                self.model.enter(len(self.recipe.phases) - 1, rate)
+                scores, reconstructions = self._at_rate()
+                several = len(self.rates) > 1
+                line |= {f"{key}_{rate}x" if several else key: value for key, value in scores.items()}
+                texts += [
+                    {"step": state.global_step, **({"rate": rate} if several else {}), **row} for row in reconstructions
+                ]
         self.model.train(training)
         shard_again(self.model)
         if not state.is_world_process_zero:
             return
-        if texts:  # BLEU of greedy reconstructions against the text that was compressed
-            line["bleu"] = sacrebleu.corpus_bleu(texts, [[sample.text for sample in rows]]).score
-        for sample, text in zip(rows, texts, strict=True):
-            append(self.texts, {"step": state.global_step, "text": sample.text, "reconstruction": text})
+        for text in texts:
+            append(self.texts, text)
         append(self.path, line)
         logger.info("held-out: %s", {key: round(value, 4) for key, value in line.items()})
+
+    def _at_rate(self) -> tuple[dict[str, float], list[dict[str, str]]]:
+        """Scores at the rate the model has now, and greedy reconstructions beside the text that was compressed."""
+        rows = self.samples[: self.recipe.checks.generated_rows] if self.data.is_text else []
+        scores = self._teacher_forced()
+        if not rows:
+            return scores, []
+        texts = self.model.reconstruct(rows)
+        scores["bleu"] = sacrebleu.corpus_bleu(texts, [[sample.text for sample in rows]]).score
+        return scores, [{"text": sample.text, "reconstruction": text} for sample, text in zip(rows, texts, strict=True)]
 
     def _teacher_forced(self) -> dict[str, float]:
         """Loss (nats per token), perplexity and accuracy of the next token, for each objective."""
@@ -99,10 +114,9 @@ class Evaluation(TrainerCallback):
             encoded = self.model.encode([sample.context for sample in batch])
             inputs = self.model.lay_out(encoded, rows["ids"], task, rows["labels"])
             logits, labels = predictions(self.model.decoder, inputs)
-            scored = labels.ne(IGNORED)
-            nll += float(torch.nn.functional.cross_entropy(logits[scored], labels[scored], reduction="sum"))
-            correct += int((logits.argmax(-1) == labels)[scored].sum())
-            count += int(scored.sum())
+            nll += float(torch.nn.functional.cross_entropy(logits, labels, reduction="sum"))
+            correct += int((logits.argmax(-1) == labels).sum())
+            count += len(labels)
         mean = nll / count
         return {
             f"{task.value}_loss": mean,

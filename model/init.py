@@ -12,9 +12,10 @@ from peft import LoraConfig, TaskType, get_peft_model
 from transformers import PreTrainedTokenizerBase
 
 from pcc_bench.decoder import Decoder
-from pcc_bench.model.config import DecoderConfig, EncoderConfig, PccConfig, validated
+from pcc_bench.errors import UsageError
+from pcc_bench.model.config import DecoderConfig, EncoderConfig, PccConfig, Pooling, Slots, validated
 from pcc_bench.model.converter import Converter
-from pcc_bench.model.encoder import MEMORY_TOKEN_NAMES, Encoder, memory_token_ids
+from pcc_bench.model.encoder import MEMORY_TOKEN_NAMES, Encoder, first_layers, memory_token_ids
 from pcc_bench.model.files import load_causal_lm, load_tokenizer, plain, resolve
 from pcc_bench.model.pcc import PCC, SPECIAL_TOKENS
 
@@ -53,9 +54,6 @@ def fresh(
     tokenizer = load_tokenizer(source)
     with_memory_tokens(model, tokenizer, seed)
     lora = lora_config(lora_rank) if lora_rank else None
-    made_for = DecoderConfig(
-        name=name_beside(decoder.name, folder), hidden_size=decoder.hidden_size, fingerprint=decoder.fingerprint
-    )
     described = EncoderConfig(
         kind="lora" if lora else "full",
         config=(model if lora else model.base_model).config.to_dict(),
@@ -63,7 +61,7 @@ def fresh(
         lora=plain(lora.to_dict()) if lora else None,
     )
     state = {"rate": rates[0], "rates": list(rates), "segment_length": segment_length, "notes": notes}
-    state |= {"encoder": described.model_dump(), "decoder": made_for.model_dump()}
+    state |= {"encoder": described.model_dump(), "decoder": _made_for(decoder, folder).model_dump()}
     config: PccConfig = validated(state, "the options given")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -71,6 +69,60 @@ def fresh(
         converter = Converter(model.config.hidden_size, decoder.hidden_size)
         special = _special_rows(decoder)
     return PCC(config, Encoder(body, tokenizer, config), converter, special).eval()
+
+
+def from_decoder(
+    decoder: Decoder,
+    layers: int,
+    rates: Sequence[int],
+    folder: Path,
+    *,
+    segment_length: int = 256,
+    pooling: Pooling = Pooling.MEAN,
+    identity: bool = True,
+    special_from: Sequence[str] = (),
+    lora: LoraConfig | None = None,
+    seed: int = 0,
+    notes: str = "",
+) -> PCC:
+    """Make an untrained PCC whose encoder is the first layers of its decoder.
+
+    Args:
+        decoder: The decoder it is for.
+        layers: How many of its layers the encoder has.
+        rates: Rates it declares; the first is its default.
+        folder: Where it will be saved; a local decoder is named relative to it.
+        segment_length: Tokens a segment.
+        pooling: What becomes a slot.
+        identity: Start with slots that are the scaled means of the decoder's own input vectors (`PccConfig.residual`).
+        special_from: Tokens from whose rows `<mem>`, `</mem>` and `<ae>` start; by default as in `fresh`.
+        lora: Adapter of the encoder; None trains its layers whole.
+        seed: Of everything that is drawn.
+        notes: Free text for its model card.
+
+    Raises:
+        UsageError: Sizes that don't fit together, or a token that is none of the decoder's; one sentence.
+    """
+    body = first_layers(decoder, layers, decoder.dtype if lora else torch.float32, share=lora is not None)
+    described = EncoderConfig(
+        kind="lora" if lora else "full",
+        config=body.config.to_dict(),
+        lora=plain(lora.to_dict()) if lora else None,
+        layers=layers,
+    )
+    state = {"rate": rates[0], "rates": list(rates), "segment_length": segment_length, "notes": notes}
+    state |= {"encoder": described.model_dump(), "decoder": _made_for(decoder, folder).model_dump()}
+    state |= {"pooling": pooling, "slots": Slots.PROPORTIONAL, "residual": identity, "encoder_bos": False}
+    config = validated(state, "the options given")
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = get_peft_model(body, lora) if lora else body
+        encoder = Encoder(model, decoder.tokenizer, config)
+        converter = Converter(encoder.hidden_size, decoder.hidden_size, identity)
+        special = _rows_of(decoder, special_from) if special_from else _special_rows(decoder)
+    if identity:
+        converter.start_as_identity()
+    return PCC(config, encoder, converter, special).eval()
 
 
 def adapted(pcc: PCC, decoder: Decoder, folder: Path, seed: int = 0) -> PCC:
@@ -86,9 +138,11 @@ def adapted(pcc: PCC, decoder: Decoder, folder: Path, seed: int = 0) -> PCC:
         folder: Where it will be saved.
         seed: Of what is drawn.
     """
-    made_for = DecoderConfig(
-        name=name_beside(decoder.name, folder), hidden_size=decoder.hidden_size, fingerprint=decoder.fingerprint
-    )
+    if pcc.config.encoder.layers is not None and pcc.config.decoder.fingerprint != decoder.fingerprint:
+        raise UsageError(
+            f"the encoder is made of the layers of '{pcc.config.decoder.name}' and can't be taken to '{decoder.name}': "
+            "start from a checkpoint with an encoder of its own"
+        )
     known = pcc.config.decoder.fingerprint in (None, decoder.fingerprint)
     same = known and pcc.special.shape == (len(SPECIAL_TOKENS), decoder.hidden_size)
     with torch.random.fork_rng():
@@ -96,7 +150,7 @@ def adapted(pcc: PCC, decoder: Decoder, folder: Path, seed: int = 0) -> PCC:
         fits = pcc.converter.decoder_size == decoder.hidden_size
         converter = pcc.converter if fits else Converter(pcc.converter.encoder_size, decoder.hidden_size)
         special = pcc.special if same else _special_rows(decoder)
-    return PCC(pcc.config.model_copy(update={"decoder": made_for}), pcc.encoder, converter, special)
+    return PCC(pcc.config.model_copy(update={"decoder": _made_for(decoder, folder)}), pcc.encoder, converter, special)
 
 
 def lora_config(rank: int) -> LoraConfig:
@@ -108,6 +162,12 @@ def lora_config(rank: int) -> LoraConfig:
         target_modules=LORA_TARGETS,
         task_type=TaskType.CAUSAL_LM,
     )
+
+
+def layer_lora_config(rank: int, alpha: int, dropout: float) -> LoraConfig:
+    """LoRA on all linear layers of a decoder's first layers; its embedding is the decoder's and stays."""
+    targets = [name for name in LORA_TARGETS if name != "embed_tokens"]
+    return LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets)
 
 
 def open_decoder(name: str, dtype: torch.dtype = torch.float32) -> Decoder:
@@ -123,6 +183,22 @@ def open_decoder(name: str, dtype: torch.dtype = torch.float32) -> Decoder:
 def name_beside(model: str, folder: Path) -> str:
     """How a checkpoint in `folder` names another model: a local one relative to itself, a hub id as it is."""
     return os.path.relpath(model, folder) if Path(model).exists() else model
+
+
+def _made_for(decoder: Decoder, folder: Path) -> DecoderConfig:
+    name = name_beside(decoder.name, folder)
+    return DecoderConfig(name=name, hidden_size=decoder.hidden_size, fingerprint=decoder.fingerprint)
+
+
+def _rows_of(decoder: Decoder, tokens: Sequence[str]) -> torch.Tensor:
+    """Input vectors of texts that are one token each: [tokens, hidden size], float32."""
+    ids = [decoder.tokenizer.encode(token, add_special_tokens=False) for token in tokens]
+    for token, pieces in zip(tokens, ids, strict=True):
+        if len(pieces) != 1:
+            raise UsageError(
+                f"special_from: '{token}' is {len(pieces)} tokens of '{decoder.name}': choose one that is one"
+            )
+    return decoder.embed([pieces[0] for pieces in ids]).detach().float().cpu().clone()
 
 
 def _special_rows(decoder: Decoder) -> torch.Tensor:

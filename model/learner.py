@@ -38,7 +38,7 @@ class Learner(nn.Module, ABC):
         super().__init__()
         self._held = (decoder,)
         self.recipe = recipe
-        self.sums: dict[Task, list[float]] = defaultdict(lambda: [0.0, 0.0])
+        self.sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
         self.tokens_seen = 0
 
     @property
@@ -52,8 +52,8 @@ class Learner(nn.Module, ABC):
         """Cuts contexts into the compressor's tokens: has `tokenizer` and `tokenize`."""
 
     @abstractmethod
-    def enter(self, phase: int) -> None:
-        """Take the sizes of a phase of the recipe."""
+    def enter(self, phase: int, rate: int) -> None:
+        """Take the sizes of a phase of the recipe, and a rate of its."""
 
     @abstractmethod
     def encode(self, contexts: Sequence[Sequence[int]]) -> list[Any]:
@@ -95,8 +95,10 @@ class Learner(nn.Module, ABC):
         contexts: list[list[int]],
         targets: Mapping[str, Mapping[str, list[list[int]]]],
         phase: int,
+        rate: int,
         indices: list[int],
         labels: torch.Tensor,
+        texts: list[list[int]] | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> dict[str, torch.Tensor]:
         """The loss of a micro-batch: nats per scored token of the whole step.
@@ -105,29 +107,49 @@ class Learner(nn.Module, ABC):
             contexts: Encoder ids of each context.
             targets: By task, decoder ids and labels of each target.
             phase: Phase of the recipe.
+            rate: Compression.
             indices: Places of the samples in the stream, for messages.
             labels: Scored ids (only counted here).
+            texts: With distillation, the contexts in decoder tokens.
             num_items_in_batch: Scored tokens of the whole step, over all processes; this batch's where None.
 
         Raises:
             UsageError: The loss is not finite; names the samples.
         """
-        self.enter(phase)
+        self.enter(phase, rate)
         encoded = self.encode(contexts)
         scored = num_items_in_batch if num_items_in_batch is not None else labels.ne(objectives.IGNORED).sum()
         total = torch.zeros((), device=self.decoder.device)
         for name, rows in targets.items():
             task = Task(name)
             inputs = self.lay_out(encoded, rows["ids"], task, rows["labels"])
-            nll = objectives.token_nll(self.decoder, inputs).sum()
-            self._record(task, nll, int(inputs.labels.ne(objectives.IGNORED).sum()), indices)
+            count = int(inputs.labels.ne(objectives.IGNORED).sum())
+            logits, ids = objectives.predictions(self.decoder, inputs)
+            nll = nn.functional.cross_entropy(logits, ids, reduction="sum")
+            self._record(task.value, nll, count, indices)
             total = total + self._weight(task, phase) * nll
+            if texts is not None and self.recipe.objective.distillation:
+                divergence = self._divergence(logits, texts, rows)
+                self._record("divergence", divergence, count, indices)
+                total = total + self.recipe.objective.distillation * divergence
         self.tokens_seen += sum(map(len, contexts))
         return {"loss": total / scored}
 
+    def _divergence(
+        self, logits: torch.Tensor, texts: Sequence[Sequence[int]], rows: Mapping[str, list[list[int]]]
+    ) -> torch.Tensor:
+        """Kullback-Leibler divergence from the decoder that reads the whole text: nats, summed over the labels."""
+        with torch.no_grad():
+            prefixes = [objectives.text_prefix(self.decoder, ids) for ids in texts]
+            teacher, _ = objectives.predictions(
+                self.decoder, objectives.behind(self.decoder, prefixes, rows["ids"], rows["labels"])
+            )
+        log_probabilities = nn.functional.log_softmax(logits, -1), nn.functional.log_softmax(teacher, -1)
+        return nn.functional.kl_div(*log_probabilities, reduction="sum", log_target=True)
+
     def drain(self) -> dict[str, float]:
         """Mean loss by task since the last call, nats per token, on this process."""
-        means = {f"{task.value}_loss": total / count for task, (total, count) in self.sums.items() if count}
+        means = {f"{name}_loss": total / count for name, (total, count) in self.sums.items() if count}
         self.sums.clear()
         return means
 
@@ -143,16 +165,16 @@ class Learner(nn.Module, ABC):
             return 1.0
         return 2 * (share if task is Task.COMPLETION else 1 - share)
 
-    def _record(self, task: Task, nll: torch.Tensor, count: int, indices: list[int]) -> None:
-        value = float(nll.detach())
+    def _record(self, name: str, loss: torch.Tensor, count: int, indices: list[int]) -> None:
+        value = float(loss.detach())
         if not math.isfinite(value):
             step = indices[0] // self.recipe.optimisation.batch_size
             raise UsageError(
-                f"the {task.value} loss is {value} at step {step + 1} (samples {indices[0]} to {indices[-1]}): lower "
+                f"the {name} loss is {value} at step {step + 1} (samples {indices[0]} to {indices[-1]}): lower "
                 "the learning rate or look at these samples; the last saved state is intact"
             )
-        self.sums[task][0] += value
-        self.sums[task][1] += count
+        self.sums[name][0] += value
+        self.sums[name][1] += count
 
 
 def _only_trained(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:

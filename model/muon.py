@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -11,11 +11,12 @@ from transformers.pytorch_utils import Conv1D
 
 
 class MuonAndAdamW(torch.optim.Optimizer):
-    """Muon for the matrices of linear layers, AdamW for embeddings, norms, biases and vectors; one learning rate.
+    """Muon for the matrices of linear layers, AdamW for embeddings, norms, biases and vectors.
 
     Args:
         modules: All modules of a model; each weight of theirs that requires a gradient learns.
-        learning_rate: Of both; Muon's updates are scaled to the size of AdamW's.
+        learning_rate: Of both, one or, for groups of weights that together are all of them, one each; Muon's updates are
+            scaled to the size of AdamW's.
         betas: AdamW's.
         weight_decay: Of both.
     """
@@ -23,21 +24,22 @@ class MuonAndAdamW(torch.optim.Optimizer):
     def __init__(
         self,
         modules: Iterable[nn.Module],
-        learning_rate: float,
+        learning_rate: float | Sequence[tuple[Iterable[nn.Parameter], float]],
         betas: tuple[float, float] = (0.9, 0.999),
         weight_decay: float = 0.0,
     ) -> None:
         weights = _learning(modules)
-        matrices = [weight for weight, is_matrix in weights.items() if is_matrix]
-        others = [weight for weight, is_matrix in weights.items() if not is_matrix]
-        super().__init__([*matrices, *others], {"lr": learning_rate})
+        groups = [(weights, learning_rate)] if isinstance(learning_rate, float) else learning_rate
+        learning = [([weight for weight in group if weight in weights], rate) for group, rate in groups]
+        first = learning[0][1]
+        super().__init__(list(weights), {"lr": first})
         self.inner: dict[str, torch.optim.Optimizer] = {}
-        if matrices:
+        if matrices := _grouped(learning, [weight for weight, is_matrix in weights.items() if is_matrix]):
             self.inner["muon"] = torch.optim.Muon(
-                matrices, learning_rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"
+                matrices, first, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"
             )
-        if others:
-            self.inner["adamw"] = torch.optim.AdamW(others, learning_rate, betas=betas, weight_decay=weight_decay)
+        if others := _grouped(learning, [weight for weight, is_matrix in weights.items() if not is_matrix]):
+            self.inner["adamw"] = torch.optim.AdamW(others, first, betas=betas, weight_decay=weight_decay)
         self._share_groups()
 
     def step(self, closure: Any = None) -> Any:
@@ -58,6 +60,13 @@ class MuonAndAdamW(torch.optim.Optimizer):
     def _share_groups(self) -> None:
         """A scheduler sets the learning rate in these groups: they are those of the two."""
         self.param_groups = [group for optimizer in self.inner.values() for group in optimizer.param_groups]
+
+
+def _grouped(learning: list[tuple[list[nn.Parameter], float]], weights: list[nn.Parameter]) -> list[dict[str, Any]]:
+    """The optimizer's groups of some of the weights."""
+    chosen = {id(weight) for weight in weights}
+    groups = [([weight for weight in group if id(weight) in chosen], rate) for group, rate in learning]
+    return [{"params": group, "lr": rate} for group, rate in groups if group]
 
 
 def _learning(modules: Iterable[nn.Module]) -> dict[nn.Parameter, bool]:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from pcc_bench.decoder import Decoder
-from pcc_bench.generation import autocast_for, keep_logits, pad_token_id
+from pcc_bench.generation import autocast_for, pad_token_id
 from pcc_bench.model.pcc import AE, PCC, Encoded
 
 IGNORED = -100
@@ -50,6 +50,11 @@ def decoder_prefix(pcc: PCC, decoder: Decoder, memory: torch.Tensor, task: Task 
     if task is Task.RECONSTRUCTION:
         parts.append(pcc.special_vector(AE).float()[None])
     return torch.cat(parts)
+
+
+def text_prefix(decoder: Decoder, ids: Sequence[int]) -> torch.Tensor:
+    """BOS (where the decoder has one) and a text: what the decoder reads where nothing is compressed."""
+    return decoder.embed([*([] if decoder.bos_token_id is None else [decoder.bos_token_id]), *ids]).float()
 
 
 def prompt_vectors(pcc: PCC, decoder: Decoder, memory: torch.Tensor, text: Sequence[int]) -> torch.Tensor:
@@ -121,29 +126,32 @@ def behind(
 
 
 def predictions(decoder: Decoder, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits for the part of a batch that has labels, and those labels.
+    """Logits at the positions that predict a label, and those labels.
 
     Returns:
-        Logits [batch, n, vocabulary] in float32, and labels [batch, n] aligned with them: the vocabulary head is spared
-        for the positions of the memories, which predict nothing.
+        Logits [labels, vocabulary] in float32, and the labels [labels], rows of the batch one after the other. The
+        vocabulary head sees nothing else: neither memories nor prompts nor padding.
     """
-    first = int(inputs.labels.ne(IGNORED).any(0).nonzero()[0])
-    kept = torch.arange(first - 1, inputs.labels.shape[1] - 1, device=decoder.device)
-    with autocast_for(decoder, inputs.vectors):
-        out = decoder.model(
-            inputs_embeds=inputs.vectors, attention_mask=inputs.mask, use_cache=False, **keep_logits(decoder, kept)
-        )
-    logits = out.logits if out.logits.shape[1] == len(kept) else out.logits[:, kept]
-    return logits.float(), inputs.labels[:, first:]
+    scored = inputs.labels[:, 1:].ne(IGNORED)
+    predicting = nn.functional.pad(scored, (0, 1))
+
+    def only_predicting(head: nn.Module, hidden: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return (hidden[0][predicting], *hidden[1:])
+
+    hook = decoder.model.get_output_embeddings().register_forward_pre_hook(only_predicting)
+    try:
+        with autocast_for(decoder, inputs.vectors):
+            out = decoder.model(inputs_embeds=inputs.vectors, attention_mask=inputs.mask, use_cache=False)
+    finally:
+        hook.remove()
+    return out.logits.float(), inputs.labels[:, 1:][scored]
 
 
 def token_nll(decoder: Decoder, inputs: Inputs) -> torch.Tensor:
     """Negative log-likelihood of each label: [batch, length], at the label's own position, 0 where there is none."""
     logits, labels = predictions(decoder, inputs)
-    losses = nn.functional.cross_entropy(
-        logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none"
-    ).view(labels.shape)
-    return nn.functional.pad(losses, (inputs.labels.shape[1] - labels.shape[1], 0))
+    losses = nn.functional.cross_entropy(logits, labels, reduction="none")
+    return losses.new_zeros(inputs.labels.shape).masked_scatter(inputs.labels.ne(IGNORED), losses)
 
 
 def loss(decoder: Decoder, inputs: Inputs) -> torch.Tensor:

@@ -38,9 +38,9 @@ class PCC(nn.Module):
         config: The checkpoint's configuration.
         encoder: Gives slots in its own space.
         converter: Takes them to the decoder's.
-        special: Rows of `<mem>`, `</mem>` and `<ae>` for the decoder's input: [3, hidden size of the decoder]. They
-            are random and frozen (published checkpoints were trained against exactly their rows), and part of the
-            checkpoint, so that a decoder needs no surgery.
+        special: Rows of `<mem>`, `</mem>` and `<ae>` for the decoder's input: [3, hidden size of the decoder]. In the
+            paper they are random and frozen (published checkpoints were trained against exactly their rows); they are
+            part of the checkpoint, so that a decoder needs no surgery.
     """
 
     special: torch.Tensor
@@ -55,6 +55,12 @@ class PCC(nn.Module):
     def special_vector(self, token: str) -> torch.Tensor:
         """Input vector of a boundary or task token: [hidden size of the decoder]."""
         return self.special[SPECIAL_TOKENS.index(token)]
+
+    def train_special(self) -> None:
+        """Let the vectors of `<mem>`, `</mem>` and `<ae>` learn."""
+        special = self.special.detach().float()
+        del self.special
+        self.special = nn.Parameter(special)
 
     def encode(self, contexts: Sequence[Sequence[int]]) -> list[Encoded]:
         """Compress contexts given in encoder tokens; all their segments share few forwards.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -11,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pcc_bench.errors import UsageError
-from pcc_bench.model.config import Boundaries, Slots, check_rate
+from pcc_bench.model.config import Boundaries, Pooling, Slots, check_rate
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -26,6 +27,7 @@ class Trained(StrEnum):
     ENCODER = "encoder"  # all of a full encoder, or its LoRA
     CONVERTER = "converter"
     MEMORY_TOKENS = "memory_tokens"  # only the embedding rows of `<mem_i>`
+    SPECIAL = "special"  # the vectors of `<mem>`, `</mem>` and `<ae>`, which the paper keeps frozen
 
 
 class Combination(StrEnum):
@@ -89,12 +91,15 @@ class Objective(_Frozen):
         completion: lambda, the weight or probability of completion; 0 is reconstruction only, 1 completion only.
         completion_tokens: Decoder tokens of the continuation that are predicted.
         append_eos: End of sequence after every target (official, also where a continuation is cut mid-sentence).
+        distillation: Fine-tuning only: weight of the Kullback-Leibler divergence from the decoder that reads the whole
+            text, added to the cross-entropy.
     """
 
     combination: Combination = Combination.SAMPLED
     completion: float = Field(default=0.5, ge=0, le=1)
     completion_tokens: Positive = 256
     append_eos: bool = True
+    distillation: float = Field(default=0.0, ge=0)
 
 
 class Phase(_Frozen):
@@ -104,6 +109,8 @@ class Phase(_Frozen):
         until: Optimizer step at which it ends; None for the last one.
         segment_length: Encoder tokens of a sample's segments.
         rate: Compression.
+        rates: One of these is drawn for each step, instead of `rate`, so that one checkpoint serves them all; one that is
+            named twice is drawn twice as often.
         segments: Segments of a pretraining sample; fine-tuning compresses whole contexts.
         data: Training data of this phase; None: the recipe's. Where it is the data of the phase before, it is read on;
             else read from its beginning.
@@ -113,13 +120,15 @@ class Phase(_Frozen):
     until: Positive | None = None
     segment_length: Positive = 256
     rate: Positive = 4
+    rates: tuple[Positive, ...] = ()
     segments: Positive = 1
     data: Data | None = None
     completion: float | None = Field(default=None, ge=0, le=1)
 
     @model_validator(mode="after")
-    def _whole_slots(self) -> Self:
-        check_rate(self.rate, self.segment_length)
+    def _rate_is_one_of_them(self) -> Self:
+        if self.rates and self.rate not in self.rates:
+            raise ValueError(f"rate {self.rate} is not one of rates {list(self.rates)}: it is the checkpoint's default")
         return self
 
 
@@ -129,6 +138,7 @@ class Optimisation(_Frozen):
     Attributes:
         optimizer: `adamw` (the paper's), or `muon`: Muon for the matrices of linear layers and AdamW for the rest.
         learning_rate: Peak.
+        learning_rates: Peaks of some of the weights that learn, instead of that one.
         schedule: Shape after the warm-up.
         warmup_steps: Linear warm-up.
         batch_size: Samples a step over all processes and accumulation steps.
@@ -146,6 +156,7 @@ class Optimisation(_Frozen):
 
     optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = Field(gt=0)
+    learning_rates: dict[Trained, Annotated[float, Field(gt=0)]] = {}
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup_steps: int = Field(default=300, ge=0)
     batch_size: Positive
@@ -195,7 +206,15 @@ class Recipe(_Frozen):
         source: Where its numbers come from.
         start: A checkpoint to go on from (fine-tuning, adapting); else a fresh one is made from `encoder`.
         encoder: Causal LM for a fresh encoder: GPT-2 for Lite, Llama for Large.
-        lora_rank: 0 trains the whole encoder; alpha is half the rank.
+        encoder_layers: Instead of `encoder`: the first so many layers of the decoder.
+        lora_rank: 0 trains the whole encoder; alpha is half the rank, unless `lora_alpha` says otherwise.
+        lora_alpha: Scale of the LoRA, with `encoder_layers`.
+        lora_dropout: Dropout of the LoRA, with `encoder_layers`.
+        pooling: What becomes a slot; `mean` needs `encoder_layers`.
+        converter_start: `random` (the paper), or `identity`: slots start as the scaled means of the decoder's own input
+            vectors, which it can read at rate 1 without any training; needs mean pooling.
+        special_from: Three tokens of the decoder from whose vectors `<mem>`, `</mem>` and `<ae>` start, with
+            `encoder_layers`.
         decoder: The frozen decoder.
         boundaries: Boundary vectors of a fresh checkpoint.
         slots: Slots of a short last segment of a fresh checkpoint.
@@ -213,7 +232,13 @@ class Recipe(_Frozen):
     source: str = ""
     start: str | None = None
     encoder: str | None = None
+    encoder_layers: int | None = Field(default=None, ge=0)
     lora_rank: int = Field(default=0, ge=0)
+    lora_alpha: Positive | None = None
+    lora_dropout: float = Field(default=0.1, ge=0, lt=1)
+    pooling: Pooling = Pooling.MEMORY_TOKENS
+    converter_start: Literal["random", "identity"] = "random"
+    special_from: tuple[str, ...] = Field(default=(), max_length=3)
     decoder: str
     boundaries: Boundaries = Boundaries.PER_SEGMENT
     slots: Slots = Slots.OFFICIAL
@@ -227,8 +252,8 @@ class Recipe(_Frozen):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if (self.start is None) == (self.encoder is None):
-            raise ValueError("give either start (a checkpoint) or encoder (a model)")
+        if [self.start, self.encoder, self.encoder_layers].count(None) != 2:
+            raise ValueError("give one of start (a checkpoint), encoder (a model) and encoder_layers (of the decoder)")
         ends = [phase.until for phase in self.phases]
         if any(end is None for end in ends[:-1]) or ends[-1] is not None:
             raise ValueError("every phase but the last needs 'until', the last has none")
@@ -238,9 +263,29 @@ class Recipe(_Frozen):
             raise ValueError(f"a phase ends at or after the last of {self.optimisation.steps} steps")
         if not self.train:
             raise ValueError("train names nothing: choose among encoder, converter, memory_tokens")
+        pooling = Pooling.MEAN if self.start else self.pooling  # of a checkpoint it is not known here
+        for phase in self.phases:
+            for rate in {phase.rate, *phase.rates}:
+                check_rate(rate, phase.segment_length, pooling)
+        if unknown := sorted(set(self.optimisation.learning_rates) - set(self.train)):
+            raise ValueError(f"optimisation.learning_rates names {unknown[0]}, which does not learn: see train")
+        self._check_fresh()
         if self.optimisation.epochs and any(phase.data for phase in self.phases):
             raise ValueError("epochs are passes over one data set: give steps where a phase has data of its own")
         return self
+
+    def _check_fresh(self) -> None:
+        """Keys that only say how a fresh checkpoint is made must have one to make."""
+        if self.pooling is Pooling.MEAN and self.encoder_layers is None:
+            raise ValueError("pooling mean needs encoder_layers")
+        if self.converter_start == "identity" and self.pooling is not Pooling.MEAN:
+            raise ValueError("converter_start identity needs pooling mean")
+        if self.special_from and (self.encoder_layers is None or len(self.special_from) != 3):
+            raise ValueError("special_from names three tokens, for <mem>, </mem> and <ae>, and needs encoder_layers")
+        if self.lora_alpha and self.encoder_layers is None:
+            raise ValueError("lora_alpha needs encoder_layers; elsewhere it is half of lora_rank, as in the paper")
+        if self.objective.distillation and self.data_at(-1).is_text:
+            raise ValueError("objective.distillation is for fine-tuning: pretraining text has no question to answer")
 
     @property
     def final(self) -> Phase:
@@ -250,6 +295,11 @@ class Recipe(_Frozen):
     def phase_at(self, step: int) -> int:
         """Index of the phase that an optimizer step (counted from 0) belongs to."""
         return next(i for i, phase in enumerate(self.phases) if phase.until is None or step < phase.until)
+
+    def rate_at(self, step: int) -> int:
+        """Compression of an optimizer step (counted from 0): its phase's, or drawn by seed and step alone."""
+        phase = self.phases[self.phase_at(step)]
+        return random.Random(f"{self.seed}-rate-{step}").choice(phase.rates) if phase.rates else phase.rate
 
     def data_at(self, phase: int) -> Data:
         """Training data of a phase (-1: the last): its own, or the recipe's."""

@@ -20,7 +20,7 @@ from transformers import Trainer, TrainingArguments
 from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError
 from pcc_bench.model import checkpoint, init, objectives
-from pcc_bench.model.config import PccConfig
+from pcc_bench.model.config import PccConfig, validated
 from pcc_bench.model.corpus import Corpus, Position, corpora_of
 from pcc_bench.model.data import Samples
 from pcc_bench.model.encoder import Encoder
@@ -60,7 +60,9 @@ class PccForTraining(Learner):
             pcc.encoder.check_positions(config)
         choose_trained(pcc, recipe.train)
         if recipe.optimisation.precision == "bfloat16":
-            for parameter in pcc.parameters():  # what is frozen needs no float32 copy: half the memory of a LoRA's base
+            for (
+                parameter
+            ) in pcc.encoder.parameters():  # what is frozen needs no float32 copy: half the memory of a LoRA's base
                 parameter.data = parameter.data if parameter.requires_grad else parameter.data.to(torch.bfloat16)
         self.only_trained_in_state()
 
@@ -69,9 +71,15 @@ class PccForTraining(Learner):
         """The encoder."""
         return self.pcc.encoder
 
-    def enter(self, phase: int) -> None:
-        """Take a phase's segment length and rate."""
-        self.pcc.encoder.config = self.phases[phase]
+    def enter(self, phase: int, rate: int) -> None:
+        """Take a phase's segment length and a rate of its."""
+        self.pcc.encoder.config = self.phases[phase].model_copy(update={"rate": rate})
+
+    def part(self, name: Trained) -> list[nn.Parameter]:
+        """The weights that a recipe calls by a name."""
+        if name is Trained.SPECIAL:
+            return [self.pcc.special]  # type: ignore[list-item]
+        return list((self.pcc.converter if name is Trained.CONVERTER else self.pcc.encoder).parameters())
 
     def encode(self, contexts: Sequence[Sequence[int]]) -> list[Encoded]:
         """Compress; `Evaluation` makes sharded weights whole for it."""
@@ -194,32 +202,55 @@ def training_arguments(recipe: Recipe, folder: Path, steps: int) -> TrainingArgu
     )
 
 
-def chosen_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer | None:
+def chosen_optimizer(model: Learner, recipe: Recipe) -> torch.optim.Optimizer | None:
     """The optimizer of a recipe; None: the Trainer's own AdamW."""
     optimisation = recipe.optimisation
-    if optimisation.optimizer == "adamw":
+    rates = optimisation.learning_rates
+    if optimisation.optimizer == "adamw" and not rates:
         return None
-    return MuonAndAdamW(model.modules(), optimisation.learning_rate, weight_decay=optimisation.weight_decay)
+    groups = [(model.part(name), rate) for name, rate in rates.items()]
+    grouped = {id(weight) for weights, _ in groups for weight in weights}
+    groups.append(([weight for weight in model.parameters() if id(weight) not in grouped], optimisation.learning_rate))
+    if optimisation.optimizer == "adamw":
+        learning = [([weight for weight in weights if weight.requires_grad], rate) for weights, rate in groups]
+        decay = optimisation.weight_decay
+        return torch.optim.AdamW(
+            [{"params": weights, "lr": rate} for weights, rate in learning if weights], weight_decay=decay
+        )
+    return MuonAndAdamW(model.modules(), groups, weight_decay=optimisation.weight_decay)
 
 
 def starting_point(recipe: Recipe, decoder: Decoder, folder: Path) -> PCC:
     """The compressor a recipe starts from: a checkpoint to go on with, or a fresh one."""
     final = recipe.final
     if recipe.start is not None:
-        sizes: dict[str, Any] = {"rate": final.rate, "segment_length": final.segment_length}
-        pcc = checkpoint.load(recipe.start, decoder, adapt=True, **sizes)
-        return init.adapted(pcc.float(), decoder, folder, recipe.seed)
+        rates = tuple(dict.fromkeys((final.rate, *final.rates)))
+        sizes: dict[str, Any] = {"rate": final.rate, "rates": rates, "segment_length": final.segment_length}
+        pcc = checkpoint.load(recipe.start, decoder, adapt=True, encoder_dtype=torch.float32, **sizes)
+        return init.adapted(pcc, decoder, folder, recipe.seed)
+    rates = list(dict.fromkeys((final.rate, *final.rates)))
+    shared: dict[str, Any] = {
+        "segment_length": final.segment_length,
+        "seed": recipe.seed,
+        "notes": f"Trained with the recipe `{recipe.name}`. {recipe.purpose}".strip(),
+    }
+    if recipe.encoder_layers is not None:
+        rank, alpha = recipe.lora_rank, recipe.lora_alpha or recipe.lora_rank // 2
+        pcc = init.from_decoder(
+            decoder,
+            recipe.encoder_layers,
+            rates,
+            folder,
+            pooling=recipe.pooling,
+            identity=recipe.converter_start == "identity",
+            special_from=recipe.special_from,
+            lora=init.layer_lora_config(rank, alpha, recipe.lora_dropout) if rank else None,
+            **shared,
+        )
+        pcc.config = pcc.config.model_copy(update={"boundaries": recipe.boundaries})
+        return pcc
     assert recipe.encoder is not None
-    pcc = init.fresh(
-        recipe.encoder,
-        decoder,
-        [final.rate],
-        folder,
-        segment_length=final.segment_length,
-        lora_rank=recipe.lora_rank,
-        seed=recipe.seed,
-        notes=f"Trained with the recipe `{recipe.name}`. {recipe.purpose}".strip(),
-    )
+    pcc = init.fresh(recipe.encoder, decoder, rates, folder, lora_rank=recipe.lora_rank, **shared)
     pcc.config = pcc.config.model_copy(update={"boundaries": recipe.boundaries, "slots": recipe.slots})
     return pcc
 
@@ -227,8 +258,9 @@ def starting_point(recipe: Recipe, decoder: Decoder, folder: Path) -> PCC:
 def phase_config(pcc: PCC, recipe: Recipe, index: int) -> PccConfig:
     """The compressor's configuration during a phase."""
     phase = recipe.phases[index]
-    sizes = {"segment_length": phase.segment_length, "rate": phase.rate, "rates": (phase.rate,)}
-    return pcc.config.model_copy(update=sizes)
+    rates = tuple(dict.fromkeys((phase.rate, *phase.rates)))
+    sizes = {"segment_length": phase.segment_length, "rate": phase.rate, "rates": rates}
+    return validated({**pcc.config.model_dump(mode="json"), **sizes}, f"phase {index + 1} of the recipe")
 
 
 def choose_trained(pcc: PCC, trained: tuple[Trained, ...]) -> None:
@@ -236,10 +268,16 @@ def choose_trained(pcc: PCC, trained: tuple[Trained, ...]) -> None:
     pcc.requires_grad_(False)
     if Trained.CONVERTER in trained:
         pcc.converter.requires_grad_(True)
+    if Trained.SPECIAL in trained:
+        pcc.train_special()
     if Trained.ENCODER in trained:
-        lora = pcc.config.encoder.kind == "lora"
+        lora, layers = pcc.config.encoder.kind == "lora", pcc.config.encoder.layers
+        embedding = None if layers is None else pcc.encoder.body.get_input_embeddings().weight  # the decoder's own
         for name, parameter in pcc.encoder.named_parameters():
-            parameter.requires_grad_(not lora or ("lora_" in name and "lm_head" not in name))
+            learns = "memory_rows" in name or not lora or ("lora_" in name and "lm_head" not in name)
+            parameter.requires_grad_(learns and parameter is not embedding)
+    elif pcc.encoder.memory_rows is not None and Trained.MEMORY_TOKENS in trained:
+        pcc.encoder.memory_rows.requires_grad_(True)
     elif Trained.MEMORY_TOKENS in trained:
         _train_rows(pcc.encoder.body.get_input_embeddings().weight, pcc.encoder.memory_ids)  # type: ignore[arg-type]
 

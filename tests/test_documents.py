@@ -97,7 +97,9 @@ def test_an_interrupted_write_leaves_the_old_file_and_nothing_beside_it(tmp_path
 def test_a_full_disk_is_one_sentence_and_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = tmp_path / "out.json"
     documents.write_text(path, json.dumps([1]))
-    monkeypatch.setattr(Path, "write_text", lambda *a, **k: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(
+        Path, "write_text", lambda *a, **k: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    )
     with pytest.raises(UsageError, match=r"No space left.*old file is untouched"):
         documents.write_text(path, "[2]")
     monkeypatch.undo()

@@ -56,11 +56,11 @@ class Rival(Learner):
 
     def __init__(self, decoder: Decoder, recipe: Recipe) -> None:
         super().__init__(decoder, recipe)
-        self.enter(len(recipe.phases) - 1)
+        self.enter(len(recipe.phases) - 1, recipe.final.rate)
 
-    def enter(self, phase: int) -> None:
-        """Take a phase's segment length and rate."""
-        self.segment_length, self.rate = self.recipe.phases[phase].segment_length, self.recipe.phases[phase].rate
+    def enter(self, phase: int, rate: int) -> None:
+        """Take a phase's segment length and a rate of its."""
+        self.segment_length, self.rate = self.recipe.phases[phase].segment_length, rate
 
     @abstractmethod
     def export(self, folder: Path, base: str) -> None:
