@@ -191,7 +191,7 @@ class PccCompressor(Compressor):
         return (*beyond, *(vocabulary[name] for name in SPECIAL_TOKENS if name in vocabulary))
 
     def _raw_slots(self, context: Encoded) -> torch.Tensor:
-        return torch.cat([torch.empty(0, self.pcc.encoder.hidden_size, device=self.decoder.device), *context.hidden])
+        return torch.cat([torch.empty(0, self.pcc.encoder.slot_size, device=self.decoder.device), *context.hidden])
 
     @property
     def _dtype(self) -> torch.dtype:

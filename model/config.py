@@ -93,9 +93,9 @@ class PccConfig(_Frozen):
         segment_length: Tokens a segment, in the encoder's tokens (256 in the paper).
         slots: Slots of a short last segment; with mean pooling always proportional.
         pooling: What becomes a slot.
-        residual: A slot is the converter's output plus sqrt(n) times the mean of the n pooled tokens' own input vectors,
-            so that a converter whose last layer is zero gives the decoder what it would read at rate 1. Needs mean
-            pooling and an encoder made of the decoder's layers.
+        residual: A slot is the converter's output plus sqrt(n) times the mean of the n pooled tokens' own input
+            vectors, so that a converter whose last layer is zero gives the decoder what it would read at rate 1. Needs
+            mean pooling and an encoder made of the decoder's layers.
         boundaries: Boundary vectors.
         padding: Padding in the encoder's batches.
         encoder_bos: Let the encoder's tokenizer add its special tokens (Llama: BOS at the very start of the text).

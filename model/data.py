@@ -176,8 +176,8 @@ class Collator:
 
         Returns:
             `contexts` (encoder ids), `targets` by task (ids, and labels with -100 for what is not scored), `phase`,
-            `rate`, `indices`, and `labels`: all scored ids in one tensor, from which the Trainer counts a step's tokens;
-            with distillation also `texts`, the contexts in decoder tokens.
+            `rate`, `indices`, `labels`: all scored ids in one tensor, from which the Trainer counts a step's tokens;
+            and `texts`: the contexts in decoder tokens, with distillation.
         """
         targets = {task: self.targets(task, samples) for task in samples[0].tasks}
         scored = [token for rows in targets.values() for row in rows["labels"] for token in row]

@@ -28,7 +28,7 @@ MEMORY_TOKEN_NAMES = tuple(f"<mem_{index}>" for index in range(MEMORY_TOKENS))
 
 @dataclass(frozen=True)
 class Segment:
-    """One encoder input: `ids` of the text, followed by the first `memory_tokens` memory tokens, for so many `slots`."""
+    """One encoder input: `ids` of the text and the first `memory_tokens` memory tokens, which become `slots`."""
 
     context: int
     ids: list[int]

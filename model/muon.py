@@ -15,8 +15,8 @@ class MuonAndAdamW(torch.optim.Optimizer):
 
     Args:
         modules: All modules of a model; each weight of theirs that requires a gradient learns.
-        learning_rate: Of both, one or, for groups of weights that together are all of them, one each; Muon's updates are
-            scaled to the size of AdamW's.
+        learning_rate: Of both, one or, for groups of weights that together are all of them, one each; Muon's updates
+            are scaled to the size of AdamW's.
         betas: AdamW's.
         weight_decay: Of both.
     """

@@ -109,8 +109,8 @@ class Phase(_Frozen):
         until: Optimizer step at which it ends; None for the last one.
         segment_length: Encoder tokens of a sample's segments.
         rate: Compression.
-        rates: One of these is drawn for each step, instead of `rate`, so that one checkpoint serves them all; one that is
-            named twice is drawn twice as often.
+        rates: One of these is drawn for each step, instead of `rate`, so that one checkpoint serves them all; one that
+            is named twice is drawn twice as often.
         segments: Segments of a pretraining sample; fine-tuning compresses whole contexts.
         data: Training data of this phase; None: the recipe's. Where it is the data of the phase before, it is read on;
             else read from its beginning.
@@ -264,9 +264,12 @@ class Recipe(_Frozen):
         if not self.train:
             raise ValueError("train names nothing: choose among encoder, converter, memory_tokens")
         pooling = Pooling.MEAN if self.start else self.pooling  # of a checkpoint it is not known here
-        for phase in self.phases:
-            for rate in {phase.rate, *phase.rates}:
-                check_rate(rate, phase.segment_length, pooling)
+        for index, phase in enumerate(self.phases):
+            for rate in (phase.rate, *phase.rates):
+                try:
+                    check_rate(rate, phase.segment_length, pooling)
+                except ValueError as error:
+                    raise ValueError(f"phases.{index}: {error}") from None
         if unknown := sorted(set(self.optimisation.learning_rates) - set(self.train)):
             raise ValueError(f"optimisation.learning_rates names {unknown[0]}, which does not learn: see train")
         self._check_fresh()

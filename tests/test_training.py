@@ -174,7 +174,7 @@ def test_a_summed_loss_is_the_papers_formula(state: dict[str, Any], tmp_path: Pa
     assert set(inputs["targets"]) == {"ae", "next_token"}
     total = model(**inputs)["loss"].item()
     tokens = {task: sum(len(row) for row in rows["labels"]) for task, rows in inputs["targets"].items()}
-    sums = {task.value: value[0] for task, value in model.sums.items()}
+    sums = {name: value[0] for name, value in model.sums.items()}
     weighted = 2 * (0.25 * sums["next_token"] + 0.75 * sums["ae"]) / sum(tokens.values())
     assert total == pytest.approx(weighted, rel=1e-5)
 
@@ -647,11 +647,14 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_step(
 ) -> None:
     calls = []
 
-    def nll(decoder: Decoder, inputs: Any) -> torch.Tensor:
-        calls.append(1)
-        return inputs.vectors.sum(-1) * (float("nan") if len(calls) > 8 else 1.0)
+    predictions = training.objectives.predictions
 
-    monkeypatch.setattr(training.objectives, "token_nll", nll)
+    def some(decoder: Decoder, inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        calls.append(1)
+        logits, labels = predictions(decoder, inputs)
+        return logits * (float("nan") if len(calls) > 8 else 1.0), labels
+
+    monkeypatch.setattr(training.objectives, "predictions", some)
     refuses(r"loss is nan at step 5 \(samples 16 to 17\)", state, tmp_path)
     assert journal.last_state(tmp_path) == tmp_path / "states" / "checkpoint-3"
 
