@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModel
+from transformers import AutoModel
 
 from pcc_bench.baselines import _weights
 from pcc_bench.baselines._documents import Document, DocumentEncoder
 from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError
-from pcc_bench.model.files import first_line, load_strictly, load_tokenizer, resolve, under
+from pcc_bench.model.architecture import from_folder
+from pcc_bench.model.files import load_strictly, load_tokenizer, resolve, under
 
 
 class BertEncoder(DocumentEncoder):
@@ -109,6 +109,6 @@ def open_bert(
 
 def _bert_config(folder: Path) -> Any:
     try:
-        return AutoConfig.from_pretrained(folder)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise UsageError(f"the BERT encoder in {folder} can't be read ({first_line(error)})") from None
+        return from_folder(str(folder))
+    except UsageError as error:
+        raise UsageError(f"the BERT encoder in {folder} can't be read: {error}") from None

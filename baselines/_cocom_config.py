@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, PositiveInt
 
 from pcc_bench import shipped
+from pcc_bench.documents import checked, read_json
 from pcc_bench.errors import UsageError
 from pcc_bench.model.files import resolve
 
@@ -55,12 +56,7 @@ class CocomConfig(BaseModel):
         path = folder / "config.json"
         if not path.is_file():
             raise UsageError(f"{folder} has no config.json: a COCOM or PISCO checkpoint has one beside its weights")
-        try:
-            return cls.model_validate_json(path.read_text(encoding="utf-8"))
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(map(str, first["loc"])) or "the file"
-            raise UsageError(f"{path} is no COCOM or PISCO configuration ({field}: {first['msg']})") from None
+        return checked(cls, read_json(path), f"{path} is no COCOM or PISCO configuration")
 
     @property
     def memory_tokens(self) -> int:

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from pcc_bench.decoder import Decoder
+from pcc_bench.documents import checked, read_json
 from pcc_bench.errors import UsageError
-from pcc_bench.model.files import read_safetensors, read_torch, resolve
+from pcc_bench.model.files import read_safetensors, read_weights, resolve
 
 STANDARD = ("model.safetensors.index.json", "model.safetensors", "pytorch_model.bin.index.json", "pytorch_model.bin")
 PATTERNS = ("*.safetensors", "*.pt", "*.pth", "*.bin")
 Config = TypeVar("Config", bound=BaseModel)
 BATCH_TOKENS = {"cpu": 1_280}  # as PCC's encoder: a CPU wants its caches, a GPU large forwards
+
+
+class ShardIndex(BaseModel):
+    """Which file holds which tensor, as transformers writes it."""
+
+    weight_map: dict[str, str]
 
 
 def find(pretrained: str, file: str | None = None) -> Path:
@@ -57,7 +63,7 @@ def read(path: Path) -> dict[str, Any]:
     """
     if path.suffix == ".json":
         return _read_shards(path)
-    return dict(read_safetensors(path)) if path.suffix == ".safetensors" else read_torch(path)
+    return dict(read_safetensors(path)) if path.suffix == ".safetensors" else read_weights(path)
 
 
 def read_config(kind: type[Config], path: Path) -> Config:
@@ -66,21 +72,11 @@ def read_config(kind: type[Config], path: Path) -> Config:
     Raises:
         UsageError: It is not there, or something in it is not what it should be.
     """
-    try:
-        return kind.model_validate_json(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"{path} can't be read ({error.strerror})") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "the file"
-        raise UsageError(f"{path} can't be used ({field}: {first['msg']})") from None
+    return checked(kind, read_json(path), f"{path} can't be used")
 
 
 def _read_shards(index: Path) -> dict[str, Any]:
-    try:
-        places: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{index} is no index of shards ({error!r}): copy it again") from None
+    places = checked(ShardIndex, read_json(index), f"{index} is no index of shards").weight_map
     state: dict[str, Any] = {}
     for name in sorted(set(places.values())):
         if Path(name).name != name:

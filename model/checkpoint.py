@@ -9,24 +9,25 @@ encoder) or `adapter.*` and `memory_tokens` (a LoRA encoder), `converter.*`, and
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import save_file
-from transformers import AutoConfig, AutoModel, PreTrainedTokenizerBase
+from transformers import AutoModel, PreTrainedTokenizerBase
 
 from pcc_bench.decoder import Decoder
-from pcc_bench.documents import replaced
-from pcc_bench.errors import UsageError
+from pcc_bench.documents import read_json, replaced
+from pcc_bench.errors import UsageError, foreign
 from pcc_bench.model import published
-from pcc_bench.model.config import PccConfig
+from pcc_bench.model.architecture import from_state, without_weights
+from pcc_bench.model.config import MEMORY_TOKENS, PccConfig
 from pcc_bench.model.converter import Converter
 from pcc_bench.model.encoder import Encoder, first_layers, memory_token_ids
 from pcc_bench.model.files import (
     WEIGHTS,
+    check_fits,
     load_causal_lm,
     load_strictly,
     load_tokenizer,
@@ -34,16 +35,19 @@ from pcc_bench.model.files import (
     resolve,
     under,
 )
-from pcc_bench.model.pcc import PCC
+from pcc_bench.model.pcc import PCC, SPECIAL_TOKENS
+from pcc_bench.tensors import check_finite
 
 
 def is_own(folder: Path) -> bool:
     """Is this a checkpoint folder of our own format?"""
     path = folder / "config.json"
-    try:
-        return path.is_file() and "pcc_bench" in json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not valid JSON ({error})") from None
+    if not path.is_file():
+        return False
+    state = read_json(path)
+    if not isinstance(state, dict):
+        raise UsageError(f"{path} is no model's configuration: it holds no keys")
+    return "pcc_bench" in state
 
 
 def load(
@@ -84,6 +88,7 @@ def load(
         if rate := published.rate_in_name(name):  # of the name: a hub id's folder is called by a hash
             policies = {"rate": rate, **policies}
         pcc = published.load(folder, decoder, encoder, special_tokens, dtype, policies, adapt)
+    check_finite([*pcc.named_parameters(), ("special", pcc.special)], f"checkpoint '{name}' in {dtype}")
     if not adapt:
         _check_decoder(pcc, decoder, name, any_decoder)
     return pcc.eval().to(decoder.device)
@@ -125,20 +130,33 @@ def _load_own(folder: Path, config: PccConfig, decoder: Decoder, base: str | Non
     if layers is not None:
         model = _decoder_layers(folder / WEIGHTS, config, decoder, layers, state, dtype)
     elif config.encoder.kind == "full":
-        model = AutoModel.from_config(AutoConfig.for_model(**config.encoder.config), dtype=dtype)
-        load_strictly(model, under("encoder.", state), folder / WEIGHTS)
+        where = f"encoder.config in {folder / 'config.json'}"
+        described, weights = from_state(config.encoder.config, where), under("encoder.", state)
+        check_fits(without_weights(described, where), weights, folder / WEIGHTS)  # before it takes memory
+        model = AutoModel.from_config(described, dtype=dtype)
+        load_strictly(model, weights, folder / WEIGHTS)
     else:
         model = _own_adapter(folder, config, base, tokenizer, state, dtype)
     encoder = Encoder(model, tokenizer, config)
     if encoder.memory_rows is not None:
-        if "memory_tokens" not in state or state["memory_tokens"].shape != encoder.memory_rows.shape:
-            raise UsageError(f"{folder / WEIGHTS} lacks 'memory_tokens' of shape {list(encoder.memory_rows.shape)}")
-        encoder.memory_rows.data = state["memory_tokens"].to(dtype)
-    converter = Converter(encoder.hidden_size, config.decoder.hidden_size, config.residual).to(dtype)
-    load_strictly(converter, under("converter.", state), folder / WEIGHTS)
-    if "special" not in state:
-        raise UsageError(f"{folder / WEIGHTS} lacks 'special', the vectors of <mem>, </mem> and <ae>")
-    return PCC(config, encoder, converter, state["special"])
+        rows = _rows(state, "memory_tokens", tuple(encoder.memory_rows.shape), folder)
+        encoder.memory_rows.data = rows.to(dtype)
+    sizes = (encoder.hidden_size, config.decoder.hidden_size, config.residual)
+    weights = under("converter.", state)
+    with torch.device("meta"):
+        check_fits(Converter(*sizes), weights, folder / WEIGHTS)
+    converter = Converter(*sizes).to(dtype)
+    load_strictly(converter, weights, folder / WEIGHTS)
+    special = _rows(state, "special", (len(SPECIAL_TOKENS), config.decoder.hidden_size), folder)
+    return PCC(config, encoder, converter, special)
+
+
+def _rows(state: dict[str, torch.Tensor], name: str, shape: tuple[int, ...], folder: Path) -> torch.Tensor:
+    if name not in state:
+        raise UsageError(f"{folder / WEIGHTS} lacks '{name}': the checkpoint is incomplete")
+    if state[name].shape != shape:
+        raise UsageError(f"{folder / WEIGHTS}: {name} has shape {list(state[name].shape)}, expected {list(shape)}")
+    return state[name]
 
 
 def _decoder_layers(
@@ -159,8 +177,13 @@ def _is_embedding(key: str) -> bool:
 
 
 def _with_adapter(model: Any, config: PccConfig, state: dict[str, torch.Tensor], path: Path, base: str) -> PeftModel:
-    peft_model = get_peft_model(model, LoraConfig(**(config.encoder.lora or {})))
-    outcome: Any = set_peft_model_state_dict(peft_model, under("adapter.", state))
+    with foreign(f"the adapter that {path.with_name('config.json')} describes can't be put on the model '{base}'"):
+        peft_model = get_peft_model(model, LoraConfig(**(config.encoder.lora or {})))
+    known, adapter = get_peft_model_state_dict(peft_model, save_embedding_layers=False), under("adapter.", state)
+    if missing := sorted(known.keys() - adapter.keys()):
+        raise UsageError(f"{path} lacks {len(missing)} tensors of the adapter ({missing[0]} first)")
+    with foreign(f"{path} does not fit the encoder base '{base}'"):
+        outcome: Any = set_peft_model_state_dict(peft_model, adapter)
     if outcome.unexpected_keys:
         raise UsageError(f"{path} does not fit the encoder base '{base}': {outcome.unexpected_keys[0]}")
     return peft_model
@@ -178,10 +201,12 @@ def _own_adapter(
     if name is None:
         raise UsageError(f"{folder} does not name its encoder's base model: pass encoder=<folder or hub id>")
     model = load_causal_lm(resolve(name, "encoder base", folder), dtype)
+    width = model.get_input_embeddings().weight.shape[1]
+    memory_tokens = _rows(state, "memory_tokens", (MEMORY_TOKENS, width), folder)
     if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     with torch.no_grad():
-        model.get_input_embeddings().weight[memory_token_ids(tokenizer)] = state["memory_tokens"].to(dtype)
+        model.get_input_embeddings().weight[memory_token_ids(tokenizer)] = memory_tokens.to(dtype)
     return _with_adapter(model, config, state, folder / WEIGHTS, name)
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from pcc_bench.documents import checked, read_json
 from pcc_bench.errors import UsageError
 
 FORMAT = 1  # version of the checkpoint folder; raised when an old reader could not read a new folder
@@ -171,25 +171,17 @@ class PccConfig(_Frozen):
             UsageError: Not JSON, not a PCC checkpoint, or fields that make no sense; the message names the file.
         """
         path = folder / "config.json"
-        try:
-            state = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise UsageError(f"{path} is missing: is {folder} a checkpoint folder?") from None
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise UsageError(f"{path} is not valid JSON ({error})") from None
-        if state.get("pcc_bench", FORMAT) != FORMAT:
+        if not path.is_file():
+            raise UsageError(f"{path} is missing: is {folder} a checkpoint folder?")
+        state = read_json(path)
+        if isinstance(state, dict) and state.get("pcc_bench", FORMAT) != FORMAT:
             raise UsageError(f"{path} has checkpoint format {state['pcc_bench']}, this version reads {FORMAT}")
         return validated(state, str(path))
 
 
 def validated(state: dict[str, Any], where: str) -> PccConfig:
     """A configuration from plain data, or one sentence about the first thing that is wrong in it."""
-    try:
-        return PccConfig.model_validate(state)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "configuration"
-        raise UsageError(f"{where}: {field}: {first['msg']}") from None
+    return checked(PccConfig, state, where)
 
 
 def check_rate(rate: int, segment_length: int, pooling: Pooling = Pooling.MEMORY_TOKENS) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import random
 from collections.abc import Iterator, Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pcc_bench.documents import read_json, read_json_lines, read_text
 from pcc_bench.errors import UsageError
 from pcc_bench.model.fine_tuning import READERS, exchanges, plain_keys
 from pcc_bench.model.recipe import Data, Recipe
@@ -152,12 +152,8 @@ def split_text(text: str, size: int = DOCUMENT_CHARACTERS) -> list[str]:
 
 
 def _read_file(path: Path, data: Data) -> list[Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not UTF-8 text (byte {error.start})") from None
     if path.suffix == ".json":
-        sessions = _json(text, str(path))
+        sessions = read_json(path)
         rows = list(sessions.values()) if isinstance(sessions, dict) else sessions
         if not isinstance(rows, list):
             raise UsageError(f"{path} is neither a list of rows nor an object of them")
@@ -166,16 +162,8 @@ def _read_file(path: Path, data: Data) -> list[Any]:
         if not data.is_text:
             columns = ", ".join(READERS[data.kind].columns)
             raise UsageError(f"{path} is plain text, but fine-tuning needs .jsonl rows with {columns} and an answer")
-        return split_text(text)
-    places = ((f"{path} line {number}", line) for number, line in enumerate(text.splitlines(), 1) if line.strip())
-    return [_document(_json(line, where), data, where) for where, line in places]
-
-
-def _json(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UsageError(f"{where} is not valid JSON ({error.msg})") from None
+        return split_text(read_text(path))
+    return [_document(row, data, f"{path}, line {number}") for number, row in read_json_lines(path)]
 
 
 def _document(row: Any, data: Data, where: str) -> Any:
@@ -185,6 +173,10 @@ def _document(row: Any, data: Data, where: str) -> Any:
     for column in (data.column,) if data.is_text else READERS[data.kind].columns:
         if not isinstance(row, dict) or column not in row:
             raise UsageError(f"{where} has no column '{column}'")
+        if data.is_text and not isinstance(row[column], str):
+            raise UsageError(
+                f"{where}: column '{column}' holds {type(row[column]).__name__}, not text: correct the row"
+            )
     return row[data.column] if data.is_text else row
 
 

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import sacrebleu
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from pcc_bench.documents import checked, parse_json, read_text, write_text
 from pcc_bench.model.corpus import Corpus
 from pcc_bench.model.data import Samples
 from pcc_bench.model.objectives import Task, predictions
@@ -23,6 +25,15 @@ if TYPE_CHECKING:
     from pcc_bench.model.learner import Learner
 
 logger = logging.getLogger(__name__)
+
+
+class LoggedStep(BaseModel):
+    """A line of a log that a resumed run goes on with; what else stands in it is kept."""
+
+    model_config = ConfigDict(extra="allow")
+
+    step: int = Field(ge=0)
+    tokens_seen: int = Field(default=0, ge=0)
 
 
 class Evaluation(TrainerCallback):
@@ -140,8 +151,14 @@ def append(path: Path, line: dict[str, Any]) -> None:
 
 def keep_until(path: Path, step: int) -> list[dict[str, Any]]:
     """Drop the lines of steps after `step`, which an interrupted run wrote and this one will write again."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    kept = [line for line in map(json.loads, lines) if line["step"] <= step and step > 0]
-    if lines:
-        path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept), encoding="utf-8")
+    if not path.is_file():
+        return []
+    lines = []
+    for number, text in enumerate(
+        read_text(path).split("\n")[:-1], 1
+    ):  # a kill may have torn the last line: it is left out
+        where = f"{path}, line {number}"
+        lines.append(checked(LoggedStep, parse_json(text, where), where).model_dump(exclude_unset=True))
+    kept = [line for line in lines if line["step"] <= step and step > 0]
+    write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept))
     return kept

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import pickle  # for the name of its error only
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,13 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from pcc_bench import shipped
-from pcc_bench.errors import UsageError
+from pcc_bench.documents import is_folder
+from pcc_bench.errors import UsageError, first_line, foreign
+from pcc_bench.model.architecture import check_folder
+from pcc_bench.tensors import check_weights
 
 WEIGHTS = "model.safetensors"
+LONGEST_NAME = 1_000  # characters of a folder or a hub id
 
 
 def resolve(name: str, what: str = "checkpoint", beside: Path | None = None) -> Path:
@@ -32,8 +38,10 @@ def resolve(name: str, what: str = "checkpoint", beside: Path | None = None) -> 
     """
     if beside:
         name = shipped.beside(name, beside)
-    if (folder := Path(shipped.located(name))).is_dir():
+    if is_folder(folder := Path(shipped.located(name))):
         return folder.resolve()
+    if len(name) > LONGEST_NAME:
+        raise UsageError(f"{what} '{name[:60]}...' is no name: it has {len(name):,} characters")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith("."):
         raise UsageError(f"{what} '{name}' is neither a folder here nor a hub id (owner/name): check the path")
     from huggingface_hub import snapshot_download
@@ -51,10 +59,8 @@ def resolve(name: str, what: str = "checkpoint", beside: Path | None = None) -> 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a model folder."""
-    try:
+    with foreign(f"{folder} has no readable tokenizer"):
         return AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError, KeyError) as error:
-        raise UsageError(f"{folder} has no readable tokenizer ({first_line(error)})") from None
 
 
 def load_causal_lm(folder: Path, dtype: torch.dtype) -> Any:
@@ -64,28 +70,52 @@ def load_causal_lm(folder: Path, dtype: torch.dtype) -> Any:
 
 def pretrained(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
     """`kind.from_pretrained`, safetensors only."""
-    try:
+    check_folder(folder)
+    with foreign(f"the model in {folder} can't be read"):
         return kind.from_pretrained(folder, dtype=dtype, use_safetensors=True)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UsageError(f"the model in {folder} can't be read ({first_line(error)})") from None
 
 
 def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
-    """All tensors of a file."""
+    """All tensors of a file, finite floating-point numbers."""
     if not path.is_file():
         raise UsageError(f"{path} is missing: the checkpoint is incomplete")
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise UsageError(f"{path} is damaged or not safetensors ({first_line(error)}): copy it again") from None
+    with _safetensors_errors(path):
+        state = load_file(path)
+    check_weights(state, str(path))
+    return state
 
 
-def safetensors_keys(path: Path) -> list[str]:
-    """The names of a file's tensors, without reading them."""
+def safetensors_shapes(path: Path) -> dict[str, list[int]]:
+    """Names and shapes of a file's tensors, without reading them."""
+    with _safetensors_errors(path), safe_open(path, framework="pt") as file:
+        return {key: list(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118  # not a mapping
+
+
+def check_safetensors(path: Path, name: Callable[[str, list[int]], bool] = lambda name, shape: True) -> int:
+    """See that tensors of a file are finite floating-point numbers, one after the other.
+
+    Args:
+        path: The file.
+        name: Says of a name and a shape whether that tensor is looked at.
+
+    Returns:
+        How many were looked at.
+
+    Raises:
+        UsageError: One is not; it is named.
+    """
+    names = [key for key, shape in safetensors_shapes(path).items() if name(key, shape)]
+    with _safetensors_errors(path), safe_open(path, framework="pt") as file:
+        for key in names:
+            check_weights({key: file.get_tensor(key)}, str(path))
+    return len(names)
+
+
+@contextmanager
+def _safetensors_errors(path: Path) -> Iterator[None]:
     try:
-        with safe_open(path, framework="pt") as file:
-            return list(file.keys())
-    except (SafetensorError, FileNotFoundError) as error:
+        yield
+    except (SafetensorError, OSError) as error:
         raise UsageError(f"{path} is damaged or not safetensors ({first_line(error)}): copy it again") from None
 
 
@@ -93,26 +123,39 @@ def read_torch(path: Path) -> dict[str, Any]:
     """A file of the original code; nothing in it is executed."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise UsageError(f"{path} can't be read ({first_line(error)})") from None
     except pickle.UnpicklingError:
         raise UsageError(f"{path} holds more than tensors and was not opened") from None
+    except Exception as error:  # of a damaged pickle, almost any
+        raise UsageError(f"{path} is damaged or no file of torch.save ({first_line(error)}): copy it again") from None
     if not isinstance(state, dict):
         raise UsageError(f"{path} does not hold named tensors")
     return state
 
 
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """The named tensors of a file of the original code, finite floating-point numbers; nothing in it is executed."""
+    state = read_torch(path)
+    check_weights(state, str(path))
+    return state
+
+
 def load_strictly(module: torch.nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:
     """Load all tensors of a module; a missing, extra or wrongly shaped one is named."""
+    check_fits(module, state, path)
+    module.load_state_dict(state)
+
+
+def check_fits(module: torch.nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:
+    """See that tensors are those of a module, on any device; a missing, extra or wrongly shaped one is named."""
     wanted = module.state_dict()
     if missing := sorted(wanted.keys() - state.keys()):
         raise UsageError(f"{path} lacks {len(missing)} tensors ({missing[0]} first)")
     if extra := sorted(state.keys() - wanted.keys()):
         raise UsageError(f"{path} has {len(extra)} tensors that do not belong there ({extra[0]} first)")
     for key, value in state.items():
-        if value.shape != wanted[key].shape:
-            raise UsageError(f"{path}: {key} has shape {list(value.shape)}, expected {list(wanted[key].shape)}")
-    module.load_state_dict(state)
+        shape = list(getattr(value, "shape", []))
+        if shape != list(wanted[key].shape):
+            raise UsageError(f"{path}: {key} has shape {shape}, expected {list(wanted[key].shape)}")
 
 
 def under(prefix: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -125,8 +168,3 @@ def plain(value: Any) -> Any:
     return json.loads(
         json.dumps(value, default=lambda x: sorted(x) if isinstance(x, set) else getattr(x, "value", str(x)))
     )
-
-
-def first_line(error: BaseException) -> str:
-    """What a library's error says, short enough to stand in a sentence of ours."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

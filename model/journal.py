@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from pydantic import BaseModel, Field
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from pcc_bench.documents import checked, read_json, write_text
 from pcc_bench.model.corpus import Position
 from pcc_bench.model.data import Samples
 from pcc_bench.model.evaluation import append, keep_until
@@ -20,6 +22,13 @@ STATES = "states"  # resumable states, inside the output folder
 DONE = "position.json"  # written last into a state: one without it was interrupted and is not resumed from
 
 
+class DataPosition(BaseModel):
+    """What stands in a state about the data; see `corpus.Position`."""
+
+    step: int = Field(ge=0)
+    position: Position
+
+
 def last_state(folder: Path) -> Path | None:
     """The newest resumable state that was written to its end."""
     found = [path.parent for path in (folder / STATES).glob(f"checkpoint-*/{DONE}")]
@@ -28,8 +37,8 @@ def last_state(folder: Path) -> Path | None:
 
 def read_position(state: Path) -> tuple[int, Position]:
     """The step after which a state was written, and where the data stood."""
-    told = json.loads((state / DONE).read_text(encoding="utf-8"))
-    return int(told["step"]), Position(**told["position"])
+    saved = checked(DataPosition, read_json(state / DONE), str(state / DONE))
+    return saved.step, saved.position
 
 
 class SeedEachStep(TrainerCallback):
@@ -60,7 +69,7 @@ class Journal(TrainerCallback):
         self.samples = samples
         self.model = model
         lines = keep_until(self.path, step)
-        self.model.tokens_seen = lines[-1]["tokens_seen"] if lines else 0
+        self.model.tokens_seen = lines[-1].get("tokens_seen", 0) if lines else 0
 
     def on_log(
         self,
@@ -80,6 +89,5 @@ class Journal(TrainerCallback):
         """Mark the state as whole."""
         if state.is_world_process_zero:
             position = self.samples.positions[state.global_step]
-            told = {"step": state.global_step, "position": vars(position)}
             done = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / DONE
-            done.write_text(json.dumps(told), encoding="utf-8")
+            write_text(done, json.dumps({"step": state.global_step, "position": vars(position)}))

@@ -7,24 +7,24 @@ the decoder's embedding, or stand in a `special_token_patch.pt`.
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel
-from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedTokenizerBase
+from pydantic import BaseModel, Field
+from transformers import AutoModel, AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from pcc_bench.decoder import Decoder
-from pcc_bench.errors import UsageError
+from pcc_bench.documents import checked, read_json
+from pcc_bench.errors import UsageError, foreign
+from pcc_bench.model.architecture import from_folder
 from pcc_bench.model.config import DecoderConfig, EncoderConfig, PccConfig, validated
 from pcc_bench.model.converter import Converter
 from pcc_bench.model.encoder import Encoder
 from pcc_bench.model.files import (
     WEIGHTS,
-    first_line,
     load_causal_lm,
     load_strictly,
     load_tokenizer,
@@ -32,11 +32,13 @@ from pcc_bench.model.files import (
     pretrained,
     read_safetensors,
     read_torch,
+    read_weights,
     resolve,
-    safetensors_keys,
+    safetensors_shapes,
     under,
 )
 from pcc_bench.model.pcc import PCC, SPECIAL_TOKENS
+from pcc_bench.tensors import check_weights
 
 CONVERTER_FILE = "memory_converter.bin"
 PATCH_FILE = "special_token_patch.pt"
@@ -95,6 +97,23 @@ def rate_in_name(name: str) -> int | None:
     return int(named[1]) if named else None
 
 
+class Adapter(BaseModel):
+    """What we read ourselves of peft's `adapter_config.json`."""
+
+    base_model_name_or_path: str | None = None
+    r: int = Field(default=8, gt=0)
+
+
+def read_adapter(folder: Path) -> Adapter:
+    """The configuration of a published LoRA encoder.
+
+    Raises:
+        UsageError: Not JSON, or not as peft writes it.
+    """
+    path = folder / "adapter_config.json"
+    return checked(Adapter, read_json(path), str(path))
+
+
 def _published_config(folder: Path, kind: EncoderConfig, decoder: Decoder, policies: dict[str, Any]) -> PccConfig:
     rate = policies.get("rate")
     if rate is None:
@@ -111,13 +130,13 @@ def _published_body(folder: Path, dtype: torch.dtype) -> Any:
     weights = folder / WEIGHTS
     if not weights.is_file():
         return pretrained(AutoModel, folder, dtype)
-    keys = safetensors_keys(weights)
+    keys = safetensors_shapes(weights)
     if not any(key.startswith(TRAINER_PREFIX) for key in keys):
         return pretrained(AutoModel, folder, dtype)
-    causal = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), dtype=dtype)
-    state = under(TRAINER_PREFIX, read_safetensors(weights))
-    outcome = causal.load_state_dict(state, strict=False)
-    causal.tie_weights()
+    with foreign(f"{weights} does not fit the configuration beside it"):
+        causal = AutoModelForCausalLM.from_config(from_folder(str(folder)), dtype=dtype)
+        outcome = causal.load_state_dict(under(TRAINER_PREFIX, read_safetensors(weights)), strict=False)
+        causal.tie_weights()
     if lost := [key for key in outcome.missing_keys if not key.startswith("lm_head")]:
         raise UsageError(f"{weights} lacks {len(lost)} encoder tensors ({lost[0]} first)")
     return causal.base_model
@@ -126,28 +145,26 @@ def _published_body(folder: Path, dtype: torch.dtype) -> Any:
 def _published_adapter(
     folder: Path, base: str | None, tokenizer: PreTrainedTokenizerBase, dtype: torch.dtype
 ) -> PeftModel:
-    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    name = base or config.get("base_model_name_or_path") or ""
+    name = base or read_adapter(folder).base_model_name_or_path or ""
     model = load_causal_lm(resolve(name, "encoder base", folder.parent), dtype)
     vocabulary = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > vocabulary:
-        if not any("base_layer" in key for key in safetensors_keys(folder / "adapter_model.safetensors")):
+        if not any("base_layer" in key for key in safetensors_shapes(folder / "adapter_model.safetensors")):
             raise UsageError(
                 f"the encoder base '{name}' has {vocabulary} token rows, the tokenizer in {folder} {len(tokenizer)}, "
                 "and the adapter does not bring the missing ones: use the base model that has the memory tokens"
             )
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    try:
+    with foreign(f"the adapter in {folder} does not fit its base '{name}'"):
         return PeftModel.from_pretrained(model, folder, autocast_adapter_dtype=False)
-    except (RuntimeError, SafetensorError) as error:
-        raise UsageError(f"the adapter in {folder} does not fit its base '{name}' ({first_line(error)})") from None
 
 
 def _published_converter(path: Path, encoder_size: int, decoder_size: int | None) -> Converter:
     if not path.is_file():
         raise UsageError(f"{path} is missing: a published checkpoint keeps its converter there")
-    state = read_torch(path)
-    made_for, reads = (state["dense_in.weight"].shape) if "dense_in.weight" in state else (None, None)
+    state = read_weights(path)
+    first = state.get("dense_in.weight")
+    made_for, reads = (None, None) if first is None or first.dim() != 2 else first.shape
     wanted = decoder_size or made_for
     if (made_for, reads) != (wanted, encoder_size) or wanted is None:
         raise UsageError(
@@ -166,8 +183,7 @@ def _special_vectors(folder: Path, decoder: Decoder, patch: str | None, optional
     """
     path = Path(patch) if patch else folder / PATCH_FILE
     if path.is_file():
-        state = read_torch(path)
-        rows = {name: state["embedding"][row] for row, name in enumerate(state["tokens"])}
+        rows = _patch_rows(path)
     elif patch:
         raise UsageError(f"special_tokens={patch}: no such file")
     else:
@@ -183,6 +199,19 @@ def _special_vectors(folder: Path, decoder: Decoder, patch: str | None, optional
             "use the PCC decoder, or pass special_tokens=<special_token_patch.pt>"
         )
     return torch.stack([rows[name].float() for name in SPECIAL_TOKENS])
+
+
+def _patch_rows(path: Path) -> dict[str, torch.Tensor]:
+    """Token -> row [hidden size], of a `special_token_patch.pt`."""
+    state = read_torch(path)
+    tokens, embedding = state.get("tokens"), state.get("embedding")
+    named = isinstance(tokens, list) and all(isinstance(token, str) for token in tokens)
+    if not named or not isinstance(embedding, torch.Tensor) or embedding.dim() != 2 or len(embedding) != len(tokens):
+        raise UsageError(
+            f"{path} is no special_token_patch: it holds no list 'tokens' with a row of 'embedding' for each"
+        )
+    check_weights({"embedding": embedding}, str(path))
+    return dict(zip(tokens, embedding, strict=True))
 
 
 def export(pcc: PCC, folder: Path) -> None:

@@ -8,9 +8,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from pcc_bench import documents
 from pcc_bench.errors import UsageError
 from pcc_bench.model.config import Boundaries, Pooling, Slots, check_rate
 
@@ -325,12 +325,9 @@ class Recipe(_Frozen):
             UsageError: No such recipe, not YAML, an unknown key or an impossible value; names file and key.
         """
         path = find_recipe(name)
-        try:
-            state = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            first = str(error).splitlines()[0]
-            raise UsageError(f"{path} is not readable YAML ({first})") from None
-        state = state if isinstance(state, dict) else {}
+        state = documents.read_yaml(path)
+        if not isinstance(state, dict):
+            raise UsageError(f"{path} is no recipe: it holds no keys (see 'pcc-bench ls recipes')")
         for change in changes:
             _change(state, change)
         return cls.checked(state, f"{path} with the changes given" if changes else str(path))
@@ -338,12 +335,7 @@ class Recipe(_Frozen):
     @classmethod
     def checked(cls, state: dict[str, Any], where: str) -> Recipe:
         """A recipe from plain data, or one sentence about the first thing that is wrong in it."""
-        try:
-            return cls.model_validate(state)
-        except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(str(part) for part in first["loc"]) or "recipe"
-            raise UsageError(f"{where}: {key}: {first['msg']}") from None
+        return documents.checked(cls, state, where)
 
 
 def _change(state: dict[str, Any], change: str) -> None:
@@ -355,7 +347,7 @@ def _change(state: dict[str, Any], change: str) -> None:
         state = state.setdefault(key, {})
         if not isinstance(state, dict):
             raise UsageError(f"--set {change}: '{key}' holds no keys of its own")
-    state[last] = yaml.safe_load(value)
+    state[last] = documents.parse_yaml(value, f"--set {change}")
 
 
 def shipped() -> dict[str, Path]:
@@ -369,7 +361,7 @@ def find_recipe(name: str) -> Path:
     Raises:
         UsageError: Neither.
     """
-    if Path(name).is_file():
+    if documents.is_file(name):
         return Path(name)
     if name in (known := shipped()):
         return known[name]

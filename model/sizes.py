@@ -15,8 +15,8 @@ from transformers.pytorch_utils import Conv1D
 
 from pcc_bench import shipped
 from pcc_bench.errors import UsageError
+from pcc_bench.model import architecture
 from pcc_bench.model.config import MEMORY_TOKENS
-from pcc_bench.model.files import first_line
 from pcc_bench.model.init import lora_config
 
 LITE, LARGE = "openai-community/gpt2-large", "meta-llama/Meta-Llama-3-8B-Instruct"
@@ -125,13 +125,11 @@ def config_of(name: str) -> PreTrainedConfig:
     if name in KNOWN:
         return from_state(KNOWN[name])
     try:
-        config: PreTrainedConfig = AutoConfig.from_pretrained(shipped.located(name), trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+        return architecture.from_folder(shipped.located(name))
+    except UsageError as error:
         raise UsageError(
-            f"the sizes of '{name}' are not known and its config.json can't be read ({first_line(error)}): "
-            "give a local folder, or check the name and the network"
+            f"the sizes of '{name}' are not known: {error}; give a local folder, or check the name and the network"
         ) from None
-    return config
 
 
 def measure(config: PreTrainedConfig) -> Model:

@@ -9,16 +9,49 @@ from typing import Any
 
 import torch
 from lm_eval.models.huggingface import HFLM
+from lm_eval.utils import simple_parse_args_string
 
-from pcc_bench import registry, shipped
+from pcc_bench import documents, registry, shipped
 from pcc_bench.compressor import Compressor
-from pcc_bench.errors import UsageError
+from pcc_bench.errors import UsageError, foreign
 from pcc_bench.generation import memory_errors
+from pcc_bench.model.architecture import check_folder
 from pcc_bench.planning import OVERFLOW
 
 CONTROLS = ("wrong_memory",)
 SPEED_ONLY = ("batch_size", "max_batch_size", "device")  # arguments that change no answer
 TASK_SETTINGS = ("data", "protocol", "population")  # lm-eval hands --model_args to the tasks too, as metadata
+
+
+def parse_arguments(text: str) -> dict[str, Any]:
+    """Model arguments as lm-eval reads them: `key=value,key=value`, or a JSON object.
+
+    Raises:
+        UsageError: They are neither.
+    """
+    return _parse(text, "model args")
+
+
+def parse_metadata(text: str) -> dict[str, Any]:
+    """Settings of tasks as lm-eval reads them: a JSON object, or `key=value,key=value`.
+
+    Raises:
+        UsageError: They are neither.
+    """
+    return _parse(text, "metadata")
+
+
+def _parse(text: str, what: str) -> dict[str, Any]:
+    shown = f"{what} '{text[:200]}'"
+    if text.lstrip().startswith("{"):
+        values = documents.parse_json(text, shown)
+    else:
+        try:
+            values = simple_parse_args_string(text)
+        except ValueError:
+            raise UsageError(f"{shown} are neither key=value,key=value nor JSON") from None
+    assert isinstance(values, dict)
+    return values
 
 
 def split_options(kind: type[Compressor], arguments: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -75,14 +108,11 @@ def load_decoder(load: Callable[..., None], name: str, device: str | None, argum
     own = {key: value for key, value in arguments.items() if key != "gguf_file"}
     if isinstance(own.get("tokenizer"), str):
         own["tokenizer"] = shipped.located(own["tokenizer"])
+    path = shipped.located(name, arguments.get("gguf_file"))
+    check_folder(path)
+    memory = memory_errors(f"loading the decoder '{name}'", "use a smaller dtype or a larger machine")
     try:
-        path = shipped.located(name, arguments.get("gguf_file"))
-        with memory_errors(f"loading the decoder '{name}'", "use a smaller dtype or a larger machine"):
+        with foreign(f"the decoder '{name}' can't be loaded"), memory:
             load(pretrained=path, device=device, **own)
     except pickle.UnpicklingError:
         raise UsageError(f"the decoder '{name}' holds more than tensors and was not opened") from None
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        if isinstance(error, UsageError):
-            raise
-        first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise UsageError(f"the decoder '{name}' can't be loaded ({first})") from error

@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
 from pcc_bench import registry
 from pcc_bench.compressor import Compressor, Memory
+from pcc_bench.documents import parse_yaml
 from pcc_bench.errors import UsageError
 from pcc_bench.generation import memory_errors
 from pcc_bench.model.init import open_decoder
 from pcc_bench.store.store import MemoryStore
+from pcc_bench.store.store import compress as compressed
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -32,6 +33,8 @@ def read_input(file: Path | None, text: str | None) -> str:
     if (file is None) == (text is None):
         raise UsageError("give either a file (- for standard input) or --text")
     if text is not None:
+        if not is_unicode(text):
+            raise UsageError("--text holds half of a surrogate pair, or bytes that are not UTF-8: give a UTF-8 file")
         return _not_empty(text, "--text")
     assert file is not None
     if str(file) == "-":
@@ -40,6 +43,15 @@ def read_input(file: Path | None, text: str | None) -> str:
         return decode(file.read_bytes(), str(file))
     except OSError as error:
         raise UsageError(f"{file} can't be read ({error.strerror}): check the path") from None
+
+
+def is_unicode(text: str) -> bool:
+    """Can the text be written as UTF-8? Half of a surrogate pair can't."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def decode(data: bytes, where: str) -> str:
@@ -86,7 +98,9 @@ def open_compressor(
     except (RuntimeError, AssertionError) as error:  # no such device
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UsageError(f"--device {device} can't be used ({first[:120]}): pass --device cpu") from None
-    return kind.load(pretrained, frozen, **{"rate": rate, **given})
+    compressor = kind.load(pretrained, frozen, **{"rate": rate, **given})
+    compressor.source = pretrained
+    return compressor
 
 
 def compress(text: str, compressor: Compressor, store: MemoryStore | None = None) -> Memory:
@@ -96,7 +110,7 @@ def compress(text: str, compressor: Compressor, store: MemoryStore | None = None
         UsageError: There is not enough memory for it, or no room in the store.
     """
     with memory_errors("compressing the text", "use a smaller --dtype, --device cpu, or a shorter text"):
-        (memory,) = compressor.compress([text]) if store is None else store.compress([text], [""])
+        (memory,) = compressed(compressor, [text], [""]) if store is None else store.compress([text], [""])
     if store is not None and store.trouble:
         raise UsageError(f"the memory store could not keep the memory ({store.trouble}): make room, or use another one")
     return memory
@@ -145,5 +159,5 @@ def _options(kind: type[Compressor], given: Sequence[str]) -> dict[str, Any]:
             raise UsageError(f"--option {word} is not name=value")
         if name not in known:
             raise UsageError(f"--option {name}: {kind.name} has no such option{registry.suggest(name, known)}")
-        options[name] = yaml.safe_load(value)  # numbers and true/false as such
+        options[name] = parse_yaml(value, f"--option {name}")  # numbers and true/false as such
     return options

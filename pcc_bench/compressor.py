@@ -123,6 +123,7 @@ class Compressor(ABC):
         has_converter: The last step is a cheap one on its own: `compress_raw` and `convert` together are `compress`.
         default: The checkpoint where the user names none; "" where there is none.
         rate: The requested compression, source tokens per slot; None where there is no such number.
+        source: The checkpoint it was loaded from, as the user named it; for messages.
     """
 
     name: ClassVar[str]
@@ -135,6 +136,7 @@ class Compressor(ABC):
     default: ClassVar[str] = ""
 
     rate: float | None = None
+    source: str = ""
 
     def __init__(self, decoder: Decoder) -> None:
         self.decoder = decoder

@@ -11,6 +11,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pcc_bench.ropes import Ropes
+from pcc_bench.tensors import check_finite
 
 
 class Decoder:
@@ -20,9 +21,14 @@ class Decoder:
         model: Any causal LM of transformers. It is put into evaluation mode and its parameters are frozen.
         tokenizer: Its tokenizer.
         name: Where it came from, for messages and results.
+
+    Raises:
+        UsageError: One of its parameters holds NaN or infinity (a pass over all of them; not those without values, on
+            the `meta` device).
     """
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str = "") -> None:
+        check_finite(model.named_parameters(), f"the decoder '{name or type(model).__name__}'")
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.name = name or str(getattr(model.config, "_name_or_path", ""))

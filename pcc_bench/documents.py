@@ -9,16 +9,25 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from pcc_bench.errors import UsageError
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+def is_file(path: Path | str) -> bool:
+    """Is there a file? False for what can be no path as well: a name of 5,000 characters, one with NUL."""
+    return os.path.isfile(path)  # noqa: PTH113  # Path.is_file raises for such names
+
+
+def is_folder(path: Path | str) -> bool:
+    """Is there a folder? As `is_file`."""
+    return os.path.isdir(path)  # noqa: PTH112
 
 
 def read_text(path: Path) -> str:
@@ -33,8 +42,8 @@ def read_text(path: Path) -> str:
         raise UsageError(f"{path} is missing: check the path") from None
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8") from None
-    except OSError as error:
-        raise UsageError(f"{path} can't be read ({error.strerror or type(error).__name__})") from None
+    except (OSError, ValueError) as error:  # ValueError: NUL in the name
+        raise UsageError(f"{path} can't be read ({getattr(error, 'strerror', None) or type(error).__name__})") from None
     if "\0" in text:
         raise UsageError(f"{path} is not text (it has NUL characters): is it the right file?")
     return text
@@ -74,7 +83,7 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
     """
     for number, line in enumerate(read_text(path).split("\n"), 1):
         if line.strip():
-            yield number, parse_json(line, f"{path} line {number}")
+            yield number, parse_json(line, f"{path}, line {number}")
 
 
 def parse_yaml(text: str, where: str) -> Any:
@@ -83,6 +92,8 @@ def parse_yaml(text: str, where: str) -> Any:
     Raises:
         UsageError: Not YAML, a tag, a date or number that is none, or nested too deeply.
     """
+    import yaml  # here, since commands that read none start without it
+
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -115,8 +126,11 @@ def checked(model: type[Model], state: Any, where: str) -> Model:
         return model.model_validate(state)
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"{where}: {field + ': ' if field else ''}{first['msg']}") from None
+        field = " ".join(".".join(map(str, first["loc"]))[:100].split())
+        if first["type"] == "extra_forbidden":
+            raise UsageError(f"{where}: unknown key '{field}' (check its spelling and its place)") from None
+        message = " ".join(first["msg"].split())[:300]
+        raise UsageError(f"{where}: {field + ': ' if field else ''}{message}") from None
 
 
 @contextmanager
@@ -128,6 +142,7 @@ def replaced(path: Path) -> Iterator[Path]:
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield part
         part.replace(path)
     except OSError as error:
@@ -137,7 +152,8 @@ def replaced(path: Path) -> Iterator[Path]:
             "folder, and run the same command again"
         ) from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

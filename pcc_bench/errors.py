@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pickle import UnpicklingError  # for its name only
 from types import TracebackType
 
 
@@ -32,3 +35,33 @@ def print_usage_errors_plainly() -> None:
 
     hook._pcc_bench = True  # type: ignore[attr-defined]
     sys.excepthook = hook
+
+
+@contextmanager
+def foreign(sentence: str) -> Iterator[None]:
+    """Let whatever a library raises about a file of unknown origin be one sentence.
+
+    Its errors have any type: a configuration with 0 heads is a ZeroDivisionError, a tokenizer that is a list a
+    TypeError. A lack of memory and a pickle that was refused have sentences of
+    their own.
+
+    Args:
+        sentence: What can't be done with which file.
+
+    Raises:
+        UsageError: The sentence, with the error's first line.
+    """
+    try:
+        yield
+    except (UsageError, MemoryError, UnpicklingError):
+        raise
+    except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported for its name
+            raise
+        raise UsageError(f"{sentence} ({first_line(error)})") from error
+
+
+def first_line(error: BaseException) -> str:
+    """What a library's error says, short enough to stand in a sentence of ours."""
+    text = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    return f"{type(error).__name__}: {text}" if isinstance(error, KeyError | IndexError | AttributeError) else text

@@ -6,7 +6,7 @@ import json
 import os
 import sqlite3
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,8 +14,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 import pcc_bench
-from pcc_bench import _startup, provenance, registry
+from pcc_bench import _startup, documents, provenance, registry
 from pcc_bench.errors import UsageError
 
 COMMAND_FILE = "command.json"
@@ -92,6 +94,13 @@ class Command:
         return [*given, *flags, *self.extra]
 
 
+class Recorded(BaseModel):
+    """What a folder's `command.json` says: what decided its answers, and each start."""
+
+    identity: dict[str, Any] | None = None
+    runs: list[dict[str, Any]] = []
+
+
 def run(command: Command) -> list[Path]:
     """Run lm-eval in this process; under `accelerate launch`, in each of its processes.
 
@@ -120,8 +129,8 @@ def record(command: Command) -> None:
         UsageError: The folder holds another command's, or can't be written.
     """
     path = command.output / COMMAND_FILE
-    known = _read_command(path) if _has_answers(command.output) else {}
-    identity = known.get("identity", command.identity)
+    known = _read_command(path) if _has_answers(command.output) else Recorded()
+    identity = command.identity if known.identity is None else known.identity
     for name, value in command.identity.items():
         if identity.get(name) != value:
             raise UsageError(
@@ -134,8 +143,8 @@ def record(command: Command) -> None:
         "versions": versions(),
         "code": provenance.code(),
     }
-    state = {"identity": command.identity, "runs": [*known.get("runs", []), start]}
-    _write(path, json.dumps(state, indent=1, ensure_ascii=False) + "\n")
+    state = {"identity": command.identity, "runs": [*known.runs, start]}
+    documents.write_text(path, json.dumps(state, indent=1, ensure_ascii=False) + "\n")
 
 
 def versions() -> dict[str, str | None]:
@@ -227,25 +236,13 @@ def _is_first_process() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
-def _read_command(path: Path) -> Mapping[str, Any]:
+def _read_command(path: Path) -> Recorded:
+    if not path.is_file():
+        return Recorded()
     try:
-        state: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} can't be read ({error}): remove it, or choose another --output") from None
-    return state
-
-
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise UsageError(f"can't write {path} ({error.strerror}): choose another --output") from None
+        return documents.checked(Recorded, documents.read_json(path), str(path))
+    except UsageError as error:
+        raise UsageError(f"{error}: remove it, or choose another --output") from None
 
 
 @contextmanager

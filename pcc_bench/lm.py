@@ -89,6 +89,7 @@ class CompressedLM(HFLM):  # type: ignore[misc]
         self._join_processes()
         self.frozen = Decoder(self.model, self.tokenizer, name)
         self.compressor = kind.load(pretrained, self.frozen, **options)
+        self.compressor.source = pretrained
         self.encoder = PromptEncoder(
             self.frozen, self.compressor, hf_arguments.get("add_bos_token"), allow_special_tokens_in_text
         )

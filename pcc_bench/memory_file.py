@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from pcc_bench.compressor import Compressor, Frame, Memory
 from pcc_bench.context import Kind, Part, Prompt
 from pcc_bench.decoder import Decoder
-from pcc_bench.documents import replaced
+from pcc_bench.documents import checked, is_file, parse_json, replaced
 from pcc_bench.errors import UsageError
 from pcc_bench.generation import generate
 from pcc_bench.prompts import PromptEncoder
+from pcc_bench.tensors import check_weights
 
 SCHEMA_VERSION = 1  # raised when an old reader could not read a new file
 KEY = "pcc_bench_memory"  # of the header among the file's metadata
+Natural = Annotated[int, Field(ge=0)]
 
 
 class Header(BaseModel):
@@ -52,21 +54,21 @@ class Header(BaseModel):
     decoder: str
     decoder_name: str
     tokenizer: str
-    rate: float | None
+    rate: float | None = Field(gt=0, allow_inf_nan=False)
     options: dict[str, Any]
     starts_with_bos: bool | None
-    stop_token_ids: tuple[int, ...]
-    suppressed_token_ids: tuple[int, ...]
-    opening: tuple[int, ...] = ()
-    closing: tuple[int, ...] = ()
+    stop_token_ids: tuple[Natural, ...]
+    suppressed_token_ids: tuple[Natural, ...]
+    opening: tuple[Natural, ...] = ()
+    closing: tuple[Natural, ...] = ()
     lead: str = ""
-    memory_position: int | None = None
-    source_tokens: int
-    compressor_tokens: int
-    source_bytes: int
-    slots: int
-    boundary: int
-    seconds: float
+    memory_position: Natural | None = None
+    source_tokens: Natural
+    compressor_tokens: Natural
+    source_bytes: Natural
+    slots: Natural
+    boundary: Natural
+    seconds: float = Field(ge=0, allow_inf_nan=False)
 
 
 class StoredMemory(Compressor):
@@ -102,6 +104,7 @@ class StoredMemory(Compressor):
                 f"{pretrained} was made for the decoder '{header.decoder_name}' (fingerprint {header.decoder}), not "
                 f"for '{decoder.name}' ({decoder.fingerprint}): use that one, or compress the text again"
             )
+        _check_fits(pretrained, header, {"memory": vectors, "closing": closing}, decoder)
         return cls(header, vectors, decoder, closing)
 
     def compress(self, contexts: Sequence[str]) -> list[Memory]:
@@ -222,41 +225,40 @@ def _closing(compressor: Compressor) -> dict[str, torch.Tensor]:
 
 
 def _read(path: Path) -> tuple[Header, torch.Tensor, torch.Tensor | None]:
-    if not path.is_file():
+    if not is_file(path):
         raise UsageError(f"no memory file {path}: 'pcc-bench compress' makes one")
     try:
         with safe_open(path, framework="pt") as file:
             metadata, names = file.metadata() or {}, list(file.keys())
             vectors, closing = (file.get_tensor(name) if name in names else None for name in ("memory", "closing"))
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise UsageError(f"{path} is damaged or not safetensors ({error}): compress the text again") from None
     if KEY not in metadata or vectors is None:
         raise UsageError(f"{path} is a safetensors file but no memory: 'pcc-bench compress' makes those")
     header = _parse(metadata[KEY], path)
+    check_weights({"memory": vectors} | ({} if closing is None else {"closing": closing}), str(path))
     if vectors.dim() != 2 or len(vectors) != header.slots + header.boundary:
         raise UsageError(f"{path} is damaged: its vectors are not the {header.slots} + {header.boundary} it counts")
     return header, vectors, closing
 
 
+def _check_fits(name: str, header: Header, tensors: Mapping[str, torch.Tensor | None], decoder: Decoder) -> None:
+    """See that vectors have the decoder's width, and that ids are rows of its embedding."""
+    for what, tensor in tensors.items():
+        if tensor is not None and (tensor.dim() != 2 or tensor.shape[1] != decoder.hidden_size):
+            shape = list(tensor.shape)
+            raise UsageError(
+                f"{name} is damaged: {what} has shape {shape}, the decoder's width is {decoder.hidden_size}"
+            )
+    rows = len(decoder.embedding.weight)
+    for what in ("opening", "closing"):
+        if wrong := [token for token in getattr(header, what) if token >= rows]:
+            raise UsageError(f"{name} is damaged: {what} has the token {wrong[0]}, the decoder has {rows:,}")
+
+
 def _parse(text: str, path: Path) -> Header:
-    version = _version(text)
-    if version is not None and version > SCHEMA_VERSION:
+    state = parse_json(text, f"the header of {path}")
+    version = state.get("schema_version") if isinstance(state, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
         raise UsageError(f"{path} has schema version {version}, this pcc-bench reads up to {SCHEMA_VERSION}: update it")
-    try:
-        return Header.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "header"
-        raise UsageError(f"{path} is damaged: {field}: {first['msg']}; compress the text again") from None
-
-
-def _version(text: str) -> int | None:
-    """The version alone, which a newer header has too."""
-    try:
-        return _Version.model_validate_json(text).schema_version
-    except ValidationError:
-        return None
-
-
-class _Version(BaseModel):
-    schema_version: int
+    return checked(Header, state, f"{path} is damaged")

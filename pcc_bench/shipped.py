@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from pcc_bench import pretrained
+from pcc_bench.documents import is_file, is_folder
 from pcc_bench.errors import UsageError
 
 FOLDER = Path(__file__).parent / "lab" / "models"
@@ -34,7 +35,7 @@ _LIKE_A_PART = re.compile(rf"(lab-[a-z0-9-]+|[a-z0-9]+-lab(?:-[a-z0-9-]+)?)(/{PR
 def find(name: str) -> Path | None:
     """Folder of a shipped model (`pcc-lab-4x`); None where there is none of that name."""
     folder = FOLDER / name
-    return folder if name and "/" not in name and (folder / "config.json").is_file() else None
+    return folder if name and "/" not in name and is_file(folder / "config.json") else None
 
 
 def names() -> list[str]:
@@ -58,12 +59,12 @@ def located(name: str, gguf_file: str | None = None) -> str:
     """
     if gguf_file:
         name = _in_repository(name, gguf_file)
-    if Path(name).is_dir():
+    if is_folder(name):
         return name
     if Path(name).suffix == GGUF:
         from pcc_bench.model import gguf  # torch and transformers, which most commands do without
 
-        if not Path(name).is_file():
+        if not is_file(name):
             raise UsageError(f"there is no GGUF file {name}: check the path")
         return str(gguf.of_file(Path(name)))
     if name in pretrained.TABLE:
@@ -81,7 +82,7 @@ def located(name: str, gguf_file: str | None = None) -> str:
 def beside(name: str, folder: Path) -> str:
     """How a checkpoint in `folder` means the name of another model: one beside it comes first."""
     near = folder / name
-    return str(near.resolve()) if near.is_dir() or (near.suffix == GGUF and near.is_file()) else name
+    return str(near.resolve()) if is_folder(near) or (near.suffix == GGUF and is_file(near)) else name
 
 
 def _in_repository(name: str, gguf_file: str) -> str:
@@ -102,8 +103,8 @@ def _in_repository(name: str, gguf_file: str) -> str:
 
 def is_part(name: str) -> bool:
     """Is this a model of the lab, shipped or built by the user?"""
-    folder = Path(name if Path(name).is_dir() else find(name) or name)
-    return (folder / CARD).is_file() or (folder.name == PRETRAINED and (folder.parent / CARD).is_file())
+    folder = Path(name if is_folder(name) else find(name) or name)
+    return is_file(folder / CARD) or (folder.name == PRETRAINED and is_file(folder.parent / CARD))
 
 
 class _Source:

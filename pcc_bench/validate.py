@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,23 +10,31 @@ from typing import Any, TypeVar
 
 import torch
 from lm_eval.tasks import TaskManager
-from lm_eval.utils import simple_parse_args_string
-from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig
+from safetensors import safe_open
+from transformers import AutoTokenizer, PreTrainedConfig
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from pcc_bench import _startup, inventory, registry, shipped, tasks
-from pcc_bench.arguments import split_options
+from pcc_bench.arguments import parse_arguments, parse_metadata, split_options
 from pcc_bench.compressor import Compressor
 from pcc_bench.context import as_prompt
 from pcc_bench.decoder import Decoder
-from pcc_bench.errors import UsageError
+from pcc_bench.documents import is_folder
+from pcc_bench.errors import UsageError, foreign
 from pcc_bench.lm import CompressedLM
 from pcc_bench.model import checkpoint
+from pcc_bench.model.architecture import from_folder, from_state, without_weights
 from pcc_bench.model.config import PccConfig
 from pcc_bench.model.converter import Converter
 from pcc_bench.model.encoder import Encoder, memory_token_ids
-from pcc_bench.model.files import WEIGHTS, load_tokenizer, read_torch, resolve
+from pcc_bench.model.files import (
+    WEIGHTS,
+    check_safetensors,
+    load_tokenizer,
+    read_weights,
+    resolve,
+    safetensors_shapes,
+)
 from pcc_bench.model.published import CONVERTER_FILE
 from pcc_bench.reports.summary import Table
 
@@ -92,6 +99,8 @@ def validate(model: str, model_args: str, task_list: str, metadata: str | None =
     if kind is not None and arguments is not None:
         options = report.look("options", lambda: _options(kind, arguments))
         decoder = report.look("decoder", lambda: _decoder(kind, arguments))
+        if decoder is not None and _weight_files(decoder.name):
+            report.look("decoder's weights", lambda: _decoder_weights(decoder.name))
         if decoder is not None and options is not None and model in CHECKPOINT_CHECKS:
             CHECKPOINT_CHECKS[model](report, str(arguments["pretrained"]), decoder, options)
     _look_at_tasks(report, task_list, {**(arguments or {}), **_metadata(report, metadata)}, decoder)
@@ -99,19 +108,13 @@ def validate(model: str, model_args: str, task_list: str, metadata: str | None =
 
 
 def _arguments(text: str) -> tuple[dict[str, Any], str]:
-    try:
-        return simple_parse_args_string(text), text or "none"
-    except ValueError as error:
-        raise UsageError(f"model args '{text}' are not key=value,key=value ({error})") from None
+    return parse_arguments(text), text or "none"
 
 
 def _metadata(report: Report, text: str | None) -> dict[str, Any]:
     def parse() -> tuple[dict[str, Any], str]:
         assert text is not None
-        try:
-            return (json.loads(text) if text.startswith("{") else simple_parse_args_string(text)), text
-        except ValueError as error:
-            raise UsageError(f"metadata '{text}' is neither JSON nor key=value,key=value ({error})") from None
+        return parse_metadata(text), text
 
     return (report.look("metadata", parse) or {}) if text else {}
 
@@ -139,8 +142,7 @@ def _decoder(kind: type[Compressor], arguments: Mapping[str, Any]) -> tuple[Deco
     path = shipped.located(name, arguments.get("gguf_file"))
     config = _config(path)
     tokenizer = _tokenizer(path)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+    model = without_weights(config, f"'{name}'", AutoModelForCausalLM)
     decoder = Decoder(model, tokenizer, name)
     width, window = decoder.hidden_size, getattr(config, "max_position_embeddings", "?")
     _read_embedding(decoder, path)
@@ -148,23 +150,17 @@ def _decoder(kind: type[Compressor], arguments: Mapping[str, Any]) -> tuple[Deco
 
 
 def _config(name: str) -> PreTrainedConfig:
-    try:
-        config: PreTrainedConfig = AutoConfig.from_pretrained(name)
-    except (OSError, ValueError, KeyError) as error:
-        raise UsageError(f"'{name}' has no readable model configuration ({_first_line(error)})") from None
-    return config
+    return from_folder(name)
 
 
 def _tokenizer(name: str) -> Any:
-    try:
+    with foreign(f"'{name}' has no readable tokenizer"):
         return AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError, KeyError) as error:
-        raise UsageError(f"'{name}' has no readable tokenizer ({_first_line(error)})") from None
 
 
 def _read_embedding(decoder: Decoder, name: str) -> None:
     """Give a decoder without weights the rows its fingerprint is made of, where they lie in safetensors here."""
-    shapes = {file: _shapes(file) for file in sorted(Path(name).glob("*.safetensors"))}
+    shapes = {file: safetensors_shapes(file) for file in _weight_files(name)}
     wanted = {key for key, value in decoder.model.named_parameters() if value is decoder.embedding.weight}
     for file, tensors in shapes.items():
         for key in tensors:
@@ -172,6 +168,20 @@ def _read_embedding(decoder: Decoder, name: str) -> None:
                 with safe_open(file, framework="pt") as opened:
                     rows = opened.get_slice(key)[:FINGERPRINT_ROWS]
                 decoder.embedding.weight = torch.nn.Parameter(rows, requires_grad=False)
+
+
+def _decoder_weights(name: str) -> tuple[int, str]:
+    """Are they finite? Norms, biases and the embedding are read; the run looks at all of them as it loads them."""
+    files = _weight_files(name)
+    read = sum(check_safetensors(file, lambda key, shape: len(shape) == 1 or "embed" in key) for file in files)
+    return (
+        read,
+        f"{read} tensors finite (embedding, norms, biases; an evaluation looks at all it loads)",
+    )
+
+
+def _weight_files(name: str) -> list[Path]:
+    return sorted(Path(name).glob("*.safetensors")) if is_folder(name) else []
 
 
 # Checkpoint
@@ -184,6 +194,7 @@ def _look_at_pcc(report: Report, pretrained: str, decoder: Decoder, options: Map
     tokenizer = report.look("memory tokens", lambda: _memory_tokens(folder))
     if not checkpoint.is_own(folder):
         report.look("converter", lambda: _published_converter(folder, decoder))
+        report.look("weights", lambda: _published_weights(folder))
         return
     policies = {key: value for key, value in options.items() if key in PccConfig.model_fields}
     config = report.look("configuration", lambda: _pcc_config(folder, policies))
@@ -229,7 +240,7 @@ def _weights(folder: Path, config: PccConfig, tokenizer: Any, base: str | None) 
     path = folder / WEIGHTS
     if not path.is_file():
         raise UsageError(f"{path} is missing: the checkpoint is incomplete")
-    found, wanted = _shapes(path), _wanted_shapes(folder, config, tokenizer, base)
+    found, wanted = safetensors_shapes(path), _wanted_shapes(folder, config, tokenizer, base)
     for key, shape in wanted.items():
         if key not in found:
             raise UsageError(f"{path} lacks '{key}': the checkpoint is incomplete, copy it again")
@@ -237,14 +248,14 @@ def _weights(folder: Path, config: PccConfig, tokenizer: Any, base: str | None) 
             raise UsageError(
                 f"{path}: {key} has shape {found[key]}, expected {shape}: it belongs to another checkpoint"
             )
-    return True, f"{len(found)} tensors in {WEIGHTS}, {path.stat().st_size / 2**20:.1f} MiB"
+    check_safetensors(path)
+    return True, f"{len(found)} tensors in {WEIGHTS}, all finite, {path.stat().st_size / 2**20:.1f} MiB"
 
 
 def _wanted_shapes(folder: Path, config: PccConfig, tokenizer: Any, base: str | None) -> Shapes:
     full = config.encoder.kind == "full"
-    described = _encoder_config(folder, config, base)
+    body = without_weights(_encoder_config(folder, config, base), f"encoder.config of {folder}")
     with torch.device("meta"):
-        body = AutoModel.from_config(described)
         converter = Converter(body.config.hidden_size, config.decoder.hidden_size)
     Encoder(body, tokenizer, config)  # checks that a segment fits its positions
     wanted = {f"converter.{key}": list(value.shape) for key, value in converter.state_dict().items()}
@@ -256,8 +267,7 @@ def _wanted_shapes(folder: Path, config: PccConfig, tokenizer: Any, base: str | 
 
 def _encoder_config(folder: Path, config: PccConfig, base: str | None) -> PreTrainedConfig:
     if config.encoder.kind == "full":
-        described: PreTrainedConfig = AutoConfig.for_model(**config.encoder.config)
-        return described
+        return from_state(config.encoder.config, f"encoder.config in {folder / 'config.json'}")
     name = base or config.encoder.base
     if name is None:
         raise UsageError(f"{folder} does not name its encoder's base model: pass encoder=<folder or hub id>")
@@ -268,23 +278,17 @@ def _published_converter(folder: Path, decoder: Decoder) -> tuple[bool, str]:
     path = folder / CONVERTER_FILE
     if not path.is_file():
         raise UsageError(f"{path} is missing: is {folder} a PCC checkpoint?")
-    state = read_torch(path)
+    state = read_weights(path)
     width = len(state["dense_out.bias"]) if "dense_out.bias" in state else None
     if width != decoder.hidden_size:
         raise UsageError(f"{path} converts to width {width}, the decoder has {decoder.hidden_size}: use its own")
     return True, f"to width {width}"
 
 
-def _shapes(path: Path) -> Shapes:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {key: list(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118  # not a mapping
-    except SafetensorError as error:
-        raise UsageError(f"{path} is damaged or not safetensors ({_first_line(error)}): copy it again") from None
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+def _published_weights(folder: Path) -> tuple[int, str]:
+    files = _weight_files(str(folder))
+    read = sum(map(check_safetensors, files))
+    return read, f"{read} tensors in {', '.join(file.name for file in files) or 'no safetensors file here'}, all finite"
 
 
 CHECKPOINT_CHECKS: dict[str, Callable[[Report, str, Decoder, Mapping[str, Any]], None]] = {"pcc": _look_at_pcc}

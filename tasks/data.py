@@ -16,7 +16,7 @@ import datasets
 from datasets.exceptions import DatasetsError
 from huggingface_hub import hf_hub_download
 
-from pcc_bench import shipped
+from pcc_bench import documents, shipped
 from pcc_bench.errors import UsageError
 from pcc_bench.tasks.example import Dropped, Example, RowReader
 from pcc_bench.tasks.lab import rows as lab_rows
@@ -203,40 +203,23 @@ def _names(paths: Iterable[Path]) -> str:
 
 
 def _file_rows(path: Path) -> Iterator[Row]:
-    try:
-        if path.suffix == ".json":
-            yield from _sessions(path)
-            return
-        # "utf-8-sig" reads a byte order mark, if an editor left one, as what it is.
-        with path.open(encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    place = f"{path}, line {number}"
-                    yield Row(_parse(line, place), number, place)
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not UTF-8 text ({error.reason}): save it as UTF-8") from error
+    if path.suffix == ".json":
+        yield from _sessions(path)
+        return
+    for number, row in documents.read_json_lines(path):
+        place = f"{path}, line {number}"
+        if not isinstance(row, dict):
+            raise UsageError(f"{place}: a row is a JSON object, not {type(row).__name__}: correct the line")
+        yield Row(row, number, place)
 
 
 def _sessions(path: Path) -> Iterator[Row]:
     """Rows of a file that is one JSON object (name -> row, as Harry Potter Dialogue is published) or one list."""
-    try:
-        table = json.loads(path.read_text(encoding="utf-8-sig"))
-    except json.JSONDecodeError as error:
-        raise UsageError(f"{path}: not valid JSON ({error.msg} at character {error.pos}): mend the file") from error
+    table = documents.read_json(path)
     rows = table.values() if isinstance(table, dict) else table
     if not isinstance(table, dict | list) or not all(isinstance(row, dict) for row in rows):
         raise UsageError(f"{path}: not a JSON object of rows or a list of them: mend the file")
     yield from (Row(row, number, f"{path}, row {number}") for number, row in enumerate(rows, 1))
-
-
-def _parse(line: str, place: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UsageError(f"{place}: not valid JSON ({error.msg} at character {error.pos}): mend the line") from error
-    if not isinstance(row, dict):
-        raise UsageError(f"{place}: a row is a JSON object, not {type(row).__name__}: mend the line")
-    return row
 
 
 # Hub

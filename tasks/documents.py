@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ import datasets
 from datasets.exceptions import DatasetsError
 from transformers import PreTrainedTokenizerBase
 
-from pcc_bench import shipped
+from pcc_bench import documents, shipped
 from pcc_bench.errors import UsageError
 from pcc_bench.tasks.data import read_table
 from pcc_bench.tasks.population import load_tokenizer, tokenizer_name
@@ -197,11 +196,10 @@ def _of_file(path: Path) -> Iterator[str]:
 def _rows(path: Path, lines: Iterable[str]) -> Iterator[str]:
     for number, line in enumerate(lines, 1):
         if line.strip():
-            try:
-                text = json.loads(line)["text"]
-            except (ValueError, KeyError, TypeError):
-                raise UsageError(f"{path}, line {number}: no JSON object with a column text: mend it") from None
-            yield str(text)
+            row = documents.parse_json(line, f"{path}, line {number}")
+            if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+                raise UsageError(f"{path}, line {number}: no JSON object with a text in the column text: correct it")
+            yield row["text"]
 
 
 def _paragraphs(lines: Iterable[str]) -> Iterator[str]:

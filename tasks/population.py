@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from huggingface_hub import hf_hub_download
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from pcc_bench import shipped
+from pcc_bench.documents import read_json
 from pcc_bench.errors import UsageError
 from pcc_bench.tasks.example import Example
 
@@ -139,10 +139,10 @@ def _read_config(pretrained: str, folder: Path) -> dict[str, Any]:
     own = adapter if adapter.is_file() else folder / "config.json"
     try:
         path = own if folder.is_dir() else hf_hub_download(pretrained, "config.json")
-        config: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+        config = read_json(Path(path))
     except (OSError, ValueError):
         return {}
-    return config
+    return config if isinstance(config, dict) else {}
 
 
 def load_tokenizer(name: str, metadata: Mapping[str, Any], otherwise: str = FILTER_OFF) -> PreTrainedTokenizerBase:

@@ -452,7 +452,7 @@ def line(**changes: Any) -> str:
         ({}, "has no folder squad"),
         ({"squad/train.jsonl": line()}, r"has no file validation.jsonl \(it has train.jsonl\)"),
         ({"squad/validation.jsonl": line(context=None)}, "validation.jsonl, line 1: no column or field 'context'"),
-        ({"squad/validation.jsonl": line() + "{no json\n"}, "validation.jsonl, line 2: not valid JSON"),
+        ({"squad/validation.jsonl": line() + "{no json\n"}, "validation.jsonl, line 2 is not valid JSON"),
         ({"squad/validation.jsonl": line() + line(context=" ")}, "validation.jsonl, line 2 .*context is empty"),
     ],
 )
@@ -517,7 +517,7 @@ def test_plain_lm_eval_explains_as_plainly(models: Path, tmp_path: Path) -> None
     """A mistake of the model and one of the data, through lm-eval's own command line; both at once to save time."""
     (tmp_path / "squad").mkdir()
     (tmp_path / "squad" / "validation.jsonl").write_text(line() + "{no json\n", "utf-8")
-    mistakes = {"rate=8": "rate 8 was not trained", "rate=4": "line 2: not valid JSON"}
+    mistakes = {"rate=8": "rate 8 was not trained", "rate=4": "line 2 is not valid JSON"}
     environment = {**os.environ, "PCC_DATA": str(tmp_path), "OMP_NUM_THREADS": "1"}
     fixed = ["--model", "pcc", "--tasks", "pcc_squad", "--device", "cpu", "--metadata", ALL]
     fixed += ["--include_path", str(TASKS)]

@@ -458,7 +458,7 @@ def test_options_and_folders_without_sense_are_refused(hub: Path, models: Path, 
     refuse(hub / "light", "take 600 positions of the encoder, which has 512", document_length=600)
     refuse(hub / "cocom", "the encoder, which has 4096: pass a smaller document_length", document_length=4000)
     refuse(
-        models / "mistral", "is no COCOM or PISCO configuration .decoder_model_name", decoder=str(models / "mistral")
+        models / "mistral", "is no COCOM or PISCO configuration: decoder_model_name", decoder=str(models / "mistral")
     )
     with pytest.raises(UsageError, match="has two adapters: it is a PISCO checkpoint, pass --model pisco"):
         CocomCompressor.load(str(hub / "pisco"), init.open_decoder(str(models / "mistral")))

@@ -456,7 +456,7 @@ def test_a_damaged_or_newer_file_is_named_with_its_line(tmp_path: Path) -> None:
     line = path.read_text("utf-8").splitlines()[0]
     with path.open("a", encoding="utf-8") as file:
         file.write(line[:50])
-    with pytest.raises(UsageError, match=r"cost_x\.jsonl, line 5: "):
+    with pytest.raises(UsageError, match=r"cost_x\.jsonl, line 5 is not valid JSON"):
         records.read(path)
     path.write_text(json.dumps({**json.loads(line), "schema_version": 99}) + "\n", encoding="utf-8")
     with pytest.raises(UsageError, match="schema version 99"):

@@ -142,7 +142,7 @@ def test_a_damaged_adapter_is_refused_with_the_reason(models: Path, tmp_path: Pa
     refuse("names no base model: pass decoder=", None, base_model_name_or_path=None)
     refuse("use_dora=True is not supported: merge the adapter", use_dora=True)
     refuse("does not save embed_summary: it is no AutoCompressor's adapter", modules_to_save=None)
-    refuse("adapter_config.json can't be used .r: ", r="many")
+    refuse("adapter_config.json can't be used: r: ", r="many")
     refuse(f"has rank {RANK}, adapter_config.json says r=3: they do not go together", r=3)
     refuse(
         r"lacks 1 tensors \(base_model.model.embed_summary.weight first\)",
@@ -262,5 +262,5 @@ def test_a_configuration_that_is_not_icaes_is_not_read_and_a_wrong_one_is_refuse
         load("icae", tmp_path)
     assert load("icae", tmp_path, decoder=str(models / "llama")).compressor.options()["rate"] == 4
     (tmp_path / "config.json").write_text('{"model_type": "icae", "rates": 2}')
-    with pytest.raises(UsageError, match=r"config.json can't be used \(rates: Extra inputs are not permitted\)"):
+    with pytest.raises(UsageError, match=r"config.json can't be used: unknown key 'rates'"):
         load("icae", tmp_path, decoder=str(models / "llama"))

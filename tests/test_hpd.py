@@ -252,4 +252,4 @@ def test_mistakes_in_one_sentence(tmp_path: Path, tokenizer: str) -> None:
     (tmp_path / "hpd" / "test.json").write_text("[1]")
     sentence("not a JSON object of rows or a list of them", "pcc_hpd_0", data=str(tmp_path))
     (tmp_path / "hpd" / "test.json").write_text("{")
-    sentence("not valid JSON", "pcc_hpd_0", data=str(tmp_path))
+    sentence("is not valid JSON", "pcc_hpd_0", data=str(tmp_path))

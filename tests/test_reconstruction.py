@@ -293,7 +293,7 @@ def test_bad_input_is_one_sentence(tmp_path: Path, models: Path) -> None:
     folder = tmp_path / "text"
     folder.mkdir()
     (folder / "a.jsonl").write_text('{"text": "fine"}\n{"txt": 1}\n')
-    with pytest.raises(UsageError, match="line 2: no JSON object with a column text"):
+    with pytest.raises(UsageError, match="line 2: no JSON object with a text in the column text"):
         load("pcc_completion", models, data=str(tmp_path))
 
 

@@ -49,6 +49,7 @@ class Counting(Compressor):
     def __init__(self, decoder: Decoder) -> None:
         super().__init__(decoder)
         self.made: list[str] = []
+        self.width = decoder.hidden_size
 
     def compress(self, contexts: Sequence[str]) -> list[Memory]:
         self.made += contexts
@@ -56,7 +57,7 @@ class Counting(Compressor):
 
     def memory(self, text: str) -> Memory:
         values = torch.Generator().manual_seed(len(text))
-        return Memory(len(text), 2, 3, slots=4, seconds=1.0, vectors=torch.randn(4, 8, generator=values))
+        return Memory(len(text), 2, 3, slots=4, seconds=1.0, vectors=torch.randn(4, self.width, generator=values))
 
 
 @pytest.fixture(scope="module")

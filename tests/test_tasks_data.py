@@ -254,7 +254,7 @@ def test_missing_folder_dataset_and_split(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ('{"id": "1", "context"', "line 3: not valid JSON (Expecting ':' delimiter at character"),
+        ('{"id": "1", "context"', "line 3 is not valid JSON (Expecting ':' delimiter"),
         ("[1, 2]", "line 3: a row is a JSON object, not list"),
         ('{"id": "1", "question": "q", "answers": []}', None),  # not answerable, so the context is not asked for
         (

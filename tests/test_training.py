@@ -616,7 +616,7 @@ def test_missing_and_empty_texts_are_refused(state: dict[str, Any], tmp_path: Pa
     (tmp_path / "empty.txt").write_text(" \n")
     refuses("has no text to train on", state, tmp_path / "b", data={"path": str(tmp_path / "empty.txt")})
     (tmp_path / "bad.jsonl").write_text('{"text": "fine"}\n{"text": }\n')
-    refuses("bad.jsonl line 2 is not valid JSON", state, tmp_path / "c", data={"path": str(tmp_path / "bad.jsonl")})
+    refuses("bad.jsonl, line 2 is not valid JSON", state, tmp_path / "c", data={"path": str(tmp_path / "bad.jsonl")})
     (tmp_path / "other.jsonl").write_text('{"words": "x"}\n')
     refuses("line 1 has no column 'text'", state, tmp_path / "d", data={"path": str(tmp_path / "other.jsonl")})
 

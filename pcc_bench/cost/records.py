@@ -7,9 +7,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from pcc_bench.documents import replaced
+from pcc_bench.documents import checked, is_file, read_json_lines, write_text
 from pcc_bench.errors import UsageError
 
 SCHEMA_VERSION = 1  # raised when an old reader could not read a new file
@@ -143,12 +143,7 @@ def replace(path: Path, records: Sequence[CostRecord]) -> None:
     """
     new = {record.setting() for record in records}
     kept = [record for record in read(path) if record.setting() not in new]
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replaced(path) as part:
-            part.write_text("".join(record.model_dump_json() + "\n" for record in (*kept, *records)), encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"can't write {path} ({error.strerror}): choose another --out") from None
+    write_text(path, "".join(record.model_dump_json() + "\n" for record in (*kept, *records)))
 
 
 def read(path: Path) -> list[CostRecord]:
@@ -157,18 +152,11 @@ def read(path: Path) -> list[CostRecord]:
     Raises:
         UsageError: A line is cut, damaged, or from a newer version.
     """
-    if not path.is_file():
+    if not is_file(path):
         return []
     records = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            records.append(CostRecord.model_validate_json(line))
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(map(str, first["loc"])) or "line"
-            raise UsageError(
-                f"{path}, line {number}: {field}: {first['msg']}: remove the line, or choose another --out"
-            ) from None
+    for number, line in read_json_lines(path):
+        records.append(checked(CostRecord, line, f"{path}, line {number}"))
         if records[-1].schema_version > SCHEMA_VERSION:
             raise UsageError(
                 f"{path}, line {number} has schema version {records[-1].schema_version}, this pcc-bench reads up to "

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pcc_bench import shipped
 from pcc_bench.cost import geometry
@@ -15,7 +13,7 @@ from pcc_bench.model import checkpoint
 from pcc_bench.model.compressor import PccCompressor
 from pcc_bench.model.config import MEMORY_TOKENS, DecoderConfig, EncoderConfig, PccConfig, validated
 from pcc_bench.model.files import resolve
-from pcc_bench.model.published import rate_in_name
+from pcc_bench.model.published import rate_in_name, read_adapter
 from pcc_bench.model.sizes import config_of
 
 DEFAULT_RATE = 4
@@ -65,11 +63,11 @@ def _published(folder: Path, name: str, width: int, rates: Sequence[int]) -> Pcc
         raise UsageError(f"{name} is in the published format, which has one rate and does not record it: pass --rate 4")
     adapter = folder / "adapter_config.json"
     if adapter.is_file():
-        lora: dict[str, Any] = json.loads(adapter.read_text(encoding="utf-8"))
-        base = str(lora.get("base_model_name_or_path"))
+        lora = read_adapter(folder)
+        base = str(lora.base_model_name_or_path)
         state = config_of(base).to_dict()
         state["vocab_size"] += MEMORY_TOKENS
-        kind = EncoderConfig(kind="lora", config=state, base=base, lora={"r": lora["r"]})
+        kind = EncoderConfig(kind="lora", config=state, base=base, lora={"r": lora.r})
     else:
         kind = EncoderConfig(kind="full", config=config_of(str(folder)).to_dict())
     made_for = DecoderConfig(hidden_size=width)

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError
 from transformers import AutoTokenizer
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
-from pcc_bench.documents import replaced
+from pcc_bench.documents import checked, read_json, read_json_lines, read_text, write_text
 from pcc_bench.errors import UsageError
 from pcc_bench.lab.compressors import ABOUT, adapt_compressor, train_compressor
 from pcc_bench.lab.decoders import DecoderRecipe, train_decoder
@@ -31,6 +32,22 @@ from pcc_bench.shipped import CARD
 logger = logging.getLogger(__name__)
 TIME = "time.json"  # in a part's work folder: how long earlier calls took, and when the present one began
 WORK = "work"  # data and states of unfinished runs; may be deleted
+
+
+class Card(BaseModel):
+    """What is recorded of a finished part; more stands in it, for a reader."""
+
+    model_config = ConfigDict(extra="allow")
+
+    identity: str
+    seconds: float
+
+
+class Spent(BaseModel):
+    """Seconds of earlier calls on a part, and when the present one began (since the epoch)."""
+
+    earlier: float
+    since: float
 
 
 def build(folder: Path, names: Sequence[str] = (), again: bool = False) -> list[str]:
@@ -66,12 +83,9 @@ def read_card(folder: Path, name: str) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise UsageError(
-            f"{path} is not valid JSON ({error.msg}): delete the folder {path.parent}, and build"
-        ) from None
-    return card
+        return checked(Card, read_json(path), str(path)).model_dump()
+    except UsageError as error:
+        raise UsageError(f"{error}: delete the folder {path.parent}, and build") from None
 
 
 def in_order(names: Iterable[str]) -> list[str]:
@@ -86,7 +100,7 @@ def _is_done(folder: Path, name: str, again: bool) -> bool:
     work = folder / WORK / name
     started = work / "identity"
     card = read_card(folder, name)
-    found = card["identity"] if card else started.read_text(encoding="utf-8") if started.is_file() else None
+    found = card["identity"] if card else read_text(started) if started.is_file() else None
     if found is not None and found != identity(name):
         if not again:
             raise UsageError(
@@ -105,8 +119,7 @@ def _build_part(folder: Path, name: str) -> None:
         work.mkdir(parents=True, exist_ok=True)
         since = time.time()
         earlier = _earlier_seconds(work, since)
-        with replaced(work / "identity") as path:
-            path.write_text(identity(name), encoding="utf-8")
+        write_text(work / "identity", identity(name))
         _make(folder, name, work)
         _write_card(folder, name, work, earlier + time.time() - since)
     except (OSError, SafetensorError, RuntimeError) as error:
@@ -143,11 +156,10 @@ def _earlier_seconds(work: Path, now: float) -> float:
     """Seconds of earlier calls that did not end, each up to the last file that it wrote; notes that a call starts."""
     path, earlier = work / TIME, 0.0
     if path.is_file():
-        told = json.loads(path.read_text(encoding="utf-8"))
+        spent = checked(Spent, read_json(path), str(path))
         last = max(file.stat().st_mtime for file in work.rglob("*") if file.is_file())
-        earlier = told["earlier"] + max(0.0, last - told["since"])
-    with replaced(path) as noted:
-        noted.write_text(json.dumps({"earlier": earlier, "since": now}), encoding="utf-8")
+        earlier = spent.earlier + max(0.0, last - spent.since)
+    write_text(path, json.dumps({"earlier": earlier, "since": now}))
     return earlier
 
 
@@ -157,9 +169,9 @@ def _export_decoder(work: Path, folder: Path) -> None:
     model.half().save_pretrained(folder)
     AutoTokenizer.from_pretrained(work).save_pretrained(folder)
     path = folder / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
+    config = read_json(path)
     config["dtype"] = "float32"  # to be computed with; only stored in half
-    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(config, indent=2) + "\n")
     (folder / "README.md").write_text(f"# {folder.name}\n\n{ABOUT}\n", encoding="utf-8")
     shutil.copy(work / "log.jsonl", folder / "log.jsonl")
 
@@ -180,10 +192,10 @@ def _write_card(folder: Path, name: str, work: Path, seconds: float) -> None:
     }
     measured = work / RECONSTRUCTION
     if measured.is_file():
-        state[RECONSTRUCTION] = json.loads(measured.read_text(encoding="utf-8"))
-    with replaced(folder / name / CARD) as path:
-        path.write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+        state[RECONSTRUCTION] = read_json(measured)
+    write_text(folder / name / CARD, json.dumps(state, indent=1) + "\n")
 
 
 def _tokens_seen(log: Path) -> int:
-    return int(json.loads(log.read_text(encoding="utf-8").splitlines()[-1])["tokens_seen"])
+    *_, (_, last) = read_json_lines(log)
+    return int(last["tokens_seen"])

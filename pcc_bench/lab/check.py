@@ -8,13 +8,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
+from pcc_bench.documents import checked, read_json, write_text
 from pcc_bench.errors import UsageError
 from pcc_bench.lab.build import read_card
 from pcc_bench.lab.measure import RECONSTRUCTION, Measured, measure, tracking
 from pcc_bench.lab.parts import PARTS, identity
-from pcc_bench.shipped import PRETRAINED
+from pcc_bench.shipped import CARD, PRETRAINED
 from pcc_bench.tasks.lab.rows import DATASETS, rows
 from pcc_bench.tasks.lab.world import VERSION
 
@@ -78,7 +79,7 @@ def record(folder: Path, names: Sequence[str] = (), figures: Path | None = None)
                 "check": (*made.check, *(_checkable(folder, name, old.check) if old else _quick(folder, [name]))),
             }
         )
-        (folder / RECORD).write_text(made.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        write_text(folder / RECORD, made.model_dump_json(indent=1) + "\n")
     return made
 
 
@@ -108,10 +109,7 @@ def read_record(folder: Path) -> Record:
     path = folder / RECORD
     if not path.is_file():
         raise UsageError(f"{path} is missing: 'pcc-bench lab record' writes it")
-    try:
-        return Record.model_validate_json(path.read_text(encoding="utf-8"))
-    except ValidationError as error:
-        raise UsageError(f"{path} is damaged ({error.errors()[0]['msg']}): take it from the package again") from None
+    return checked(Record, read_json(path), f"{path} is damaged")
 
 
 def check(folder: Path) -> list[str]:
@@ -177,7 +175,7 @@ def _besides(folder: Path, name: str) -> Iterator[Measured]:
         if tracked is not None:
             yield tracked
     elif (at_build := (read_card(folder, name) or {}).get(RECONSTRUCTION)) is not None:
-        yield Measured.model_validate(at_build)
+        yield checked(Measured, at_build, f"{folder / name / CARD} is damaged")
 
 
 def _quick(folder: Path, names: Iterable[str]) -> tuple[Measured, ...]:

@@ -19,6 +19,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from pcc_bench.lab.induction import draw_induction_heads
 from pcc_bench.lab.lessons import ANSWER, RANDOM, SAY_AGAIN, Lesson, corpus, draw_lesson
 from pcc_bench.model import tiny
+from pcc_bench.model.evaluation import keep_until
 from pcc_bench.model.muon import MuonAndAdamW
 from pcc_bench.model.pcc import SPECIAL_TOKENS
 from pcc_bench.tasks.lab.draws import seeded, shuffle
@@ -176,8 +177,8 @@ class _Log(TrainerCallback):
     def __init__(self, path: Path, trainer: _LessonTrainer, step: int) -> None:
         self.path = path
         self.trainer = trainer
-        kept = [line for line in _lines(path) if json.loads(line)["step"] <= step]
-        path.write_text("".join(kept), encoding="utf-8")
+        keep_until(path, step)
+        path.touch()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if "loss" not in (logs or {}):
@@ -187,10 +188,6 @@ class _Log(TrainerCallback):
         line = {"step": state.global_step, "loss": round(float(logs["loss"]), 4), **shares}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
 
 
 def train_decoder(recipe: DecoderRecipe, folder: Path) -> None:

@@ -10,21 +10,57 @@ import hashlib
 import json
 from dataclasses import fields
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 
 from pcc_bench.compressor import Memory, RawMemory
-from pcc_bench.store.precision import pack, unpack
+from pcc_bench.documents import checked, parse_json
+from pcc_bench.store.precision import BLOCK, pack, unpack
+from pcc_bench.tensors import FLOATS, is_finite
 
 HEADER = "pcc_bench_stored_memory"  # in a file's metadata: checksum, blank, JSON
 TENSORS = {Memory: ("text", "vectors"), RawMemory: ("slots",)}  # fields that the header does not hold
 
 
+Count = Annotated[int, Field(ge=0)]
+
+
 class DamagedError(Exception):
     """A file is not what its key promises."""
+
+
+class Counts(BaseModel):
+    """The numbers of a `Memory`, or of a `RawMemory`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    source_tokens: Count
+    compressor_tokens: Count
+    source_bytes: Count
+    seconds: float = Field(ge=0, allow_inf_nan=False)
+    slots: Count | None = None
+    boundary: Count | None = None
+    truncated_bytes: Count | None = None
+    segments: tuple[Count, ...] | None = None
+
+
+class Header(BaseModel):
+    """What stands behind a file's checksum: what the memory was made from, hashed, and its counts."""
+
+    key: str
+    maker: str
+    counts: Counts
+
+
+class FileHeader(BaseModel):
+    """The part of a safetensors header that is ours."""
+
+    metadata: dict[str, str] = Field(alias="__metadata__")
 
 
 def write(key: str, maker: str, memory: Memory | RawMemory, precision: str) -> bytes:
@@ -52,29 +88,56 @@ def read(data: bytes, key: str) -> Memory | RawMemory:
     try:
         tensors = load(data)
         length = int.from_bytes(data[:8], "little")
-        checksum, header = json.loads(data[8 : 8 + length])["__metadata__"][HEADER].split(" ", 1)
-    except (SafetensorError, ValueError, KeyError) as error:
+        file = checked(FileHeader, parse_json(data[8 : 8 + length].decode(), "the file"), "the file")
+        checksum, _, text = file.metadata.get(HEADER, "").partition(" ")
+        if checksum != _checksum(text, tensors):
+            raise DamagedError("its checksum does not hold")
+        header = checked(Header, parse_json(text, "its header"), "its header")
+        if header.key != key:
+            raise DamagedError("it was made for another key")
+        return _memory(header.counts, tensors)
+    except (SafetensorError, ValueError) as error:
         raise DamagedError(str(error)) from None
-    if checksum != _checksum(header, tensors):
-        raise DamagedError("its checksum does not hold")
-    said = json.loads(header)
-    if said["key"] != key:
-        raise DamagedError("it was made for another key")
-    if "slots" in tensors:
-        segments = tuple(said["counts"].pop("segments"))
-        return RawMemory(**said["counts"], segments=segments, slots=unpack(tensors))
-    if "vectors" in tensors:
-        return Memory(**said["counts"], vectors=tensors["vectors"])
-    return Memory(**said["counts"], text=tensors["text"].numpy().tobytes().decode())
+
+
+def _memory(counts: Counts, tensors: dict[str, torch.Tensor]) -> Memory | RawMemory:
+    """A memory of counts and tensors that may not go together.
+
+    Raises:
+        ValueError: They do not.
+    """
+    if not all(map(is_finite, tensors.values())):
+        raise ValueError("it has values that are not finite numbers")
+    state = counts.model_dump(exclude_none=True)
+    if ("segments" in state) == ("slots" in state):
+        raise ValueError("its counts are neither a memory's nor those of slots before the converter")
+    match sorted(tensors):
+        case ["text"] if tensors["text"].dtype == torch.uint8 and "slots" in state:
+            return Memory(**state, text=tensors["text"].numpy().tobytes().decode())
+        case ["vectors"] if tensors["vectors"].dim() == 2 and tensors["vectors"].dtype in FLOATS and "slots" in state:
+            return Memory(**state, vectors=tensors["vectors"])
+        case ["slots"] | ["scales", "slots"] if _is_packed(tensors) and sum(state["segments"]) == len(tensors["slots"]):
+            return RawMemory(**state, slots=unpack(tensors))
+    raise ValueError(f"it holds {', '.join(tensors) or 'nothing'}, which its counts do not fit")
+
+
+def _is_packed(tensors: dict[str, torch.Tensor]) -> bool:
+    """Are these what `pack` writes?"""
+    slots, scales = tensors["slots"], tensors.get("scales")
+    if slots.dim() != 2:
+        return False
+    if scales is None:
+        return slots.dtype in FLOATS
+    return slots.dtype == torch.int8 and scales.shape == (len(slots), -(-slots.shape[1] // BLOCK))
 
 
 def maker(path: Path) -> str:
     """What made the memory of a file, as far as the file says so; "" where it does not."""
     try:
         with safe_open(path, framework="np") as file:
-            _, _, header = (file.metadata() or {})[HEADER].partition(" ")
-        return str(json.loads(header).get("maker", ""))
-    except (OSError, SafetensorError, ValueError, KeyError):
+            _, _, header = (file.metadata() or {}).get(HEADER, "").partition(" ")
+        return checked(Header, parse_json(header, str(path)), str(path)).maker
+    except (OSError, SafetensorError, ValueError):
         return ""
 
 

@@ -16,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+from pcc_bench import documents
 from pcc_bench.errors import UsageError
 
 FORMAT = 1  # of the folder and of its files; another one is refused
@@ -150,6 +151,7 @@ def write_whole(path: Path, data: bytes) -> Path:
 
 def _format(marker: Path) -> object:
     try:
-        return json.loads(marker.read_bytes())["format"]
-    except (ValueError, KeyError, TypeError):
+        state = documents.read_json(marker)
+    except UsageError:
         return "unknown"
+    return state.get("format", "unknown") if isinstance(state, dict) else "unknown"

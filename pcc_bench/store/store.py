@@ -11,11 +11,12 @@ import json
 import time
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PreTrainedTokenizerBase
 
 from pcc_bench.compressor import Compressor, Memory, RawMemory
@@ -23,6 +24,7 @@ from pcc_bench.errors import UsageError
 from pcc_bench.store import entry
 from pcc_bench.store.folder import StoreFolder
 from pcc_bench.store.precision import EXACT, PRECISIONS
+from pcc_bench.tensors import is_finite
 
 ENCODING = 1  # raised when a change of our code gives other memories for the same weights, options and text
 LOOKED_AT = 64  # files of a store that is opened, to see whether it is another checkpoint's
@@ -92,19 +94,41 @@ class MemoryStore:
         start = time.perf_counter()
         try:
             data = self._folder.read(key)
-            memory = None if data is None else self._converted(entry.read(data, key))
+            memory = None if data is None else self._fitting(entry.read(data, key))
         except (OSError, entry.DamagedError):
             self.counts["damaged"] += 1
             return None
         self.counts["misses" if memory is None else "hits"] += 1
         return None if memory is None else replace(memory, seconds=time.perf_counter() - start)
 
+    def _fitting(self, memory: Memory | RawMemory) -> Memory:
+        """A memory of a file, once it is known to fit the compressor.
+
+        Raises:
+            DamagedError: It does not.
+        """
+        if isinstance(memory, RawMemory) != (self.precision != EXACT):
+            raise entry.DamagedError("it was written in another precision")
+        if (memory.text if isinstance(memory, Memory) else None) is not None and self.compressor.soft:
+            raise entry.DamagedError("it is text, and the method reads vectors")
+        try:
+            converted = self._converted(memory)
+        except RuntimeError as error:  # torch's, where slots have another width than the converter
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise entry.DamagedError(str(error)) from None
+        if converted.vectors is not None and converted.vectors.shape[1] != self.compressor.decoder.hidden_size:
+            raise entry.DamagedError("it has another width than the decoder")
+        return converted
+
     def _make(self, contexts: Sequence[str], queries: Sequence[str]) -> Sequence[Memory | RawMemory]:
         if not contexts:
             return []
         if self.precision == EXACT:
             return compress(self.compressor, contexts, queries)
-        return self.compressor.compress_raw(contexts)
+        raw = self.compressor.compress_raw(contexts)
+        _check_finite(self.compressor, [memory.slots for memory in raw])
+        return raw
 
     def _kept(self, key: str, made: Memory | RawMemory) -> Memory:
         """Write a memory, and give it as a later run will read it."""
@@ -122,10 +146,22 @@ class MemoryStore:
 
 
 def compress(compressor: Compressor, contexts: Sequence[str], queries: Sequence[str]) -> list[Memory]:
-    """The memory of each context, for its question where the method is query-aware."""
-    if compressor.query_aware:
-        return compressor.compress_for(contexts, queries)
-    return compressor.compress(contexts)
+    """The memory of each context, for its question where the method is query-aware.
+
+    Raises:
+        UsageError: A memory holds values that are not finite numbers.
+    """
+    memories = compressor.compress_for(contexts, queries) if compressor.query_aware else compressor.compress(contexts)
+    _check_finite(compressor, [memory.vectors for memory in memories if memory.vectors is not None])
+    return memories
+
+
+def _check_finite(compressor: Compressor, tensors: Iterable[torch.Tensor]) -> None:
+    if not all(map(is_finite, tensors)):
+        raise UsageError(
+            f"{compressor.name} ({compressor.source or 'its checkpoint'}) makes memories with values that are not "
+            "finite numbers (NaN or infinity), which say nothing: use another checkpoint, or dtype=float32"
+        )
 
 
 def maker(compressor: Compressor, precision: str) -> str:

@@ -10,14 +10,24 @@ import threading
 import traceback
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
-from pcc_bench import evaluate
+from pydantic import BaseModel
+
+from pcc_bench import documents, evaluate
 from pcc_bench.errors import UsageError
 from pcc_bench.evaluate import Command
 
 # What every cell needs is imported once, in the process that cells are forked from.
 PRELOAD = ("pcc_bench.suite.cell", "pcc_bench.lm", "pcc_bench.tasks.task", "lm_eval._cli", "lm_eval.evaluator")
 DONE, LOG = "done.json", "log.txt"
+
+
+class Done(BaseModel):
+    """The mark of a cell that ended: what was run, and its results, relative to the cell's folder."""
+
+    identity: dict[str, Any]
+    results: str
 
 
 def work(command: Command, outcome: Connection) -> None:
@@ -48,19 +58,17 @@ def work(command: Command, outcome: Connection) -> None:
 def write_done(command: Command, results: Path) -> None:
     """Mark a cell as done, with its results; last of all, so that a cell without the mark is run again."""
     state = {"identity": command.identity, "results": str(results.relative_to(command.output))}
-    part = command.output / f"{DONE}.part"
-    part.write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
-    part.replace(command.output / DONE)
+    documents.write_text(command.output / DONE, json.dumps(state, indent=1) + "\n")
 
 
 def results(command: Command) -> Path | None:
     """The results of a cell that is done; None where it is not, or not for this command."""
     try:
-        state = json.loads((command.output / DONE).read_text(encoding="utf-8"))
-        found = command.output / state["results"]
-    except (OSError, ValueError, KeyError, TypeError):
+        done = documents.checked(Done, documents.read_json(command.output / DONE), DONE)
+    except UsageError:  # it never ended, or the mark is damaged: the cell runs again
         return None
-    return found if state.get("identity") == command.identity and found.is_file() else None
+    path = command.output / done.results
+    return path if done.identity == command.identity and path.is_file() else None
 
 
 def _end_with_parent() -> None:

@@ -6,9 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lm_eval.utils import simple_parse_args_string
-
 from pcc_bench import inventory, registry, shipped
+from pcc_bench.arguments import parse_arguments
 from pcc_bench.errors import UsageError
 from pcc_bench.suite.spec import Cell
 
@@ -31,8 +30,7 @@ def check(cells: Iterable[Cell]) -> None:
 
 def arguments(cell: Cell) -> Mapping[str, Any]:
     """The model's arguments, by name."""
-    found: Mapping[str, Any] = simple_parse_args_string(cell.command.model_args)
-    return found
+    return parse_arguments(cell.command.model_args)
 
 
 def decoder(cell: Cell) -> str | None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pcc_bench import registry
 from pcc_bench.context import Kind, Prompt, as_prompt
+from pcc_bench.documents import parse_json
 from pcc_bench.errors import UsageError
 from pcc_bench.reports.summary import Table
 from pcc_bench.suite.cell import results
@@ -74,7 +74,7 @@ def estimate(cell: Cell) -> Cost:
 
     names = cell.command.tasks.split(",")
     ours = set(names) <= set(inventory.task_names())
-    metadata = {**arguments(cell), **json.loads(cell.command.metadata or "{}")}
+    metadata = {**arguments(cell), **parse_json(cell.command.metadata or "{}", f"metadata of cell '{cell.label}'")}
     try:
         manager = TaskManager(include_path=tasks.__path__[0], include_defaults=not ours, metadata=metadata)
         loaded = [task for name in names for task in manager.load([name])["tasks"].values()]
@@ -155,10 +155,10 @@ def _rate(cell: Cell) -> float | None:
 
 
 def _recorded_rate(pretrained: str) -> float | None:
+    from pcc_bench.model.config import PccConfig
     from pcc_bench.model.files import resolve
 
     try:
-        config = json.loads((Path(resolve(pretrained)) / "config.json").read_text(encoding="utf-8"))
-        return float(config["rate"])
-    except (UsageError, OSError, ValueError, KeyError, TypeError):
+        return float(PccConfig.read(resolve(pretrained)).rate)
+    except UsageError:
         return None

@@ -10,12 +10,21 @@ from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from pydantic import BaseModel
+
+from pcc_bench import documents
 from pcc_bench.errors import UsageError
 from pcc_bench.suite import cell as process
 from pcc_bench.suite.spec import Cell, Suite
 
 MARK = "suite.json"
 Say = Callable[[str], None]
+
+
+class Mark(BaseModel):
+    """Whose results a folder holds."""
+
+    suite: str
 
 
 def run(suite: Suite, out: Path, cells: Sequence[Cell], say: Say) -> dict[str, str]:
@@ -77,21 +86,13 @@ def claim(suite: Suite, out: Path) -> None:
         UsageError: It is another suite's, or holds files that no suite wrote, or can't be written.
     """
     path = out / MARK
-    try:
-        owner = json.loads(path.read_text(encoding="utf-8"))["suite"]
-    except FileNotFoundError:
-        if out.is_dir() and any(out.iterdir()):
-            raise UsageError(f"{out} is not empty and no suite wrote it: choose another --out") from None
-        owner = None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path} can't be read ({error}): choose another --out") from None
-    if owner not in (None, suite.name):
-        raise UsageError(f"{out} holds results of the suite {owner}, not of {suite.name}: choose another --out")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"suite": suite.name}) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"can't write {path} ({error.strerror}): choose another --out") from None
+    if path.is_file():
+        owner = documents.checked(Mark, documents.read_json(path), str(path)).suite
+        if owner != suite.name:
+            raise UsageError(f"{out} holds results of the suite {owner}, not of {suite.name}: choose another --out")
+    elif out.is_dir() and any(out.iterdir()):
+        raise UsageError(f"{out} is not empty and no suite wrote it: choose another --out")
+    documents.write_text(path, json.dumps({"suite": suite.name}) + "\n")
 
 
 def _context() -> multiprocessing.context.BaseContext:

@@ -9,10 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from pcc_bench import provenance
+from pcc_bench import documents, provenance
 from pcc_bench.errors import UsageError
 from pcc_bench.evaluate import Command
 
@@ -138,15 +137,9 @@ class Suite(_Strict):
             UsageError: There is none, or it is not as described here.
         """
         path = shipped().get(name, Path(name))
-        try:
-            state = yaml.safe_load(path.read_text(encoding="utf-8"))
-            suite = cls.model_validate(state)
-        except OSError:
-            raise UsageError(f"no suite '{name}': give a file, or one of {', '.join(shipped())}") from None
-        except yaml.YAMLError as error:
-            raise UsageError(f"the suite {path} is not YAML ({' '.join(str(error).split())}): mend it") from None
-        except ValidationError as error:
-            raise UsageError(f"the suite {path} can't be run: {_first(error)}") from None
+        if not documents.is_file(path):
+            raise UsageError(f"no suite '{name}': give a file, or one of {', '.join(shipped())}")
+        suite = documents.checked(cls, documents.read_yaml(path), f"the suite {path} can't be run")
         labels = [entry.label for entry in suite.entries]
         if not labels:
             raise UsageError(f"the suite {path} can't be run: it has neither cells nor a matrix")
@@ -199,12 +192,3 @@ def _arguments(label: str, arguments: Mapping[str, Scalar]) -> str:
         if "," in str(value) or "=" in str(value):
             raise UsageError(f"cell '{label}': model_args {key}={value} has a comma or =, which lm-eval can't read")
     return ",".join(f"{key}={value}" for key, value in arguments.items())
-
-
-def _first(error: ValidationError) -> str:
-    """The first thing wrong, with its place."""
-    found: Any = error.errors()[0]
-    place = ".".join(map(str, found["loc"])) or "the file"
-    if found["type"] == "extra_forbidden":
-        return f"unknown key '{place}' (check its spelling and its place)"
-    return f"{place}: {found['msg']}"

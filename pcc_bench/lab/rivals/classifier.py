@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 from transformers import BertConfig, BertForTokenClassification, Trainer, TrainingArguments
 
 from pcc_bench.baselines.tiny_classifier import make_bert_tokenizer
+from pcc_bench.documents import read_json, write_text
 from pcc_bench.lab.rivals.recipes import ClassifierRecipe
 from pcc_bench.model.evaluation import append
 from pcc_bench.tasks.lab.draws import integer, seeded
@@ -137,5 +138,4 @@ def _export(model: BertForTokenClassification, tokenizer: Any, folder: Path) -> 
     model.half().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     path = folder / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8")) | {"dtype": "float32"}
-    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(read_json(path) | {"dtype": "float32"}, indent=2) + "\n")
