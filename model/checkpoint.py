@@ -124,38 +124,39 @@ def weights_fingerprint(pcc: PCC) -> str:
 
 
 def _load_own(folder: Path, config: PccConfig, decoder: Decoder, base: str | None, dtype: torch.dtype) -> PCC:
-    state = read_safetensors(folder / WEIGHTS)
+    path = folder / (config.weights or "") / WEIGHTS
+    state = read_safetensors(path)
     layers = config.encoder.layers
     tokenizer = load_tokenizer(folder) if layers is None else decoder.tokenizer
     if layers is not None:
-        model = _decoder_layers(folder / WEIGHTS, config, decoder, layers, state, dtype)
+        model = _decoder_layers(path, config, decoder, layers, state, dtype)
     elif config.encoder.kind == "full":
         where = f"encoder.config in {folder / 'config.json'}"
         described, weights = from_state(config.encoder.config, where), under("encoder.", state)
-        check_fits(without_weights(described, where), weights, folder / WEIGHTS)  # before it takes memory
+        check_fits(without_weights(described, where), weights, path)  # before it takes memory
         model = AutoModel.from_config(described, dtype=dtype)
-        load_strictly(model, weights, folder / WEIGHTS)
+        load_strictly(model, weights, path)
     else:
         model = _own_adapter(folder, config, base, tokenizer, state, dtype)
     encoder = Encoder(model, tokenizer, config)
     if encoder.memory_rows is not None:
-        rows = _rows(state, "memory_tokens", tuple(encoder.memory_rows.shape), folder)
+        rows = _rows(state, "memory_tokens", tuple(encoder.memory_rows.shape), path)
         encoder.memory_rows.data = rows.to(dtype)
     sizes = (encoder.hidden_size, config.decoder.hidden_size, config.residual)
     weights = under("converter.", state)
     with torch.device("meta"):
-        check_fits(Converter(*sizes), weights, folder / WEIGHTS)
+        check_fits(Converter(*sizes), weights, path)
     converter = Converter(*sizes).to(dtype)
-    load_strictly(converter, weights, folder / WEIGHTS)
-    special = _rows(state, "special", (len(SPECIAL_TOKENS), config.decoder.hidden_size), folder)
+    load_strictly(converter, weights, path)
+    special = _rows(state, "special", (len(SPECIAL_TOKENS), config.decoder.hidden_size), path)
     return PCC(config, encoder, converter, special)
 
 
-def _rows(state: dict[str, torch.Tensor], name: str, shape: tuple[int, ...], folder: Path) -> torch.Tensor:
+def _rows(state: dict[str, torch.Tensor], name: str, shape: tuple[int, ...], path: Path) -> torch.Tensor:
     if name not in state:
-        raise UsageError(f"{folder / WEIGHTS} lacks '{name}': the checkpoint is incomplete")
+        raise UsageError(f"{path} lacks '{name}': the checkpoint is incomplete")
     if state[name].shape != shape:
-        raise UsageError(f"{folder / WEIGHTS}: {name} has shape {list(state[name].shape)}, expected {list(shape)}")
+        raise UsageError(f"{path}: {name} has shape {list(state[name].shape)}, expected {list(shape)}")
     return state[name]
 
 

@@ -102,6 +102,7 @@ class PccConfig(_Frozen):
         memory_dtype: `float32` keeps the memory in float32 through the decoder's prefill (official); `decoder` casts
             it to the decoder's dtype, which is faster.
         suppress_special: Never generate `<mem>`, `</mem>`, `<ae>` where the decoder's vocabulary has them.
+        weights: Folder beside this one that holds the weights: one checkpoint of several rates is named once a rate.
         lab: One of the models that ship with the project.
         notes: Free text for the model card.
     """
@@ -118,6 +119,7 @@ class PccConfig(_Frozen):
     encoder_bos: bool = True
     memory_dtype: Literal["float32", "decoder"] = "float32"
     suppress_special: bool = False
+    weights: str | None = None
     lab: bool = False
     notes: str = ""
     encoder: EncoderConfig

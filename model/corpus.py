@@ -11,7 +11,7 @@ from typing import Any
 
 from pcc_bench.documents import read_json, read_json_lines, read_text
 from pcc_bench.errors import UsageError
-from pcc_bench.model.fine_tuning import READERS, exchanges, plain_keys
+from pcc_bench.model.fine_tuning import READERS, exchanges, passages, plain_keys
 from pcc_bench.model.recipe import Data, Recipe
 
 logger = logging.getLogger(__name__)
@@ -135,9 +135,21 @@ def read_documents(data: Data, name: str, split: str = "train") -> list[Any]:
         if len(documents) < len(rows):
             left_out = len(rows) - len(documents)
             logger.info("%s: %d of %d rows have no answer and are left out", name, left_out, len(rows))
+    if data.exclude:
+        documents = _without(documents, data.exclude, name)
     if not documents:
         raise UsageError(f"{path} has no text to train on: give .txt or .jsonl files that are not empty")
     return documents
+
+
+def _without(rows: list[Any], files: Sequence[str], name: str) -> list[Any]:
+    """The rows whose context is none of the passages in some files."""
+    excluded = {text for file in files for _, row in read_json_lines(Path(file)) for text in passages(row)}
+    chosen = [row for row in rows if not excluded.intersection(passages(row["context"]))]
+    logger.info(
+        "%s: %d of %d rows have a passage of %s and are left out", name, len(rows) - len(chosen), len(rows), files
+    )
+    return chosen
 
 
 def split_text(text: str, size: int = DOCUMENT_CHARACTERS) -> list[str]:

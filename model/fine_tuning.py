@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import random
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pcc_bench.errors import UsageError
 from pcc_bench.model.recipe import Data
-from pcc_bench.questions import question_text
+from pcc_bench.questions import question_prompt, question_text
 
 Row = Mapping[str, Any]
 
@@ -90,6 +90,20 @@ def exchanges(
     return [reader.read(rows[i], [rows[j] for j in others], data) for i, others in zip(chosen, shown, strict=True)]
 
 
+def passages(value: Any) -> Iterator[str]:
+    """All texts in a row of whatever shape, white space folded; sentences of a list also joined to a paragraph."""
+    if isinstance(value, str):
+        yield " ".join(value.split())
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from passages(inner)
+    elif isinstance(value, Sequence):
+        if all(isinstance(inner, str) for inner in value):
+            yield " ".join("".join(value).split())
+        for inner in value:
+            yield from passages(inner)
+
+
 def texts(value: Any) -> list[str]:
     """All references of a row: hub rows have a string, a list, or `{"text": [...]}`; none where nothing is there."""
     if isinstance(value, Mapping):
@@ -105,8 +119,10 @@ def plain_keys(row: Row) -> Row:
 
 
 def _question_row(row: Row, demonstrations: Sequence[Row], data: Data) -> Exchange:
-    """SQuAD, as the official code asks: the first reference is taught."""
-    return Exchange(row["context"], question_text(row["question"]), READERS["qa"].answers(row)[0])
+    """SQuAD: the first reference is taught."""
+    question = question_prompt(data.prompt)
+    answer = question.delimiter + READERS["qa"].answers(row)[0]
+    return Exchange(row["context"], question_text(row["question"], data.prompt), answer)
 
 
 def _worked_problem(row: Row, demonstrations: Sequence[Row], data: Data) -> Exchange:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pcc_bench import documents
 from pcc_bench.errors import UsageError
 from pcc_bench.model.config import Boundaries, Pooling, Slots, check_rate
+from pcc_bench.questions import OFFICIAL
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -56,6 +57,9 @@ class Data(_Frozen):
         held_out_rows: Samples evaluated.
         demonstrations: Other rows that are compressed before a row of `gsm8k` (drawn) or `dialogue` (the ones before).
         role: Who answers in a `dialogue`.
+        prompt: Words of the question in `qa`: `official` or `short` (`pcc_bench.questions`).
+        exclude: Files of rows (JSON Lines) whose passages must not be trained on: `qa` rows with one of them as context
+            are left out and counted.
     """
 
     kind: Literal["text", "qa", "gsm8k", "dialogue"] = "text"
@@ -70,6 +74,8 @@ class Data(_Frozen):
     held_out_rows: Positive = 64
     demonstrations: Positive = 4
     role: str = "Harry"
+    prompt: Literal["official", "short"] = OFFICIAL
+    exclude: tuple[str, ...] = ()
 
     @property
     def is_text(self) -> bool:
@@ -80,6 +86,8 @@ class Data(_Frozen):
     def _rows_are_not_streamed(self) -> Self:
         if self.streaming and not self.is_text:
             raise ValueError(f"rows of kind '{self.kind}' are few and read whole: leave 'streaming' out")
+        if self.kind != "qa" and (self.exclude or self.prompt != OFFICIAL):
+            raise ValueError(f"prompt and exclude are of rows of kind 'qa', not '{self.kind}'")
         return self
 
 

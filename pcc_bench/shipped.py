@@ -10,6 +10,7 @@ from pcc_bench.documents import is_file, is_folder
 from pcc_bench.errors import UsageError
 
 FOLDER = Path(__file__).parent / "lab" / "models"
+CHECKPOINTS = Path(__file__).parent / "checkpoints"  # trained for pretrained decoders
 CARD = "part.json"
 PRETRAINED = "pretrained"  # folder of a compressor as it was before fine-tuning, in its own; never ships, for its size
 GGUF = ".gguf"
@@ -34,13 +35,14 @@ _LIKE_A_PART = re.compile(rf"(lab-[a-z0-9-]+|[a-z0-9]+-lab(?:-[a-z0-9-]+)?)(/{PR
 
 def find(name: str) -> Path | None:
     """Folder of a shipped model (`pcc-lab-4x`); None where there is none of that name."""
-    folder = FOLDER / name
-    return folder if name and "/" not in name and is_file(folder / "config.json") else None
+    if not name or "/" in name:
+        return None
+    return next((parent / name for parent in (FOLDER, CHECKPOINTS) if is_file(parent / name / "config.json")), None)
 
 
 def names() -> list[str]:
     """All shipped models."""
-    return sorted(path.parent.name for path in FOLDER.glob("*/config.json"))
+    return sorted(path.parent.name for parent in (FOLDER, CHECKPOINTS) for path in parent.glob("*/config.json"))
 
 
 def located(name: str, gguf_file: str | None = None) -> str:

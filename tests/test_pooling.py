@@ -15,15 +15,16 @@ from torch import nn
 
 from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError
-from pcc_bench.model import PccCompressor, checkpoint, init, objectives, training
+from pcc_bench.model import PccCompressor, checkpoint, fine_tuning, init, objectives, training
 from pcc_bench.model.config import Pooling
 from pcc_bench.model.converter import Converter
-from pcc_bench.model.corpus import corpora_of
+from pcc_bench.model.corpus import corpora_of, read_documents
 from pcc_bench.model.data import Collator, Samples
 from pcc_bench.model.objectives import Task
 from pcc_bench.model.pcc import CLOSE, OPEN, PCC
-from pcc_bench.model.recipe import Recipe, Trained
+from pcc_bench.model.recipe import Data, Recipe, Trained
 from pcc_bench.model.training import PccForTraining
+from pcc_bench.questions import question_text
 
 TEXT = "The quick brown fox jumps over the lazy dog while seven more dogs watch from behind an old fence."
 
@@ -316,3 +317,36 @@ def test_special_vectors_start_from_tokens_and_are_saved_as_they_were_trained(
     loaded = checkpoint.load(str(tmp_path / "run"), decoder)
     torch.testing.assert_close(loaded.special, trained.special.detach())
     assert Trained.SPECIAL in model.recipe.train
+
+
+def test_one_checkpoint_is_named_once_a_rate(decoder: Decoder, tmp_path: Path) -> None:
+    checkpoint.save(perturbed(fresh(decoder, tmp_path / "many")), tmp_path / "many")
+    described = json.loads((tmp_path / "many" / "config.json").read_text())
+    (tmp_path / "at-8x").mkdir()
+    (tmp_path / "at-8x" / "config.json").write_text(json.dumps({**described, "rate": 8, "weights": "../many"}))
+    (named,) = PccCompressor.load(str(tmp_path / "at-8x"), decoder).compress([TEXT])
+    (chosen,) = PccCompressor.load(str(tmp_path / "many"), decoder, rate=8).compress([TEXT])
+    torch.testing.assert_close(named.vectors, chosen.vectors)
+    (tmp_path / "at-8x" / "config.json").write_text(json.dumps({**described, "rate": 8, "weights": "../gone"}))
+    with pytest.raises(UsageError, match="gone"):
+        PccCompressor.load(str(tmp_path / "at-8x"), decoder)
+
+
+def test_questions_on_passages_of_a_test_set_are_left_out(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    train, test = tmp_path / "train.jsonl", tmp_path / "test.jsonl"
+    contexts = sorted({row["context"] for row in rows})
+    train.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    paragraphs = {"context": {"sentences": [["One. ", "Two."], contexts[0].replace(" ", "  ").split(". ")]}}
+    shown = [{"text": contexts[1] + "\n"}, {"context": {"sentences": [[f"{contexts[2][:50]}", contexts[2][50:]]]}}]
+    test.write_text("".join(json.dumps(row) + "\n" for row in (paragraphs, *shown)))
+    data = Data(kind="qa", path=str(train), exclude=(str(test),))
+    kept = {row["context"] for row in read_documents(data, data.path)}
+    assert kept == set(contexts) - {contexts[1], contexts[2]}
+
+
+def test_fine_tuning_asks_in_the_words_of_the_evaluation(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    row = {**rows[0], "question": "Who?", "answers": {"text": ["Ada"]}}
+    (short,) = fine_tuning.exchanges(Data(kind="qa", path="x", prompt="short"), [row], [0], [0], 1)
+    assert (short.prompt, short.answer) == (question_text("Who?", "short"), " Ada")
+    (official,) = fine_tuning.exchanges(Data(kind="qa", path="x"), [row], [0], [0], 1)
+    assert (official.prompt, official.answer) == (question_text("Who?"), "Ada")
