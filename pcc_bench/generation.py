@@ -312,7 +312,7 @@ def cut_after(ids: list[int], ends: set[int]) -> list[int]:
     return ids
 
 
-class _FirstTokenClock(LogitsProcessor):  # type: ignore[misc]
+class _FirstTokenClock(LogitsProcessor):
     """Notes when the logits of the first new token are there, which ends the prefill, and that they are numbers."""
 
     def __init__(self, decoder: Decoder) -> None:

@@ -128,7 +128,7 @@ def _refusal(decoder: Decoder, name: str, value: Any, instead: str | None, is_op
     )
 
 
-class _NewTokens(LogitsProcessor):  # type: ignore[misc]
+class _NewTokens(LogitsProcessor):
     """Shows processors what a row has generated.
 
     Args:
@@ -141,5 +141,5 @@ class _NewTokens(LogitsProcessor):  # type: ignore[misc]
         self.start = start
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        changed: torch.Tensor = self.processors(input_ids[:, self.start :], scores)
-        return changed
+        new: Any = input_ids[:, self.start :]
+        return self.processors(new, scores)

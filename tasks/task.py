@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from lm_eval.api.samplers import ContextSampler
 from lm_eval.api.task import ConfigurableTask
 
 from pcc_bench.context import Prompt, literal, mark_row
@@ -29,6 +30,8 @@ class PccTask(ConfigurableTask):  # type: ignore[misc]
         own.pop("class", None)  # the factory's business, unknown to TaskConfig
         self._read_row = own.pop("read_row")
         super().__init__(config=own, **kwargs)
+        if type(getattr(self, "sampler", None)) is ContextSampler:  # a sampler that the YAML names is left alone
+            self.sampler = OtherQuestions(self.sampler.df, self._asked)
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Load the rows and record the population."""
@@ -84,6 +87,47 @@ class PccTask(ConfigurableTask):  # type: ignore[misc]
 
     def _marked(self, doc: Mapping[str, Any]) -> dict[str, Any]:
         return mark_row(doc, self.config.metadata["compress"])
+
+    def _asked(self, doc: Mapping[str, Any]) -> str:
+        """What a row asks, context and question, without regard to white space and id."""
+        text = ConfigurableTask.doc_to_text(self, doc)
+        if not isinstance(text, str):  # the number of a choice: all the row is asked
+            text = repr([(key, value) for key, value in doc.items() if key != "id"])
+        return " ".join(text.split())
+
+
+class OtherQuestions(ContextSampler):  # type: ignore[misc]
+    """lm-eval's sampler of few-shot examples, for rows that may stand in a data set twice under different ids.
+
+    Draws are the same. A row is left out that asks what the scored row asks; lm-eval compares whole rows, ids too.
+
+    Args:
+        rows: The rows to draw from.
+        asked: What a row asks.
+    """
+
+    def __init__(self, rows: Sequence[dict[str, Any]], asked: Callable[[Mapping[str, Any]], str]) -> None:
+        super().__init__(rows)
+        self._asked = asked
+
+    def sample(
+        self, n: int, eval_doc: dict[str, Any] | None = None, df: Any = None, **kwargs: Any
+    ) -> Sequence[dict[str, Any]]:
+        """The examples of a scored row.
+
+        Raises:
+            UsageError: Too few rows ask something else.
+        """
+        rows, own = self.fewshot_docs(), self._asked(eval_doc) if eval_doc else None
+        drawn = self.rnd.sample(rows, min(n + (eval_doc is not None), len(rows)))
+        others = [row for row in drawn if self._asked(row) != own][:n]
+        if len(others) == n:
+            return others
+        pool = [row for row in rows if self._asked(row) != own]
+        if len(pool) < n:
+            raise UsageError(f"num_fewshot={n}: only {len(pool)} rows ask something else than the row that is scored")
+        other: Sequence[dict[str, Any]] = self.rnd.sample(pool, n)
+        return other
 
 
 class QuestionTask(PccTask):
