@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 
@@ -14,6 +14,7 @@ from pcc_bench.compressor import Compressor, Frame, Memory
 from pcc_bench.context import Kind, Part, Prompt
 from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError
+from pcc_bench.special_tokens import encode_text
 
 
 @dataclass(frozen=True)
@@ -267,23 +268,7 @@ class PromptEncoder:
 
     def _ids(self, run: Run, adds_special: bool) -> list[int]:
         """Token ids of a run; what looks like a special token inside data is spelled in ordinary tokens."""
-        encode = self.decoder.tokenizer.encode
-        ids: list[int] = []
-        done = 0
-        for start, end in self._forged(run):
-            ids += encode(run.text[done:start], add_special_tokens=adds_special and not done)
-            ids += encode(run.text[start:end], add_special_tokens=False, split_special_tokens=True)
-            done = end
-        if done < len(run.text) or not done:
-            ids += encode(run.text[done:], add_special_tokens=adds_special and not done)
-        return ids
-
-    def _forged(self, run: Run) -> Iterator[tuple[int, int]]:
-        if self._special is None or not run.literals:
-            return
-        for match in self._special.finditer(run.text):
-            if any(start < match.end() and match.start() < end for start, end in run.literals):
-                yield match.span()
+        return encode_text(self.decoder.tokenizer, run.text, run.literals, self._special, adds_special)
 
 
 def _length(piece: list[int] | Memory | torch.Tensor) -> int:
