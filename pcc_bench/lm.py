@@ -84,7 +84,6 @@ class CompressedLM(HFLM):  # type: ignore[misc]
             pretrained = kind.default
         check_choices(kind, pretrained or decoder, control, overflow)
         name = kind.decoder_path(pretrained, decoder)
-        shipped.note_model(pretrained, name)
         load_decoder(super().__init__, name, device, hf_arguments)
         self._join_processes()
         self.frozen = Decoder(self.model, self.tokenizer, name)

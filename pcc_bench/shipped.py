@@ -107,19 +107,3 @@ def is_part(name: str) -> bool:
     """Is this a model of the lab, shipped or built by the user?"""
     folder = Path(name if is_folder(name) else find(name) or name)
     return is_file(folder / CARD) or (folder.name == PRETRAINED and is_file(folder.parent / CARD))
-
-
-class _Source:
-    """Where the tasks' rows come from when nobody says it."""
-
-    name = "hub"
-
-
-def default_source() -> str:
-    """`lab` once a model of the lab was loaded, else `hub`."""
-    return _Source.name
-
-
-def note_model(*names: str) -> None:
-    """Remember whether the model that was just loaded is one of the lab's, which knows nothing of real data."""
-    _Source.name = "lab" if any(name and is_part(name) for name in names) else "hub"

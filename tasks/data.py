@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,12 +15,12 @@ import datasets
 from datasets.exceptions import DatasetsError
 from huggingface_hub import hf_hub_download
 
-from pcc_bench import documents, shipped
+from pcc_bench import documents
 from pcc_bench.errors import UsageError
 from pcc_bench.tasks.example import Dropped, Example, RowReader
 from pcc_bench.tasks.lab import rows as lab_rows
 from pcc_bench.tasks.lab.world import VERSION
-from pcc_bench.tasks.population import choice, paper_population
+from pcc_bench.tasks.population import choice, data_source, paper_population
 
 T = TypeVar("T")
 Doc = dict[str, Any]
@@ -141,7 +140,7 @@ def _doc(example: Example, *, first_only: bool) -> Doc:
 def _open_source(metadata: Mapping[str, Any]) -> tuple[dict[str, Any], Iterator[Row]]:
     """What the results say about the source, and its rows."""
     dataset, split = metadata["dataset"], metadata["split"]
-    data = str(metadata.get("data") or os.environ.get("PCC_DATA") or shipped.default_source())
+    data = data_source(metadata)
     if data == "lab":
         return _open_lab(dataset, split, metadata)
     if data == "hub":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +13,10 @@ import datasets
 from datasets.exceptions import DatasetsError
 from transformers import PreTrainedTokenizerBase
 
-from pcc_bench import documents, shipped
+from pcc_bench import documents
 from pcc_bench.errors import UsageError
 from pcc_bench.tasks.data import read_table
-from pcc_bench.tasks.population import load_tokenizer, tokenizer_name
+from pcc_bench.tasks.population import data_source, load_tokenizer, tokenizer_name
 
 DOCUMENTS = 500  # looked at, unless `documents` says otherwise
 PER_TOKEN = 16  # characters: so much text holds a token for sure, or nearly; else the whole document is tokenized
@@ -96,7 +95,7 @@ def read_documents(metadata: Mapping[str, Any]) -> tuple[dict[str, Any], Iterato
         UsageError: There are none, or they can't be read.
     """
     count = whole(metadata, "documents", DOCUMENTS)
-    data = str(metadata.get("data") or os.environ.get("PCC_DATA") or shipped.default_source())
+    data = data_source(metadata)
     if data == "lab":
         source, rows = read_table({"lab_rows": count, **metadata}, lambda row: {"text": row["text"]})
         return source, (row["text"] for row in rows[:count])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from pcc_bench.tasks.example import Example
 FILTER = "the paper's population is chosen by decoder tokens"  # what a tokenizer is needed for, unless said otherwise
 FILTER_OFF = ', or \'{"population": "all"}\' to score every row'
 BASE_MODEL = ("decoder_model_name", "base_model_name_or_path")  # in COCOM's configuration, in ICAE's and an adapter's
+MODEL_NAMES = ("decoder", "model", "model_id", "engine", "path", "base_url")  # how lm-eval's models say it, too
 BATCH = 1000  # contexts a tokenizer call: enough for its threads, small in memory
 
 
@@ -69,7 +73,7 @@ def paper_population(
 def tokenizer_name(metadata: Mapping[str, Any], why: str = FILTER, otherwise: str = FILTER_OFF) -> str:
     """Folder or hub id of the decoder's tokenizer, from what the user said about the model.
 
-    `tokenizer`, else `decoder`, else the decoder that the checkpoint `pretrained` names, else `pretrained` itself.
+    `tokenizer`, else that of the decoder (`decoder_name`).
 
     Args:
         metadata: What the user said.
@@ -79,18 +83,62 @@ def tokenizer_name(metadata: Mapping[str, Any], why: str = FILTER, otherwise: st
     Raises:
         UsageError: Nothing says which decoder it is.
     """
-    tokenizer, decoder, pretrained = (metadata.get(key) for key in ("tokenizer", "decoder", "pretrained"))
+    tokenizer = metadata.get("tokenizer")
     if isinstance(tokenizer, str):
         return shipped.located(tokenizer)
-    name = decoder if isinstance(decoder, str) else None
-    if name is None and isinstance(pretrained, str):
-        name = _checkpoint_decoder(pretrained)
+    name = decoder_name(metadata)
     if name is None:
         raise UsageError(
             f"{why}, and nothing says which decoder to count with: pass --metadata "
             f'\'{{"tokenizer": "<folder or hub id>"}}\'{otherwise}'
         )
     return shipped.located(name, metadata.get("gguf_file"))
+
+
+def decoder_name(metadata: Mapping[str, Any]) -> str | None:
+    """What the decoder is called, for `shipped.located`.
+
+    `decoder`, else what the checkpoint `pretrained` names, else `pretrained` itself: lm-eval hands the model's
+    arguments to the tasks too, in their metadata.
+
+    Returns:
+        None where nothing says it.
+    """
+    given = metadata.get("decoder")
+    if isinstance(given, str):
+        return given
+    pretrained = _pretrained(metadata)
+    return None if pretrained is None else _checkpoint_decoder(pretrained)
+
+
+def data_source(metadata: Mapping[str, Any]) -> str:
+    """Where rows come from: `hub`, `lab`, or a folder.
+
+    What the user says (`data`, or PCC_DATA); else `lab` where the model or its decoder is one of the lab's, which know
+    nothing of real data; else `hub`.
+    """
+    said = metadata.get("data") or os.environ.get("PCC_DATA")
+    if said:
+        return str(said)
+    models = (_pretrained(metadata), metadata.get("decoder"), decoder_name(metadata))
+    if not any(isinstance(model, str) and shipped.is_part(model) for model in models):
+        return "hub"
+    if not any(isinstance(metadata.get(key), str) for key in ("pretrained", "decoder")):
+        _note(f"no model is named: rows are the lab's, as for {shipped.DEFAULT} (pretrained=..., or data=hub)")
+    return "lab"
+
+
+@cache
+def _note(text: str) -> None:
+    logging.getLogger("pcc_bench").warning(text)
+
+
+def _pretrained(metadata: Mapping[str, Any]) -> str | None:
+    """The checkpoint; the default one of `--model pcc` where the user names neither a model nor a decoder."""
+    if isinstance(given := metadata.get("pretrained"), str) and given:
+        return given
+    unnamed = not any(metadata.get(key) for key in MODEL_NAMES)
+    return shipped.DEFAULT if unnamed and shipped.find(shipped.DEFAULT) else None
 
 
 def count_tokens(texts: set[str], tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:

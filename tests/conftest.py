@@ -18,7 +18,6 @@ import torch
 from lm_eval.tasks import manager
 from torch.utils import collect_env
 
-from pcc_bench import shipped
 from pcc_bench.model import checkpoint, init, tiny
 
 SAMPLE = Path(__file__).parent.parent / "tasks" / "sample"
@@ -27,11 +26,6 @@ SAMPLE = Path(__file__).parent.parent / "tasks" / "sample"
 @pytest.fixture(autouse=True)
 def _one_seed() -> None:
     torch.manual_seed(0)
-
-
-@pytest.fixture(autouse=True)
-def _no_lab_model_loaded() -> None:
-    shipped.note_model()
 
 
 @pytest.fixture(scope="session", autouse=True)

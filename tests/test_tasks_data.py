@@ -11,13 +11,15 @@ from typing import Any
 import datasets
 import pytest
 from lm_eval.tasks import TaskManager
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, pre_tokenizers
+from tokenizers import models as tokenizer_models
 from transformers import PreTrainedTokenizerFast
 
 import pcc_bench.tasks
+from pcc_bench import shipped
 from pcc_bench.errors import UsageError
 from pcc_bench.tasks.data import fingerprint, sample_folder
-from pcc_bench.tasks.population import tokenizer_name
+from pcc_bench.tasks.population import data_source, tokenizer_name
 from pcc_bench.tasks.task import PccTask
 
 TASKS = Path(pcc_bench.tasks.__file__).parent
@@ -51,7 +53,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A folder with a tokenizer that has one token a byte, and BOS."""
     folder = tmp_path_factory.mktemp("tokenizer")
     vocabulary = {character: number for number, character in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    backend = Tokenizer(tokenizer_models.BPE(vocab=vocabulary, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>").save_pretrained(folder)
     return str(folder)
@@ -67,7 +69,41 @@ def test_sources_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert load("pcc_squad", population="all", data=str(DATA)).eval_docs[0]["id"] == "s1"
     monkeypatch.delenv("PCC_DATA")
     with pytest.raises(UsageError, match="can't load rajpurkar/squad_v2 from the hub"):
-        load("pcc_squad")
+        load("pcc_squad", pretrained=str(tmp_path))
+
+
+def test_the_default_source_follows_from_the_model_that_is_named(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PCC_DATA", raising=False)
+    (tmp_path / "config.json").write_text(json.dumps({"pcc_bench": "0.1.0", "decoder": {"name": "lab-llama"}}))
+    sources = {
+        "nothing, so the default checkpoint": ({}, "lab"),
+        "a checkpoint of the lab": ({"pretrained": "pcc-lab-16x"}, "lab"),
+        "a decoder of the lab": ({"pretrained": "lab-llama"}, "lab"),
+        "its folder, as lm-eval's hf is given it": ({"pretrained": str(shipped.find("lab-llama"))}, "lab"),
+        "a checkpoint read by a decoder of the lab": (
+            {"pretrained": str(models / "pcc"), "decoder": "lab-llama"},
+            "lab",
+        ),
+        "a checkpoint made for one": ({"pretrained": str(tmp_path)}, "lab"),
+        "another decoder": ({"pretrained": str(models / "llama")}, "hub"),
+        "another checkpoint": ({"pretrained": str(models / "pcc")}, "hub"),
+        "a model behind an API": ({"model": "some-llm", "base_url": "http://localhost"}, "hub"),
+        "the user's word": ({"pretrained": "lab-llama", "data": "hub"}, "hub"),
+    }
+    assert {name: data_source(metadata) for name, (metadata, _) in sources.items()} == {
+        name: source for name, (_, source) in sources.items()
+    }
+    monkeypatch.setenv("PCC_DATA", str(DATA))
+    assert {data_source(metadata) for metadata, _ in sources.values()} == {str(DATA), "hub"}
+
+
+def test_the_default_checkpoint_says_which_tokens_count() -> None:
+    assert Path(tokenizer_name({})).resolve() == shipped.find("lab-llama")
+    assert Path(tokenizer_name({"pretrained": "pcc-lab-16x"})).resolve() == shipped.find("lab-llama")
+    with pytest.raises(UsageError, match="nothing says which decoder to count with"):
+        tokenizer_name({"model": "some-llm"})
 
 
 def test_hub_rows_are_read_at_their_revision(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,6 +166,7 @@ def test_population_of_a_folder(tokenizer: str) -> None:
         "dropped": {"unanswerable": 1, "context of 256 tokens or fewer": 1},
         "kinds": {},
         "fingerprint": fingerprint(list(task.eval_docs)),
+        "prompt": "official",
     }
     json.dumps(task.dump_config()["metadata"])
 
@@ -215,7 +252,7 @@ def test_checkpoint_names_the_decoder_that_counts(tmp_path: Path, tokenizer: str
 def test_nothing_to_count_with(tmp_path: Path, files: dict[str, str]) -> None:
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    metadata = {"pretrained": str(tmp_path)} if files else {}
+    metadata = {"pretrained": str(tmp_path)} if files else {"model": "some-llm"}
     with pytest.raises(UsageError, match=r"nothing says which decoder.*\"tokenizer\".*\"population\": \"all\""):
         load("pcc_squad", data=str(DATA), **metadata)
 
