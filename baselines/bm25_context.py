@@ -16,7 +16,7 @@ from typing import Any, Self
 import bm25s
 import numpy as np
 
-from pcc_bench.baselines._hard import HardCompressor, budget, check_rate, token_spans
+from pcc_bench.baselines.hard import HardCompressor, budget, check_rate, token_spans
 from pcc_bench.compressor import Memory
 from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError

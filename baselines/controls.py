@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pcc_bench.baselines._hard import HardCompressor, budget, check_rate, token_spans
+from pcc_bench.baselines.hard import HardCompressor, budget, check_rate, token_spans
 from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError
 

@@ -13,23 +13,14 @@ from typing import Any
 
 import torch
 from peft import LoraConfig
-from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
-from torch import nn
 
-from pcc_bench.baselines import _autocompressor_weights as autocompressor
-from pcc_bench.baselines import _cocom_weights as cocom
-from pcc_bench.baselines import _icae_weights as icae
-from pcc_bench.baselines._icae_settings import IcaeConfig
+from pcc_bench.baselines.autocompressor import files as autocompressor
+from pcc_bench.baselines.cocom import files as cocom
+from pcc_bench.baselines.icae import files as icae
+from pcc_bench.baselines.icae.files import IcaeConfig
+from pcc_bench.baselines.lora import Lora, rank_of
 from pcc_bench.model.files import WEIGHTS
-
-Lora = Mapping[str, tuple[torch.Tensor, torch.Tensor]]
-
-
-def lora_of(model: nn.Module, adapter: str = "default") -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """The adapters that peft has injected into a causal LM, by layer."""
-    layers: dict[str, Any] = {name: part for name, part in model.named_modules() if isinstance(part, LoraLayer)}
-    return {name: (layer.lora_A[adapter].weight, layer.lora_B[adapter].weight) for name, layer in layers.items()}
 
 
 def export_icae(
@@ -84,7 +75,7 @@ def export_autocompressor(
         base_model_name_or_path=base,
         task_type="CAUSAL_LM",
         inference_mode=True,
-        r=_rank(lora),
+        r=rank_of(lora),
         lora_alpha=alpha,  # type: ignore[arg-type]
         target_modules=sorted({layer.rpartition(".")[2] for layer in lora}),
         modules_to_save=["embed_summary"],
@@ -121,8 +112,9 @@ def export_cocom(
     """
     state = _named(lora, cocom.WRAPPED + "{}.lora_{}.default.weight")
     special = {cocom.SPECIAL[f"{name}.weight"]: value for name, value in rows.items()}
-    config = {"model_type": "COCOM", "decoder_model_name": base, "lora": True, "lora_r": _rank(lora), "sep": separator}
-    config |= {"compr_model_name": None, "compr_rate": rate, "doc_max_length": document_length, "training_form": "both"}
+    config = {"model_type": "COCOM", "decoder_model_name": base, "lora": True, "lora_r": rank_of(lora)}
+    config |= {"sep": separator, "compr_model_name": None, "compr_rate": rate, "doc_max_length": document_length}
+    config |= {"training_form": "both"}
     config |= {key: text for key, text in (("lead", lead), ("closing", closing)) if text is not None}
     _write(folder, WEIGHTS, state | special, dtype, config)
 
@@ -131,11 +123,6 @@ def _named(lora: Lora, form: str) -> dict[str, torch.Tensor]:
     return {
         form.format(layer, side): value for layer, pair in lora.items() for side, value in zip("AB", pair, strict=True)
     }
-
-
-def _rank(lora: Lora) -> int:
-    (rank,) = {len(a) for a, _ in lora.values()}
-    return rank
 
 
 def _write(

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from pcc_bench.baselines._hard import HardCompressor, budget, check_rate, token_spans
+from pcc_bench.baselines.hard import HardCompressor, budget, check_rate, token_spans
 from pcc_bench.decoder import Decoder
 
 

@@ -22,8 +22,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import numpy as np
 
-from pcc_bench.baselines.llmlingua2 import LlmLingua2
-from pcc_bench.baselines.tiny_classifier import make_classifier
+from pcc_bench.baselines.llmlingua2.compressor import LlmLingua2
+from pcc_bench.baselines.llmlingua2.tiny import make_classifier
 from pcc_bench.decoder import Decoder
 from pcc_bench.model import init, tiny
 

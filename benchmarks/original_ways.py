@@ -13,13 +13,13 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel
 
 from pcc_bench import models as lm_models
-from pcc_bench.baselines._cocom_config import CocomConfig
-from pcc_bench.baselines._icae_settings import IcaeConfig
-from pcc_bench.baselines._segments import segments
-from pcc_bench.baselines._spans import spans
-from pcc_bench.baselines._weights import stack
+from pcc_bench.baselines.autocompressor.encoder import segments
+from pcc_bench.baselines.cocom.encoder import ENCODE
+from pcc_bench.baselines.cocom.files import CocomConfig
 from pcc_bench.baselines.export import export_cocom, export_icae
-from pcc_bench.baselines.tiny_classifier import make_bert_tokenizer, make_classifier
+from pcc_bench.baselines.icae.encoder import spans
+from pcc_bench.baselines.icae.files import IcaeConfig
+from pcc_bench.baselines.llmlingua2.tiny import make_bert_tokenizer, make_classifier
 from pcc_bench.compressor import Memory
 from pcc_bench.lm import CompressedLM
 from pcc_bench.model import init, tiny
@@ -79,13 +79,13 @@ def compress_icae(model: CompressedLM, context: str) -> Memory:
     """Span by span."""
     compressor, decoder = model.compressor, model.frozen
     slots = []
-    reader = compressor.reader
-    for span in spans(decoder.tokenizer.encode(context), reader.capacity):
-        row = torch.cat([decoder.embed(span), reader.memory_tokens])[None]
-        hidden = reader.body(inputs_embeds=row, use_cache=False).last_hidden_state
+    encoder = compressor.encoder
+    for span in spans(decoder.tokenizer.encode(context), encoder.capacity):
+        row = torch.cat([decoder.embed(span), encoder.memory_tokens])[None]
+        hidden = encoder.body(inputs_embeds=row, use_cache=False).last_hidden_state
         decoder.model.get_output_embeddings()(hidden)
         slots.append(hidden[0, len(span) :])
-    return memory(torch.cat([*slots, compressor.task_vector]))
+    return memory(torch.cat([*slots, compressor.behind]))
 
 
 # AutoCompressor: 50 summary tokens, segments of 200 (so that rates are near four)
@@ -103,10 +103,10 @@ def autocompressor(
 
 def compress_autocompressor(model: CompressedLM, context: str) -> Memory:
     """Segment by segment."""
-    reader, decoder = model.compressor.reader, model.frozen
-    soft = reader.summary_tokens[:0]
-    for piece in segments(decoder.tokenizer.encode(context, add_special_tokens=False), reader.segment_length):
-        row = torch.cat([soft, decoder.embed(piece), reader.summary_tokens])[None]
+    encoder, decoder = model.compressor.encoder, model.frozen
+    soft = encoder.summary[:0]
+    for piece in segments(decoder.tokenizer.encode(context, add_special_tokens=False), encoder.segment_length):
+        row = torch.cat([soft, decoder.embed(piece), encoder.summary])[None]
         hidden = decoder.model.base_model(inputs_embeds=row, use_cache=False).last_hidden_state
         decoder.model.get_output_embeddings()(hidden[:, len(soft) : len(soft) + len(piece)])
         soft = torch.cat([soft, hidden[0, len(soft) + len(piece) :]])
@@ -181,15 +181,20 @@ def compress_causal(model: CompressedLM, context: str) -> Memory:
     """The documents of a sample at once, through a whole language model."""
     compressor, decoder = model.compressor, model.frozen
     encoder = compressor.encoder
-    (ids,), _ = encoder.tokenize([context], "split")
-    documents = encoder.documents(ids, "split")
-    rows = [decoder.embed([*document.ids, *encoder.memory(document.slots)]) for document in documents]
-    hidden = encoder.body(inputs_embeds=stack(rows), use_cache=False).last_hidden_state
+    (ids,) = encoder.tokenize([context])
+    documents = encoder.documents(ids)
+    counts = [encoder.sizes.count(len(document)) for document in documents]
+    start = encoder.special[ENCODE][None]
+    rows = [
+        torch.cat([start, decoder.embed(encoder.framed(document)), encoder.memory(count)])
+        for document, count in zip(documents, counts, strict=True)
+    ]
+    vectors = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    hidden = encoder.body(inputs_embeds=vectors, use_cache=False).last_hidden_state
     decoder.model.get_output_embeddings()(hidden)
-    separator = decoder.embed(compressor.separator)
     parts = [
-        torch.cat([states[len(row) - document.slots : len(row)], separator])
-        for states, row, document in zip(hidden, rows, documents, strict=True)
+        torch.cat([states[len(row) - count : len(row)], encoder.separator])
+        for states, row, count in zip(hidden, rows, counts, strict=True)
     ]
     return memory(torch.cat(parts))
 
@@ -203,7 +208,7 @@ def llmlingua2(
     """At 4x; the package's tokenizer from OpenAI, which counts tokens, is replaced by the decoder's."""
     from llmlingua import PromptCompressor, prompt_compressor
 
-    from pcc_bench.baselines._llmlingua_package import PlainCounter
+    from pcc_bench.baselines.llmlingua2.package import PlainCounter
 
     decoder = base("llama", folder / "decoder", texts, width, layers, vocabulary)
     named = folder / "llmlingua-2-xlm-roberta-large"  # the package knows its models by such names

@@ -19,11 +19,11 @@ METHODS: dict[str, str] = {
     "random-context": "pcc_bench.baselines.random_context:RandomContext",
     "bm25-context": "pcc_bench.baselines.bm25_context:Bm25Context",
     "pcc": "pcc_bench.model.compressor:PccCompressor",
-    "icae": "pcc_bench.baselines.icae:IcaeCompressor",
-    "cocom": "pcc_bench.baselines.cocom:CocomCompressor",
+    "icae": "pcc_bench.baselines.icae.compressor:IcaeCompressor",
+    "cocom": "pcc_bench.baselines.cocom.compressor:CocomCompressor",
     "pisco": "pcc_bench.baselines.pisco:PiscoCompressor",
-    "autocompressor": "pcc_bench.baselines.autocompressor:AutoCompressor",
-    "llmlingua2": "pcc_bench.baselines.llmlingua2:LlmLingua2",
+    "autocompressor": "pcc_bench.baselines.autocompressor.compressor:AutoCompressor",
+    "llmlingua2": "pcc_bench.baselines.llmlingua2.compressor:LlmLingua2",
 }
 
 PLUGIN_GROUP = "pcc_bench.compressors"

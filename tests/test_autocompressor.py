@@ -16,9 +16,9 @@ from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from pcc_bench import models as lm_models
 from pcc_bench import tasks
-from pcc_bench.baselines._autocompressor_weights import TABLE
-from pcc_bench.baselines._segments import segments
-from pcc_bench.baselines.autocompressor import AutoCompressor
+from pcc_bench.baselines.autocompressor.compressor import AutoCompressor
+from pcc_bench.baselines.autocompressor.encoder import segments
+from pcc_bench.baselines.autocompressor.files import TABLE
 from pcc_bench.context import Prompt, literal, mark
 from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError
@@ -99,38 +99,46 @@ def test_golden_folders_are_there() -> None:
     }, ROOT
 
 
+def read_through(
+    compressor: AutoCompressor, ids: list[int], lengths: int | list[int], soft: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits of a text, and the soft prompt of its last segment."""
+    ((hidden, soft),) = compressor.encoder.read_through([ids], lengths, soft)
+    return compressor.decoder.model.get_output_embeddings()(hidden), soft
+
+
 def test_golden_explicit_segments_one_call_each(golden: Golden) -> None:
     compressor = golden.load()
-    soft = compressor.reader.summary_tokens[:0]
+    soft = compressor.encoder.summary[:0]
     head = golden.decoder.model.get_output_embeddings()
     pieces = segments(golden.context, golden.config["segment_lengths"])
     for step, piece in enumerate(pieces):
-        ((hidden, soft),) = compressor.reader.read([piece], [soft])
+        ((hidden, soft),) = compressor.encoder.summarize([piece], [soft])
         close(head(hidden)[None], golden.io[f"explicit_logits_seg{step}"])
         close(soft[None], golden.io[f"explicit_softprompt_after_seg{step}"])
-    logits, _ = compressor.reader.read_through(golden.question, [len(golden.question)], soft)
+    logits, _ = read_through(compressor, golden.question, [len(golden.question)], soft)
     close(logits[None], golden.io["prompt_logits"])
-    logits, _ = compressor.reader.read_through(golden.question, [len(golden.question)])
+    logits, _ = read_through(compressor, golden.question, [len(golden.question)])
     close(logits[None], golden.io["prompt_logits_no_context"])
 
 
 def test_golden_implicit_segments_in_one_call(golden: Golden) -> None:
     compressor = golden.load(segment_length=10)
     whole = golden.context + golden.question
-    logits, soft = compressor.reader.read_through(whole, golden.lengths)
+    logits, soft = read_through(compressor, whole, golden.lengths)
     close(logits[None], golden.io["implicit_logits"])
     close(soft[None], golden.io["implicit_softprompt"])
     loss = torch.nn.functional.cross_entropy(logits[:-1], torch.tensor(whole[1:]))
     close(loss, golden.io["loss"][0])
-    logits, _ = compressor.reader.read_through(whole, 10)
+    logits, _ = read_through(compressor, whole, 10)
     close(logits[None], golden.io["int10_logits"])
-    (soft,) = compressor.reader.summarize([whole])
+    (soft,) = compressor.encoder.encode([whole])
     close(soft[None], golden.io["int10_softprompt"])
 
 
 def test_golden_without_accumulation_only_the_newest_summary_is_read(golden: Golden) -> None:
     compressor = golden.load(accumulate=False)
-    logits, soft = compressor.reader.read_through(golden.context + golden.question, golden.lengths)
+    logits, soft = read_through(compressor, golden.context + golden.question, golden.lengths)
     close(logits[None], golden.io["noacc_logits"])
     close(soft[None], golden.io["noacc_softprompt"])
 
@@ -139,7 +147,7 @@ def test_golden_without_accumulation_only_the_newest_summary_is_read(golden: Gol
 def test_golden_masked_padding_counts_for_nothing(golden: Golden, side: str) -> None:
     compressor = golden.load(segment_length=golden.io[f"pad_{side}_ids"].shape[1])
     ids, mask = golden.io[f"pad_{side}_ids"], golden.io[f"pad_{side}_mask"].bool()
-    summaries = compressor.reader.summarize([row[real].tolist() for row, real in zip(ids, mask, strict=True)])
+    summaries = compressor.encoder.encode([row[real].tolist() for row, real in zip(ids, mask, strict=True)])
     close(torch.stack(summaries), golden.io[f"pad_{side}_softprompt"])
     close(summaries[1][None], golden.io["pad_solo_softprompt"])
 
@@ -390,7 +398,7 @@ def test_options_without_sense_are_refused(folders: dict[str, Path]) -> None:
         refuse(f"segment_length={value} is not supported", segment_length=value)
     refuse("rate=4 with 5 summary tokens means segment_length=20, not 30", rate=4, segment_length=30)
     refuse("takes 2505 positions, the model has 2048: pass a shorter segment_length", rate=500)
-    assert AutoCompressor.load(str(folders["llama"]), decoder, rate=8).reader.segment_length == 40
+    assert AutoCompressor.load(str(folders["llama"]), decoder, rate=8).encoder.segment_length == 40
     with pytest.raises(UsageError, match="do not add up to a text of 5"):
         segments([1, 2, 3, 4, 5], [2, 2])
 
@@ -401,7 +409,7 @@ def test_a_context_whose_summaries_outgrow_the_window_is_refused(folders: dict[s
     with pytest.raises(UsageError, match=r"takes 2053 positions, the model has 2048"):
         load(folders["llama"], segment_length=2048)
     assert (
-        load(folders["opt"], segment_length=2048).compressor.reader.segment_length == 2048
+        load(folders["opt"], segment_length=2048).compressor.encoder.segment_length == 2048
     )  # soft positions are free there
 
 

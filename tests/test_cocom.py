@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoTokenizer
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from pcc_bench import models as lm_models
-from pcc_bench.baselines.cocom import CocomCompressor
+from pcc_bench.baselines.cocom.compressor import CocomCompressor
 from pcc_bench.baselines.pisco import PiscoCompressor
 from pcc_bench.context import Prompt, literal, mark
 from pcc_bench.decoder import Decoder
@@ -147,9 +147,10 @@ def test_golden_encoder_inputs_and_embeddings(golden: Golden) -> None:
         close(memory.vectors[: memory.slots], expected)
     encoder, wanted = golden.compressor.encoder, golden.unpadded("enc_input_ids", "enc_attention_mask")
     for context, ids in zip(golden.contexts, wanted, strict=True):
-        (read,), _ = encoder.tokenize([context], golden.compressor.overlong)
-        (document,) = encoder.documents(read, golden.compressor.overlong)
-        assert document.ids == [i for i in ids.tolist() if i not in golden.memory_ids]
+        (read,), _ = encoder.tokenize_within_limit([context])
+        (document,) = encoder.documents(read)
+        special = golden.memory_ids | {golden.config.get("enc_token_id")}
+        assert encoder.framed(document) == [i for i in ids.tolist() if i not in special]
 
 
 def test_golden_layout_logits_and_greedy_ids(golden: Golden) -> None:
@@ -229,7 +230,7 @@ def test_published_folders_load_and_name_their_base(hub: Path, name: str) -> Non
     assert model.frozen.name.endswith("mistral")
     assert model.compressor.rate == {"cocom-128": 128, "pisco": 16}.get(name, 4)
     wanted = {"cocom-128": 6, "pisco": 48}.get(name)
-    tokens = len(model.compressor.encoder.tokenize(TEXTS[3:4], "split")[0][0])
+    tokens = len(model.compressor.encoder.tokenize(TEXTS[3:4])[0])
     (memory,) = model.compressor.compress(TEXTS[3:4])
     documents = -(-tokens // model.compressor.encoder.room)
     assert memory.boundary == documents
@@ -307,11 +308,12 @@ def test_light_can_average_its_groups(hub: Path, models: Path, tmp_path: Path) -
     folder = toy.write_light(tmp_path / "mean", models / "mistral", hub / "bert", grouping="mean")
     model = load(folder)
     encoder = model.compressor.encoder
-    (document,) = encoder.documents(encoder.tokenize(["Rain fell on the roof."], "split")[0][0], "split")
-    ids = torch.tensor([document.ids + [0] * (document.slots * 4 - len(document.ids))])
+    (document,) = encoder.tokenize(["Rain fell on the roof."])
+    framed = encoder.framed(document)
+    ids = torch.tensor([framed + [0] * (-len(framed) % 4)])
     hidden = encoder.module["model"](input_ids=ids, attention_mask=(ids != 0).long()).last_hidden_state
     groups = encoder.module["linear"](hidden)[0].split(4)
-    close(encoder.encode([document])[0], torch.stack([group.mean(0) for group in groups]))
+    close(encoder.vectors([document])[0], torch.stack([group.mean(0) for group in groups]))
 
 
 def test_cocoms_prompt_stands_between_memories_and_answer(hub: Path) -> None:
@@ -349,7 +351,7 @@ def test_a_template_without_a_system_role_has_the_instruction_before_the_documen
     decoder = init.open_decoder(str(models / "mistral"))
     refuses = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
     decoder.tokenizer.chat_template = refuses + "{{ bos_token }}[INST] {{ messages[0]['content'] }} [/INST]"
-    opening, lead, closing = PiscoCompressor.load(str(hub / "pisco"), decoder).layout
+    opening, lead, closing = PiscoCompressor.load(str(hub / "pisco"), decoder).words
     assert opening.startswith("[INST] You are a helpful") and opening.endswith("possible.\nBackground:\n")
     assert (lead, closing) == ("\n\nQuestion:", " [/INST]")
     decoder = init.open_decoder(str(models / "mistral"))
@@ -360,7 +362,7 @@ def test_a_template_without_a_system_role_has_the_instruction_before_the_documen
 
 def test_special_tokens_spelled_in_a_context_stay_text(hub: Path) -> None:
     compressor = load(hub / "cocom").compressor
-    (read,), _ = compressor.encoder.tokenize(["<MEM><SEP>"], "split")
+    (read,) = compressor.encoder.tokenize(["<MEM><SEP>"])
     special = compressor.decoder.tokenizer.convert_tokens_to_ids(["<MEM>", "<SEP>"])
     assert not set(read) & set(special)
 

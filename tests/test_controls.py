@@ -207,7 +207,7 @@ def test_lm_eval_runs_it_on_the_sample_rows(method: str, models: Path, texts: li
     arguments = f"pretrained={models / 'llama'},rate=4"
     if method == "llmlingua2":
         pytest.importorskip("llmlingua", reason="the optional package llmlingua is not installed")
-        from pcc_bench.baselines.tiny_classifier import make_classifier
+        from pcc_bench.baselines.llmlingua2.tiny import make_classifier
 
         classifier = make_classifier("xlm-roberta", texts, tmp_path / "classifier")
         arguments = f"pretrained={classifier},decoder={models / 'llama'},rate=4"

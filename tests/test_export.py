@@ -17,8 +17,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pcc_bench import memory_file, registry, shipped
 from pcc_bench import models as lm_models
-from pcc_bench.baselines._icae_settings import IcaeConfig
-from pcc_bench.baselines.export import export_autocompressor, export_cocom, export_icae, lora_of
+from pcc_bench.baselines.export import export_autocompressor, export_cocom, export_icae
+from pcc_bench.baselines.icae.files import IcaeConfig
+from pcc_bench.baselines.lora import lora_of
 from pcc_bench.errors import UsageError
 from pcc_bench.lm import CompressedLM
 from pcc_bench.model import init, tiny
@@ -89,7 +90,7 @@ def test_what_peft_saves_of_an_autocompressor_is_merged_into_the_base_it_names(b
     found = load("autocompressor", folder)
     ids = torch.arange(5, 40)[None]
     torch.testing.assert_close(found.frozen.model(ids).logits, model(ids).logits, atol=3e-5, rtol=0)
-    assert torch.equal(found.compressor.reader.summary_tokens, model.embed_summary.weight)
+    assert torch.equal(found.compressor.encoder.summary, model.embed_summary.weight)
     assert found.compressor.options() == {"segment_length": 30, "accumulate": False}
     assert population.tokenizer_name({"pretrained": str(folder)}, "x", "y") == str(folder / "../base")
     assert torch.equal(vectors(load("autocompressor", folder, decoder=str(base))), vectors(found))

@@ -16,8 +16,8 @@ from transformers import AutoConfig, PreTrainedTokenizerFast
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from pcc_bench import models as lm_models
-from pcc_bench.baselines._spans import spans
-from pcc_bench.baselines.icae import IcaeCompressor
+from pcc_bench.baselines.icae.compressor import IcaeCompressor
+from pcc_bench.baselines.icae.encoder import spans
 from pcc_bench.context import Prompt, literal, mark
 from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError
@@ -144,7 +144,7 @@ def test_golden_slots_of_one_span_and_of_many(golden: Golden) -> None:
         assert memory.compressor_tokens == golden.io[key].numel()
         lengths = golden.config.get("spans", {}).get(key.removesuffix("_ids"))
         if lengths:
-            assert [len(span) for span in spans(golden.io[key][0].tolist(), compressor.reader.capacity)] == lengths
+            assert [len(span) for span in spans(golden.io[key][0].tolist(), compressor.encoder.capacity)] == lengths
 
 
 def test_golden_fine_tuned_decoding(golden: Golden) -> None:
@@ -264,7 +264,7 @@ def test_the_published_files_load_each_for_its_base(hub: Path, mistral: Decoder,
     second = IcaeCompressor.load(str(hub), mistral, file=FT)
     first = IcaeCompressor.load(str(hub), llama, file=V1)
     assert (second.version, first.version) == (2, 1)
-    assert (second.reader.max_spans, first.reader.max_spans) == (10, 1)
+    assert (second.encoder.max_spans, first.encoder.max_spans) == (10, 1)
     assert second.weights_fingerprint() != first.weights_fingerprint()
     assert first.frame(False).closing.shape == (1, 64)  # type: ignore[union-attr]
 
@@ -304,7 +304,7 @@ def test_the_decoder_stays_bit_for_bit_what_it_was(hub: Path, models: Path) -> N
     assert list(decoder.model.state_dict()) == names
     assert torch.equal(decoder.model(ids).logits, before)
     own = {id(parameter) for parameter in decoder.model.parameters()}
-    extra = [name for name, parameter in compressor.reader.body.named_parameters() if id(parameter) not in own]
+    extra = [name for name, parameter in compressor.encoder.body.named_parameters() if id(parameter) not in own]
     assert extra and all(".lora_" in name for name in extra)  # base weights are held once
 
 
@@ -327,10 +327,10 @@ def test_a_memory_does_not_depend_on_its_batch_and_comes_again(compressor: IcaeC
 
 
 def test_what_was_read_and_what_was_left_out_add_up(compressor: IcaeCompressor) -> None:
-    limit = compressor.reader.max_spans * compressor.reader.capacity
+    limit = compressor.encoder.max_spans * compressor.encoder.capacity
     for text, memory in zip(TEXTS, compressor.compress(TEXTS), strict=True):
         assert memory.source_bytes + memory.truncated_bytes == len(text.encode())
-        read = len(spans(range(memory.compressor_tokens), compressor.reader.capacity))
+        read = len(spans(range(memory.compressor_tokens), compressor.encoder.capacity))
         assert (memory.slots, memory.boundary) == (read * MEMORY, 1)
         whole = len(compressor.decoder.tokenizer.encode(text, split_special_tokens=True))
         assert memory.compressor_tokens == min(whole, limit)
@@ -364,7 +364,7 @@ def test_a_chat_template_is_not_framed_again(hub: Path, mistral: Decoder, llama:
     old = IcaeCompressor.load(str(hub), llama, file=V1)
     for prompt in (chat, Prompt.parse(mark("Rain.") + "Why?")):
         last = PromptEncoder(llama, old).encode(prompt, old.compress(["Rain."])).pieces[-1]
-        assert torch.equal(last, old.task_vector)  # type: ignore[arg-type]
+        assert torch.equal(last, old.behind)  # type: ignore[arg-type]
 
 
 def test_bfloat16_runs(hub: Path, models: Path) -> None:

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from pcc_bench.baselines.tiny_classifier import make_bert_tokenizer
+from pcc_bench.baselines.llmlingua2.tiny import make_bert_tokenizer
 from pcc_bench.context import Kind, Part, Prompt
+from pcc_bench.errors import UsageError
 from pcc_bench.lab import data
 from pcc_bench.lab.lessons import corpus
 from pcc_bench.lab.rivals import classifier
@@ -59,20 +61,20 @@ def rival_of(lab: Path, method: str) -> Rival:
     """A baseline in float32 whose weights all differ from where they start, as its file will round them."""
     decoder = init.open_decoder(str(lab / "lab-llama"))
     recipe = training.tuning_recipe(method, toy(method), str(lab / "lab-llama"), "data")
-    rival: Rival = training.KINDS[method](decoder, recipe, 4)
+    rival = Rival(decoder, recipe, method, 4)
     torch.manual_seed(1)
     for parameter in rival.parameters():
         if parameter.requires_grad:
             parameter.data = (parameter + 0.05 * torch.randn_like(parameter)).half().float()
     if method == "cocom":
-        rival.special.copy_(rival.special.half().float())  # type: ignore[operator, union-attr]
+        rival.encoder.special.copy_(rival.encoder.special.half().float())  # type: ignore[operator, union-attr]
     return rival.eval()
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_baseline_is_trained_on_what_its_wrapper_lays_out(method: str, lab: Path, tmp_path: Path) -> None:
     rival = rival_of(lab, method)
-    rival.export(tmp_path, str(lab / "lab-llama"))
+    rival.encoder.export(tmp_path, str(lab / "lab-llama"))
     decoder = init.open_decoder(str(lab / "lab-llama"))
     wrapper = get(method).load(str(tmp_path), decoder)
     with torch.no_grad():
@@ -99,15 +101,15 @@ def test_training_changes_the_baseline_and_nothing_of_its_decoder(method: str, l
     before = init.open_decoder(str(lab / "lab-llama")).model.state_dict()
     decoder = init.open_decoder(str(lab / "lab-llama"))
     recipe = training.tuning_recipe(method, toy(method), str(lab / "lab-llama"), "data")
-    rival: Rival = training.KINDS[method](decoder, recipe, 4)
+    rival = Rival(decoder, recipe, method, 4)
     batch = rival.collator()([sample(rival, context, index) for index, context in enumerate(CONTEXTS)])
     loss = rival(**batch)["loss"]
     loss.backward()
     learning = {name for name, parameter in rival.named_parameters() if parameter.requires_grad}
-    assert all("lora_" in name or name in ("table", "summary") for name in learning)
+    assert all("lora_" in name or name in ("encoder.table", "encoder.summary") for name in learning)
     moved = {name for name, parameter in rival.named_parameters() if parameter.grad is not None}
     assert moved == learning
-    assert set(rival.state_dict()) - {"special"} == learning
+    assert set(rival.state_dict()) - {"encoder.special"} == learning
     plain = {name.replace(".base_layer", ""): value for name, value in decoder.model.state_dict().items()}
     assert all(torch.equal(plain[name], value) for name, value in before.items())
 
@@ -119,17 +121,21 @@ def sample(rival: Rival, context: str, index: int) -> Any:
 
 def test_autocompressor_reads_on_as_the_wrapper_does(lab: Path, tmp_path: Path) -> None:
     rival = rival_of(lab, "autocompressor")
-    rival.export(tmp_path, str(lab / "lab-llama"))
+    rival.encoder.export(tmp_path, str(lab / "lab-llama"))
     wrapper: Any = get("autocompressor").load(str(tmp_path), init.open_decoder(str(lab / "lab-llama")))
     ids = torch.randint(10, 500, (2, 4 * 64), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        nll, count = rival._read_on(ids)  # type: ignore[operator]
+        loss = float(rival(ids.tolist(), {Task.COMPLETION.value: {}}, 0, rival.recipe.final.rate, [0, 1], ids)["loss"])
     expected = 0.0
     for row in ids.tolist():
-        logits, _ = wrapper.reader.read_through(row, 64)
-        expected += float(torch.nn.functional.cross_entropy(logits[:-1], torch.tensor(row[1:]), reduction="sum"))
-    assert count == 2 * 255
-    assert float(nll) == pytest.approx(expected, rel=1e-4)
+        logits = []
+        for start in range(0, 256, 64):  # each segment behind a memory of those before it
+            (memory,) = wrapper.encoder.encode([row[:start]])
+            vectors = torch.cat([memory, wrapper.decoder.embed(row[start : start + 64])])
+            logits.append(wrapper.decoder.model(inputs_embeds=vectors[None]).logits[0, len(memory) :])
+        whole = torch.cat(logits)[:-1]
+        expected += float(torch.nn.functional.cross_entropy(whole, torch.tensor(row[1:]), reduction="sum"))
+    assert loss == pytest.approx(expected / (2 * 255), rel=1e-4)
 
 
 def test_an_interrupted_baseline_goes_on_where_it_stopped(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,6 +153,14 @@ def test_an_interrupted_baseline_goes_on_where_it_stopped(lab: Path, monkeypatch
     for file in whole.glob("*.safetensors"):
         assert file.read_bytes() == (stopped / file.name).read_bytes()
     assert json.loads((whole / "log.jsonl").read_text().splitlines()[-1])["step"] == 2
+
+
+def test_what_another_version_has_learned_is_refused(lab: Path) -> None:
+    work = lab / "work" / "older"
+    (work / "pretraining").mkdir(parents=True)
+    save_file({"table": torch.zeros(1)}, work / "pretraining" / training.LEARNED)
+    with pytest.raises(UsageError, match=r"learned.safetensors was written by another version of pcc-bench: delete"):
+        training.train_rival(lab, "older", toy("icae"), work)
 
 
 def _stop(*arguments: Any) -> Any:

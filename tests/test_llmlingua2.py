@@ -22,9 +22,9 @@ from pcc_bench.model import init
 
 llmlingua = pytest.importorskip("llmlingua", reason="the optional package llmlingua is not installed")
 
-from pcc_bench.baselines._llmlingua_package import PlainCounter  # noqa: E402
-from pcc_bench.baselines.llmlingua2 import LlmLingua2  # noqa: E402
-from pcc_bench.baselines.tiny_classifier import Family, make_classifier  # noqa: E402
+from pcc_bench.baselines.llmlingua2.compressor import LlmLingua2  # noqa: E402
+from pcc_bench.baselines.llmlingua2.package import PlainCounter  # noqa: E402
+from pcc_bench.baselines.llmlingua2.tiny import Family, make_classifier  # noqa: E402
 
 REAL = Path(os.environ.get("PCC_DATA", Path(__file__).parents[2] / "shared" / "data")) / "squad" / "validation.jsonl"
 FAMILIES = ("xlm-roberta", "bert")
@@ -306,7 +306,7 @@ def test_a_missing_package_is_one_sentence_with_the_command(
     folders: dict[str, Path], decoder: Decoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "llmlingua", None)
-    monkeypatch.delitem(sys.modules, "pcc_bench.baselines._llmlingua_package")
+    monkeypatch.delitem(sys.modules, "pcc_bench.baselines.llmlingua2.package")
     with pytest.raises(UsageError, match=re.escape("run pip install 'pcc-bench[llmlingua]'")):
         LlmLingua2.load(str(folders["bert"]), decoder)
 

@@ -86,7 +86,7 @@ def pisco(models: Path, folder: Path) -> Toy:
 
 def llmlingua2(models: Path, folder: Path) -> Toy:
     pytest.importorskip("llmlingua", reason="the optional package llmlingua is not installed")
-    from pcc_bench.baselines.tiny_classifier import make_classifier
+    from pcc_bench.baselines.llmlingua2.tiny import make_classifier
 
     classifier = make_classifier("bert", list(TEXTS.values()), folder / "classifier")
     return Toy(classifier, {"rate": 3}, {"rate": 6}, models / "llama")

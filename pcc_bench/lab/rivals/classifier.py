@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import Dataset
 from transformers import BertConfig, BertForTokenClassification, Trainer, TrainingArguments
 
-from pcc_bench.baselines.tiny_classifier import make_bert_tokenizer
+from pcc_bench.baselines.llmlingua2.tiny import make_bert_tokenizer
 from pcc_bench.documents import read_json, write_text
 from pcc_bench.lab.rivals.recipes import ClassifierRecipe
 from pcc_bench.model.evaluation import append

@@ -1,43 +1,31 @@
-"""What the soft baselines of the lab share in training: a decoder with a LoRA, and how batches go through it."""
+"""A soft baseline in training: the encoder that an evaluation runs, and the decoder that teaches it."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
-from transformers import PreTrainedTokenizerBase
 
-from pcc_bench.baselines._weights import stack
+from pcc_bench.baselines.autocompressor.encoder import SummaryEncoder
+from pcc_bench.baselines.cocom.encoder import CocomEncoder
+from pcc_bench.baselines.icae.encoder import IcaeEncoder
+from pcc_bench.baselines.soft import CausalEncoder, Purpose
 from pcc_bench.decoder import Decoder
-from pcc_bench.generation import autocast_for
 from pcc_bench.model.learner import Learner
+from pcc_bench.model.objectives import Task
 from pcc_bench.model.recipe import Recipe
 
-
-@dataclass(frozen=True)
-class Reader:
-    """Cuts contexts into the decoder's tokens.
-
-    Attributes:
-        tokenizer: The decoder's.
-        specials: Whole contexts get special tokens, as the method's wrapper gives them.
-    """
-
-    tokenizer: PreTrainedTokenizerBase
-    specials: bool
-
-    def tokenize(self, contexts: Sequence[str]) -> list[list[int]]:
-        """Token ids of whole contexts."""
-        encoded = self.tokenizer(
-            list(contexts), add_special_tokens=self.specials, split_special_tokens=True, verbose=False
-        )
-        return [list(ids) for ids in encoded["input_ids"]]
+ENCODERS: dict[str, type[CausalEncoder]] = {
+    "icae": IcaeEncoder,
+    "cocom": CocomEncoder,
+    "autocompressor": SummaryEncoder,
+}
+PURPOSES: dict[Task, Purpose] = {
+    Task.RECONSTRUCTION: "reconstruct",
+    Task.COMPLETION: "continue",
+    Task.ANSWERING: "answer",
+}
 
 
 class Rival(Learner):
@@ -46,54 +34,56 @@ class Rival(Learner):
     Args:
         decoder: Reads the memories.
         recipe: Says what is learned.
-
-    Attributes:
-        segment_length: Tokens that are read at once in the present phase.
-        rate: Tokens for each slot.
+        method: One of `ENCODERS`.
+        rank: Of its LoRA.
     """
 
-    body: nn.Module
-
-    def __init__(self, decoder: Decoder, recipe: Recipe) -> None:
+    def __init__(self, decoder: Decoder, recipe: Recipe, method: str, rank: int) -> None:
         super().__init__(decoder, recipe)
-        self.enter(len(recipe.phases) - 1, recipe.final.rate)
+        final = recipe.final
+        self.encoder = ENCODERS[method].start(decoder, final.segment_length, final.rate, rank, recipe.seed)
+        self.only_trained_in_state()
+
+    @property
+    def reader(self) -> CausalEncoder:
+        """Contexts are cut into the encoder's tokens."""
+        return self.encoder
 
     def enter(self, phase: int, rate: int) -> None:
         """Take a phase's segment length and a rate of its."""
-        self.segment_length, self.rate = self.recipe.phases[phase].segment_length, rate
+        self.encoder.resize(self.recipe.phases[phase].segment_length, rate)
 
-    @abstractmethod
-    def export(self, folder: Path, base: str) -> None:
-        """Write a checkpoint that the method's wrapper loads, over a base model that lies at `base` beside it."""
+    def encode(self, contexts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+        """Vectors of each context: [n, width], float32."""
+        return self.encoder.encode(contexts)
 
-    def read(self, rows: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Last hidden states, after the final norm, of rows of input vectors: [rows, longest, width].
+    def prefixes(self, encoded: Sequence[torch.Tensor], task: Task) -> list[torch.Tensor]:
+        """As the method was published: [length, width], float32."""
+        return [self.encoder.prompt(vectors, PURPOSES[task]).float() for vectors in encoded]
 
-        Attention is causal: what fills shorter rows up at the end reaches nothing before it.
+    def forward(
+        self,
+        contexts: list[list[int]],
+        targets: Mapping[str, Mapping[str, list[list[int]]]],
+        phase: int,
+        rate: int,
+        indices: list[int],
+        labels: torch.Tensor,
+        texts: list[list[int]] | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """AutoCompressor's pretraining reads on, each segment behind the summaries of the others.
+
+        Its loss is over all tokens of all segments; what the collator made to be continued is not used.
         """
-        vectors = stack([row.float() for row in rows])
-        with autocast_for(self.decoder, vectors):
-            hidden: torch.Tensor = self.body(inputs_embeds=vectors, use_cache=False).last_hidden_state
-        return hidden.float()
-
-    def start_token(self) -> list[int]:
-        """BOS, where the decoder has one."""
-        bos = self.decoder.bos_token_id
-        return [] if bos is None else [bos]
-
-
-def add_lora(model: Any, targets: Sequence[str], rank: int, alpha: float) -> Any:
-    """Put a LoRA without dropout into a model, in float32, the only part of it that learns."""
-    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(targets), lora_dropout=0.0)  # type: ignore[arg-type]
-    adapted = inject_adapter_in_model(config, model)
-    for name, parameter in adapted.named_parameters():
-        parameter.requires_grad_(".lora_" in name)
-        parameter.data = parameter.data.float() if parameter.requires_grad else parameter.data
-    return adapted
-
-
-def drawn_vectors(decoder: Decoder, count: int, seed: int) -> torch.Tensor:
-    """Vectors at the scale of the decoder's token vectors: [count, width]."""
-    generator = torch.Generator().manual_seed(seed)
-    table = decoder.embedding.weight.detach().float()
-    return torch.randn(count, table.shape[1], generator=generator) * table.std()
+        if not isinstance(self.encoder, SummaryEncoder) or Task.ANSWERING.value in targets:
+            return super().forward(contexts, targets, phase, rate, indices, labels, texts, num_items_in_batch)
+        self.enter(phase, rate)
+        self.tokens_seen += sum(map(len, contexts))
+        pairs = self.encoder.read_through(contexts, self.encoder.segment_length)
+        head = self.decoder.model.get_output_embeddings()
+        states = torch.stack([hidden[:-1] for hidden, _ in pairs]).to(head.weight.dtype)
+        following = torch.tensor(contexts, device=self.decoder.device)[:, 1:]
+        nll = nn.functional.cross_entropy(head(states).float().flatten(0, 1), following.flatten(), reduction="sum")
+        self._record(Task.COMPLETION.value, nll, following.numel(), indices)
+        return {"loss": nll / following.numel()}

@@ -9,10 +9,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from pcc_bench.errors import UsageError
 from pcc_bench.lab.data import QUESTIONS, TEXT, TEXT_HELD_OUT, write_data
-from pcc_bench.lab.rivals.autocompressor import AutoCompressorRival
-from pcc_bench.lab.rivals.cocom import CocomRival
-from pcc_bench.lab.rivals.icae import IcaeRival
 from pcc_bench.lab.rivals.recipes import RivalRecipe
 from pcc_bench.lab.rivals.rival import Rival
 from pcc_bench.lab.stages import GROWING, PURPOSE, SEGMENT, optimisation
@@ -20,7 +18,6 @@ from pcc_bench.model import init
 from pcc_bench.model.recipe import Recipe
 from pcc_bench.model.training import claim, fit
 
-KINDS: dict[str, type[Any]] = {"icae": IcaeRival, "cocom": CocomRival, "autocompressor": AutoCompressorRival}
 LEARNED = "learned.safetensors"  # what a stage has learned, once it has ended
 BATCH = 32
 HELD_OUT_ROWS, GENERATED_ROWS = 64, 32
@@ -41,7 +38,7 @@ def train_rival(folder: Path, name: str, recipe: RivalRecipe, work: Path) -> Non
     pretraining, tuning = work / "pretraining", work / "tuning"
     _stage(recipe, pretraining_recipe(name, recipe, str(decoder), str(data)), pretraining, None)
     rival = _stage(recipe, tuning_recipe(name, recipe, str(decoder), str(data)), tuning, pretraining / LEARNED)
-    rival.export(folder / name, init.name_beside(str(decoder), folder / name))
+    rival.encoder.export(folder / name, init.name_beside(str(decoder), folder / name))
     for log in ("log.jsonl", "evaluation.jsonl"):
         shutil.copy(tuning / log, folder / name / log)
 
@@ -50,12 +47,15 @@ def _stage(recipe: RivalRecipe, stage: Recipe, folder: Path, start: Path | None)
     claim(folder, stage)
     decoder = init.open_decoder(stage.decoder, torch.bfloat16)
     decoder.model.set_attn_implementation(str(stage.optimisation.attention))
-    rival: Rival = KINDS[recipe.method](decoder, stage, recipe.rank)
+    rival = Rival(decoder, stage, recipe.method, recipe.rank)
     learned = folder / LEARNED
     if learned.is_file():
         start = learned
     if start:
-        rival.load_state_dict(load_file(start), strict=False)  # what does not learn is not in it
+        state = load_file(start)
+        if state.keys() != rival.state_dict().keys():  # what does not learn is in neither
+            raise UsageError(f"{start} was written by another version of pcc-bench: delete {folder.parent}, and build")
+        rival.load_state_dict(state, strict=False)
     if not learned.is_file():
         fit(rival, stage, folder)
         save_file({key: value.contiguous() for key, value in rival.state_dict().items()}, learned)

@@ -6,20 +6,25 @@ most probable words stay. The decoder reads what is left as text.
 
 from __future__ import annotations
 
+import importlib
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from transformers import PreTrainedTokenizerBase
 
-from pcc_bench.baselines._hard import HardCompressor, check_rate
-from pcc_bench.baselines._llmlingua_options import Counting, check_target, digest, look_alikes, open_package, words_of
+from pcc_bench.baselines.hard import HardCompressor, check_rate
 from pcc_bench.compressor import Memory
 from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError
+from pcc_bench.model.files import resolve
 
 if TYPE_CHECKING:
-    from pcc_bench.baselines._llmlingua_package import LocalPromptCompressor
+    from pcc_bench.baselines.llmlingua2.package import LocalPromptCompressor
+
+Counting = Literal["decoder", "cl100k"]
+ESCAPES = {r"\n": "\n", r"\t": "\t", r"\c": ","}  # lm-eval ends an argument at a comma
 
 
 class LlmLingua2(HardCompressor):
@@ -74,7 +79,7 @@ class LlmLingua2(HardCompressor):
         special = {*package.tokenizer.get_added_vocab(), *package.tokenizer.all_special_tokens}
         self._special = look_alikes(special)
         self._forged = look_alikes(special - {package.tokenizer.unk_token})  # which stands for unknown words itself
-        self._weights = digest(package)
+        self._weights = package.digest()
 
     @classmethod
     def decoder_path(cls, pretrained: str, decoder: str | None) -> str:
@@ -202,3 +207,57 @@ class LlmLingua2(HardCompressor):
                 f"{self.name}: force_tokens {odd} are no tokens of the classifier, and its vocabulary lacks the "
                 f"{self.package.max_force_token} rows for such words: force others, or use a published checkpoint"
             )
+
+
+def open_package(pretrained: str, decoder: Decoder, counting: str, chunk_batch: int) -> LocalPromptCompressor:
+    """The package's compressor over the weights of a folder or hub id.
+
+    Raises:
+        UsageError: The package, the weights or GPT-3.5's tokenizer are missing.
+    """
+    try:
+        module = importlib.import_module("pcc_bench.baselines.llmlingua2.package")
+    except ImportError as error:
+        if (error.name or "").split(".")[0] not in ("llmlingua", "tiktoken", "nltk"):
+            raise
+        raise UsageError(
+            "--model llmlingua2 needs the package llmlingua: run pip install 'pcc-bench[llmlingua]'"
+        ) from None
+    counter = module.counter_of(counting, decoder.tokenizer)
+    package: LocalPromptCompressor = module.LocalPromptCompressor(
+        resolve(pretrained), counter, str(decoder.device), chunk_batch
+    )
+    return package
+
+
+def check_target(rate: float | None, target: int | None) -> int | None:
+    """The number of tokens to leave, if it is one.
+
+    Raises:
+        UsageError: It is none, or a rate is given too.
+    """
+    if target is None:
+        return None
+    if rate is not None:
+        raise UsageError(f"llmlingua2: rate={rate} and target_tokens={target} exclude each other: pass one of them")
+    if isinstance(target, bool) or not isinstance(target, int) or target < 1:
+        raise UsageError(f"llmlingua2: target_tokens={target} is no number of tokens: pass target_tokens=64 or so")
+    return target
+
+
+def words_of(given: Sequence[str] | str) -> list[str]:
+    """Forced words as a list, or as `--model_args` give them."""
+    if not isinstance(given, list | tuple):
+        given = str(given).split()
+    words = []
+    for word in map(str, given):
+        for escape, character in ESCAPES.items():
+            word = word.replace(escape, character)
+        words.append(word)
+    return words
+
+
+def look_alikes(tokens: Iterable[str]) -> re.Pattern[str]:
+    """Matches the first character of every special token in a text, of overlapping ones too."""
+    words = sorted({token for token in tokens if len(token) > 1}, key=len, reverse=True)
+    return re.compile(f"(?=(?:{'|'.join(map(re.escape, words))}))(.)", re.DOTALL)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 from transformers import AutoModel
 
-from pcc_bench.baselines import _weights
-from pcc_bench.baselines._documents import Document, DocumentEncoder
+from pcc_bench.baselines.cocom.encoder import DocumentEncoder, Documents
+from pcc_bench.baselines.soft import batches
 from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError
 from pcc_bench.model.architecture import from_folder
@@ -30,59 +29,74 @@ class BertEncoder(DocumentEncoder):
         decoder: Reads the vectors.
         grouping: `concat` or `mean`.
         path: Of the state, for messages.
-        **sizes: See `DocumentEncoder`; the length counts [CLS] and [SEP].
+        sizes: How contexts are cut; a document's length counts [CLS] and [SEP].
+        separator: [n, width of the decoder], behind each document's vectors.
+
+    Raises:
+        UsageError: That BERT can't be read, is another one, or has no room for a document.
     """
 
     def __init__(
-        self, folder: Path, state: dict[str, torch.Tensor], decoder: Decoder, grouping: str, path: Path, **sizes: Any
+        self,
+        folder: Path,
+        state: dict[str, torch.Tensor],
+        decoder: Decoder,
+        grouping: str,
+        path: Path,
+        sizes: Documents,
+        separator: torch.Tensor,
     ) -> None:
-        super().__init__(load_tokenizer(folder), **sizes)
+        super().__init__(decoder, load_tokenizer(folder))
         tokenizer = self.tokenizer
         if tokenizer.cls_token_id is None or tokenizer.sep_token_id is None or tokenizer.pad_token_id is None:
             raise UsageError(f"the tokenizer in {folder} has no [CLS], [SEP] or [PAD]: it is no BERT's; pass encoder=")
-        self.room = self.reach = self.length - 2
+        self.sizes, self.separator = sizes, separator
+        self.room = self.reach = sizes.length - 2
         if self.room < 1:
-            raise UsageError(f"document_length={self.length} leaves no room beside [CLS] and [SEP]: pass 3 or more")
-        config = _bert_config(folder)
+            raise UsageError(f"document_length={sizes.length} leaves no room beside [CLS] and [SEP]: pass 3 or more")
+        try:
+            config = from_folder(str(folder))
+        except UsageError as error:
+            raise UsageError(f"the BERT encoder in {folder} can't be read: {error}") from None
         self.grouping = grouping
-        width = config.hidden_size * (self.rate if grouping == "concat" else 1)
+        width = config.hidden_size * (sizes.rate if grouping == "concat" else 1)
         module = nn.ModuleDict(
             {"model": AutoModel.from_config(config), "linear": nn.Linear(width, decoder.hidden_size)}
         )
         load_strictly(module, {key: value for key, value in state.items() if not key.endswith("position_ids")}, path)
-        self.device = decoder.device
         self.module = module.to(decoder.device, decoder.dtype).eval().requires_grad_(False)
-        self._check_positions(self._count(self.length) * self.rate, config)
+        sizes.check_positions(sizes.count(sizes.length) * sizes.rate, config)
 
-    def document(self, ids: list[int]) -> Document:
-        """[CLS] document [SEP], filled up to whole groups."""
-        framed = [self.tokenizer.cls_token_id, *ids, self.tokenizer.sep_token_id]
-        return Document(framed, len(ids), self._count(len(framed)))
+    def framed(self, ids: Sequence[int]) -> list[int]:
+        """[CLS] document [SEP]."""
+        return [int(self.tokenizer.cls_token_id), *ids, int(self.tokenizer.sep_token_id)]
 
-    @torch.inference_mode()
-    def encode(self, documents: Sequence[Document]) -> list[torch.Tensor]:
-        """Longest documents first; the filling is masked, so that nothing else depends on it."""
-        made: dict[int, torch.Tensor] = {}
-        device = self.device
-        for batch in _weights.batches([document.slots * self.rate for document in documents], device):
-            width = max(documents[i].slots for i in batch) * self.rate
+    def vectors(self, documents: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+        """Filled up to whole groups, longest documents first; filling is masked, so that nothing else depends on it."""
+        rows = [self.framed(ids) for ids in documents]
+        counts = [self.sizes.count(len(row)) for row in rows]
+        vectors: dict[int, torch.Tensor] = {}
+        device, rate = self.decoder.device, self.sizes.rate
+        for batch in batches([count * rate for count in counts], device):
+            width = max(counts[i] for i in batch) * rate
             ids = torch.full((len(batch), width), int(self.tokenizer.pad_token_id))
             mask = torch.zeros_like(ids)
             for row, i in enumerate(batch):
-                ids[row, : len(documents[i].ids)] = torch.tensor(documents[i].ids)
-                mask[row, : len(documents[i].ids)] = 1
-            read = self.module["model"](input_ids=ids.to(device), attention_mask=mask.to(device))
-            vectors = self._group(read.last_hidden_state)
-            made |= {i: vectors[row, : documents[i].slots] for row, i in enumerate(batch)}
-        return [made[i] for i in range(len(documents))]
+                ids[row, : len(rows[i])] = torch.tensor(rows[i])
+                mask[row, : len(rows[i])] = 1
+            hidden = self.module["model"](input_ids=ids.to(device), attention_mask=mask.to(device)).last_hidden_state
+            grouped = self._group(hidden)
+            vectors |= {i: grouped[row, : counts[i]] for row, i in enumerate(batch)}
+        return [vectors[i] for i in range(len(documents))]
 
     def _group(self, hidden: torch.Tensor) -> torch.Tensor:
         """[batch, groups x rate, BERT's width] -> [batch, groups, width of the decoder]."""
         rows, positions, width = hidden.shape
+        rate = self.sizes.rate
         linear = self.module["linear"]
         if self.grouping == "mean":
-            return linear(hidden).view(rows, positions // self.rate, self.rate, -1).mean(dim=2)  # type: ignore[no-any-return]
-        return linear(hidden.reshape(rows, positions // self.rate, self.rate * width))  # type: ignore[no-any-return]
+            return linear(hidden).view(rows, positions // rate, rate, -1).mean(dim=2)  # type: ignore[no-any-return]
+        return linear(hidden.reshape(rows, positions // rate, rate * width))  # type: ignore[no-any-return]
 
 
 def open_bert(
@@ -92,7 +106,8 @@ def open_bert(
     decoder: Decoder,
     grouping: str,
     path: Path,
-    **sizes: Any,
+    sizes: Documents,
+    separator: torch.Tensor,
 ) -> BertEncoder:
     """COCOM-light's encoder: weights from the checkpoint, configuration and tokenizer from the BERT it names.
 
@@ -104,11 +119,4 @@ def open_bert(
     except UsageError as error:
         hint = "" if given else "; the checkpoint holds only its weights: pass encoder=<folder of that BERT>"
         raise UsageError(f"{error}{hint}") from None
-    return BertEncoder(folder, under("compr.", state), decoder, grouping, path, **sizes)
-
-
-def _bert_config(folder: Path) -> Any:
-    try:
-        return from_folder(str(folder))
-    except UsageError as error:
-        raise UsageError(f"the BERT encoder in {folder} can't be read: {error}") from None
+    return BertEncoder(folder, under("compr.", state), decoder, grouping, path, sizes, separator)

@@ -1,4 +1,4 @@
-"""COCOM's files: what stands in them, whether it is the decoder's, and how it gets into the decoder.
+"""COCOM's files: their settings, what stands in them, whether it is the decoder's, and how it gets into the decoder.
 
 A published COCOM has its whole state in safetensors. The base model may be left out of it, as a whole: then the decoder
 that `config.json` names gives its weights, and in the place of the vocabulary tables stand the rows of `<MEM>`, `<AE>`,
@@ -10,20 +10,100 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import torch
+from pydantic import BaseModel, ConfigDict, PositiveInt
 from tokenizers import AddedToken
 from torch import nn
 
-from pcc_bench.baselines import _lora, _weights
-from pcc_bench.baselines._cocom_config import CocomConfig
+from pcc_bench import shipped
+from pcc_bench.baselines import lora, weights
 from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError
+from pcc_bench.model.files import resolve
 
 ALPHA_PER_RANK = 2  # the original code sets lora_alpha = 2 r and records neither
 WRAPPED = "decoder.base_model.model."  # before the decoder's names, where peft has wrapped it
 SPECIAL = {"embed_tokens.weight": "special_tokens.embed_tokens", "lm_head.weight": "special_tokens.lm_head"}
+
+
+class CocomConfig(BaseModel):
+    """What we read of a published `config.json` (class COCOMConfig of the original code).
+
+    Attributes:
+        decoder_model_name: The base decoder.
+        compr_model_name: The BERT of COCOM-light; None where the decoder compresses.
+        compr_rate: Tokens per memory token.
+        compr_linear_type: COCOM-light: groups of positions are concatenated before the linear layer, or averaged after.
+        lora: The decoder has adapters.
+        lora_r: Their rank.
+        sep: `<SEP>` stands behind each document's memory.
+        doc_max_length: Tokens of a document.
+        different_mem_tokens: PISCO: each memory token has an embedding of its own.
+        training_form: `both_separately` (PISCO): one adapter compresses, another one answers.
+        lead: Text between the last memory and the question. Published files leave it to the code.
+        closing: Text behind the question; the same.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    decoder_model_name: str
+    compr_model_name: str | None = None
+    compr_rate: PositiveInt
+    compr_linear_type: Literal["concat", "mean"] | None = "concat"
+    lora: bool = False
+    lora_r: PositiveInt = 16
+    sep: bool = False
+    doc_max_length: PositiveInt = 128
+    different_mem_tokens: bool = False
+    training_form: str = "both"
+    lead: str = "[INST]"
+    closing: str = "\n[/INST]\n"
+
+    @classmethod
+    def read(cls, folder: Path) -> CocomConfig:
+        """Read a checkpoint's `config.json`.
+
+        Raises:
+            UsageError: There is none, or it is not COCOM's.
+        """
+        path = folder / "config.json"
+        if not path.is_file():
+            raise UsageError(f"{folder} has no config.json: a COCOM or PISCO checkpoint has one beside its weights")
+        return weights.read_config(cls, path, "is no COCOM or PISCO configuration")
+
+    @property
+    def memory_tokens(self) -> int:
+        """Memory tokens of a full document."""
+        return -(-self.doc_max_length // self.compr_rate)
+
+    @property
+    def special_tokens(self) -> list[str]:
+        """What the original adds to the decoder's vocabulary, in its order: memory tokens first."""
+        memory = [f"<MEM{i}>" for i in range(self.memory_tokens)] if self.different_mem_tokens else ["<MEM>"]
+        return [*memory, "<AE>", "<ENC>", "<SEP>"]
+
+
+def base_path(pretrained: str, decoder: str | None) -> str:
+    """The decoder the caller names, or the one the checkpoint records."""
+    if decoder:
+        return decoder
+    folder = resolve(pretrained)
+    return shipped.beside(CocomConfig.read(folder).decoder_model_name, folder)
+
+
+def check_rate(rate: int | None, config: CocomConfig, pretrained: str) -> None:
+    """See that the rate asked for is the one the checkpoint was trained for.
+
+    Raises:
+        UsageError: It is another one.
+    """
+    if rate not in (None, config.compr_rate):
+        raise UsageError(
+            f"{pretrained} was trained for rate={config.compr_rate}, not for rate={rate}: leave rate out, or take the "
+            "checkpoint of that rate (naver/cocom-v1-4, -16 and -128-mistral-7b are published)"
+        )
 
 
 def add_special_tokens(decoder: Decoder, config: CocomConfig, table: torch.Tensor, path: Path) -> list[int]:
@@ -64,7 +144,7 @@ def whole(state: dict[str, torch.Tensor], decoder: Decoder, config: CocomConfig,
     if not any(key in state for key in SPECIAL.values()):
         return state
     prefix = WRAPPED if config.lora else "decoder."
-    layers = _lora.linear_layers(decoder) if config.lora else {}
+    layers = lora.linear_layers(decoder) if config.lora else {}
     base = {
         prefix + _wrapped(name, layers, ".base_layer."): value for name, value in decoder.model.state_dict().items()
     }
@@ -78,12 +158,12 @@ def whole(state: dict[str, torch.Tensor], decoder: Decoder, config: CocomConfig,
         del base[f"{prefix}lm_head.weight"]
     own = {key: value for key, value in state.items() if key not in SPECIAL.values()}
     tables = {key: SPECIAL[kind] for key in base for kind in SPECIAL if key.endswith(kind)}
-    _weights.check_names({key for key in state if key in SPECIAL.values()}, tables.values(), path)
+    weights.check_names({key for key in state if key in SPECIAL.values()}, tables.values(), path)
     for key, rows in tables.items():
         first = base[key][: len(decoder.tokenizer)]
         expected = (len(config.special_tokens), first.shape[1])
         if state[rows].shape != expected:
-            raise _lora.wrong_base(path, decoder, rows, state[rows].shape, expected)
+            raise lora.wrong_base(path, decoder, rows, state[rows].shape, expected)
         base[key] = torch.cat([first, state[rows].to(first)])
     return {**base, **own}
 
@@ -102,20 +182,20 @@ def load_merged(decoder: Decoder, state: Mapping[str, torch.Tensor], config: Coc
     if table is None:
         raise UsageError(f"{path} lacks {prefix}{table_name(decoder)}: it is no COCOM state")
     ids = add_special_tokens(decoder, config, table, path)
-    weights = decoder.model.state_dict()
-    layers = _lora.linear_layers(decoder) if config.lora else {}
+    own = decoder.model.state_dict()
+    layers = lora.linear_layers(decoder) if config.lora else {}
     inner = ".base_layer." if any(".base_layer." in key for key in state) else "."  # peft before 0.6 has none
-    names = {name: prefix + _wrapped(name, layers, inner) for name in weights}
+    names = {name: prefix + _wrapped(name, layers, inner) for name in own}
     loras = {layer: lora_names(f"{prefix}{layer}.", "default.") for layer in layers}
     tied = {prefix + "lm_head.weight"} if decoder.model.config.tie_word_embeddings else set()
     wanted = {*names.values(), *(name for pair in loras.values() for name in pair)}
-    _weights.check_names({*state, *(tied & wanted)}, wanted, path)
+    weights.check_names({*state, *(tied & wanted)}, wanted, path)
     for name, key in names.items():
-        if key in state and state[key].shape != weights[name].shape:
-            raise _lora.wrong_base(path, decoder, key, state[key].shape, weights[name].shape)
-    _lora.check(state, loras, layers, decoder, path, config.lora_r, "config.json says lora_r")
-    copy_into(weights, {name: state[key] for name, key in names.items() if key in state})
-    _lora.merge(decoder, state, loras, ALPHA_PER_RANK)
+        if key in state and state[key].shape != own[name].shape:
+            raise lora.wrong_base(path, decoder, key, state[key].shape, own[name].shape)
+    lora.check(state, loras, layers, decoder, path, config.lora_r, "config.json says lora_r")
+    copy_into(own, {name: state[key] for name, key in names.items() if key in state})
+    lora.merge(decoder, state, loras, ALPHA_PER_RANK)
     return ids
 
 

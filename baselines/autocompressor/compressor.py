@@ -6,19 +6,16 @@ states (after the final norm) stand as a soft prompt before the next segment, an
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 
 from pcc_bench import shipped
-from pcc_bench.baselines import _autocompressor_weights as files
-from pcc_bench.baselines import _weights
-from pcc_bench.baselines._autocompressor_weights import TABLE
-from pcc_bench.baselines._segments import SegmentReader
-from pcc_bench.compressor import Compressor, Memory
+from pcc_bench.baselines import weights
+from pcc_bench.baselines.autocompressor import files
+from pcc_bench.baselines.autocompressor.encoder import SummaryEncoder
+from pcc_bench.baselines.soft import SoftCompressor
 from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError
 from pcc_bench.model.files import resolve
@@ -26,7 +23,7 @@ from pcc_bench.model.files import resolve
 SEGMENT_LENGTH = 1536  # a quarter of the 6,144 tokens of a training sequence
 
 
-class AutoCompressor(Compressor):
+class AutoCompressor(SoftCompressor):
     """Summary vectors accumulated over the segments of a context, read by the same model.
 
     Args:
@@ -37,17 +34,16 @@ class AutoCompressor(Compressor):
     """
 
     name = "autocompressor"
-    soft = True
-    owns_decoder = True
     summary = "summary vectors accumulated over segments, read by the same fine-tuned model (EMNLP 2023)"
+    encoder: SummaryEncoder
 
     def __init__(
         self, decoder: Decoder, summary: torch.Tensor, segment_length: int = SEGMENT_LENGTH, accumulate: bool = True
     ) -> None:
-        super().__init__(decoder)
-        self.reader = SegmentReader(decoder, summary, segment_length, accumulate)
+        own = summary.to(decoder.device, decoder.dtype)
+        encoder = SummaryEncoder(decoder, own, segment_length, accumulate)
+        super().__init__(encoder, weights.digest({files.TABLE: summary}, decoder))
         self.rate = segment_length / len(summary)
-        self._weights = _weights.digest({TABLE: summary}, decoder)
 
     @classmethod
     def decoder_path(cls, pretrained: str, decoder: str | None) -> str:
@@ -84,36 +80,14 @@ class AutoCompressor(Compressor):
             summary = files.load_adapter(decoder, folder, file)
         else:
             is_loaded = not file and Path(decoder.name).resolve() == Path(pretrained).resolve()
-            summary = files.load_whole(decoder, _weights.find(pretrained, file), is_loaded)
+            summary = files.load_whole(decoder, weights.find(pretrained, file), is_loaded)
         recorded = files.Recorded.read(folder)
         length = _segment_length(rate, segment_length, len(summary), recorded.segment_length or SEGMENT_LENGTH)
         return cls(decoder, summary, length, recorded.accumulate_summary if accumulate is None else accumulate)
 
-    def compress(self, contexts: Sequence[str]) -> list[Memory]:
-        """Compress contexts; their first segments share forwards, then their second ones, and so on."""
-        start = time.perf_counter()
-        ids = self._tokenize(contexts)
-        vectors = [vector.cpu() for vector in self.reader.summarize(ids)]
-        per_token = (time.perf_counter() - start) / max(1, sum(map(len, ids)))
-        return [
-            Memory(
-                source_tokens=len(read),
-                compressor_tokens=len(read),
-                source_bytes=len(context.encode()),
-                slots=len(memory),
-                seconds=len(read) * per_token,
-                vectors=memory,
-            )
-            for context, read, memory in zip(contexts, ids, vectors, strict=True)
-        ]
-
     def options(self) -> dict[str, Any]:
         """How contexts are cut and what travels from segment to segment."""
-        return {"segment_length": self.reader.segment_length, "accumulate": self.reader.accumulate}
-
-    def weights_fingerprint(self) -> str:
-        """Hash of the summary tokens and the model."""
-        return self._weights
+        return {"segment_length": self.encoder.segment_length, "accumulate": self.encoder.accumulate}
 
     @property
     def starts_with_bos(self) -> bool:
@@ -123,15 +97,7 @@ class AutoCompressor(Compressor):
     @property
     def memory_position(self) -> int | None:
         """On OPT, soft vectors take up no positions; on Llama they count as tokens."""
-        return self.reader.memory_position
-
-    def _tokenize(self, contexts: Sequence[str]) -> list[list[int]]:
-        if not contexts:
-            return []
-        encoded = self.decoder.tokenizer(
-            list(contexts), add_special_tokens=False, split_special_tokens=True, verbose=False
-        )
-        return [list(ids) for ids in encoded["input_ids"]]
+        return self.encoder.memory_position
 
 
 def _segment_length(rate: int | None, length: int | None, summary_tokens: int, default: int) -> int:

@@ -1,9 +1,9 @@
-"""What the soft baselines share: weights in published layouts, and batches of pieces of nearly one length."""
+"""Weights and settings of the soft baselines in the layouts that they are published in."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,13 +18,6 @@ from pcc_bench.model.files import read_safetensors, read_weights, resolve
 STANDARD = ("model.safetensors.index.json", "model.safetensors", "pytorch_model.bin.index.json", "pytorch_model.bin")
 PATTERNS = ("*.safetensors", "*.pt", "*.pth", "*.bin")
 Config = TypeVar("Config", bound=BaseModel)
-BATCH_TOKENS = {"cpu": 1_280}  # as PCC's encoder: a CPU wants its caches, a GPU large forwards
-
-
-class ShardIndex(BaseModel):
-    """Which file holds which tensor, as transformers writes it."""
-
-    weight_map: dict[str, str]
 
 
 def find(pretrained: str, file: str | None = None) -> Path:
@@ -66,13 +59,24 @@ def read(path: Path) -> dict[str, Any]:
     return dict(read_safetensors(path)) if path.suffix == ".safetensors" else read_weights(path)
 
 
-def read_config(kind: type[Config], path: Path) -> Config:
+def read_config(kind: type[Config], path: Path, otherwise: str = "can't be used") -> Config:
     """A JSON file with a method's settings.
+
+    Args:
+        kind: What stands in it.
+        path: The file.
+        otherwise: What is said of a file in which something else stands.
 
     Raises:
         UsageError: It is not there, or something in it is not what it should be.
     """
-    return checked(kind, read_json(path), f"{path} can't be used")
+    return checked(kind, read_json(path), f"{path} {otherwise}")
+
+
+class ShardIndex(BaseModel):
+    """Which file holds which tensor, as transformers writes it."""
+
+    weight_map: dict[str, str]
 
 
 def _read_shards(index: Path) -> dict[str, Any]:
@@ -98,24 +102,6 @@ def check_names(found: Collection[str], wanted: Collection[str], path: Path) -> 
         raise UsageError(f"{path} lacks {len(missing)} tensors ({missing[0]} first): it is incomplete")
     if extra := sorted(set(found) - set(wanted)):
         raise UsageError(f"{path} has {len(extra)} tensors that do not belong there ({extra[0]} first)")
-
-
-def batches(lengths: Sequence[int], device: torch.device) -> Iterator[list[int]]:
-    """Indices of pieces, longest first, as many in a batch as one forward on the device should read."""
-    order = sorted(range(len(lengths)), key=lambda i: lengths[i], reverse=True)
-    start = 0
-    while start < len(order):
-        size = max(1, BATCH_TOKENS.get(device.type, 16_384) // max(1, lengths[order[start]]))
-        yield order[start : start + size]
-        start += size
-
-
-def stack(rows: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Input vectors of several lengths, [length, width] each, as [rows, longest, width], filled up on the right.
-
-    Attention is causal, so the filling reaches nothing before it, and a batch needs no mask.
-    """
-    return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
 
 
 def digest(state: Mapping[str, torch.Tensor], decoder: Decoder) -> str:

@@ -17,7 +17,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, PositiveInt
 
 from pcc_bench import shipped
-from pcc_bench.baselines import _lora, _weights
+from pcc_bench.baselines import lora, weights
 from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError
 
@@ -47,7 +47,7 @@ class Recorded(BaseModel):
             UsageError: It can't be read.
         """
         path = folder / "config.json"
-        return _weights.read_config(cls, path) if path.is_file() else cls()
+        return weights.read_config(cls, path) if path.is_file() else cls()
 
 
 class AdapterConfig(BaseModel):
@@ -83,7 +83,7 @@ class AdapterConfig(BaseModel):
             UsageError: It can't be read, or is no plain LoRA with summary tokens.
         """
         path = folder / ADAPTER_CONFIG
-        config = _weights.read_config(cls, path)
+        config = weights.read_config(cls, path)
         odd = {"peft_type": config.peft_type != "LORA", "bias": config.bias != "none"}
         odd |= {name: bool(getattr(config, name)) for name in ("use_rslora", "use_dora", "rank_pattern")}
         odd["alpha_pattern"] = bool(config.alpha_pattern)
@@ -125,16 +125,16 @@ def load_adapter(decoder: Decoder, folder: Path, file: str | None) -> torch.Tens
         raise UsageError(f"{folder}: the decoder '{decoder.name}' has been changed by a method already: load it again")
     config = AdapterConfig.read(folder)
     present = [name for name in ADAPTERS if (folder / name).is_file()]
-    path = _weights.find(str(folder), file or (present[0] if present else None))
-    state = _weights.read(path)
-    layers = _lora.linear_layers(decoder, config.target_modules)
+    path = weights.find(str(folder), file or (present[0] if present else None))
+    state = weights.read(path)
+    layers = lora.linear_layers(decoder, config.target_modules)
     names = {layer: (f"{WRAPPED}{layer}.lora_A.weight", f"{WRAPPED}{layer}.lora_B.weight") for layer in layers}
-    _weights.check_names(state, {WRAPPED + TABLE, *(name for pair in names.values() for name in pair)}, path)
+    weights.check_names(state, {WRAPPED + TABLE, *(name for pair in names.values() for name in pair)}, path)
     summary: torch.Tensor = state[WRAPPED + TABLE]
     if summary.shape[-1] != decoder.hidden_size:
-        raise _lora.wrong_base(path, decoder, TABLE, summary.shape, (len(summary), decoder.hidden_size))
-    _lora.check(state, names, layers, decoder, path, config.r, f"{ADAPTER_CONFIG} says r")
-    _lora.merge(decoder, state, names, config.lora_alpha / config.r)
+        raise lora.wrong_base(path, decoder, TABLE, summary.shape, (len(summary), decoder.hidden_size))
+    lora.check(state, names, layers, decoder, path, config.r, f"{ADAPTER_CONFIG} says r")
+    lora.merge(decoder, state, names, config.lora_alpha / config.r)
     decoder.adapt(_sample({key.removeprefix(WRAPPED): value for key, value in state.items()}))
     return summary
 
@@ -153,7 +153,7 @@ def load_whole(decoder: Decoder, path: Path, is_loaded: bool) -> torch.Tensor:
     Raises:
         UsageError: A tensor is missing, unexpected or of another size than the decoder's.
     """
-    state = _weights.read(path)
+    state = weights.read(path)
     if TABLE not in state:
         raise UsageError(f"{path} lacks {TABLE}: it is no AutoCompressor (a plain model has no summary tokens)")
     summary: torch.Tensor = state.pop(TABLE)
@@ -176,7 +176,7 @@ def _check_model(state: Mapping[str, torch.Tensor], path: Path, decoder: Decoder
         )
     tied = {"lm_head.weight"} if decoder.model.config.tie_word_embeddings else set()
     found = {key for key in state if not key.endswith("rotary_emb.inv_freq")}  # old files keep that buffer
-    _weights.check_names(found | tied, wanted.keys(), path)
+    weights.check_names(found | tied, wanted.keys(), path)
     for key, value in wanted.items():
         if key in state and state[key].shape != value.shape:
             raise UsageError(

@@ -7,6 +7,7 @@ the package's own code, called unchanged. Imports `llmlingua`, an optional depen
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 from collections.abc import Iterator
@@ -65,6 +66,25 @@ class GptCounter:
         return ids
 
 
+def counter_of(counting: str, tokenizer: PreTrainedTokenizerBase) -> Counter:
+    """What counts tokens: the decoder's tokenizer, or GPT-3.5's (`cl100k`).
+
+    Raises:
+        UsageError: Another one is asked for, or GPT-3.5's can't be downloaded.
+    """
+    if counting == "decoder":
+        return PlainCounter(tokenizer)
+    if counting != "cl100k":
+        raise UsageError(f"llmlingua2: counting={counting} is unknown: pass counting=decoder or counting=cl100k")
+    try:
+        return GptCounter()
+    except Exception as error:  # whatever the network does
+        raise UsageError(
+            f"counting=cl100k needs GPT-3.5's tokenizer, which can't be downloaded ({type(error).__name__}): put its "
+            "file into the folder TIKTOKEN_CACHE_DIR, or pass counting=decoder"
+        ) from None
+
+
 class LocalPromptCompressor(PromptCompressor):  # type: ignore[misc]
     """A `PromptCompressor` for LLMLingua-2 that opens a folder, and nothing else.
 
@@ -79,7 +99,7 @@ class LocalPromptCompressor(PromptCompressor):  # type: ignore[misc]
     """
 
     def __init__(self, folder: Path, counter: Counter, device: str, batch: int) -> None:
-        name = _family(folder)
+        name = family_of(folder)
         self.use_llmlingua2 = True
         self.retrieval_model = None
         self.retrieval_model_name = None
@@ -100,8 +120,20 @@ class LocalPromptCompressor(PromptCompressor):  # type: ignore[misc]
         self.model.eval().requires_grad_(False)
         self.tokenizer.model_max_length = int(1e30)  # it is asked for whole texts, which the package then cuts
 
+    def digest(self) -> str:
+        """A short hash of the classifier's weights."""
+        whole = hashlib.sha256(self.model_name.encode())
+        for name, parameter in self.model.named_parameters():
+            whole.update(name.encode() + parameter.detach().flatten()[:64].float().cpu().contiguous().numpy().tobytes())
+        return whole.hexdigest()[:16]
 
-def _family(folder: Path) -> str:
+
+def family_of(folder: Path) -> str:
+    """The name by which the package knows the kind of classifier in a folder.
+
+    Raises:
+        UsageError: It holds something else.
+    """
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:

@@ -6,55 +6,51 @@ states (after the final norm) are the slots; without LoRA, and unchanged, it rea
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
-import torch
-
 from pcc_bench import shipped
-from pcc_bench.baselines import _weights
-from pcc_bench.baselines._icae_settings import IcaeConfig, IcaeSettings, Use, check_options, check_window
-from pcc_bench.baselines._icae_weights import TABLE, adapted_body, check, version_of
-from pcc_bench.baselines._spans import SpanReader
-from pcc_bench.compressor import Compressor, Frame, Memory
+from pcc_bench.baselines import weights
+from pcc_bench.baselines.icae.encoder import IcaeEncoder
+from pcc_bench.baselines.icae.files import (
+    TABLE,
+    IcaeConfig,
+    IcaeSettings,
+    Use,
+    adapted_body,
+    check,
+    check_options,
+    version_of,
+)
+from pcc_bench.baselines.soft import SoftCompressor
+from pcc_bench.compressor import Frame
 from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError
 
-TASK_TOKENS = {"ae": 0, "lm": 1, "ft": 2}
 
-
-class IcaeCompressor(Compressor):
+class IcaeCompressor(SoftCompressor):
     """In-context Autoencoder: a language model with LoRA compresses for itself without LoRA.
 
     The original reads one context a prompt; of several, each gets its own slots and task token here.
 
     Args:
-        decoder: The base model; stays as it is.
-        state: The checkpoint's LoRA and memory tokens, checked.
-        settings: Layout, rate and scale of the LoRA; nothing in them is left to be found out.
+        encoder: Reads the contexts.
+        settings: Layout, rate and scale of the LoRA; nothing in them is left to be worked out.
+        digest: A hash of LoRA, memory tokens and base model.
     """
 
     name = "icae"
-    soft = True
-    owns_decoder = True
     summary = "a language model with LoRA writes slots for itself without LoRA (ICLR 2024)"
+    encoder: IcaeEncoder
 
-    def __init__(self, decoder: Decoder, state: dict[str, torch.Tensor], settings: IcaeSettings) -> None:
-        super().__init__(decoder)
-        table = state[TABLE].to(decoder.device, decoder.dtype)
-        memory_tokens, self._tasks = table[:-3], table[-3:]
-        capacity = len(memory_tokens) * settings.rate
+    def __init__(self, encoder: IcaeEncoder, settings: IcaeSettings, digest: str) -> None:
+        behind = None if settings.use == "none" else encoder.task_vector(settings.use)
+        super().__init__(encoder, digest, behind)
         self.rate = float(settings.rate)
         self.version, self.use, self._settings = settings.version, settings.use, settings
-        check_window(decoder, capacity, len(memory_tokens))
         template = (settings.opening, settings.closing)
-        self._template = [decoder.tokenizer.encode(text, add_special_tokens=False) for text in template]
-        body = adapted_body(decoder, state, settings.lora_alpha)
-        self.reader = SpanReader(decoder, body, memory_tokens, capacity, settings.max_spans)
-        self._weights = _weights.digest(state, decoder)
+        self._template = [self.decoder.tokenizer.encode(text, add_special_tokens=False) for text in template]
 
     @classmethod
     def decoder_path(cls, pretrained: str, decoder: str | None) -> str:
@@ -113,47 +109,20 @@ class IcaeCompressor(Compressor):
         given: dict[str, Any] = {"version": version, "use": use, "rate": rate, "max_spans": max_spans}
         given |= {"lora_alpha": lora_alpha, "opening": opening, "closing": closing}
         check_options(given)
-        path = _weights.find(pretrained, file)
-        state = _weights.read(path)
+        path = weights.find(pretrained, file)
+        state = weights.read(path)
         settings = IcaeConfig.read(path.parent).settings(given, path, version_of(path, state))
-        return cls(decoder, check(state, path, decoder, lora_rank), settings)
-
-    def compress(self, contexts: Sequence[str]) -> list[Memory]:
-        """Compress contexts; spans of all of them share few forwards, seconds are shared by tokens read."""
-        start = time.perf_counter()
-        read, texts = self.reader.tokenize(contexts)
-        slots = self.reader.slots(read)
-        vectors = [torch.cat([context, self.task_vector]).cpu() for context in slots]
-        per_token = (time.perf_counter() - start) / max(1, sum(map(len, read)))
-        return [
-            Memory(
-                source_tokens=tokens,
-                compressor_tokens=len(ids),
-                source_bytes=len(text.encode()),
-                slots=len(own),
-                boundary=len(self.task_vector),
-                seconds=len(ids) * per_token,
-                vectors=memory,
-                truncated_bytes=len(context.encode()) - len(text.encode()),
-            )
-            for context, text, ids, own, memory, tokens in zip(
-                contexts, texts, read, slots, vectors, self.decoder.count_tokens(texts), strict=True
-            )
-        ]
-
-    @property
-    def task_vector(self) -> torch.Tensor:
-        """What follows the slots: [1, width], or [0, width] for `use=none`."""
-        if self.use == "none":
-            return self._tasks[:0]
-        return self._tasks[TASK_TOKENS[self.use]][None]
+        own = check(state, path, decoder, lora_rank)
+        body, table = adapted_body(decoder, own, settings.lora_alpha), own[TABLE].to(decoder.device, decoder.dtype)
+        encoder = IcaeEncoder(decoder, body, table, settings.rate, settings.max_spans)
+        return cls(encoder, settings, weights.digest(own, decoder))
 
     def frame(self, templated: bool) -> Frame:
         """Fine-tuned use: `[INST]` and `[/INST]` around the prompt in version 2, FT behind it in version 1."""
         if self.use != "ft":
             return Frame()
         if self.version == 1:
-            return Frame(closing=self.task_vector)
+            return Frame(closing=self.behind)
         return Frame() if templated else Frame(*self._template)
 
     def reconstruction_frame(self) -> Frame | None:
@@ -163,10 +132,6 @@ class IcaeCompressor(Compressor):
     def options(self) -> dict[str, Any]:
         """Layout, rate and scale of the LoRA."""
         return asdict(self._settings)
-
-    def weights_fingerprint(self) -> str:
-        """Hash of LoRA, memory tokens and base model."""
-        return self._weights
 
     @property
     def starts_with_bos(self) -> bool:

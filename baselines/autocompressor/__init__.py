@@ -1,0 +1,1 @@
+"""AutoCompressor (Chevalier et al., EMNLP 2023) and its relative RMT."""

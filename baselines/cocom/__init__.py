@@ -1,0 +1,1 @@
+"""COCOM and COCOM-light (Rau et al., WSDM 2025)."""

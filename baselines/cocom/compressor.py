@@ -1,0 +1,162 @@
+"""COCOM and COCOM-light (Rau et al., WSDM 2025, arXiv:2407.09252; naver/cocom-v1-*).
+
+A context is read in documents of 128 tokens. Each becomes a few vectors for a decoder that was trained to answer from
+them: in COCOM the decoder compresses with the adapter it answers with, in COCOM-light a BERT does. `<SEP>` ends each
+document's vectors.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self, get_args
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from pcc_bench.baselines import weights
+from pcc_bench.baselines.cocom import files
+from pcc_bench.baselines.cocom.bert import open_bert
+from pcc_bench.baselines.cocom.encoder import SEPARATOR, CocomEncoder, DocumentEncoder, Documents, Overlong, Slots
+from pcc_bench.baselines.cocom.files import CocomConfig
+from pcc_bench.baselines.soft import SoftCompressor
+from pcc_bench.compressor import Frame
+from pcc_bench.decoder import Decoder
+from pcc_bench.errors import UsageError
+from pcc_bench.model.files import resolve
+
+
+class CocomCompressor(SoftCompressor):
+    """Context compression for a decoder that is trained with its compressor.
+
+    Args:
+        encoder: Reads the documents of a context; its decoder is adapted already.
+        words: Text before everything, between the last memory and the question, and behind the question.
+        digest: A hash of the checkpoint.
+    """
+
+    name = "cocom"
+    summary = "memory tokens of a decoder, or of BERT (light), trained with the decoder that reads them (WSDM 2025)"
+    encoder: DocumentEncoder
+
+    def __init__(self, encoder: DocumentEncoder, words: tuple[str, str, str], digest: str) -> None:
+        super().__init__(encoder, digest)
+        self.words, self.rate = words, float(encoder.sizes.rate)
+        opening, _, closing = words
+        tokenizer = self.decoder.tokenizer
+        self._opening = tokenizer.encode(opening, add_special_tokens=False) if opening else []
+        self._closing = _behind_text(tokenizer, closing)
+
+    @classmethod
+    def decoder_path(cls, pretrained: str, decoder: str | None) -> str:
+        """The base decoder, by default the one the checkpoint's `config.json` names."""
+        return files.base_path(pretrained, decoder)
+
+    @classmethod
+    def load(
+        cls,
+        pretrained: str,
+        decoder: Decoder,
+        *,
+        rate: int | None = None,
+        encoder: str | None = None,
+        file: str | None = None,
+        slots: Slots = "proportional",
+        overlong: Overlong = "split",
+        document_length: int | None = None,
+        lead: str | None = None,
+        closing: str | None = None,
+    ) -> Self:
+        """Load a published checkpoint; its weights replace the decoder's, the adapter merged.
+
+        Args:
+            pretrained: Folder or hub id with `config.json` and the state in safetensors, in shards or not (or `.bin`):
+                the whole one, or without the base model.
+            decoder: The base model; it is changed.
+            rate: Refuse a checkpoint of another rate.
+            encoder: Folder or hub id of the BERT of COCOM-light (its configuration and tokenizer), where it is not the
+                one the checkpoint names.
+            file: The weights' name, where a folder holds several.
+            slots: Vectors of a document shorter than `document_length`: `proportional` to its length (as the original
+                answers), or as many as a full one's (`fixed`, as it pretrains).
+            overlong: A context longer than a document is read in several (`split`), or its first one only (`truncate`,
+                as in the original; what is left out is counted).
+            document_length: Tokens of a document; 128 as in training by default, in COCOM-light with [CLS] and [SEP].
+            lead: Text between the last memory and the question; by default the checkpoint's, or the original's.
+            closing: Text behind the question; the same.
+
+        Raises:
+            UsageError: An option without sense, or files that are incomplete or belong to another base model.
+        """
+        folder = resolve(pretrained)
+        config = CocomConfig.read(folder)
+        if config.training_form == "both_separately":
+            raise UsageError(f"{pretrained} has two adapters: it is a PISCO checkpoint, pass --model pisco")
+        files.check_rate(rate, config, pretrained)
+        words = ("", config.lead if lead is None else lead, config.closing if closing is None else closing)
+        if document_length is not None and (not isinstance(document_length, int) or document_length < 1):
+            raise UsageError(
+                f"document_length={document_length} is not supported: pass a whole number (128 in training)"
+            )
+        check_choice("slots", slots, Slots)
+        check_choice("overlong", overlong, Overlong)
+        sizes = Documents(config.compr_rate, document_length or config.doc_max_length, slots, overlong)
+        path = weights.find(str(folder), file)
+        state = weights.read(path)
+        light = {key: state.pop(key) for key in list(state) if config.compr_model_name and key.startswith("compr.")}
+        state = files.whole(state, decoder, config, path)
+        ids = files.load_merged(decoder, state, config, path)
+        special = decoder.embed(ids)
+        own: DocumentEncoder
+        if config.compr_model_name:
+            grouping = config.compr_linear_type or "concat"
+            separator = special[SEPARATOR:] if config.sep else special[:0]
+            own = open_bert(config.compr_model_name, encoder, light, decoder, grouping, path, sizes, separator)
+        else:
+            own = CocomEncoder(decoder, decoder.model.base_model, special, sizes, config.sep)
+        first = ids[-1] + 1 - len(config.special_tokens)
+        digest = weights.digest(light | _own(state, first), decoder)
+        decoder.adapt(digest)
+        return cls(own, words, digest)
+
+    def frame(self, templated: bool) -> Frame:
+        """The original's prompt around memories and question, unless a chat template stands there already."""
+        return Frame() if templated else Frame(self._opening, self._closing, self.words[1])
+
+    def options(self) -> dict[str, Any]:
+        """How contexts are cut, how many vectors they become, and what stands around them."""
+        sizes = self.encoder.sizes
+        cut = {"rate": sizes.rate, "slots": sizes.slots, "document_length": sizes.length, "overlong": sizes.overlong}
+        return {**cut, **dict(zip(("opening", "lead", "closing"), self.words, strict=True))}
+
+    @property
+    def tokenizers(self) -> tuple[PreTrainedTokenizerBase, ...]:
+        """The decoder's and the encoder's."""
+        return (self.decoder.tokenizer, self.encoder.tokenizer)
+
+    @property
+    def starts_with_bos(self) -> bool:
+        """BOS comes first, where the decoder has one."""
+        return self.decoder.bos_token_id is not None
+
+
+def _behind_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Ids of a text as it stands behind other text: some tokenizers put a blank before whatever comes first."""
+    before, whole, alone = (tokenizer.encode(part, add_special_tokens=False) for part in ("a", "a" + text, text))
+    return list(whole[len(before) :]) if whole[: len(before)] == before else list(alone)
+
+
+def _own(state: dict[str, torch.Tensor], base: int) -> dict[str, torch.Tensor]:
+    """What a COCOM state has beside its base model: adapters, and the rows of the special tokens."""
+    rows = {
+        key: value[base:] for key, value in state.items() if key.endswith(("embed_tokens.weight", "lm_head.weight"))
+    }
+    return rows | {key: value for key, value in state.items() if ".lora_" in key}
+
+
+def check_choice(option: str, value: str, choices: Any) -> None:
+    """See that an option is one of a `Literal`'s.
+
+    Raises:
+        UsageError: It is not.
+    """
+    if value not in get_args(choices):
+        raise UsageError(f"{option}={value} is unknown: pass one of {', '.join(get_args(choices))}")

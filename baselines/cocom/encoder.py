@@ -1,0 +1,193 @@
+"""Encoders of COCOM and PISCO: a context in documents of a fixed size, each on its own a few vectors.
+
+Section 3 of the COCOM paper; `COCOM.compr_decoder` of the original modeling_cocom.py. The published helper
+`generate_from_text` puts the memory tokens before the document, where a causal decoder sees nothing of it; training
+puts them behind it, and so do we.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+from torch import nn
+
+from pcc_bench.baselines import export, lora
+from pcc_bench.baselines.cocom.files import ALPHA_PER_RANK
+from pcc_bench.baselines.soft import CausalEncoder, Purpose, SoftEncoder, drawn_vectors
+from pcc_bench.decoder import Decoder
+from pcc_bench.errors import UsageError
+
+Overlong = Literal["split", "truncate"]
+Slots = Literal["proportional", "fixed"]
+AUTOENCODE, ENCODE, SEPARATOR = -3, -2, -1  # rows of the special tokens, behind those of the memory tokens
+
+
+@dataclass(frozen=True)
+class Documents:
+    """How a context is cut.
+
+    Attributes:
+        rate: Tokens for each vector.
+        length: Tokens of a full document.
+        slots: Vectors of a document shorter than that: `proportional` to its length, or as many as a full one's.
+        overlong: A longer context is read in several documents (`split`), or its first one only (`truncate`).
+    """
+
+    rate: int
+    length: int
+    slots: Slots = "proportional"
+    overlong: Overlong = "split"
+
+    def count(self, tokens: int) -> int:
+        """Vectors of a document of so many tokens."""
+        return -(-(self.length if self.slots == "fixed" else min(tokens, self.length)) // self.rate)
+
+    def check_positions(self, positions: int, config: Any) -> None:
+        """See that a full document fits the encoder.
+
+        Raises:
+            UsageError: It does not.
+        """
+        window = getattr(config, "max_position_embeddings", None)
+        if window is not None and positions > window:
+            raise UsageError(
+                f"documents of {self.length} tokens take {positions} positions of the encoder, which has {window}: "
+                "pass a smaller document_length"
+            )
+
+
+class DocumentEncoder(SoftEncoder):
+    """Reads documents.
+
+    Attributes:
+        sizes: How contexts are cut.
+        separator: [n, width], what stands behind each document's vectors.
+        room: Tokens of a context that a document holds.
+        reach: Tokens of a longer context that are read where it is not split.
+    """
+
+    sizes: Documents
+    separator: torch.Tensor
+    room: int
+    reach: int
+
+    @abstractmethod
+    def framed(self, ids: Sequence[int]) -> list[int]:
+        """A document's ids with its special tokens, as the encoder reads it."""
+
+    @abstractmethod
+    def vectors(self, documents: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+        """Vectors of each document: [slots, width of the decoder]."""
+
+    @property
+    def limit(self) -> int | None:
+        """The first document's, where contexts are not split."""
+        return self.reach if self.sizes.overlong == "truncate" else None
+
+    def documents(self, ids: Sequence[int]) -> list[list[int]]:
+        """Cut a tokenized context."""
+        size = self.room if self.sizes.overlong == "split" else self.reach
+        return [list(ids[start : start + size]) for start in range(0, len(ids), size)]
+
+    def boundaries(self, tokens: int) -> int:
+        """`<SEP>` behind each document."""
+        return len(self.separator) * len(self.documents(range(tokens)))
+
+    def encode(self, contexts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+        """Vectors of each context's documents, each document's followed by the separator: [n, width of the decoder]."""
+        cut = [self.documents(ids) for ids in contexts]
+        rest = iter(self.vectors([document for documents in cut for document in documents]))
+        return [
+            torch.cat([self.separator[:0], *(part for _ in documents for part in (next(rest), self.separator))])
+            for documents in cut
+        ]
+
+
+class CocomEncoder(DocumentEncoder, CausalEncoder):
+    """A causal model: `<ENC> <s> document </s>`, then memory tokens, whose last hidden states are the vectors.
+
+    Args:
+        decoder: Its tokenizer and token vectors.
+        body: The transformer with its adapter, without a vocabulary head: the decoder itself, or another one.
+        special: [memory tokens + 3, width], vectors of the memory tokens (the last one is repeated where more are
+            needed), `<AE>`, `<ENC>` and `<SEP>`.
+        sizes: How contexts are cut.
+        separated: `<SEP>` stands behind each document's vectors.
+
+    Raises:
+        UsageError: A document does not fit the body's positions.
+    """
+
+    special: torch.Tensor
+
+    def __init__(
+        self, decoder: Decoder, body: nn.Module, special: torch.Tensor, sizes: Documents, separated: bool
+    ) -> None:
+        super().__init__(decoder, body)
+        self.register_buffer("special", special.detach())
+        self.separated = separated
+        self._cut_as(sizes)
+        positions = 1 + len(self.framed([0] * self.room)) + sizes.count(self.room)  # `<ENC>`, document, memory tokens
+        sizes.check_positions(positions, decoder.model.config)
+
+    @classmethod
+    def start(cls, decoder: Decoder, segment_length: int, rate: int, rank: int, seed: int) -> Self:
+        """The decoder, whose linear layers get a LoRA; special tokens stay as they are drawn (as in the original)."""
+        targets = sorted({lora.last_part(name) for name in lora.linear_layers(decoder)})
+        lora.trainable(decoder.model, targets, rank, alpha=ALPHA_PER_RANK * rank, seed=seed)
+        special = drawn_vectors(decoder, 4, seed)
+        return cls(decoder, decoder.model.base_model, special, Documents(rate, segment_length), separated=True)
+
+    def resize(self, segment_length: int, rate: int) -> None:
+        """Documents of another length."""
+        self._cut_as(Documents(rate, segment_length, self.sizes.slots, self.sizes.overlong))
+
+    @property
+    def separator(self) -> torch.Tensor:  # type: ignore[override]
+        """`<SEP>`, where there is one."""
+        return self.special[SEPARATOR:] if self.separated else self.special[:0]
+
+    def framed(self, ids: Sequence[int]) -> list[int]:
+        """BOS, document, end of sequence: as many as the original reads."""
+        bos = self.bos()
+        return [*bos, *ids, *self._end()][: len(bos) + self.reach]
+
+    def memory(self, slots: int) -> torch.Tensor:
+        """Vectors of the memory tokens behind a document: [slots, width]."""
+        last = len(self.special) + AUTOENCODE - 1
+        return self.special[torch.arange(slots).clamp_max(last)]
+
+    def vectors(self, documents: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+        """Few forwards for all."""
+        counts = [self.sizes.count(len(ids)) for ids in documents]
+        start = self.special[ENCODE][None]
+        rows = [(start, self.framed(ids), self.memory(count)) for ids, count in zip(documents, counts, strict=True)]
+        return [row[len(row) - count :] for row, count in zip(self.read(rows), counts, strict=True)]
+
+    def prompt(self, vectors: torch.Tensor, purpose: Purpose) -> torch.Tensor:
+        """BOS and vectors; `<AE>` comes first for reconstruction."""
+        before = self.special[AUTOENCODE][None] if purpose == "reconstruct" else self.special[:0]
+        return torch.cat([before, self.decoder.embed(self.bos()), vectors])
+
+    def export(self, folder: Path, base: str) -> None:
+        """A COCOM without its base model, whose questions stand in no `[INST]`."""
+        tied = self.decoder.model.config.tie_word_embeddings
+        rows = {"embed_tokens": self.special} | ({} if tied else {"lm_head": self.special})
+        layers, sizes = lora.lora_of(self.decoder.model), self.sizes
+        export.export_cocom(
+            folder, layers, rows, base, rate=sizes.rate, document_length=sizes.length, lead="", closing=""
+        )
+
+    def _cut_as(self, sizes: Documents) -> None:
+        # The original cuts at the length of a document with its three special tokens, so that one token of text more
+        # takes the place of `</s>`.
+        self.sizes, self.room, self.reach = sizes, sizes.length, sizes.length + len(self._end())
+
+    def _end(self) -> list[int]:
+        end = self.tokenizer.eos_token_id
+        return [] if end is None else [int(end)]

@@ -1,0 +1,1 @@
+"""ICAE, the In-context Autoencoder (Ge et al., ICLR 2024)."""

@@ -1,0 +1,1 @@
+"""LLMLingua-2 (Pan et al., ACL 2024 Findings)."""

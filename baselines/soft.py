@@ -1,0 +1,229 @@
+"""What the soft baselines share: an encoder that is trained and run alike, and the memories it writes.
+
+A method is an encoder and a compressor. The encoder is its network: the compressor runs it as a checkpoint has it, and
+the lab (`pcc_bench.lab.rivals`) trains the same object.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import ClassVar, Literal, Self
+
+import torch
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from pcc_bench.compressor import Compressor, Memory
+from pcc_bench.decoder import Decoder
+from pcc_bench.generation import autocast_for
+
+BATCH_TOKENS = {"cpu": 1_280}  # as PCC's encoder: a CPU wants its caches, a GPU large forwards
+
+Row = Sequence[Sequence[int] | torch.Tensor]  # of an encoder's input: token ids, and vectors [n, width] between them
+Purpose = Literal["reconstruct", "continue", "answer"]
+
+
+class SoftEncoder(nn.Module, ABC):
+    """Reads contexts into vectors for the decoder.
+
+    The decoder is held but is no part of the module, so that states and gradients have the encoder's own weights only.
+    In training learned vectors are float32 whatever the decoder is; a forward then runs under autocast.
+
+    Args:
+        decoder: Its token vectors, and whose input the vectors are for.
+        tokenizer: Of the encoder.
+
+    Attributes:
+        adds_special_tokens: Contexts are tokenized with special tokens.
+    """
+
+    adds_special_tokens: ClassVar[bool] = False
+
+    def __init__(self, decoder: Decoder, tokenizer: PreTrainedTokenizerBase) -> None:
+        super().__init__()
+        self._held = (decoder,)
+        self.tokenizer = tokenizer
+
+    @property
+    def decoder(self) -> Decoder:
+        """The decoder."""
+        return self._held[0]
+
+    @property
+    def limit(self) -> int | None:
+        """Tokens of a context that are read; None: all of them."""
+        return None
+
+    @abstractmethod
+    def encode(self, contexts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+        """Vectors of tokenized contexts: [n, width of the decoder] each ([0, width] for no token)."""
+
+    def boundaries(self, tokens: int) -> int:
+        """Of the vectors of a context of so many tokens, those that carry no content."""
+        return 0
+
+    def tokenize(self, contexts: Sequence[str]) -> list[list[int]]:
+        """Token ids of whole contexts."""
+        return self._tokenized(contexts, None)[0]
+
+    def tokenize_within_limit(self, contexts: Sequence[str]) -> tuple[list[list[int]], list[str]]:
+        """Token ids that are read of each context, and the text they cover."""
+        return self._tokenized(contexts, self.limit)
+
+    def _tokenized(self, contexts: Sequence[str], limit: int | None) -> tuple[list[list[int]], list[str]]:
+        if not contexts:
+            return [], []
+        encoded = self.tokenizer(
+            list(contexts),
+            add_special_tokens=self.adds_special_tokens,
+            split_special_tokens=True,
+            return_offsets_mapping=limit is not None,
+            verbose=False,
+        )
+        ids = [list(row) for row in encoded["input_ids"]]
+        if limit is None:
+            return ids, list(contexts)
+        ends = [places[limit][0] if len(places) > limit else None for places in encoded["offset_mapping"]]
+        return [row[:limit] for row in ids], [context[:end] for context, end in zip(contexts, ends, strict=True)]
+
+
+class CausalEncoder(SoftEncoder):
+    """An encoder whose body is a causal language model's, with a width of the decoder's; the lab can train it.
+
+    Args:
+        decoder: See `SoftEncoder`; its tokenizer is the encoder's.
+        body: The transformer without a vocabulary head.
+    """
+
+    def __init__(self, decoder: Decoder, body: nn.Module) -> None:
+        super().__init__(decoder, decoder.tokenizer)
+        self.body = body
+
+    def read(self, rows: Sequence[Row]) -> list[torch.Tensor]:
+        """Last hidden states, after the final norm, of rows of input: [length, width] each, in the dtype of its input.
+
+        Few forwards for all, longest rows first. Attention is causal: what fills shorter rows up on the right reaches
+        nothing before it, so that no mask is needed.
+        """
+        states: dict[int, torch.Tensor] = {}
+        lengths = [sum(map(len, row)) for row in rows]
+        for batch in batches(lengths, self.decoder.device):
+            vectors = nn.utils.rnn.pad_sequence([self._vectors(rows[i]) for i in batch], batch_first=True)
+            positions = self.position_ids([rows[i] for i in batch], vectors.shape[1])
+            inputs = {} if positions is None else {"position_ids": positions}
+            with autocast_for(self.decoder, vectors):
+                hidden = self.body(inputs_embeds=vectors, use_cache=False, **inputs).last_hidden_state
+            hidden = hidden.to(vectors.dtype)
+            states |= {i: hidden[row, : lengths[i]] for row, i in enumerate(batch)}
+        return [states[i] for i in range(len(rows))]
+
+    def position_ids(self, rows: Sequence[Row], width: int) -> torch.Tensor | None:
+        """Positions of rows filled up to a width: [rows, width]; None: they count from 0."""
+        return None
+
+    def bos(self) -> list[int]:
+        """Beginning of sequence, where the decoder has one."""
+        return [] if self.decoder.bos_token_id is None else [self.decoder.bos_token_id]
+
+    def _vectors(self, row: Row) -> torch.Tensor:
+        return torch.cat([part if isinstance(part, torch.Tensor) else self.decoder.embed(part) for part in row])
+
+    # Training
+
+    @classmethod
+    @abstractmethod
+    def start(cls, decoder: Decoder, segment_length: int, rate: int, rank: int, seed: int) -> Self:
+        """An encoder that has learned nothing yet.
+
+        Args:
+            decoder: Gets the LoRA, unless the method leaves it alone.
+            segment_length: Tokens that are read at once.
+            rate: Tokens for each vector.
+            rank: Of the LoRA, scaled by 1.
+            seed: Of everything drawn.
+        """
+
+    @abstractmethod
+    def resize(self, segment_length: int, rate: int) -> None:
+        """Read other lengths from now on, at another rate."""
+
+    @abstractmethod
+    def prompt(self, vectors: torch.Tensor, purpose: Purpose) -> torch.Tensor:
+        """What stands before a target in the decoder's input: [length, width], vectors of a context among it."""
+
+    @abstractmethod
+    def export(self, folder: Path, base: str) -> None:
+        """Write a checkpoint that the method's compressor loads.
+
+        Args:
+            folder: Where to.
+            base: The base model: a hub id, or a folder, absolute or relative to this one.
+        """
+
+
+class SoftCompressor(Compressor):
+    """Memories of a soft encoder, with their accounting.
+
+    Args:
+        encoder: Reads the contexts.
+        weights: A hash of the method's weights.
+        behind: [n, width], vectors that end every memory and carry no content.
+    """
+
+    soft = True
+    owns_decoder = True
+
+    def __init__(self, encoder: SoftEncoder, weights: str, behind: torch.Tensor | None = None) -> None:
+        super().__init__(encoder.decoder)
+        self.encoder, self.weights = encoder, weights
+        self.behind = torch.empty(0, self.decoder.hidden_size) if behind is None else behind.detach().cpu()
+
+    def compress(self, contexts: Sequence[str]) -> list[Memory]:
+        """Compress contexts; pieces of all of them share few forwards, seconds are shared by tokens read."""
+        start = time.perf_counter()
+        ids, texts = self.encoder.tokenize_within_limit(contexts)
+        with torch.inference_mode():
+            vectors = [context.cpu() for context in self.encoder.encode(ids)]
+        per_token = (time.perf_counter() - start) / max(1, sum(map(len, ids)))
+        memories = []
+        counts = self.decoder.count_tokens(texts)
+        for context, text, read, content, tokens in zip(contexts, texts, ids, vectors, counts, strict=True):
+            boundary = self.encoder.boundaries(len(read)) + len(self.behind)
+            memory = torch.cat([content, self.behind.to(content.dtype)])
+            memories.append(
+                Memory(
+                    source_tokens=tokens,
+                    compressor_tokens=len(read),
+                    source_bytes=len(text.encode()),
+                    slots=len(memory) - boundary,
+                    boundary=boundary,
+                    seconds=len(read) * per_token,
+                    vectors=memory,
+                    truncated_bytes=len(context.encode()) - len(text.encode()),
+                )
+            )
+        return memories
+
+    def weights_fingerprint(self) -> str:
+        """Hash of the encoder and of the decoder that was trained with it."""
+        return self.weights
+
+
+def batches(lengths: Sequence[int], device: torch.device) -> Iterator[list[int]]:
+    """Indices of pieces, longest first, as many in a batch as one forward on the device should read."""
+    order = sorted(range(len(lengths)), key=lambda i: lengths[i], reverse=True)
+    start = 0
+    while start < len(order):
+        size = max(1, BATCH_TOKENS.get(device.type, 16_384) // max(1, lengths[order[start]]))
+        yield order[start : start + size]
+        start += size
+
+
+def drawn_vectors(decoder: Decoder, count: int, seed: int) -> torch.Tensor:
+    """Vectors at the scale of the decoder's token vectors: [count, width]."""
+    generator = torch.Generator().manual_seed(seed)
+    table = decoder.embedding.weight.detach().float()
+    return torch.randn(count, table.shape[1], generator=generator) * table.std()
