@@ -165,11 +165,13 @@ MAY_IMPORT = {
         "errors",
         "context",
         "generation",
+        "pretrained",
+        "questions",
         "registry",
         "shipped",
         "model",
     ),
-    "pcc_bench.tasks": ("context", "errors", "shipped", "tasks"),
+    "pcc_bench.tasks": ("context", "errors", "questions", "shipped", "tasks"),
     "pcc_bench.reports": ("cost.records", "records", "stats", "errors", "reports"),
 }
 
