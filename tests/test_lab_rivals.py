@@ -90,7 +90,7 @@ def test_a_baseline_is_trained_on_what_its_wrapper_lays_out(method: str, lab: Pa
 
 def asked(rival: Rival, prompt: str) -> list[int]:
     """What training puts between memory and answer."""
-    sample = Sample(0, 0, (Task.ANSWERING,), [], "", "", prompt)
+    sample = Sample(0, 0, 4, (Task.ANSWERING,), [], "", "", prompt)
     (ids,) = rival.collator().targets(Task.ANSWERING, [sample])["ids"]
     end = rival.decoder.tokenizer.eos_token_id
     return ids[:-1] if ids[-1] == end else ids
@@ -116,7 +116,7 @@ def test_training_changes_the_baseline_and_nothing_of_its_decoder(method: str, l
 
 def sample(rival: Rival, context: str, index: int) -> Any:
     (ids,) = rival.reader.tokenize([context])
-    return Sample(index, 0, (Task.ANSWERING,), ids, context, "Paris", "Question: Where?\n\nAnswer: ")
+    return Sample(index, 0, 4, (Task.ANSWERING,), ids, context, "Paris", "Question: Where?\n\nAnswer: ")
 
 
 def test_autocompressor_reads_on_as_the_wrapper_does(lab: Path, tmp_path: Path) -> None:
