@@ -19,7 +19,6 @@ At 40 % utilisation of 4 A100 this gives the hours that the official README stat
 
 from __future__ import annotations
 
-import copy
 import math
 import re
 from dataclasses import dataclass
@@ -30,10 +29,11 @@ from torch import nn
 from transformers import PreTrainedConfig
 
 from pcc_bench.errors import UsageError
-from pcc_bench.model.config import MEMORY_TOKENS, Boundaries, PccConfig, Slots
+from pcc_bench.model.config import MEMORY_TOKENS, Boundaries, PccConfig, Pooling, Slots
 from pcc_bench.model.converter import Converter
+from pcc_bench.model.pcc import SPECIAL_TOKENS
 from pcc_bench.model.recipe import Combination, Recipe, Trained
-from pcc_bench.model.sizes import LARGE, LITE, Model, config_of, from_state, lora_parameters, measure
+from pcc_bench.model.sizes import LARGE, LITE, Model, config_of, first_layers, from_state, lora_parameters, measure
 
 ANSWERING_TOKENS = {"qa": 32, "gsm8k": 200, "dialogue": 400}  # prompt and answer in decoder tokens: guesses
 LOGIT_BYTES = 10  # bfloat16, its float32 copy and the gradient of that
@@ -95,6 +95,7 @@ class Geometry:
         lora_products: Of these, the ones in matrix products: looking up an embedding is none.
         decoder: The frozen decoder.
         converter: Weights of the converter.
+        pooled: There are no memory tokens: slots are means.
     """
 
     encoder: Model
@@ -102,6 +103,7 @@ class Geometry:
     lora_products: int
     decoder: Model
     converter: int
+    pooled: bool = False
 
 
 def _encoder_config(recipe: Recipe) -> tuple[PreTrainedConfig, int]:
@@ -128,11 +130,22 @@ def geometry_of(recipe: Recipe) -> Geometry:
         UsageError: A model whose sizes can't be found.
     """
     reads = config_of(recipe.decoder)
-    if recipe.encoder_layers is not None:
-        first = copy.deepcopy(reads)
-        first.num_hidden_layers = recipe.encoder_layers
-        return sized(first, recipe.lora_rank, reads)
+    layers, rank, pooling = recipe.encoder_layers, recipe.lora_rank, recipe.pooling
+    if recipe.start and (Path(recipe.start) / "config.json").is_file() and (described := _own(Path(recipe.start))):
+        layers, pooling = described.encoder.layers, described.pooling
+        rank = int((described.encoder.lora or {}).get("r", 0))
+    if layers is not None:
+        encoder, adapter = first_layers(reads, layers, rank)
+        with torch.device("meta"):
+            converter = _count(Converter(encoder.hidden_size, reads.hidden_size))
+        return Geometry(encoder, adapter, adapter, measure(reads), converter, pooling is Pooling.MEAN)
     return sized(*_encoder_config(recipe), reads)
+
+
+def _own(folder: Path) -> PccConfig | None:
+    """The configuration of a checkpoint whose encoder is made of the decoder's layers."""
+    config = PccConfig.read(folder)
+    return None if config.encoder.layers is None else config
 
 
 def sized(config: PreTrainedConfig, rank: int, reads: PreTrainedConfig) -> Geometry:
@@ -157,7 +170,12 @@ def parts_of(recipe: Recipe, geometry: Geometry) -> tuple[Part, ...]:
     full = Trained.ENCODER in learns and not geometry.lora
     only_rows = Trained.MEMORY_TOKENS in learns and Trained.ENCODER not in learns  # else the encoder's choice holds
     learned_rows = MEMORY_TOKENS * encoder.hidden_size if full or only_rows else 0
-    parts = [Part("encoder", base, base if full else 0), Part("memory tokens", rows, learned_rows)]
+    parts = [Part("encoder", base, base if full else 0)]
+    if not geometry.pooled:
+        parts.append(Part("memory tokens", rows, learned_rows))
+    if Trained.SPECIAL in learns:
+        vectors = len(SPECIAL_TOKENS) * geometry.decoder.hidden_size
+        parts.append(Part("special vectors", vectors, vectors))
     if geometry.lora:
         parts.append(Part("LoRA", geometry.lora, geometry.lora if Trained.ENCODER in learns else 0))
     parts.append(Part("converter", geometry.converter, geometry.converter if Trained.CONVERTER in learns else 0))
@@ -172,7 +190,7 @@ def sample_of(recipe: Recipe, phase: int, steps: int) -> Sample:
         tokens = min(tokens, recipe.optimisation.tokens / (steps * recipe.optimisation.batch_size))
     segments = math.ceil(tokens / sizes.segment_length)
     slots = float(segments * (sizes.segment_length // sizes.rate))
-    if recipe.slots is Slots.PROPORTIONAL:
+    if recipe.slots is Slots.PROPORTIONAL or recipe.pooling is Pooling.MEAN:
         slots = min(slots, math.ceil(tokens / sizes.rate))
     boundaries = {Boundaries.PER_SEGMENT: 2 * segments, Boundaries.ONCE: 2, Boundaries.NONE: 0}[recipe.boundaries]
     prefix = 1 + slots + boundaries
@@ -194,7 +212,7 @@ def _decoder_rows(recipe: Recipe, phase: int, prefix: float, tokens: float) -> t
 def flops_of(recipe: Recipe, geometry: Geometry, sample: Sample) -> float:
     """Forward and backward of one sample through encoder, converter and decoder."""
     encoder, decoder, learns = geometry.encoder, geometry.decoder, set(recipe.train)
-    positions = (sample.tokens + sample.slots) / sample.segments
+    positions = (sample.tokens + (0 if geometry.pooled else sample.slots)) / sample.segments
     passes = 2 if recipe.optimisation.gradient_checkpointing and _encoder_learns(recipe) else 1
     flops = passes * encoding_flops(geometry, positions)
     if _encoder_learns(recipe):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -17,7 +17,7 @@ from pcc_bench import shipped
 from pcc_bench.errors import UsageError
 from pcc_bench.model import architecture
 from pcc_bench.model.config import MEMORY_TOKENS
-from pcc_bench.model.init import lora_config
+from pcc_bench.model.init import layer_lora_config, lora_config
 
 LITE, LARGE = "openai-community/gpt2-large", "meta-llama/Meta-Llama-3-8B-Instruct"
 
@@ -41,6 +41,17 @@ KNOWN: dict[str, dict[str, Any]] = {
     "mistralai/Mistral-7B-Instruct-v0.3": _MISTRAL_7B,
     "Qwen/Qwen2.5-7B-Instruct": _QWEN_7B,
     "microsoft/Phi-3.5-mini-instruct": _PHI_MINI,
+    "smollm2-135m": {
+        "model_type": "llama",
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "vocab_size": 49152,
+        "max_position_embeddings": 8192,
+        "tie_word_embeddings": True,
+    },
 }
 
 
@@ -162,6 +173,24 @@ def from_state(state: dict[str, Any]) -> PreTrainedConfig:
     ids = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
     config: PreTrainedConfig = AutoConfig.for_model(**{**kept, **ids})
     return config
+
+
+def first_layers(config: PreTrainedConfig, layers: int, rank: int) -> tuple[Model, int]:
+    """Sizes of an encoder made of the first layers of a decoder, whose embedding it shares, and of a LoRA on them."""
+    first = copy.deepcopy(config)
+    first.num_hidden_layers = layers
+    if getattr(first, "layer_types", None):
+        first.layer_types = first.layer_types[:layers]
+    model = measure(first)
+    adapter = 0
+    if rank:
+        with torch.device("meta"):
+            adapted = get_peft_model(
+                AutoModelForCausalLM.from_config(first).base_model, layer_lora_config(rank, rank, 0.0)
+            )
+        adapter = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+    own = model.parameters - model.own_head - model.vocabulary * model.hidden_size
+    return replace(model, parameters=own, head=0, own_head=0, vocabulary=0), adapter
 
 
 def lora_parameters(config: PreTrainedConfig, rank: int) -> int:

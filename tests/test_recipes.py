@@ -29,6 +29,7 @@ PUBLISHED = {
     row["recipes"].format(rate=rate): (row, int(rate)) for row in PAPER.values() for rate in row["rates"].split()
 }
 ADAPTS = {name for name in shipped() if name.startswith("adapt-")}
+SMALL = {"smollm2", "smollm2-squad", "smollm2-1x"}  # for a pretrained decoder on a CPU
 
 
 @pytest.fixture(autouse=True)
@@ -43,10 +44,12 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", shipped())
-def test_every_recipe_is_planned_offline(name: str) -> None:
+def test_every_recipe_is_planned_offline(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    pretrained(tmp_path / "runs" / "smollm2")
     recipe = Recipe.read(name)
     assert recipe.name == name
-    plan = dry_run.plan(recipe, device="A100", devices=4)
+    plan = dry_run.plan(recipe, device="A100", devices=1 if name in SMALL else 4)
     text = dry_run.render(plan)
     assert plan.parts[-1].name == "decoder"
     assert plan.parts[-1].trained == 0
@@ -54,6 +57,24 @@ def test_every_recipe_is_planned_offline(name: str) -> None:
     assert plan.memory.total < 80e9, "the paper's cards have 80 GB"
     for shown in (name, f"{plan.trained:,}", f"{plan.steps:,}", f"{plan.flops:.2e}", "estimate", "time", "A100"):
         assert shown in text
+
+
+def pretrained(folder: Path) -> None:
+    """The configuration of what the recipe `smollm2` makes."""
+    folder.mkdir(parents=True)
+    encoder = {"kind": "lora", "config": {}, "lora": {"r": 32}, "layers": 12}
+    state = {"rate": 4, "pooling": "mean", "slots": "proportional", "residual": True, "encoder": encoder}
+    (folder / "config.json").write_text(json.dumps({"pcc_bench": 1, **state, "decoder": {"hidden_size": 576}}))
+
+
+def test_a_plan_of_an_encoder_made_of_decoder_layers_counts_what_is_its_own() -> None:
+    parts = {part.name: part for part in dry_run.plan(Recipe.read("smollm2")).parts}
+    products = 12 * (2 * 576 * 576 + 2 * 576 * 192 + 3 * 576 * 1536)
+    assert parts["encoder"] == dry_run.Part("encoder", products + 12 * 2 * 576 + 576, 0)
+    assert parts["LoRA"].trained == 32 * 12 * (2 * 2 * 576 + 2 * (576 + 192) + 3 * (576 + 1536))
+    assert parts["special vectors"].trained == 3 * 576
+    assert "memory tokens" not in parts
+    assert parts["decoder"].parameters == 134_515_008
 
 
 @pytest.mark.parametrize("name", shipped())
@@ -66,8 +87,8 @@ def test_every_recipe_is_short_and_says_what_it_is(name: str) -> None:
         assert word in comment
 
 
-def test_the_paper_s_runs_and_the_adapts_are_shipped_and_nothing_else() -> None:
-    assert shipped().keys() == PUBLISHED.keys() | ADAPTS
+def test_the_paper_s_runs_the_adapts_and_the_small_ones_are_shipped_and_nothing_else() -> None:
+    assert shipped().keys() == PUBLISHED.keys() | ADAPTS | SMALL
     assert len(ADAPTS) == 3
 
 
@@ -89,7 +110,8 @@ def test_optimisation_is_the_papers(name: str) -> None:
 
 def _assert_optimisation(recipe: Recipe, row: dict[str, str]) -> None:
     optimisation = recipe.optimisation
-    assert row["optimizer"] == "adamw"  # the only one a recipe can express
+    assert row["optimizer"] == optimisation.optimizer
+    assert optimisation.learning_rates == {}
     assert optimisation.schedule == row["schedule"]
     assert optimisation.learning_rate == float(row["learning_rate"])
     assert optimisation.batch_size == int(row["batch_size"])
@@ -416,7 +438,7 @@ def test_options_that_make_no_sense(options: dict[str, Any], words: str) -> None
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"decoder": "nobody/nothing"}, "nobody/nothing.*config.json"),
+        ({"decoder": "nobody/nothing"}, "nobody/nothing.*configuration"),
         ({"start": "nobody/nothing"}, "start 'nobody/nothing'"),
     ],
 )
