@@ -90,7 +90,7 @@ class Answering:
         )
         share = {"prefill_seconds": (out.seconds + seconds) / len(batch), "decode_seconds": 0.0, "new_tokens": 0}
         return [
-            Score(logprob, greedy, {**job.record, **share, **kept})
+            Score(logprob, greedy, {**job.record, **share, **kept, "scored_tokens": len(job.continuation)})
             for job, logprob, greedy, kept in zip(batch, out.logprobs, out.greedy, spared, strict=True)
         ]
 

@@ -29,5 +29,6 @@ class SampleRecord(TypedDict):
     prefill_seconds: NotRequired[float]
     decode_seconds: NotRequired[float]
     new_tokens: NotRequired[int]
+    scored_tokens: NotRequired[int]  # of the continuation, blanks at the prompt's end among them; a log-likelihood's
     reused_positions: NotRequired[int]  # of the prompt, read once for several answers and not for this one
     cached: NotRequired[bool]  # answered by an earlier call; its seconds are that call's

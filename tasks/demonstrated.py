@@ -13,7 +13,7 @@ from pcc_bench.context import Prompt, literal, mark, mark_row
 from pcc_bench.errors import UsageError
 from pcc_bench.tasks.demonstrations import SEPARATOR, TokenCounter, Wanted
 from pcc_bench.tasks.population import choice
-from pcc_bench.tasks.task import PccTask
+from pcc_bench.tasks.task import PccTask, end_of_prompt, scored_tokens
 
 # Fields of an account (`pcc_bench.records`): what adds up over a row's prompts, over its requests, and the ratios.
 SIZES = (
@@ -27,7 +27,7 @@ SIZES = (
     "truncated_bytes",
     "compress_seconds",
 )
-COSTS = ("prefill_seconds", "decode_seconds", "new_tokens")
+COSTS = ("prefill_seconds", "decode_seconds", "new_tokens", "scored_tokens")
 RATIOS = (
     ("ratio_slots", "source_tokens", ("slots",)),
     ("ratio", "source_tokens", ("slots", "boundary")),
@@ -46,7 +46,7 @@ class DemonstratedTask(PccTask):
     def __init__(self, config: Mapping[str, Any], **kwargs: Any) -> None:
         own = dict(config)
         self.wanted = Wanted.read(own.pop("demonstrations"), own["metadata"].get("demonstrations"))
-        self._templated = False  # under a chat template the answer follows the template's text, without a blank
+        self._template_end: str | None = None  # under a chat template the answer follows the template's text
         super().__init__(own, **kwargs)
 
     @cached_property
@@ -62,10 +62,12 @@ class DemonstratedTask(PccTask):
         """The test item alone, as plain text."""
         return str(apply_template(self.config.doc_to_text, {**doc, "demonstrations": ""}))
 
-    def answer_tokens(self, doc: Mapping[str, Any], answer: str) -> int:
-        """Decoder tokens of an answer to a row, counted where it stands: behind the item."""
-        if self._templated:
-            return self.counter.continuation("", answer)
+    def answer_tokens(self, doc: Mapping[str, Any], answer: str, result: Any = None) -> int:
+        """Decoder tokens of an answer to a row: those that its result scored, or counted where the answer stands."""
+        if (scored := scored_tokens(result)) is not None:
+            return scored
+        if self._template_end is not None:
+            return self.counter.continuation(self._template_end, answer)
         return self.counter.continuation(self.item(doc), self.config.target_delimiter + answer)
 
     # Prompts
@@ -102,10 +104,10 @@ class DemonstratedTask(PccTask):
 
     def build_all_requests(self, *, tokenizer_name: str = "", apply_chat_template: bool = False, **kwargs: Any) -> None:
         """As lm-eval does; its request cache also knows the demonstrations."""
-        self._templated = apply_chat_template
         shown = self.config.metadata["population"]["demonstrations"]["fingerprint"]
         name = f"{tokenizer_name}-{shown}"
         super().build_all_requests(tokenizer_name=name, apply_chat_template=apply_chat_template, **kwargs)
+        self._template_end = end_of_prompt(self.instances) if apply_chat_template else None
 
     def _marked(self, doc: Mapping[str, Any]) -> dict[str, Any]:
         row = mark_row({key: value for key, value in doc.items() if key != "demonstrations"}, {})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from lm_eval.api.instance import Instance
 from lm_eval.api.samplers import ContextSampler
 from lm_eval.api.task import ConfigurableTask
 
@@ -12,6 +13,8 @@ from pcc_bench.context import Prompt, literal, mark_row
 from pcc_bench.errors import UsageError, print_usage_errors_plainly
 from pcc_bench.questions import OFFICIAL, question_prompt
 from pcc_bench.tasks.data import load_docs, to_dataset
+
+TAIL = 64  # characters, of which tokens reach back over a few
 
 print_usage_errors_plainly()  # lm-eval's command line shows tracebacks; our mistakes-to-mend are one sentence
 
@@ -174,6 +177,16 @@ class QuestionTask(PccTask):
         super().build_all_requests(
             tokenizer_name=f"{tokenizer_name}-{name}", apply_chat_template=apply_chat_template, **kwargs
         )
+
+
+def scored_tokens(result: Any) -> int | None:
+    """Tokens whose log-likelihoods an answer sums up; None where the model does not say, as lm-eval's own."""
+    return (getattr(result, "record", None) or {}).get("scored_tokens")
+
+
+def end_of_prompt(instances: Sequence[Instance]) -> str:
+    """The last characters of a task's prompts under a chat template, where all end alike: what an answer follows."""
+    return str(instances[0].args[0])[-TAIL:] if instances else ""
 
 
 def _literals(data: Any) -> Any:

@@ -230,7 +230,8 @@ def test_extraction_is_that_of_lm_evals_gsm8k(number: str) -> None:
     answer = f"It is {number}.\n#### {number}"
     metric = next(entry for entry in theirs["metric_list"] if entry["metric"] == "exact_match")
     arguments = {key: metric[key] for key in ("ignore_case", "ignore_punctuation", "regexes_to_ignore")}
-    for their_filter, our_filter in zip(theirs["filter_list"], ours["filter_list"], strict=True):
+    assert [entry["name"] for entry in ours["filter_list"][2:]] == ["pcc-number"]
+    for their_filter, our_filter in zip(theirs["filter_list"], ours["filter_list"][:2], strict=True):
         found = [list(ensemble(entry, predictions)) for entry in (their_filter, our_filter)]
         assert found[0] == found[1]
         assert their_filter["name"] == our_filter["name"]
@@ -240,6 +241,52 @@ def test_extraction_is_that_of_lm_evals_gsm8k(number: str) -> None:
         ]
         assert [score_number({"answer": answer}, [text])["exact_match"] for text in found[1]] == expected
         assert 0 < sum(expected) < 500
+
+
+def by_value(solution: str, answer: str) -> float:
+    """Whether our own filter finds the result in a solution."""
+    (entry,) = [e for e in load_yaml(TASKS / "gsm8k" / "gsm8k.yaml")["filter_list"] if e["name"] == "pcc-number"]
+    doc = {"answer": answer}
+    (found,) = build_filter_ensemble(entry["name"], [["pcc_number", None]]).filters[0]().apply([[solution]], [doc])
+    return float(score_number(doc, found)["exact_match"])
+
+
+@pytest.mark.parametrize(
+    ("solution", "number"),
+    [
+        ("It costs $29.00.", "29"),
+        ("So it is 18...", "18"),
+        ("She gets 70,000 dollars ...", "70000"),
+        ("She adds 3.\n#### 70000.00", "70,000"),
+        ("#### -$5 and 7 others", "-5"),
+        ("10-3 = 7", "7"),
+        ("The answer is \u22127.", "-7"),
+    ],
+)
+def test_a_right_number_is_right_however_it_is_written(solution: str, number: str) -> None:
+    assert by_value(solution, f"It is so.\n#### {number}") == 1
+    assert (
+        by_value(solution.replace("7", "8").replace("9", "8").replace("5", "8").replace("18", "81"), f"#### {number}")
+        == 0
+    )
+    assert by_value("I do not know.", f"#### {number}") == 0
+
+
+@given(value=st.integers(-(10**7), 10**7), other=st.integers(-99, 99), marked=st.booleans(), data=st.data())
+def test_numbers_are_compared_by_value(value: int, other: int, marked: bool, data: st.DataObject) -> None:
+    digits = data.draw(st.sampled_from([f"{abs(value)}", f"{abs(value):,}"])) + data.draw(
+        st.sampled_from(["", ".0", ".00"])
+    )
+    sign = data.draw(st.sampled_from(["-", "\u2212"])) if value < 0 else ""
+    spelled = (
+        sign
+        + data.draw(st.sampled_from(["", "$"]))
+        + digits
+        + data.draw(st.sampled_from(["", ".", "...", " dollars", "%", "!"]))
+    )
+    solution = f"First {other} and 3.\n#### {spelled}\nThen 5" if marked else f"First {other}, so it is {spelled}"
+    assert by_value(solution, f"#### {data.draw(st.sampled_from([f'{value}', f'{value:,}']))}") == 1
+    assert by_value(solution, f"#### {value + 1}") == 0
 
 
 def ensemble(entry: dict[str, Any], predictions: list[str]) -> Any:

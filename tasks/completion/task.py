@@ -9,8 +9,9 @@ import datasets
 
 from pcc_bench.context import mark
 from pcc_bench.tasks.data import fingerprint
+from pcc_bench.tasks.demonstrations import TokenCounter
 from pcc_bench.tasks.documents import pieces, whole
-from pcc_bench.tasks.task import PccTask
+from pcc_bench.tasks.task import PccTask, end_of_prompt, scored_tokens
 
 
 class CompletionTask(PccTask):
@@ -32,8 +33,22 @@ class CompletionTask(PccTask):
             {"id": str(number), "document": before, "continuation": after, "tokens": len(ids)}
             for number, ((before, after), ids) in enumerate(zip(made.texts, encoded["input_ids"], strict=True), 1)
         ]
+        self._counter = TokenCounter(made.tokenizer, self.config.task)
+        self._template_end: str | None = None
         self.config.metadata = {**metadata, "population": {**made.account, "fingerprint": fingerprint(docs)}}
         self.dataset = {"test": datasets.Dataset.from_list(docs)}
+
+    def build_all_requests(self, *, apply_chat_template: bool = False, **kwargs: Any) -> None:
+        """As lm-eval does."""
+        super().build_all_requests(apply_chat_template=apply_chat_template, **kwargs)
+        self._template_end = end_of_prompt(self.instances) if apply_chat_template else None
+
+    def process_results(self, doc: Mapping[str, Any], results: Sequence[Any]) -> dict[str, Any]:
+        """Scores of a row, over the tokens that were scored."""
+        tokens = scored_tokens(results[0])
+        if tokens is None and self._template_end is not None:
+            tokens = self._counter.continuation(self._template_end, doc["continuation"])
+        return super().process_results(doc if tokens is None else {**doc, "tokens": tokens}, results)
 
     def _marked(self, doc: Mapping[str, Any]) -> dict[str, Any]:
         return {"document": mark(doc["document"])}
@@ -42,8 +57,8 @@ class CompletionTask(PccTask):
 def score_continuation(doc: Mapping[str, Any], results: Sequence[tuple[float, bool]]) -> dict[str, Any]:
     """The continuation's log-likelihood with its decoder tokens and its bytes, for `weighted_perplexity`.
 
-    Its tokens are counted on their own, once, so that every method divides by the same number. Where text and
-    continuation meet, a tokenizer may join them differently for a method that reads the text as text.
+    Its tokens are those that were scored: the model says how many, and blanks at the end of a chat template are among
+    them. For lm-eval's own models without a template they are counted on their own.
     """
     logprob = float(results[0][0])
     return {

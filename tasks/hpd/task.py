@@ -62,7 +62,7 @@ class DialogueTask(DemonstratedTask):
 
     def answers(self, doc: Mapping[str, Any], results: Sequence[Any]) -> list[tuple[float, int]]:
         """Log-likelihood and tokens of each candidate."""
-        tokens = [self.answer_tokens(doc, candidate) for candidate in doc["candidates"]]
+        tokens = [self.answer_tokens(doc, *pair) for pair in zip(doc["candidates"], results, strict=True)]
         return [(float(result[0]), count) for result, count in zip(results, tokens, strict=True)]
 
     def _read(self, split: str, place: int, **other: Any) -> tuple[dict[str, Any], list[Session]]:

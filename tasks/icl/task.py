@@ -131,24 +131,35 @@ class OptionTask(IclTask):
         """Keep the content-free answers if the row has some, then score it."""
         own = len(self._blocks) * self.per_prompt(doc)
         if free := results[own:]:
+            if not self._content_free["each"] and any(getattr(r, "record", {}).get("skipped") for r in free):
+                raise UsageError(
+                    f"{self.config.task}: the content-free prompt that all rows are calibrated by was skipped for its "
+                    "length: show fewer demonstrations, or pass --metadata '{\"calibration\": false}'"
+                )
             self._shared = self._mean_nlls(self._emptied(doc), free)
         return super().process_results(doc, results)
 
     def answers(self, doc: Mapping[str, Any], results: Sequence[Any]) -> list[OptionScores]:
         """The options' scores, one a seed."""
         step = self.per_prompt(doc)
-        tokens = self._tokens(doc)
-        sums = [[float(result[0]) for result in results[n * step : (n + 1) * step]] for n in range(len(self._blocks))]
-        free = self._shared if self.calibrates else [None] * len(sums)
-        return [OptionScores(s, tokens, f) for s, f in zip(sums, free, strict=True)]
+        seeds = [results[n * step : (n + 1) * step] for n in range(len(self._blocks))]
+        free = self._shared if self.calibrates else [None] * len(seeds)
+        return [
+            OptionScores([float(result[0]) for result in seed], self._tokens(doc, seed), of_free)
+            for seed, of_free in zip(seeds, free, strict=True)
+        ]
 
     def _mean_nlls(self, doc: Mapping[str, Any], results: Sequence[Any]) -> list[list[float]]:
-        tokens, step = self._tokens(doc), self.per_prompt(doc)
-        nlls = [-float(result[0]) / tokens[n % step] for n, result in enumerate(results)]
-        return [nlls[start : start + step] for start in range(0, len(nlls), step)]
+        step = self.per_prompt(doc)
+        seeds = [results[start : start + step] for start in range(0, len(results), step)]
+        return [
+            [-float(result[0]) / count for result, count in zip(seed, self._tokens(doc, seed), strict=True)]
+            for seed in seeds
+        ]
 
-    def _tokens(self, doc: Mapping[str, Any]) -> list[int]:
-        return [self.answer_tokens(doc, option) for option in self.doc_to_choice(doc)]
+    def _tokens(self, doc: Mapping[str, Any], results: Sequence[Any]) -> list[int]:
+        """Tokens of each option, in its results of one prompt."""
+        return [self.answer_tokens(doc, *pair) for pair in zip(self.doc_to_choice(doc), results, strict=True)]
 
 
 def _seeds(metadata: Mapping[str, Any]) -> list[int]:
