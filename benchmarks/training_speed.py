@@ -86,6 +86,7 @@ def build(folder: Path, arguments: argparse.Namespace) -> tuple[PccForTraining, 
         "contexts": ids,
         "targets": {Task.RECONSTRUCTION.value: rows},
         "phase": 0,
+        "rate": 4,
         "indices": [0],
         "labels": torch.tensor(ids),
     }

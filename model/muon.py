@@ -2,12 +2,59 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
+
+
+class StackedMuon(torch.optim.Muon):
+    """torch's Muon with one orthogonalisation for all matrices of a shape: a few large products for many small ones."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        """One step; a closure is not supported."""
+        for group in self.param_groups:
+            shapes: dict[torch.Size, list[nn.Parameter]] = {}
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    shapes.setdefault(weight.shape, []).append(weight)
+            for shape, weights in shapes.items():
+                updates = orthogonalised(
+                    torch.stack([self._momentum(weight, group) for weight in weights]),
+                    group["ns_coefficients"],
+                    group["ns_steps"],
+                    group["eps"],
+                )
+                size = group["lr"] * 0.2 * math.sqrt(max(shape))  # the size of AdamW's updates
+                for weight, update in zip(weights, updates, strict=True):
+                    weight.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-size)
+
+    def _momentum(self, weight: nn.Parameter, group: dict[str, Any]) -> torch.Tensor:
+        """Nesterov momentum of a weight's gradient."""
+        assert weight.grad is not None
+        state = self.state[weight]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(weight.grad)
+        buffer: torch.Tensor = state["momentum_buffer"].lerp_(weight.grad, 1 - group["momentum"])
+        return weight.grad.lerp(buffer, group["momentum"])
+
+
+def orthogonalised(
+    matrices: torch.Tensor, coefficients: tuple[float, float, float], steps: int, eps: float
+) -> torch.Tensor:
+    """Matrices with all singular values near one, by Newton-Schulz iteration in bfloat16: [n, rows, columns]."""
+    a, b, c = coefficients
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = (matrices.mT if tall else matrices).bfloat16()
+    x = x / x.flatten(1).norm(dim=1).clamp_min(eps)[:, None, None]
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.mT if tall else x
 
 
 class MuonAndAdamW(torch.optim.Optimizer):
@@ -35,9 +82,7 @@ class MuonAndAdamW(torch.optim.Optimizer):
         super().__init__(list(weights), {"lr": first})
         self.inner: dict[str, torch.optim.Optimizer] = {}
         if matrices := _grouped(learning, [weight for weight, is_matrix in weights.items() if is_matrix]):
-            self.inner["muon"] = torch.optim.Muon(
-                matrices, first, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"
-            )
+            self.inner["muon"] = StackedMuon(matrices, first, weight_decay=weight_decay)
         if others := _grouped(learning, [weight for weight, is_matrix in weights.items() if not is_matrix]):
             self.inner["adamw"] = torch.optim.AdamW(others, first, betas=betas, weight_decay=weight_decay)
         self._share_groups()

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pcc_bench.model.muon import MuonAndAdamW
+from pcc_bench.model.muon import MuonAndAdamW, StackedMuon
 
 
 def tied_model() -> nn.Module:
@@ -62,3 +62,23 @@ def test_a_restored_state_goes_on_to_the_same_bits() -> None:
     one_step(whole, optimizer)
     one_step(cut, restored)
     assert all(torch.equal(weight, cut.state_dict()[name]) for name, weight in whole.state_dict().items())
+
+
+def test_stacked_steps_are_torchs_own() -> None:
+    torch.manual_seed(0)
+    shapes = [(8, 5), (5, 8), (8, 5), (6, 6), (5, 8), (8, 5)]
+    ours = [nn.Parameter(torch.randn(shape)) for shape in shapes]
+    theirs = [nn.Parameter(weight.detach().clone()) for weight in ours]
+    start = [weight.detach().clone() for weight in ours]
+    options = {"lr": 1e-2, "weight_decay": 0.1}
+    stacked = StackedMuon(ours, **options)
+    reference = torch.optim.Muon(theirs, **options, adjust_lr_fn="match_rms_adamw")
+    for _ in range(3):
+        for one, other in zip(ours, theirs, strict=True):
+            one.grad = torch.randn_like(one)
+            other.grad = one.grad.clone()
+        stacked.step()
+        reference.step()
+    for one, other, before in zip(ours, theirs, start, strict=True):
+        torch.testing.assert_close(one, other, atol=2e-4, rtol=0)  # bfloat16 products in another order
+        assert (one - before).abs().max() > 1e-3
