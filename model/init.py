@@ -209,10 +209,10 @@ def _special_rows(decoder: Decoder) -> torch.Tensor:
     the published patch is N(0, 0.02) for Llama-3.
     """
     vocabulary = decoder.tokenizer.get_vocab()
-    weight = decoder.embedding.weight.detach()
-    if all(vocabulary.get(token, len(weight)) < len(weight) for token in SPECIAL_TOKENS):
-        return weight[[vocabulary[token] for token in SPECIAL_TOKENS]].float().cpu().clone()
-    return torch.randn(len(SPECIAL_TOKENS), decoder.hidden_size) * float(weight.float().std())
+    rows = decoder.embed(range(len(decoder.embedding.weight))).detach()
+    if all(vocabulary.get(token, len(rows)) < len(rows) for token in SPECIAL_TOKENS):
+        return rows[[vocabulary[token] for token in SPECIAL_TOKENS]].float().cpu()
+    return torch.randn(len(SPECIAL_TOKENS), decoder.hidden_size) * float(rows.float().std())
 
 
 def with_memory_tokens(model: Any, tokenizer: PreTrainedTokenizerBase, seed: int) -> None:

@@ -189,7 +189,7 @@ def _special_vectors(folder: Path, decoder: Decoder, patch: str | None, optional
     else:
         vocabulary = decoder.tokenizer.get_vocab()
         ids = {name: vocabulary[name] for name in SPECIAL_TOKENS if name in vocabulary}
-        rows = {name: decoder.embedding.weight.detach()[row].clone() for name, row in ids.items()}
+        rows = dict(zip(ids, decoder.embed(list(ids.values())).detach(), strict=True))
     missing = [name for name in SPECIAL_TOKENS if name not in rows]
     if missing and optional:
         return torch.empty(0)

