@@ -36,6 +36,7 @@ from pcc_bench.model.files import (
     under,
 )
 from pcc_bench.model.pcc import PCC, SPECIAL_TOKENS
+from pcc_bench.pretrained import variants
 from pcc_bench.tensors import check_finite
 
 
@@ -277,5 +278,6 @@ def _check_decoder(pcc: PCC, decoder: Decoder, name: str, any_decoder: bool) -> 
     if made_for.fingerprint and made_for.fingerprint != decoder.fingerprint and not any_decoder:
         raise UsageError(
             f"checkpoint '{name}' was made for the decoder '{made_for.name}' (fingerprint {made_for.fingerprint}), "
-            f"not for '{decoder.name}' ({decoder.fingerprint}): use that decoder, or pass any_decoder=True to try it"
+            f"not for '{decoder.name}' ({decoder.fingerprint}){variants(made_for.name, decoder.name)}: use that "
+            "decoder, or pass any_decoder=True to try it"
         )

@@ -1,170 +1,62 @@
-"""GGUF files as plain model folders: converted once into the user's cache.
-
-transformers reads GGUF, but slowly, into a model that it refuses to save, and only through arguments that half of our
-callers do not have. A folder with `model.safetensors`, tokenizer and chat template is what everything here reads.
-
-The cache is `PCC_BENCH_CACHE`, else `pcc-bench` in `XDG_CACHE_HOME`, else in `~/.cache`. A folder in it is made
-beside, its manifest written last, and then renamed, so that it is whole or not there; a lock keeps two processes from
-making the same one.
-"""
+"""Reading a GGUF file with transformers, and writing it as a plain model folder (see `pcc_bench.converted`)."""
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
-import os
-import shutil
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict
-from safetensors import SafetensorError
 from tokenizers import pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from pcc_bench.documents import checked, read_json, write_text
 from pcc_bench.errors import UsageError
 from pcc_bench.model.files import first_line
-from pcc_bench.pretrained import GGUF_LIBRARY
 
-MANIFEST = "source.json"
-FORMAT = 1  # of a converted folder; another one is made again
-CACHE = "PCC_BENCH_CACHE"
 NARROW = (torch.bfloat16, torch.float16)
 
 
-@dataclass(frozen=True)
-class Source:
-    """A GGUF file to convert.
+def read(file: Path, name: str, remedy: str) -> tuple[Any, Any, Any]:
+    """Configuration, causal LM (float32) and tokenizer of a file.
 
-    Attributes:
-        name: For messages.
-        pieces: Its files, in the order in which they are joined; one where it is whole.
-        key: Tells it from what an older conversion was made of.
-        sha256: What its hash must be; "" for a file of the user's.
-        packages: What it was installed with.
-        licence: Of the weights, where known.
-        remedy: How to get it again.
-    """
-
-    name: str
-    pieces: tuple[Path, ...]
-    key: str
-    sha256: str = ""
-    packages: tuple[str, ...] = ()
-    licence: str = ""
-    remedy: str = "copy it again"
-
-    @property
-    def file(self) -> str:
-        """Name of the whole file."""
-        return self.pieces[0].name if len(self.pieces) == 1 else self.pieces[0].stem
-
-
-class _File(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    bytes: int
-    modified: int
-    sha256: str
-
-
-class _Manifest(BaseModel):
-    """Where a converted folder comes from and what lies in it."""
-
-    model_config = ConfigDict(extra="forbid")
-    format: int
-    key: str
-    packages: tuple[str, ...]
-    file: str
-    sha256: str
-    licence: str
-    converted_with: str
-    files: dict[str, _File]
-
-
-def cache() -> Path:
-    """The folder of converted decoders."""
-    base = os.environ.get(CACHE)
-    place = Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "pcc-bench"
-    return place.expanduser() / "decoders"
-
-
-def of_file(path: Path) -> Path:
-    """The folder made of a GGUF file of the user's; a file that has changed since is converted again.
+    Args:
+        file: The GGUF file.
+        name: What the user calls it, for messages.
+        remedy: How to get the file again.
 
     Raises:
-        UsageError: As in `converted`.
+        UsageError: It is damaged, or transformers does not read its architecture from GGUF.
     """
-    path = path.resolve()
-    stat = path.stat()
-    key = hashlib.sha256(f"{path} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()
-    place = cache() / f"{path.stem}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-    return place if intact(place, key) else converted(Source(str(path), (path,), key), place)
+    from gguf import GGUFReader
 
-
-def intact(place: Path, key: str) -> bool:
-    """Is there a folder made of the source with this key, every file as it was written?
-
-    A file whose time has changed (a copied or a damaged cache) is compared by its hash.
-    """
+    try:  # the reader and numpy raise whatever a damaged file leads to, an IndexError as well as a MemoryError
+        fields = GGUFReader(file).fields
+        architecture = fields["general.architecture"].contents()
+        pre_tokenizer = fields["tokenizer.ggml.pre"].contents() if "tokenizer.ggml.pre" in fields else None
+    except Exception as error:
+        raise UsageError(f"'{name}': {file.name} is damaged or not GGUF ({first_line(error)}): {remedy}") from None
+    where = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
     try:
-        manifest = checked(_Manifest, read_json(place / MANIFEST), str(place / MANIFEST))
-        whole = all(_same(place / name, file) for name, file in manifest.files.items())
-    except (UsageError, OSError):
-        return False
-    return whole and manifest.format == FORMAT and manifest.key == key
+        config = AutoConfig.from_pretrained(**where)
+        model, loading = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32, output_loading_info=True)
+        tokenizer = AutoTokenizer.from_pretrained(**where)
+    except Exception as error:
+        raise UsageError(
+            f"'{name}': transformers {transformers.__version__} does not read this GGUF file, architecture "
+            f"'{architecture}' ({first_line(error)}): use the model's safetensors, or another model"
+        ) from None
+    if missing := sorted(loading["missing_keys"]):
+        raise UsageError(f"'{name}': {file.name} lacks {len(missing)} tensors ({missing[0]} first): {remedy}")
+    if pre_tokenizer == "smollm":
+        _split_digits(tokenizer)
+    return config, model, tokenizer
 
 
-def converted(source: Source, place: Path) -> Path:
-    """Convert a GGUF file into the model folder `place` of the cache.
+def save(config: Any, model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write a model that was read from GGUF, in the smallest dtype that loses nothing, with its tokenizer.
 
-    Raises:
-        UsageError: No library to read it with, a file that is damaged or of an architecture that transformers does
-            not read from GGUF, or no room; one sentence.
+    transformers refuses to save the model itself, whose configuration says "quantized".
     """
-    _needs_library(source.name)
-    with _write_errors(place):
-        place.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(place, source.name):
-        if intact(place, source.key):  # by another process, while this one waited
-            return place
-        sys.stderr.write(f"pcc-bench: converting {source.name} into {place}, once\n")
-        for stale in place.parent.glob(f".{place.name}.*.part"):
-            shutil.rmtree(stale, ignore_errors=True)
-        part = place.with_name(f".{place.name}.{os.getpid()}.part")
-        try:
-            with _write_errors(place):
-                part.mkdir()
-            file = _whole(source, part, place)
-            sha256 = _sha256(file)
-            if source.sha256 and sha256 != source.sha256:
-                raise UsageError(
-                    f"'{source.name}': the installed {source.file} is damaged or another version (its SHA-256 is not "
-                    f"that of {source.packages[0]}): {source.remedy}"
-                )
-            _write(file, part, place, source)
-            with _write_errors(place):
-                if file.parent == part:
-                    file.unlink()
-                _write_manifest(part, source, sha256)
-                if place.exists():
-                    shutil.rmtree(place)
-                part.rename(place)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-    return place
-
-
-def _write(file: Path, part: Path, place: Path, source: Source) -> None:
-    """Read the model and its tokenizer, write both in the smallest dtype that loses nothing."""
-    config, model, tokenizer = _read(file, source)
     state = model.state_dict()
     dtype = exact_dtype(state)
     with torch.device("meta"):
@@ -173,45 +65,8 @@ def _write(file: Path, part: Path, place: Path, source: Source) -> None:
     plain.tie_weights()
     plain.config.dtype = dtype
     plain.generation_config = model.generation_config
-    with _write_errors(place):
-        plain.save_pretrained(part)
-        tokenizer.save_pretrained(part)
-
-
-def _read(file: Path, source: Source) -> tuple[Any, Any, Any]:
-    from gguf import GGUFReader
-
-    try:  # the reader and numpy raise whatever a damaged file leads to, an IndexError as well as a MemoryError
-        architecture = GGUFReader(file).fields["general.architecture"].contents()
-    except Exception as error:
-        raise UsageError(
-            f"'{source.name}': {file.name} is damaged or not GGUF ({first_line(error)}): {source.remedy}"
-        ) from None
-    try:
-        where = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
-        config = AutoConfig.from_pretrained(**where)
-        model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(**where)
-    except Exception as error:
-        raise UsageError(
-            f"'{source.name}': transformers {transformers.__version__} does not read this GGUF file, architecture "
-            f"'{architecture}' ({first_line(error)}): use the model's safetensors, or another model"
-        ) from None
-    _fix_pre_tokenizer(file, tokenizer)
-    return config, model, tokenizer
-
-
-def _fix_pre_tokenizer(file: Path, tokenizer: Any) -> None:
-    """SmolLM's pre-tokenizer, which transformers' GGUF reader has no entry for: each digit is a piece of its own.
-
-    Without it several spaces or line ends before a digit are cut into other tokens than the model was trained on.
-    """
-    from gguf import GGUFReader
-
-    field = GGUFReader(file).fields.get("tokenizer.ggml.pre")
-    if field is not None and field.contents() == "smollm":
-        digits, rest = pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)
-        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, rest])
+    plain.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def exact_dtype(state: dict[str, torch.Tensor]) -> torch.dtype:
@@ -222,77 +77,10 @@ def exact_dtype(state: dict[str, torch.Tensor]) -> torch.dtype:
     return torch.float32
 
 
-def _needs_library(name: str) -> None:
-    if importlib.util.find_spec("gguf") is None:
-        raise UsageError(
-            f"'{name}' is a GGUF file, and the library that reads it is missing: pip install {GGUF_LIBRARY}"
-        )
+def _split_digits(tokenizer: Any) -> None:
+    """SmolLM's pre-tokenizer, which transformers' GGUF reader has no entry for: each digit is a piece of its own.
 
-
-def _whole(source: Source, part: Path, place: Path) -> Path:
-    """The file itself, or its pieces joined in `part`."""
-    if len(source.pieces) == 1:
-        return source.pieces[0]
-    whole = part / source.file
-    with _write_errors(place), whole.open("wb") as out:
-        for piece in source.pieces:
-            with piece.open("rb") as read:
-                shutil.copyfileobj(read, out, 2**20)
-    return whole
-
-
-def _write_manifest(part: Path, source: Source, sha256: str) -> None:
-    files = {
-        path.name: _File(bytes=path.stat().st_size, modified=path.stat().st_mtime_ns, sha256=_sha256(path))
-        for path in sorted(part.iterdir())
-    }
-    manifest = _Manifest(
-        format=FORMAT,
-        key=source.key,
-        packages=source.packages,
-        file=source.file,
-        sha256=sha256,
-        licence=source.licence,
-        converted_with=f"transformers {transformers.__version__}",
-        files=files,
-    )
-    write_text(part / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
-
-
-def _same(path: Path, recorded: _File) -> bool:
-    stat = path.stat()
-    if stat.st_size != recorded.bytes:
-        return False
-    return stat.st_mtime_ns == recorded.modified or _sha256(path) == recorded.sha256
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def _locked(place: Path, name: str) -> Iterator[None]:
-    lock = FileLock(place.with_name(f".{place.name}.lock"))
-    with _write_errors(place):
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            sys.stderr.write(f"pcc-bench: another process is converting {name}: waiting for it\n")
-            lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-@contextmanager
-def _write_errors(place: Path) -> Iterator[None]:
-    """Turn a full disk or a folder that can't be written into one sentence."""
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or first_line(error)
-        raise UsageError(
-            f"{place} can't be written ({reason}): make room, or set {CACHE} to a folder that has some"
-        ) from None
+    Without it several spaces or line ends before a digit are cut into other tokens than the model was trained on.
+    """
+    digits, rest = pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, rest])

@@ -52,6 +52,7 @@ class Kind(StrEnum):
     METHODS = "methods"
     TASKS = "tasks"
     DATA = "data"
+    DECODERS = "decoders"
     RECIPES = "recipes"
     SUITES = "suites"
 

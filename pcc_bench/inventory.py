@@ -136,6 +136,16 @@ def recipes() -> Table:
     return Table(("recipe", "rate", "decoder", "purpose"), tuple(rows))
 
 
+def decoders() -> Table:
+    """Pretrained decoders that have a name, and the models that ship with the package."""
+    from pcc_bench import pretrained, shipped
+
+    rows = [(name, row.about, row.licence, pretrained.available(name)) for name, row in pretrained.TABLE.items()]
+    lab = (name for name in shipped.names() if name.startswith("lab-"))
+    rows += [(name, "of the lab, trained on its test world", "MIT", "ships") for name in lab]
+    return Table(("decoder", "what it is", "licence", "from"), tuple(rows))
+
+
 def suites() -> Table:
     """The suites of `pcc-bench run` that ship with the project."""
     from pcc_bench.suite.spec import Suite, shipped
@@ -149,6 +159,7 @@ LISTS: dict[str, Callable[[], Table]] = {
     "methods": methods,
     "tasks": task_table,
     "data": data_table,
+    "decoders": decoders,
     "recipes": recipes,
     "suites": suites,
 }

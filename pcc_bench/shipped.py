@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from pcc_bench import pretrained
+from pcc_bench import converted, pretrained
 from pcc_bench.documents import is_file, is_folder
 from pcc_bench.errors import UsageError
 
@@ -64,11 +64,9 @@ def located(name: str, gguf_file: str | None = None) -> str:
     if is_folder(name):
         return name
     if Path(name).suffix == GGUF:
-        from pcc_bench.model import gguf  # torch and transformers, which most commands do without
-
         if not is_file(name):
             raise UsageError(f"there is no GGUF file {name}: check the path")
-        return str(gguf.of_file(Path(name)))
+        return str(converted.of_file(Path(name)))
     if name in pretrained.TABLE:
         return str(pretrained.folder(name))
     if folder := find(name):

@@ -36,6 +36,7 @@ from pcc_bench.model.files import (
     safetensors_shapes,
 )
 from pcc_bench.model.published import CONVERTER_FILE
+from pcc_bench.pretrained import variants
 from pcc_bench.reports.summary import Table
 
 T = TypeVar("T")
@@ -230,7 +231,8 @@ def _made_for(config: PccConfig, decoder: Decoder, any_decoder: bool) -> tuple[b
     if made_for.fingerprint != decoder.fingerprint and not any_decoder:
         raise UsageError(
             f"made for '{made_for.name}' (fingerprint {made_for.fingerprint}), not for '{decoder.name}' "
-            f"({decoder.fingerprint}): use that decoder, or pass any_decoder=True to try anyway"
+            f"({decoder.fingerprint}){variants(made_for.name, decoder.name)}: use that decoder, or pass "
+            "any_decoder=True to try anyway"
         )
     return True, f"width {decoder.hidden_size}, fingerprint {decoder.fingerprint}"
 

