@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import torch
@@ -109,13 +110,18 @@ class Samples(IterableDataset[Sample]):
         return index
 
     def _answering(self, corpus: Corpus, index: int, position: Position) -> Generator[Sample, None, int]:
-        for where, row in corpus.from_position(position):
-            if self.corpora[phase := self._phase(index)] is not corpus:
-                break
-            self._note(index, where)
-            (ids,) = self.encoder.tokenize([row.context])
-            yield Sample(index, phase, self._rate(index), (Task.ANSWERING,), ids, row.context, row.answer, row.prompt)
-            index += 1
+        """Rows step by step, those of a step by length, so that little of its micro-batches is padding."""
+        size = self.recipe.optimisation.batch_size
+        rows = corpus.from_position(position)
+        while self.corpora[phase := self._phase(index)] is corpus:
+            step = list(islice(rows, size))
+            self._note(index, step[0][0])
+            contexts = self.encoder.tokenize([row.context for _, row in step])
+            pairs = sorted(zip(contexts, (row for _, row in step), strict=True), key=lambda pair: len(pair[0]))
+            for i, (ids, row) in enumerate(pairs):
+                tasks = (Task.ANSWERING,)
+                yield Sample(index + i, phase, self._rate(index), tasks, ids, row.context, row.answer, row.prompt)
+            index += size
         return index
 
     def _phase(self, index: int) -> int:

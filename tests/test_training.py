@@ -334,7 +334,7 @@ def test_rows_that_do_not_fit_their_kind_are_refused(state: dict[str, Any], tmp_
         return {"kind": kind, "path": str(tmp_path / name)}
 
     refused = data("gsm8k", "a.jsonl", '{"question": "x"}\n')
-    refuses(r"a\.jsonl line 1 has no column 'answer'", state, tmp_path / "a", data=refused)
+    refuses(r"a\.jsonl,? line 1 has no column 'answer'", state, tmp_path / "a", data=refused)
     refused = data("dialogue", "b.json", '{"Session-1": {"Scene": "x", "Dialogue": []}}')
     refuses(r"b\.json entry 1 has no column 'positive_response'", state, tmp_path / "b", data=refused)
     refused = data("dialogue", "c.json", "3")
