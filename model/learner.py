@@ -34,6 +34,8 @@ class Learner(nn.Module, ABC):
         tokens_seen: Context tokens this process has trained on.
     """
 
+    accepts_loss_kwargs = True  # asked for by the Trainer: it then says how many tokens the whole step scores
+
     def __init__(self, decoder: Decoder, recipe: Recipe) -> None:
         super().__init__()
         self._held = (decoder,)

@@ -179,6 +179,25 @@ def test_a_summed_loss_is_the_papers_formula(state: dict[str, Any], tmp_path: Pa
     assert total == pytest.approx(weighted, rel=1e-5)
 
 
+@pytest.mark.parametrize("micro", [1, 2, 4])
+def test_a_steps_loss_is_the_mean_over_its_tokens_however_they_are_spread_over_micro_batches(
+    state: dict[str, Any], tmp_path: Path, rows: list[dict[str, Any]], micro: int
+) -> None:
+    data = tmp_path / "rows.jsonl"
+    answers = ["a", "a much longer answer of very many words " * 3, "two words", "x"]
+    lines = [{**row, "answers": {"text": [answers[i % 4]]}} for i, row in enumerate(rows[:12])]
+    data.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    recipe = checked(
+        state,
+        data={"kind": "qa", "path": str(data), "held_out_every": 6, "held_out_rows": 1},
+        phases=[{"segment_length": 64, "rate": 4}],
+        optimisation={"micro_batch_size": micro, "steps": 2},
+    )
+    training.train(recipe, tmp_path / "run")
+    for line in log(tmp_path / "run"):
+        assert line["loss"] == pytest.approx(line["rag_loss"], rel=1e-5)
+
+
 def test_objectives_are_drawn_by_step_and_lambda(state: dict[str, Any]) -> None:
     recipe = checked(state, objective={"completion": 0.3})
     drawn = [draw_tasks(recipe, step) for step in range(2_000)]
