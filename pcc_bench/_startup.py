@@ -2,11 +2,12 @@
 
 lm-eval 0.4.13 reads no plug-in entry points, so an installation of pcc-bench brings a start-up file
 (`pcc_bench_startup.pth`) that runs `start` of a copy of this module in every new interpreter of the environment. That
-puts a finder in front of `sys.meta_path`, nothing else. When lm-eval's model registry or its task manager is imported,
-if ever, ours is added:
+puts a finder in front of `sys.meta_path`, nothing else. When lm-eval's model registry, its task manager or its command
+is imported, if ever, ours is added:
 
 - our model names, as lazy strings, where lm-eval does not know the name yet;
-- our task folder, between lm-eval's own tasks and the user's `include_path`, so that the user's tasks win.
+- our task folder, between lm-eval's own tasks and the user's `include_path`, so that the user's tasks win;
+- an exit status for a run of our models that scored nothing, after lm-eval's command has printed its table.
 
 Nothing of torch, lm-eval or pcc_bench is imported at start-up, and no failure in here reaches lm-eval.
 `PCC_BENCH_NO_HOOK=1` switches it off. The command `pcc-bench` does not depend on it: it calls `install` itself.
@@ -47,7 +48,7 @@ def install() -> None:
 
 
 class LmEvalFinder:
-    """Lets the other finders find two modules of lm-eval, and adds ours to them once they have run."""
+    """Lets the other finders find some modules of lm-eval, and adds ours to them once they have run."""
 
     def __init__(self) -> None:
         self._asking = False
@@ -175,7 +176,27 @@ def _task_folder() -> str:
     return str(spec.submodule_search_locations[0])
 
 
+def _add_verdict(module: "ModuleType") -> None:
+    """Let lm-eval's command end with what our models, if any ran, say of its scores."""
+    import functools
+
+    harness = module.HarnessCLI
+    original: Callable[..., None] = harness.execute
+    if hasattr(original, "pcc_bench_verdict"):
+        return
+
+    @functools.wraps(original)
+    def execute(self: "Any", *args: "Any", **kwargs: "Any") -> None:
+        original(self, *args, **kwargs)
+        if "pcc_bench.verdict" in sys.modules:
+            sys.modules["pcc_bench.verdict"].finish()
+
+    execute.pcc_bench_verdict = True  # type: ignore[attr-defined]
+    harness.execute = execute
+
+
 ADDITIONS: "dict[str, Callable[[ModuleType], None]]" = {
     "lm_eval.models": _add_models,
     "lm_eval.tasks.manager": _add_tasks,
+    "lm_eval._cli.harness": _add_verdict,
 }

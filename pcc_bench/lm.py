@@ -18,7 +18,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import normalize_gen_kwargs
 from tqdm import tqdm
 
-from pcc_bench import prefixes, provenance, registry, shipped
+from pcc_bench import prefixes, provenance, registry, shipped, verdict
 from pcc_bench.answering import Answering
 from pcc_bench.arguments import SPEED_ONLY, check_choices, load_decoder, split_options
 from pcc_bench.context import Prompt, as_prompt
@@ -104,6 +104,7 @@ class CompressedLM(HFLM):  # type: ignore[misc]
         self.control_seed = control_seed
         self.counts: Counter[str] = Counter()
         self.skipped: dict[str, list[int]] = {}
+        verdict.clear()
         self._settings = {
             "method": self.method,
             "options": self.compressor.options(),
@@ -331,9 +332,11 @@ class CompressedLM(HFLM):  # type: ignore[misc]
         """Add this call to the run's counts, over all processes (lm-eval's padding of the shorter ones included)."""
         counts: Counter[str] = Counter(requests=len(requests))
         skipped: dict[str, list[int]] = {}
+        asked: dict[str, set[int]] = {}
         seen: set[Source] = set()
         for request, answer in zip(requests, answers, strict=True):
             record = answer.record
+            asked.setdefault(request.task, set()).add(request.row)
             if record.get("skipped"):
                 skipped.setdefault(request.task, []).append(request.row)
             counts["cached"] += bool(record.get("cached"))
@@ -343,8 +346,9 @@ class CompressedLM(HFLM):  # type: ignore[misc]
             counts["contexts"] += len(request.read)
             counts["memories_reused"] += sum(source in seen for source in request.sources)
             seen.update(request.sources)
-        for share, rows in self._gather((counts, skipped)):
+        for share, rows, all_rows in self._gather((counts, skipped, asked)):
             self.counts += share
+            verdict.note(all_rows, rows)
             for task, indices in rows.items():
                 self.skipped[task] = sorted({*self.skipped.get(task, []), *indices})
         self.counts["skipped"] = sum(map(len, self.skipped.values()))

@@ -201,7 +201,9 @@ def load_tokenizer(name: str, metadata: Mapping[str, Any], otherwise: str = FILT
     """
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            name, trust_remote_code=bool(metadata.get("trust_remote_code", False))
+            name,
+            subfolder=str(metadata.get("subfolder") or ""),  # the model's argument, which lm-eval loads its own by
+            trust_remote_code=bool(metadata.get("trust_remote_code", False)),
         )
     except (OSError, ValueError, KeyError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -33,8 +33,9 @@ class PccTask(ConfigurableTask):  # type: ignore[misc]
         own.pop("class", None)  # the factory's business, unknown to TaskConfig
         self._read_row = own.pop("read_row")
         super().__init__(config=own, **kwargs)
-        if type(getattr(self, "sampler", None)) is ContextSampler:  # a sampler that the YAML names is left alone
-            self.sampler = OtherQuestions(self.sampler.df, self._asked)
+        sampler: Any = getattr(self, "sampler", None)
+        if type(sampler) is ContextSampler:  # one that the YAML names is left alone
+            self.sampler: Any = OtherQuestions(sampler.df, self._asked)
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Load the rows and record the population."""

@@ -9,11 +9,21 @@ from functools import cache
 from typing import Any
 
 import sacrebleu
+from nltk.stem.porter import PorterStemmer
 from nltk.tokenize import NLTKWordTokenizer, PunktSentenceTokenizer
 from nltk.translate.bleu_score import sentence_bleu
 from rouge_score.rouge_scorer import RougeScorer
+from rouge_score.tokenizers import Tokenizer
 
 from pcc_bench.tasks.reconstruction.words import CLASSES, aligned, words
+from pcc_bench.tasks.scripts import NAMED, letters_and_digits, spaced
+
+WORDS = {  # how the scores of words take a text apart, for the results
+    "bleu": f"sacrebleu 13a; {NAMED}",
+    "bleu_sentence": f"nltk word_tokenize; {NAMED}",
+    "rougeL": f"letters and digits of any script, ASCII words stemmed (Porter); {NAMED}",
+    "error_word": f"letters and digits of any script and what joins them; {NAMED}",
+}
 
 
 def score_text(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
@@ -48,13 +58,18 @@ def tokenize(text: str) -> list[str]:
 
     The word rules are the same. Sentences, whose last full stop becomes a word of its own, are found by nltk's Punkt
     without the trained English model: after an abbreviation (Dr. Reed) it sees an end where that model sees none.
+    Each character of a script without blanks is a word.
     """
-    return [word for sentence in _punkt().tokenize(text) for word in _word_tokenizer().tokenize(sentence)]
+    return [word for sentence in _punkt().tokenize(spaced(text)) for word in _word_tokenizer().tokenize(sentence)]
 
 
 def corpus_bleu(pairs: Sequence[tuple[str, str]]) -> float:
-    """Corpus BLEU by sacrebleu, 0 to 100, with its default settings; pairs of reference and answer."""
-    return float(sacrebleu.corpus_bleu([answer for _, answer in pairs], [[meant for meant, _ in pairs]]).score)
+    """Corpus BLEU by sacrebleu, 0 to 100; pairs of reference and answer.
+
+    Its default settings, but that each character of a script without blanks is a word.
+    """
+    said, meant = [spaced(answer) for _, answer in pairs], [spaced(reference) for reference, _ in pairs]
+    return float(sacrebleu.corpus_bleu(said, [meant]).score)
 
 
 def ratio_of_sums(counts: Sequence[tuple[int, int]]) -> float:
@@ -72,9 +87,22 @@ def _sentence_bleu(hypothesis: list[str], reference: list[str]) -> float:
         return float(sentence_bleu([reference], hypothesis))
 
 
+class _RougeWords(Tokenizer):  # type: ignore[misc]
+    """rouge_score's own words of ASCII text, stemmed as there; and words in other scripts, which it drops."""
+
+    def __init__(self) -> None:
+        self._stemmer = PorterStemmer()
+
+    def tokenize(self, text: str) -> list[str]:
+        return [
+            self._stemmer.stem(word) if len(word) > 3 and word.isascii() else word
+            for word in letters_and_digits(text.lower())
+        ]
+
+
 @cache
 def _rouge() -> RougeScorer:
-    return RougeScorer(["rougeL"], use_stemmer=True)
+    return RougeScorer(["rougeL"], tokenizer=_RougeWords())
 
 
 @cache

@@ -11,6 +11,7 @@ from pcc_bench.context import again, mark
 from pcc_bench.tasks.data import fingerprint
 from pcc_bench.tasks.documents import Pieces, cut_tokens, pieces, whole
 from pcc_bench.tasks.population import choice
+from pcc_bench.tasks.reconstruction.scores import WORDS
 from pcc_bench.tasks.reconstruction.words import aligned, classes, rare_words
 from pcc_bench.tasks.task import PccTask
 
@@ -37,7 +38,13 @@ class ReconstructionTask(PccTask):
         docs = _docs(made, segment)
         most = max(doc["tokens"] for doc in docs)
         self.config.generation_kwargs = {**self.config.generation_kwargs, "max_gen_toks": most + ROOM}
-        account = {**made.account, "segment_length": segment, "cue": cue, "fingerprint": fingerprint(docs)}
+        account = {
+            **made.account,
+            "segment_length": segment,
+            "cue": cue,
+            "words": WORDS,
+            "fingerprint": fingerprint(docs),
+        }
         self.config.metadata = {**metadata, "population": account}
         self.dataset = {"test": datasets.Dataset.from_list(docs)}
 

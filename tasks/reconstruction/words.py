@@ -6,10 +6,13 @@ import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 
+from pcc_bench.tasks.scripts import SPACELESS
+
 CLASSES = ("number", "date", "name", "rare", "boundary")
 RARE = 0.01  # a word is rare that stands in at most this share of the documents (and always if in one only)
 
-_WORD = re.compile(r"\w+(?:[.,'\u2019-]\w+)*")
+_LETTERS = rf"(?:(?![{SPACELESS}])\w)+"
+_WORD = re.compile(rf"[{SPACELESS}]|{_LETTERS}(?:[.,'\u2019-]{_LETTERS})*")
 _MONTH = "January|February|March|April|May|June|July|August|September|October|November|December"
 _DATE = re.compile(
     rf"\b\d{{1,2}}(?:st|nd|rd|th)? (?:of )?(?:{_MONTH})(?:,? \d{{4}})?\b"  # 3 May 1981
@@ -25,7 +28,10 @@ Span = tuple[int, int]
 
 
 def word_spans(text: str) -> list[Span]:
-    """Where the words are: letters and digits, with what joins them inside (3,000; Anna's; mid-May)."""
+    """Where the words are: letters and digits, with what joins them inside (3,000; Anna's; mid-May).
+
+    Each character of a script without blanks is a word.
+    """
     return [match.span() for match in _WORD.finditer(text)]
 
 
