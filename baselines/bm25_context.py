@@ -36,6 +36,7 @@ class Bm25Context(HardCompressor):
     """
 
     name = "bm25-context"
+    label = "BM25 context"
     query_aware = True
     summary = "the sentences that BM25 ranks highest for the question, as many as a given rate leaves (control)"
 

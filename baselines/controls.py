@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from pcc_bench.baselines.hard import HardCompressor, budget, check_rate, token_spans
@@ -13,9 +15,15 @@ class FullContext(HardCompressor):
     """The ceiling: the decoder reads everything, exactly as lm-eval's `hf` does."""
 
     name = "full-context"
+    label = "full context"
     scores_whole_text = True
     rate = 1.0
     summary = "the decoder reads the whole context (ceiling)"
+
+    @classmethod
+    def recorded_rate(cls, pretrained: str, options: Mapping[str, Any]) -> float:
+        """A position for each token."""
+        return 1.0
 
     def shorten(self, context: str) -> str:
         """All of it."""
@@ -26,7 +34,13 @@ class NoContext(HardCompressor):
     """The floor: the decoder answers from what it knows."""
 
     name = "no-context"
+    label = "no context"
     summary = "the decoder reads no context (floor)"
+
+    @classmethod
+    def recorded_rate(cls, pretrained: str, options: Mapping[str, Any]) -> float:
+        """No position for any token."""
+        return math.inf
 
     def shorten(self, context: str) -> str:
         """Nothing."""
@@ -43,6 +57,7 @@ class TruncatedContext(HardCompressor):
     """
 
     name = "truncated-context"
+    label = "truncated context"
     summary = "the first or last tokens, as many as a given rate leaves"
 
     def __init__(self, decoder: Decoder, rate: float = 4, keep: Literal["first", "last"] = "first") -> None:

@@ -39,6 +39,7 @@ class PiscoCompressor(CocomCompressor):
     """COCOM with one adapter for compressing and one for answering, and always as many vectors for a document."""
 
     name = "pisco"
+    label = "PISCO"
     summary = "a decoder with one adapter that compresses and one that answers, distilled from full text (2025)"
 
     @classmethod

@@ -25,6 +25,7 @@ class RandomContext(HardCompressor):
     """
 
     name = "random-context"
+    label = "random context"
     summary = "tokens chosen at random, as many as a given rate leaves (control)"
 
     def __init__(self, decoder: Decoder, rate: float = 4, seed: int = 0) -> None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from pcc_bench import shipped
-from pcc_bench.compressor import Compressor, Frame, Memory, RawMemory
+from pcc_bench.compressor import Compressor, Frame, Look, Memory, RawMemory
 from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError
-from pcc_bench.model import checkpoint
+from pcc_bench.model import checkpoint, inspection
 from pcc_bench.model.config import Padding, PccConfig
 from pcc_bench.model.files import resolve
 from pcc_bench.model.pcc import AE, PCC, SPECIAL_TOKENS, Encoded
@@ -26,12 +26,14 @@ class PccCompressor(Compressor):
     soft = True
     has_converter = True
     default = shipped.DEFAULT
+    label = "PCC"
     summary = "memory slots from a pretrained encoder, read by a frozen decoder (ACL 2025)"
 
     def __init__(self, pcc: PCC, decoder: Decoder) -> None:
         super().__init__(decoder)
         self.pcc = pcc
         self.rate = float(pcc.config.rate)
+        self.label = "PCC-Lite" if pcc.config.encoder.kind == "full" else "PCC-Large"
         self._weights = checkpoint.weights_fingerprint(pcc)
 
     @classmethod
@@ -48,6 +50,17 @@ class PccCompressor(Compressor):
         if name is None:
             raise UsageError(f"checkpoint '{pretrained}' does not record its decoder: pass decoder=<folder or hub id>")
         return shipped.beside(name, folder)
+
+    @classmethod
+    def recorded_rate(cls, pretrained: str, options: Mapping[str, Any]) -> float | None:
+        """The option, or the default rate of the checkpoint."""
+        given = super().recorded_rate(pretrained, options)
+        return given if given is not None else float(PccConfig.read(resolve(pretrained)).rate)
+
+    @classmethod
+    def inspect(cls, pretrained: str, decoder: Decoder, options: Mapping[str, Any], look: Look) -> None:
+        """See `inspection`."""
+        inspection.inspect(pretrained, decoder, options, look)
 
     @classmethod
     def load(

@@ -129,6 +129,7 @@ def compress(
     store: Annotated[Path | None, typer.Option(help="A memory store to read it from, or to keep it in.")] = None,
     file: Annotated[Path | None, typer.Argument(help="A UTF-8 text file; - reads standard input.")] = None,
     text: Annotated[str | None, typer.Option(help="The text itself, instead of a file.")] = None,
+    model: Annotated[str, typer.Option(help="The method that the checkpoint is of.")] = "pcc",
     rate: Rate = None,
     decoder: RecordedDecoder = None,
     device: Device = None,
@@ -152,7 +153,7 @@ def compress(
         raise UsageError("the memory has no place to go: pass --out FILE, --store FOLDER, or both")
     content = compressing.read_input(file, text)
     with compressing.quiet():
-        compressor = compressing.open_compressor(ckpt, decoder, device, dtype, rate, option or ())
+        compressor = compressing.open_compressor(ckpt, decoder, device, dtype, rate, option or (), model)
         kept = MemoryStore(store, compressor, store_dtype) if store else None
         memory = compressing.compress(content, compressor, kept)
     _show(Table(("count", "value"), tuple(compressing.counts(memory, compressor).items())))

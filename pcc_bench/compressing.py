@@ -71,9 +71,15 @@ def decode(data: bytes, where: str) -> str:
 
 
 def open_compressor(
-    pretrained: str, decoder: str | None, device: str | None, dtype: str, rate: int | None, options: Sequence[str] = ()
+    pretrained: str,
+    decoder: str | None,
+    device: str | None,
+    dtype: str,
+    rate: int | None,
+    options: Sequence[str] = (),
+    method: str = "pcc",
 ) -> Compressor:
-    """Load a PCC checkpoint and its decoder outside lm-eval.
+    """Load a checkpoint and its decoder outside lm-eval.
 
     Args:
         pretrained: The checkpoint, folder or hub id.
@@ -82,12 +88,13 @@ def open_compressor(
         dtype: float32, bfloat16 or float16.
         rate: One of the rates it declares.
         options: Further options of the method, as `name=value`.
+        method: What the checkpoint is of.
 
     Raises:
         UsageError: Anything that does not fit.
     """
-    kind = registry.get("pcc")
-    given = _options(kind, options)
+    kind = registry.get(method)
+    given = _options(kind, [*options, *([] if rate is None else [f"rate={rate}"])])
     if dtype not in DTYPES:
         raise UsageError(f"--dtype {dtype} is unknown: pass one of {', '.join(DTYPES)}")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -98,7 +105,7 @@ def open_compressor(
     except (RuntimeError, AssertionError) as error:  # no such device
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UsageError(f"--device {device} can't be used ({first[:120]}): pass --device cpu") from None
-    compressor = kind.load(pretrained, frozen, **{"rate": rate, **given})
+    compressor = kind.load(pretrained, frozen, **given)
     compressor.source = pretrained
     return compressor
 
@@ -151,7 +158,7 @@ def _not_empty(text: str, where: str) -> str:
 
 
 def _options(kind: type[Compressor], given: Sequence[str]) -> dict[str, Any]:
-    known = [name for name in inspect.signature(kind.load).parameters if name not in ("pretrained", "decoder", "rate")]
+    known = [name for name in inspect.signature(kind.load).parameters if name not in ("pretrained", "decoder")]
     options: dict[str, Any] = {}
     for word in given:
         name, equals, value = word.partition("=")

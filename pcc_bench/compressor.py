@@ -8,11 +8,12 @@ to know are the class attributes below.
 from __future__ import annotations
 
 import hashlib
+import inspect as introspection
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -107,6 +108,19 @@ class Frame:
     lead: str = ""
 
 
+T = TypeVar("T")
+
+
+class Look(Protocol):
+    """Runs one check of `Compressor.inspect` and notes its outcome.
+
+    The check returns a value and what is said of it, or raises a `UsageError`. Returns the value; None where it failed.
+    """
+
+    def __call__(self, what: str, check: Callable[[], tuple[T, str]]) -> T | None:
+        """Run a check; `what` names it."""
+
+
 class Compressor(ABC):
     """A compression method bound to one decoder.
 
@@ -122,6 +136,7 @@ class Compressor(ABC):
             the method leaves the decoder's input alone.
         has_converter: The last step is a cheap one on its own: `compress_raw` and `convert` together are `compress`.
         default: The checkpoint where the user names none; "" where there is none.
+        label: What it is called in print; by default its name. An instance may say more, such as which encoder it has.
         rate: The requested compression, source tokens per slot; None where there is no such number.
         source: The checkpoint it was loaded from, as the user named it; for messages.
     """
@@ -135,6 +150,7 @@ class Compressor(ABC):
     summary: ClassVar[str] = ""
     default: ClassVar[str] = ""
 
+    label: str = ""
     rate: float | None = None
     source: str = ""
 
@@ -150,6 +166,32 @@ class Compressor(ABC):
     def load(cls, pretrained: str, decoder: Decoder) -> Self:
         """Build the method for a loaded decoder. Subclasses add their options as keyword arguments."""
         return cls(decoder)
+
+    @classmethod
+    def recorded_rate(cls, pretrained: str, options: Mapping[str, Any]) -> float | None:
+        """Source tokens per position before anything is loaded, as the options or the checkpoint's files say.
+
+        Returns:
+            Infinity where nothing of a context is read, None where nobody says.
+
+        Raises:
+            UsageError: The checkpoint can't be found or read.
+        """
+        parameter = introspection.signature(cls.load).parameters.get("rate")
+        rate = options.get("rate", parameter.default if parameter else None)
+        return float(rate) if isinstance(rate, int | float) else None
+
+    @classmethod
+    def inspect(cls, pretrained: str, decoder: Decoder, options: Mapping[str, Any], look: Look) -> None:
+        """Look at a checkpoint without loading it (`pcc-bench validate`); by default there is nothing to see.
+
+        Args:
+            pretrained: Folder or hub id.
+            decoder: Its decoder; weights may be on the `meta` device.
+            options: Those of `load`.
+            look: Runs a check.
+        """
+        return
 
     @abstractmethod
     def compress(self, contexts: Sequence[str]) -> list[Memory]:

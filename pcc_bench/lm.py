@@ -178,6 +178,7 @@ class CompressedLM(HFLM):  # type: ignore[misc]
         return {
             "schema_version": SCHEMA_VERSION,
             **self._settings,
+            "label": self.compressor.label or self.method,
             "requested_rate": self.compressor.rate,
             "capabilities": {
                 "soft": kind.soft,

@@ -5,13 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from lm_eval.tasks import TaskManager
 from safetensors import safe_open
-from transformers import AutoTokenizer, PreTrainedConfig
+from transformers import AutoTokenizer
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from pcc_bench import _startup, inventory, registry, shipped, tasks
@@ -19,24 +18,14 @@ from pcc_bench.arguments import parse_arguments, parse_metadata, split_options
 from pcc_bench.compressor import Compressor
 from pcc_bench.context import as_prompt
 from pcc_bench.decoder import Decoder
-from pcc_bench.documents import is_folder
 from pcc_bench.errors import UsageError, foreign
 from pcc_bench.lm import CompressedLM
-from pcc_bench.model import checkpoint
-from pcc_bench.model.architecture import from_folder, from_state, without_weights
-from pcc_bench.model.config import PccConfig
-from pcc_bench.model.converter import Converter
-from pcc_bench.model.encoder import Encoder, memory_token_ids
+from pcc_bench.model.architecture import from_folder, without_weights
 from pcc_bench.model.files import (
-    WEIGHTS,
     check_safetensors,
-    load_tokenizer,
-    read_weights,
-    resolve,
     safetensors_shapes,
 )
-from pcc_bench.model.published import CONVERTER_FILE
-from pcc_bench.pretrained import variants
+from pcc_bench.model.inspection import weight_files
 from pcc_bench.reports.summary import Table
 
 T = TypeVar("T")
@@ -100,10 +89,10 @@ def validate(model: str, model_args: str, task_list: str, metadata: str | None =
     if kind is not None and arguments is not None:
         options = report.look("options", lambda: _options(kind, arguments))
         decoder = report.look("decoder", lambda: _decoder(kind, arguments))
-        if decoder is not None and _weight_files(decoder.name):
+        if decoder is not None and weight_files(decoder.name):
             report.look("decoder's weights", lambda: _decoder_weights(decoder.name))
-        if decoder is not None and options is not None and model in CHECKPOINT_CHECKS:
-            CHECKPOINT_CHECKS[model](report, str(arguments["pretrained"]), decoder, options)
+        if decoder is not None and options is not None:
+            kind.inspect(str(arguments["pretrained"]), decoder, options, report.look)
     _look_at_tasks(report, task_list, {**(arguments or {}), **_metadata(report, metadata)}, decoder)
     return report
 
@@ -141,17 +130,13 @@ def _decoder(kind: type[Compressor], arguments: Mapping[str, Any]) -> tuple[Deco
         raise UsageError(f"--model {kind.name} needs model args pretrained=<folder or hub id>")
     name = kind.decoder_path(str(pretrained), arguments.get("decoder"))
     path = shipped.located(name, arguments.get("gguf_file"))
-    config = _config(path)
+    config = from_folder(path)
     tokenizer = _tokenizer(path)
     model = without_weights(config, f"'{name}'", AutoModelForCausalLM)
     decoder = Decoder(model, tokenizer, name)
     width, window = decoder.hidden_size, getattr(config, "max_position_embeddings", "?")
     _read_embedding(decoder, path)
     return decoder, f"{name}: {config.model_type}, width {width}, window {window}, {len(tokenizer)} tokens"
-
-
-def _config(name: str) -> PreTrainedConfig:
-    return from_folder(name)
 
 
 def _tokenizer(name: str) -> Any:
@@ -161,7 +146,7 @@ def _tokenizer(name: str) -> Any:
 
 def _read_embedding(decoder: Decoder, name: str) -> None:
     """Give a decoder without weights the rows its fingerprint is made of, where they lie in safetensors here."""
-    shapes = {file: safetensors_shapes(file) for file in _weight_files(name)}
+    shapes = {file: safetensors_shapes(file) for file in weight_files(name)}
     wanted = {key for key, value in decoder.model.named_parameters() if value is decoder.embedding.weight}
     for file, tensors in shapes.items():
         for key in tensors:
@@ -173,127 +158,12 @@ def _read_embedding(decoder: Decoder, name: str) -> None:
 
 def _decoder_weights(name: str) -> tuple[int, str]:
     """Are they finite? Norms, biases and the embedding are read; the run looks at all of them as it loads them."""
-    files = _weight_files(name)
+    files = weight_files(name)
     read = sum(check_safetensors(file, lambda key, shape: len(shape) == 1 or "embed" in key) for file in files)
     return (
         read,
         f"{read} tensors finite (embedding, norms, biases; an evaluation looks at all it loads)",
     )
-
-
-def _weight_files(name: str) -> list[Path]:
-    return sorted(Path(name).glob("*.safetensors")) if is_folder(name) else []
-
-
-# Checkpoint
-
-
-def _look_at_pcc(report: Report, pretrained: str, decoder: Decoder, options: Mapping[str, Any]) -> None:
-    folder = report.look("checkpoint", lambda: _folder(pretrained))
-    if folder is None:
-        return
-    tokenizer = report.look("memory tokens", lambda: _memory_tokens(folder))
-    if not checkpoint.is_own(folder):
-        report.look("converter", lambda: _published_converter(folder, decoder))
-        report.look("weights", lambda: _published_weights(folder))
-        return
-    policies = {key: value for key, value in options.items() if key in PccConfig.model_fields}
-    config = report.look("configuration", lambda: _pcc_config(folder, policies))
-    if config is None:
-        return
-    report.look("made for the decoder", lambda: _made_for(config, decoder, bool(options.get("any_decoder"))))
-    if tokenizer is not None:
-        report.look("weights", lambda: _weights(folder, config, tokenizer, options.get("encoder")))
-
-
-def _folder(pretrained: str) -> tuple[Path, str]:
-    folder = resolve(pretrained)
-    return folder, f"{folder}, {'our' if checkpoint.is_own(folder) else 'the published'} format"
-
-
-def _memory_tokens(folder: Path) -> tuple[Any, str]:
-    tokenizer = load_tokenizer(folder)
-    return tokenizer, f"{len(memory_token_ids(tokenizer))} in a vocabulary of {len(tokenizer)}"
-
-
-def _pcc_config(folder: Path, policies: Mapping[str, Any]) -> tuple[PccConfig, str]:
-    config = PccConfig.read(folder).with_options(**policies)
-    rates = ", ".join(f"{rate}x" for rate in config.declared_rates)
-    return config, f"rate {config.rate} of {rates}; segments of {config.segment_length}, boundaries {config.boundaries}"
-
-
-def _made_for(config: PccConfig, decoder: Decoder, any_decoder: bool) -> tuple[bool, str]:
-    made_for = config.decoder
-    if made_for.hidden_size != decoder.hidden_size:
-        raise UsageError(f"memories have width {made_for.hidden_size}, the decoder {decoder.hidden_size}: use its own")
-    if made_for.fingerprint is None or decoder.embedding.weight.is_meta:
-        return True, f"width {decoder.hidden_size}; the fingerprint can't be compared before the weights are loaded"
-    if made_for.fingerprint != decoder.fingerprint and not any_decoder:
-        raise UsageError(
-            f"made for '{made_for.name}' (fingerprint {made_for.fingerprint}), not for '{decoder.name}' "
-            f"({decoder.fingerprint}){variants(made_for.name, decoder.name)}: use that decoder, or pass "
-            "any_decoder=True to try anyway"
-        )
-    return True, f"width {decoder.hidden_size}, fingerprint {decoder.fingerprint}"
-
-
-def _weights(folder: Path, config: PccConfig, tokenizer: Any, base: str | None) -> tuple[bool, str]:
-    """Compare the names and shapes in the file with those of a model without weights."""
-    path = folder / WEIGHTS
-    if not path.is_file():
-        raise UsageError(f"{path} is missing: the checkpoint is incomplete")
-    found, wanted = safetensors_shapes(path), _wanted_shapes(folder, config, tokenizer, base)
-    for key, shape in wanted.items():
-        if key not in found:
-            raise UsageError(f"{path} lacks '{key}': the checkpoint is incomplete, copy it again")
-        if found[key] != shape:
-            raise UsageError(
-                f"{path}: {key} has shape {found[key]}, expected {shape}: it belongs to another checkpoint"
-            )
-    check_safetensors(path)
-    return True, f"{len(found)} tensors in {WEIGHTS}, all finite, {path.stat().st_size / 2**20:.1f} MiB"
-
-
-def _wanted_shapes(folder: Path, config: PccConfig, tokenizer: Any, base: str | None) -> Shapes:
-    full = config.encoder.kind == "full"
-    body = without_weights(_encoder_config(folder, config, base), f"encoder.config of {folder}")
-    with torch.device("meta"):
-        converter = Converter(body.config.hidden_size, config.decoder.hidden_size)
-    Encoder(body, tokenizer, config)  # checks that a segment fits its positions
-    wanted = {f"converter.{key}": list(value.shape) for key, value in converter.state_dict().items()}
-    wanted["special"] = [3, config.decoder.hidden_size]
-    if full:
-        return wanted | {f"encoder.{key}": list(value.shape) for key, value in body.state_dict().items()}
-    return wanted | {"memory_tokens": [len(memory_token_ids(tokenizer)), body.config.hidden_size]}
-
-
-def _encoder_config(folder: Path, config: PccConfig, base: str | None) -> PreTrainedConfig:
-    if config.encoder.kind == "full":
-        return from_state(config.encoder.config, f"encoder.config in {folder / 'config.json'}")
-    name = base or config.encoder.base
-    if name is None:
-        raise UsageError(f"{folder} does not name its encoder's base model: pass encoder=<folder or hub id>")
-    return _config(str(resolve(name, "encoder base", folder)))
-
-
-def _published_converter(folder: Path, decoder: Decoder) -> tuple[bool, str]:
-    path = folder / CONVERTER_FILE
-    if not path.is_file():
-        raise UsageError(f"{path} is missing: is {folder} a PCC checkpoint?")
-    state = read_weights(path)
-    width = len(state["dense_out.bias"]) if "dense_out.bias" in state else None
-    if width != decoder.hidden_size:
-        raise UsageError(f"{path} converts to width {width}, the decoder has {decoder.hidden_size}: use its own")
-    return True, f"to width {width}"
-
-
-def _published_weights(folder: Path) -> tuple[int, str]:
-    files = _weight_files(str(folder))
-    read = sum(map(check_safetensors, files))
-    return read, f"{read} tensors in {', '.join(file.name for file in files) or 'no safetensors file here'}, all finite"
-
-
-CHECKPOINT_CHECKS: dict[str, Callable[[Report, str, Decoder, Mapping[str, Any]], None]] = {"pcc": _look_at_pcc}
 
 
 # Tasks

@@ -5,6 +5,7 @@ A method joins by a row in `TOYS`, which makes a tiny checkpoint of it; a regist
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ from transformers import AutoTokenizer
 
 from pcc_bench import memory_file, registry
 from pcc_bench import models as lm_models
+from pcc_bench.compressing import open_compressor
 from pcc_bench.compressor import Compressor, Memory
 from pcc_bench.context import Prompt, literal, mark
 from pcc_bench.errors import UsageError
@@ -189,6 +191,24 @@ def test_every_registered_method_has_a_toy_and_every_toy_a_method() -> None:
     assert all(registry.get(name).name == name for name in METHODS)
 
 
+def test_the_rate_is_known_before_a_model_is_loaded(method: str, model: CompressedLM, toy: Toy) -> None:
+    recorded = type(model.compressor).recorded_rate(str(toy.pretrained), toy.options)
+    unlike = {"no-context": math.inf, "autocompressor": None}  # whose rate follows from the weights
+    assert recorded == unlike.get(method, model.compressor.rate)
+
+
+def test_a_text_is_compressed_outside_an_evaluation_as_in_it(method: str, model: CompressedLM, toy: Toy) -> None:
+    if not model.compressor.soft:
+        return
+    decoder = None if toy.decoder is None else str(toy.decoder)
+    options = [f"{name}={value}" for name, value in toy.options.items()]
+    opened = open_compressor(str(toy.pretrained), decoder, "cpu", "float32", None, options, method)
+    (memory,), (expected,) = opened.compress(["Rain fell."]), model.compressor.compress(["Rain fell."])
+    assert torch.equal(memory.vectors, expected.vectors)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=f"--option nonsense: {method} has no such option"):
+        open_compressor(str(toy.pretrained), decoder, "cpu", "float32", None, ["nonsense=1"], method)
+
+
 def test_what_a_method_says_it_is_holds(method: str, model: CompressedLM, memories: dict[str, Memory]) -> None:
     compressor = model.compressor
     assert compressor.summary
@@ -198,6 +218,7 @@ def test_what_a_method_says_it_is_holds(method: str, model: CompressedLM, memori
     assert described["method"] == method
     assert described["capabilities"]["soft"] == compressor.soft
     assert described["requested_rate"] == compressor.rate
+    assert described["label"] == compressor.label != ""
     if compressor.query_aware:
         with pytest.raises((UsageError, NotImplementedError)):
             compressor.compress(["Rain."])

@@ -166,6 +166,17 @@ def test_imports_point_one_way(module: str) -> None:
             assert not wrong, f"{package} imports only {allowed} of the project"
 
 
+@pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("pcc_bench.")])
+def test_the_host_never_asks_which_method_it_runs(module: str) -> None:
+    if within(module, ("pcc_bench.lab", "pcc_bench.baselines", "pcc_bench.model", "pcc_bench.reports")):
+        return  # the lab makes some of them, and old result files have no label
+    compared = [
+        node for node in ast.walk(ast.parse(MODULES[module].read_text("utf-8"))) if isinstance(node, ast.Compare)
+    ]
+    asked = {part.value for node in compared for part in ast.walk(node) if isinstance(part, ast.Constant)}
+    assert not asked & set(METHODS), "a method's members say what it is"
+
+
 def test_nobody_imports_a_bare_folder() -> None:
     for path in (path for folder in (*FOLDERS, "tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):

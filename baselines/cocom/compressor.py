@@ -7,6 +7,7 @@ document's vectors.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Self, get_args
 
 import torch
@@ -34,6 +35,7 @@ class CocomCompressor(SoftCompressor):
     """
 
     name = "cocom"
+    label = "COCOM"
     summary = "memory tokens of a decoder, or of BERT (light), trained with the decoder that reads them (WSDM 2025)"
     encoder: DocumentEncoder
 
@@ -49,6 +51,11 @@ class CocomCompressor(SoftCompressor):
     def decoder_path(cls, pretrained: str, decoder: str | None) -> str:
         """The base decoder, by default the one the checkpoint's `config.json` names."""
         return files.base_path(pretrained, decoder)
+
+    @classmethod
+    def recorded_rate(cls, pretrained: str, options: Mapping[str, Any]) -> float:
+        """The one rate of the checkpoint."""
+        return float(CocomConfig.read(resolve(pretrained)).compr_rate)
 
     @classmethod
     def load(

@@ -6,6 +6,7 @@ states (after the final norm) are the slots; without LoRA, and unchanged, it rea
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
@@ -27,6 +28,7 @@ from pcc_bench.baselines.soft import SoftCompressor
 from pcc_bench.compressor import Frame
 from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError
+from pcc_bench.model.files import resolve
 
 
 class IcaeCompressor(SoftCompressor):
@@ -41,6 +43,7 @@ class IcaeCompressor(SoftCompressor):
     """
 
     name = "icae"
+    label = "ICAE"
     summary = "a language model with LoRA writes slots for itself without LoRA (ICLR 2024)"
     encoder: IcaeEncoder
 
@@ -69,6 +72,12 @@ class IcaeCompressor(SoftCompressor):
             "icae needs its base model: pass decoder=<folder or hub id> (mistralai/Mistral-7B-Instruct-v0.2 for the "
             "published version 2, meta-llama/Llama-2-7b-chat-hf for version 1)"
         )
+
+    @classmethod
+    def recorded_rate(cls, pretrained: str, options: Mapping[str, Any]) -> float:
+        """The option, or the configuration's."""
+        given = super().recorded_rate(pretrained, options)
+        return given if given is not None else float(IcaeConfig.read(resolve(pretrained)).rate)
 
     @classmethod
     def load(

@@ -47,6 +47,7 @@ class LlmLingua2(HardCompressor):
     """
 
     name = "llmlingua2"
+    label = "LLMLingua-2"
     summary = "the words that a token classifier finds worth keeping (ACL 2024)"
 
     def __init__(

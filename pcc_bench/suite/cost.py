@@ -128,37 +128,15 @@ def _reader(cell: Cell) -> str | None:
 def _flops(cell: Cell, cost: Cost) -> float | None:
     from pcc_bench.model import sizes
 
-    name, rate = _reader(cell), _rate(cell)
-    if name is None or rate is None or not cost.rows:
-        return None
+    name, method, given = _reader(cell), cell.command.model, arguments(cell)
     try:
+        # lm-eval's own models read everything.
+        kind = registry.get(method) if method in registry.names() else None
+        rate = kind.recorded_rate(str(given.get("pretrained", "")), given) if kind else 1.0
+        if name is None or rate is None or not cost.rows:
+            return None
         model = sizes.measure(sizes.config_of(name))
     except (UsageError, ValueError, AttributeError):
         return None
-    positions = (cost.text_tokens + (cost.context_tokens / rate if rate else 0)) / cost.rows
+    positions = (cost.text_tokens + cost.context_tokens / rate) / cost.rows
     return cost.rows * model.forward(positions, head=False)
-
-
-def _rate(cell: Cell) -> float | None:
-    """Source tokens per position; 0 where nothing of the context is read, None where nobody says."""
-    given, name = arguments(cell), cell.command.model
-    if name in ("hf", "full-context"):
-        return 1.0
-    if name == "no-context":
-        return 0.0
-    if isinstance(given.get("rate"), int | float):
-        return float(given["rate"])
-    kind = registry.get(name) if name in registry.names() else None
-    if kind is None or name != "pcc":
-        return None
-    return _recorded_rate(str(given.get("pretrained", "")))
-
-
-def _recorded_rate(pretrained: str) -> float | None:
-    from pcc_bench.model.config import PccConfig
-    from pcc_bench.model.files import resolve
-
-    try:
-        return float(PccConfig.read(resolve(pretrained)).rate)
-    except UsageError:
-        return None

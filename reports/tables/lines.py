@@ -48,7 +48,10 @@ class Line:
 
 
 def family(run: Run) -> str:
-    """The method; for PCC also which encoder, as far as the checkpoint's name tells."""
+    """The method; for PCC also which encoder: as the result file says, or (of old ones) the checkpoint's name tells."""
+    recorded = next((key for key, text in LABELS.items() if text == run.reported.get("label")), None)
+    if recorded is not None:
+        return recorded
     name = Path(run.checkpoint).name.lower()
     if run.method != "pcc":
         return run.method
