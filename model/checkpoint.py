@@ -95,12 +95,19 @@ def load(
     return pcc.eval().to(decoder.device)
 
 
-def save(pcc: PCC, folder: Path) -> None:
-    """Write a checkpoint in our own format; the files appear whole or not at all."""
+def save(pcc: PCC, folder: Path, dtype: torch.dtype | None = None) -> None:
+    """Write a checkpoint in our own format; the files appear whole or not at all.
+
+    Args:
+        pcc: The compressor.
+        folder: Where it goes.
+        dtype: Of the weights in the file, the vectors of `<mem>`, `</mem>` and `<ae>` excepted; None: as they are.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     state = {f"converter.{key}": value for key, value in pcc.converter.state_dict().items()}
-    state["special"] = pcc.special
     state |= _encoder_state(pcc)
+    state = {key: value.to(dtype or value.dtype) for key, value in state.items()}
+    state["special"] = pcc.special
     state = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     if pcc.config.encoder.layers is None:  # else it is the decoder's
         pcc.encoder.tokenizer.save_pretrained(folder)

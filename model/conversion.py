@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from pcc_bench.decoder import Decoder
 from pcc_bench.model import checkpoint, published
 from pcc_bench.model.config import PccConfig
@@ -13,7 +15,7 @@ from pcc_bench.model.init import name_beside, open_decoder
 from pcc_bench.model.pcc import PCC
 
 
-def convert(source: str, decoder: str, out: Path, to: str, **options: Any) -> PCC:
+def convert(source: str, decoder: str, out: Path, to: str, dtype: torch.dtype | None = None, **options: Any) -> PCC:
     """Read a checkpoint of either format and write it in one.
 
     Args:
@@ -21,6 +23,7 @@ def convert(source: str, decoder: str, out: Path, to: str, **options: Any) -> PC
         decoder: The decoder it was trained against, folder or hub id; recorded in our format.
         out: Folder to write.
         to: `own` or `published`.
+        dtype: Of the weights in our own format; None: as they are.
         **options: As in `checkpoint.load`.
 
     Raises:
@@ -32,7 +35,7 @@ def convert(source: str, decoder: str, out: Path, to: str, **options: Any) -> PC
         published.export(pcc, out)
     else:
         pcc.config = _beside(pcc.config, made_for, resolve(source), out)
-        checkpoint.save(pcc, out)
+        checkpoint.save(pcc, out, dtype)
     return pcc
 
 

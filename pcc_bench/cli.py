@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -240,6 +240,10 @@ def convert(
     ] = None,
     encoder: EncoderBase = None,
     special_tokens: SpecialTokens = None,
+    weights: Annotated[
+        Literal["float32", "float16", "bfloat16"] | None,
+        typer.Option(help="Dtype of the weights in our format; half of the file for half of the bits."),
+    ] = None,
     force: Force = False,
 ) -> None:
     """Convert a checkpoint between our format and the published one.
@@ -247,6 +251,8 @@ def convert(
     Example: `pcc-bench convert BroAlanTaps/Stage2-PCC-Lite-4x --decoder BroAlanTaps/PCC-Decoder-Llama3-8B-Instruct
     --out pcc-lite-4x`
     """
+    import torch
+
     from pcc_bench import compressing
     from pcc_bench.model import conversion
 
@@ -254,7 +260,8 @@ def convert(
     patch = str(special_tokens) if special_tokens else None
     options = {"rate": rate, "segment_length": segment_length, "encoder": encoder, "special_tokens": patch}
     with compressing.quiet():
-        pcc = conversion.convert(src, decoder, out, to.value, **options)
+        dtype = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}.get(weights or "")
+        pcc = conversion.convert(src, decoder, out, to.value, dtype, **options)
     _show_sizes(pcc)
     typer.echo(f"written: {out} ({to.value} format, rate {pcc.config.rate}x)")
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError
-from pcc_bench.model import PccCompressor, checkpoint, fine_tuning, init, objectives, training
+from pcc_bench.model import PccCompressor, checkpoint, conversion, fine_tuning, init, objectives, training
 from pcc_bench.model.config import Pooling
 from pcc_bench.model.converter import Converter
 from pcc_bench.model.corpus import corpora_of, read_documents
@@ -350,3 +350,15 @@ def test_fine_tuning_asks_in_the_words_of_the_evaluation(tmp_path: Path, rows: l
     assert (short.prompt, short.answer) == (question_text("Who?", "short"), " Ada")
     (official,) = fine_tuning.exchanges(Data(kind="qa", path="x"), [row], [0], [0], 1)
     assert (official.prompt, official.answer) == (question_text("Who?"), "Ada")
+
+
+def test_half_of_the_bits_are_half_of_the_file(decoder: Decoder, tmp_path: Path) -> None:
+    checkpoint.save(perturbed(fresh(decoder, tmp_path / "whole")), tmp_path / "whole")
+    conversion.convert(str(tmp_path / "whole"), decoder.name, tmp_path / "half", "own", torch.float16)
+    whole, half = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "half"))
+    assert {value.dtype for key, value in half.items() if key != "special"} == {torch.float16}
+    torch.testing.assert_close(half["special"], whole["special"])
+    (one,), (other,) = (
+        PccCompressor.load(str(tmp_path / name), decoder).compress([TEXT]) for name in ("whole", "half")
+    )
+    torch.testing.assert_close(one.vectors, other.vectors, atol=1e-2, rtol=1e-2)
