@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from transformers import AutoModel, PreTrainedTokenizerBase
 
 from pcc_bench.decoder import Decoder
-from pcc_bench.documents import read_json, replaced
+from pcc_bench.documents import filled, read_json, replaced
 from pcc_bench.errors import UsageError, foreign
 from pcc_bench.model import published
 from pcc_bench.model.architecture import from_state, without_weights
@@ -102,15 +102,18 @@ def save(pcc: PCC, folder: Path, dtype: torch.dtype | None = None) -> None:
         pcc: The compressor.
         folder: Where it goes.
         dtype: Of the weights in the file, the vectors of `<mem>`, `</mem>` and `<ae>` excepted; None: as they are.
+
+    Raises:
+        UsageError: The disk is full or the folder can't be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     state = {f"converter.{key}": value for key, value in pcc.converter.state_dict().items()}
     state |= _encoder_state(pcc)
     state = {key: value.to(dtype or value.dtype) for key, value in state.items()}
     state["special"] = pcc.special
     state = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     if pcc.config.encoder.layers is None:  # else it is the decoder's
-        pcc.encoder.tokenizer.save_pretrained(folder)
+        with filled(folder) as part:
+            pcc.encoder.tokenizer.save_pretrained(part)
     with replaced(folder / WEIGHTS) as path:
         save_file(state, path, metadata={"format": "pt"})
     with replaced(folder / "README.md") as path:

@@ -97,6 +97,8 @@ class PccCompressor(Compressor):
             memory_dtype=memory_dtype,
             suppress_special=suppress_special,
         )
+        if encoder_batch_tokens is not None and encoder_batch_tokens < 1:
+            raise UsageError(f"encoder_batch_tokens={encoder_batch_tokens}: pass 1 or more, or leave it out")
         if encoder_batch_tokens:
             pcc.encoder.batch_tokens = encoder_batch_tokens
         return cls(pcc, decoder)

@@ -12,7 +12,7 @@ from peft import LoraConfig, TaskType, get_peft_model
 from transformers import PreTrainedTokenizerBase
 
 from pcc_bench.decoder import Decoder
-from pcc_bench.errors import UsageError
+from pcc_bench.errors import UsageError, foreign
 from pcc_bench.model.config import DecoderConfig, EncoderConfig, PccConfig, Pooling, Slots, validated
 from pcc_bench.model.converter import Converter
 from pcc_bench.model.encoder import MEMORY_TOKEN_NAMES, Encoder, first_layers, memory_token_ids
@@ -65,7 +65,8 @@ def fresh(
     config: PccConfig = validated(state, "the options given")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        body = get_peft_model(model, lora) if lora else model.base_model
+        with foreign(f"--lora-rank {lora_rank} puts a LoRA on a Llama's layers, and '{encoder}' has others"):
+            body = get_peft_model(model, lora) if lora else model.base_model
         converter = Converter(model.config.hidden_size, decoder.hidden_size)
         special = _special_rows(decoder)
     return PCC(config, Encoder(body, tokenizer, config), converter, special).eval()
@@ -157,7 +158,7 @@ def lora_config(rank: int) -> LoraConfig:
     """The paper's LoRA: alpha half the rank, dropout 0.1, embeddings included."""
     return LoraConfig(
         r=rank,
-        lora_alpha=rank // 2,
+        lora_alpha=max(1, rank // 2),  # 0 would leave the adapter without effect
         lora_dropout=0.1,
         target_modules=LORA_TARGETS,
         task_type=TaskType.CAUSAL_LM,

@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from pcc_bench.decoder import Decoder
-from pcc_bench.documents import checked, read_json
+from pcc_bench.documents import checked, filled, read_json
 from pcc_bench.errors import UsageError, foreign
 from pcc_bench.model.architecture import from_folder
 from pcc_bench.model.config import DecoderConfig, EncoderConfig, PccConfig, validated
@@ -216,18 +216,18 @@ def _patch_rows(path: Path) -> dict[str, torch.Tensor]:
 
 def export(pcc: PCC, folder: Path) -> None:
     """Write a checkpoint in the published layout, which the official code reads."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if pcc.config.encoder.kind == "lora":
-        # The base matrices of embed_tokens and lm_head go in, as in the published files: they carry `<mem_i>` rows.
-        adapted: Any = pcc.encoder.model
-        adapted.save_pretrained(folder, save_embedding_layers=True)
-    else:
-        wrapper = AutoModelForCausalLM.from_config(pcc.encoder.body.config).to(pcc.encoder.body.dtype)
-        wrapper.base_model.load_state_dict(pcc.encoder.body.state_dict())
-        wrapper.save_pretrained(folder)
-    pcc.encoder.tokenizer.save_pretrained(folder)
-    torch.save(pcc.converter.state_dict(), folder / CONVERTER_FILE)
-    # The lm_head rows of the tokens are only read when a decoder without them is patched; PCC never trains or emits
-    # them, so the input rows serve.
-    patch = {"tokens": list(SPECIAL_TOKENS), "embedding": pcc.special.cpu(), "lm_head": pcc.special.cpu()}
-    torch.save(patch, folder / PATCH_FILE)
+    with filled(folder) as part:
+        if pcc.config.encoder.kind == "lora":
+            # The base matrices of embed_tokens and lm_head go in, as in the published files: they carry `<mem_i>` rows.
+            adapted: Any = pcc.encoder.model
+            adapted.save_pretrained(part, save_embedding_layers=True)
+        else:
+            wrapper = AutoModelForCausalLM.from_config(pcc.encoder.body.config).to(pcc.encoder.body.dtype)
+            wrapper.base_model.load_state_dict(pcc.encoder.body.state_dict())
+            wrapper.save_pretrained(part)
+        pcc.encoder.tokenizer.save_pretrained(part)
+        torch.save(pcc.converter.state_dict(), part / CONVERTER_FILE)
+        # The lm_head rows of the tokens are only read when a decoder without them is patched; PCC never trains or emits
+        # them, so the input rows serve.
+        patch = {"tokens": list(SPECIAL_TOKENS), "embedding": pcc.special.cpu(), "lm_head": pcc.special.cpu()}
+        torch.save(patch, part / PATCH_FILE)

@@ -19,7 +19,7 @@ Positive = Annotated[int, Field(gt=0)]
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Trained(StrEnum):
@@ -256,7 +256,7 @@ class Recipe(_Frozen):
     phases: tuple[Phase, ...] = (Phase(),)
     optimisation: Optimisation
     checks: Checks = Checks()
-    seed: int = 42
+    seed: int = Field(default=42, ge=0, lt=2**32)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import inspect
 import pickle  # for the name of its error only
+import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import cache
+from typing import Annotated, Any, Literal, Self, get_type_hints
 
 import torch
 from lm_eval.models.huggingface import HFLM
 from lm_eval.utils import simple_parse_args_string
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, create_model, model_validator
+from pydantic_core import PydanticCustomError
 
 from pcc_bench import documents, registry, shipped
 from pcc_bench.compressor import Compressor
@@ -17,10 +21,84 @@ from pcc_bench.errors import UsageError, foreign
 from pcc_bench.generation import memory_errors
 from pcc_bench.model.architecture import check_folder
 from pcc_bench.planning import OVERFLOW
+from pcc_bench.store.precision import EXACT, PRECISIONS
 
-CONTROLS = ("wrong_memory",)
+# Arguments of transformers' `from_pretrained`, which lm-eval passes on. Others may be a configuration's own.
+FROM_PRETRAINED = (
+    "attn_implementation",
+    "torch_dtype",
+    "use_safetensors",
+    "load_in_4bit",
+    "load_in_8bit",
+    "variant",
+    "token",
+)
+FROM_PRETRAINED += ("cache_dir", "force_download", "local_files_only", "quantization_config", "max_memory", "gguf_file")
 SPEED_ONLY = ("batch_size", "max_batch_size", "device")  # arguments that change no answer
 TASK_SETTINGS = ("data", "protocol", "population")  # lm-eval hands --model_args to the tasks too, as metadata
+AUTO = re.compile(r"auto(:\d+(\.\d+)?)?")  # lm-eval's way to say: as large as fits
+
+
+def _batch_size(value: Any) -> int | str:
+    if isinstance(value, str) and AUTO.fullmatch(value):
+        return value
+    if isinstance(value, bool) or not str(value).isascii() or not str(value).isdigit() or not 0 < int(value) < 10**6:
+        raise PydanticCustomError("batch_size", "a batch size is a number of 1 or more, or auto")
+    return int(value)
+
+
+def _dtype(value: Any) -> str | torch.dtype:
+    named = getattr(torch, value, None) if isinstance(value, str) else value
+    if value != "auto" and not (isinstance(named, torch.dtype) and named.is_floating_point):
+        raise PydanticCustomError("dtype", "a dtype is auto, float32, bfloat16 or float16")
+    return value  # type: ignore[no-any-return]
+
+
+def _device(value: Any) -> str:
+    try:
+        device = torch.device(value)
+    except (RuntimeError, TypeError):
+        raise PydanticCustomError("device", "a device is cpu, cuda, cuda:1 ... or mps") from None
+    here = torch.cuda.device_count()
+    if device.type == "cuda" and here and (device.index or 0) >= here:
+        raise PydanticCustomError("device", "there are {here} GPUs here", {"here": here})
+    return str(value)
+
+
+class RunnerOptions(BaseModel):
+    """Our own arguments of `--model_args`, of any method; see `pcc_bench.lm.CompressedLM`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
+
+    control: Literal["wrong_memory"] | None = None
+    control_seed: int = 0
+    overflow: Literal[OVERFLOW] = OVERFLOW[0]  # type: ignore[valid-type]
+    allow_special_tokens_in_text: bool = False
+    memory_gb: float = Field(default=4.0, ge=0, allow_inf_nan=False)
+    reuse_prefix: bool = True
+    memory_store: str | None = Field(default=None, min_length=1)
+    memory_store_dtype: Literal[PRECISIONS] = EXACT  # type: ignore[valid-type]
+    memory_store_gib: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _store_options_have_a_store(self) -> Self:
+        if self.memory_store is None and (self.memory_store_dtype != EXACT or self.memory_store_gib is not None):
+            raise ValueError(
+                "memory_store_dtype and memory_store_gib are about a memory_store: name one, or leave them out"
+            )
+        return self
+
+
+class HfOptions(BaseModel):
+    """Those arguments of lm-eval's `hf` that it does not check itself; the others are passed on."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    batch_size: Annotated[int | str, BeforeValidator(_batch_size)] = 1
+    max_batch_size: PositiveInt | None = None
+    max_length: PositiveInt | None = None
+    dtype: Annotated[str | torch.dtype, BeforeValidator(_dtype)] = "auto"
+    device: Annotated[str, BeforeValidator(_device)] | None = None
 
 
 def parse_arguments(text: str) -> dict[str, Any]:
@@ -64,18 +142,40 @@ def split_options(kind: type[Compressor], arguments: dict[str, Any]) -> tuple[di
         UsageError: An argument that looks like a misspelt option.
     """
     own = [name for name in inspect.signature(kind.load).parameters if name not in ("pretrained", "decoder")]
-    hf = list(inspect.signature(HFLM.__init__).parameters)
+    hf = [name for name in inspect.signature(HFLM.__init__).parameters if name not in ("self", "kwargs")]
     options = {name: value for name, value in arguments.items() if name in own}
     rest = {name: value for name, value in arguments.items() if name not in (*own, *TASK_SETTINGS)}
-    ours = ["control", "control_seed", "overflow", "allow_special_tokens_in_text", "memory_gb", "decoder"]
-    ours += ["reuse_prefix", "memory_store", "memory_store_dtype", "memory_store_gib"]
+    known = [*own, *RunnerOptions.model_fields, "decoder", *TASK_SETTINGS, *hf, *FROM_PRETRAINED]
     for name in rest:
-        if name not in hf and (near := registry.nearest(name, [*own, *ours])):
+        if name not in known and (near := registry.nearest(name, known)):
             raise UsageError(f"model_args: {kind.name} has no option '{name}': did you mean '{near}'?")
-    return options, rest
+    documents.checked(HfOptions, rest, "model_args")
+    return documents.checked(_options_of(kind), options, "model_args").model_dump(exclude_unset=True), rest
 
 
-def check_choices(kind: type[Compressor], pretrained: str | None, control: str | None, overflow: str) -> None:
+@cache
+def _options_of(kind: type[Compressor]) -> type[BaseModel]:
+    """A method's options as a model: names, types and defaults of the arguments of its `load`."""
+    types = get_type_hints(kind.load)
+    fields: dict[str, Any] = {
+        name: (types.get(name, Any), parameter.default)
+        for name, parameter in inspect.signature(kind.load).parameters.items()
+        if name not in ("pretrained", "decoder")
+    }
+    config = ConfigDict(coerce_numbers_to_str=True, arbitrary_types_allowed=True, protected_namespaces=())
+    return create_model(f"{kind.__name__}Options", __config__=config, **fields)
+
+
+def check_batch_size(value: str) -> None:
+    """See that a batch size is one, of any model.
+
+    Raises:
+        UsageError: It is not.
+    """
+    documents.checked(HfOptions, {"batch_size": value}, "--batch-size")
+
+
+def check_choices(kind: type[Compressor], pretrained: str | None, control: str | None) -> None:
     """See that what was chosen exists and goes together.
 
     Raises:
@@ -83,10 +183,6 @@ def check_choices(kind: type[Compressor], pretrained: str | None, control: str |
     """
     if not pretrained:
         raise UsageError(f"--model {kind.name} needs model_args pretrained=<folder or hub id>")
-    if overflow not in OVERFLOW:
-        raise UsageError(f"overflow={overflow} is unknown: pass one of {', '.join(OVERFLOW)}")
-    if control is not None and control not in CONTROLS:
-        raise UsageError(f"control={control} is unknown: pass {' or '.join(CONTROLS)}")
     if control and not kind.soft:
         raise UsageError(f"control={control} exchanges soft memories; {kind.name} has none")
 

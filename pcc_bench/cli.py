@@ -170,9 +170,9 @@ def init(
     decoder: DecoderName,
     rate: Annotated[list[int], typer.Option(help="Source tokens per slot; repeat for several, the first is default.")],
     out: Annotated[Path, typer.Option(help="Folder to write.")],
-    segment_length: Annotated[int, typer.Option(help="Encoder tokens a segment.")] = 256,
-    lora_rank: Annotated[int, typer.Option(help="0 trains the whole encoder; the paper's Large has 64.")] = 0,
-    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+    segment_length: Annotated[int, typer.Option(min=1, help="Encoder tokens a segment.")] = 256,
+    lora_rank: Annotated[int, typer.Option(min=0, help="0 trains the whole encoder; the paper's Large has 64.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of everything that is drawn.")] = 0,
     force: Force = False,
 ) -> None:
     """Make a fresh, untrained checkpoint for an encoder, a decoder and rates.
@@ -222,9 +222,12 @@ def train(
         return
     if out is None:
         raise UsageError("--out names no folder: give one for the checkpoint, or pass --dry-run")
+    from pcc_bench.claims import claimed
     from pcc_bench.model.training import train as run
 
-    if run(read, out) is not None:  # the first of several processes
+    with claimed(out):
+        trained = run(read, out)
+    if trained is not None:  # the first of several processes
         typer.echo(f"written: {out}. Next: pcc-bench validate --model pcc --model-args pretrained={out}")
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from pcc_bench.errors import UsageError
+from pcc_bench.errors import UsageError, first_line
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -133,6 +135,53 @@ def checked(model: type[Model], state: Any, where: str) -> Model:
         raise UsageError(f"{where}: {field + ': ' if field else ''}{message}") from None
 
 
+def is_of_the_disk(error: Exception) -> bool:
+    """Is it about writing? safetensors, tokenizers and torch have errors of their own for a full disk."""
+    return isinstance(error, OSError) or bool(re.search(r"[Nn]o space|os error \d+|writ(e|ing)|I/O", first_line(error)))
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Let a failed write be one sentence.
+
+    Raises:
+        UsageError: The disk is full or the place can't be written.
+    """
+    try:
+        yield
+    except UsageError:
+        raise
+    except Exception as error:
+        if not is_of_the_disk(error):
+            raise
+        old = "; the old file is untouched" if path.is_file() else ""
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise UsageError(
+            f"{path} can't be written ({reason}){old}: make room or choose another folder, and run the same "
+            "command again"
+        ) from error
+
+
+@contextmanager
+def filled(folder: Path) -> Iterator[Path]:
+    """Write files into a folder inside `folder`, then move each over its own name: as `replaced`, for several files.
+
+    Raises:
+        UsageError: As `writing`.
+    """
+    part = folder / f".{os.getpid()}.part"
+    try:
+        with writing(folder):
+            part.mkdir(parents=True, exist_ok=True)
+            yield part
+            for path in sorted(path for path in part.rglob("*") if path.is_file()):
+                place = folder / path.relative_to(part)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                path.replace(place)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
 @contextmanager
 def replaced(path: Path) -> Iterator[Path]:
     """Write beside `path`, then move over it: whatever happens, the file is the old one or the new one, whole.
@@ -142,15 +191,10 @@ def replaced(path: Path) -> Iterator[Path]:
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        part.replace(path)
-    except OSError as error:
-        old = "; the old file is untouched" if path.is_file() else ""
-        raise UsageError(
-            f"{path} can't be written ({error.strerror or type(error).__name__}){old}: make room or choose another "
-            "folder, and run the same command again"
-        ) from error
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield part
+            part.replace(path)
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)

@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 import pcc_bench
 from pcc_bench import _startup, documents, provenance, registry
+from pcc_bench.claims import claimed
 from pcc_bench.errors import UsageError
 
 COMMAND_FILE = "command.json"
@@ -111,13 +112,23 @@ def run(command: Command) -> list[Path]:
         UsageError: An unknown model or task, an output folder of another command, results that were not saved, or
             whatever the model and the tasks find wrong.
     """
+    from pcc_bench import inventory
+    from pcc_bench.arguments import check_batch_size, parse_metadata
+    from pcc_bench.tasks.settings import check_settings
+
     _startup.install()
     _check_model(command.model)
-    before = set(command.output.rglob("results_*.json"))
-    if _is_first_process():
-        record(command)
-    _run_lm_eval(command.arguments)
-    return new_results(command.output, before) if _is_first_process() else []
+    check_batch_size(command.batch_size)
+    if command.limit is not None and not 0 < command.limit < float("inf"):
+        raise UsageError(f"--limit {command.limit:g} leaves no row: give a number of rows, or a fraction below 1")
+    if command.metadata and set(command.tasks.split(",")) <= set(inventory.task_names()):
+        check_settings(parse_metadata(command.metadata))
+    with claimed(command.output):
+        before = set(command.output.rglob("results_*.json"))
+        if _is_first_process():
+            record(command)
+        _run_lm_eval(command.arguments)
+        return new_results(command.output, before) if _is_first_process() else []
 
 
 def record(command: Command) -> None:

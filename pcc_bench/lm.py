@@ -8,6 +8,7 @@ memory is one, and every answer carries its accounting.
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -20,9 +21,10 @@ from tqdm import tqdm
 
 from pcc_bench import prefixes, provenance, registry, shipped, verdict
 from pcc_bench.answering import Answering
-from pcc_bench.arguments import SPEED_ONLY, check_choices, load_decoder, split_options
+from pcc_bench.arguments import SPEED_ONLY, RunnerOptions, check_choices, load_decoder, split_options
 from pcc_bench.context import Prompt, as_prompt
 from pcc_bench.decoder import Decoder
+from pcc_bench.documents import checked
 from pcc_bench.errors import UsageError, print_usage_errors_plainly
 from pcc_bench.memories import MemoryBook, Source, gather, waves, wrong_partners
 from pcc_bench.planning import Job, Planner, Request
@@ -32,6 +34,9 @@ from pcc_bench.records import SCHEMA_VERSION
 from pcc_bench.responses import Answer, Response, ResponseCache, Score
 from pcc_bench.store.precision import EXACT
 from pcc_bench.store.store import COUNTS, MemoryStore
+
+logger = logging.getLogger(__name__)
+CPU_BATCH = 8  # of batch_size=auto: a CPU has no memory of its own to fill
 
 
 class CompressedLM(HFLM):  # type: ignore[misc]
@@ -79,10 +84,15 @@ class CompressedLM(HFLM):  # type: ignore[misc]
     ) -> None:
         print_usage_errors_plainly()
         kind = registry.get(self.method)
-        options, hf_arguments = split_options(kind, kwargs)
+        options, hf_arguments = split_options(kind, {**kwargs, **({"device": device} if device else {})})
+        hf_arguments.pop("device", None)
+        given = {"control": control, "control_seed": control_seed, "overflow": overflow, "memory_gb": memory_gb}
+        given |= {"allow_special_tokens_in_text": allow_special_tokens_in_text, "reuse_prefix": reuse_prefix}
+        given |= {"memory_store": memory_store or None, "memory_store_dtype": memory_store_dtype}
+        own = checked(RunnerOptions, {**given, "memory_store_gib": memory_store_gib}, "model_args")
         if not pretrained and not decoder and shipped.find(kind.default):
             pretrained = kind.default
-        check_choices(kind, pretrained or decoder, control, overflow)
+        check_choices(kind, pretrained or decoder, own.control)
         name = kind.decoder_path(pretrained, decoder)
         load_decoder(super().__init__, name, device, hf_arguments)
         self._join_processes()
@@ -90,29 +100,29 @@ class CompressedLM(HFLM):  # type: ignore[misc]
         self.compressor = kind.load(pretrained, self.frozen, **options)
         self.compressor.source = pretrained
         self.encoder = PromptEncoder(
-            self.frozen, self.compressor, hf_arguments.get("add_bos_token"), allow_special_tokens_in_text
+            self.frozen, self.compressor, hf_arguments.get("add_bos_token"), own.allow_special_tokens_in_text
         )
         self.answering = Answering(self, self.compressor)
         bound = self.compressor.memory_position is not None
-        self.reuse_prefix = reuse_prefix and not bound and prefixes.can_reuse(self.frozen)
+        self.reuse_prefix = own.reuse_prefix and not bound and prefixes.can_reuse(self.frozen)
         store = None
-        if memory_store:
-            store = MemoryStore(Path(memory_store), self.compressor, memory_store_dtype, memory_store_gib)
-        self.book = MemoryBook(self.compressor, self.rank, self.world_size, int(memory_gb * 2**30), store)
-        self.planner = Planner(self.encoder, self.book, overflow)
-        self.control = control
-        self.control_seed = control_seed
+        if own.memory_store:
+            store = MemoryStore(Path(own.memory_store), self.compressor, own.memory_store_dtype, own.memory_store_gib)
+        self.book = MemoryBook(self.compressor, self.rank, self.world_size, int(own.memory_gb * 2**30), store)
+        self.planner = Planner(self.encoder, self.book, own.overflow)
+        self.control = own.control
+        self.control_seed = own.control_seed
         self.counts: Counter[str] = Counter()
         self.skipped: dict[str, list[int]] = {}
         verdict.clear()
         self._settings = {
             "method": self.method,
             "options": self.compressor.options(),
-            "control": control,
-            "control_seed": control_seed if control else None,
-            "overflow": overflow,
-            "memory_store_dtype": memory_store_dtype if memory_store else None,
-            "allow_special_tokens_in_text": allow_special_tokens_in_text,
+            "control": own.control,
+            "control_seed": own.control_seed if own.control else None,
+            "overflow": own.overflow,
+            "memory_store_dtype": own.memory_store_dtype if own.memory_store else None,
+            "allow_special_tokens_in_text": own.allow_special_tokens_in_text,
             "add_bos_token": hf_arguments.get("add_bos_token"),
             "max_length": self.max_length,
             "decoder_arguments": {key: str(value) for key, value in hf_arguments.items() if key not in SPEED_ONLY},
@@ -315,6 +325,14 @@ class CompressedLM(HFLM):  # type: ignore[misc]
         if self.batch_size == "auto":
             self.batch_size_per_gpu = self._detect_batch_size()
         return int(self.batch_size)
+
+    def _detect_batch_size(self, requests: Sequence[Any] | None = None, pos: int = 0) -> int:
+        """As lm-eval, which looks for the largest batch of longest prompts a GPU holds; a CPU has no such limit."""
+        if self.device.type == "cpu":
+            logger.info("batch_size=auto is %d on a CPU", CPU_BATCH)
+            return CPU_BATCH
+        size: int = super()._detect_batch_size(requests, pos)
+        return size
 
     def _skip(self, kind: str, request: Request) -> Answer:
         record = {"skipped": True, "reason": "longer than the decoder's window"}

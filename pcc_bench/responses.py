@@ -9,11 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pcc_bench.context import Prompt
+from pcc_bench.documents import parse_json
+from pcc_bench.errors import UsageError
 
 TABLE = "pcc_bench_1"
 
@@ -61,10 +64,12 @@ class ResponseCache:
 
     def __init__(self, path: Path, fingerprint: str) -> None:
         self.fingerprint = fingerprint
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._connection = sqlite3.connect(path, timeout=60)
-        with self._connection:
-            self._connection.execute(f"CREATE TABLE IF NOT EXISTS {TABLE} (key TEXT PRIMARY KEY, value TEXT)")
+        self.path = path
+        with self._one_sentence():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = sqlite3.connect(path, timeout=60)
+            with self._connection:
+                self._connection.execute(f"CREATE TABLE IF NOT EXISTS {TABLE} (key TEXT PRIMARY KEY, value TEXT)")
 
     def key(self, kind: str, prompt: Prompt, arguments: Any, memories: Iterable[str]) -> str:
         """Hash of a request.
@@ -81,15 +86,27 @@ class ResponseCache:
 
     def get(self, key: str) -> Answer | None:
         """The stored answer, its record marked `cached`."""
-        row = self._connection.execute(f"SELECT value FROM {TABLE} WHERE key = ?", (key,)).fetchone()
+        with self._one_sentence():
+            row = self._connection.execute(f"SELECT value FROM {TABLE} WHERE key = ?", (key,)).fetchone()
         if row is None:
             return None
-        value, record = json.loads(row[0])
+        value, record = parse_json(row[0], f"an answer in {self.path}")
         record["cached"] = True
         return Response(value, record) if isinstance(value, str) else Score(value[0], value[1], record)
 
     def put(self, answers: Iterable[tuple[str, Answer]]) -> None:
         """Store a batch of answers in one transaction."""
         rows = [(key, json.dumps([str(a) if isinstance(a, Response) else list(a), a.record])) for key, a in answers]
-        with self._connection:
+        with self._one_sentence(), self._connection:
             self._connection.executemany(f"INSERT OR REPLACE INTO {TABLE} VALUES (?, ?)", rows)
+
+    @contextmanager
+    def _one_sentence(self) -> Iterator[None]:
+        """Failures of the disk and of the file; earlier batches are in it, whole."""
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise UsageError(
+                f"the answers in {self.path} can't be read or written ({error}): make room, or remove the file "
+                "if it is damaged, and run the same command again; it goes on behind the answers that are there"
+            ) from error

@@ -14,10 +14,11 @@ from transformers import AutoTokenizer
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from pcc_bench import _startup, inventory, registry, shipped, tasks
-from pcc_bench.arguments import parse_arguments, parse_metadata, split_options
+from pcc_bench.arguments import RunnerOptions, parse_arguments, parse_metadata, split_options
 from pcc_bench.compressor import Compressor
 from pcc_bench.context import as_prompt
 from pcc_bench.decoder import Decoder
+from pcc_bench.documents import checked
 from pcc_bench.errors import UsageError, foreign
 from pcc_bench.lm import CompressedLM
 from pcc_bench.model.architecture import from_folder, without_weights
@@ -27,6 +28,7 @@ from pcc_bench.model.files import (
 )
 from pcc_bench.model.inspection import weight_files
 from pcc_bench.reports.summary import Table
+from pcc_bench.tasks.settings import check_settings
 
 T = TypeVar("T")
 Shapes = dict[str, list[int]]
@@ -93,7 +95,8 @@ def validate(model: str, model_args: str, task_list: str, metadata: str | None =
             report.look("decoder's weights", lambda: _decoder_weights(decoder.name))
         if decoder is not None and options is not None:
             kind.inspect(str(arguments["pretrained"]), decoder, options, report.look)
-    _look_at_tasks(report, task_list, {**(arguments or {}), **_metadata(report, metadata)}, decoder)
+    settings = _metadata(report, metadata, set(_names(task_list)) <= set(inventory.task_names()))
+    _look_at_tasks(report, task_list, {**(arguments or {}), **settings}, decoder)
     return report
 
 
@@ -101,10 +104,17 @@ def _arguments(text: str) -> tuple[dict[str, Any], str]:
     return parse_arguments(text), text or "none"
 
 
-def _metadata(report: Report, text: str | None) -> dict[str, Any]:
+def _names(task_list: str) -> list[str]:
+    return [name.strip() for name in task_list.split(",") if name.strip()]
+
+
+def _metadata(report: Report, text: str | None, ours: bool) -> dict[str, Any]:
     def parse() -> tuple[dict[str, Any], str]:
         assert text is not None
-        return parse_metadata(text), text
+        settings = parse_metadata(text)
+        if ours:
+            check_settings(settings)
+        return settings, text
 
     return (report.look("metadata", parse) or {}) if text else {}
 
@@ -116,6 +126,11 @@ def _method(name: str) -> tuple[type[Compressor], str]:
 
 def _options(kind: type[Compressor], arguments: dict[str, Any]) -> tuple[dict[str, Any], str]:
     runners = inspect.signature(CompressedLM.__init__).parameters  # pretrained, decoder, control, ...
+    checked(
+        RunnerOptions,
+        {name: value for name, value in arguments.items() if name in RunnerOptions.model_fields},
+        "model args",
+    )
     options, rest = split_options(kind, {key: value for key, value in arguments.items() if key not in runners})
     says = ", ".join(f"{name}={value}" for name, value in options.items()) or "all by default"
     return options, says + (f"; for the decoder: {', '.join(rest)}" if rest else "")
@@ -170,7 +185,7 @@ def _decoder_weights(name: str) -> tuple[int, str]:
 
 
 def _look_at_tasks(report: Report, task_list: str, metadata: dict[str, Any], decoder: Decoder | None) -> None:
-    names = [name.strip() for name in task_list.split(",") if name.strip()]
+    names = _names(task_list)
     ours = set(names) <= set(inventory.task_names())
     _startup.install()
     # lm-eval's own tasks are thousands of files: they are read only when one of them is asked for.

@@ -34,7 +34,7 @@ def cost(
     device: Annotated[str | None, typer.Option(help="cuda, cpu ...; a GPU by default where there is one.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16. [bfloat16; CPU: float32]")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Of torch on a CPU.")] = None,
-    seed: Annotated[int, typer.Option(help="Of random weights and of the tokens read.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of random weights and of the tokens read.")] = 0,
     device_peak: Annotated[float | None, typer.Option(help="For --predict: TFLOP/s of the device.")] = None,
     bandwidth: Annotated[float | None, typer.Option(help="For --predict: GB/s of its memory.")] = None,
     utilisation: Annotated[

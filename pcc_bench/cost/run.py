@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -170,10 +171,12 @@ def _check_speed(
 ) -> None:
     if (peak is None) != (bandwidth is None):
         raise UsageError("--device-peak and --bandwidth go together: give both, or none to time parts here")
-    if any(value is not None and value <= 0 for value in (peak, bandwidth)):
+    if any(value is not None and not 0 < value < math.inf for value in (peak, bandwidth)):
         raise UsageError("--device-peak and --bandwidth are above 0: TFLOP/s and GB/s of the data sheet")
     if utilisation is not None and not 0 < utilisation <= 1:
         raise UsageError(f"--utilisation {utilisation} is no share: give a number above 0 and up to 1")
+    if overhead is not None and not 0 <= overhead < math.inf:
+        raise UsageError(f"--overhead {overhead} is no time: give milliseconds, 0 or more")
     if peak is None and (utilisation is not None or overhead is not None):
         raise UsageError("--utilisation and --overhead go with --device-peak: what is here is timed")
 

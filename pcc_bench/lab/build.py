@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import shutil
 import time
 from collections.abc import Iterable, Sequence
@@ -17,7 +16,8 @@ from safetensors import SafetensorError
 from transformers import AutoTokenizer
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
-from pcc_bench.documents import checked, read_json, read_json_lines, read_text, write_text
+from pcc_bench.claims import claimed
+from pcc_bench.documents import checked, is_of_the_disk, read_json, read_json_lines, read_text, write_text
 from pcc_bench.errors import UsageError
 from pcc_bench.lab.compressors import ABOUT, adapt_compressor, train_compressor
 from pcc_bench.lab.decoders import DecoderRecipe, train_decoder
@@ -66,10 +66,11 @@ def build(folder: Path, names: Sequence[str] = (), again: bool = False) -> list[
     """
     made = []
     for name in in_order(names or tuple(PARTS)):
-        if not _is_done(folder, name, again):
-            logger.info("building %s", name)
-            _build_part(folder, name)
-            made.append(name)
+        with claimed(folder / WORK, name):
+            if not _is_done(folder, name, again):
+                logger.info("building %s", name)
+                _build_part(folder, name)
+                made.append(name)
     return made
 
 
@@ -123,18 +124,13 @@ def _build_part(folder: Path, name: str) -> None:
         _make(folder, name, work)
         _write_card(folder, name, work, earlier + time.time() - since)
     except (OSError, SafetensorError, RuntimeError) as error:
-        if not _is_of_the_disk(error):
+        if not is_of_the_disk(error):
             raise
         raise UsageError(
             f"writing {folder} failed ({first_line(error)}): make room and run the same command again, "
             f"which goes on with {name}"
         ) from error
     shutil.rmtree(work)
-
-
-def _is_of_the_disk(error: Exception) -> bool:
-    """Is it about writing? safetensors and torch raise errors of their own where the disk is full."""
-    return isinstance(error, OSError) or bool(re.search(r"[Nn]o space|write|I/O", first_line(error)))
 
 
 def _make(folder: Path, name: str, work: Path) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from pcc_bench import inventory, registry, shipped
-from pcc_bench.arguments import parse_arguments
+from pcc_bench.arguments import check_batch_size, parse_arguments, parse_metadata
 from pcc_bench.errors import UsageError
 from pcc_bench.suite.spec import Cell
+from pcc_bench.tasks.settings import check_settings
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 
@@ -23,7 +24,13 @@ def check(cells: Iterable[Cell]) -> None:
     cells = list(cells)
     for cell in cells:
         _method(cell)
+        check_batch_size(cell.command.batch_size)
     _tasks(cells)
+    ours = set(inventory.task_names())
+    for cell in cells:
+        if set(cell.command.tasks.split(",")) <= ours:
+            settings = parse_metadata(cell.command.metadata) if cell.command.metadata else {}
+            check_settings(settings, f"cell '{cell.label}', metadata")
     for cell in cells:
         _tokenizer(cell)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from pcc_bench import documents
+from pcc_bench.claims import claimed, is_claim
 from pcc_bench.errors import UsageError
 from pcc_bench.suite import cell as process
 from pcc_bench.suite.spec import Cell, Suite
@@ -42,7 +43,12 @@ def run(suite: Suite, out: Path, cells: Sequence[Cell], say: Say) -> dict[str, s
     Raises:
         UsageError: The folder holds something else.
     """
-    claim(suite, out)
+    with claimed(out):
+        claim(suite, out)
+        return _run_all(cells, say)
+
+
+def _run_all(cells: Sequence[Cell], say: Say) -> dict[str, str]:
     context = _context()
     failed: dict[str, str] = {}
     for number, cell in enumerate(cells, 1):
@@ -90,7 +96,7 @@ def claim(suite: Suite, out: Path) -> None:
         owner = documents.checked(Mark, documents.read_json(path), str(path)).suite
         if owner != suite.name:
             raise UsageError(f"{out} holds results of the suite {owner}, not of {suite.name}: choose another --out")
-    elif out.is_dir() and any(out.iterdir()):
+    elif out.is_dir() and not all(map(is_claim, out.iterdir())):
         raise UsageError(f"{out} is not empty and no suite wrote it: choose another --out")
     documents.write_text(path, json.dumps({"suite": suite.name}) + "\n")
 
