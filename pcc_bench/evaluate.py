@@ -114,7 +114,7 @@ def run(command: Command) -> list[Path]:
     """
     from pcc_bench import inventory
     from pcc_bench.arguments import check_batch_size, parse_metadata
-    from pcc_bench.tasks.settings import check_settings
+    from pcc_bench.settings import check_settings
 
     _startup.install()
     _check_model(command.model)

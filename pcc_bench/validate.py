@@ -28,7 +28,7 @@ from pcc_bench.model.files import (
 )
 from pcc_bench.model.inspection import weight_files
 from pcc_bench.reports.summary import Table
-from pcc_bench.tasks.settings import check_settings
+from pcc_bench.settings import check_settings
 
 T = TypeVar("T")
 Shapes = dict[str, list[int]]

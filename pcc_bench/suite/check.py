@@ -9,8 +9,8 @@ from typing import Any
 from pcc_bench import inventory, registry, shipped
 from pcc_bench.arguments import check_batch_size, parse_arguments, parse_metadata
 from pcc_bench.errors import UsageError
+from pcc_bench.settings import check_settings
 from pcc_bench.suite.spec import Cell
-from pcc_bench.tasks.settings import check_settings
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 

@@ -1,0 +1,247 @@
+"""Options without sense are one sentence before a model is loaded."""
+
+import ast
+import multiprocessing
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from pcc_bench import claims, documents, evaluate, registry, tasks
+from pcc_bench.arguments import HfOptions, RunnerOptions, check_batch_size, split_options
+from pcc_bench.cli import app
+from pcc_bench.errors import UsageError
+from pcc_bench.responses import Response, ResponseCache
+from pcc_bench.settings import SETTINGS, check_settings
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("memory_gb", "x", "valid number"),
+        ("memory_gb", float("nan"), "finite"),
+        ("memory_gb", -1, "greater than or equal to 0"),
+        ("memory_store_dtype", "int4", "'exact', 'float32'"),
+        ("memory_store_dtype", "int8", "are about a memory_store"),
+        ("memory_store_gib", float("inf"), "finite"),
+        ("overflow", "drop", "'error', 'skip' or 'truncate'"),
+        ("control", "right_memory", "'wrong_memory'"),
+        ("reuse_prefix", "perhaps", "valid boolean"),
+    ],
+)
+def test_our_own_options_have_types(name: str, value: Any, says: str) -> None:
+    with pytest.raises(UsageError, match=rf"^model_args: .*{says}"):
+        documents.checked(RunnerOptions, {name: value}, "model_args")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("pretraned", "x", "did you mean 'pretrained'"),
+        ("max_lenght", 9, "did you mean 'max_length'"),
+        ("segment_lenght", 9, "did you mean 'segment_length'"),
+        ("max_length", "x", "max_length: .*valid integer"),
+        ("max_length", -1, "max_length: .*greater than 0"),
+        ("dtype", "junk", "dtype: a dtype is auto"),
+        ("device", "junk", "device: a device is cpu"),
+        ("batch_size", 0, "batch_size: a batch size is"),
+        ("encoder_batch_tokens", "x", "encoder_batch_tokens: .*valid integer"),
+        ("rate", "x", "rate: .*valid integer"),
+    ],
+)
+def test_a_methods_options_and_lm_evals_are_checked(name: str, value: Any, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        split_options(registry.get("pcc"), {name: value})
+
+
+def test_options_with_sense_pass_as_they_are() -> None:
+    given = {
+        "rate": 4,
+        "boundaries": "once",
+        "dtype": "bfloat16",
+        "attn_implementation": "eager",
+        "batch_size": "auto:4",
+    }
+    options, rest = split_options(registry.get("pcc"), given)
+    assert options == {"rate": 4, "boundaries": "once"}
+    assert rest == {"dtype": "bfloat16", "attn_implementation": "eager", "batch_size": "auto:4"}
+
+
+@pytest.mark.parametrize("name", registry.METHODS)
+def test_every_methods_defaults_are_of_the_types_it_states(name: str) -> None:
+    assert split_options(registry.get(name), {}) == ({}, {})
+
+
+@given(st.one_of(st.text(max_size=8), st.integers(), st.floats(), st.none(), st.booleans()))
+def test_no_value_of_an_option_is_a_traceback(value: Any) -> None:
+    for name in (*RunnerOptions.model_fields, *HfOptions.model_fields):
+        model = RunnerOptions if name in RunnerOptions.model_fields else HfOptions
+        try:
+            documents.checked(model, {name: value}, "model_args")
+        except UsageError as error:
+            assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("size", ["0", "-1", "x", "1.5", "", "auto:", "\u0663"])
+def test_a_batch_size_is_a_number_or_auto(size: str) -> None:
+    with pytest.raises(UsageError, match="a batch size is a number of 1 or more, or auto"):
+        check_batch_size(size)
+
+
+def test_settings_of_tasks_are_known_by_name() -> None:
+    with pytest.raises(UsageError, match="no task has a setting 'dta': did you mean 'data'"):
+        check_settings({"dta": "lab"})
+    command = evaluate.Command("pcc", "", "pcc_squad", Path("never"), metadata='{"dta": "lab"}')
+    with pytest.raises(UsageError, match="did you mean 'data'"):
+        evaluate.run(command)
+    assert not Path("never").exists()
+
+
+def test_every_setting_that_a_task_reads_is_listed() -> None:
+    """A literal key asked of the metadata, anywhere in the tasks, is one of `SETTINGS`."""
+    inner = {"population", "version"}
+    read = set()
+    for path in Path(tasks.__path__[0]).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            match node:
+                case ast.Call(func=ast.Name(id="choice" | "whole" | "_whole" | "_numbers"), args=[source, key, *_]):
+                    pass
+                case ast.Call(func=ast.Attribute(value=source, attr="get"), args=[key, *_]):
+                    pass
+                case ast.Subscript(value=source, slice=key):
+                    pass
+                case _:
+                    continue
+            if ast.unparse(source).endswith("metadata") and isinstance(key, ast.Constant):
+                read.add(key.value)
+    assert len(read) > 20
+    assert read - inner <= set(SETTINGS)
+
+
+def test_documents_are_read_in_one_place() -> None:
+    """No file but `documents` parses JSON or YAML, besides round trips of our own objects."""
+    own = {"model/files.py", "pcc_bench/store/store.py", "pcc_bench/inventory.py"}
+    elsewhere = ("reports/", "pcc_bench/gate/")  # these have readers of their own
+    calls = {"json.load", "json.loads", "yaml.safe_load", "yaml.load"}
+    found = set()
+    for room in ("pcc_bench", "model", "tasks", "baselines"):
+        for path in (ROOT / room).rglob("*.py"):
+            name = path.relative_to(ROOT).as_posix()
+            tree = ast.parse(path.read_text("utf-8"))
+            used = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+            if used & calls or any(call.endswith("model_validate_json") for call in used):
+                found.add(name)
+    assert {name for name in found if not name.startswith(elsewhere)} == {*own, "pcc_bench/documents.py"}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["init", "--encoder", "e", "--decoder", "d", "--rate", "4", "--out", "o", "--lora-rank", "-1"],
+        ["init", "--encoder", "e", "--decoder", "d", "--rate", "4", "--out", "o", "--seed", str(10**30)],
+        ["compress", "c", "--out", "o", "--text", "half \ud800"],
+        ["cost", "--predict", "--random-weights", "tiny", "--device-peak", "1", "--bandwidth", "nan"],
+        [
+            "cost",
+            "--predict",
+            "--random-weights",
+            "tiny",
+            "--device-peak",
+            "1",
+            "--bandwidth",
+            "1",
+            "--overhead",
+            "nan",
+        ],
+        ["eval", "--model", "pcc", "--tasks", "pcc_squad", "--output", "never", "--limit", "nan"],
+        ["eval", "--model", "pcc", "--tasks", "pcc_squad", "--output", "never", "--batch-size", "-1"],
+        ["validate", "--model", "p" * 5_000],
+        ["validate", "--model-args", "pretrained=" + "p" * 5_000],
+    ],
+)
+def test_commands_with_values_without_sense_end_with_a_sentence(words: list[str]) -> None:
+    done = CliRunner().invoke(app, words)
+    assert isinstance(done.exception, UsageError | SystemExit) and done.exit_code in (1, 2)
+    assert "Traceback" not in done.output and not Path("never").exists()
+
+
+# Claims
+
+
+def _hold(folder: str, ready: Any, end: Any) -> None:
+    with claims.claimed(Path(folder)):
+        ready.set()
+        end.wait()
+
+
+def test_a_second_command_is_refused_with_the_name_of_the_first(tmp_path: Path) -> None:
+    refused = pytest.raises(UsageError, match=rf"in use by '.*process {os.getpid()} on ")
+    with claims.claimed(tmp_path / "out"), refused, claims.claimed(tmp_path / "out"):
+        pass
+    with claims.claimed(tmp_path / "out"):
+        assert all(map(claims.is_claim, (tmp_path / "out").iterdir()))
+
+
+def test_a_killed_command_blocks_nobody(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    ready, end = context.Event(), context.Event()
+    child = context.Process(target=_hold, args=(str(tmp_path), ready, end))
+    child.start()
+    assert ready.wait(30)
+    with pytest.raises(UsageError, match=f"process {child.pid} on "), claims.claimed(tmp_path):
+        pass
+    child.kill()
+    child.join()
+    with claims.claimed(tmp_path):
+        pass
+
+
+def test_parts_of_a_folder_are_held_side_by_side(tmp_path: Path) -> None:
+    with claims.claimed(tmp_path, "one"), claims.claimed(tmp_path, "two"):
+        pass
+
+
+def test_evaluations_hold_their_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = evaluate.Command("pcc", "pretrained=x", "pcc_squad", tmp_path)
+    monkeypatch.setattr(evaluate, "_run_lm_eval", lambda arguments: evaluate.run(command))
+    with pytest.raises(UsageError, match="in use by"):
+        evaluate.run(command)
+
+
+# Full disks
+
+
+def test_a_full_disk_under_the_answers_is_one_sentence(tmp_path: Path) -> None:
+    cache = ResponseCache(tmp_path / "answers.db", "f")
+    cache.put([("a", Response("1", {}))])
+    cache._connection.execute("PRAGMA max_page_count = 3")
+    with pytest.raises(
+        UsageError, match=r"answers\.db can't be read or written \(database or disk is full\): make room"
+    ):
+        cache.put([("b", Response("x" * 100_000, {}))])
+    again = ResponseCache(tmp_path / "answers.db", "f")
+    assert (again.get("a"), again.get("b")) == ("1", None)
+
+
+def test_answers_that_are_no_database_are_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "answers.db").write_bytes(b"no database" * 1000)
+    with pytest.raises(UsageError, match="not a database"):
+        ResponseCache(tmp_path / "answers.db", "f")
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), Exception("No space left (os error 28)")])
+def test_files_of_a_folder_appear_together_or_not_at_all(tmp_path: Path, error: Exception) -> None:
+    (tmp_path / "a").write_text("old")
+    with pytest.raises(UsageError, match="No space left"), documents.filled(tmp_path) as part:
+        (part / "a").write_text("new")
+        raise error
+    assert [path.name for path in tmp_path.iterdir()] == ["a"] and (tmp_path / "a").read_text() == "old"
+    with documents.filled(tmp_path) as part:
+        (part / "a").write_text("new")
+    assert (tmp_path / "a").read_text() == "new"
