@@ -46,8 +46,8 @@ from pcc_bench.compressing import quiet
 from pcc_bench.context import Kind, Part, Prompt
 from pcc_bench.lm import CompressedLM
 from pcc_bench.model import checkpoint, init, tiny
-from pcc_bench.reports.summary import Table
 from pcc_bench.tasks.data import sample_folder
+from pcc_bench.texttable import TextTable
 
 PHASES = ("compress", "prefill", "decode")
 
@@ -90,7 +90,7 @@ def run(arguments: argparse.Namespace) -> None:
             ways = measure(folder, prompts, arguments)
             rows += [line(length, label, way, ways) for label, way in ways.items()]
     columns = ("context", "way", "questions/s", "x hf", "x full-context", "x official", "s/question", *PHASES, "other")
-    print("\n" + Table(columns, tuple(rows)).markdown())
+    print("\n" + TextTable(columns, tuple(rows)).markdown())
 
 
 def parse() -> argparse.Namespace:

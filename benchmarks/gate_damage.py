@@ -23,8 +23,9 @@ from pcc_bench.evaluate import Command, run
 from pcc_bench.gate.compare import compare
 from pcc_bench.gate.policy import Policy
 from pcc_bench.gate.result import FAIL, Verdict
-from pcc_bench.gate.runs import Run, load
-from pcc_bench.reports.summary import Table
+from pcc_bench.results.frozen import load
+from pcc_bench.results.run import Run
+from pcc_bench.texttable import TextTable
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -88,7 +89,7 @@ def evaluated(given: argparse.Namespace, checkpoint: Path, rate: int, name: str)
     return load(out)
 
 
-def table(verdicts: dict[str, Verdict]) -> Table:
+def table(verdicts: dict[str, Verdict]) -> TextTable:
     """A line a checkpoint and metric that counts."""
     rows = []
     for name, verdict in verdicts.items():
@@ -100,7 +101,7 @@ def table(verdicts: dict[str, Verdict]) -> Table:
                 ends = (f"{100 * end:+.2f}" for end in line.interval)
                 numbers = [f"{100 * line.difference:+.2f}", " to ".join(ends)]
             rows.append((name, line.task, line.metric, line.verdict, *numbers))
-    return Table(("checkpoint", "task", "metric", "verdict", "difference", "95 % interval"), tuple(rows))
+    return TextTable(("checkpoint", "task", "metric", "verdict", "difference", "95 % interval"), tuple(rows))
 
 
 if __name__ == "__main__":

@@ -33,9 +33,9 @@ from pcc_bench.compressing import quiet
 from pcc_bench.context import Prompt
 from pcc_bench.lm import CompressedLM
 from pcc_bench.memories import Source
-from pcc_bench.reports.summary import Table
 from pcc_bench.store.precision import PRECISIONS
 from pcc_bench.tasks.scores import score_qa
+from pcc_bench.texttable import TextTable
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def main() -> None:
             outcomes[precision] = run(arguments, precision, Path(folder), rows, contexts)
     exact = next(iter(outcomes.values()))
     lines = [line(precision, outcome, exact, labels) for precision, outcome in outcomes.items()]
-    print("\n" + Table(COLUMNS, tuple(lines)).markdown())
+    print("\n" + TextTable(COLUMNS, tuple(lines)).markdown())
 
 
 def parse() -> argparse.Namespace:

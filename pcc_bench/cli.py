@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from pcc_bench import escaping
 from pcc_bench.cost.cli import cost
 from pcc_bench.errors import UsageError
 from pcc_bench.gate.cli import baseline_app, gate
@@ -19,7 +20,7 @@ from pcc_bench.suite.cli import run
 
 if TYPE_CHECKING:
     from pcc_bench.model.pcc import PCC
-    from pcc_bench.reports.summary import Table
+    from pcc_bench.texttable import TextTable
 
 app = typer.Typer(
     name="pcc-bench",
@@ -146,8 +147,8 @@ def compress(
     Example: `pcc-bench compress CKPT book.txt --rate 16 --out book.safetensors`
     """
     from pcc_bench import compressing, memory_file
-    from pcc_bench.reports.summary import Table
     from pcc_bench.store.store import MemoryStore
+    from pcc_bench.texttable import TextTable
 
     if out is None and store is None:
         raise UsageError("the memory has no place to go: pass --out FILE, --store FOLDER, or both")
@@ -156,7 +157,7 @@ def compress(
         compressor = compressing.open_compressor(ckpt, decoder, device, dtype, rate, option or (), model)
         kept = MemoryStore(store, compressor, store_dtype) if store else None
         memory = compressing.compress(content, compressor, kept)
-    _show(Table(("count", "value"), tuple(compressing.counts(memory, compressor).items())))
+    _show(TextTable(("count", "value"), tuple(compressing.counts(memory, compressor).items())))
     if kept:
         typer.echo(f"memory store {store}: {'it was there' if kept.counts['hits'] else 'written'}")
     if out:
@@ -341,7 +342,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(args=arguments, prog_name="pcc-bench")
     except UsageError as error:
-        sys.stderr.write(f"pcc-bench: error: {error}\n")
+        sys.stderr.write(f"pcc-bench: error: {escaping.visible(str(error))}\n")
         sys.exit(2)
 
 
@@ -352,7 +353,7 @@ def _refuse_full(folder: Path, force: bool) -> None:
         raise UsageError(f"{folder} is not empty: choose another --out, or pass --force to write into it")
 
 
-def _show(table: Table) -> None:
+def _show(table: TextTable) -> None:
     """Print a table, as Markdown into a pipe."""
     from rich import box
     from rich.console import Console
@@ -386,14 +387,14 @@ def _show_marks(lines: Sequence[tuple[str, str, str]]) -> None:
 
 def _show_sizes(pcc: PCC) -> None:
     """Print the parameters of a checkpoint."""
-    from pcc_bench.reports.summary import Table
+    from pcc_bench.texttable import TextTable
 
     rows = []
     for name, part in (("encoder", pcc.encoder), ("converter", pcc.converter)):
         sizes = [(parameter.numel(), parameter.requires_grad) for parameter in part.parameters()]
         trainable = sum(size for size, trains in sizes if trains)
         rows.append((name, f"{sum(size for size, _ in sizes):,}", f"{trainable:,}"))
-    _show(Table(("part", "parameters", "trainable"), tuple(rows)))
+    _show(TextTable(("part", "parameters", "trainable"), tuple(rows)))
 
 
 if __name__ == "__main__":

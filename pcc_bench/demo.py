@@ -12,7 +12,8 @@ from transformers.utils.logging import disable_progress_bar
 
 from pcc_bench import _startup, tasks
 from pcc_bench.evaluate import new_results
-from pcc_bench.reports.summary import Table, summarise
+from pcc_bench.reports.summary import summarise
+from pcc_bench.texttable import TextTable
 
 ABOUT = (
     "THE LAB: a decoder of 4 million parameters and its compressors, trained from nothing on a generated world "
@@ -39,7 +40,7 @@ RUNS: tuple[tuple[str, dict[str, Any]], ...] = (
 )
 
 
-def run(out: Path, rows: int) -> Table:
+def run(out: Path, rows: int) -> TextTable:
     """Ask the lab's questions of every method, and tabulate.
 
     Args:

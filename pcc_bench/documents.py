@@ -6,11 +6,14 @@ date that is none, bytes that are no UTF-8) is one sentence everywhere.
 
 from __future__ import annotations
 
+import gzip
 import json
+import lzma
 import os
 import re
 import shutil
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +23,7 @@ from pydantic import BaseModel, ValidationError
 from pcc_bench.errors import UsageError, first_line
 
 Model = TypeVar("Model", bound=BaseModel)
+COMPRESSED: Mapping[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open}  # what a name ends in
 
 
 def is_file(path: Path | str) -> bool:
@@ -78,14 +82,24 @@ def read_json(path: Path) -> Any:
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
-    """Line numbers (from 1) and values of a JSON Lines file, empty lines left out.
+    """Line numbers (from 1) and values of a JSON Lines file (`.gz` and `.xz` too), empty lines left out; one at a time.
 
     Raises:
-        UsageError: As in `read_text` and `parse_json`; names the line.
+        UsageError: As in `read_text` and `parse_json`, or a compressed file is damaged; names the line.
     """
-    for number, line in enumerate(read_text(path).split("\n"), 1):
-        if line.strip():
-            yield number, parse_json(line, f"{path}, line {number}")
+    number = 0
+    try:
+        with COMPRESSED.get(path.suffix, open)(path, "rt", encoding="utf-8-sig", newline="\n") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield number, parse_json(line, f"{path}, line {number}")
+    except FileNotFoundError:
+        raise UsageError(f"{path} is missing: check the path") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is not UTF-8 text (after line {number}): save it as UTF-8") from None
+    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
+        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise UsageError(f"{path} can't be read (after line {number}: {why})") from None
 
 
 def parse_yaml(text: str, where: str) -> Any:
@@ -131,7 +145,7 @@ def checked(model: type[Model], state: Any, where: str) -> Model:
         field = " ".join(".".join(map(str, first["loc"]))[:100].split())
         if first["type"] == "extra_forbidden":
             raise UsageError(f"{where}: unknown key '{field}' (check its spelling and its place)") from None
-        message = " ".join(first["msg"].split())[:300]
+        message = " ".join(first["msg"].removeprefix("Value error, ").split())[:300]
         raise UsageError(f"{where}: {field + ': ' if field else ''}{message}") from None
 
 
@@ -203,4 +217,4 @@ def replaced(path: Path) -> Iterator[Path]:
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file whole; see `replaced`."""
     with replaced(path) as part:
-        part.write_text(text, encoding="utf-8")
+        part.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")  # of lone surrogates

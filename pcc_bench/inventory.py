@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from pcc_bench import registry, tasks
-from pcc_bench.reports.summary import Table
+from pcc_bench.texttable import TextTable
 
 NOBODY = "no task"
 
@@ -23,7 +23,7 @@ class _Reader(yaml.SafeLoader):
 _Reader.add_multi_constructor("!function", lambda loader, suffix, node: None)
 
 
-def methods() -> Table:
+def methods() -> TextTable:
     """Compression methods and what they can do."""
     from pcc_bench.compressor import Compressor
 
@@ -41,7 +41,7 @@ def methods() -> Table:
                 kind.summary,
             )
         )
-    return Table(("method", "memory", "query-aware", "decoder", "pretrained= names", "what it is"), tuple(rows))
+    return TextTable(("method", "memory", "query-aware", "decoder", "pretrained= names", "what it is"), tuple(rows))
 
 
 def task_names() -> list[str]:
@@ -49,14 +49,14 @@ def task_names() -> list[str]:
     return sorted(_tasks())
 
 
-def task_table() -> Table:
+def task_table() -> TextTable:
     """Our tasks: name, one line, where their rows lie in a data folder and on the hub."""
     found = sorted(_tasks().items())
     rows = ((name, task.line, task.file, task.hub) for name, task in found)
-    return Table(("task", "what it is", "in a data folder", "on the hub"), tuple(rows))
+    return TextTable(("task", "what it is", "in a data folder", "on the hub"), tuple(rows))
 
 
-def data_table() -> Table:
+def data_table() -> TextTable:
     """The files of the data folder `PCC_DATA`: name, rows, and the tasks that read them."""
     folder = data_folder()
     readers = _readers()
@@ -64,7 +64,7 @@ def data_table() -> Table:
     for path in sorted(folder.glob("*/*.jsonl")) if folder and folder.is_dir() else []:
         file = f"{path.parent.name}/{path.name}"
         rows.append((file, str(_count_lines(path)), ", ".join(readers.get(file, [])) or NOBODY))
-    return Table(("file", "rows", "read by"), tuple(rows))
+    return TextTable(("file", "rows", "read by"), tuple(rows))
 
 
 def data_folder() -> Path | None:
@@ -127,35 +127,35 @@ def _first_sentence(readme: Path) -> str:
     return " ".join(body.split()).split(". ")[0].rstrip(".")
 
 
-def recipes() -> Table:
+def recipes() -> TextTable:
     """The training recipes that ship with the project."""
     from pcc_bench.model.recipe import Recipe, shipped
 
     read = {name: Recipe.read(name) for name in shipped()}
     rows = [(name, f"{recipe.final.rate}x", recipe.decoder, recipe.purpose) for name, recipe in read.items()]
-    return Table(("recipe", "rate", "decoder", "purpose"), tuple(rows))
+    return TextTable(("recipe", "rate", "decoder", "purpose"), tuple(rows))
 
 
-def decoders() -> Table:
+def decoders() -> TextTable:
     """Pretrained decoders that have a name, and the models that ship with the package."""
     from pcc_bench import pretrained, shipped
 
     rows = [(name, row.about, row.licence, pretrained.available(name)) for name, row in pretrained.TABLE.items()]
     lab = (name for name in shipped.names() if name.startswith("lab-"))
     rows += [(name, "of the lab, trained on its test world", "MIT", "ships") for name in lab]
-    return Table(("decoder", "what it is", "licence", "from"), tuple(rows))
+    return TextTable(("decoder", "what it is", "licence", "from"), tuple(rows))
 
 
-def suites() -> Table:
+def suites() -> TextTable:
     """The suites of `pcc-bench run` that ship with the project."""
     from pcc_bench.suite.spec import Suite, shipped
 
     read = {name: Suite.read(name) for name in shipped()}
     rows = ((name, str(len(suite.entries)), suite.purpose) for name, suite in read.items())
-    return Table(("suite", "cells", "purpose"), tuple(rows))
+    return TextTable(("suite", "cells", "purpose"), tuple(rows))
 
 
-LISTS: dict[str, Callable[[], Table]] = {
+LISTS: dict[str, Callable[[], TextTable]] = {
     "methods": methods,
     "tasks": task_table,
     "data": data_table,

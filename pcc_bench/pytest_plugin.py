@@ -43,7 +43,7 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
     from pcc_bench.errors import UsageError
     from pcc_bench.gate.compare import compare
     from pcc_bench.gate.policy import Policy
-    from pcc_bench.gate.runs import load
+    from pcc_bench.results.frozen import load
 
     policy = config.getoption("--pcc-policy")
     try:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from pcc_bench import escaping
+
 
 def report(
     results: Annotated[
@@ -26,14 +28,15 @@ def report(
 
     Example: `pcc-bench report results/lab-table2 -o report`
     """
-    from pcc_bench.reports import readme
+    from pcc_bench import markers
+    from pcc_bench.reports import render
     from pcc_bench.reports import report as module
 
     made = module.write(results or (), out, paper)
     for note in made.notes:
-        typer.echo(f"note: {note}")
+        typer.echo(escaping.visible(f"note: {note}"))
     if into is not None:
-        changed = readme.fill(into, made.tables)
+        changed = markers.fill(into, "report", {table.key: render.brief(table) for table in made.tables})
         typer.echo(f"{'renewed' if changed else 'up to date'}: {into}")
     names = ", ".join(table.key for table in made.tables) or "none"
     typer.echo(f"tables: {names}\nwritten: {out / 'index.html'} ({len(made.files)} files in {out})")

@@ -27,8 +27,8 @@ from pcc_bench.model.files import (
     safetensors_shapes,
 )
 from pcc_bench.model.inspection import weight_files
-from pcc_bench.reports.summary import Table
 from pcc_bench.settings import check_settings
+from pcc_bench.texttable import TextTable
 
 T = TypeVar("T")
 Shapes = dict[str, list[int]]
@@ -222,10 +222,10 @@ def _example(name: str, task: Any, decoder: Decoder | None) -> Example:
     return Example(name, tuple(parts))
 
 
-def example_table(example: Example) -> Table:
+def example_table(example: Example) -> TextTable:
     """The parts of a row, their decoder tokens and how they begin and end."""
     rows = ((kind, "" if count is None else str(count), _excerpt(text)) for kind, count, text in example.parts)
-    return Table(("part", "tokens", "text"), tuple(rows))
+    return TextTable(("part", "tokens", "text"), tuple(rows))
 
 
 def _excerpt(text: str, width: int = 60) -> str:

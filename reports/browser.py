@@ -12,15 +12,16 @@ from typing import Any
 from markupsafe import Markup
 
 from pcc_bench.reports.figures.frames import in_order, names
-from pcc_bench.reports.results import Results, Run
-from pcc_bench.reports.samples import Answer
+from pcc_bench.results.answers import Answer
+from pcc_bench.results.collection import Results
+from pcc_bench.results.run import Run
 
 ROWS = 40  # of a task
 CHARACTERS = 4_000_000  # of all contexts: a page that can be mailed
 
 
 @dataclass(frozen=True)
-class Task:
+class Shown:
     """What the page holds of a task.
 
     Attributes:
@@ -43,7 +44,7 @@ class Browser:
         data: `runs`, `contexts` and `tasks`, for the page's script.
     """
 
-    tasks: tuple[Task, ...]
+    tasks: tuple[Shown, ...]
     data: dict[str, Any]
 
     @property
@@ -70,7 +71,7 @@ def embed(results: Results, rows: int = ROWS, characters: int = CHARACTERS) -> B
     groups: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
         for task in (task for task in run.tasks.values() if task.samples):
-            groups.setdefault((task.name, str(task.population.get("fingerprint") or "")), []).append(run)
+            groups.setdefault((task.name, task.population.fingerprint or ""), []).append(run)
     several = Counter(name for name, _ in groups)
     contexts: dict[str, int] = {}
     tasks, data = [], []
@@ -78,7 +79,7 @@ def embed(results: Results, rows: int = ROWS, characters: int = CHARACTERS) -> B
         name = task_name if several[task_name] == 1 else f"{task_name} (rows {fingerprint or 'of lm-eval'})"
         shown = _rows(results, having, task_name, rows, contexts, characters // len(groups))
         if shown:
-            tasks.append(Task(name, len(shown), max(run.tasks[task_name].rows for run in having)))
+            tasks.append(Shown(name, len(shown), max(run.tasks[task_name].scored for run in having)))
             data.append({"name": name, "rows": shown})
     told = {run.id: called[run.id] for run in runs}
     return Browser(tuple(tasks), {"runs": told, "contexts": list(contexts), "tasks": data})
@@ -90,15 +91,15 @@ def _rows(
     """The first rows of a task, with the answers of all its runs; new contexts are added to `contexts`."""
     found: dict[int, dict[str, Any]] = {}
     for run in runs:
-        accounts = results.frame(run, task).drop_duplicates("row").set_index("row")
-        for answer in islice(results.answers(run, task), count):
+        accounts = results.frame(run, task).set_index("row")
+        for answer in islice(run.tasks[task].answers(), count):
             if answer.row not in found:
                 room -= 0 if answer.context in contexts else len(answer.context)
                 if room < 0 or run is not runs[0]:
                     continue
                 found[answer.row] = _row(answer, contexts)
             memory = _memory(accounts.loc[answer.row].to_dict())
-            scores = {key: round(value, 4) for key, value in answer.scores.items() if value == value}
+            scores = {key: round(value, 4) for key, value in answer.scores.items()}
             shown = {"run": run.id, "text": answer.answer, "scores": scores, "memory": memory}
             found[answer.row]["answers"].append(shown)
     return [found[row] for row in sorted(found)]

@@ -11,11 +11,13 @@ import numpy as np
 
 from pcc_bench import stats
 from pcc_bench.errors import UsageError
-from pcc_bench.reports import measure, results
-from pcc_bench.reports.measure import Measure, Rows
+from pcc_bench.reports import measure
+from pcc_bench.reports.measure import Measure, Scored
 from pcc_bench.reports.metrics import NAMES
-from pcc_bench.reports.results import Results, Run
-from pcc_bench.reports.summary import Table
+from pcc_bench.results.collection import Results, load
+from pcc_bench.results.protocol import DATA, READER, difference
+from pcc_bench.results.run import Run
+from pcc_bench.texttable import TextTable
 
 SEED = 0
 NOTES = (
@@ -73,19 +75,19 @@ def compare(a: Path, b: Path, metrics: Sequence[str] = ()) -> tuple[list[Compari
         UsageError: A run can't be read or has no samples, they have no task in common or asked different things, or a
             metric is not there.
     """
-    first, second = results.load([a]), results.load([b])
+    first, second = load([a]), load([b])
     runs, others = _by_task(first, a), _by_task(second, b)
     common = [task for task in runs if task in others]
     if not common:
         raise UsageError(f"{a} and {b} have no task in common: {', '.join(runs)}; {', '.join(others)}")
-    notes = [*first.notes, *second.notes]
+    notes = list(dict.fromkeys((*first.notes, *second.notes)))
     made: list[Comparison] = []
     higher: dict[tuple[str, str], bool | None] = {}
     for task in common:
         one, other = runs[task], others[task]
-        _check_same(one, other, task)
+        _check_same(one, other, task, notes)
         for metric in one.tasks[task].scores:
-            pair = [_measure(loaded, run, task, metric) for loaded, run in ((first, one), (second, other))]
+            pair = [_measure(run, task, metric) for run in (one, other)]
             if pair[0] is None or pair[1] is None or (metrics and metric not in metrics):
                 continue
             higher[task, metric] = one.tasks[task].higher_is_better.get(metric)
@@ -97,7 +99,7 @@ def compare(a: Path, b: Path, metrics: Sequence[str] = ()) -> tuple[list[Compari
     return [_judged(one, float(p), higher[one.task, one.metric]) for one, p in zip(made, adjusted, strict=True)], notes
 
 
-def table(comparisons: Iterable[Comparison], notes: Sequence[str] = ()) -> Table:
+def table(comparisons: Iterable[Comparison], notes: Sequence[str] = ()) -> TextTable:
     """Comparisons in print."""
     columns = ("task", "metric", "n", "contexts", "A", "B", "difference", "p", "McNemar", "p (Holm)", "better")
     rows = [
@@ -116,7 +118,7 @@ def table(comparisons: Iterable[Comparison], notes: Sequence[str] = ()) -> Table
         )
         for one in comparisons
     ]
-    return Table(columns, tuple(rows), (*NOTES, *notes)).without_empty_columns()
+    return TextTable(columns, tuple(rows), (*NOTES, *notes)).without_empty_columns()
 
 
 def _by_task(loaded: Results, path: Path) -> dict[str, Run]:
@@ -133,23 +135,27 @@ def _by_task(loaded: Results, path: Path) -> dict[str, Run]:
     return found
 
 
-def _check_same(one: Run, other: Run, task: str) -> None:
-    """The same questions; of how many rows, either may have asked fewer."""
-    theirs = other.tasks[task].asked
-    for what, value in one.tasks[task].asked.items():
-        if value != theirs[what] and what != "number of rows":
-            raise UsageError(
-                f"{one.path} and {other.path} can't be compared: {what} of {task} is {value} in the first and "
-                f"{theirs[what]} in the second"
-            )
+def _check_same(one: Run, other: Run, task: str, notes: list[str]) -> None:
+    """The same questions, asked in the same way; of how many rows and of which decoder, either may be another."""
+    mine, theirs = one.tasks[task].protocol, other.tasks[task].protocol
+    wrong = difference(mine, theirs, (*DATA, *READER))
+    if wrong:
+        raise UsageError(
+            f"{one.path} and {other.path} can't be compared: {wrong.name} of {task} is {wrong.first} in the first and "
+            f"{wrong.second} in the second"
+        )
+    for name in READER:
+        if mine.get(name) != theirs.get(name):
+            said = f"{name} is {mine.get(name)} in A and {theirs.get(name)} in B."
+            notes += [said] if said not in notes else []
 
 
-def _measure(loaded: Results, run: Run, task: str, metric: str) -> Measure | None:
-    if run.tasks[task].samples is None:
+def _measure(run: Run, task: str, metric: str) -> Measure | None:
+    if not run.tasks[task].logged:
         raise UsageError(
             f"no samples of {task} beside {run.path}: runs are compared row by row, repeat it with samples"
         )
-    found = measure.measure(loaded, [run], task, metric)
+    found = measure.measure([run], task, metric)
     return found if found is not None and found.rows is not None else None
 
 
@@ -181,21 +187,25 @@ def _comparison(one: Measure, other: Measure, notes: list[str]) -> Comparison:
     )
 
 
-def _in_print(one: Measure, rows: Rows, difference: float) -> float:
+def _in_print(one: Measure, rows: Scored, difference: float) -> float:
     """A difference in the unit of the scores; that of two log-likelihoods, as it changes the first run's perplexity."""
     if one.aggregation == "weighted_perplexity":
         return measure.aggregate(rows, one.aggregation) * math.expm1(-difference)
     return one.scale * difference
 
 
-def _common(one: Rows, other: Rows, task: str) -> tuple[Rows, Rows]:
+def _common(one: Scored, other: Scored, task: str) -> tuple[Scored, Scored]:
     """The rows that both have."""
     _, i, j = np.intersect1d(one.number, other.number, return_indices=True)
     if not len(i):
         raise UsageError(f"the two runs have no row of {task} in common: they scored different parts of it")
     mine, theirs = one.only(i), other.only(j)
-    if not np.array_equal(mine.content, theirs.content):
-        changed = int((mine.content != theirs.content).sum())
+    if mine.content is None or theirs.content is None:
+        raise UsageError(
+            f"the samples of {task} lack the hashes of their rows (an older lm-eval wrote them): repeat the run"
+        )
+    changed = int((mine.content != theirs.content).sum())
+    if changed:
         raise UsageError(f"the two runs were made on different data: {changed} common rows of {task} differ in content")
     if len(np.unique(mine.context)) < 2:
         raise UsageError(f"the common rows of {task} are all on one context, which says nothing about others")

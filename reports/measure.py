@@ -15,7 +15,8 @@ import numpy.typing as npt
 from pcc_bench import stats
 from pcc_bench.errors import UsageError
 from pcc_bench.reports.metrics import PERCENT
-from pcc_bench.reports.results import Results, Run
+from pcc_bench.results.rows import COMPRESSION, check_finite
+from pcc_bench.results.run import Run, TaskRun
 
 Numbers = npt.NDArray[np.float64]
 
@@ -25,26 +26,27 @@ LEVEL = 0.95
 
 
 @dataclass(frozen=True)
-class Rows:
-    """What a score is made of.
+class Scored:
+    """The rows that a score is made of.
 
     Attributes:
         number: `[rows]`, numbers of the rows, ascending.
         context: `[rows]`, equal for rows on the same context.
-        content: `[rows]`, a hash of the row and its prompt.
+        content: `[rows]`, a hash of the row and its prompt; None where the samples have none.
         top: `[rows]`, the score of each; of a ratio of sums what is summed above the line.
         of: `[rows]`, 1; of a ratio of sums what is summed below the line.
     """
 
     number: npt.NDArray[np.int64]
     context: npt.NDArray[np.int64]
-    content: npt.NDArray[np.int64]
+    content: npt.NDArray[np.int64] | None
     top: Numbers
     of: Numbers
 
-    def only(self, index: npt.NDArray[np.intp]) -> Rows:
+    def only(self, index: npt.NDArray[np.intp]) -> Scored:
         """Some of the rows, by their place."""
-        return Rows(*(getattr(self, name)[index] for name in ("number", "context", "content", "top", "of")))
+        content = None if self.content is None else self.content[index]
+        return Scored(self.number[index], self.context[index], content, self.top[index], self.of[index])
 
     def clusters(self, top: Numbers) -> stats.Clusters:
         """Sums by context of other values of the same rows."""
@@ -76,7 +78,7 @@ class Measure:
     aggregation: str
     value: float
     error: float | None
-    rows: Rows | None
+    rows: Scored | None
     n: int
     contexts: int | None
     seeds: int
@@ -125,14 +127,14 @@ class Measure:
         return self.scale * low, self.scale * high
 
 
-def measure(results: Results, runs: Sequence[Run], task: str, metric: str) -> Measure | None:
+def measure(runs: Sequence[Run], task: str, metric: str) -> Measure | None:
     """A score of a task, averaged over runs that differ in their seeds.
 
     Returns:
         None where no run has the metric.
 
     Raises:
-        UsageError: The samples of a run do not give its score.
+        UsageError: The samples of a run do not give its score, or one is not a finite number.
     """
     having = [run for run in runs if task in run.tasks and metric in run.tasks[task].scores]
     if not having:
@@ -143,7 +145,7 @@ def measure(results: Results, runs: Sequence[Run], task: str, metric: str) -> Me
     value = float(np.mean([run.tasks[task].scores[metric] for run in having]))
     errors = [run.tasks[task].errors.get(metric) for run in having]
     known = [error for error in errors if error is not None]
-    rows = [_rows(results, run, task, metric) for run in having]
+    rows = [_rows(run, run.tasks[task], metric) for run in having]
     merged = _average([part for part in rows if part is not None]) if all(rows) else None
     if merged is not None and len(having) == 1:
         _check(having[0], task, metric, value, aggregate(merged, aggregation))
@@ -154,10 +156,10 @@ def measure(results: Results, runs: Sequence[Run], task: str, metric: str) -> Me
         value=scale * value,
         error=scale * float(np.mean(known)) if len(known) == len(having) else None,
         rows=merged,
-        n=told.rows,
+        n=told.scored,
         contexts=len(np.unique(merged.context)) if merged is not None else None,
         seeds=len(having),
-        **_account(results, having[0], task),
+        **_account(told),
     )
 
 
@@ -191,43 +193,48 @@ def two_sided(difference: stats.Estimate) -> float:
     return min(1.0, 2 * min(float(difference.p_below()), float(difference.p_above())))
 
 
-def _rows(results: Results, run: Run, task: str, metric: str) -> Rows | None:
-    aggregation = run.tasks[task].aggregations.get(metric)
-    frame = results.frame(run, task)
-    if metric not in frame or aggregation not in ("mean", *RATIOS):
+def _rows(run: Run, task: TaskRun, metric: str) -> Scored | None:
+    aggregation = task.aggregations.get(metric)
+    if not task.logged or aggregation not in ("mean", *RATIOS):
         return None
-    ratio = f"{metric}/of"
-    if aggregation in RATIOS and ratio not in frame:
+    rows = task.rows
+    name = rows.column(metric)
+    if name not in rows.scores or (aggregation in RATIOS and name not in rows.below):
         return None
-    scored = frame[frame[metric].notna()].sort_values("row")
-    of = scored[ratio].to_numpy(np.float64) if aggregation in RATIOS else np.ones(len(scored))
-    if not len(scored) or not of.sum():
+    check_finite(rows, name, f"{metric} of {task.name} in {run.path}")
+    there = ~np.isnan(rows.scores[name])
+    of = rows.below[name][there] if aggregation in RATIOS else np.ones(int(there.sum()))
+    if not np.isfinite(of).all():
+        raise UsageError(
+            f"{metric} of {task.name} in {run.path} is divided by what is no finite number: repeat the run"
+        )
+    if not of.sum():
         return None
-    top = scored[metric].to_numpy(np.float64)
-    number, context, content = (scored[name].to_numpy(np.int64) for name in ("row", "context", "content"))
-    return Rows(number, context, content, top, of)
+    content = None if rows.content is None else rows.content[there]
+    return Scored(rows.number[there], rows.context[there], content, rows.scores[name][there], of)
 
 
-def _average(parts: Sequence[Rows]) -> Rows | None:
+def _average(parts: Sequence[Scored]) -> Scored | None:
     """The rows of several seeds as one; None where they are not the same rows."""
     first = parts[0]
     if len(parts) == 1:
         return first
     if any(not np.array_equal(part.number, first.number) or not np.array_equal(part.of, first.of) for part in parts):
         return None
-    return Rows(first.number, first.context, first.content, np.mean([part.top for part in parts], axis=0), first.of)
+    return Scored(first.number, first.context, first.content, np.mean([part.top for part in parts], axis=0), first.of)
 
 
-def _account(results: Results, run: Run, task: str) -> dict[str, float]:
+def _account(task: TaskRun) -> dict[str, float]:
     """Sums over the rows; without samples, what lm-eval's aggregate says of one position."""
-    frame = results.frame(run, task)
-    if {"source_tokens", "slots", "boundary"} <= set(frame):
-        return {"tokens": frame["source_tokens"].sum(), "positions": (frame["slots"] + frame["boundary"]).sum()}
-    ratio = run.tasks[task].scores.get("compression", math.nan)
-    return {"tokens": ratio, "positions": 1.0} if math.isfinite(ratio) else {"tokens": 0.0, "positions": 0.0}
+    account = task.rows.account if task.logged else {}
+    if {"source_tokens", "slots", "boundary"} <= set(account):
+        source, slots, boundary = (float(np.nansum(account[name])) for name in ("source_tokens", "slots", "boundary"))
+        return {"tokens": source, "positions": slots + boundary}
+    ratio = task.scores.get(COMPRESSION)
+    return {"tokens": 0.0, "positions": 0.0} if ratio is None else {"tokens": ratio, "positions": 1.0}
 
 
-def aggregate(rows: Rows, aggregation: str) -> float:
+def aggregate(rows: Scored, aggregation: str) -> float:
     """The score of rows, in lm-eval's unit."""
     mean = float(rows.top.sum() / rows.of.sum())
     return math.exp(-mean) if aggregation == "weighted_perplexity" else mean

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import lzma
+import math
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from pcc_bench.documents import COMPRESSED, read_json, replaced, write_text
 from pcc_bench.errors import UsageError
-from pcc_bench.reports import files
+from pcc_bench.results import files
+from pcc_bench.results.reading import read_run
 
 MACHINE = ("pretty_env_info", "git_hash", "upper_git_hash")  # what lm-eval says of where it ran
 
@@ -31,40 +34,48 @@ def pack(paths: Sequence[Path], out: Path) -> list[Path]:
     """
     written = []
     for folder in paths:
-        found = files.found([folder], "results_*.json")
-        if not found:
+        results = files.matching([folder], files.RESULTS)
+        if not results:
             raise UsageError(f"no results in {folder}: name folders that 'pcc-bench run' or 'eval' wrote")
-        for path in found:
+        for path in results:
             written += _pack_run(path, out / folder.name / path.parent.relative_to(folder))
         if (mark := folder / "suite.json").is_file():  # tells a report which table the runs belong to
-            written.append(out / folder.name / mark.name)
-            written[-1].write_bytes(mark.read_bytes())
+            written.append(_write(out / folder.name / mark.name, mark.read_bytes()))
     return written
 
 
 def _pack_run(path: Path, target: Path) -> list[Path]:
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-        kept = {key: _anonymous(value) for key, value in results.items() if key not in MACHINE}
-        target.mkdir(parents=True, exist_ok=True)
-        written = [target / path.name]
-        written[0].write_text(json.dumps(kept, separators=(",", ":")) + "\n", encoding="utf-8")
-        stamp = path.stem.removeprefix("results_")
-        for samples in sorted(path.parent.glob(f"samples_*_{stamp}.jsonl")):
-            written.append(target / f"{samples.name}.xz")
-            written[-1].write_bytes(lzma.compress(samples.read_bytes()))
-    except json.JSONDecodeError as error:
-        raise UsageError(f"{path} is not valid JSON ({error.msg}): leave it out, or run it again") from None
-    except OSError as error:
-        raise UsageError(f"can't pack {path} into {target} ({error.strerror})") from None
+    run = read_run(path)  # what no report could read is not published
+    content = {key: _publishable(value) for key, value in read_json(path).items() if key not in MACHINE}
+    written = [target / path.name]
+    write_text(written[0], json.dumps(content, separators=(",", ":"), allow_nan=False) + "\n")
+    for task in run.tasks.values():
+        if task.samples is not None:
+            _ = task.rows  # reads and checks them
+            written.append(_pack_samples(task.samples, target))
     return written
 
 
-def _anonymous(value: Any) -> Any:
+def _pack_samples(path: Path, target: Path) -> Path:
+    stem = path.name.removesuffix(path.suffix) if path.suffix in COMPRESSED else path.name
+    with COMPRESSED.get(path.suffix, open)(path, "rb") as samples:
+        return _write(target / f"{stem}.xz", lzma.compress(samples.read()))
+
+
+def _write(path: Path, content: bytes) -> Path:
+    with replaced(path) as part:
+        part.write_bytes(content)
+    return path
+
+
+def _publishable(value: Any) -> Any:
+    """A value without absolute paths, and with null for what is no number in JSON."""
     if isinstance(value, dict):
-        return {_anonymous(key): _anonymous(item) for key, item in value.items()}
+        return {_publishable(key): _publishable(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_anonymous(item) for item in value]
+        return [_publishable(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     if isinstance(value, str) and "\n" not in value:
         for kind in (PurePosixPath, PureWindowsPath):
             if kind(value).is_absolute() and len(kind(value).parts) > 1:

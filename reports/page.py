@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,14 +15,17 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from pcc_bench.errors import UsageError
+from pcc_bench.documents import write_text
 from pcc_bench.reports.browser import Browser, embed
 from pcc_bench.reports.figures import Figure
 from pcc_bench.reports.figures.draw import axis_label
 from pcc_bench.reports.figures.frames import in_order, names
 from pcc_bench.reports.figures.style import GRID, INK
-from pcc_bench.reports.results import Results, Run
 from pcc_bench.reports.table import Cell, Column, Row, Table
+from pcc_bench.results.collection import Results
+from pcc_bench.results.rows import COMPRESSION
+from pcc_bench.results.run import Run
+from pcc_bench.results.shapes import Reported
 
 TITLE = "pcc_bench report"
 DASH = "\u2013"
@@ -115,12 +117,7 @@ def write(results: Results, tables: Sequence[Table], figures: Sequence[Figure], 
         UsageError: The folder can't be written to.
     """
     path = out / "index.html"
-    text = render(view(results, tables, figures))
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise UsageError(f"{path} can't be written ({error.strerror}): choose another folder with -o") from None
+    write_text(path, render(view(results, tables, figures)))
     return path
 
 
@@ -165,7 +162,7 @@ def _template(name: str) -> str:
 
 
 def _subtitle(runs: Sequence[Run]) -> str:
-    sources = _distinct(task.population.get("source") for run in runs for task in run.tasks.values())
+    sources = _distinct(task.population.source for run in runs for task in run.tasks.values())
     decoders = _distinct(Path(run.decoder).name for run in runs)
     parts = [f"data: {', '.join(sources)}" if sources else "", f"decoder: {', '.join(decoders)}" if decoders else ""]
     return "; ".join(part for part in parts if part) or "published numbers only"
@@ -177,7 +174,7 @@ def _counts(results: Results, tables: Sequence[Table], figures: Sequence[Figure]
         "runs": len(results.runs),
         "methods": len({run.method for run in results.runs}),
         "tasks": len({task.name for task in tasks}),
-        "scored rows": sum(task.rows for task in tasks),
+        "scored rows": sum(task.scored for task in tasks),
         "training logs": len(results.trainings),
         "tables": len(tables),
         "figures": len(figures),
@@ -289,29 +286,29 @@ def inline_svg(text: str, key: str) -> str:
 
 def method_facts(run: Run) -> tuple[tuple[str, str], ...]:
     """What a run's method is and how it was set."""
-    told = run.reported.get("capabilities", {})
-    memory = {True: "vectors (soft)", False: "text (hard)"}.get(told.get("soft"), "")
+    told = run.reported or Reported()
+    can = told.capabilities
+    memory = "" if can.get("soft") is None else "vectors (soft)" if can["soft"] else "text (hard)"
     facts = {
         "method": run.method,
         "memory": memory,
-        "reads the question": _yes(told.get("query_aware")),
-        "brings its decoder": _yes(told.get("owns_decoder")),
+        "reads the question": _yes(can.get("query_aware")),
+        "brings its decoder": _yes(can.get("owns_decoder")),
         "requested rate": f"{run.rate:g}x" if run.rate else "",
         "achieved rate": _achieved(run),
         "control": run.control or "",
         "checkpoint": run.checkpoint,
         "decoder": run.decoder,
-        "parameters": f"{run.data['model_num_parameters']:,}" if run.data.get("model_num_parameters") else "",
-        "dtype": str(run.data.get("model_dtype", "")).removeprefix("torch."),
-        "options": ", ".join(f"{key}={value}" for key, value in sorted(run.reported.get("options", {}).items())),
-        "overflow": str(run.reported.get("overflow", "")),
+        "parameters": f"{run.parameters:,}" if run.parameters else "",
+        "dtype": run.dtype,
+        "options": ", ".join(f"{key}={value}" for key, value in sorted(told.options.items())),
+        "overflow": told.overflow or "",
     }
     return tuple((name, value) for name, value in facts.items() if value)
 
 
 def _achieved(run: Run) -> str:
-    found = [task.scores.get("compression", math.nan) for task in run.tasks.values()]
-    known = sorted(ratio for ratio in found if math.isfinite(ratio))
+    known = sorted(task.scores[COMPRESSION] for task in run.tasks.values() if COMPRESSION in task.scores)
     return "" if not known else f"{known[0]:.2f}x" + (f" to {known[-1]:.2f}x, by task" if known[-1] > known[0] else "")
 
 
@@ -321,19 +318,19 @@ def _yes(value: Any) -> str:
 
 def source_facts(run: Run) -> tuple[tuple[str, str], ...]:
     """Where a run's numbers come from."""
-    prints = run.reported.get("fingerprints", {})
-    rows = {name: str(task.population.get("fingerprint") or "") for name, task in run.tasks.items()}
+    prints = run.fingerprints
+    rows = {name: task.population.fingerprint or "" for name, task in run.tasks.items()}
     facts = {
         "run": run.id,
         "file": run.place,
         "ended": run.date,
         "checkpoint": " ".join(part for part in (run.checkpoint, prints.get("checkpoint")) if part),
         "decoder": " ".join(part for part in (run.decoder, prints.get("decoder_weights")) if part),
-        "code": " ".join(str(part) for part in (prints.get("code"), run.data.get("git_hash")) if part),
+        "code": " ".join(part for part in (prints.get("code"), run.versions.get("code")) if part),
         "rows": ", ".join(f"{name} {mark}" for name, mark in rows.items() if mark),
         "seeds": " ".join(str(seed) for seed in run.seeds if seed is not None),
-        "lm-eval": str(run.data.get("lm_eval_version", "")),
-        "transformers": str(run.data.get("transformers_version", "")),
+        "lm-eval": run.versions.get("lm-eval", ""),
+        "transformers": run.versions.get("transformers", ""),
     }
     return tuple((name, value) for name, value in facts.items() if value)
 

@@ -9,19 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from pcc_bench.reports.summary import Table as Text
+from pcc_bench import escaping
 from pcc_bench.reports.table import PAPER, Cell, Column, Row, Table
+from pcc_bench.texttable import TextTable
 
 DASH = "-"
-SPECIAL = {
-    "\\": r"\textbackslash{}",
-    **{c: f"\\{c}" for c in "&%$#_{}"},
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-}
 FIELDS = ("value", "low", "high", "n", "contexts", "seeds", "ratio", "normalised", "best", "tied")
 
 
@@ -100,7 +92,8 @@ def as_csv(table: Table) -> str:
             told = (paper.value, paper.printed, paper.certainty, paper.source) if paper else ("",) * len(published)
             where = (row.label, row.method, row.rate, row.role, row.decoder, column.key, column.heading, column.unit)
             numbers = ["" if getattr(cell, field) is None else getattr(cell, field) for field in FIELDS]
-            writer.writerow((*where, *numbers, *told, cell.text or ""))
+            texts = (*where, *numbers, *told, cell.text or "")
+            writer.writerow([escaping.csv_cell(value) if isinstance(value, str) else value for value in texts])
     return out.getvalue()
 
 
@@ -145,27 +138,29 @@ def _markdown(table: Table, part: Part) -> str:
     rows = []
     for row, cells in _lines(table, part):
         told = [column.text(row, cells) for column in columns]
-        rows.append(tuple(f"**{_pipes(text)}**" if bold else _pipes(text) for text, bold in told))
-    return Text(tuple(f"{column.group} {column.name}".strip() for column in columns), tuple(rows)).markdown()
+        rows.append(tuple(f"**{text}**" if bold else text for text, bold in told))
+    return TextTable(tuple(f"{column.group} {column.name}".strip() for column in columns), tuple(rows)).markdown()
 
 
 def _listed(notes: Sequence[str]) -> list[str]:
-    return ["\n".join(f"- {note}" for note in notes)] if notes else []
+    return ["\n".join(f"- {escaping.markdown(note)}" for note in notes)] if notes else []
 
 
 def _latex(table: Table, part: Part, caption: str, mark: str) -> str:
     columns = printed(table, part)
     lines = [r"\begin{table*}", r"\centering", r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%"]
     lines += [rf"\begin{{tabular}}{{l{'r' * (len(columns) - 1)}}}", r"\toprule", *_groups(columns)]
-    lines += [" & ".join(_escape(column.name) for column in columns) + r" \\", r"\midrule"]
+    lines += [" & ".join(escaping.latex(column.name) for column in columns) + r" \\", r"\midrule"]
     before: str | None = None
     for row, cells in _lines(table, part):
         if before not in (None, row.role):
             lines.append(r"\midrule")
         before = row.role
         told = [column.text(row, cells) for column in columns]
-        lines.append(" & ".join(rf"\textbf{{{_escape(t)}}}" if bold else _escape(t) for t, bold in told) + r" \\")
-    lines += [r"\bottomrule", r"\end{tabular}}", rf"\caption{{{_escape(caption)}}}", rf"\label{{tab:{mark}}}"]
+        lines.append(
+            " & ".join(rf"\textbf{{{escaping.latex(t)}}}" if bold else escaping.latex(t) for t, bold in told) + r" \\"
+        )
+    lines += [r"\bottomrule", r"\end{tabular}}", rf"\caption{{{escaping.latex(caption)}}}", rf"\label{{tab:{mark}}}"]
     return "\n".join([*lines, r"\end{table*}"]) + "\n"
 
 
@@ -227,15 +222,7 @@ def _groups(columns: Sequence[Printed]) -> list[str]:
         end = start + 1
         while end < len(columns) and group and columns[end].group == group:
             end += 1
-        parts.append(rf"\multicolumn{{{end - start}}}{{c}}{{{_escape(group)}}}" if group else "")
+        parts.append(rf"\multicolumn{{{end - start}}}{{c}}{{{escaping.latex(group)}}}" if group else "")
         rules += [rf"\cmidrule(lr){{{start + 1}-{end}}}"] if group else []
         start = end
     return [" & ".join(parts) + r" \\", "".join(rules)]
-
-
-def _escape(text: str) -> str:
-    return "".join(SPECIAL.get(letter, letter) for letter in text)
-
-
-def _pipes(text: str) -> str:
-    return text.replace("|", "\\|")

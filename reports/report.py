@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from pcc_bench.documents import write_text
 from pcc_bench.errors import UsageError
-from pcc_bench.reports import figures, files, page, render
-from pcc_bench.reports.results import Results, load
+from pcc_bench.reports import figures, page, render
 from pcc_bench.reports.table import Table
 from pcc_bench.reports.tables import cost, demonstrated, pretraining, rag, settings
+from pcc_bench.results import files
+from pcc_bench.results.collection import Results, load
 
 BUILDERS: dict[str, Callable[[Results], Table]] = {
     "table2": rag.table2,
@@ -50,7 +52,7 @@ def shipped() -> Path:
         UsageError: There are none in this version.
     """
     folder = Path(str(resources.files("pcc_bench"))) / "lab" / "results"
-    if not files.found([folder], "results_*.json"):
+    if not files.matching([folder], files.RESULTS):
         raise UsageError(
             "no results were given, and this version ships none of the lab's: name folders that 'pcc-bench run' or "
             "'eval' wrote, or pass --paper for the published numbers alone"
@@ -95,15 +97,12 @@ def write(paths: Sequence[Path], out: Path, published: bool = False) -> Report:
     made = tables(results, published)
     if not made and not len(results.runs):
         raise UsageError(f"{', '.join(map(str, paths))}: nothing in it belongs in a table or a figure")
-    try:
-        written = [path for table in made for path in _write_table(table, out / "tables")]
-        written.append(_write(out / "tables" / "all.tex", render.document(made)))
-        shown = without_all_tasks(results)
-        drawn = figures.draw_all(shown, made, out / "figures")
-        written += sorted((out / "figures").glob("*")) if drawn else []
-        written.append(page.write(shown, made, drawn, out))
-    except OSError as error:
-        raise UsageError(f"can't write {error.filename or out} ({error.strerror}): choose another --out") from None
+    written = [path for table in made for path in _write_table(table, out / "tables")]
+    written.append(_write(out / "tables" / "all.tex", render.document(made)))
+    shown = without_all_tasks(results)
+    drawn = figures.draw_all(shown, made, out / "figures")
+    written += sorted((out / "figures").glob("*")) if drawn else []
+    written.append(page.write(shown, made, drawn, out))
     return Report(tuple(made), tuple(written), results.notes)
 
 
@@ -120,6 +119,5 @@ def _write_table(table: Table, folder: Path) -> list[Path]:
 
 
 def _write(path: Path, text: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    write_text(path, text)
     return path

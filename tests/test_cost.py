@@ -25,7 +25,7 @@ from pcc_bench.cost.table import markdown
 from pcc_bench.cost.work import Point, Shape
 from pcc_bench.errors import UsageError
 from pcc_bench.model import checkpoint, init, published
-from pcc_bench.reports import logs
+from pcc_bench.results import logs
 
 CPU = torch.device("cpu")
 SETTING = Setting("cpu", "float32", 1, Provenance(weights="random", seed=0, code="", versions={}, hardware=""))

@@ -16,7 +16,7 @@ from pcc_bench.cost.work import Point, Shape
 from pcc_bench.gate.compare import compare
 from pcc_bench.gate.policy import Policy
 from pcc_bench.gate.result import Comparison, Verdict
-from pcc_bench.gate.runs import SUFFIX, freeze, load
+from pcc_bench.results.frozen import SUFFIX, freeze, load
 
 SPEED = predict.Speed(1e12, 1e9, "made up")
 
@@ -100,7 +100,7 @@ def test_results_and_costs_of_one_folder_are_gated_together(tmp_path: Path, caps
     assert "| cost records | kv_bytes" in shown
     frozen = tmp_path / f"base{SUFFIX}"
     frozen.write_bytes(freeze(load(places["base"])))
-    assert load(frozen).spent == []  # seconds of one machine, and what else was measured there
+    assert load(frozen).costs == ()  # seconds of one machine, and what else was measured there
     assert gate(places["new"], "--against", frozen) == 0
     other = folder(tmp_path / "costs", found())
     assert gate(places["new"], "--against", frozen, "--reference", other) == 1

@@ -14,7 +14,7 @@ from pcc_bench.cost.work import Point, Shape
 from pcc_bench.errors import UsageError
 from pcc_bench.reports import report
 from pcc_bench.reports.figures import recorded
-from pcc_bench.reports.results import load
+from pcc_bench.results.collection import load
 
 SPEED = predict.Speed(1e12, 1e9, "made up")
 LAB = {"pcc-lab-4x": 4, "pcc-lab-16x": 16, "pcc-lab-64x": 64}

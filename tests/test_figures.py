@@ -17,12 +17,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
-from pcc_bench.reports import results as reading
 from pcc_bench.reports.figures import cost, draw_all, errors, frames, needle, pairs, rates, ratios, style, training
 from pcc_bench.reports.figures.files import Figure, save
-from pcc_bench.reports.results import Results
 from pcc_bench.reports.table import Table
 from pcc_bench.reports.tables import pretraining, rag
+from pcc_bench.results import collection as reading
+from pcc_bench.results.collection import Results
 
 METHODS = ("PCC-Lite", "PCC-Large", "ICAE", "COCOM", "AutoCompressor", "LLMLingua-2", "random context")
 RNG = np.random.default_rng(0)

@@ -19,7 +19,8 @@ from pcc_bench.gate.compare import compare
 from pcc_bench.gate.match import select
 from pcc_bench.gate.policy import Policy, Stage
 from pcc_bench.gate.result import Comparison, Verdict
-from pcc_bench.gate.runs import Run, freeze, load
+from pcc_bench.results.frozen import freeze, load
+from pcc_bench.results.run import Run
 
 pytest_plugins = ["pytester"]
 
@@ -307,9 +308,9 @@ def test_stages_grow_and_do_not_depend_on_the_order_of_rows(tmp_path: Path) -> N
     assert sum(map(len, small.values())) == 200
     assert all(small[task] <= large[task] for task in small)
     assert min(map(len, small.values())) > 70  # in proportion
-    task = run.tasks["a"]
-    turned = run.tasks | {"a": task.model_copy(update={"rows": task.rows[::-1]})}  # type: ignore[operator]
-    assert select(run.model_copy(update={"tasks": turned}), Policy(), Stage(rows=200, share=0.1)) == small
+    path = next(tmp_path.rglob("samples_a_*"))
+    path.write_text("\n".join(reversed(path.read_text("utf-8").splitlines())), "utf-8")
+    assert select(load(tmp_path / "base"), Policy(), Stage(rows=200, share=0.1)) == small
     each = select(run, Policy(pool=False), Stage(rows=200, share=0.1))
     assert {len(rows) for rows in each.values()} == {200}
 
@@ -355,7 +356,7 @@ def test_a_frozen_baseline_is_small_deterministic_and_judges_the_same(tmp_path: 
 def test_freezing_leaves_timings_out(tmp_path: Path) -> None:
     path = tmp_path / "b.json.xz"
     path.write_bytes(freeze(load(run_folder(tmp_path / "base", {"t": {"scores": qa(answers(10))}}))))
-    assert set(load(path).tasks["t"].costs) == {"source_tokens", "slots", "boundary", "prompt_positions"}
+    assert set(load(path).tasks["t"].rows.account) == {"source_tokens", "slots", "boundary", "prompt_positions"}
 
 
 # ---------------------------------------------------------------- command line and outputs
@@ -423,8 +424,8 @@ def bad_policy(text: str) -> dict[str, str]:
         (bad_policy("alpha: .nan"), "alpha"),
         (bad_policy("stages: {all: {share: 0.5}}"), "shares add up to 0.5, not to 1"),
         (bad_policy("stages: {a: {rows: 9, share: 0.5}, b: {rows: 5, share: 0.5}}"), "only that one, has all rows"),
-        (bad_policy("[1"), "is no YAML"),
-        (bad_policy("- 1"), "the file: Input should be"),
+        (bad_policy("[1"), "is not readable YAML"),
+        (bad_policy("- 1"), "can't be used: Input should be"),
         (bad_policy("metrics: {rouge: {absolute: 0}}"), "gates 'rouge', which the baseline has not"),
         (bad_policy("tasks: [pcc_squad]"), "gates none of the baseline's tasks"),
         (bad_policy("costs: {speed: {at_least: 0.9}}"), "--reference"),
@@ -467,14 +468,14 @@ def test_files_that_are_missing_or_damaged_are_named(
         (tmp_path / "bad.json.xz", "is no frozen baseline"),
         (unlogged, "--log_samples"),
         (twice, "holds two results of t"),
-        (cut, "cut or damaged"),
+        (cut, "is not valid JSON"),
         (nan, "1000 scores are not finite numbers"),
     ):
         assert gate(runs["base"], "--against", path) == 2
         error = capsys.readouterr().err
         assert says in error and error.count("\n") == 1, path
     assert gate(runs["base"], "--against", runs["base"], "--policy", tmp_path / "no.yaml") == 2
-    assert "can't be read" in capsys.readouterr().err
+    assert "is missing" in capsys.readouterr().err
     assert gate(runs["base"], "--against", runs["base"], "--stage", "last") == 2
     assert "has no stage 'last'" in capsys.readouterr().err
 
@@ -517,7 +518,7 @@ def test_real_results_of_a_stage_go_through_the_gate(models: Path, tmp_path: Pat
         cli.main(["baseline", "rows", str(base), "--stage", "smoke", "--policy", str(policy)])
     chosen = capsys.readouterr().out.splitlines()[-1]
     again = evaluated(models, tmp_path / "again", 4, "--samples", chosen)
-    assert load(again).tasks["pcc_squad"].rows == json.loads(chosen)["pcc_squad"]
+    assert load(again).tasks["pcc_squad"].rows.number.tolist() == json.loads(chosen)["pcc_squad"]
     capsys.readouterr()
     assert gate(again, "--against", base, "--policy", policy, "--stage", "smoke") == 3  # 7 equal rows prove little
     assert "(7 of 24 rows" in capsys.readouterr().out
@@ -529,7 +530,7 @@ def test_real_results_of_a_stage_go_through_the_gate(models: Path, tmp_path: Pat
 def test_a_run_loads_with_contexts_scores_and_costs(tmp_path: Path) -> None:
     run: Run = load(run_folder(tmp_path, {"t": {"scores": qa(answers(10))}}))
     task = run.tasks["t"]
-    assert task.contexts == [0] * 5 + [1] * 5
-    assert task.scores["exact_match"] == answers(10).tolist()
-    assert task.costs["slots"] == [98.0] * 10
+    assert [len(set(part)) for part in (task.rows.context[:5], task.rows.context[5:], task.rows.context)] == [1, 1, 2]
+    assert task.rows.scores["exact_match"].tolist() == answers(10).tolist()
+    assert task.rows.account["slots"].tolist() == [98.0] * 10
     assert run.name["model"] == "checkpoint"

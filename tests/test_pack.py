@@ -11,7 +11,7 @@ from made_results import make
 from pcc_bench.errors import UsageError
 from pcc_bench.reports.pack import pack
 from pcc_bench.reports.report import tables
-from pcc_bench.reports.results import load
+from pcc_bench.results.collection import load
 
 
 @pytest.fixture

@@ -147,11 +147,14 @@ def within(name: str, packages: tuple[str, ...]) -> bool:
 
 GROUND = ("context", "documents", "errors", "questions", "shipped", "tensors")  # which import nothing above them
 HOST = ("compressor", "decoder", "generation", "pretrained", "registry")
+PRINT = ("escaping", "markers", "texttable")
 MAY_IMPORT = {
     "pcc_bench.baselines": (*GROUND, *HOST, "baselines", "model.architecture", "model.files"),
     "pcc_bench.model": (*GROUND, *HOST, "model"),
     "pcc_bench.tasks": (*GROUND, "tasks"),
-    "pcc_bench.reports": (*GROUND, "cost.records", "records", "stats", "reports"),
+    "pcc_bench.results": (*GROUND, "cost.records", "records", "results"),
+    "pcc_bench.reports": (*GROUND, *PRINT, "results", "stats", "reports"),
+    "pcc_bench.gate": (*GROUND, *PRINT, "cost.records", "results", "stats", "gate"),
 }
 
 

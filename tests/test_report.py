@@ -12,10 +12,10 @@ import scipy.stats
 from command import lm_eval_run
 from written_results import POPULATION, questions, right, write
 
-from pcc_bench import cli, stats
+from pcc_bench import cli, markers, stats
 from pcc_bench.errors import UsageError
-from pcc_bench.reports import compare, readme, render, report
-from pcc_bench.reports.results import load
+from pcc_bench.reports import compare, render, report
+from pcc_bench.results.collection import load
 
 ROOT = Path(__file__).parent.parent
 START = "<!-- report:table2 -->\n"
@@ -48,7 +48,7 @@ def test_a_real_run_becomes_a_report(models: Path, tmp_path: Path, capsys: pytes
     for name in ("table2.md", "table2.tex", "table2.csv", "all.tex"):
         assert (tmp_path / "out" / "tables" / name).stat().st_size
     assert (tmp_path / "out" / "index.html").is_file()
-    (answer, *_) = load([tmp_path / "in"]).answers(load([tmp_path / "in"]).runs[0], "pcc_squad", [3])
+    (answer, *_) = load([tmp_path / "in"]).runs[0].tasks["pcc_squad"].answers(frozenset({3}))
     assert answer.row == 3
     assert answer.question.endswith("?")
     assert answer.references
@@ -97,7 +97,7 @@ def test_of_a_run_made_twice_the_newest_is_shown_and_said(tmp_path: Path) -> Non
 
 def test_older_results_are_read_and_newer_ones_refused(tmp_path: Path) -> None:
     write(tmp_path / "old", "pcc", questions(0.5), 4.0, schema_version=0)
-    assert load([tmp_path / "old"]).runs[0].schema_version == 0
+    assert load([tmp_path / "old"]).runs[0].reported.schema_version == 0
     path = write(tmp_path / "new", "pcc", questions(0.5), 4.0, schema_version=99)
     with pytest.raises(UsageError, match=f"{path} has schema version 99.*update it"):
         load([tmp_path / "new"])
@@ -116,7 +116,7 @@ def test_without_samples_there_are_lm_evals_errors_and_a_sentence(tmp_path: Path
     [
         (lambda folder: folder.mkdir(), "no results at"),
         (lambda folder: None, "no results at"),
-        (lambda folder: (folder.mkdir(), (folder / "results_x.json").write_text("{", "utf-8")), "is not a result file"),
+        (lambda folder: (folder.mkdir(), (folder / "results_x.json").write_text("{", "utf-8")), "is not valid JSON"),
         (lambda folder: write(folder, "pcc", {"else": {"acc": [1.0, 0.0]}}, 4.0), ""),
     ],
     ids=["empty", "missing", "half", "other tasks"],
@@ -137,7 +137,7 @@ def test_an_output_folder_that_cant_be_written_is_one_sentence(
 ) -> None:
     (tmp_path / "out").write_text("a file", "utf-8")
     status, text = said(capsys, "report", "--paper", "-o", tmp_path / "out")
-    assert (status, "choose another --out" in text, len(text.splitlines())) == (2, True, 1)
+    assert (status, "choose another folder" in text, len(text.splitlines())) == (2, True, 1)
 
 
 # ---------------------------------------------------------------- compare
@@ -199,11 +199,11 @@ def test_rows_without_a_partner_are_left_out_and_said(tmp_path: Path) -> None:
 
 def test_what_cant_be_compared_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     a = write(tmp_path / "a", "pcc", questions(0.5), 4.0)
-    other = {**POPULATION, "fingerprint": "bar"}
+    other = {**POPULATION, "population": "all"}
     b = write(tmp_path / "b", "pcc", questions(0.5), 16.0, population=other)
     bare = write(tmp_path / "bare", "pcc", questions(0.5), 16.0, samples=False)
     cases = [
-        ((a, b), "data fingerprint of pcc_squad is f00 in the first and bar in the second"),
+        ((a, b), "population of pcc_squad is paper in the first and all in the second"),
         ((a, bare), f"no samples of pcc_squad beside {bare}"),
         ((a, a, "--metric", "rougeL"), "no common scores of rows for rougeL: there are pcc_squad: exact_match, f1"),
         ((a, tmp_path / "nothing"), "no results at"),
@@ -259,9 +259,8 @@ def test_the_projects_readme_is_what_the_shipped_results_say() -> None:
         pytest.skip("the lab's results are not in the package yet: there is nothing to renew the README from")
     text = (ROOT / "README.md").read_text("utf-8")
     assert START in text, "the README shows no table of the shipped results"
-    assert readme.filled(text, report.tables(load([shipped]))) == text, (
-        "run: pcc-bench report -o report --into README.md"
-    )
+    tables = {table.key: render.brief(table) for table in report.tables(load([shipped]))}
+    assert markers.filled(text, "report", tables) == text, "run: pcc-bench report -o report --into README.md"
 
 
 def test_every_line_of_a_readme_table_was_measured(tmp_path: Path) -> None:

@@ -18,13 +18,13 @@ import pytest
 
 from pcc_bench.errors import UsageError
 from pcc_bench.reports import page
-from pcc_bench.reports import results as reading
 from pcc_bench.reports.browser import embed
 from pcc_bench.reports.figures import Figure, rates, training
 from pcc_bench.reports.figures.files import save
-from pcc_bench.reports.results import Results
 from pcc_bench.reports.table import Cell, Column, Published, Row, Table
 from pcc_bench.reports.tables import pretraining, rag
+from pcc_bench.results import collection as reading
+from pcc_bench.results.collection import Results
 
 ROWS = 44  # of each set; four more than the page shows
 
@@ -186,7 +186,7 @@ def test_a_sample_has_every_methods_answer_with_its_scores(measured: Results) ->
 def test_rows_of_other_data_are_kept_apart(measured: Results) -> None:
     first, *others = measured.runs
     task = first.tasks["pcc_squad"]
-    moved = replace(task, population={**task.population, "fingerprint": "beef"})
+    moved = replace(task, population=task.population.model_copy(update={"fingerprint": "beef"}))
     changed = replace(measured, runs=(replace(first, tasks={"pcc_squad": moved}), *others))
     names = [task.name for task in embed(changed, rows=1).tasks]
     assert {"pcc_squad (rows beef)", "pcc_squad (rows f00d)"} <= set(names)

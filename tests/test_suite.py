@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 import yaml
 
+from pcc_bench import markers, tasks
 from pcc_bench import shipped as shipped_models
-from pcc_bench import tasks
 from pcc_bench.cli import main
 from pcc_bench.errors import UsageError
 from pcc_bench.inventory import task_names
 from pcc_bench.registry import names as methods
-from pcc_bench.suite import page, runner
+from pcc_bench.suite import runner
 from pcc_bench.suite.cell import DONE, write_done
 from pcc_bench.suite.check import check, decoder
 from pcc_bench.suite.cost import estimate, plan
@@ -139,9 +139,12 @@ def test_a_table_of_many_scores_has_a_line_for_each(tmp_path: Path) -> None:
 def test_a_table_is_renewed_inside_a_page(tmp_path: Path) -> None:
     path = tmp_path / "page.md"
     path.write_text("Before.\n<!-- run:mine -->\nold\n<!-- /run -->\nAfter.\n")
-    page.fill(path, "mine", "| new |")
+    markers.fill(path, "run", {"mine": "| new |"}, partly=True)
     assert path.read_text() == "Before.\n<!-- run:mine -->\n| new |\n<!-- /run -->\nAfter.\n"
-    for change in (lambda: page.fill(path, "other", ""), lambda: page.fill(tmp_path / "gone.md", "mine", "")):
+    for change in (
+        lambda: markers.fill(path, "run", {"other": ""}, partly=True),
+        lambda: markers.fill(tmp_path / "gone.md", "run", {"mine": ""}, partly=True),
+    ):
         with pytest.raises(UsageError, match=r"nothing to fill for the suite other|can't renew the table in"):
             change()
 

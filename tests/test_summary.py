@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from pcc_bench.errors import UsageError
-from pcc_bench.reports.summary import Table, summarise
+from pcc_bench.reports.summary import summarise
+from pcc_bench.texttable import TextTable
 
 
 def result(folder: Path, name: str = "pcc", **changes: Any) -> Path:
@@ -32,12 +33,15 @@ def result(folder: Path, name: str = "pcc", **changes: Any) -> Path:
     path.write_text(json.dumps(data), "utf-8")
     seconds = {"compress_seconds": 1.0, "prefill_seconds": 0.5, "decode_seconds": 0.25}
     records = [{"source_tokens": 10, "slots": 2, "boundary": 2}, {"source_tokens": 90, "slots": 8, "boundary": 2}]
-    lines = [json.dumps({"compression": record | seconds}) for record in records]
+    lines = [
+        json.dumps({"doc_id": row, "doc": {}, "metrics": [], "compression": record | seconds})
+        for row, record in enumerate(records)
+    ]
     path.with_name("samples_t_2026-01-01T00-00-00.jsonl").write_text("\n".join(lines), "utf-8")
     return path
 
 
-def cells(table: Table) -> dict[str, str]:
+def cells(table: TextTable) -> dict[str, str]:
     return dict(zip(table.columns, table.rows[0], strict=True))
 
 
@@ -108,7 +112,7 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
 
 
 def test_markdown_is_aligned() -> None:
-    table = Table(("a", "long"), (("x", ""), ("yyy", "z")), ("A note.",))
+    table = TextTable(("a", "long"), (("x", ""), ("yyy", "z")), ("A note.",))
     assert table.markdown().splitlines() == [
         "| a   | long |",
         "|-----|------|",

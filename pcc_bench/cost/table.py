@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from pcc_bench.cost.records import CostRecord, Mode, Phase
-from pcc_bench.reports.summary import Table
+from pcc_bench.texttable import TextTable
 
 _At: TypeAlias = tuple[Phase, Mode, int]
 
@@ -69,7 +69,7 @@ class _Group:
 KEY = ("context", "batch", "rate", "achieved")
 
 
-def tables(records: Iterable[CostRecord]) -> list[Table]:
+def tables(records: Iterable[CostRecord]) -> list[TextTable]:
     """Three tables of records of one geometry on one device."""
     groups = _groups(list(records))
     return [_time(groups), _work(groups), _bytes(groups)]
@@ -102,7 +102,7 @@ def _groups(records: Sequence[CostRecord]) -> list[_Group]:
     return sorted([*beside, *alone], key=lambda group: (group.any.context_tokens, group.any.batch, group.rate or 0))
 
 
-def _time(groups: Sequence[_Group]) -> Table:
+def _time(groups: Sequence[_Group]) -> TextTable:
     modes = {Mode.FULL: "full", Mode.PREFIX_CACHED: "cached", Mode.COLD: "cold", Mode.WARM: "warm"}
     columns = (
         *KEY,
@@ -124,10 +124,10 @@ def _time(groups: Sequence[_Group]) -> Table:
         )
         for group in groups
     ]
-    return Table(columns, tuple(rows), TIME_NOTES)
+    return TextTable(columns, tuple(rows), TIME_NOTES)
 
 
-def _work(groups: Sequence[_Group]) -> Table:
+def _work(groups: Sequence[_Group]) -> TextTable:
     answered = ("questions", "answer full", "answer cached", "answer cold", "answer warm", "cold x", "warm x")
     columns = (*KEY, *answered, "Q*", "Q* by FLOPs", "GFLOP full", "GFLOP cold", "GFLOP warm")
     rows = []
@@ -139,10 +139,10 @@ def _work(groups: Sequence[_Group]) -> Table:
             gains = (_gain(full, cold), _gain(full, warm))
             pays = (_break_even(group, lambda r: r.median_s), _break_even(group, lambda r: r.flops))
             rows.append((*group.cells, str(reuse), *answers, *gains, *pays, *flops))
-    return Table(columns, tuple(rows), WORK_NOTES)
+    return TextTable(columns, tuple(rows), WORK_NOTES)
 
 
-def _bytes(groups: Sequence[_Group]) -> Table:
+def _bytes(groups: Sequence[_Group]) -> TextTable:
     columns = (*KEY, "KV full", "KV memory", "memory", "peak full", "peak cold", "peak warm")
     rows = []
     for group in groups:
@@ -150,7 +150,7 @@ def _bytes(groups: Sequence[_Group]) -> Table:
         sizes = (_told(full, lambda r: _mib(r.kv_bytes)), _told(group.memory, lambda r: _mib(r.kv_bytes)))
         memory = _told(group.memory, lambda r: _mib(r.memory_bytes))
         rows.append((*group.cells, *sizes, memory, *(_told(record, _peak) for record in (full, cold, warm))))
-    return Table(columns, tuple(rows), BYTES_NOTES)
+    return TextTable(columns, tuple(rows), BYTES_NOTES)
 
 
 def _told(record: CostRecord | None, say: Callable[[CostRecord], str]) -> str:

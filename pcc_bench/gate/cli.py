@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from pcc_bench import escaping
 from pcc_bench.errors import UsageError
 
 baseline_app = typer.Typer(
@@ -35,24 +36,28 @@ def gate(
 
     Example: `pcc-bench gate results/new --against baseline.json.xz --policy gate.yaml --junit gate.xml`
     """
+    from pcc_bench.documents import write_text
     from pcc_bench.gate import outputs
     from pcc_bench.gate.compare import compare
     from pcc_bench.gate.policy import Policy
-    from pcc_bench.gate.runs import load
+    from pcc_bench.results.frozen import load
 
     rules = Policy.read(policy)
     beside = load(reference) if reference else None
     verdict = compare(load(candidate), load(against), rules, stage, beside)
-    if json_:
-        outputs.write(json_, verdict.model_dump_json(indent=1) + "\n")
-    if junit:
-        outputs.write(junit, outputs.junit(verdict))
-    if markdown:
-        outputs.write(markdown, outputs.markdown(verdict) + "\n")
     typer.echo(outputs.markdown(verdict))
-    commands = outputs.to_github(verdict)
+    commands = outputs.github_commands(verdict)
     if commands:
         typer.echo(commands)
+    if wrong := outputs.append_summary(verdict):
+        typer.echo(f"pcc-bench: warning: {wrong}", err=True)
+    for path, text in (
+        (json_, lambda: verdict.model_dump_json(indent=1) + "\n"),
+        (junit, lambda: outputs.junit(verdict)),
+        (markdown, lambda: outputs.markdown(verdict) + "\n"),
+    ):
+        if path:
+            write_text(path, text())
     if verdict.status:
         raise typer.Exit(verdict.status)
 
@@ -66,20 +71,19 @@ def freeze(
 
     Example: `pcc-bench baseline freeze results/main -o baseline.json.xz`
     """
-    from pcc_bench.gate.runs import SUFFIX, load
-    from pcc_bench.gate.runs import freeze as frozen
+    from pcc_bench.documents import replaced
+    from pcc_bench.results.frozen import SUFFIX, load
+    from pcc_bench.results.frozen import freeze as frozen
 
     if not output.name.endswith(SUFFIX):
         raise UsageError(f"{output} does not end in {SUFFIX}, by which a frozen baseline is known: name it so")
     run = load(results)
     content = frozen(run)
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_bytes(content)
-    except OSError as error:
-        raise UsageError(f"can't write {output} ({error.strerror}): choose another --output") from None
+    with replaced(output) as part:
+        part.write_bytes(content)
     rows = sum(len(task.rows) for task in run.tasks.values())
-    typer.echo(f"written: {output} ({len(content):,} bytes, {rows:,} rows of {', '.join(run.tasks)})")
+    tasks = escaping.visible(", ".join(run.tasks))
+    typer.echo(f"written: {output} ({len(content):,} bytes, {rows:,} rows of {tasks})")
 
 
 @baseline_app.command()
@@ -96,7 +100,7 @@ def rows(
 
     from pcc_bench.gate.match import select
     from pcc_bench.gate.policy import Policy
-    from pcc_bench.gate.runs import load
+    from pcc_bench.results.frozen import load
 
     rules = Policy.read(policy)
     chosen = select(load(baseline), rules, rules.stage(stage)[0])

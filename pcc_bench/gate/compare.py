@@ -11,8 +11,9 @@ from pcc_bench.gate.judge import judge
 from pcc_bench.gate.match import Matched, Selection, match, select
 from pcc_bench.gate.policy import Policy, SpeedRule
 from pcc_bench.gate.result import FAIL, INCONCLUSIVE, PASS, REPORTED, Comparison, Mark, Verdict
-from pcc_bench.gate.runs import Run
-from pcc_bench.gate.scores import all_scores, units
+from pcc_bench.gate.scores import all_scores, row_metrics, units
+from pcc_bench.results.protocol import unrecorded
+from pcc_bench.results.run import Run
 
 
 def compare(
@@ -43,16 +44,19 @@ def compare(
         scores, missing = all_scores(matched, policy)
         lines += [*missing, *judge(scores, policy, policy.alpha * look.share)]
         for unit, tasks in units(gated, policy.pool).items():
-            lines += costs.check(unit, tasks, policy.costs)
+            checked, remarks = costs.check(unit, tasks, policy.costs)
+            lines, notes = [*lines, *checked], [*notes, *remarks]
         lines += _speed(candidate, reference, gated, policy)
     lines += _records(candidate, baseline, reference, policy) if last else []
+    if not lines:
+        raise UsageError(f"nothing of {baseline.path} is compared by this policy and stage: a pass would say nothing")
     verdict = _overall(lines)
     return Verdict(
         verdict=verdict,
         status=_status(verdict, last, policy),
         stage=stage,
         last=last,
-        rows=sum(len(task.pairs) for task in gated),
+        rows=sum(len(task) for task in gated),
         rows_in_all=sum(len(baseline.tasks[name].rows) for name in chosen),
         candidate=candidate.name,
         baseline=baseline.name,
@@ -73,12 +77,16 @@ def _speed(candidate: Run, reference: Run | None, gated: Sequence[Matched], poli
 
 def _records(candidate: Run, baseline: Run, reference: Run | None, policy: Policy) -> list[Comparison]:
     """Records of cost, against those of the reference where it has some, else of the baseline."""
-    spent = reference.spent if reference is not None and reference.spent else baseline.spent
-    return points.check(candidate.spent, spent, policy.costs.records) if policy.costs.records and spent else []
+    spent = reference.costs if reference is not None and reference.costs else baseline.costs
+    rule = policy.costs.records
+    if rule is not None and not spent and "records" in policy.costs.model_fields_set:
+        lacking = "the policy has a rule on records of cost, and neither baseline nor --reference has any"
+        return [Comparison(task=points.UNIT, metric="points", verdict=FAIL, reason=lacking)]
+    return points.check(candidate.costs, spent, rule) if rule is not None and spent else []
 
 
 def _check_metrics(baseline: Run, policy: Policy, tasks: Sequence[str]) -> None:
-    known = {name for task in tasks for name in baseline.tasks[task].scores}
+    known = {name for task in tasks for name in row_metrics(baseline.tasks[task])}
     for metric in policy.metrics:
         if not any(metric in (name, name.partition(",")[0]) for name in known):
             raise UsageError(
@@ -95,17 +103,19 @@ def _match_all(
         gated = name in chosen
         if not (gated or (last and policy.reports(name))):
             notes.append(f"{name} is not compared" + ("" if last else " before the last stage"))
-        elif not chosen.get(name, frozenset(task.rows)):
+        elif not chosen.get(name, frozenset(task.rows.number.tolist())):
             notes.append(f"{name} has no row in this stage")
         elif name not in candidate.tasks:
             line = Comparison(task=name, metric="rows", verdict=FAIL, reason="the candidate lacks this task")
             lines.append(line if gated else line.model_copy(update={"verdict": REPORTED}))
         else:
-            matched[name] = match(name, candidate.tasks[name], task, chosen.get(name, task.rows))
+            matched[name] = match(name, candidate.tasks[name], task, chosen.get(name, task.rows.number.tolist()))
             lines += [
                 Comparison(task=name, metric="rows", verdict=FAIL if gated else REPORTED, reason=problem)
                 for problem in matched[name].problems
             ]
+            if silent := unrecorded(candidate.tasks[name].protocol, task.protocol):
+                notes.append(f"{name}: not compared, as only one run records it: {', '.join(silent)}")
     notes += [f"{name} is in the candidate only" for name in candidate.tasks if name not in baseline.tasks]
     return matched, lines, notes
 

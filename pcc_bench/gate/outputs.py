@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 from xml.etree import ElementTree
 
-from pcc_bench.errors import UsageError
+from pcc_bench import escaping
 from pcc_bench.gate.points import UNIT
 from pcc_bench.gate.result import FAIL, INCONCLUSIVE, REPORTED, Comparison, Verdict
-from pcc_bench.reports.summary import Table
+from pcc_bench.texttable import TextTable
 
 SCORES = ("baseline", "candidate", "difference", "95 % interval")
 COLUMNS = ("task", "metric", "verdict", *SCORES, "n", "finds", "p", "why")
@@ -22,9 +22,9 @@ MARKS: dict[str, str] = {FAIL: "FAIL", REPORTED: "-"}
 COSTS = ("ratio", "speed", "memory")
 
 
-def table(verdict: Verdict) -> Table:
+def table(verdict: Verdict) -> TextTable:
     """All comparisons, those that count first."""
-    return Table(COLUMNS, tuple(map(_row, verdict.comparisons)), (*NOTES, *verdict.notes))
+    return TextTable(COLUMNS, tuple(map(_row, verdict.comparisons)), (*NOTES, *verdict.notes))
 
 
 def headline(verdict: Verdict) -> str:
@@ -40,7 +40,9 @@ def headline(verdict: Verdict) -> str:
 def markdown(verdict: Verdict) -> str:
     """Headline, what ran, and the table."""
     sides = f"candidate: {_run(verdict.candidate)}; baseline: {_run(verdict.baseline)}"
-    return "\n\n".join([f"**{headline(verdict)}**", sides, table(verdict).without_empty_columns().markdown()])
+    return "\n\n".join(
+        [f"**{headline(verdict)}**", escaping.markdown(sides), table(verdict).without_empty_columns().markdown()]
+    )
 
 
 def workflow_commands(verdict: Verdict) -> str:
@@ -49,8 +51,8 @@ def workflow_commands(verdict: Verdict) -> str:
     lines = []
     for line in verdict.comparisons:
         if line.verdict in kinds:
-            title = _property(f"{line.task} {line.metric}: {line.verdict}")
-            lines.append(f"::{kinds[line.verdict]} title={title}::{_data(_sentence(line))}")
+            title = escaping.workflow_property(f"{line.task} {line.metric}: {line.verdict}")
+            lines.append(f"::{kinds[line.verdict]} title={title}::{escaping.workflow_message(_sentence(line))}")
     return "\n".join(lines)
 
 
@@ -59,16 +61,18 @@ def junit(verdict: Verdict) -> str:
     suite = ElementTree.Element("testsuite", name="pcc-bench gate")
     counts = {"tests": len(verdict.comparisons), "failures": 0, "errors": 0, "skipped": 0}
     for line in verdict.comparisons:
-        case = ElementTree.SubElement(suite, "testcase", classname=f"pcc_bench.gate.{line.task}", name=line.metric)
+        names = {"classname": f"pcc_bench.gate.{escaping.visible(line.task)}", "name": escaping.visible(line.metric)}
+        case = ElementTree.SubElement(suite, "testcase", names)
+        says = escaping.visible(_sentence(line))
         stops = line.verdict == FAIL or (line.verdict == INCONCLUSIVE and verdict.status == 3)
         if stops:
             counts["failures"] += 1
-            ElementTree.SubElement(case, "failure", type=line.verdict, message=_sentence(line))
+            ElementTree.SubElement(case, "failure", type=line.verdict, message=says)
         elif line.verdict in (INCONCLUSIVE, REPORTED):
             counts["skipped"] += 1
-            ElementTree.SubElement(case, "skipped", message=_sentence(line))
+            ElementTree.SubElement(case, "skipped", message=says)
         else:
-            ElementTree.SubElement(case, "system-out").text = _sentence(line)
+            ElementTree.SubElement(case, "system-out").text = says
     suite.attrib.update({name: str(count) for name, count in counts.items()})
     root = ElementTree.Element("testsuites")
     root.append(suite)
@@ -76,31 +80,28 @@ def junit(verdict: Verdict) -> str:
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def write(path: Path, text: str) -> None:
-    """Write a file, its folder too.
-
-    Raises:
-        UsageError: It can't be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"can't write {path} ({error.strerror}): choose another place") from None
-
-
-def to_github(verdict: Verdict) -> str:
-    """Append the table to the step's summary, in GitHub Actions; returns the annotations to print, "" elsewhere."""
+def append_summary(verdict: Verdict) -> str:
+    """Append the table to the step's summary, in GitHub Actions; returns a sentence where that is not possible."""
     place = os.environ.get("GITHUB_STEP_SUMMARY")
-    if place:
-        with Path(place).open("a", encoding="utf-8") as summary:
+    if not place:
+        return ""
+    try:
+        Path(place).parent.mkdir(parents=True, exist_ok=True)
+        with Path(place).open("a", encoding="utf-8", errors="backslashreplace") as summary:
             summary.write(markdown(verdict) + "\n")
+    except OSError as error:
+        return f"the step's summary {place} can't be written ({error.strerror}); the verdict is as printed"
+    return ""
+
+
+def github_commands(verdict: Verdict) -> str:
+    """The workflow commands to print in GitHub Actions; "" elsewhere."""
     return workflow_commands(verdict) if os.environ.get("GITHUB_ACTIONS") == "true" else ""
 
 
 def describe(line: Comparison) -> str:
     """A comparison in one sentence, for messages of tests."""
-    return f"{line.task} {line.metric}: {_sentence(line)}"
+    return escaping.visible(f"{line.task} {line.metric}: {_sentence(line)}")
 
 
 def _sentence(line: Comparison) -> str:
@@ -142,11 +143,3 @@ def _run(name: object) -> str:
     rate = f" {given['requested_rate']:g}x" if given.get("requested_rate") else ""
     weights = dict(given.get("fingerprints", {})).get("checkpoint")
     return f"{given.get('method')} {given.get('model')}{rate}" + (f" ({weights})" if weights else "")
-
-
-def _data(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-
-
-def _property(text: str) -> str:
-    return _data(text).replace(":", "%3A").replace(",", "%2C")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from pcc_bench.documents import checked, read_yaml
 from pcc_bench.errors import UsageError
 
 Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
@@ -195,29 +195,9 @@ class Policy(_Strict):
         """
         if path is None:
             return cls()
-        try:
-            data = yaml.safe_load(path.read_text(encoding="utf-8"))
-            return cls.model_validate({} if data is None else data)
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"the policy {path} can't be read ({_reason(error)}): give a YAML file") from None
-        except yaml.YAMLError as error:
-            raise UsageError(f"the policy {path} is no YAML ({' '.join(str(error).split())})") from None
-        except ValidationError as error:
-            raise UsageError(f"the policy {path} can't be used: {_first(error)}") from None
+        state = read_yaml(path)
+        return checked(cls, {} if state is None else state, f"the policy {path} can't be used")
 
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
-
-
-def _first(error: ValidationError) -> str:
-    """The first thing wrong, with its place."""
-    found: Any = error.errors()[0]
-    place = ".".join(map(str, found["loc"])) or "the file"
-    if found["type"] == "extra_forbidden":
-        return f"unknown key '{place}' (check its spelling and its place)"
-    return f"{place}: {found['msg'].removeprefix('Value error, ')}"

@@ -11,10 +11,12 @@ from pcc_bench import stats
 from pcc_bench.errors import UsageError
 from pcc_bench.gate.match import Matched
 from pcc_bench.gate.policy import Policy, Rule
-from pcc_bench.gate.result import FAIL, REPORTED, Comparison
-from pcc_bench.gate.runs import TaskRun, check_finite
+from pcc_bench.gate.result import FAIL, REPORTED, Comparison, Mark
+from pcc_bench.results.rows import Numbers, check_finite
+from pcc_bench.results.run import TaskRun
 
 POOLED = "pooled"
+NOISE = 1e-9
 PLAIN = Rule(absolute=0.0)  # for the numbers of a metric that is only reported
 
 
@@ -47,67 +49,89 @@ def all_scores(matched: Mapping[str, Matched], policy: Policy) -> tuple[list[Sco
     """Scores of every comparison, those that count first; failed lines for scores that are missing."""
     found, lines, sound = [], [], {}
     for name, task in matched.items():
-        for metric, before in task.baseline.scores.items():
-            gated = policy.gates(name) and policy.rule(metric) is not None
-            check_finite(before, task.baseline.rows, f"{metric} of {name} in the baseline")
-            trouble = _trouble(task, metric)
+        for metric in row_metrics(task.baseline):
+            rule = policy.rule(metric) if policy.gates(name) else None
+            check_finite(task.baseline.rows, metric, f"{metric} of {name} in the baseline")
+            _check_scale(task.baseline, metric, rule)
+            trouble = _trouble(task, metric, rule)
             if trouble:
-                lines.append(Comparison(task=name, metric=metric, verdict=FAIL if gated else REPORTED, reason=trouble))
+                mark: Mark = FAIL if rule is not None else REPORTED
+                lines.append(Comparison(task=name, metric=metric, verdict=mark, reason=trouble))
             else:
                 sound[name, metric] = task
     gated_tasks = [task for name, task in matched.items() if policy.gates(name)]
     populations = {(unit, True): tasks for unit, tasks in units(gated_tasks, policy.pool).items()}
     populations |= {(name, False): [task] for name, task in matched.items() if (name, True) not in populations}
     for (unit, counts), tasks in populations.items():
-        for metric in dict.fromkeys(name for task in tasks for name in task.baseline.scores):
+        for metric in dict.fromkeys(name for task in tasks for name in row_metrics(task.baseline)):
             parts = [task for task in tasks if (task.task, metric) in sound]
             if parts:
                 found.append(_scores(unit, metric, parts, policy, counts))
     return [scores for scores in found if len(scores.baseline)], lines
 
 
-def _trouble(task: Matched, metric: str) -> str:
+def row_metrics(task: TaskRun) -> list[str]:
+    """The metrics that are a number of each row; a ratio of sums is none."""
+    return [name for name in task.rows.scores if name not in task.rows.below]
+
+
+def _trouble(task: Matched, metric: str, rule: Rule | None) -> str:
     """Why a metric of the candidate can't be compared; "" if it can."""
-    after = task.candidate.scores.get(metric)
-    if after is None:
+    if metric not in row_metrics(task.candidate):
         return "the candidate lacks this metric"
-    before = task.baseline.scores[metric]
-    lost = [task.candidate.rows[j] for i, j in task.pairs if before[i] is not None and after[j] is None]
-    won = sum(before[i] is None and after[j] is not None for i, j in task.pairs)
-    values = {task.candidate.rows[j]: after[j] for _, j in task.pairs}
-    wrong = [row for row, value in values.items() if value is not None and not np.isfinite(value)]
-    if lost:
-        return f"the candidate has no score for {len(lost)} rows that the baseline scored (first: row {lost[0]})"
-    if won:
-        return f"the candidate scored {won} rows that the baseline skipped: freeze a new baseline"
-    if wrong:
-        return f"{len(wrong)} scores of the candidate are not finite numbers (first: row {wrong[0]})"
+    before, after = task.both(metric)
+    numbers = task.candidate.rows.number[task.pairs[1]]
+    lost, won = (~np.isnan(before) & np.isnan(after)), (np.isnan(before) & ~np.isnan(after))
+    wrong = np.isinf(after)
+    if lost.any():
+        return (
+            f"the candidate has no score for {lost.sum()} rows that the baseline scored (first: row {numbers[lost][0]})"
+        )
+    if won.any():
+        return f"the candidate scored {won.sum()} rows that the baseline skipped: freeze a new baseline"
+    if wrong.any():
+        return f"{wrong.sum()} scores of the candidate are not finite numbers (first: row {numbers[wrong][0]})"
+    span = _span(np.concatenate([before, after]))
+    if rule is not None and span > rule.scale * (1 + NOISE):
+        return (
+            f"scores of candidate and baseline lie {span:.4g} apart, the rule's scale is {rule.scale:g}: other units?"
+        )
     return ""
+
+
+def _check_scale(task: TaskRun, metric: str, rule: Rule | None) -> None:
+    span = _span(task.rows.scores[metric])
+    if rule is not None and span > rule.scale * (1 + NOISE):
+        raise UsageError(
+            f"scores of {metric} in the baseline lie {span:.4g} apart, and the rule's scale is {rule.scale:g}: give "
+            "the rule the 'scale' of one row's score"
+        )
+
+
+def _span(scores: Numbers) -> float:
+    there = scores[~np.isnan(scores)]
+    return float(there.max() - there.min()) if len(there) else 0.0
 
 
 def _scores(unit: str, metric: str, tasks: Sequence[Matched], policy: Policy, counts: bool) -> Scores:
     rule = policy.rule(metric)
-    before: list[float] = []
-    after: list[float] = []
-    contexts: list[tuple[str, int]] = []
+    before, after, contexts = [], [], []
     for task in tasks:
-        mine, theirs = task.baseline.scores[metric], task.candidate.scores[metric]
-        for i, j in task.pairs:
-            first, second = mine[i], theirs[j]
-            if first is not None and second is not None:  # both skipped it for its length
-                before.append(first)
-                after.append(second)
-                contexts.append((task.task, task.baseline.contexts[i]))
+        first, second = task.both(metric)
+        scored = ~np.isnan(first)  # both skipped the others for their length
+        before.append(first[scored])
+        after.append(second[scored])
+        contexts += [(task.task, context) for context in task.baseline.rows.context[task.pairs[0]][scored].tolist()]
     gated = counts and rule is not None
     sign = _sign(metric, tasks[0].baseline, rule, gated)
-    used = rule or PLAIN
-    return Scores(unit, metric, used, gated, sign, np.array(before), np.array(after), contexts)
+    return Scores(unit, metric, rule or PLAIN, gated, sign, np.concatenate(before), np.concatenate(after), contexts)
 
 
 def _sign(metric: str, task: TaskRun, rule: Rule | None, gated: bool) -> int:
-    higher = (
-        task.higher_is_better.get(metric) if rule is None or rule.higher_is_better is None else rule.higher_is_better
-    )
+    says = task.higher_is_better
+    higher = says.get(metric, says.get(metric.partition(",")[0]))
+    if rule is not None and rule.higher_is_better is not None:
+        higher = rule.higher_is_better
     if higher is None and gated:
         raise UsageError(f"nothing says whether more {metric} is better: give its rule the key 'higher_is_better'")
     return -1 if higher is False else 1

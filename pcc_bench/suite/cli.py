@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pcc_bench.errors import UsageError
+from pcc_bench.documents import write_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +36,8 @@ def run(
 
     Example: `pcc-bench run lab-table2 --out results/lab-table2`
     """
-    from pcc_bench.suite import cost, page
+    from pcc_bench import markers
+    from pcc_bench.suite import cost
     from pcc_bench.suite.check import check
     from pcc_bench.suite.runner import choose
     from pcc_bench.suite.runner import run as run_cells
@@ -58,7 +59,7 @@ def run(
     failed = run_cells(read, out, chosen, typer.echo)
     text = _show_table(read, out, cells)
     if into is not None:
-        page.fill(into, read.name, text)
+        markers.fill(into, "run", {read.name: text}, partly=True)
     if failed:
         typer.echo("\nfailed, tried again by the next call:\n" + "\n".join(f"- {k}: {v}" for k, v in failed.items()))
         raise typer.Exit(1)
@@ -71,10 +72,7 @@ def _show_table(suite: Suite, out: Path, cells: Sequence[Cell]) -> str:
 
     lines = [(cell.label, results(cell.command)) for cell in cells]
     text = table(lines, suite.metrics).markdown()
-    try:
-        (out / "table.md").write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"can't write {out / 'table.md'} ({error.strerror}): check the disk") from None
+    write_text(out / "table.md", text + "\n")
     typer.echo(f"\n{text}\n\nwritten: {out / 'table.md'}")
     missing = [label for label, path in lines if path is None]
     if missing:

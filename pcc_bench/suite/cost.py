@@ -11,10 +11,10 @@ from pcc_bench import registry
 from pcc_bench.context import Kind, Prompt, as_prompt
 from pcc_bench.documents import parse_json
 from pcc_bench.errors import UsageError
-from pcc_bench.reports.summary import Table
 from pcc_bench.suite.cell import results
 from pcc_bench.suite.check import arguments, decoder
 from pcc_bench.suite.spec import Cell
+from pcc_bench.texttable import TextTable
 
 LOOKED_AT = 40  # rows of a task whose prompts are built and counted; the others are taken to be like them
 
@@ -40,7 +40,7 @@ class Cost:
     unknown: str = ""
 
 
-def plan(cells: Sequence[Cell]) -> Table:
+def plan(cells: Sequence[Cell]) -> TextTable:
     """What is done, what is missing and what that takes."""
     rows = []
     known: dict[str, Cost] = {}
@@ -63,7 +63,7 @@ def plan(cells: Sequence[Cell]) -> Table:
         f"Tokens are the decoder's, extrapolated from the first {LOOKED_AT} rows of each task.",
         "FLOPs: the decoder's prefill of other tokens and memory; neither compressing nor generated tokens.",
     )
-    return Table(columns, tuple(rows), notes)
+    return TextTable(columns, tuple(rows), notes)
 
 
 def estimate(cell: Cell) -> Cost:

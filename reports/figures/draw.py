@@ -11,8 +11,8 @@ import pandas as pd
 
 from pcc_bench.reports.figures import cost, errors, frames, needle, pairs, rates, ratios, recorded, training, words
 from pcc_bench.reports.figures.files import Figure, save
-from pcc_bench.reports.results import Results
 from pcc_bench.reports.table import Column, Table
+from pcc_bench.results.collection import Results
 
 COSTS = {"prompt_positions": "decoder positions a question", "seconds": "seconds a question (this machine)"}
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import matplotlib.figure
 from pandas import DataFrame
 
+from pcc_bench import escaping
+from pcc_bench.documents import replaced, write_text
 from pcc_bench.reports.figures.style import applied
 
 FORMATS = ("svg", "pdf", "png")
@@ -47,13 +49,14 @@ def save(drawn: matplotlib.figure.Figure, frame: DataFrame, key: str, title: str
         alt: What it shows, in words.
         out: Folder, made where it is missing.
     """
-    out.mkdir(parents=True, exist_ok=True)
     paths = {kind: out / f"{key}.{kind}" for kind in (*FORMATS, "csv")}
     no_date = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
     with applied():
         drawn.draw_without_rendering()
         drawn.set_layout_engine("none")  # it is laid out now, and once is enough
         for kind in FORMATS:
-            drawn.savefig(paths[kind], metadata=no_date[kind])
-    frame.to_csv(paths["csv"], index=False, lineterminator="\n")
+            with replaced(paths[kind]) as part:
+                drawn.savefig(part, format=kind, metadata=no_date[kind])
+    safe = frame.map(lambda value: escaping.csv_cell(value) if isinstance(value, str) else value)
+    write_text(paths["csv"], safe.to_csv(index=False, lineterminator="\n"))
     return Figure(key, title, alt, *(paths[kind] for kind in (*FORMATS, "csv")))

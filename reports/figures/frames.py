@@ -7,10 +7,13 @@ from collections.abc import Iterable, Iterator
 
 import pandas as pd
 
-from pcc_bench.reports import files, measure
-from pcc_bench.reports.results import Results, Run
+from pcc_bench.errors import UsageError
+from pcc_bench.reports import measure
 from pcc_bench.reports.table import Table
 from pcc_bench.reports.tables.lines import FULL, NONE, ORDER, family, label
+from pcc_bench.results.collection import Results
+from pcc_bench.results.rows import of_first_filter
+from pcc_bench.results.run import Run
 
 TRAINING = {
     "ae_loss": "reconstruction\n(nats a token)",
@@ -139,12 +142,16 @@ def memory(results: Results) -> pd.DataFrame:
 def needles(results: Results, task: str) -> pd.DataFrame:
     """Share of needles found: `method`, `depth`, `length`, `value`, `n`."""
     called = names(results.runs)
-    rows = [
-        {"method": called[run.id], "depth": sample["doc"]["depth"], "length": sample["doc"]["length"], "found": found}
-        for run in in_order(results.with_tasks([task]))
-        for sample in files.json_lines(run.tasks[task].samples or run.path)
-        if run.tasks[task].samples and isinstance(found := sample.get("contains"), int | float)
-    ]
+    rows = []
+    for run in in_order(results.with_task(task)):
+        path = run.tasks[task].samples
+        for sample in of_first_filter(path) if path else ():
+            right, place = sample.get("contains"), [sample["doc"].get(name) for name in ("depth", "length")]
+            if not isinstance(right, int | float):
+                continue
+            if not all(isinstance(value, int | float) for value in place):
+                raise UsageError(f"{path}: row {sample['doc_id']} does not say where its needle is: repeat the run")
+            rows.append((called[run.id], *place, right))
     frame = pd.DataFrame(rows, columns=["method", "depth", "length", "found"])
     cells = frame.groupby(["method", "depth", "length"], sort=False)["found"].agg(value="mean", n="size")
     return cells.reset_index()
@@ -154,9 +161,9 @@ def errors(results: Results) -> pd.DataFrame:
     """Words of each class that reconstructions get wrong: `method`, `kind`, `value`, `low`, `high`, in percent."""
     called = names(results.runs)
     rows = []
-    for run in in_order(results.with_tasks([RECONSTRUCTION])):
+    for run in in_order(results.with_task(RECONSTRUCTION)):
         for metric, kind in ERRORS.items():
-            found = measure.measure(results, [run], RECONSTRUCTION, metric)
+            found = measure.measure([run], RECONSTRUCTION, metric)
             if found is not None and found.value == found.value:
                 low, high = found.interval() or (float("nan"), float("nan"))
                 rows.append((called[run.id], kind, found.value, low, high))

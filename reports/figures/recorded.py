@@ -7,8 +7,9 @@ from pathlib import Path
 import pandas as pd
 
 from pcc_bench.reports.figures.frames import scores
-from pcc_bench.reports.results import Results, Run
 from pcc_bench.reports.table import Table
+from pcc_bench.results.collection import Results
+from pcc_bench.results.run import Run
 
 SIZES = ["predicted", "context_tokens", "question_tokens", "batch", "device", "dtype", "threads"]
 MODES = {"cold": "memory made first", "warm": "memory there"}

@@ -54,6 +54,7 @@ STYLE: dict[RcKeyType, Any] = {
     "lines.markersize": 4.5,
     "pdf.fonttype": 42,  # text that can be searched, and that publishers accept
     "savefig.dpi": 300,
+    "text.parse_math": False,  # a name with dollars is a name
     "svg.fonttype": "path",
     "svg.hashsalt": "pcc_bench",
     "text.color": INK,

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pcc_bench import stats
 from pcc_bench.reports import measure, paper
 from pcc_bench.reports.paper import Known
-from pcc_bench.reports.results import Results
 from pcc_bench.reports.table import Cell, Column, Published, Role, Row, Table
 from pcc_bench.reports.tables.lines import FULL, NONE, ROLES, Line, label, provenance
 from pcc_bench.reports.tables.notes import about, about_published, as_the_paper
@@ -18,7 +17,6 @@ ALPHA = 0.05
 
 
 def build(
-    results: Results,
     key: str,
     title: str,
     lines: Sequence[Line],
@@ -30,7 +28,6 @@ def build(
     """A table; columns in which nothing is known are left out.
 
     Args:
-        results: What the lines were measured on.
         key: As in `Table`; also of the published cells.
         title: As in `Table`.
         lines: Measured lines, in order; may be none.
@@ -43,7 +40,7 @@ def build(
     rows = [line.row for line in lines] + _published_rows(lines, [*known, *again])
     columns: list[tuple[Column, list[Cell]]] = []
     for spec in specs:
-        scores = [_score(results, line, spec) for line in lines]
+        scores = [_score(line, spec) for line in lines]
         cells = _ranked(rows, scores, spec) + [Cell()] * (len(rows) - len(lines))
         beside = [known_cell(known, row, spec.dataset, spec.metric, spec.shown) for row in rows]
         told = [c.model_copy(update={"paper": p}) for c, p in zip(cells, beside, strict=True)]
@@ -105,12 +102,12 @@ def _published_rows(lines: Sequence[Line], known: Sequence[Known]) -> list[Row]:
     return sorted(rows.values(), key=lambda row: (ROLES.index(row.role), row.rate or math.inf))
 
 
-def _score(results: Results, line: Line, spec: Spec) -> Score | None:
+def _score(line: Line, spec: Spec) -> Score | None:
     """The score of a line; None where a part of it was not measured."""
     parts = []
     for alternatives in spec.tasks:
         task = next((task for task in alternatives if task in line.tasks), None)
-        found = measure.measure(results, line.runs, task, spec.metric) if task else None
+        found = measure.measure(line.runs, task, spec.metric) if task else None
         if found is None:
             return None
         parts.append(found)

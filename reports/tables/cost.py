@@ -5,9 +5,9 @@ from __future__ import annotations
 import pandas as pd
 
 from pcc_bench.reports import paper
-from pcc_bench.reports.results import Results
 from pcc_bench.reports.table import Cell, Column, Row, Table
 from pcc_bench.reports.tables.lines import FULL, LABELS, label
+from pcc_bench.results.collection import Results
 
 POINT = ["method", "encoder", "decoder", "rate", "context_tokens", "batch", "mode", "device", "dtype", "predicted"]
 PHASES = {"compress": "compress", "prefill": "prefill", "decode": "decode", "ttft": "first token", "total": "total"}

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from pcc_bench.reports.results import Results, Run
 from pcc_bench.reports.table import Table
 from pcc_bench.reports.tables.build import build
 from pcc_bench.reports.tables.lines import FULL, NONE, ROLES, Line, check_comparable, distinct, grouped
 from pcc_bench.reports.tables.spec import Spec
+from pcc_bench.results.collection import Results
+from pcc_bench.results.run import Run
 
 ICL = {
     "gsm8k": ("GSM8K", "exact_match", {"750": "4", "1500": "8"}),
@@ -33,7 +34,7 @@ def table3(results: Results) -> Table:
     made = _lines(results.runs, [f"pcc_{name}" for name in ICL], "demonstrations")
     check_comparable(made)
     title = "Table 3: in-context learning, accuracy by tokens of demonstrations"
-    return build(results, "table3", title, made, specs, "gsm8k.750", {"pcc": "pcc-large"}, [LARGE])
+    return build("table3", title, made, specs, "gsm8k.750", {"pcc": "pcc-large"}, [LARGE])
 
 
 def table4(results: Results) -> Table:
@@ -43,7 +44,7 @@ def table4(results: Results) -> Table:
     ]
     made = _lines(results.runs, [f"pcc_{name}" for name in DIALOGUES], "shots")
     check_comparable(made)
-    return build(results, "table4", "Table 4: role play", made, specs, "hpd.1.perplexity", {"pcc": "pcc-lite"}, [LITE])
+    return build("table4", "Table 4: role play", made, specs, "hpd.1.perplexity", {"pcc": "pcc-lite"}, [LITE])
 
 
 def _dialogue(name: str, heading: str, shots: str) -> list[Spec]:

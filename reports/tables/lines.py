@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pcc_bench.errors import UsageError
-from pcc_bench.reports.results import Run
 from pcc_bench.reports.table import Provenance, Role, Row
+from pcc_bench.results.protocol import check_one_table
+from pcc_bench.results.run import Run
 
 FULL, NONE = "full-context", "no-context"
 LABELS = {
@@ -49,7 +49,8 @@ class Line:
 
 def family(run: Run) -> str:
     """The method; for PCC also which encoder: as the result file says, or (of old ones) the checkpoint's name tells."""
-    recorded = next((key for key, text in LABELS.items() if text == run.reported.get("label")), None)
+    said = run.reported.label if run.reported else None
+    recorded = next((key for key, text in LABELS.items() if text == said), None)
     if recorded is not None:
         return recorded
     name = Path(run.checkpoint).name.lower()
@@ -70,7 +71,7 @@ def role(run: Run) -> Role:
     """Models of lm-eval read everything, as the full context does."""
     if run.method == NONE or run.control:
         return "floor"
-    return "ceiling" if run.method == FULL or not run.reported else "method"
+    return "ceiling" if run.method == FULL or run.reported is None else "method"
 
 
 def lines(runs: Iterable[Run], tasks: Callable[[str], bool], name: Callable[[Run], str] | None = None) -> list[Line]:
@@ -108,51 +109,26 @@ def distinct(made: Sequence[Line]) -> list[Line]:
 
 
 def check_comparable(lines: Iterable[Line], apart: Callable[[Run], str] = lambda run: "") -> None:
-    """Refuse to put answers to different questions into one table.
-
-    Args:
-        lines: Of the table.
-        apart: Runs for which this differs are not compared with each other.
-
-    Raises:
-        UsageError: Two files differ in rows or protocol of a task, or in where rows come from; it names both.
-    """
-    first: dict[tuple[str, str], Run] = {}
-    source: dict[str, tuple[Run, str]] = {}
-    pairs = ((run, task) for line in lines for run in line.runs for task in run.tasks if task in line.tasks)
-    for run, task in pairs:
-        other = first.setdefault((apart(run), task), run)
-        mine, theirs = run.tasks[task].asked, other.tasks[task].asked
-        for what, value in mine.items():
-            if value != theirs[what]:
-                raise UsageError(_apart(run, other, f"{what} of {task} is {value} in the first and {theirs[what]}"))
-        before, there = source.setdefault(apart(run), (run, task))
-        came, comes = before.tasks[there].population.get("source"), run.tasks[task].population.get("source")
-        if came != comes:
-            raise UsageError(_apart(run, before, f"the rows of {task} come from {comes}, those of {there} from {came}"))
+    """Raises `UsageError` where lines answer different questions; runs for which `apart` differs are not compared."""
+    runs = ((run, line) for line in lines for run in line.runs)
+    check_one_table(
+        ((run, task) for run, line in runs for task in run.tasks.values() if task.name in line.tasks), apart
+    )
 
 
 def provenance(run: Run) -> Provenance:
     """Where the numbers of a run come from."""
-    ours = [task for task in run.tasks.values() if task.population]
-    rows = {f"data {task.name}": str(task.population.get("fingerprint")) for task in ours}
+    rows = {f"data {name}": task.population.fingerprint for name, task in run.tasks.items()}
     return Provenance(
         run=run.id,
         path=run.place,
         method=run.method,
         checkpoint=run.checkpoint,
         decoder=run.decoder,
-        data={task.name: str(task.population.get("source", "lm-eval")) for task in run.tasks.values()},
-        fingerprints={**{key: str(value) for key, value in run.reported.get("fingerprints", {}).items()}, **rows},
+        data={name: task.population.source or "lm-eval" for name, task in run.tasks.items()},
+        fingerprints={key: mark for key, mark in {**run.fingerprints, **rows}.items() if mark},
         seed=run.seeds[0] if run.seeds else None,
         date=run.date,
-    )
-
-
-def _apart(run: Run, other: Run, difference: str) -> str:
-    return (
-        f"{run.path} and {other.path} do not belong in one table: {difference} in the second; report them apart, or "
-        "repeat one with the other's settings"
     )
 
 

@@ -27,7 +27,7 @@ Columns = Sequence[tuple[Column, Sequence[Cell]]]
 
 def as_the_paper(line: Line) -> bool:
     """Was a line measured with the paper's decoder, on rows from the hub?"""
-    sources = {run.tasks[task].population.get("source") for run in line.runs for task in line.tasks & set(run.tasks)}
+    sources = {run.tasks[task].population.source for run in line.runs for task in line.tasks & set(run.tasks)}
     return sources == {"hub"} and bool(PAPERS_DECODER.search(line.row.decoder))
 
 
@@ -59,7 +59,7 @@ def _counts(columns: Columns) -> list[str]:
 def _bare(lines: Sequence[Line]) -> list[str]:
     """The runs whose samples are not there."""
     asked = [(run, task) for line in lines for run in line.runs for task in run.tasks if task in line.tasks]
-    bare = sorted({run.id for run, task in asked if run.tasks[task].samples is None})
+    bare = sorted({run.id for run, task in asked if not run.tasks[task].logged})
     what = "intervals are from lm-eval's standard errors, and nothing is tested."
     return [f"No samples of {', '.join(bare)}: {what}"] if bare else []
 

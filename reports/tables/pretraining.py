@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pcc_bench.reports.results import Results
 from pcc_bench.reports.table import Better, Table
 from pcc_bench.reports.tables.build import build
 from pcc_bench.reports.tables.lines import check_comparable, lines
 from pcc_bench.reports.tables.spec import Spec
+from pcc_bench.results.collection import Results
 
 RECONSTRUCTION, COMPLETION = "pcc_reconstruction", "pcc_completion"
 COLUMNS: tuple[tuple[str, str, str, Better, int], ...] = (
@@ -43,4 +43,4 @@ def pretraining(results: Results) -> Table:
     made = lines(results.runs, (RECONSTRUCTION, COMPLETION).__contains__)
     check_comparable(made)
     title = "Pretraining: reconstruction and completion by rate"
-    return build(results, "pretraining", title, made, specs, "completion.perplexity", notes=[ENCODER])
+    return build("pretraining", title, made, specs, "completion.perplexity", notes=[ENCODER])

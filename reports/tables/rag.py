@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from pcc_bench.reports.results import Results, Run
 from pcc_bench.reports.table import Table
 from pcc_bench.reports.tables.build import build
 from pcc_bench.reports.tables.lines import check_comparable, lines
 from pcc_bench.reports.tables.spec import Spec
+from pcc_bench.results.collection import Results
+from pcc_bench.results.run import Run
 
 SETS = {"squad": "SQuAD", "hotpotqa": "HotpotQA", "adversarialqa": "AdversarialQA", "nq": "NQ"}
 METRICS = {"exact_match": "EM", "f1": "F1", "contains": "contains"}
@@ -33,7 +34,7 @@ def table2(results: Results) -> Table:
     runs = [run for run in results.runs if not run.labels or not all(name.endswith(APART) for name in run.labels)]
     made = lines(runs, TASKS.__contains__)
     check_comparable(made)
-    return build(results, "table2", "Table 2: questions on contexts", made, specs(), AVERAGE)
+    return build("table2", "Table 2: questions on contexts", made, specs(), AVERAGE)
 
 
 def table5(results: Results) -> Table:
@@ -49,7 +50,7 @@ def table5(results: Results) -> Table:
     notes = (
         ("Decoders count tokens in their own way: rows may differ between decoders, not within one.",) if made else ()
     )
-    return build(results, "table5", "Table 5: other decoders", made, [*specs(), gsm8k], AVERAGE, notes=notes)
+    return build("table5", "Table 5: other decoders", made, [*specs(), gsm8k], AVERAGE, notes=notes)
 
 
 def ablations(results: Results) -> Table:
@@ -57,7 +58,7 @@ def ablations(results: Results) -> Table:
     runs = [run for run in results.runs if _ablation(run)]
     made = lines(runs, TASKS.__contains__, _ablation)
     check_comparable(made)
-    return build(results, "ablations", "Ablations", made, specs(), AVERAGE)
+    return build("ablations", "Ablations", made, specs(), AVERAGE)
 
 
 def _ablation(run: Run) -> str:

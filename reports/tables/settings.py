@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from pcc_bench.reports import paper
-from pcc_bench.reports.results import Results, Training
 from pcc_bench.reports.table import PAPER, Cell, Column, Row, Table
 from pcc_bench.reports.tables.lines import LABELS
+from pcc_bench.results.collection import Results, Training
 
 SEPARATOR = " / "  # between the phases of one run
 

@@ -1,0 +1,238 @@
+"""A run as a small file for git, and any place that holds a run: what the gate reads."""
+
+from __future__ import annotations
+
+import json
+import lzma
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from pcc_bench.cost import records
+from pcc_bench.cost.records import CostRecord
+from pcc_bench.documents import checked, parse_json
+from pcc_bench.errors import UsageError
+from pcc_bench.results import files
+from pcc_bench.results.protocol import FINGERPRINT
+from pcc_bench.results.reading import read_run
+from pcc_bench.results.rows import COUNTS, Numbers, Rows, check_finite
+from pcc_bench.results.run import Run, TaskRun
+from pcc_bench.results.shapes import Number, Population
+
+FROZEN_VERSION = 2  # 1 recorded less of the protocol
+SUFFIX = ".json.xz"
+COSTS = "cost_measured.jsonl"
+LARGEST = 2**30  # bytes of a frozen file, unpacked
+
+Column = list[Number | None]
+Index = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class FrozenTask(_Strict):
+    """One task; lists have one entry a row.
+
+    Attributes:
+        asked: The protocol.
+        fingerprint: Of the population, where the task records one.
+        higher_is_better: By metric; None where the task does not say.
+        rows: Numbers of the rows in the data set.
+        hashes: Of each row's content, prompt and references.
+        contexts: Equal for rows on the same context.
+        scores: By metric; None where a row has none (it was skipped for its length).
+        costs: By count of its account; None where there is no account.
+    """
+
+    asked: dict[str, Any]
+    fingerprint: str | None
+    higher_is_better: dict[str, bool | None]
+    rows: Annotated[list[Index], Field(min_length=1)]
+    hashes: list[Annotated[str, Field(pattern=r"^[0-9a-f]{1,12}$")]]
+    contexts: list[Index]
+    scores: dict[str, Column]
+    costs: dict[str, Column]
+
+    @model_validator(mode="after")
+    def _is_rectangular(self) -> Self:
+        columns: dict[str, Sequence[Any]] = {
+            "hashes": self.hashes,
+            "contexts": self.contexts,
+            **self.scores,
+            **self.costs,
+        }
+        for name, values in columns.items():
+            if len(values) != len(self.rows):
+                raise ValueError(f"{name} has {len(values)} entries for {len(self.rows)} rows")
+        if len(set(self.rows)) != len(self.rows):
+            raise ValueError("a row is there twice: row ids are unique in a run")
+        if any(value is not None and value < 0 for values in self.costs.values() for value in values):
+            raise ValueError("a count is negative")
+        return self
+
+
+class FrozenName(_Strict):
+    """What ran."""
+
+    method: str | None
+    model: str
+    requested_rate: Number | None
+    fingerprints: dict[str, str | None]
+
+
+class FrozenRun(_Strict):
+    """A frozen baseline."""
+
+    schema_version: int
+    name: FrozenName
+    tasks: Annotated[dict[str, FrozenTask], Field(min_length=1)]
+
+
+def load(path: Path) -> Run:
+    """The run of a results folder, a `results_*.json` or a frozen baseline; a folder may hold records of cost only.
+
+    Raises:
+        UsageError: It is none of these, or can't be read, or holds a task twice or without its samples.
+    """
+    if path.is_file() and path.suffix == ".xz":
+        return _load_frozen(path)
+    costs = _costs(path) if path.is_dir() else []
+    if costs and not files.matching([path], files.RESULTS):
+        weights = ", ".join(sorted({record.encoder for record in costs} - {""})) or "the full text"
+        return Run(str(path), path, path.name, "cost of", weights, None, {}, {}, costs=tuple(costs))
+    tasks: dict[str, TaskRun] = {}
+    places: dict[str, Path] = {}
+    runs = [read_run(file) for file in files.result_files([path])]
+    for run in runs:
+        for name, task in run.tasks.items():
+            if name in places:
+                raise UsageError(
+                    f"{path} holds two results of {name} ({places[name].name} and {run.path.name}): name the file that "
+                    "is meant"
+                )
+            places[name], tasks[name] = run.path, task
+            _check_comparable(run.path, task)
+    return replace(runs[0], tasks=tasks, costs=tuple(costs))
+
+
+def freeze(run: Run) -> bytes:
+    """A run as a small file: the same run gives the same bytes.
+
+    Timings and records of cost are left out: they say nothing on another machine.
+
+    Raises:
+        UsageError: It has no rows, or a score is not a finite number.
+    """
+    if not run.tasks:
+        raise UsageError(f"{run.path} holds no rows of a task, so there is nothing to freeze: name a results folder")
+    content = {
+        "schema_version": FROZEN_VERSION,
+        "name": run.name,
+        "tasks": {name: _frozen_task(task) for name, task in run.tasks.items()},
+    }
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return lzma.compress(text.encode(), format=lzma.FORMAT_XZ, preset=9)
+
+
+def _check_comparable(path: Path, task: TaskRun) -> None:
+    if task.samples is None:
+        raise UsageError(
+            f"no samples of {task.name} beside {path}: the gate compares row by row, so run lm_eval with "
+            "--log_samples ('pcc-bench eval' does)"
+        )
+    if not len(task.rows) or not task.rows.scores:
+        raise UsageError(f"{task.samples} has no scored row: nothing can be compared with it; repeat the run")
+    if task.rows.content is None:
+        raise UsageError(f"{task.samples} lacks the hashes of its rows (an older lm-eval wrote it): repeat the run")
+
+
+def _costs(folder: Path) -> list[CostRecord]:
+    return [record for file in files.matching([folder], COSTS) for record in records.read(file)]
+
+
+def _frozen_task(task: TaskRun) -> dict[str, Any]:
+    rows = task.rows
+    for name in rows.scores:
+        check_finite(rows, name, f"{name} of {task.name}")
+    assert rows.content is not None  # `load` has seen to it
+    numbers: dict[int, int] = {}
+    return {
+        "asked": dict(task.protocol),
+        "fingerprint": task.population.fingerprint,
+        "higher_is_better": {name: task.higher_is_better.get(name.partition(",")[0]) for name in rows.scores},
+        "rows": rows.number.tolist(),
+        "hashes": [f"{content:012x}" for content in rows.content.tolist()],
+        "contexts": [numbers.setdefault(context, len(numbers)) for context in rows.context.tolist()],
+        "scores": {name: _listed(values) for name, values in rows.scores.items() if name not in rows.below},
+        "costs": {name: _listed(values) for name, values in rows.account.items() if name in COUNTS},
+    }
+
+
+def _load_frozen(path: Path) -> Run:
+    text = _unpacked(path)
+    state = parse_json(text, f"{path} is no frozen baseline: its content")
+    version = state.get("schema_version") if isinstance(state, dict) else None
+    if isinstance(version, int) and version > FROZEN_VERSION:
+        raise UsageError(f"{path} has version {version}, this pcc-bench reads up to {FROZEN_VERSION}: update it")
+    frozen = checked(FrozenRun, state, f"{path} is no frozen baseline that can be read (freeze it again)")
+    name = frozen.name
+    tasks = {task: _task_run(task, told) for task, told in frozen.tasks.items()}
+    return Run(
+        id=path.name,
+        path=path,
+        place=path.name,
+        method=name.method or "",
+        model=name.model,
+        rate=name.requested_rate,
+        fingerprints=name.fingerprints,
+        tasks=tasks,
+    )
+
+
+def _unpacked(path: Path) -> str:
+    try:
+        decompressor = lzma.LZMADecompressor()
+        content = decompressor.decompress(path.read_bytes(), LARGEST)
+        if not decompressor.eof:
+            raise EOFError("it is cut, or larger than a gigabyte")
+        return content.decode("utf-8")
+    except (OSError, EOFError, lzma.LZMAError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is no frozen baseline ({' '.join(str(error).split())}): freeze it again") from None
+
+
+def _task_run(name: str, told: FrozenTask) -> TaskRun:
+    number = np.array(told.rows, np.int64)
+    order = np.argsort(number)
+    content = np.array([int(mark, 16) for mark in told.hashes], np.int64)
+    scores = {metric: _column(values)[order] for metric, values in told.scores.items()}
+    filters = {metric.partition(",")[2] for metric in scores} - {""}
+    rows = Rows(
+        number=number[order],
+        context=np.array(told.contexts, np.int64)[order],
+        content=content[order],
+        scores=scores,
+        account={count: _column(values)[order] for count, values in told.costs.items()},
+        filters=tuple(sorted(filters)) or ("none",),
+    )
+    return TaskRun(
+        name=name,
+        protocol={FINGERPRINT: told.fingerprint, **told.asked},
+        population=Population(fingerprint=told.fingerprint),
+        higher_is_better={metric: up for metric, up in told.higher_is_better.items() if up is not None},
+        scored=len(number),
+        frozen=rows,
+    )
+
+
+def _listed(values: Numbers) -> list[float | None]:
+    return [None if value != value else value for value in values.tolist()]
+
+
+def _column(values: Sequence[float | None]) -> Numbers:
+    return np.array([np.nan if value is None else value for value in values], np.float64)

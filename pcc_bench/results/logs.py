@@ -1,0 +1,81 @@
+"""Logs of training and records of cost, as frames."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict
+
+from pcc_bench.cost import records
+from pcc_bench.documents import checked, read_json, read_json_lines
+from pcc_bench.results import files
+from pcc_bench.results.collection import Training
+
+
+class _Line(BaseModel):
+    """A line of a log: numbers by name."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+    __pydantic_extra__: dict[str, float | str | None]
+
+    step: int
+
+
+class _Recipe(BaseModel):
+    """What a report reads of `recipe.json`."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    optimisation: dict[str, Any] = {}
+    phases: list[dict[str, Any]] | None = None
+    train: list[str] | None = None
+    data: dict[str, Any] | None = None
+    objective: dict[str, Any] | None = None
+
+
+def trainings(paths: Iterable[Path]) -> tuple[Training, ...]:
+    """The folders of `pcc-bench train` among these, found by their `log.jsonl`.
+
+    Raises:
+        UsageError: A log or recipe is cut or damaged.
+    """
+    folders = [log.parent for log in files.matching(paths, "log.jsonl")]
+    counts = Counter(folder.name for folder in folders)
+    return tuple(
+        _training(folder, folder.name if counts[folder.name] == 1 else f"{folder.parent.name}/{folder.name}")
+        for folder in folders
+    )
+
+
+def costs(paths: Iterable[Path]) -> pd.DataFrame:
+    """All records of `cost_*.jsonl`, with the file each is from in the column `path`.
+
+    Raises:
+        UsageError: A file is cut, damaged, or from a newer version.
+    """
+    found = files.matching(paths, "cost_*.jsonl")
+    return pd.DataFrame(
+        [{**record.model_dump(mode="json"), "path": str(path)} for path in found for record in records.read(path)]
+    )
+
+
+def _training(folder: Path, name: str) -> Training:
+    recipe = folder / "recipe.json"
+    evaluation = folder / "evaluation.jsonl"
+    return Training(
+        name=name,
+        path=folder,
+        recipe=checked(_Recipe, read_json(recipe), str(recipe)).model_dump() if recipe.is_file() else {},
+        log=_frame(folder / "log.jsonl"),
+        evaluation=_frame(evaluation) if evaluation.is_file() else pd.DataFrame(),
+    )
+
+
+def _frame(path: Path) -> pd.DataFrame:
+    return pd.DataFrame(
+        [checked(_Line, line, f"{path}, line {number}").model_dump() for number, line in read_json_lines(path)]
+    )

@@ -1,0 +1,293 @@
+"""The rows of a task: numbers by row, from a file of samples or a frozen baseline.
+
+Every line is checked where it is read, by hand, since a pydantic model for each of a million lines would take longer
+than everything else together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pcc_bench.documents import read_json_lines
+from pcc_bench.errors import UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Numbers = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+
+HASHES = ("doc_hash", "prompt_hash", "target_hash")  # lm-eval's
+COUNTS = ("source_tokens", "slots", "boundary", "prompt_positions")  # of a row's account; the same on every machine
+ACCOUNT = (
+    *COUNTS,
+    "compressor_tokens",
+    "source_bytes",
+    "ratio_slots",
+    "ratio",
+    "truncated_bytes",
+    "compress_seconds",
+    "prefill_seconds",
+    "decode_seconds",
+    "new_tokens",
+    "cached",
+)
+COMPRESSION = "compression"  # key of the account, and the metric made of it
+NO_ACCOUNT = (None,) * len(ACCOUNT)
+REPEAT = "repeat the run"
+
+
+@dataclass(frozen=True, eq=False)  # arrays do not compare as a whole
+class Rows:
+    """The rows of a task, in the order of their numbers; columns of floats have nan where a row has no value.
+
+    Attributes:
+        number: `[rows]`, unique, ascending.
+        context: `[rows]`, equal for rows on the same context; a row without a marked one stands for itself.
+        content: `[rows]`, a hash of row, prompt and references; None where the file has none (older versions).
+        scores: Metric -> `[rows]`; inf for what is there and not finite. With several filters it is `metric,filter`.
+        below: Metric that is a ratio of sums -> `[rows]`, what its score is divided by (tokens for `perplexity`).
+        account: Count or time of `records.SampleRecord` -> `[rows]`; columns without a value are left out.
+        filters: lm-eval's, in the order of the file.
+    """
+
+    number: Integers
+    context: Integers
+    content: Integers | None
+    scores: Mapping[str, Numbers]
+    below: Mapping[str, Numbers] = field(default_factory=dict)
+    account: Mapping[str, Numbers] = field(default_factory=dict)
+    filters: tuple[str, ...] = ("none",)
+
+    def __len__(self) -> int:
+        return len(self.number)
+
+    def column(self, metric: str) -> str:
+        """The key of a metric of the first filter, which is the one that lm-eval's aggregate is of."""
+        return metric if len(self.filters) == 1 else f"{metric},{self.filters[0]}"
+
+    def not_finite(self, name: str) -> list[int]:
+        """Numbers of the rows whose score is there and no finite number."""
+        numbers: list[int] = self.number[np.isinf(self.scores[name])].tolist()
+        return numbers
+
+    def frame(self, run: str, task: str) -> pd.DataFrame:
+        """`run`, `task`, `row`, `context`, account, metrics of the first filter, `<metric>/of`; arrays are shared."""
+        import pandas as pd
+
+        if not len(self):
+            return pd.DataFrame()
+        columns: dict[str, Any] = {"run": run, "task": task, "row": self.number, "context": self.context}
+        columns |= {name: values for name, values in self.account.items() if name != "cached"}
+        for name, values in self.scores.items():
+            metric, _, kind = name.partition(",")
+            if kind in ("", self.filters[0]) and metric not in columns:
+                columns[metric] = values
+                if name in self.below:
+                    columns[f"{metric}/of"] = self.below[name]
+        return pd.DataFrame(columns, copy=False)
+
+
+def check_finite(rows: Rows, name: str, what: str) -> None:
+    """Raises `UsageError` where a score is not a finite number; `what` names metric and run."""
+    wrong = rows.not_finite(name)
+    if wrong:
+        raise UsageError(
+            f"{what}: {len(wrong)} scores are not finite numbers (first in row {wrong[0]}), so nothing can be compared "
+            "with them: repeat the run, or leave the metric out"
+        )
+
+
+def samples(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a file of samples, one at a time, each with what `_problem` asks for.
+
+    Raises:
+        UsageError: It can't be read, or a line is cut or no sample.
+    """
+    for number, sample in read_json_lines(path):
+        problem = _problem(sample)
+        if problem:
+            raise UsageError(f"{path}, line {number} is no sample of lm-eval ({problem}): {REPEAT}")
+        yield sample
+
+
+def of_first_filter(path: Path) -> Iterator[dict[str, Any]]:
+    """The samples of the filter that comes first."""
+    first: str | None = None
+    for sample in samples(path):
+        kind = sample.get("filter", "none")
+        first = kind if first is None else first
+        if kind == first:
+            yield sample
+
+
+def read(path: Path, marked: Sequence[str], metrics: Sequence[str]) -> Rows:
+    """The rows of a file of samples.
+
+    Args:
+        path: The file.
+        marked: Columns of a row whose text may be compressed: its context.
+        metrics: Of the task, for samples that do not name theirs (older versions).
+
+    Raises:
+        UsageError: As in `samples`, or a row is there twice, or its account is none.
+    """
+    table = _Table(path, tuple(marked), tuple(metrics))
+    for sample in samples(path):
+        table.add(sample)
+    return table.rows()
+
+
+class _Table:
+    """Columns that grow line by line."""
+
+    def __init__(self, path: Path, marked: tuple[str, ...], metrics: tuple[str, ...]) -> None:
+        self.path, self.marked, self.metrics = path, marked, metrics
+        self.places: dict[str, dict[int, int]] = {}  # filter -> row -> place
+        self.content, self.context = array("q"), array("q")
+        self.accounts: list[tuple[Any, ...]] = []
+        self.hashed = True
+        self.scores: dict[tuple[str, str], array[float]] = {}  # metric, filter -> values
+        self.below: dict[tuple[str, str], array[float]] = {}
+
+    def add(self, sample: Mapping[str, Any]) -> None:
+        """Take the numbers of a line."""
+        row, kind = sample["doc_id"], sample.get("filter", "none")
+        places = self.places.setdefault(kind, {})
+        if row in places:
+            raise UsageError(f"{self.path} has row {row} twice: row ids are unique in a run; {REPEAT}")
+        hashes = [sample.get(name) for name in HASHES]
+        self.hashed = self.hashed and None not in hashes
+        content = _content(hashes)
+        place = next((known[row] for known in self.places.values() if row in known), len(self.content))
+        places[row] = place
+        account = sample.get(COMPRESSION)
+        told = tuple(map(account.get, ACCOUNT)) if isinstance(account, dict) else NO_ACCOUNT
+        if place == len(self.content):
+            self.content.append(content)
+            self.context.append(self._context(sample))
+            self.accounts.append(told)
+        elif self.content[place] != content:
+            raise UsageError(f"{self.path} has row {row} with two contents: row ids are unique in a run; {REPEAT}")
+        self._add_scores(sample, kind, place)
+
+    def _context(self, sample: Mapping[str, Any]) -> int:
+        if self.marked:
+            return _short_hash("\0".join([str(sample["doc"].get(column)) for column in self.marked]))
+        return _short_hash(str(sample["doc_id"]))
+
+    def _add_scores(self, sample: Mapping[str, Any], kind: str, place: int) -> None:
+        for metric in sample.get("metrics", self.metrics):
+            value = sample.get(metric)
+            if isinstance(value, list) and len(value) == 2 and all(isinstance(part, int | float) for part in value):
+                _put(self.below.setdefault((metric, kind), array("d")), place, value[1])
+                value = value[0]
+            if isinstance(value, int | float):  # accounts and texts of corpus-wide metrics are no scores of a row
+                _put(self.scores.setdefault((metric, kind), array("d")), place, value)
+
+    def rows(self) -> Rows:
+        """Everything that was added, in the order of the row numbers."""
+        number = np.zeros(len(self.content), np.int64)
+        for known in self.places.values():
+            number[list(known.values())] = list(known)
+        order = np.argsort(number)
+        several = len(self.places) > 1
+        scores, below = (
+            {
+                (f"{metric},{kind}" if several else metric): _column(values, len(number))[order]
+                for (metric, kind), values in columns.items()
+            }
+            for columns in (self.scores, self.below)
+        )
+        account = {name: values[order] for name, values in self._account(number).items()}
+        content, context = (np.array(values, np.int64)[order] for values in (self.content, self.context))
+        filters = tuple(self.places) or ("none",)
+        return Rows(number[order], context, content if self.hashed else None, scores, below, account, filters)
+
+    def _account(self, number: Integers) -> dict[str, Numbers]:
+        """The columns of the accounts that have a value; a whole column is checked at a time."""
+        columns = {}
+        for name, values in zip(ACCOUNT, zip(*self.accounts, strict=True), strict=False):
+            missing = np.array([value is None for value in values])
+            if missing.all():
+                continue
+            kinds = set(map(type, values)) - {int, float, bool, type(None)}
+            numbers = _account_column(values) if not kinds else np.full(len(values), -1.0)
+            wrong = np.flatnonzero(~missing & ~(np.isfinite(numbers) & (numbers >= 0)))
+            if len(wrong):
+                value = str(values[wrong[0]])[:40]
+                raise UsageError(
+                    f"{self.path}: {name} of row {number[wrong[0]]} is {value!r}, no count or time: {REPEAT}"
+                )
+            columns[name] = numbers
+        return columns
+
+
+def _put(column: array[float], place: int, value: float) -> None:
+    if place > len(column):
+        column.extend([math.nan] * (place - len(column)))
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    number = number if math.isfinite(number) else math.inf
+    if place == len(column):
+        column.append(number)
+    else:
+        column[place] = number
+
+
+def _column(values: array[float], length: int) -> Numbers:
+    column = np.full(length, np.nan)
+    column[: len(values)] = values
+    return column
+
+
+def _account_column(values: Sequence[float | None]) -> Numbers:
+    try:
+        return np.array(values, np.float64)
+    except OverflowError:
+        return np.full(len(values), np.inf)
+
+
+def _problem(sample: Any) -> str:
+    """What is wrong with a line, "" for a sample."""
+    if not isinstance(sample, dict):
+        return "it is no JSON object"
+    number, metrics = sample.get("doc_id"), sample.get("metrics", ())
+    if type(number) is not int or not 0 <= number < 2**63:
+        return f"doc_id is {str(number)[:40]!r}, not the number of a row"
+    if not isinstance(sample.get("doc"), dict):
+        return "doc is no JSON object"
+    if not isinstance(sample.get("filter", "none"), str):
+        return "filter is no name"
+    if not isinstance(metrics, list | tuple) or not all(isinstance(name, str) for name in metrics):
+        return "metrics is no list of names"
+    missing = [name for name in metrics if name not in sample and name != COMPRESSION]
+    if missing:
+        return f"the metric {missing[0]!r} is named and absent"
+    wrong = [name for name in HASHES if not isinstance(sample.get(name), str | None)]
+    if wrong:
+        return f"{wrong[0]} is no text"
+    if not isinstance(sample.get(COMPRESSION), dict | int | float | None):
+        return "compression is no account"
+    return ""
+
+
+def _content(hashes: Sequence[str | None]) -> int:
+    """48 bits: rows are matched by number; the hash only has to notice another content."""
+    return int(hashlib.sha256(json.dumps(hashes).encode()).hexdigest()[:12], 16)
+
+
+def _short_hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=6).digest())
