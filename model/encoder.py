@@ -252,7 +252,8 @@ def first_layers(decoder: Decoder, layers: int, dtype: torch.dtype, *, share: bo
         is_shared = (share or id(tensor) in embedding) and tensor.dtype == dtype
         state[name] = tensor if is_shared else nn.Parameter(tensor.detach().to(dtype, copy=True))
     body.load_state_dict(state, assign=True)
-    return body.eval()
+    body.eval()
+    return body
 
 
 def fuse_gelu(model: nn.Module) -> nn.Module:

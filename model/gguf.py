@@ -10,8 +10,7 @@ import transformers
 from tokenizers import pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from pcc_bench.errors import UsageError
-from pcc_bench.model.files import first_line
+from pcc_bench.errors import UsageError, first_line
 
 NARROW = (torch.bfloat16, torch.float16)
 
@@ -35,10 +34,11 @@ def read(file: Path, name: str, remedy: str) -> tuple[Any, Any, Any]:
         pre_tokenizer = fields["tokenizer.ggml.pre"].contents() if "tokenizer.ggml.pre" in fields else None
     except Exception as error:
         raise UsageError(f"'{name}': {file.name} is damaged or not GGUF ({first_line(error)}): {remedy}") from None
-    where = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
+    where: dict[str, Any] = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
+    reader: Any = AutoModelForCausalLM
     try:
         config = AutoConfig.from_pretrained(**where)
-        model, loading = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32, output_loading_info=True)
+        model, loading = reader.from_pretrained(**where, dtype=torch.float32, output_loading_info=True)
         tokenizer = AutoTokenizer.from_pretrained(**where)
     except Exception as error:
         raise UsageError(

@@ -17,7 +17,7 @@ from pcc_bench.generation import generate
 from pcc_bench.model import objectives
 from pcc_bench.model.data import Collator, Sample
 from pcc_bench.model.objectives import Inputs, Task
-from pcc_bench.model.recipe import Combination, Recipe
+from pcc_bench.model.recipe import Combination, Recipe, Trained
 
 
 class Learner(nn.Module, ABC):
@@ -64,6 +64,14 @@ class Learner(nn.Module, ABC):
     @abstractmethod
     def prefixes(self, encoded: Sequence[Any], task: Task) -> list[torch.Tensor]:
         """What stands before each target in the decoder's input: [length, hidden size], float32."""
+
+    def part(self, name: Trained) -> list[nn.Parameter]:
+        """The weights that a recipe calls by a name.
+
+        Raises:
+            UsageError: This method has no such part.
+        """
+        raise UsageError(f"optimisation.learning_rates: this method has no part '{name.value}'")
 
     def lay_out(
         self,

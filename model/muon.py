@@ -15,7 +15,7 @@ class StackedMuon(torch.optim.Muon):
     """torch's Muon with one orthogonalisation for all matrices of a shape: a few large products for many small ones."""
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> Any:
         """One step; a closure is not supported."""
         for group in self.param_groups:
             shapes: dict[torch.Size, list[nn.Parameter]] = {}

@@ -205,8 +205,8 @@ def _patch_rows(path: Path) -> dict[str, torch.Tensor]:
     """Token -> row [hidden size], of a `special_token_patch.pt`."""
     state = read_torch(path)
     tokens, embedding = state.get("tokens"), state.get("embedding")
-    named = isinstance(tokens, list) and all(isinstance(token, str) for token in tokens)
-    if not named or not isinstance(embedding, torch.Tensor) or embedding.dim() != 2 or len(embedding) != len(tokens):
+    tokens = tokens if isinstance(tokens, list) and all(isinstance(token, str) for token in tokens) else []
+    if not isinstance(embedding, torch.Tensor) or embedding.dim() != 2 or not tokens or len(embedding) != len(tokens):
         raise UsageError(
             f"{path} is no special_token_patch: it holds no list 'tokens' with a row of 'embedding' for each"
         )

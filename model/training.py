@@ -18,14 +18,13 @@ from torch.distributed.tensor import DTensor
 from transformers import Trainer, TrainingArguments
 
 from pcc_bench.decoder import Decoder
-from pcc_bench.errors import UsageError
+from pcc_bench.errors import UsageError, first_line
 from pcc_bench.model import checkpoint, init, objectives
 from pcc_bench.model.config import PccConfig, validated
 from pcc_bench.model.corpus import Corpus, Position, corpora_of
 from pcc_bench.model.data import Samples
 from pcc_bench.model.encoder import Encoder
 from pcc_bench.model.evaluation import Evaluation
-from pcc_bench.model.files import first_line
 from pcc_bench.model.journal import STATES, Journal, SeedEachStep, last_state, read_position
 from pcc_bench.model.learner import Learner
 from pcc_bench.model.muon import MuonAndAdamW
@@ -223,12 +222,11 @@ def chosen_optimizer(model: Learner, recipe: Recipe) -> torch.optim.Optimizer | 
 def starting_point(recipe: Recipe, decoder: Decoder, folder: Path) -> PCC:
     """The compressor a recipe starts from: a checkpoint to go on with, or a fresh one."""
     final = recipe.final
+    rates = tuple(dict.fromkeys((final.rate, *final.rates)))
     if recipe.start is not None:
-        rates = tuple(dict.fromkeys((final.rate, *final.rates)))
         sizes: dict[str, Any] = {"rate": final.rate, "rates": rates, "segment_length": final.segment_length}
         pcc = checkpoint.load(recipe.start, decoder, adapt=True, encoder_dtype=torch.float32, **sizes)
         return init.adapted(pcc, decoder, folder, recipe.seed)
-    rates = list(dict.fromkeys((final.rate, *final.rates)))
     shared: dict[str, Any] = {
         "segment_length": final.segment_length,
         "seed": recipe.seed,

@@ -7,10 +7,11 @@ The context, as text or as memory, stands first in all of them, so that a memory
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from pcc_bench.errors import UsageError
 
-OFFICIAL = "official"
+OFFICIAL: Literal["official"] = "official"
 
 
 @dataclass(frozen=True)

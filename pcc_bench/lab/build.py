@@ -18,7 +18,7 @@ from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from pcc_bench.claims import claimed
 from pcc_bench.documents import checked, is_of_the_disk, read_json, read_json_lines, read_text, write_text
-from pcc_bench.errors import UsageError
+from pcc_bench.errors import UsageError, first_line
 from pcc_bench.lab.compressors import ABOUT, adapt_compressor, train_compressor
 from pcc_bench.lab.decoders import DecoderRecipe, train_decoder
 from pcc_bench.lab.measure import RECONSTRUCTION
@@ -26,7 +26,6 @@ from pcc_bench.lab.parts import PARTS, AdaptationRecipe, CompressorRecipe, ident
 from pcc_bench.lab.rivals.classifier import train_classifier
 from pcc_bench.lab.rivals.recipes import RivalRecipe
 from pcc_bench.lab.rivals.train import train_rival
-from pcc_bench.model.files import first_line
 from pcc_bench.shipped import CARD
 
 logger = logging.getLogger(__name__)
