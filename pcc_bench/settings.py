@@ -12,7 +12,7 @@ SETTINGS = (
     *("data", "dataset", "split", "hub", "lab_rows", "lab_seed", "documents"),
     *("population", "population_filter", "protocol", "official_references", "compress"),
     # The tokenizer that counts.
-    *("tokenizer", "decoder", "pretrained", "gguf_file", "trust_remote_code"),
+    *("tokenizer", "decoder", "pretrained", "subfolder", "gguf_file", "trust_remote_code"),
     # What is asked.
     *("prompt", "demonstrations", "seeds", "seed", "calibration", "negatives", "cue", "keys"),
     # How long.
