@@ -63,12 +63,12 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(folder)
 
 
-def load_causal_lm(folder: Path, dtype: torch.dtype) -> Any:
-    """The causal LM of a model folder (safetensors only)."""
+def load_causal_lm(folder: Path, dtype: torch.dtype | str) -> Any:
+    """The causal LM of a model folder (safetensors only); dtype `auto` is that of its files."""
     return pretrained(AutoModelForCausalLM, folder, dtype)
 
 
-def pretrained(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
+def pretrained(kind: Any, folder: Path, dtype: torch.dtype | str) -> Any:
     """`kind.from_pretrained`, safetensors only."""
     check_folder(folder)
     with foreign(f"the model in {folder} can't be read"):

@@ -171,7 +171,7 @@ def layer_lora_config(rank: int, alpha: int, dropout: float) -> LoraConfig:
     return LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets)
 
 
-def open_decoder(name: str, dtype: torch.dtype = torch.float32) -> Decoder:
+def open_decoder(name: str, dtype: torch.dtype | str = torch.float32) -> Decoder:
     """Load a decoder outside lm-eval.
 
     Raises:

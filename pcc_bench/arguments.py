@@ -175,6 +175,12 @@ def check_batch_size(value: str) -> None:
     documents.checked(HfOptions, {"batch_size": value}, "--batch-size")
 
 
+def default_checkpoint(kind: type[Compressor], arguments: Mapping[str, Any]) -> str | None:
+    """The shipped checkpoint of a method where the arguments name neither one nor a decoder; None: they do."""
+    named = arguments.get("pretrained") or arguments.get("decoder")
+    return kind.default if not named and shipped.find(kind.default) else None
+
+
 def check_choices(kind: type[Compressor], pretrained: str | None, control: str | None) -> None:
     """See that what was chosen exists and goes together.
 

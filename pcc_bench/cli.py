@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from pcc_bench import escaping
+from pcc_bench import __version__, escaping
 from pcc_bench.cost.cli import cost
 from pcc_bench.errors import UsageError
 from pcc_bench.gate.cli import baseline_app, gate
@@ -51,12 +51,15 @@ class Kind(StrEnum):
     """What `ls` can list."""
 
     METHODS = "methods"
+    MODELS = "models"
     TASKS = "tasks"
     DATA = "data"
     DECODERS = "decoders"
     RECIPES = "recipes"
     SUITES = "suites"
 
+
+EARLIER = {"--out": "--output", "--batch": "--batch-size"}  # names that options had
 
 # Options that several verbs share.
 Model = Annotated[str, typer.Option(help="A method ('pcc-bench ls methods') or any model of lm-eval.")]
@@ -72,7 +75,8 @@ Metadata = Annotated[
     ),
 ]
 Device = Annotated[str | None, typer.Option(help="cuda, cuda:1, cpu ...; a GPU by default where there is one.")]
-Dtype = Annotated[str, typer.Option(help="Dtype of decoder and encoder: float32, bfloat16 or float16.")]
+Dtype = Annotated[str, typer.Option(help="Dtype of decoder and encoder: auto, float32, bfloat16 or float16.")]
+Data = Annotated[str | None, typer.Option(help="Where rows come from: hub, lab or a folder.")]
 DecoderName = Annotated[str, typer.Option("--decoder", help="The decoder, folder or hub id.")]
 RecordedDecoder = Annotated[
     str | None,
@@ -87,6 +91,13 @@ SpecialTokens = Annotated[
     Path | None,
     typer.Option(help="special_token_patch.pt, for published checkpoints whose decoder lacks <mem>, </mem>, <ae>."),
 ]
+Method = Annotated[
+    str | None,
+    typer.Option("--model", help="A method ('pcc-bench ls methods'); by default the checkpoint's, else pcc."),
+]
+MethodOptions = Annotated[
+    list[str] | None, typer.Option("--option", help="Further options of the method, e.g. boundaries=once; repeatable.")
+]
 Force = Annotated[bool, typer.Option("--force", help="Write into a folder that is not empty.")]
 
 
@@ -94,11 +105,17 @@ Force = Annotated[bool, typer.Option("--force", help="Write into a folder that i
 def evaluate(
     model: Model,
     tasks: Tasks,
-    output: Annotated[Path, typer.Option(help="Folder of results, samples and answers; one command each.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder of results, samples and answers; one command each.")
+    ],
     model_args: ModelArgs = "",
     limit: Annotated[float | None, typer.Option(help="Rows a task; a fraction below 1. For trials only.")] = None,
     batch_size: Annotated[str, typer.Option(help="A number, or auto.")] = "1",
     device: Device = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, bfloat16 or float16; by default as its files are.")
+    ] = None,
+    data: Data = None,
     metadata: Metadata = None,
     num_fewshot: Annotated[int | None, typer.Option(help="Examples before each question.")] = None,
     apply_chat_template: Annotated[
@@ -114,11 +131,19 @@ def evaluate(
     Example: `pcc-bench eval --model pcc --model-args pretrained=CKPT,rate=4 --tasks pcc_squad --limit 200
     --batch-size 8 --output results/pcc-4x -- --gen_kwargs max_gen_toks=50`
     """
-    from pcc_bench.evaluate import Command, run
+    from pcc_bench.evaluate import Command, kept_answers, run, with_setting
     from pcc_bench.reports.summary import summarise
 
+    model_args = with_setting(model_args, "dtype", dtype) or ""
+    metadata = with_setting(metadata, "data", data)
     settings = (limit, batch_size, device, metadata, num_fewshot, apply_chat_template, seed)
-    files = run(Command(model, model_args, tasks, output, *settings, tuple(extra or ())))
+    try:
+        files = run(Command(model, model_args, tasks, output, *settings, tuple(extra or ())))
+    except KeyboardInterrupt:
+        typer.echo(
+            f"\nstopped: {kept_answers(output):,} answers are kept in {output}; the same command goes on", err=True
+        )
+        raise typer.Exit(130) from None
     if files:  # only the first of several processes has any
         typer.echo(summarise(files).markdown())
 
@@ -126,43 +151,87 @@ def evaluate(
 @app.command()
 def compress(
     ckpt: Annotated[str, typer.Argument(help="The checkpoint, folder or hub id.")],
-    out: Annotated[Path | None, typer.Option(help="The memory file to write (.safetensors).")] = None,
+    out: Annotated[Path | None, typer.Option("--output", "-o", help="The memory file to write (.safetensors).")] = None,
     store: Annotated[Path | None, typer.Option(help="A memory store to read it from, or to keep it in.")] = None,
     file: Annotated[Path | None, typer.Argument(help="A UTF-8 text file; - reads standard input.")] = None,
     text: Annotated[str | None, typer.Option(help="The text itself, instead of a file.")] = None,
-    model: Annotated[str, typer.Option(help="The method that the checkpoint is of.")] = "pcc",
+    method: Method = None,
+    query: Annotated[str | None, typer.Option(help="The question, for a method that compresses for one.")] = None,
     rate: Rate = None,
     decoder: RecordedDecoder = None,
     device: Device = None,
-    dtype: Dtype = "float32",
+    dtype: Dtype = "auto",
     store_dtype: Annotated[
         str, typer.Option(help="What the store keeps: exact, or slots before the converter in float32 ... int8.")
     ] = "exact",
-    option: Annotated[
-        list[str] | None, typer.Option(help="Further options of the method, e.g. boundaries=once; repeatable.")
-    ] = None,
+    option: MethodOptions = None,
 ) -> None:
     """Compress a text into a memory file, or into a store that evaluations read, and print its counts.
 
-    Example: `pcc-bench compress CKPT book.txt --rate 16 --out book.safetensors`
+    Example: `pcc-bench compress CKPT book.txt --rate 16 --output book.safetensors`
     """
-    from pcc_bench import compressing, memory_file
+    from pcc_bench import memory_file
+    from pcc_bench.api import ContextCompressor
+    from pcc_bench.compressing import compress as compress_text
+    from pcc_bench.compressing import counts, parse_options, read_input
     from pcc_bench.store.store import MemoryStore
     from pcc_bench.texttable import TextTable
 
     if out is None and store is None:
-        raise UsageError("the memory has no place to go: pass --out FILE, --store FOLDER, or both")
-    content = compressing.read_input(file, text)
-    with compressing.quiet():
-        compressor = compressing.open_compressor(ckpt, decoder, device, dtype, rate, option or (), model)
-        kept = MemoryStore(store, compressor, store_dtype) if store else None
-        memory = compressing.compress(content, compressor, kept)
-    _show(TextTable(("count", "value"), tuple(compressing.counts(memory, compressor).items())))
-    if kept:
-        typer.echo(f"memory store {store}: {'it was there' if kept.counts['hits'] else 'written'}")
+        raise UsageError("the memory has no place to go: pass --output FILE, --store FOLDER, or both")
+    content = read_input(file, text)
+    options = parse_options(option or ()) | ({} if rate is None else {"rate": rate})
+    pcc = ContextCompressor.from_pretrained(ckpt, method, decoder, device or "auto", dtype, **options)
+    pcc.check_queries([query or ""])
+    stored = MemoryStore(store, pcc.compressor, store_dtype) if store else None
+    memory = compress_text(content, pcc.compressor, stored, query or "")
+    _show(TextTable(("count", "value"), tuple(counts(memory, pcc.compressor).items())))
+    if stored:
+        typer.echo(f"memory store {store}: {'it was there' if stored.counts['hits'] else 'written'}")
     if out:
-        memory_file.save(memory, compressor, out)
+        memory_file.save(memory, pcc.compressor, out)
         typer.echo(f"written: {out} ({out.stat().st_size:,} bytes)")
+
+
+@app.command()
+def ask(
+    source: Annotated[
+        Path, typer.Argument(help="A memory ('pcc-bench compress', .safetensors), or a text; - is stdin.")
+    ],
+    question: Annotated[str, typer.Argument(help="The question.")],
+    checkpoint: Annotated[
+        str | None, typer.Option(help="Compresses a text; by default pcc-lab-4x, good for the lab's texts only.")
+    ] = None,
+    method: Method = None,
+    decoder: RecordedDecoder = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of the answer.")] = 30,
+    prompt: Annotated[
+        str, typer.Option(help="Words of the question: official (the paper's), short or chat.")
+    ] = "official",
+    device: Device = None,
+    dtype: Dtype = "auto",
+    option: MethodOptions = None,
+) -> None:
+    """Ask the decoder a question about a memory that was saved before, or about a text, compressed now.
+
+    Example: `pcc-bench ask book.safetensors "Who is the captain?"`
+    """
+    from pcc_bench.api import ContextCompressor, open_memory
+    from pcc_bench.compressing import parse_options, read_input
+    from pcc_bench.shipped import DEFAULT
+
+    options = parse_options(option or ())
+    if source.suffix == ".safetensors":
+        if options or method:
+            raise UsageError(f"{source} is a memory, already compressed: --model and --option are for texts")
+        memory = open_memory(source, decoder, checkpoint, device or "auto", dtype)
+    else:
+        text = read_input(source, None)
+        pcc = ContextCompressor.from_pretrained(
+            checkpoint or DEFAULT, method, decoder, device or "auto", dtype, **options
+        )
+        memory = pcc.compress(text, query=question if pcc.compressor.query_aware else None)
+    typer.echo(memory.answer(question, max_new_tokens, prompt).strip())
 
 
 @app.command()
@@ -170,7 +239,7 @@ def init(
     encoder: Annotated[str, typer.Option(help="A plain causal LM: GPT-2 (Lite) or Llama with --lora-rank (Large).")],
     decoder: DecoderName,
     rate: Annotated[list[int], typer.Option(help="Source tokens per slot; repeat for several, the first is default.")],
-    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    out: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
     segment_length: Annotated[int, typer.Option(min=1, help="Encoder tokens a segment.")] = 256,
     lora_rank: Annotated[int, typer.Option(min=0, help="0 trains the whole encoder; the paper's Large has 64.")] = 0,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of everything that is drawn.")] = 0,
@@ -178,7 +247,7 @@ def init(
 ) -> None:
     """Make a fresh, untrained checkpoint for an encoder, a decoder and rates.
 
-    Example: `pcc-bench init --encoder gpt2 --decoder meta-llama/Llama-3.2-1B --rate 4 --rate 16 --out fresh`
+    Example: `pcc-bench init --encoder gpt2 --decoder meta-llama/Llama-3.2-1B --rate 4 --rate 16 --output fresh`
     """
     from pcc_bench import compressing
     from pcc_bench.model import checkpoint
@@ -198,7 +267,9 @@ def init(
 @app.command()
 def train(
     recipe: Annotated[str, typer.Argument(help="A recipe file, or a shipped recipe ('pcc-bench ls recipes').")],
-    out: Annotated[Path | None, typer.Option(help="Folder of checkpoint, logs and resumable states.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder of checkpoint, logs and resumable states.")
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Change a key, e.g. optimisation.steps=100; repeatable.")
     ] = None,
@@ -222,7 +293,7 @@ def train(
         typer.echo(planning.render(plan))
         return
     if out is None:
-        raise UsageError("--out names no folder: give one for the checkpoint, or pass --dry-run")
+        raise UsageError("--output names no folder: give one for the checkpoint, or pass --dry-run")
     from pcc_bench.claims import claimed
     from pcc_bench.model.training import train as run
 
@@ -236,7 +307,7 @@ def train(
 def convert(
     src: Annotated[str, typer.Argument(help="A checkpoint of either format, folder or hub id.")],
     decoder: DecoderName,
-    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    out: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
     to: Annotated[Format, typer.Option(help="The format to write.")] = Format.OWN,
     rate: Rate = None,
     segment_length: Annotated[
@@ -253,7 +324,7 @@ def convert(
     """Convert a checkpoint between our format and the published one.
 
     Example: `pcc-bench convert BroAlanTaps/Stage2-PCC-Lite-4x --decoder BroAlanTaps/PCC-Decoder-Llama3-8B-Instruct
-    --out pcc-lite-4x`
+    --output pcc-lite-4x`
     """
     import torch
 
@@ -271,7 +342,9 @@ def convert(
 
 
 @app.command("ls")
-def list_(what: Annotated[Kind, typer.Argument(help="methods, tasks, recipes, suites, or data (PCC_DATA).")]) -> None:
+def list_(
+    what: Annotated[Kind, typer.Argument(help="methods, models, tasks, recipes, suites, or data (PCC_DATA).")],
+) -> None:
     """List what there is to run.
 
     Example: `pcc-bench ls methods`
@@ -290,6 +363,8 @@ def validate(
     model: Model = "pcc",
     model_args: ModelArgs = "",
     tasks: Annotated[str, typer.Option(help="Tasks, comma-separated; none by default.")] = "",
+    dtype: Annotated[str | None, typer.Option(help="As in 'pcc-bench eval'; no weights are loaded here.")] = None,
+    data: Data = None,
     metadata: Metadata = None,
 ) -> None:
     """Find trouble before a GPU does: configurations, tokenizers, weights' headers, one row a task.
@@ -297,8 +372,10 @@ def validate(
     Example: `pcc-bench validate --model-args pretrained=CKPT,rate=16 --tasks pcc_squad`
     """
     from pcc_bench import validate as module
+    from pcc_bench.evaluate import with_setting
 
-    report = module.validate(model, model_args, tasks, metadata)
+    model_args = with_setting(model_args, "dtype", dtype) or ""
+    report = module.validate(model, model_args, tasks, with_setting(metadata, "data", data))
     for example in report.examples:
         typer.echo(f"\nfirst row of {example.task}:")
         _show(module.example_table(example))
@@ -323,7 +400,7 @@ def doctor() -> None:
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path(".demo"),
+    out: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path(".demo"),
     rows: Annotated[int, typer.Option(help="Questions of each kind.", min=2)] = 100,
 ) -> None:
     """Run everything in miniature, without a network: the lab's trained models, its questions, one table.
@@ -337,10 +414,42 @@ def demo(
     typer.echo(f"\n{table.markdown()}\n\nFiles: {out}\n\n{module.NEXT}")
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"pcc-bench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options_of_all(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Context compression of large language models, measured inside lm-eval. New here? Try: pcc-bench demo."""
+
+
+def canonical(words: Sequence[str]) -> list[str]:
+    """A command line with the names of options as `--help` has them: dashes for underscores, today's for earlier ones.
+
+    Words after `--` are for another command and stay as they are.
+    """
+    end = words.index("--") if "--" in words else len(words)
+    return [*map(_canonical, words[:end]), *words[end:]]
+
+
+def _canonical(word: str) -> str:
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word.partition("=")
+    name = name.replace("_", "-")
+    return EARLIER.get(name, name) + equals + value
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Console entry: a mistake the user can mend is one sentence and status 2."""
     try:
-        app(args=arguments, prog_name="pcc-bench")
+        app(args=canonical(sys.argv[1:] if arguments is None else arguments), prog_name="pcc-bench")
     except UsageError as error:
         sys.stderr.write(f"pcc-bench: error: {escaping.visible(str(error))}\n")
         sys.exit(2)
@@ -348,9 +457,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _refuse_full(folder: Path, force: bool) -> None:
     if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is a file: choose another --out")
+        raise UsageError(f"{folder} is a file: choose another --output")
     if folder.is_dir() and any(folder.iterdir()) and not force:
-        raise UsageError(f"{folder} is not empty: choose another --out, or pass --force to write into it")
+        raise UsageError(f"{folder} is not empty: choose another --output, or pass --force to write into it")
 
 
 def _show(table: TextTable) -> None:

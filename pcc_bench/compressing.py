@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from transformers.utils.logging import disable_progress_bar, enable_progress_bar
 
 from pcc_bench import registry
 from pcc_bench.compressor import Compressor, Memory
+from pcc_bench.decoder import Decoder
 from pcc_bench.documents import parse_yaml
 from pcc_bench.errors import UsageError
 from pcc_bench.generation import memory_errors
@@ -21,7 +22,12 @@ from pcc_bench.model.init import open_decoder
 from pcc_bench.store.store import MemoryStore
 from pcc_bench.store.store import compress as compressed
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES: dict[str, torch.dtype | str] = {
+    "auto": "auto",
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
 
 
 def read_input(file: Path | None, text: str | None) -> str:
@@ -75,49 +81,58 @@ def open_compressor(
     decoder: str | None,
     device: str | None,
     dtype: str,
-    rate: int | None,
-    options: Sequence[str] = (),
+    options: Mapping[str, Any],
     method: str = "pcc",
 ) -> Compressor:
-    """Load a checkpoint and its decoder outside lm-eval.
+    """Load a method's checkpoint and its decoder outside lm-eval.
 
     Args:
-        pretrained: The checkpoint, folder or hub id.
+        pretrained: The checkpoint, folder or hub id; the decoder of a method without weights.
         decoder: Its decoder, where it is not the one recorded.
-        device: Where to; a GPU by default where there is one.
-        dtype: float32, bfloat16 or float16.
-        rate: One of the rates it declares.
-        options: Further options of the method, as `name=value`.
-        method: What the checkpoint is of.
+        device: Where to; None or `auto`: a GPU where there is one.
+        dtype: float32, bfloat16 or float16; `auto`: that of the decoder's files.
+        options: The method's own.
+        method: Its name.
 
     Raises:
         UsageError: Anything that does not fit.
     """
     kind = registry.get(method)
-    given = _options(kind, [*options, *([] if rate is None else [f"rate={rate}"])])
-    if dtype not in DTYPES:
-        raise UsageError(f"--dtype {dtype} is unknown: pass one of {', '.join(DTYPES)}")
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    frozen = open_decoder(kind.decoder_path(pretrained, decoder), DTYPES[dtype])
-    try:
-        with memory_errors(f"moving the decoder to {device}", "use a smaller --dtype, or --device cpu"):
-            frozen.model.to(device)
-    except (RuntimeError, AssertionError) as error:  # no such device
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UsageError(f"--device {device} can't be used ({first[:120]}): pass --device cpu") from None
-    compressor = kind.load(pretrained, frozen, **given)
+    check_options(kind, options)
+    frozen = open_decoder_on(kind.decoder_path(pretrained, decoder), device, dtype)
+    compressor = kind.load(pretrained, frozen, **options)
     compressor.source = pretrained
     return compressor
 
 
-def compress(text: str, compressor: Compressor, store: MemoryStore | None = None) -> Memory:
-    """The memory of one text, from a store where it is there.
+def open_decoder_on(name: str, device: str | None, dtype: str) -> Decoder:
+    """Load a decoder and move it to a device; arguments as in `open_compressor`.
+
+    Raises:
+        UsageError: It can't be found, read or held, or there is no such device.
+    """
+    if dtype not in DTYPES:
+        raise UsageError(f"dtype {dtype} is unknown: pass one of {', '.join(DTYPES)}")
+    if device in (None, "auto"):
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    frozen = open_decoder(name, DTYPES[dtype])
+    try:
+        with memory_errors(f"moving the decoder to {device}", "use a smaller dtype, or device cpu"):
+            frozen.model.to(device)
+    except (RuntimeError, AssertionError) as error:  # no such device
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UsageError(f"device {device} can't be used ({first[:120]}): pass cpu") from None
+    return frozen
+
+
+def compress(text: str, compressor: Compressor, store: MemoryStore | None = None, query: str = "") -> Memory:
+    """The memory of one text, for a question where the method compresses for one, from a store where it is there.
 
     Raises:
         UsageError: There is not enough memory for it, or no room in the store.
     """
     with memory_errors("compressing the text", "use a smaller --dtype, --device cpu, or a shorter text"):
-        (memory,) = compressed(compressor, [text], [""]) if store is None else store.compress([text], [""])
+        (memory,) = compressed(compressor, [text], [query]) if store is None else store.compress([text], [query])
     if store is not None and store.trouble:
         raise UsageError(f"the memory store could not keep the memory ({store.trouble}): make room, or use another one")
     return memory
@@ -157,14 +172,28 @@ def _not_empty(text: str, where: str) -> str:
     return text
 
 
-def _options(kind: type[Compressor], given: Sequence[str]) -> dict[str, Any]:
+def check_options(kind: type[Compressor], options: Iterable[str]) -> None:
+    """See that a method has options of these names.
+
+    Raises:
+        UsageError: It has not; the message suggests the nearest name.
+    """
     known = [name for name in inspect.signature(kind.load).parameters if name not in ("pretrained", "decoder")]
+    for name in options:
+        if name not in known:
+            raise UsageError(f"option {name}: {kind.name} has no such option{registry.suggest(name, known)}")
+
+
+def parse_options(words: Sequence[str]) -> dict[str, Any]:
+    """Options of a method, as `name=value` each; numbers and true/false are read as such.
+
+    Raises:
+        UsageError: A word is no such pair.
+    """
     options: dict[str, Any] = {}
-    for word in given:
+    for word in words:
         name, equals, value = word.partition("=")
         if not equals:
             raise UsageError(f"--option {word} is not name=value")
-        if name not in known:
-            raise UsageError(f"--option {name}: {kind.name} has no such option{registry.suggest(name, known)}")
-        options[name] = parse_yaml(value, f"--option {name}")  # numbers and true/false as such
+        options[name] = parse_yaml(value, f"--option {name}")
     return options

@@ -23,7 +23,7 @@ ABOUT = (
 NEXT = (
     "More of the lab:\n"
     "  lm_eval --model pcc --tasks pcc_rag          all four question sets with the shipped pcc-lab-4x\n"
-    "  pcc-bench run lab-table2 --out results/lab   every method; pcc-bench report draws tables and figures\n"
+    "  pcc-bench run lab-table2 -o results/lab       every method; pcc-bench report draws tables and figures\n"
     "With a checkpoint of your own:\n"
     "  pcc-bench eval --model pcc --model-args pretrained=<checkpoint>,rate=4 --tasks pcc_squad --batch-size 8 "
     "--output results/pcc-4x\n"

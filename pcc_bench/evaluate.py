@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sqlite3
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -127,7 +129,7 @@ def run(command: Command) -> list[Path]:
         before = set(command.output.rglob("results_*.json"))
         if _is_first_process():
             record(command)
-        _run_lm_eval(command.arguments)
+        _run_lm_eval(replace(command, model_args=_named(command)))
         return new_results(command.output, before) if _is_first_process() else []
 
 
@@ -158,6 +160,30 @@ def record(command: Command) -> None:
     documents.write_text(path, json.dumps(state, indent=1, ensure_ascii=False) + "\n")
 
 
+def with_setting(text: str | None, name: str, value: str | None) -> str | None:
+    """Model arguments or metadata, as `key=value,key=value` or JSON, with one more setting.
+
+    Raises:
+        UsageError: It is set already.
+    """
+    if value is None:
+        return text
+    if text and text.lstrip().startswith("{"):
+        state = documents.parse_json(text, f"the settings {text[:200]}")
+        taken, joined = name in state, json.dumps({**state, name: value})
+    else:
+        taken = any(pair.partition("=")[0].strip() == name for pair in (text or "").split(","))
+        joined = ",".join(filter(None, (text, f"{name}={value}")))
+    if taken:
+        raise UsageError(f"{name} is set twice, as --{name} {value} and in '{text}': leave one out")
+    return joined
+
+
+def kept_answers(folder: Path) -> int:
+    """Answers in a folder's caches, which the same command does not ask for again."""
+    return sum(map(_count_rows, folder.glob(f"{ANSWERS}_rank*.db")))
+
+
 def versions() -> dict[str, str | None]:
     """Versions of the packages that can change a result; None where one is not installed."""
     return {"pcc_bench": pcc_bench.__version__, **{name: installed(name) for name in PACKAGES}}
@@ -186,12 +212,23 @@ def new_results(folder: Path, before: set[Path]) -> list[Path]:
     return files
 
 
-def _run_lm_eval(arguments: list[str]) -> None:
+def _named(command: Command) -> str:
+    """The model arguments with the method's default checkpoint spelled out, by which lm-eval names the results."""
+    if command.model not in registry.names():
+        return command.model_args
+    from pcc_bench.arguments import default_checkpoint, parse_arguments
+
+    given = parse_arguments(command.model_args)
+    default = default_checkpoint(registry.get(command.model), given)
+    return with_setting(command.model_args, "pretrained", default) or ""
+
+
+def _run_lm_eval(command: Command) -> None:
     from lm_eval._cli import HarnessCLI
     from lm_eval.utils import setup_logging
 
     setup_logging()
-    with _command_line(["lm-eval", "run", *arguments]):
+    with _command_line(["lm-eval", "run", *command.arguments]), _adjusted(command):
         harness = HarnessCLI()
         try:
             parsed = harness.parse_args()
@@ -202,6 +239,38 @@ def _run_lm_eval(arguments: list[str]) -> None:
         except ValueError as error:
             _explain(error)
             raise
+
+
+@contextmanager
+def _adjusted(command: Command) -> Iterator[None]:
+    """lm-eval without what is of no use to this run.
+
+    It indexes its thousands of tasks, though all that are asked for are ours; it asks git for a commit where there is
+    no repository, and git complains; and it counts the answers in its own cache, which are none of ours.
+    """
+    from lm_eval import evaluator, tasks
+
+    from pcc_bench import tasks as own
+    from pcc_bench.inventory import task_names
+
+    manager, commit, log = tasks.TaskManager, evaluator.get_git_commit_hash, logging.getLogger("lm_eval.api.model")
+    lean = set(command.tasks.split(",")) <= set(task_names()) and not command.extra
+    if lean:
+        tasks.TaskManager = partial(manager, include_defaults=False, include_path=own.__path__[0])
+    here = Path.cwd()
+    if not any((folder / ".git").exists() for folder in (here, *here.parents)):
+        evaluator.get_git_commit_hash = lambda: None
+    if command.model in registry.names():
+        log.addFilter(_is_no_count_of_cache)
+    try:
+        yield
+    finally:
+        tasks.TaskManager, evaluator.get_git_commit_hash = manager, commit
+        log.removeFilter(_is_no_count_of_cache)
+
+
+def _is_no_count_of_cache(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(("Cached requests:", "Loading '"))
 
 
 def _explain(error: ValueError) -> None:
@@ -231,14 +300,16 @@ def _check_model(name: str) -> None:
 
 def _has_answers(folder: Path) -> bool:
     """Are there results, or rows in any table of a cache of answers?"""
-    return any(folder.rglob("results_*.json")) or any(map(_has_rows, folder.glob(f"{ANSWERS}_rank*.db")))
+    return any(folder.rglob("results_*.json")) or kept_answers(folder) > 0
 
 
-def _has_rows(database: Path) -> bool:
+def _count_rows(database: Path) -> int:
+    """Rows in all tables of a cache of answers."""
     with closing(sqlite3.connect(database)) as connection:
         try:
             tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
-            return any(connection.execute(f'SELECT 1 FROM "{name}" LIMIT 1').fetchone() for (name,) in tables)
+            counts = (connection.execute(f'SELECT COUNT(*) FROM "{name}"').fetchone() for (name,) in tables)
+            return sum(count for (count,) in counts)
         except sqlite3.DatabaseError as error:
             raise UsageError(f"{database} is damaged ({error}): remove it, or choose another --output") from None
 

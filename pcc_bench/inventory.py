@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from pcc_bench import registry, tasks
+from pcc_bench import documents, registry, tasks
 from pcc_bench.texttable import TextTable
 
 NOBODY = "no task"
@@ -136,6 +136,37 @@ def recipes() -> TextTable:
     return TextTable(("recipe", "rate", "decoder", "purpose"), tuple(rows))
 
 
+def models() -> TextTable:
+    """The models that ship with the package: compressors, and the decoders they were trained for."""
+    from pcc_bench import shipped
+
+    rows = []
+    for name in shipped.names():
+        folder = shipped.find(name)
+        assert folder is not None
+        config = documents.read_json(folder / "config.json")
+        adapter = folder / "adapter_config.json"
+        config |= documents.read_json(adapter) if adapter.is_file() else {}
+        size = sum(path.stat().st_size for path in folder.glob("*.safetensors")) / 2**20
+        method = shipped.method_of(name)
+        rows.append((name, method or "decoder", _rate(config), _decoder(config) if method else "", f"{size:.1f} MiB"))
+    return TextTable(("model", "method", "rate", "decoder", "size"), tuple(rows))
+
+
+def _rate(config: dict[str, Any]) -> str:
+    """The rates of a compressor, as its method's configuration spells them; "" where it has none of its own."""
+    if "summary_length" in config:
+        return f"{config['segment_length'] / config['summary_length']:g}x"
+    rates = config.get("rates") or [config.get("rate", config.get("compr_rate"))]
+    return ", ".join(f"{rate:g}x" for rate in rates if rate)
+
+
+def _decoder(config: dict[str, Any]) -> str:
+    own = config.get("decoder")
+    name = own["name"] if isinstance(own, dict) else config.get("decoder_model_name")
+    return Path(name or config.get("base_model_name_or_path") or "any").name
+
+
 def decoders() -> TextTable:
     """Pretrained decoders that have a name, and the models that ship with the package."""
     from pcc_bench import pretrained, shipped
@@ -159,6 +190,7 @@ LISTS: dict[str, Callable[[], TextTable]] = {
     "methods": methods,
     "tasks": task_table,
     "data": data_table,
+    "models": models,
     "decoders": decoders,
     "recipes": recipes,
     "suites": suites,

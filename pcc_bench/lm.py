@@ -19,9 +19,16 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import normalize_gen_kwargs
 from tqdm import tqdm
 
-from pcc_bench import prefixes, provenance, registry, shipped, verdict
+from pcc_bench import prefixes, provenance, registry, verdict
 from pcc_bench.answering import Answering
-from pcc_bench.arguments import SPEED_ONLY, RunnerOptions, check_choices, load_decoder, split_options
+from pcc_bench.arguments import (
+    SPEED_ONLY,
+    RunnerOptions,
+    check_choices,
+    default_checkpoint,
+    load_decoder,
+    split_options,
+)
 from pcc_bench.context import Prompt, as_prompt
 from pcc_bench.decoder import Decoder
 from pcc_bench.documents import checked
@@ -90,8 +97,7 @@ class CompressedLM(HFLM):  # type: ignore[misc]
         given |= {"allow_special_tokens_in_text": allow_special_tokens_in_text, "reuse_prefix": reuse_prefix}
         given |= {"memory_store": memory_store or None, "memory_store_dtype": memory_store_dtype}
         own = checked(RunnerOptions, {**given, "memory_store_gib": memory_store_gib}, "model_args")
-        if not pretrained and not decoder and shipped.find(kind.default):
-            pretrained = kind.default
+        pretrained = default_checkpoint(kind, {"pretrained": pretrained, "decoder": decoder}) or pretrained
         check_choices(kind, pretrained or decoder, own.control)
         name = kind.decoder_path(pretrained, decoder)
         load_decoder(super().__init__, name, device, hf_arguments)

@@ -12,22 +12,20 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from pcc_bench.compressor import Compressor, Frame, Memory
-from pcc_bench.context import Kind, Part, Prompt
 from pcc_bench.decoder import Decoder
-from pcc_bench.documents import checked, is_file, parse_json, replaced
+from pcc_bench.documents import checked, is_file, is_folder, parse_json, replaced
 from pcc_bench.errors import UsageError
-from pcc_bench.generation import generate
 from pcc_bench.pretrained import variants
-from pcc_bench.prompts import PromptEncoder
 from pcc_bench.tensors import check_weights
 
-SCHEMA_VERSION = 1  # raised when an old reader could not read a new file
+VECTORS_VERSION = 1  # of files that hold vectors; raised when an old reader could not read a new file
+SCHEMA_VERSION = 2  # of files that hold text
 KEY = "pcc_bench_memory"  # of the header among the file's metadata
 Natural = Annotated[int, Field(ge=0)]
 
 
 class Header(BaseModel):
-    """What a memory file says about its vectors.
+    """What a memory file says about its vectors, or the text itself.
 
     Attributes:
         schema_version: Of this header.
@@ -44,12 +42,14 @@ class Header(BaseModel):
         opening: Of the method's frame, and so are `closing` (where it is no vectors; those are a tensor beside the
             memory) and `lead`.
         memory_position: As in `Compressor`.
+        checkpoint: What made it, as the user named it (a folder here: its whole path).
+        text: The shortened text of a hard method, which has no vectors.
         source_tokens: As in `Memory`, and so are the following.
     """
 
     model_config = ConfigDict(frozen=True)
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: int = VECTORS_VERSION
     method: str
     compressor: str
     decoder: str
@@ -64,11 +64,14 @@ class Header(BaseModel):
     closing: tuple[Natural, ...] = ()
     lead: str = ""
     memory_position: Natural | None = None
+    checkpoint: str = ""
+    text: str | None = None
     source_tokens: Natural
     compressor_tokens: Natural
     source_bytes: Natural
     slots: Natural
     boundary: Natural
+    truncated_bytes: Natural = 0
     seconds: float = Field(ge=0, allow_inf_nan=False)
 
 
@@ -77,7 +80,7 @@ class StoredMemory(Compressor):
 
     Args:
         header: Its description.
-        vectors: [slots + boundary, hidden size of the decoder].
+        vectors: [slots + boundary, hidden size of the decoder]; None where the header has the text.
         decoder: Reads it.
         closing: [n, hidden size of the decoder], where vectors stand between prompt and answer.
     """
@@ -87,14 +90,22 @@ class StoredMemory(Compressor):
     summary = "one memory, read from a file"
 
     def __init__(
-        self, header: Header, vectors: torch.Tensor, decoder: Decoder, closing: torch.Tensor | None = None
+        self, header: Header, vectors: torch.Tensor | None, decoder: Decoder, closing: torch.Tensor | None = None
     ) -> None:
         super().__init__(decoder)
         self.header = header
         self._frame = Frame(header.opening, header.closing if closing is None else closing, header.lead)
         self.rate = header.rate
-        counts = ("source_tokens", "compressor_tokens", "source_bytes", "slots", "boundary", "seconds")
-        self.memory = Memory(**{name: getattr(header, name) for name in counts}, vectors=vectors)
+        counts = (
+            "source_tokens",
+            "compressor_tokens",
+            "source_bytes",
+            "slots",
+            "boundary",
+            "seconds",
+            "truncated_bytes",
+        )
+        self.memory = Memory(**{name: getattr(header, name) for name in counts}, vectors=vectors, text=header.text)
 
     @classmethod
     def load(cls, pretrained: str, decoder: Decoder) -> Self:
@@ -107,7 +118,7 @@ class StoredMemory(Compressor):
                 f"for '{decoder.name}' ({decoder.fingerprint}){different}: use that one, or compress the text again"
             )
         _check_fits(pretrained, header, {"memory": vectors, "closing": closing}, decoder)
-        return cls(header, vectors, decoder, closing)
+        return (cls if header.text is None else StoredText)(header, vectors, decoder, closing)
 
     def compress(self, contexts: Sequence[str]) -> list[Memory]:
         """The stored memory, whatever the context: its text is not in the file."""
@@ -127,8 +138,8 @@ class StoredMemory(Compressor):
         return self.header.starts_with_bos
 
     def frame(self, templated: bool) -> Frame:
-        """As the method that made it wants it; `answer` applies no chat template."""
-        return self._frame
+        """As the method that made it wants it; under a chat template no method has one."""
+        return Frame() if templated else self._frame
 
     @property
     def memory_position(self) -> int | None:
@@ -145,41 +156,27 @@ class StoredMemory(Compressor):
         """As the method that made it wants it."""
         return self.header.suppressed_token_ids
 
-    def answer(self, text: str, max_new_tokens: int = 30) -> str:
-        r"""Let the decoder read the memory, then `text`, and continue greedily.
 
-        Args:
-            text: What follows the context, such as "Question: ...\n\nAnswer: "; special tokens in it are characters.
-            max_new_tokens: Most new tokens.
-        """
-        prompt = Prompt([Part("", Kind.CONTEXT), Part(text, Kind.LITERAL)])
-        plan = PromptEncoder(self.decoder, self).encode(prompt, [self.memory])
-        out = generate(
-            self.decoder,
-            [plan.vectors(self.decoder)],
-            max_new_tokens,
-            self.stop_token_ids,
-            self.suppressed_token_ids,
-            positions=None if self.memory_position is None else [plan.positions(self.memory_position)],
-        )
-        return str(self.decoder.tokenizer.decode(out.ids[0], skip_special_tokens=True))
+class StoredText(StoredMemory):
+    """The same for a hard method, whose memory is text."""
+
+    soft = False
 
 
 def save(memory: Memory, compressor: Compressor, path: Path) -> None:
     """Write a memory; the file appears whole or not at all.
 
     Raises:
-        UsageError: The memory is text, or the folder can't be written.
+        UsageError: The folder can't be written.
     """
-    if memory.vectors is None:
-        raise UsageError(f"{compressor.name} makes text, not vectors: write the text itself to a file")
-    header, tensors = _header(memory, compressor), {"memory": memory.vectors.contiguous()} | _closing(compressor)
+    tensors = {} if memory.vectors is None else {"memory": memory.vectors.contiguous()} | _closing(compressor)
+    header = _header(memory, compressor)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replaced(path) as part:
             save_file(tensors, part, metadata={KEY: header.model_dump_json()})
     except (OSError, SafetensorError) as error:
-        raise UsageError(f"can't write {path} ({error}): choose another place with --out") from None
+        raise UsageError(f"can't write {path} ({error}): choose another place with --output") from None
 
 
 def load(path: Path, decoder: Decoder) -> StoredMemory:
@@ -191,12 +188,22 @@ def load(path: Path, decoder: Decoder) -> StoredMemory:
     return StoredMemory.load(str(path), decoder)
 
 
-# Reading
+def header(path: Path) -> Header:
+    """What a memory file says about itself, without a decoder.
+
+    Raises:
+        UsageError: As in `load`.
+    """
+    return _read(path)[0]
 
 
 def _header(memory: Memory, compressor: Compressor) -> Header:
     decoder, frame = compressor.decoder, compressor.frame(templated=False)
+    source = compressor.source
     return Header(
+        schema_version=VECTORS_VERSION if memory.text is None else SCHEMA_VERSION,
+        checkpoint=str(Path(source).resolve()) if source and is_folder(source) else source,
+        text=memory.text,
         method=compressor.name,
         compressor=compressor.fingerprint(),
         decoder=decoder.fingerprint,
@@ -216,6 +223,7 @@ def _header(memory: Memory, compressor: Compressor) -> Header:
         source_bytes=memory.source_bytes,
         slots=memory.slots,
         boundary=memory.boundary,
+        truncated_bytes=memory.truncated_bytes,
         seconds=memory.seconds,
     )
 
@@ -226,7 +234,10 @@ def _closing(compressor: Compressor) -> dict[str, torch.Tensor]:
     return {"closing": closing.cpu().contiguous()} if isinstance(closing, torch.Tensor) else {}
 
 
-def _read(path: Path) -> tuple[Header, torch.Tensor, torch.Tensor | None]:
+# Reading
+
+
+def _read(path: Path) -> tuple[Header, torch.Tensor | None, torch.Tensor | None]:
     if not is_file(path):
         raise UsageError(f"no memory file {path}: 'pcc-bench compress' makes one")
     try:
@@ -235,9 +246,13 @@ def _read(path: Path) -> tuple[Header, torch.Tensor, torch.Tensor | None]:
             vectors, closing = (file.get_tensor(name) if name in names else None for name in ("memory", "closing"))
     except (SafetensorError, OSError) as error:
         raise UsageError(f"{path} is damaged or not safetensors ({error}): compress the text again") from None
-    if KEY not in metadata or vectors is None:
+    if KEY not in metadata:
         raise UsageError(f"{path} is a safetensors file but no memory: 'pcc-bench compress' makes those")
     header = _parse(metadata[KEY], path)
+    if (vectors is None) == (header.text is None):
+        raise UsageError(f"{path} is damaged: a memory is either vectors or text")
+    if vectors is None:
+        return header, None, None
     check_weights({"memory": vectors} | ({} if closing is None else {"closing": closing}), str(path))
     if vectors.dim() != 2 or len(vectors) != header.slots + header.boundary:
         raise UsageError(f"{path} is damaged: its vectors are not the {header.slots} + {header.boundary} it counts")

@@ -15,7 +15,7 @@ def report(
         list[Path] | None,
         typer.Argument(help="Folders of 'run', 'eval', 'train' and 'cost'; by default the lab's that ship."),
     ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the report.")] = Path("report"),
+    out: Annotated[Path, typer.Option("--output", "-o", help="Folder of the report.")] = Path("report"),
     paper: Annotated[bool, typer.Option("--paper", help="Also tables of which only published values exist.")] = False,
     into: Annotated[
         Path | None,
@@ -59,7 +59,7 @@ def compare(
 
 def pack(
     results: Annotated[list[Path], typer.Argument(help="Folders that 'run' or 'eval' wrote.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where the copies go, a folder for each.")],
+    out: Annotated[Path, typer.Option("--output", "-o", help="Where the copies go, a folder for each.")],
 ) -> None:
     """Copy results to publish them: samples compressed, no paths and nothing about the machine.
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from pcc_bench import converted, pretrained
-from pcc_bench.documents import is_file, is_folder
+from pcc_bench.documents import is_file, is_folder, read_json
 from pcc_bench.errors import UsageError
 
 FOLDER = Path(__file__).parent / "lab" / "models"
@@ -99,6 +99,23 @@ def _in_repository(name: str, gguf_file: str) -> str:
             f"gguf_file={gguf_file}: '{name}' is no folder here, and the file could not be fetched from the hub "
             f"({first}): check the name and the network"
         ) from None
+
+
+def method_of(name: str) -> str | None:
+    """The method that reads a checkpoint, by its `config.json`; None where that does not tell, or is not here."""
+    path = Path(located(name)) / "config.json"
+    config = read_json(path) if is_file(path) else None
+    if not isinstance(config, dict):
+        return None
+    if config.get("model_type") == "COCOM":
+        return "pisco" if config.get("training_form") == "both_separately" else "cocom"
+    if "summary_length" in config:
+        return "autocompressor"
+    if any(str(name).endswith("ForTokenClassification") for name in config.get("architectures") or ()):
+        return "llmlingua2"
+    if config.get("model_type") == "icae":
+        return "icae"
+    return "pcc" if "pcc_bench" in config else None
 
 
 def is_part(name: str) -> bool:

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from pcc_bench import _startup, inventory, registry, shipped, tasks
-from pcc_bench.arguments import RunnerOptions, parse_arguments, parse_metadata, split_options
+from pcc_bench.arguments import RunnerOptions, default_checkpoint, parse_arguments, parse_metadata, split_options
 from pcc_bench.compressor import Compressor
 from pcc_bench.context import as_prompt
 from pcc_bench.decoder import Decoder
@@ -87,6 +87,8 @@ def validate(model: str, model_args: str, task_list: str, metadata: str | None =
     report = Report()
     arguments = report.look("model args", lambda: _arguments(model_args))
     kind = report.look("method", lambda: _method(model))
+    if kind is not None and arguments is not None and (default := default_checkpoint(kind, arguments)):
+        arguments["pretrained"] = default
     decoder: Decoder | None = None
     if kind is not None and arguments is not None:
         options = report.look("options", lambda: _options(kind, arguments))
@@ -141,7 +143,8 @@ def _options(kind: type[Compressor], arguments: dict[str, Any]) -> tuple[dict[st
 
 def _decoder(kind: type[Compressor], arguments: Mapping[str, Any]) -> tuple[Decoder, str]:
     """The decoder with its tokenizer, but without its weights: they are on the `meta` device."""
-    if not (pretrained := arguments.get("pretrained")):
+    pretrained = arguments.get("pretrained") or arguments.get("decoder")
+    if not pretrained:
         raise UsageError(f"--model {kind.name} needs model args pretrained=<folder or hub id>")
     name = kind.decoder_path(str(pretrained), arguments.get("decoder"))
     path = shipped.located(name, arguments.get("gguf_file"))

@@ -23,7 +23,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pcc_bench import cli, demo, evaluate, validate  # noqa: F401  # before the fixtures below replace what they import
+import pcc_bench
+from pcc_bench import ContextCompressor, cli, demo, evaluate, shipped, validate  # noqa: F401  # before the fixtures below replace what they import
 from pcc_bench.model import tiny
 from pcc_bench.responses import TABLE
 
@@ -84,8 +85,8 @@ def _quick_lm_eval(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Our tasks without lm-eval's thousands, and no log handler that outlives a test's captured stream."""
     manager = lm_eval.tasks.TaskManager
 
-    def ours(include_path: Any = None, metadata: Any = None) -> Any:
-        paths = [TASKS, *([include_path] if include_path else [])]
+    def ours(include_path: Any = None, metadata: Any = None, include_defaults: bool = False) -> Any:
+        paths = [TASKS, *([include_path] if include_path and Path(include_path) != TASKS else [])]
         return manager(include_path=paths, include_defaults=False, metadata=metadata)
 
     monkeypatch.setattr(lm_eval.tasks, "TaskManager", ours)
@@ -245,6 +246,78 @@ def test_compress_writes_a_memory_and_prints_its_counts(
     for count in ("source bytes (UTF-8)", "boundary vectors", "achieved, slots only"):
         assert count in outcome.out
     assert out.is_file()
+
+
+@pytest.mark.parametrize("kind", ["soft", "hard", "text"])
+def test_ask_answers_from_a_memory_of_another_process_and_from_text(
+    run: Run, models: Path, tmp_path: Path, rows: list[dict[str, Any]], kind: str
+) -> None:
+    context, question = rows[0]["context"], rows[0]["question"]
+    (tmp_path / "text.txt").write_text(context, "utf-8")
+    model = [models / "pcc"] if kind == "soft" else [models / "llama", "--model", "bm25-context", "--query", question]
+    here = ("--device", "cpu")
+    if kind == "text":
+        outcome = run("ask", tmp_path / "text.txt", question, "--checkpoint", models / "pcc", *here)
+    else:
+        memory = tmp_path / "m.safetensors"
+        words = ["compress", model[0], tmp_path / "text.txt", *model[1:], "--out", memory, *here]
+        subprocess.run([sys.executable, "-m", "pcc_bench.cli", *map(str, words)], check=True)
+        outcome = run("ask", memory, question, *here)
+    method = "bm25-context" if kind == "hard" else None
+    pcc = ContextCompressor.from_pretrained(str(model[0] if kind == "hard" else models / "pcc"), method, device="cpu")
+    expected = pcc.compress(context, query=question if kind == "hard" else None).answer(question).strip()
+    assert (outcome.code, outcome.out.strip()) == (0, expected)
+
+
+def test_ask_explains(run: Run, tmp_path: Path) -> None:
+    match("no memory file", run("ask", tmp_path / "m.safetensors", "Who?").sentence)
+    match("already compressed", run("ask", tmp_path / "m.safetensors", "Who?", "--model", "pcc").sentence)
+    match("can't be read", run("ask", tmp_path / "t.txt", "Who?").sentence)
+
+
+def test_the_version_is_printed(run: Run) -> None:
+    assert run("--version").out == f"pcc-bench {pcc_bench.__version__}\n"
+
+
+def test_shipped_models_are_listed_with_size_rate_and_decoder(run: Run) -> None:
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in run("ls", "models").out.splitlines()]
+    assert ["autocompressor-lab-4x", "autocompressor", "4x", "lab-llama", "0.8 MiB"] in lines
+    assert ["pcc-lab-16x", "pcc", "16x", "lab-llama", "9.5 MiB"] in lines
+    assert ["lab-qwen2", "decoder", "", "", "4.6 MiB"] in lines
+    assert {line[0] for line in lines} >= {*shipped.names()}
+
+
+def test_options_have_one_spelling_and_take_underscores() -> None:
+    words = "eval --model_args=a_b=c --out x_y --batch 2 -- --gen_kwargs a"
+    assert cli.canonical(words.split()) == (
+        ["eval", "--model-args=a_b=c", "--output", "x_y", "--batch-size", "2", "--", "--gen_kwargs", "a"]
+    )
+    verbs = cli.typer.main.get_command(cli.app)
+    for verb, shared in {
+        "eval": {"--output", "-o", "--batch-size", "--limit", "--device", "--dtype", "--data", "--metadata"},
+        "run": {"--output", "-o", "--batch-size", "--limit", "--device", "--dtype", "--data"},
+        "validate": {"--dtype", "--data"},
+        "compress": {"--output", "-o", "--device", "--dtype"},
+        "cost": {"--output", "-o", "--batch-size", "--device", "--dtype"},
+        **{verb: {"--output", "-o"} for verb in ("init", "train", "convert", "report", "pack", "demo")},
+    }.items():
+        names = {name for option in verbs.commands[verb].params for name in option.opts}  # type: ignore[attr-defined]
+        assert shared <= names, verb
+        assert not {*cli.EARLIER} & names
+
+
+def test_help_is_quick() -> None:
+    """No verb's `--help` imports what takes long, and it takes less than half a second of a processor."""
+    heavy = "{'torch', 'transformers', 'lm_eval', 'datasets', 'pandas', 'matplotlib'}"
+    for verb in ("", "eval", "gate", "cost", "run", "lab", "report", "ask"):
+        code = (
+            "import sys, time\nfrom pcc_bench import cli\ntry: cli.main([*sys.argv[1:], '--help'])\n"
+            f"except SystemExit: pass\nassert not {heavy} & {{*sys.modules}}\n"
+            "print(time.process_time())"
+        )
+        words = [sys.executable, "-c", code, *([verb] if verb else [])]
+        runs = (subprocess.run(words, check=True, capture_output=True, text=True).stdout for _ in range(3))
+        assert any(float(out.splitlines()[-1]) < 0.5 for out in runs), verb
 
 
 @pytest.mark.parametrize("lora_rank", [0, 4])
@@ -494,8 +567,8 @@ def test_an_unmatched_mark(evaluation: Run, tmp_path: Path) -> None:
         ((), "give either a file"),
         (("--text", " "), "--text is empty"),
         (("--text", "x", "--rate", "8"), "rate 8 was not trained"),
-        (("--text", "x", "--dtype", "int8"), "--dtype int8 is unknown"),
-        (("--text", "x", "--device", "nonsense"), "--device nonsense can't be used"),
+        (("--text", "x", "--dtype", "int8"), "dtype int8 is unknown"),
+        (("--text", "x", "--device", "nonsense"), "device nonsense can't be used"),
         (("--text", "x", "--option", "slot=official"), "no such option: did you mean 'slots'"),
         (("--text", "x", "--option", "slots"), "is not name=value"),
     ],

@@ -421,7 +421,7 @@ def test_a_point_that_never_fits_is_left_out_and_said(
             "--random-weights tiny --context 40000 --predict",
             "tiny-llama has 32,768: give a --context of at most 32,703",
         ),
-        ("--random-weights tiny", "--out names no folder"),
+        ("--random-weights tiny", "--output names no folder"),
         ("--random-weights nobody --predict", "there is no geometry 'nobody'"),
         ("--random-weights tiny-gpt2+lama-3-8b --predict", "did you mean"),
         ("--random-weights lora-gpt2-large+llama-3-8b --predict", "the adapter is for Llama's layers"),

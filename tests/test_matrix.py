@@ -21,8 +21,9 @@ from safetensors.torch import save_file
 from toy_cocom import write_cocom, write_pisco
 from transformers import AutoTokenizer
 
-from pcc_bench import memory_file, registry
+from pcc_bench import ContextCompressor, ContextMemory, memory_file, registry
 from pcc_bench import models as lm_models
+from pcc_bench.api import open_memory
 from pcc_bench.compressing import open_compressor
 from pcc_bench.compressor import Compressor, Memory
 from pcc_bench.context import Prompt, literal, mark
@@ -201,12 +202,11 @@ def test_a_text_is_compressed_outside_an_evaluation_as_in_it(method: str, model:
     if not model.compressor.soft:
         return
     decoder = None if toy.decoder is None else str(toy.decoder)
-    options = [f"{name}={value}" for name, value in toy.options.items()]
-    opened = open_compressor(str(toy.pretrained), decoder, "cpu", "float32", None, options, method)
+    opened = open_compressor(str(toy.pretrained), decoder, "cpu", "float32", toy.options, method)
     (memory,), (expected,) = opened.compress(["Rain fell."]), model.compressor.compress(["Rain fell."])
     assert torch.equal(memory.vectors, expected.vectors)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match=f"--option nonsense: {method} has no such option"):
-        open_compressor(str(toy.pretrained), decoder, "cpu", "float32", None, ["nonsense=1"], method)
+    with pytest.raises(UsageError, match=f"option nonsense: {method} has no such option"):
+        open_compressor(str(toy.pretrained), decoder, "cpu", "float32", {"nonsense": 1}, method)
 
 
 def test_what_a_method_says_it_is_holds(method: str, model: CompressedLM, memories: dict[str, Memory]) -> None:
@@ -406,43 +406,43 @@ def test_an_unknown_option_is_refused_with_the_nearest_one(method: str, toy: Toy
 
 
 @pytest.fixture
-def stored(model: CompressedLM, memories: dict[str, Memory], tmp_path: Path) -> Path | None:
-    """A memory file; None where the method makes text, which no such file takes."""
+def stored(model: CompressedLM, memories: dict[str, Memory], tmp_path: Path) -> Path:
+    """A memory file."""
     path = tmp_path / "new" / "memory.safetensors"
-    if model.compressor.soft:
-        memory_file.save(memories["short"], model.compressor, path)
-        return path
-    with pytest.raises(UsageError, match="makes text, not vectors"):
-        memory_file.save(memories["short"], model.compressor, path)
-    assert not path.exists()
-    return None
+    memory_file.save(memories["short"], model.compressor, path)
+    return path
 
 
 def direct(model: CompressedLM) -> str:
     """The answer of a run."""
-    prompt, greedy = Prompt.parse(mark(TEXTS["short"]) + literal(QUERY)), {"until": [], "max_gen_toks": 4}
+    prompt, greedy = Prompt.parse(mark(TEXTS["short"], "\n\n") + literal(QUERY)), {"until": [], "max_gen_toks": 4}
     (answer,) = model.generate_until([Instance("generate_until", {}, (prompt, greedy), 0, metadata=("t", 0, 1))], True)
     return str(answer)
 
 
-def test_a_saved_memory_answers_as_a_fresh_one(
-    stored: Path | None, model: CompressedLM, memories: dict[str, Memory]
-) -> None:
-    if stored is None:
-        return
-    found = memory_file.load(stored, model.frozen)
-    assert found.memory.vectors is not None and memories["short"].vectors is not None
-    assert torch.equal(found.memory.vectors, memories["short"].vectors)
-    assert counts(found.memory) == counts(memories["short"])
-    assert found.fingerprint() == model.compressor.fingerprint()
-    assert found.answer(QUERY, max_new_tokens=4) == direct(model)
+def answer(stored: memory_file.StoredMemory) -> str:
+    """The answer of a stored memory."""
+    parts = [ContextMemory(stored.memory, stored), QUERY]
+    return ContextCompressor(stored).generate(parts, max_new_tokens=4)
+
+
+def test_a_saved_memory_answers_as_a_fresh_one(stored: Path, model: CompressedLM, memories: dict[str, Memory]) -> None:
+    again = memory_file.load(stored, model.frozen)
+    assert same(again.memory, memories["short"])
+    assert counts(again.memory) == counts(memories["short"])
+    assert again.fingerprint() == model.compressor.fingerprint()
+    assert answer(again) == direct(model)
+
+
+def test_a_saved_memory_finds_its_decoder(stored: Path, toy: Toy, model: CompressedLM) -> None:
+    opened = open_memory(stored, decoder=str(toy.decoder) if toy.decoder else None, device="cpu")
+    assert opened.compressor.decoder.fingerprint == model.frozen.fingerprint
+    assert ContextCompressor(opened.compressor).generate([opened, QUERY], max_new_tokens=4) == direct(model)
 
 
 def test_a_saved_memory_is_refused_by_a_decoder_that_reads_it_otherwise(
-    stored: Path | None, model: CompressedLM, models: Path
+    stored: Path, model: CompressedLM, models: Path
 ) -> None:
-    if stored is None:
-        return
     with pytest.raises(UsageError, match="was made for the decoder"):
         memory_file.load(stored, init.open_decoder(str(models / "qwen2")))
     named = init.open_decoder(model.frozen.name)  # as it stands on the disk, without what a method put in
@@ -450,7 +450,7 @@ def test_a_saved_memory_is_refused_by_a_decoder_that_reads_it_otherwise(
         with pytest.raises(UsageError, match="was made for the decoder"):
             memory_file.load(stored, named)
     else:
-        assert memory_file.load(stored, named).answer(QUERY, max_new_tokens=4) == direct(model)
+        assert answer(memory_file.load(stored, named)) == direct(model)
 
 
 def test_a_foreign_decoder_is_refused_where_the_method_is_bound_to_one(

@@ -12,7 +12,7 @@ from lm_eval.api.instance import Instance
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from pcc_bench import compressing, memory_file
+from pcc_bench import ContextCompressor, compressing, memory_file
 from pcc_bench import models as lm_models
 from pcc_bench.baselines.controls import FullContext
 from pcc_bench.compressor import Compressor
@@ -29,7 +29,7 @@ def decoder(models: Path) -> Decoder:
 
 @pytest.fixture(scope="module")
 def compressor(models: Path) -> Compressor:
-    return compressing.open_compressor(str(models / "pcc"), None, "cpu", "float32", 16)
+    return compressing.open_compressor(str(models / "pcc"), None, "cpu", "float32", {"rate": 16})
 
 
 @pytest.fixture
@@ -69,7 +69,8 @@ def test_answers_equal_those_of_compressing_directly(
     model = lm_models.pcc(pretrained=str(models / "pcc"), rate=16, device="cpu", dtype="float32")  # type: ignore[attr-defined]
     arguments = {"until": [], "do_sample": False, "max_gen_toks": 12}
     (direct,) = model.generate_until([Instance("generate_until", {}, (prompt, arguments), 0, metadata=("t", 0, 1))])
-    assert memory_file.load(path, decoder).answer(question, max_new_tokens=12) == direct
+    memory = ContextCompressor(memory_file.load(path, decoder)).load_memory(path)
+    assert memory.answer(rows[0]["question"], max_new_tokens=12) == direct
 
 
 def test_another_decoder_is_refused(path: Path, models: Path) -> None:
@@ -108,12 +109,18 @@ def test_other_files_are_refused(tmp_path: Path, decoder: Decoder) -> None:
         memory_file.load(tmp_path / "other.safetensors", decoder)
 
 
-def test_text_is_no_memory_file(tmp_path: Path, decoder: Decoder) -> None:
+def test_text_is_a_memory_too(tmp_path: Path, decoder: Decoder, models: Path) -> None:
     full = FullContext(decoder)
     (memory,) = full.compress(["It rains."])
-    with pytest.raises(UsageError, match="makes text, not vectors"):
-        memory_file.save(memory, full, tmp_path / "x")
-    assert not list(tmp_path.iterdir())
+    memory_file.save(memory, full, tmp_path / "x.safetensors")
+    stored = memory_file.load(tmp_path / "x.safetensors", decoder)
+    assert (stored.memory.text, stored.memory.vectors, stored.soft) == ("It rains.", None, False)
+    with safe_open(tmp_path / "x.safetensors", framework="pt") as file:
+        state = json.loads(file.metadata()[memory_file.KEY])
+    assert state["schema_version"] == 2  # a reader that knows vectors only refuses it
+    save_file({}, tmp_path / "x.safetensors", metadata={memory_file.KEY: json.dumps(state | {"text": None})})
+    with pytest.raises(UsageError, match="is damaged: a memory is either vectors or text"):
+        memory_file.load(tmp_path / "x.safetensors", decoder)
 
 
 def test_a_bad_byte_is_named_with_its_offset() -> None:

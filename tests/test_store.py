@@ -67,7 +67,7 @@ def decoder(models: Path) -> Decoder:
 
 @pytest.fixture(scope="module")
 def pcc(models: Path) -> Compressor:
-    return compressing.open_compressor(str(models / "pcc"), None, "cpu", "float32", 4)
+    return compressing.open_compressor(str(models / "pcc"), None, "cpu", "float32", {"rate": 4})
 
 
 @pytest.fixture
@@ -133,10 +133,7 @@ def test_text_comes_back_and_a_question_has_a_memory_of_its_own(decoder: Decoder
 
 def test_whatever_decides_a_memory_is_in_its_key(models: Path, decoder: Decoder, tmp_path: Path) -> None:
     def key(text: str = "a", precision: str = "exact", dtype: str = "float32", **options: Any) -> str:
-        given = [f"{name}={value}" for name, value in options.items()]
-        rate = options.pop("rate", 4)
-        given = [f"{name}={value}" for name, value in options.items()]
-        compressor = compressing.open_compressor(str(models / "pcc"), None, "cpu", dtype, rate, given)
+        compressor = compressing.open_compressor(str(models / "pcc"), None, "cpu", dtype, {"rate": 4, **options})
         return MemoryStore(tmp_path, compressor, precision).key(text)
 
     keys = [
@@ -508,4 +505,4 @@ def test_compress_fills_a_store_that_evaluations_read(models: Path, rows: list[d
 def test_compress_wants_a_place_for_the_memory(models: Path) -> None:
     done = CliRunner().invoke(cli.app, ["compress", str(models / "pcc"), "--text", "It rains."])
     assert isinstance(done.exception, UsageError)
-    assert "no place to go: pass --out FILE, --store FOLDER, or both" in str(done.exception)
+    assert "no place to go: pass --output FILE, --store FOLDER, or both" in str(done.exception)

@@ -25,7 +25,9 @@ def cost(
     decoder: Annotated[str | None, typer.Option(help="The decoder, where it is not the checkpoint's.")] = None,
     context: Annotated[list[int] | None, typer.Option(min=1, help="Tokens; repeat for several. [1024]")] = None,
     rate: Annotated[list[int] | None, typer.Option(min=1, help="Source tokens per slot; repeatable. [4]")] = None,
-    batch: Annotated[list[int] | None, typer.Option(min=1, help="Contexts at a time; repeatable. [1]")] = None,
+    batch: Annotated[
+        list[int] | None, typer.Option("--batch-size", min=1, help="Contexts at a time; repeatable. [1]")
+    ] = None,
     reuse: Annotated[list[int] | None, typer.Option(min=1, help="Questions a context; repeatable. [1]")] = None,
     mode: Annotated[list[str] | None, typer.Option(help=f"{', '.join(MODES)}; repeatable. [all]")] = None,
     question_tokens: Annotated[int, typer.Option(min=1, help="Read behind each context.")] = 32,
@@ -43,7 +45,9 @@ def cost(
     overhead: Annotated[
         float | None, typer.Option(min=0, help="With --device-peak: ms to start a forward's kernels. [0]")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of cost_*.jsonl, which 'pcc-bench report' reads.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder of cost_*.jsonl, which 'pcc-bench report' reads.")
+    ] = None,
 ) -> None:
     """Measure, or predict, what compression saves: time, tokens per second, memory.
 
@@ -57,9 +61,9 @@ def cost(
     What a memory knows plays no part, so random weights of true sizes give true costs without a download. Killed? The
     same command again measures only what is missing.
 
-    `pcc-bench cost --random-weights small --context 1024 --context 4096 --rate 4 --rate 16 --out costs`
+    `pcc-bench cost --random-weights small --context 1024 --context 4096 --rate 4 --rate 16 --output costs`
 
-    `pcc-bench cost CKPT --context 1024 --reuse 1 --reuse 10 --device cuda --out costs`
+    `pcc-bench cost CKPT --context 1024 --reuse 1 --reuse 10 --device cuda --output costs`
 
     `pcc-bench cost --predict --random-weights lite --context 8000 --rate 16 --device-peak 989 --bandwidth 4800`
     """
@@ -82,7 +86,7 @@ def cost(
     elif any(value is not None for value in given):
         raise UsageError("--device-peak, --bandwidth, --utilisation and --overhead are for --predict: add it")
     elif out is None:
-        raise UsageError("--out names no folder: give one for the measurements, or pass --predict")
+        raise UsageError("--output names no folder: give one for the measurements, or pass --predict")
     else:
         found = run.measure(source, sweep, repeats, out, typer.echo)
     typer.echo(markdown(found))

@@ -219,7 +219,7 @@ def _subject(
             return measuring.Subject(shape, pcc, decoder, setting)
         located = shipped.located(str(source.checkpoint))
         rate = shape.config.rate  # a published checkpoint does not record it
-        loaded: Any = compressing.open_compressor(located, source.decoder, str(device), setting.dtype, rate)
+        loaded: Any = compressing.open_compressor(located, source.decoder, str(device), setting.dtype, {"rate": rate})
         torch.manual_seed(source.seed)
         known = replace(shape, bos=loaded.decoder.bos_token_id is not None)
         return measuring.Subject(known, loaded.pcc, loaded.decoder, setting)

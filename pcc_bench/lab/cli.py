@@ -17,7 +17,7 @@ Parts = Annotated[list[str] | None, typer.Argument(help="Parts ('pcc-bench lab l
 
 @app.command()
 def build(
-    output: Annotated[Path, typer.Option(help="Where the parts go, each in a folder of its own.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the parts go, each in a folder of its own.")],
     parts: Parts = None,
     again: Annotated[bool, typer.Option("--again", help="Make parts anew whose recipe or world has changed.")] = False,
     threads: Annotated[

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 def run(
     suite: Annotated[str, typer.Argument(help="A suite file, or a shipped suite: table2, lab-table2, ...")],
-    out: Annotated[Path, typer.Option(help="Folder of the results, a folder a cell, and of the table.")],
+    out: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder of the results, a folder a cell, and of the table.")
+    ],
     only: Annotated[str | None, typer.Option(help="Only cells whose label or task matches, e.g. 'pcc*'.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and what it takes; run nothing.")] = False,
     limit: Annotated[float | None, typer.Option(help="Rows a task; a fraction below 1. For trials only.")] = None,
@@ -34,7 +36,7 @@ def run(
 
     Killed, or some cells failed? The same command again runs only what is missing. Exit status 1: a cell failed.
 
-    Example: `pcc-bench run lab-table2 --out results/lab-table2`
+    Example: `pcc-bench run lab-table2 --output results/lab-table2`
     """
     from pcc_bench import markers
     from pcc_bench.suite import cost

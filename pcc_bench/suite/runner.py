@@ -95,9 +95,9 @@ def claim(suite: Suite, out: Path) -> None:
     if path.is_file():
         owner = documents.checked(Mark, documents.read_json(path), str(path)).suite
         if owner != suite.name:
-            raise UsageError(f"{out} holds results of the suite {owner}, not of {suite.name}: choose another --out")
+            raise UsageError(f"{out} holds results of the suite {owner}, not of {suite.name}: choose another --output")
     elif out.is_dir() and not all(map(is_claim, out.iterdir())):
-        raise UsageError(f"{out} is not empty and no suite wrote it: choose another --out")
+        raise UsageError(f"{out} is not empty and no suite wrote it: choose another --output")
     documents.write_text(path, json.dumps({"suite": suite.name}) + "\n")
 
 
