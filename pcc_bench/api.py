@@ -275,7 +275,7 @@ def _asked(compressor: Compressor, question: str, name: str) -> Prompt:
             raise UsageError(f"prompt={name} needs a chat template, and {compressor.decoder.name} has none: use short")
         turns = [{"role": "user", "content": text}]
         turns += [{"role": "assistant", "content": words.answer_start}] if words.answer_start else []
-        ends = {"continue_final_message" if words.answer_start else "add_generation_prompt": True}
+        ends: dict[str, Any] = {"continue_final_message" if words.answer_start else "add_generation_prompt": True}
         text = str(tokenizer.apply_chat_template(turns, tokenize=False, **ends))
     return Prompt.parse(text)
 

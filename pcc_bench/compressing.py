@@ -111,11 +111,11 @@ def open_decoder_on(name: str, device: str | None, dtype: str) -> Decoder:
     Raises:
         UsageError: It can't be found, read or held, or there is no such device.
     """
-    if dtype not in DTYPES:
-        raise UsageError(f"dtype {dtype} is unknown: pass one of {', '.join(DTYPES)}")
+    if dtype not in ("auto", *DTYPES):
+        raise UsageError(f"dtype {dtype} is unknown: pass one of auto, {', '.join(DTYPES)}")
     if device in (None, "auto"):
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    frozen = open_decoder(name, DTYPES[dtype])
+    frozen = open_decoder(name, DTYPES.get(dtype, dtype))
     try:
         with memory_errors(f"moving the decoder to {device}", "use a smaller dtype, or device cpu"):
             frozen.model.to(device)

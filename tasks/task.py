@@ -173,7 +173,7 @@ class QuestionTask(PccTask):
         if self._needs_chat_template and not apply_chat_template:
             raise UsageError(
                 f"prompt={name} is a user's turn in a chat: pass --apply_chat_template (pcc-bench eval: "
-                "--chat-template), or prompt=short for a decoder without a chat template"
+                "--apply-chat-template), or prompt=short for a decoder without a chat template"
             )
         super().build_all_requests(
             tokenizer_name=f"{tokenizer_name}-{name}", apply_chat_template=apply_chat_template, **kwargs
