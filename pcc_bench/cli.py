@@ -343,7 +343,7 @@ def convert(
 
 @app.command("ls")
 def list_(
-    what: Annotated[Kind, typer.Argument(help="methods, models, tasks, recipes, suites, or data (PCC_DATA).")],
+    what: Annotated[Kind, typer.Argument(help="The kind; data is what lies in PCC_DATA.")],
 ) -> None:
     """List what there is to run.
 
