@@ -134,7 +134,8 @@ class ContextCompressor:
     @property
     def model(self) -> PreTrainedModel:
         """The decoder, for a plain `generate`."""
-        return self.compressor.decoder.model
+        model: PreTrainedModel = self.compressor.decoder.model
+        return model
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -142,7 +143,7 @@ class ContextCompressor:
         return self.compressor.decoder.tokenizer
 
     @overload
-    def compress(self, texts: str, query: str | None = None) -> ContextMemory: ...
+    def compress(self, texts: str, query: str | None = None) -> ContextMemory: ...  # type: ignore[overload-overlap]
 
     @overload
     def compress(self, texts: Sequence[str], query: str | Sequence[str] | None = None) -> list[ContextMemory]: ...

@@ -22,8 +22,7 @@ from pcc_bench.model.init import open_decoder
 from pcc_bench.store.store import MemoryStore
 from pcc_bench.store.store import compress as compressed
 
-DTYPES: dict[str, torch.dtype | str] = {
-    "auto": "auto",
+DTYPES = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,

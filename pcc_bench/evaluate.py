@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -256,7 +255,9 @@ def _adjusted(command: Command) -> Iterator[None]:
     manager, commit, log = tasks.TaskManager, evaluator.get_git_commit_hash, logging.getLogger("lm_eval.api.model")
     lean = set(command.tasks.split(",")) <= set(task_names()) and not command.extra
     if lean:
-        tasks.TaskManager = partial(manager, include_defaults=False, include_path=own.__path__[0])
+        tasks.TaskManager = lambda include_path=None, metadata=None: manager(
+            include_path=own.__path__[0], include_defaults=False, metadata=metadata
+        )
     here = Path.cwd()
     if not any((folder / ".git").exists() for folder in (here, *here.parents)):
         evaluator.get_git_commit_hash = lambda: None

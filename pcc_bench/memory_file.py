@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -108,7 +108,7 @@ class StoredMemory(Compressor):
         self.memory = Memory(**{name: getattr(header, name) for name in counts}, vectors=vectors, text=header.text)
 
     @classmethod
-    def load(cls, pretrained: str, decoder: Decoder) -> Self:
+    def load(cls, pretrained: str, decoder: Decoder) -> StoredMemory:  # type: ignore[override]
         """Read a memory file; see `load`."""
         header, vectors, closing = _read(Path(pretrained))
         if header.decoder != decoder.fingerprint:
