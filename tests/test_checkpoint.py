@@ -264,6 +264,14 @@ def test_a_tokenizer_without_memory_tokens_is_refused(
     refuses(r"lacks 64 of the 64 memory tokens \(<mem_0> first\)", folder, decoder)
 
 
+def test_fresh_special_vectors_are_of_the_size_of_what_a_decoder_with_scaled_inputs_reads(models: Path) -> None:
+    decoder = init.open_decoder(str(models / "gemma3"))
+    read = decoder.embed(range(len(decoder.tokenizer)))
+    assert read.std() > 7 * decoder.embedding.weight.std()  # sqrt(64)
+    special = init._special_rows(decoder)
+    assert float(special.std()) == pytest.approx(float(read.std()), rel=0.3)
+
+
 def test_a_decoder_without_the_special_tokens_is_refused(decoder: Decoder) -> None:
     with pytest.raises(UsageError, match="has no token <mem>"):
         published._special_vectors(GOLDEN / "large-4x" / "adapter", decoder, None)
