@@ -25,6 +25,7 @@ from pcc_bench.cost.table import markdown
 from pcc_bench.cost.work import Point, Shape
 from pcc_bench.errors import UsageError
 from pcc_bench.model import checkpoint, init, published
+from pcc_bench.model.estimate import encoding_flops
 from pcc_bench.results import logs
 
 CPU = torch.device("cpu")
@@ -77,6 +78,17 @@ def test_flops_of_compressing_are_what_torch_counts(pair: str) -> None:
     with torch.inference_mode():
         flops = counted(lambda: runner._compress(runner._encoder_ids()))
     assert made.shape.work(point, Mode.COLD).once == pytest.approx(flops, rel=0.01)
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_the_converter_is_in_the_flops_of_compressing(pair: str) -> None:
+    made = subject(pair)
+    point = Point(context=768, question=1, new=1, batch=1, rate=4)
+    slots = torch.zeros(sum(count for _, count in made.shape.segments(point)), made.pcc.encoder.hidden_size)
+    encoding = sum(encoding_flops(made.shape.sizes, sum(segment)) for segment in made.shape.segments(point))
+    flops = counted(lambda: made.pcc.converter(slots))
+    assert flops > 0
+    assert made.shape.work(point, Mode.COLD).once - encoding == pytest.approx(flops, rel=0.05)  # biases are counted
 
 
 @pytest.mark.parametrize("boundaries", ["per_segment", "once", "none"])

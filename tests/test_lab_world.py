@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from demonstrated import REAL
 from lm_eval.tasks import TaskManager
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
@@ -31,7 +32,6 @@ from pcc_bench.tasks.nq.rows import read as read_nq
 from pcc_bench.tasks.squad.rows import read as read_squad
 from pcc_bench.tasks.task import PccTask
 
-REAL = Path(os.environ.get("PCC_DATA", Path(__file__).parents[2] / "shared" / "data"))
 READERS = {"squad": read_squad, "adversarialqa": read_squad, "hotpotqa": read_hotpotqa, "nq": read_nq}
 # A change of generated text must raise `world.VERSION`; then these are to be made anew.
 PINNED = (
@@ -173,6 +173,7 @@ def test_the_text_changes_only_with_the_version() -> None:
 def test_another_process_makes_the_same_rows() -> None:
     code = """
 import json
+import os
 from pcc_bench.tasks.data import fingerprint
 from pcc_bench.tasks.lab import DATASETS, rows
 print(json.dumps({dataset: fingerprint(rows(dataset, "train", 50)) for dataset in DATASETS}))

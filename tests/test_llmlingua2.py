@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from demonstrated import REAL
 
 from pcc_bench import models as lm_models
 from pcc_bench.decoder import Decoder
@@ -26,7 +27,7 @@ from pcc_bench.baselines.llmlingua2.compressor import LlmLingua2  # noqa: E402
 from pcc_bench.baselines.llmlingua2.package import PlainCounter  # noqa: E402
 from pcc_bench.baselines.llmlingua2.tiny import Family, make_classifier  # noqa: E402
 
-REAL = Path(os.environ.get("PCC_DATA", Path(__file__).parents[2] / "shared" / "data")) / "squad" / "validation.jsonl"
+PASSAGES = REAL / "squad" / "validation.jsonl"
 FAMILIES = ("xlm-roberta", "bert")
 # The package tells its models apart by these names in the path; ours may be called anything.
 FOLDERS: dict[str, str] = {"xlm-roberta": "llmlingua-2-xlm-roberta-large", "bert": "bert-base-multilingual-cased"}
@@ -118,9 +119,9 @@ def test_texts_are_those_of_the_package_called_directly_one_by_one(
 def test_texts_are_those_of_the_package_on_200_real_passages(
     folders: dict[str, Path], direct: dict[str, Any], decoder: Decoder, family: Family
 ) -> None:
-    if not REAL.is_file():
-        pytest.skip(f"no real data at {REAL}: set PCC_DATA to a folder with squad/validation.jsonl")
-    with REAL.open(encoding="utf-8") as lines:
+    if not PASSAGES.is_file():
+        pytest.skip(f"no real data at {PASSAGES}: set PCC_DATA to a folder with squad/validation.jsonl")
+    with PASSAGES.open(encoding="utf-8") as lines:
         passages = list(dict.fromkeys(json.loads(line)["context"] for line in lines))[:200]
     assert len(passages) == 200
     made = texts_of(LlmLingua2.load(str(folders[family]), decoder, rate=4), passages)

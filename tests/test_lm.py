@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,13 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
+from pcc_bench import answering, registry
 from pcc_bench import models as lm_models
-from pcc_bench import registry
 from pcc_bench.compressor import Compressor, Memory
 from pcc_bench.context import Prompt, literal, mark
 from pcc_bench.errors import UsageError
 from pcc_bench.lm import CompressedLM
-from pcc_bench.memories import Source
+from pcc_bench.memories import Source, wrong_partners
 from pcc_bench.model import tiny
 
 GREEDY = {"until": [], "do_sample": False, "max_gen_toks": 12}
@@ -223,6 +224,49 @@ def test_wrong_memory_reads_another_contexts_memory(models: Path, rows: list[dic
     swapped = wrong.generate_until(requests, True)
     assert swapped != right.generate_until(requests, True)
     assert swapped == again.generate_until(requests[::-1], True)[::-1]
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 9])
+def test_no_context_is_its_own_wrong_memory(count: int) -> None:
+    contexts = {"x" * (number % 3) + str(number) for number in range(count)}
+    for seed in range(20):
+        partners = wrong_partners(contexts, seed)
+        assert partners.keys() == contexts
+        assert all(other in contexts and other != context for context, other in partners.items())
+
+
+def test_an_answer_from_another_memory_is_not_taken_from_the_cache(
+    models: Path, rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    from lm_eval.api.model import CachingLM
+
+    contexts = sorted({row["context"] for row in rows}, key=len)
+    few, many = [contexts[0], contexts[3]], contexts[:4]  # in another set a context has another partner
+    same = [one for one in few if wrong_partners(few, 0)[one] == wrong_partners(many, 0)[one]]
+    assert len(same) < len(few)
+    for chosen in (few, many):
+        model = load("pcc", models / "pcc", control="wrong_memory", control_seed=0)
+        requests = generations([prompt({"context": context, "question": "Who?"}) for context in chosen])
+        CachingLM(model, str(tmp_path / "answers.db")).generate_until(requests)
+    assert model.describe()["counts"].get("cached", 0) == len(same)
+
+
+def test_a_batch_shares_its_seconds(models: Path, rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    def took(original: Any, **seconds: float) -> Any:
+        return lambda *arguments, **options: replace(original(*arguments, **options), **seconds)
+
+    monkeypatch.setattr(answering, "generate", took(answering.generate, prefill_seconds=800.0, decode_seconds=40.0))
+    monkeypatch.setattr(answering, "score", took(answering.score, seconds=800.0))
+    model = load("full-context", models / "llama", batch_size=4)
+    prompts = [prompt(row) for row in rows[:4]]
+    for answers in (
+        model.generate_until(generations(prompts), True),
+        model.loglikelihood(scorings([(text, " yes") for text in prompts]), True),
+    ):
+        records = [answer.record for answer in answers]  # type: ignore[attr-defined]
+        assert [record["prefill_seconds"] for record in records] == pytest.approx([200.0] * 4, rel=0.05)
+        assert {record["decode_seconds"] for record in records} <= {10.0, 0.0}
+    assert sum(answer.record["decode_seconds"] for answer in model.generate_until(generations(prompts), True)) == 40.0  # type: ignore[attr-defined]
 
 
 def test_memories_beyond_the_budget_are_made_again_not_lost(models: Path, rows: list[dict[str, Any]]) -> None:

@@ -218,6 +218,19 @@ def test_perplexities_and_shares_of_errors_are_ratios_of_sums(tmp_path: Path) ->
     assert share.value == pytest.approx(100 * pd.DataFrame(errors)[0].sum() / pd.DataFrame(errors)[1].sum())
 
 
+def test_the_interval_of_a_perplexity_holds_its_value(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    logprobs = [[-float(count * rng.uniform(1, 3)), int(count)] for count in rng.integers(5, 50, 30)]
+    write(tmp_path, "pcc", {"pcc_completion": {"perplexity": logprobs}}, 4.0)
+    loaded = load([tmp_path])
+    score = measure(loaded, loaded.runs, "pcc_completion", "perplexity")
+    assert score is not None
+    low, high = score.interval() or (math.nan, math.nan)
+    assert 1 < low < score.value < high
+    cell = table(tmp_path, "pretraining").cell("PCC 4x", "completion.perplexity")
+    assert cell.low < cell.value < cell.high
+
+
 def test_seeds_are_averaged_row_by_row(tmp_path: Path) -> None:
     scores = [right(0.6, 60, seed) for seed in range(3)]
     for seed, values in enumerate(scores):

@@ -64,6 +64,10 @@ def small(models: Path, tmp_path: Path) -> Path:
 # Files
 
 
+def test_suites_are_shipped() -> None:
+    assert {"table2", "lab-table2"} <= shipped().keys()
+
+
 @pytest.mark.parametrize("name", shipped())
 def test_shipped_suites_name_what_exists(name: str, tmp_path: Path) -> None:
     suite = Suite.read(name)

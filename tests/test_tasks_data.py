@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import datasets
 import pytest
+from demonstrated import REAL
 from lm_eval.tasks import TaskManager
 from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers import models as tokenizer_models
@@ -24,7 +24,6 @@ from pcc_bench.tasks.task import PccTask
 
 TASKS = Path(pcc_bench.tasks.__file__).parent
 DATA = Path(__file__).parent / "fixtures" / "data"
-REAL = Path(os.environ.get("PCC_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
 def load(name: str, **metadata: Any) -> PccTask:
