@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import inspect
 import io
 import subprocess
 import sys
@@ -225,11 +226,14 @@ def trace() -> dict[str, list[Any]]:
     manager = TaskManager(metadata=metadata, include_path=str(ROOT / "tasks"), include_defaults=False)
     entered: Counter[str] = Counter()
     changes: list[str] = []
+    resumed: set[FrameType] = set()
 
     def note(frame: FrameType, event: str, _: Any) -> None:
         module = str(frame.f_globals.get("__name__", ""))
-        if event != "call" or not _ours(module) or frame.f_code.co_name == "<module>":
+        if event != "call" or not _ours(module) or frame.f_code.co_name == "<module>" or frame in resumed:
             return
+        if frame.f_code.co_flags & inspect.CO_GENERATOR:
+            resumed.add(frame)  # a generator is entered anew for each item, which is no other call
         entered[module] += 1
         caller = frame.f_back
         while caller is not None and not _ours(str(caller.f_globals.get("__name__", ""))):
