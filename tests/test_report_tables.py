@@ -223,7 +223,7 @@ def test_the_interval_of_a_perplexity_holds_its_value(tmp_path: Path) -> None:
     logprobs = [[-float(count * rng.uniform(1, 3)), int(count)] for count in rng.integers(5, 50, 30)]
     write(tmp_path, "pcc", {"pcc_completion": {"perplexity": logprobs}}, 4.0)
     loaded = load([tmp_path])
-    score = measure(loaded, loaded.runs, "pcc_completion", "perplexity")
+    score = measure(loaded.runs, "pcc_completion", "perplexity")
     assert score is not None
     low, high = score.interval() or (math.nan, math.nan)
     assert 1 < low < score.value < high
