@@ -15,6 +15,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from pcc_bench import escaping
 from pcc_bench.documents import write_text
 from pcc_bench.reports.browser import Browser, embed
 from pcc_bench.reports.figures import Figure
@@ -151,7 +152,14 @@ def render(shown: View) -> str:
 @cache
 def _environment() -> Environment:
     loader = PackageLoader("pcc_bench.reports", "templates")
-    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return Environment(
+        loader=loader,
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=lambda value: escaping.visible(value) if type(value) is str else value,  # no control characters
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
 
 
 def _template(name: str) -> str:
@@ -263,7 +271,7 @@ def figure_view(figure: Figure) -> FigureView:
     """A figure with its files inside."""
     data = base64.b64encode(figure.csv.read_bytes()).decode()
     svg = inline_svg(figure.svg.read_text(encoding="utf-8"), figure.key)
-    image = Markup('<svg role="img" aria-label="{}"').format(f"{figure.title}. {figure.alt}")
+    image = Markup('<svg role="img" aria-label="{}"').format(escaping.visible(f"{figure.title}. {figure.alt}"))
     return FigureView(
         figure.key, figure.title, figure.alt, Markup(svg.replace("<svg", image, 1)), f"data:text/csv;base64,{data}"
     )

@@ -51,13 +51,12 @@ def gate(
         typer.echo(commands)
     if wrong := outputs.append_summary(verdict):
         typer.echo(f"pcc-bench: warning: {wrong}", err=True)
-    for path, text in (
-        (json_, lambda: verdict.model_dump_json(indent=1) + "\n"),
-        (junit, lambda: outputs.junit(verdict)),
-        (markdown, lambda: outputs.markdown(verdict) + "\n"),
-    ):
-        if path:
-            write_text(path, text())
+    if json_:
+        write_text(json_, verdict.model_dump_json(indent=1) + "\n")
+    if junit:
+        write_text(junit, outputs.junit(verdict))
+    if markdown:
+        write_text(markdown, outputs.markdown(verdict) + "\n")
     if verdict.status:
         raise typer.Exit(verdict.status)
 

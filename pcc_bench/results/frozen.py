@@ -17,7 +17,7 @@ from pcc_bench.cost.records import CostRecord
 from pcc_bench.documents import checked, parse_json
 from pcc_bench.errors import UsageError
 from pcc_bench.results import files
-from pcc_bench.results.protocol import FINGERPRINT
+from pcc_bench.results.protocol import FINGERPRINT, comparable
 from pcc_bench.results.reading import read_run
 from pcc_bench.results.rows import COUNTS, Numbers, Rows, check_finite
 from pcc_bench.results.run import Run, TaskRun
@@ -222,7 +222,7 @@ def _task_run(name: str, told: FrozenTask) -> TaskRun:
     )
     return TaskRun(
         name=name,
-        protocol={FINGERPRINT: told.fingerprint, **told.asked},
+        protocol={FINGERPRINT: told.fingerprint, **{key: comparable(value) for key, value in told.asked.items()}},
         population=Population(fingerprint=told.fingerprint),
         higher_is_better={metric: up for metric, up in told.higher_is_better.items() if up is not None},
         scored=len(number),

@@ -6,6 +6,7 @@ report's tables and the choice of the newest of two equal runs; they differ only
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -32,7 +33,7 @@ def protocol(file: ResultFile, task: str, rows: int) -> dict[str, Any]:
         rows: How many were asked, skipped ones counted: what is left of a limit.
     """
     config, population = file.configs[task], file.configs[task].metadata.population
-    return {
+    told = {
         "task version": file.versions.get(task),
         "population": population.population,
         "data source": population.source,
@@ -48,6 +49,16 @@ def protocol(file: ResultFile, task: str, rows: int) -> dict[str, Any]:
         DECODER: _decoder(file),
         DTYPE: (file.config.model_dtype or "").removeprefix("torch.") or None,
     }
+    return {name: comparable(value) for name, value in told.items()}
+
+
+def comparable(value: Any) -> Any:
+    """Plain data that JSON can hold and that is equal to itself: NaN and the infinities are texts."""
+    if isinstance(value, dict):
+        return {key: comparable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [comparable(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _decoder(file: ResultFile) -> str | None:
