@@ -108,7 +108,7 @@ class StoredMemory(Compressor):
         self.memory = Memory(**{name: getattr(header, name) for name in counts}, vectors=vectors, text=header.text)
 
     @classmethod
-    def load(cls, pretrained: str, decoder: Decoder) -> StoredMemory:  # type: ignore[override]
+    def load(cls, pretrained: str, decoder: Decoder) -> StoredMemory:
         """Read a memory file; see `load`."""
         header, vectors, closing = _read(Path(pretrained))
         if header.decoder != decoder.fingerprint:
