@@ -12,10 +12,11 @@ from typing import Annotated, Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from transformers import AutoConfig, AutoModel, PreTrainedConfig
+from safetensors import safe_open
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedConfig
 
-from pcc_bench.documents import checked, is_file, read_json
-from pcc_bench.errors import foreign
+from pcc_bench.documents import checked, is_file, is_folder, read_json
+from pcc_bench.errors import UsageError, foreign
 
 # Ten times the largest models there are.
 Layers = Annotated[int, Field(gt=0, le=2_000)]
@@ -82,6 +83,36 @@ def from_folder(name: str) -> PreTrainedConfig:
     with foreign(f"'{name}' has no readable model configuration"):
         config: PreTrainedConfig = AutoConfig.from_pretrained(name)
     return config
+
+
+def check_complete(name: str | Path) -> None:
+    """See that the safetensors of a causal LM's folder have every tensor that its configuration asks for.
+
+    transformers draws random ones for those that are lost, and only logs it. Where a file names tensors otherwise than
+    the model does (those of old versions, converted as they are read), nothing can be said.
+
+    Raises:
+        UsageError: One is missing; it is named.
+    """
+    files = sorted(Path(name).glob("*.safetensors")) if is_folder(name) else []
+    if not files or not is_file(Path(name) / "config.json"):
+        return
+    model = without_weights(from_folder(str(name)), f"'{name}'", AutoModelForCausalLM)
+    model.tie_weights()
+    names: dict[int, set[str]] = {}
+    for key, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), set()).add(key)
+    found: set[str] = set()
+    for file in files:
+        with foreign(f"{file} is damaged or not safetensors"), safe_open(file, framework="pt") as opened:
+            found.update(opened.keys())
+    if not found <= set(model.state_dict()):
+        return
+    if lost := sorted(min(tied) for tied in names.values() if not tied & found):
+        raise UsageError(
+            f"the model in {name} lacks {len(lost)} tensors of its configuration ({lost[0]} first), and random ones "
+            "would be read in their place: copy it again"
+        )
 
 
 def without_weights(config: PreTrainedConfig, where: str, kind: Any = AutoModel) -> Any:

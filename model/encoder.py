@@ -194,6 +194,12 @@ class Encoder(nn.Module):
         for row, segment in enumerate(segments):
             line = segment.ids + self.memory_ids[: segment.memory_tokens]
             ids[row, : len(line)] = torch.tensor(line)
+        vocabulary = getattr(self.body.config, "vocab_size", None)
+        if vocabulary is not None and int(ids.max()) >= vocabulary:
+            raise UsageError(
+                f"the encoder's tokenizer ({self.tokenizer.name_or_path}) gives the token {int(ids.max())}, the "
+                f"encoder has {vocabulary}: they do not belong together"
+            )
         ids = ids.to(self.body.device)
         if self.config.encoder.layers is None and self.config.pooling is Pooling.MEMORY_TOKENS:
             return {"input_ids": ids}

@@ -72,7 +72,13 @@ def pretrained(kind: Any, folder: Path, dtype: torch.dtype | str) -> Any:
     """`kind.from_pretrained`, safetensors only."""
     check_folder(folder)
     with foreign(f"the model in {folder} can't be read"):
-        return kind.from_pretrained(folder, dtype=dtype, use_safetensors=True)
+        model, info = kind.from_pretrained(folder, dtype=dtype, use_safetensors=True, output_loading_info=True)
+    if lost := sorted([*info["missing_keys"], *(str(wrong[0]) for wrong in info["mismatched_keys"])]):
+        raise UsageError(
+            f"the model in {folder} lacks {len(lost)} tensors of its configuration, or has them in another shape "
+            f"({lost[0]} first), and random ones would be read in their place: copy it again"
+        )
+    return model
 
 
 def read_safetensors(path: Path) -> dict[str, torch.Tensor]:

@@ -6,20 +6,19 @@ import inspect
 import pickle  # for the name of its error only
 import re
 from collections.abc import Callable, Mapping
-from functools import cache
-from typing import Annotated, Any, Literal, Self, get_type_hints
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from lm_eval.models.huggingface import HFLM
 from lm_eval.utils import simple_parse_args_string
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, create_model, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, model_validator
 from pydantic_core import PydanticCustomError
 
 from pcc_bench import documents, registry, shipped
 from pcc_bench.compressor import Compressor
 from pcc_bench.errors import UsageError, foreign
 from pcc_bench.generation import memory_errors
-from pcc_bench.model.architecture import check_folder
+from pcc_bench.model.architecture import check_complete, check_folder
 from pcc_bench.planning import OVERFLOW
 from pcc_bench.store.precision import EXACT, PRECISIONS
 
@@ -150,20 +149,7 @@ def split_options(kind: type[Compressor], arguments: dict[str, Any]) -> tuple[di
         if name not in known and (near := registry.nearest(name, known)):
             raise UsageError(f"model_args: {kind.name} has no option '{name}': did you mean '{near}'?")
     documents.checked(HfOptions, rest, "model_args")
-    return documents.checked(_options_of(kind), options, "model_args").model_dump(exclude_unset=True), rest
-
-
-@cache
-def _options_of(kind: type[Compressor]) -> type[BaseModel]:
-    """A method's options as a model: names, types and defaults of the arguments of its `load`."""
-    types = get_type_hints(kind.load)
-    fields: dict[str, Any] = {
-        name: (types.get(name, Any), parameter.default)
-        for name, parameter in inspect.signature(kind.load).parameters.items()
-        if name not in ("pretrained", "decoder")
-    }
-    config = ConfigDict(coerce_numbers_to_str=True, arbitrary_types_allowed=True, protected_namespaces=())
-    return create_model(f"{kind.__name__}Options", __config__=config, **fields)
+    return registry.typed(kind, options, "model_args"), rest
 
 
 def check_batch_size(value: str) -> None:
@@ -212,6 +198,8 @@ def load_decoder(load: Callable[..., None], name: str, device: str | None, argum
         own["tokenizer"] = shipped.located(own["tokenizer"])
     path = shipped.located(name, arguments.get("gguf_file"))
     check_folder(path)
+    if not arguments.get("trust_remote_code"):
+        check_complete(path)
     memory = memory_errors(f"loading the decoder '{name}'", "use a smaller dtype or a larger machine")
     try:
         with foreign(f"the decoder '{name}' can't be loaded"), memory:

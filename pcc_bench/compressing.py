@@ -98,6 +98,7 @@ def open_compressor(
     """
     kind = registry.get(method)
     check_options(kind, options)
+    options = registry.typed(kind, options, "the options given")
     frozen = open_decoder_on(kind.decoder_path(pretrained, decoder), device, dtype)
     compressor = kind.load(pretrained, frozen, **options)
     compressor.source = pretrained

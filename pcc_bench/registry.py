@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
+from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from pcc_bench.errors import UsageError
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from pcc_bench.compressor import Compressor
 
 METHODS: dict[str, str] = {
@@ -61,3 +66,29 @@ def suggest(word: str, options: list[str]) -> str:
     """The tail of a sentence about an unknown word: ": did you mean 'pcc'?" or the whole list."""
     near = nearest(word, options)
     return f": did you mean '{near}'?" if near else ": known are " + ", ".join(options)
+
+
+def typed(kind: type[Compressor], options: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """A method's options, each in the type that its `load` states.
+
+    Raises:
+        UsageError: One has another type; `where` says who gave it.
+    """
+    from pcc_bench.documents import checked
+
+    return checked(_options_of(kind), options, where).model_dump(exclude_unset=True)
+
+
+@cache
+def _options_of(kind: type[Compressor]) -> type[BaseModel]:
+    """A method's options as a model: names, types and defaults of the arguments of its `load`."""
+    from pydantic import ConfigDict, create_model  # methods are listed without it
+
+    types = get_type_hints(kind.load)
+    fields: dict[str, Any] = {
+        name: (types.get(name, Any), parameter.default)
+        for name, parameter in inspect.signature(kind.load).parameters.items()
+        if name not in ("pretrained", "decoder")
+    }
+    config = ConfigDict(coerce_numbers_to_str=True, arbitrary_types_allowed=True, protected_namespaces=())
+    return create_model(f"{kind.__name__}Options", __config__=config, **fields)

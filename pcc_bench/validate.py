@@ -21,7 +21,7 @@ from pcc_bench.decoder import Decoder
 from pcc_bench.documents import checked
 from pcc_bench.errors import UsageError, foreign
 from pcc_bench.lm import CompressedLM
-from pcc_bench.model.architecture import from_folder, without_weights
+from pcc_bench.model.architecture import check_complete, from_folder, without_weights
 from pcc_bench.model.files import (
     check_safetensors,
     safetensors_shapes,
@@ -150,6 +150,7 @@ def _decoder(kind: type[Compressor], arguments: Mapping[str, Any]) -> tuple[Deco
     path = shipped.located(name, arguments.get("gguf_file"))
     config = from_folder(path)
     tokenizer = _tokenizer(path)
+    check_complete(path)
     model = without_weights(config, f"'{name}'", AutoModelForCausalLM)
     decoder = Decoder(model, tokenizer, name)
     width, window = decoder.hidden_size, getattr(config, "max_position_embeddings", "?")
