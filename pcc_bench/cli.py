@@ -401,17 +401,26 @@ def doctor() -> None:
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path(".demo"),
-    rows: Annotated[int, typer.Option(help="Questions of each kind.", min=2)] = 100,
+    rows: Annotated[int, typer.Option(help="Questions of each kind (--real: at most 100).", min=2)] = 100,
+    real: Annotated[bool, typer.Option("--real", help="Real SQuAD questions, read by smollm2-135m.")] = False,
+    checkpoint: Annotated[str | None, typer.Option(help="With --real: a PCC checkpoint for that decoder.")] = None,
 ) -> None:
-    """Run everything in miniature, without a network: the lab's trained models, its questions, one table.
+    """Run everything in miniature, without a network: trained models, their questions, one table.
 
-    Example: `pcc-bench demo`
+    Example: `pcc-bench demo`, `pcc-bench demo --real`
     """
     from pcc_bench import demo as module
 
-    typer.echo(module.ABOUT)
-    table = module.run(out, rows)
-    typer.echo(f"\n{table.markdown()}\n\nFiles: {out}\n\n{module.NEXT}")
+    if checkpoint and not real:
+        raise UsageError("--checkpoint is for real rows: add --real")
+    if not real:
+        typer.echo(module.ABOUT)
+        table = module.run(out, rows)
+        typer.echo(f"\n{table.markdown()}\n\nFiles: {out}\n\n{module.NEXT}")
+        return
+    typer.echo(module.REAL_ABOUT.format(decoder=module.DECODER))
+    table, answers = module.run_real(out, rows, checkpoint)
+    typer.echo(f"\n{table.markdown()}\n{module.missing_checkpoint(checkpoint)}\n\n{answers}\n\nFiles: {out}")
 
 
 def _print_version(asked: bool) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from pcc_bench import documents, registry, tasks
+from pcc_bench.tasks.shipped_rows import REAL, real_folder
 from pcc_bench.texttable import TextTable
 
 NOBODY = "no task"
@@ -70,6 +71,8 @@ def data_table() -> TextTable:
 def data_folder() -> Path | None:
     """The folder named by `PCC_DATA`; None where the hub is the source."""
     name = os.environ.get("PCC_DATA", "hub")
+    if name == REAL:
+        return real_folder()
     return None if name in ("", "hub", "lab") else Path(name).expanduser()
 
 

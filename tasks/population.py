@@ -17,6 +17,7 @@ from pcc_bench import shipped
 from pcc_bench.documents import read_json
 from pcc_bench.errors import UsageError
 from pcc_bench.tasks.example import Example
+from pcc_bench.tasks.shipped_rows import REAL, real_folder
 
 FILTER = "the paper's population is chosen by decoder tokens"  # what a tokenizer is needed for, unless said otherwise
 FILTER_OFF = ', or \'{"population": "all"}\' to score every row'
@@ -112,14 +113,14 @@ def decoder_name(metadata: Mapping[str, Any]) -> str | None:
 
 
 def data_source(metadata: Mapping[str, Any]) -> str:
-    """Where rows come from: `hub`, `lab`, or a folder.
+    """Where rows come from: `hub`, `lab`, or a folder; `real` is the folder of the rows that ship.
 
     What the user says (`data`, or PCC_DATA); else `lab` where the model or its decoder is one of the lab's, which know
     nothing of real data; else `hub`.
     """
     said = metadata.get("data") or os.environ.get("PCC_DATA")
     if said:
-        return str(said)
+        return str(real_folder() if said == REAL else said)
     models = (_pretrained(metadata), metadata.get("decoder"), decoder_name(metadata))
     if not any(isinstance(model, str) and shipped.is_part(model) for model in models):
         return "hub"

@@ -395,6 +395,26 @@ def test_demo_prints_one_table_of_trained_models(run: Run, tmp_path: Path) -> No
     assert len(results(tmp_path / "demo")) == 6
 
 
+def test_demo_on_real_rows_shows_answers_beside_their_passages(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A decoder of the lab stands in for the pretrained one, which is another package's."""
+    monkeypatch.setattr(demo, "DECODER", "lab-llama")
+    monkeypatch.setattr(demo, "CHECKPOINT", "not-shipped")
+    monkeypatch.setattr(demo, "TUNED", "not-shipped")
+    outcome = run("demo", "--real", "--output", tmp_path / "demo", "--rows", 4, "--checkpoint", "pcc-lab-4x")
+    assert outcome.code == 0
+    assert outcome.out.startswith("REAL ROWS")
+    rows = [[cell.strip() for cell in line.split("|")] for line in outcome.out.splitlines()]
+    assert [row[1] for row in rows if "pcc_squad" in row] == ["full-context", "no-context", "truncated-context", "pcc"]
+    assert outcome.out.count("\nQuestion: ") == outcome.out.count("\nReference: ") == 2
+    assert [row[1] for row in rows if len(row) == 5].count("PCC") == 2
+    populations = [file["configs"]["pcc_squad"]["metadata"]["population"] for file in results(tmp_path / "demo")]
+    assert {(account["prompt"], account["kept"]) for account in populations} == {("short", 100)}
+    outcome = run("demo", "--checkpoint", "pcc-lab-4x", "--output", tmp_path / "demo")
+    assert (outcome.code, outcome.err) == (2, "pcc-bench: error: --checkpoint is for real rows: add --real\n")
+
+
 # Bad input: one sentence each
 
 

@@ -16,10 +16,11 @@ from tokenizers import models as tokenizer_models
 from transformers import PreTrainedTokenizerFast
 
 import pcc_bench.tasks
-from pcc_bench import shipped
+from pcc_bench import inventory, shipped
 from pcc_bench.errors import UsageError
 from pcc_bench.tasks.data import fingerprint, sample_folder
 from pcc_bench.tasks.population import data_source, tokenizer_name
+from pcc_bench.tasks.shipped_rows import real_folder
 from pcc_bench.tasks.task import PccTask
 
 TASKS = Path(pcc_bench.tasks.__file__).parent
@@ -132,6 +133,18 @@ def test_sample_rows_work(tokenizer: str) -> None:
     assert len(task.eval_docs) == 24
     assert len({doc["context"] for doc in task.eval_docs}) == 6
     assert min(len(doc["context"]) for doc in task.eval_docs) > 1300
+
+
+def test_real_rows_ship(monkeypatch: pytest.MonkeyPatch) -> None:
+    account = population("pcc_squad", data="real", population="all")
+    assert (account["source"], account["rows_read"], account["kept"]) == ("folder", 100, 100)
+    docs = load("pcc_squad", data="real", population="all").eval_docs
+    assert len({doc["context"] for doc in docs}) == 40
+    assert all(answer in doc["context"] for doc in docs for answer in doc["answers"])
+    assert "CC BY-SA 4.0" in (real_folder() / "README.md").read_text(encoding="utf-8")
+    monkeypatch.setenv("PCC_DATA", "real")
+    assert inventory.data_folder() == real_folder()
+    sentence("has no folder nq", name="pcc_nq", data="real", population="all")
 
 
 @pytest.mark.parametrize(
