@@ -12,7 +12,6 @@ import torch
 from lm_eval.models.huggingface import HFLM
 from lm_eval.utils import simple_parse_args_string
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, model_validator
-from pydantic_core import PydanticCustomError
 
 from pcc_bench import documents, registry, shipped
 from pcc_bench.compressor import Compressor
@@ -23,7 +22,7 @@ from pcc_bench.planning import OVERFLOW
 from pcc_bench.store.precision import EXACT, PRECISIONS
 
 # Arguments of transformers' `from_pretrained`, which lm-eval passes on. Others may be a configuration's own.
-FROM_PRETRAINED = (
+FROM_PRETRAINED: tuple[str, ...] = (
     "attn_implementation",
     "torch_dtype",
     "use_safetensors",
@@ -42,14 +41,14 @@ def _batch_size(value: Any) -> int | str:
     if isinstance(value, str) and AUTO.fullmatch(value):
         return value
     if isinstance(value, bool) or not str(value).isascii() or not str(value).isdigit() or not 0 < int(value) < 10**6:
-        raise PydanticCustomError("batch_size", "a batch size is a number of 1 or more, or auto")
+        raise ValueError("a batch size is a number of 1 or more, or auto")
     return int(value)
 
 
 def _dtype(value: Any) -> str | torch.dtype:
     named = getattr(torch, value, None) if isinstance(value, str) else value
     if value != "auto" and not (isinstance(named, torch.dtype) and named.is_floating_point):
-        raise PydanticCustomError("dtype", "a dtype is auto, float32, bfloat16 or float16")
+        raise ValueError("a dtype is auto, float32, bfloat16 or float16")
     return value  # type: ignore[no-any-return]
 
 
@@ -57,10 +56,10 @@ def _device(value: Any) -> str:
     try:
         device = torch.device(value)
     except (RuntimeError, TypeError):
-        raise PydanticCustomError("device", "a device is cpu, cuda, cuda:1 ... or mps") from None
+        raise ValueError("a device is cpu, cuda, cuda:1 ... or mps") from None
     here = torch.cuda.device_count()
     if device.type == "cuda" and here and (device.index or 0) >= here:
-        raise PydanticCustomError("device", "there are {here} GPUs here", {"here": here})
+        raise ValueError(f"the GPUs here are 0 to {here - 1}")
     return str(value)
 
 

@@ -496,12 +496,12 @@ def test_arguments_that_do_not_fit(evaluation: Run, run: Run, models: Path, opti
 
 
 def test_arguments_of_values_that_are_none(evaluation: Run) -> None:
-    match("overflow=maybe is unknown", evaluation("overflow=maybe").sentence)
-    match("control=magic is unknown", evaluation("control=magic").sentence)
+    match("overflow: Input should be 'error', 'skip' or 'truncate'", evaluation("overflow=maybe").sentence)
+    match("control: Input should be 'wrong_memory'", evaluation("control=magic").sentence)
 
 
 def test_metadata_that_is_not_json(evaluation: Run, run: Run) -> None:
-    match("lm-eval can't read the arguments .*Invalid JSON", evaluation("", "--metadata", "{data: x}").sentence)
+    match("metadata .* is not valid JSON", evaluation("", "--metadata", "{data: x}").sentence)
     assert "FAIL  metadata" in run("validate", "--metadata", "{data: x}").out
 
 
