@@ -1,0 +1,101 @@
+"""Weights that are lost, not finite or of another kind are one sentence, wherever they come in."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from pcc_bench import validate
+from pcc_bench.compressing import compress, open_compressor
+from pcc_bench.errors import UsageError
+from pcc_bench.lab import check
+from pcc_bench.model import init
+from pcc_bench.model.architecture import check_complete
+from pcc_bench.tensors import is_finite
+
+Change = Callable[[dict[str, torch.Tensor], str], None]
+
+
+def _nan(state: dict[str, torch.Tensor], name: str) -> None:
+    state[name].view(-1)[3] = float("nan")
+
+
+def _infinite(state: dict[str, torch.Tensor], name: str) -> None:
+    state[name].view(-1)[-1] = -float("inf")
+
+
+def _int8(state: dict[str, torch.Tensor], name: str) -> None:
+    state[name] = state[name].to(torch.int8)
+
+
+def _change(folder: Path, name: str, change: Change) -> None:
+    state = load_file(folder / "model.safetensors")
+    change(state, name)
+    save_file(state, folder / "model.safetensors", {"format": "pt"})
+
+
+@pytest.mark.parametrize(("change", "says"), [(_nan, "not finite"), (_infinite, "not finite"), (_int8, "holds int8")])
+def test_a_converter_that_is_not_finite_or_no_float_is_refused(
+    models: Path, tmp_path: Path, change: Change, says: str
+) -> None:
+    folder = tmp_path / "pcc"
+    shutil.copytree(models / "pcc", folder)
+    _change(folder, "converter.dense_in.weight", change)
+    with pytest.raises(UsageError, match=rf"converter\.dense_in\.weight .*{says}|converter\.dense_in\.weight {says}"):
+        open_compressor(str(folder), str(models / "llama"), "cpu", "float32", {})
+    report = validate.validate("pcc", f"pretrained={folder},decoder={models / 'llama'}", "")
+    assert [check.what for check in report.checks if not check.holds] == ["weights"]
+
+
+@pytest.mark.parametrize("change", [_nan, _infinite])
+def test_a_decoder_that_is_not_finite_is_refused(models: Path, tmp_path: Path, change: Change) -> None:
+    shutil.copytree(models / "llama", tmp_path / "llama")
+    _change(tmp_path / "llama", "model.layers.1.mlp.up_proj.weight", change)
+    with pytest.raises(UsageError, match=r"up_proj\.weight has values that are not finite"):
+        init.open_decoder(str(tmp_path / "llama"))
+
+
+def _lose(state: dict[str, torch.Tensor], name: str) -> None:
+    del state[name]
+
+
+def test_a_decoder_that_lacks_a_tensor_is_refused_instead_of_drawn(models: Path, tmp_path: Path) -> None:
+    shutil.copytree(models / "llama", tmp_path / "llama")
+    _change(tmp_path / "llama", "model.norm.weight", _lose)
+    for read in (check_complete, init.open_decoder):
+        with pytest.raises(UsageError, match=r"lacks 1 tensors of its configuration.*\(model\.norm\.weight first\)"):
+            read(str(tmp_path / "llama"))
+
+
+def test_whole_decoders_of_every_family_are_complete(models: Path) -> None:
+    for folder in sorted(models.iterdir()):
+        if (folder / "tokenizer.json").is_file() and not (folder.name.startswith("pcc")):
+            check_complete(folder)
+
+
+def test_a_memory_that_is_not_finite_names_its_checkpoint(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compressor = open_compressor(str(models / "pcc"), str(models / "llama"), "cpu", "float32", {})
+    compressor.pcc.converter.dense_out.bias.data[0] = float("inf")  # type: ignore[attr-defined]
+    with pytest.raises(UsageError, match=rf"pcc \({models / 'pcc'}\) makes memories with values that are not"):
+        compress("It rains.", compressor)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn])
+def test_finite_is_told_in_every_dtype(dtype: torch.dtype) -> None:
+    values = torch.ones(3, 5)
+    assert is_finite(values.to(dtype)) and is_finite(torch.empty(0).to(dtype))
+    values[1, 2] = float("nan")
+    assert not is_finite(values.to(dtype))
+
+
+def test_lab_check_leaves_out_what_a_missing_package_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["pcc-lab-4x", "llmlingua2-lab"]
+    monkeypatch.setattr(check, "find_spec", lambda name: None)
+    assert check.unmeasurable(names) == ["llmlingua2-lab"]
+    monkeypatch.setattr(check, "find_spec", lambda name: object())
+    assert check.unmeasurable(names) == []
