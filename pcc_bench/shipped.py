@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from pcc_bench import converted, pretrained
+from pcc_bench import converted, pretrained, registry
 from pcc_bench.documents import is_file, is_folder, read_json
 from pcc_bench.errors import UsageError
 
@@ -113,8 +113,8 @@ def method_of(name: str) -> str | None:
         return "autocompressor"
     if any(str(name).endswith("ForTokenClassification") for name in config.get("architectures") or ()):
         return "llmlingua2"
-    if config.get("model_type") == "icae":
-        return "icae"
+    if (own := str(config.get("model_type"))) in registry.METHODS:  # our format of a method names it
+        return own
     return "pcc" if "pcc_bench" in config else None
 
 

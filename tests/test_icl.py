@@ -425,7 +425,7 @@ def test_a_row_counts_once_whatever_the_seeds(models: Path) -> None:
 
 def test_rows_too_long_for_the_decoder_are_in_no_score(models: Path) -> None:
     options = {"max_length": 64, "overflow": "skip"}
-    results = run(models, "full-context", ["pcc_sst2_750_text"], options=options)
+    results = run(models, "full-context", ["pcc_sst2_750_text"], options=options, calibration=False)
     assert "acc,none" not in results["results"]["pcc_sst2_750_text"]
     assert results["config"]["pcc_bench"]["skipped"] == {"pcc_sst2_750_text": [0, 1]}
 
@@ -473,7 +473,6 @@ def test_mistakes_in_one_sentence(tmp_path: Path, tokenizer: str) -> None:
     sentence('pass {"count": 30} or {"tokens": 750}, one of them', memory, **wanted(count=3, tokens=3))
     sentence("a whole number of 1 or more", memory, **wanted(tokens=0))
     sentence("this task has no demonstrations", "pcc_wsc", **wanted(tokens=750))
-    sentence("nothing says which decoder to count with: pass --metadata", memory)
     sentence("can't load the tokenizer", memory, tokenizer=str(tmp_path))
     sentence("seeds='many': seeds is a list of different whole numbers", memory, seeds="many", tokenizer=tokenizer)
     sentence("has no folder wsc", memory, data=str(tmp_path), tokenizer=tokenizer)

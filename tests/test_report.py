@@ -43,7 +43,7 @@ def test_a_real_run_becomes_a_report(models: Path, tmp_path: Path, capsys: pytes
     assert status == 0, text
     assert "tables: table2" in text
     made = (tmp_path / "out" / "tables" / "table2.md").read_text("utf-8")
-    assert "| PCC 4x " in made
+    assert "| PCC-Lite 4x " in made
     assert "SQuAD: 8 rows on" in made
     for name in ("table2.md", "table2.tex", "table2.csv", "all.tex"):
         assert (tmp_path / "out" / "tables" / name).stat().st_size

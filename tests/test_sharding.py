@@ -84,7 +84,7 @@ def learn(model: PccForTraining, rank: int, processes: int) -> list[float]:
         share = rows[rank::processes]
         scored = torch.tensor(4 * 16)
         targets = {"ae": {"ids": share, "labels": share}}
-        loss = model(share, targets, 0, [0], torch.tensor(share), num_items_in_batch=scored)["loss"]
+        loss = model(share, targets, 0, 4, [0], torch.tensor(share), num_items_in_batch=scored)["loss"]
         (loss * processes).backward()  # gradients are averaged over processes
         torch.nn.utils.clip_grad_norm_(learned, 0.5)
         optimizer.step()
