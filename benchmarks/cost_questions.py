@@ -39,6 +39,7 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from throughput import run_official  # type: ignore[import-not-found]  # beside this file
+from transformers import PreTrainedTokenizerBase
 
 import pcc_bench
 from pcc_bench import models as lm_models
@@ -79,14 +80,15 @@ def main() -> None:
 def run(arguments: argparse.Namespace) -> None:
     """All contexts and ways, and the table."""
     torch.manual_seed(0)
-    texts = [json.loads(line)["context"] for line in (sample_folder() / "squad" / "validation.jsonl").open("r")]
+    texts = paragraphs()
     with tempfile.TemporaryDirectory() as name, quiet():
         folder = Path(name)
         build(folder, texts, arguments)
         print(heading(folder, arguments))
         rows = []
+        tokenizer = init.open_decoder(str(folder / "decoder")).tokenizer
         for length in arguments.context:
-            prompts = questions(folder, texts, length, arguments)
+            prompts = questions(tokenizer, texts, length, arguments.questions, arguments.per_context)
             ways = measure(folder, prompts, arguments)
             rows += [line(length, label, way, ways) for label, way in ways.items()]
     columns = ("context", "way", "questions/s", "x hf", "x full-context", "x official", "s/question", *PHASES, "other")
@@ -130,13 +132,19 @@ def build(folder: Path, texts: Sequence[str], arguments: argparse.Namespace) -> 
     checkpoint.save(fresh, folder / "pcc")
 
 
-def questions(folder: Path, texts: Sequence[str], length: int, arguments: argparse.Namespace) -> list[Prompt]:
+def paragraphs() -> list[str]:
+    """Real text: the contexts of the rows that ship."""
+    return [json.loads(line)["context"] for line in (sample_folder() / "squad" / "validation.jsonl").open("r")]
+
+
+def questions(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], length: int, count: int, per_context: int = 1
+) -> list[Prompt]:
     """Questions on different contexts of `length` decoder tokens, made of real paragraphs in random order."""
-    tokenizer = init.open_decoder(str(folder / "decoder")).tokenizer
     chance = random.Random(length)
     prompts: list[Prompt] = []
-    for number in range(arguments.questions):
-        if number % arguments.per_context == 0:
+    for number in range(count):
+        if number % per_context == 0:
             ids: list[int] = []
             while len(ids) < length:
                 ids += tokenizer.encode(chance.choice(texts) + "\n", add_special_tokens=False)

@@ -33,6 +33,7 @@ import pcc_bench
 from pcc_bench import _startup
 from pcc_bench import models as lm_models
 from pcc_bench.context import Prompt
+from pcc_bench.cost.probe import Stopwatch
 from pcc_bench.lm import CompressedLM
 from pcc_bench.model import checkpoint, init, tiny
 from pcc_bench.planning import Request
@@ -181,9 +182,10 @@ def run_official(model: CompressedLM, prompts: Sequence[Prompt]) -> tuple[list[s
     head = body.get_input_embeddings().weight  # GPT-2 ties its vocabulary head
     stops = {decoder.tokenizer.eos_token_id, *model.compressor.stop_token_ids}
     seconds = dict.fromkeys(("compress", "prefill", "decode", "other", "total"), 0.0)
+    watch = Stopwatch(decoder.device)
     answers = []
     for prompt in prompts:
-        begin = time.perf_counter()
+        watch.lap()
         segments = pcc.encoder.segments(pcc.encoder.tokenize(prompt.contexts))
         slots = []
         for segment in segments:
@@ -194,23 +196,19 @@ def run_official(model: CompressedLM, prompts: Sequence[Prompt]) -> tuple[list[s
         memory = pcc.frame(pcc.converter(torch.cat(slots)).split([len(s) for s in slots]))
         text = "".join(part.text for part in prompt.parts if part.kind != "context")
         ids = decoder.tokenizer.encode(text, add_special_tokens=False)
-        inputs = torch.cat([decoder.embed([decoder.tokenizer.bos_token_id]), memory, decoder.embed(ids)])[None]
-        compressed = time.perf_counter()
+        pieces = [decoder.embed([decoder.tokenizer.bos_token_id]), memory, decoder.embed(ids)]
+        inputs = torch.cat(pieces)[None].to(decoder.dtype)
+        compressing = watch.lap()
         out = decoder.model(inputs_embeds=inputs, use_cache=True)
         tokens = [int(out.logits[0, -1].argmax())]
-        prefilled = time.perf_counter()
+        prefilling = watch.lap()
         while tokens[-1] not in stops and len(tokens) < NEW_TOKENS:
             step = decoder.embed(tokens[-1:])[None]
             out = decoder.model(inputs_embeds=step, past_key_values=out.past_key_values, use_cache=True)
             tokens.append(int(out.logits[0, -1].argmax()))
-        done = time.perf_counter()
+        phases = {"compress": compressing, "prefill": prefilling, "decode": watch.lap()}
         answers.append(decoder.tokenizer.decode(tokens, skip_special_tokens=True))
-        for key, value in (
-            ("compress", compressed - begin),
-            ("prefill", prefilled - compressed),
-            ("decode", done - prefilled),
-            ("total", done - begin),
-        ):
+        for key, value in (*phases.items(), ("total", sum(phases.values()))):
             seconds[key] += value
     return answers, seconds
 

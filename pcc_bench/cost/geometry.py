@@ -116,20 +116,39 @@ def config_of(model: str) -> PreTrainedConfig:
     return from_state(MODELS[model])
 
 
-def build(pair: Pair, rates: Sequence[int], device: torch.device, dtype: torch.dtype, seed: int) -> tuple[PCC, Decoder]:
+def build(
+    pair: Pair,
+    rates: Sequence[int],
+    device: torch.device,
+    dtype: torch.dtype,
+    seed: int,
+    *,
+    texts: Sequence[str] = ("some text",),
+    vocabulary: int = 512,
+    encoder_dtype: torch.dtype | None = None,
+) -> tuple[PCC, Decoder]:
     """A compressor and its decoder with random weights, in evaluation mode on a device.
 
-    Their tokenizers know few words: inputs are token ids.
+    Args:
+        pair: The geometry.
+        rates: Of the compressor; the first is in use.
+        device: Where to.
+        dtype: Of weights.
+        seed: Of weights.
+        texts: What both tokenizers are trained on. By default they know no words: inputs are token ids.
+        vocabulary: Of the tokenizers; the embeddings keep the geometry's.
+        encoder_dtype: Of encoder and converter, where it is another (training).
     """
     torch.manual_seed(seed)
     config = pair.config(rates)
-    tokenizer = tiny.make_tokenizer(["some text"], vocabulary=512)
+    tokenizer = tiny.make_tokenizer(texts, vocabulary)
     decoder = Decoder(_model(config_of(pair.decoder), device, dtype), tokenizer, pair.decoder)
-    read = tiny.make_tokenizer(["some text"], vocabulary=512, adds_bos=False, special=MEMORY_TOKEN_NAMES)
-    model = _model(from_state(config.encoder.config), device, dtype)
+    read = tiny.make_tokenizer(texts, vocabulary, adds_bos=False, special=MEMORY_TOKEN_NAMES)
+    own = encoder_dtype or dtype
+    model = _model(from_state(config.encoder.config), device, own)
     body = get_peft_model(model, lora_config(LORA_RANK)) if pair.lora else model.base_model
-    encoder = Encoder(body, read, config).to(dtype)  # peft keeps an adapter in float32
-    converter = Converter(encoder.hidden_size, decoder.hidden_size).to(dtype)
+    encoder = Encoder(body, read, config).to(own)  # peft keeps an adapter in float32
+    converter = Converter(encoder.hidden_size, decoder.hidden_size).to(own)
     special = torch.randn(len(SPECIAL_TOKENS), decoder.hidden_size) * 0.02
     return PCC(config, encoder, converter, special).eval().requires_grad_(False).to(device), decoder
 
