@@ -6,6 +6,7 @@ import logging
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,14 @@ class Corpus:
             rows = self._stream(epoch).skip(first)
             yield from enumerate((row[self.data.column] for row in rows), start=first)
             return
-        order = list(range(len(self.documents)))
-        random.Random(f"{self.seed}-{epoch}").shuffle(order)
+        groups = [[number] for number in range(len(self.documents))]
+        if self.data.together:
+            by_context: dict[str, list[int]] = {}
+            for number, exchange in enumerate(self.documents):
+                by_context.setdefault(exchange.context, []).append(number)
+            groups = list(by_context.values())
+        random.Random(f"{self.seed}-{epoch}").shuffle(groups)
+        order = list(chain.from_iterable(groups))
         for number in range(first, len(order)):
             yield number, self.documents[order[number]]
 

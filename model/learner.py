@@ -31,7 +31,7 @@ class Learner(nn.Module, ABC):
         recipe: Says what is learned and how objectives are weighted.
 
     Attributes:
-        tokens_seen: Context tokens this process has trained on.
+        tokens_seen: Context tokens this process has compressed; a context of several rows counts once a micro-batch.
     """
 
     accepts_loss_kwargs = True  # asked for by the Trainer: it then says how many tokens the whole step scores
@@ -127,7 +127,9 @@ class Learner(nn.Module, ABC):
             UsageError: The loss is not finite; names the samples.
         """
         self.enter(phase, rate)
-        encoded = self.encode(contexts)
+        unique = {tuple(ids): place for place, ids in enumerate(dict.fromkeys(map(tuple, contexts)))}
+        memories = self.encode([list(ids) for ids in unique])
+        encoded = [memories[unique[tuple(ids)]] for ids in contexts]
         scored = num_items_in_batch if num_items_in_batch is not None else labels.ne(objectives.IGNORED).sum()
         total = torch.zeros((), device=self.decoder.device)
         for name, rows in targets.items():
@@ -142,7 +144,7 @@ class Learner(nn.Module, ABC):
                 divergence = self._divergence(logits, texts, rows)
                 self._record("divergence", divergence, count, indices)
                 total = total + self.recipe.objective.distillation * divergence
-        self.tokens_seen += sum(map(len, contexts))
+        self.tokens_seen += sum(map(len, unique))
         return {"loss": total / scored}
 
     def _divergence(

@@ -60,6 +60,8 @@ class Data(_Frozen):
         prompt: Words of the question in `qa`: `official` or `short` (`pcc_bench.questions`).
         exclude: Files of rows (JSON Lines) whose passages must not be trained on: `qa` rows with one of them as context
             are left out and counted.
+        together: Shuffle the contexts of `qa` rows instead of the rows, so that a step holds all questions on a context
+            and each micro-batch compresses it once.
     """
 
     kind: Literal["text", "qa", "gsm8k", "dialogue"] = "text"
@@ -76,6 +78,7 @@ class Data(_Frozen):
     role: str = "Harry"
     prompt: Literal["official", "short"] = OFFICIAL
     exclude: tuple[str, ...] = ()
+    together: bool = False
 
     @property
     def is_text(self) -> bool:
@@ -86,8 +89,8 @@ class Data(_Frozen):
     def _rows_are_not_streamed(self) -> Self:
         if self.streaming and not self.is_text:
             raise ValueError(f"rows of kind '{self.kind}' are few and read whole: leave 'streaming' out")
-        if self.kind != "qa" and (self.exclude or self.prompt != OFFICIAL):
-            raise ValueError(f"prompt and exclude are of rows of kind 'qa', not '{self.kind}'")
+        if self.kind != "qa" and (self.exclude or self.together or self.prompt != OFFICIAL):
+            raise ValueError(f"prompt, exclude and together are of rows of kind 'qa', not '{self.kind}'")
         return self
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from pcc_bench.errors import UsageError
 from pcc_bench.model import PccCompressor, checkpoint, conversion, fine_tuning, init, objectives, training
 from pcc_bench.model.config import Pooling
 from pcc_bench.model.converter import Converter
-from pcc_bench.model.corpus import corpora_of, read_documents
+from pcc_bench.model.corpus import Position, corpora_of, read_corpora, read_documents
 from pcc_bench.model.data import Collator, Samples
 from pcc_bench.model.objectives import Task
 from pcc_bench.model.pcc import CLOSE, OPEN, PCC
@@ -342,6 +343,52 @@ def test_questions_on_passages_of_a_test_set_are_left_out(tmp_path: Path, rows: 
     data = Data(kind="qa", path=str(train), exclude=(str(test),))
     kept = {row["context"] for row in read_documents(data, data.path)}
     assert kept == set(contexts) - {contexts[1], contexts[2]}
+
+
+def question_rows(path: Path, contexts: int = 5) -> Path:
+    rows = [
+        {"context": f"{TEXT} {number}", "question": f"{word}?", "answers": [word]}
+        for word in ("fox", "dogs", "fence")
+        for number in range(contexts)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_questions_on_one_context_stand_together_whatever_the_order_of_the_rows(tmp_path: Path) -> None:
+    data = Data(kind="qa", path=str(question_rows(tmp_path / "train.jsonl")), together=True, held_out_every=15)
+    corpus, _ = read_corpora(data, 0)
+    passes = list(islice((row.context for _, row in corpus.from_position(Position())), 28))
+    first, second = passes[:14], passes[14:]
+    assert sorted(first) == sorted(second)
+    for contexts in (first, second):
+        assert len([key for key, _ in groupby(contexts)]) == 5
+    assert first != second
+
+
+def test_a_context_of_several_questions_is_compressed_once_and_teaches_as_much(
+    state: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = {"kind": "qa", "path": str(question_rows(tmp_path / "train.jsonl")), "held_out_every": 15}
+    model = for_training(state, tmp_path / "model", data={**data, "together": True})
+    samples = list(islice(Samples(model.recipe, [read_corpora(model.recipe.data, 0)[0]], model.reader), 4))
+    batch = model.collator()(samples)
+    assert len({tuple(ids) for ids in batch["contexts"]}) < len(samples)
+    compressed: list[int] = []
+    encode = model.encode
+    monkeypatch.setattr(model, "encode", lambda contexts: compressed.append(len(contexts)) or encode(contexts))
+    together = model(**batch)["loss"]
+    together.backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    scored = batch["labels"].ne(objectives.IGNORED).sum()
+    apart = [model(**model.collator()([sample]), num_items_in_batch=scored)["loss"] for sample in samples]
+    sum(apart).backward()
+    assert compressed == [len({tuple(ids) for ids in batch["contexts"]}), 1, 1, 1, 1]
+    torch.testing.assert_close(together, sum(apart))
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            torch.testing.assert_close(gradients[name], parameter.grad, atol=1e-6, rtol=1e-4)
 
 
 def test_fine_tuning_asks_in_the_words_of_the_evaluation(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
