@@ -34,7 +34,7 @@ from pcc_bench.context import Prompt
 from pcc_bench.lm import CompressedLM
 from pcc_bench.memories import Source
 from pcc_bench.store.precision import PRECISIONS
-from pcc_bench.tasks.scores import score_qa
+from pcc_bench.tasks.metrics.squad_answers.scores import score_qa
 from pcc_bench.texttable import TextTable
 
 

@@ -18,7 +18,7 @@ from pcc_bench.evaluate import installed
 PYTHON = (3, 11)
 REINSTALL = "pip install --force-reinstall --no-deps <folder or wheel of pcc_bench>"
 GPU_BUILD = "where there is one, install torch's build for it (https://pytorch.org/get-started/locally)"
-EXTRAS = {"llmlingua": "the method llmlingua2", "tensorboard": "training curves"}
+EXTRAS = {"tensorboard": "training curves"}
 
 
 @dataclass(frozen=True)

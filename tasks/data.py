@@ -20,6 +20,7 @@ from pcc_bench.errors import UsageError
 from pcc_bench.tasks.example import Dropped, Example, RowReader
 from pcc_bench.tasks.lab import rows as lab_rows
 from pcc_bench.tasks.lab.world import VERSION
+from pcc_bench.tasks.metrics.squad_answers.scores import PROTOCOLS, references
 from pcc_bench.tasks.population import choice, data_source, paper_population
 
 T = TypeVar("T")
@@ -63,7 +64,7 @@ def load_docs(metadata: Mapping[str, Any], read_row: RowReader) -> tuple[list[Do
     Raises:
         UsageError: The data can't be found or read, or no row is left.
     """
-    protocol = choice(metadata, "protocol", ("strict", "official"))
+    protocol = choice(metadata, "protocol", PROTOCOLS)
     source, rows = _open_source(metadata)
     examples, dropped = _read_examples(rows, read_row, source["place"])
     rows_read = len(examples) + dropped.total()
@@ -71,7 +72,8 @@ def load_docs(metadata: Mapping[str, Any], read_row: RowReader) -> tuple[list[Do
         kept, filtered, population_filter = examples, Counter[str](), _everything(metadata)
     else:
         kept, filtered, population_filter = paper_population(examples, metadata, source["place"])
-    docs = [_doc(example, first_only=_first_only(metadata, protocol)) for example in kept]
+    scored_against = protocol if metadata["official_references"] == "first" else "strict"
+    docs = [_doc(example, references(example.answers, scored_against)) for example in kept]
     return docs, {
         **source,
         "protocol": protocol,
@@ -128,12 +130,7 @@ def fingerprint(docs: Iterable[Doc]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _first_only(metadata: Mapping[str, Any], protocol: str) -> bool:
-    return protocol == "official" and bool(metadata["official_references"] == "first")
-
-
-def _doc(example: Example, *, first_only: bool) -> Doc:
-    answers = example.answers[:1] if first_only else example.answers
+def _doc(example: Example, answers: list[str]) -> Doc:
     return {"id": example.id, "context": example.context, "question": example.question, "answers": answers}
 
 

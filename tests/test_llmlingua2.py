@@ -7,7 +7,6 @@ import os
 import random
 import re
 import socket
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +16,12 @@ import torch
 from demonstrated import REAL
 
 from pcc_bench import models as lm_models
+from pcc_bench.baselines.llmlingua2.compressor import LlmLingua2
+from pcc_bench.baselines.llmlingua2.package import PlainCounter
+from pcc_bench.baselines.llmlingua2.tiny import Family, make_classifier
 from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError
 from pcc_bench.model import init
-
-llmlingua = pytest.importorskip("llmlingua", reason="the optional package llmlingua is not installed")
-
-from pcc_bench.baselines.llmlingua2.compressor import LlmLingua2  # noqa: E402
-from pcc_bench.baselines.llmlingua2.package import PlainCounter  # noqa: E402
-from pcc_bench.baselines.llmlingua2.tiny import Family, make_classifier  # noqa: E402
 
 PASSAGES = REAL / "squad" / "validation.jsonl"
 FAMILIES = ("xlm-roberta", "bert")
@@ -72,7 +68,7 @@ def direct(folders: dict[str, Path], decoder: Decoder) -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(prompt_compressor.tiktoken, "encoding_for_model", lambda name: PlainCounter(decoder.tokenizer))
         return {
-            family: llmlingua.PromptCompressor(str(folder), device_map="cpu", use_llmlingua2=True)
+            family: prompt_compressor.PromptCompressor(str(folder), device_map="cpu", use_llmlingua2=True)
             for family, folder in folders.items()
         }
 
@@ -301,15 +297,6 @@ def test_forced_words_without_rows_for_them_are_refused(tmp_path: Path, texts: l
     assert LlmLingua2.load(str(folder), decoder, force_tokens=".").compress(["Rain. Sun."])
     with pytest.raises(UsageError, match="vocabulary lacks the 100 rows"):
         LlmLingua2.load(str(folder), decoder, force_tokens=r"\n")
-
-
-def test_a_missing_package_is_one_sentence_with_the_command(
-    folders: dict[str, Path], decoder: Decoder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "llmlingua", None)
-    monkeypatch.delitem(sys.modules, "pcc_bench.baselines.llmlingua2.package")
-    with pytest.raises(UsageError, match=re.escape("run pip install 'pcc-bench[llmlingua]'")):
-        LlmLingua2.load(str(folders["bert"]), decoder)
 
 
 def test_the_decoder_has_to_be_named(folders: dict[str, Path]) -> None:

@@ -88,7 +88,6 @@ def pisco(models: Path, folder: Path) -> Toy:
 
 
 def llmlingua2(models: Path, folder: Path) -> Toy:
-    pytest.importorskip("llmlingua", reason="the optional package llmlingua is not installed")
     from pcc_bench.baselines.llmlingua2.tiny import make_classifier
 
     classifier = make_classifier("bert", list(TEXTS.values()), folder / "classifier")

@@ -28,6 +28,7 @@ from pcc_bench.model import checkpoint
 from pcc_bench.model.objectives import Task, decoder_prefix
 from pcc_bench.tasks.documents import cut_tokens, read_documents
 from pcc_bench.tasks.lab import rows as lab_rows
+from pcc_bench.tasks.metrics.text_overlap import scores as overlap
 from pcc_bench.tasks.reconstruction import scores, words
 from pcc_bench.tasks.reconstruction.task import INSTRUCTION, ROOM
 
@@ -202,7 +203,7 @@ def test_official_bleu_exchanges_hypothesis_and_reference() -> None:
 
 
 def test_words_are_nltks_without_its_download() -> None:
-    assert scores.tokenize("She isn't here. It's $3,000 (or so).") == [
+    assert overlap.tokenize("She isn't here. It's $3,000 (or so).") == [
         *("She", "is", "n't", "here", ".", "It", "'s", "$", "3,000", "(", "or", "so", ")", "."),
     ]
 
@@ -214,7 +215,7 @@ def test_bleu_is_that_of_sacrebleus_command_line(tmp_path: Path) -> None:
     answers.write_text("\n".join(answer for _, answer in pairs) + "\n")
     command = [sys.executable, "-m", "sacrebleu", str(reference), "-i", str(answers), "-b", "-w", "6"]
     theirs = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    assert scores.corpus_bleu(pairs) == pytest.approx(theirs, abs=1e-6)
+    assert overlap.corpus_bleu(pairs) == pytest.approx(theirs, abs=1e-6)
 
 
 def test_a_run_has_every_score(models: Path) -> None:

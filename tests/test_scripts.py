@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from nltk.tokenize import NLTKWordTokenizer, PunktSentenceTokenizer
 from rouge_score.rouge_scorer import RougeScorer
 
+from pcc_bench.tasks.metrics.squad_answers.scores import score_qa
+from pcc_bench.tasks.metrics.text_overlap import scores as overlap
 from pcc_bench.tasks.reconstruction import scores, words
-from pcc_bench.tasks.scores import score_qa
 
 TEXTS = {
     "Chinese": (
@@ -76,7 +77,7 @@ def scored(reference: str, answer: str) -> dict[str, Any]:
 def test_a_perfect_answer_is_perfect_and_a_better_one_is_better(text: str) -> None:
     perfect = scored(text, text)
     assert perfect["bleu_sentence"] == perfect["bleu_official"] == perfect["rougeL"] == perfect["exact"] == 1
-    assert scores.corpus_bleu([perfect["bleu"]]) == pytest.approx(100)
+    assert overlap.corpus_bleu([perfect["bleu"]]) == pytest.approx(100)
     half, nothing = scored(text, text[: len(text) * 2 // 3]), scored(text, "no word of it")
     assert 0.3 < half["rougeL"] < 1 and 0 < half["error_word"][0] < half["error_word"][1]
     assert nothing["rougeL"] == 0 and nothing["error_word"][0] == nothing["error_word"][1]
@@ -95,9 +96,9 @@ def test_ascii_text_scores_as_it_did(reference: str, answer: str) -> None:
     found = scored(reference, answer)
     assert found["rougeL"] == was_rouge(reference, answer.strip())
     sentences = PunktSentenceTokenizer().tokenize(reference)
-    assert scores.tokenize(reference) == [word for s in sentences for word in NLTKWordTokenizer().tokenize(s)]
+    assert overlap.tokenize(reference) == [word for s in sentences for word in NLTKWordTokenizer().tokenize(s)]
     assert words.words(reference) == re.findall(r"\w+(?:[.,'\u2019-]\w+)*", reference)
-    assert scores.corpus_bleu([(reference, answer)]) == sacrebleu.corpus_bleu([answer], [[reference]]).score
+    assert overlap.corpus_bleu([(reference, answer)]) == sacrebleu.corpus_bleu([answer], [[reference]]).score
 
 
 @settings(max_examples=200, deadline=None)

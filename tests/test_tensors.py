@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 from pcc_bench import validate
 from pcc_bench.compressing import compress, open_compressor
 from pcc_bench.errors import UsageError
-from pcc_bench.lab import check
 from pcc_bench.model import init
 from pcc_bench.model.architecture import check_complete
 from pcc_bench.tensors import is_finite
@@ -91,11 +90,3 @@ def test_finite_is_told_in_every_dtype(dtype: torch.dtype) -> None:
     assert is_finite(values.to(dtype)) and is_finite(torch.empty(0).to(dtype))
     values[1, 2] = float("nan")
     assert not is_finite(values.to(dtype))
-
-
-def test_lab_check_leaves_out_what_a_missing_package_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = ["pcc-lab-4x", "llmlingua2-lab"]
-    monkeypatch.setattr(check, "find_spec", lambda name: None)
-    assert check.unmeasurable(names) == ["llmlingua2-lab"]
-    monkeypatch.setattr(check, "find_spec", lambda name: object())
-    assert check.unmeasurable(names) == []

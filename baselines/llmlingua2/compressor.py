@@ -6,7 +6,6 @@ most probable words stay. The decoder reads what is left as text.
 
 from __future__ import annotations
 
-import importlib
 import re
 import time
 from collections.abc import Iterable, Sequence
@@ -214,21 +213,12 @@ def open_package(pretrained: str, decoder: Decoder, counting: str, chunk_batch: 
     """The package's compressor over the weights of a folder or hub id.
 
     Raises:
-        UsageError: The package, the weights or GPT-3.5's tokenizer are missing.
+        UsageError: The weights or GPT-3.5's tokenizer are missing.
     """
-    try:
-        module = importlib.import_module("pcc_bench.baselines.llmlingua2.package")
-    except ImportError as error:
-        if (error.name or "").split(".")[0] not in ("llmlingua", "tiktoken", "nltk"):
-            raise
-        raise UsageError(
-            "--model llmlingua2 needs the package llmlingua: run pip install 'pcc-bench[llmlingua]'"
-        ) from None
-    counter = module.counter_of(counting, decoder.tokenizer)
-    package: LocalPromptCompressor = module.LocalPromptCompressor(
-        resolve(pretrained), counter, str(decoder.device), chunk_batch
-    )
-    return package
+    from pcc_bench.baselines.llmlingua2.package import LocalPromptCompressor, counter_of  # imports llmlingua: seconds
+
+    counter = counter_of(counting, decoder.tokenizer)
+    return LocalPromptCompressor(resolve(pretrained), counter, str(decoder.device), chunk_batch)
 
 
 def check_target(rate: float | None, target: int | None) -> int | None:

@@ -2,7 +2,7 @@
 
 That constructor (0.2.2) downloads a tokenizer from OpenAI to count GPT-3.5's tokens, knows its two model families by
 their hub names only, lets a checkpoint bring code, and sets the seeds of Python, NumPy and torch. All that follows is
-the package's own code, called unchanged. Imports `llmlingua`, an optional dependency.
+the package's own code, called unchanged. Imports `llmlingua`.
 """
 
 from __future__ import annotations

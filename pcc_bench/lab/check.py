@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd
@@ -15,8 +14,7 @@ from pcc_bench.documents import checked, read_json, write_text
 from pcc_bench.errors import UsageError
 from pcc_bench.lab.build import read_card
 from pcc_bench.lab.measure import RECONSTRUCTION, Measured, measure, tracking
-from pcc_bench.lab.parts import PARTS, identity, part
-from pcc_bench.lab.rivals.recipes import ClassifierRecipe
+from pcc_bench.lab.parts import PARTS, identity
 from pcc_bench.shipped import CARD, PRETRAINED
 from pcc_bench.tasks.lab.rows import DATASETS, rows
 from pcc_bench.tasks.lab.world import VERSION
@@ -136,17 +134,8 @@ def check(folder: Path) -> list[str]:
     wrong += [f"{folder / name} has changed" for name, found in present.items() if known.files[name] != found]
     if missing:
         return wrong
-    left_out = unmeasurable(known.parts)
-    measurable = [name for name in known.parts if name not in left_out]
-    expected = tuple(figure for name in measurable for figure in _of(name, known.check))
-    return [*wrong, *_differences(expected, _quick(folder, measurable))]
-
-
-def unmeasurable(names: Iterable[str]) -> list[str]:
-    """Those parts that only a package can run that is not installed: LLMLingua-2 runs in its authors' own."""
-    if find_spec("llmlingua") is not None:
-        return []
-    return [name for name in names if name in PARTS and isinstance(part(name), ClassifierRecipe)]
+    expected = tuple(figure for name in known.parts for figure in _of(name, known.check))
+    return [*wrong, *_differences(expected, _quick(folder, known.parts))]
 
 
 def table(known: Record) -> pd.DataFrame:

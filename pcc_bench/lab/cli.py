@@ -75,15 +75,8 @@ def ship(
 def check(folder: Folder = shipped.FOLDER) -> None:
     """Measure the shipped models again; fails when weights, the generated world or the scoring have changed."""
     from pcc_bench.lab.check import check as check_parts
-    from pcc_bench.lab.check import read_record, unmeasurable
 
     wrong = check_parts(folder)
-    parts = read_record(folder).parts
-    if left_out := unmeasurable(parts):
-        typer.echo(
-            f"{len(left_out)} of {len(parts)} parts not measured, only their files compared: {', '.join(left_out)} "
-            "needs the package llmlingua (pip install 'pcc-bench[llmlingua]')"
-        )
     for sentence in wrong:
         typer.echo(sentence, err=True)
     if wrong:

@@ -11,6 +11,7 @@ from pcc_bench.context import mark
 from pcc_bench.tasks.data import fingerprint
 from pcc_bench.tasks.demonstrations import TokenCounter
 from pcc_bench.tasks.documents import pieces, whole
+from pcc_bench.tasks.metrics.perplexity.scores import score_log_likelihood
 from pcc_bench.tasks.task import PccTask, end_of_prompt, scored_tokens
 
 
@@ -60,8 +61,4 @@ def score_continuation(doc: Mapping[str, Any], results: Sequence[tuple[float, bo
     Its tokens are those that were scored: the model says how many, and blanks at the end of a chat template are among
     them. For lm-eval's own models without a template they are counted on their own.
     """
-    logprob = float(results[0][0])
-    return {
-        "perplexity": (logprob, doc["tokens"]),
-        "byte_perplexity": (logprob, len(doc["continuation"].encode())),
-    }
+    return score_log_likelihood(float(results[0][0]), doc["tokens"], doc["continuation"])

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pcc_bench.tasks.metrics.perplexity.scores import score_log_likelihood
+
 
 def score_responses(doc: Mapping[str, Any], answers: Sequence[tuple[float, int]]) -> dict[str, Any]:
     """Scores of a row (lm-eval's `process_results`).
@@ -19,10 +21,7 @@ def score_responses(doc: Mapping[str, Any], answers: Sequence[tuple[float, int]]
         token NLL; `mrr`: one over its rank. A tie counts against it.
     """
     logprob, tokens = answers[0]
-    scores: dict[str, Any] = {
-        "perplexity": (logprob, tokens),
-        "byte_perplexity": (logprob, len(doc["candidates"][0].encode())),
-    }
+    scores: dict[str, Any] = score_log_likelihood(logprob, tokens, doc["candidates"][0])
     if len(answers) > 1:
         nlls = [-total / count for total, count in answers]
         rank = sum(nll <= nlls[0] for nll in nlls)  # itself among them

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Any
 
-# What lm-eval's gsm8k ignores when it compares two numbers: separators, currency, the way to the result, a full stop.
-_IGNORED = re.compile(r",|\$")
-_SOLUTION = re.compile(r"(?s).*#### ")
-_STOP = re.compile(r"\.$")
+from pcc_bench.tasks.metrics.gsm8k_answers.scores import is_result
 
 
 @dataclass(frozen=True)
@@ -63,8 +59,7 @@ def score_options(doc: Mapping[str, Any], seeds: Sequence[OptionScores]) -> dict
 
 def score_number(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
     """Whether the numbers extracted from the solutions, one a demonstration seed, are the reference's."""
-    wanted = _number(doc["answer"])
-    return _over_seeds({"exact_match": [_number(found) == wanted for found in results]}, "exact_match")
+    return _over_seeds({"exact_match": [is_result(number, doc["answer"]) for number in results]}, "exact_match")
 
 
 def seed_spread(rows: Sequence[Sequence[float]]) -> float:
@@ -87,7 +82,3 @@ def _over_seeds(right: Mapping[str, Sequence[bool]], headline: str) -> dict[str,
 
 def _first_lowest(scores: Sequence[float]) -> int:
     return min(range(len(scores)), key=scores.__getitem__)
-
-
-def _number(text: str) -> str:
-    return _STOP.sub("", _SOLUTION.sub("", _IGNORED.sub("", text))).lower()

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 
-from pcc_bench.tasks.scripts import SPACELESS
+from pcc_bench.tasks.metrics.text_overlap.scripts import SPACELESS
 
 CLASSES = ("number", "date", "name", "rare", "boundary")
 RARE = 0.01  # a word is rare that stands in at most this share of the documents (and always if in one only)

@@ -1,13 +1,14 @@
-"""Scores of short answers: SQuAD's normaliser, exact match, F1, substring accuracy, achieved compression."""
+"""Scores of short answers: SQuAD's normaliser, exact match, F1, substring accuracy, and what they are held against."""
 
 from __future__ import annotations
 
-import math
 import re
 import string
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+PROTOCOLS = ("strict", "official")
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLE = re.compile(r"\b(a|an|the)\b")
@@ -46,20 +47,14 @@ def contains(prediction: str, reference: str) -> float:
 _SCORES: Mapping[str, Callable[[str, str], float]] = {"exact_match": exact_match, "f1": f1, "contains": contains}
 
 
+def references(answers: Sequence[str], protocol: str) -> list[str]:
+    """The references that an answer is scored against: all (`strict`), or the first as in PCC's code (`official`)."""
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"protocol={protocol!r}: it is one of {', '.join(PROTOCOLS)}")
+    return list(answers[:1] if protocol == "official" else answers)
+
+
 def score_qa(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
     """All scores of one answer, each the maximum over the references (lm-eval's `process_results`)."""
     prediction = results[0]
     return {name: max(score(prediction, answer) for answer in doc["answers"]) for name, score in _SCORES.items()}
-
-
-def compression(records: Sequence[Mapping[str, Any]]) -> float:
-    """Achieved compression of a population: source tokens per position of memory, boundary vectors counted.
-
-    Args:
-        records: The account of each sample: `source_tokens`, `slots`, `boundary`.
-
-    Returns:
-        The ratio of the sums; nan where no memory is left (`no-context`).
-    """
-    positions = sum(record["slots"] + record["boundary"] for record in records)
-    return sum(record["source_tokens"] for record in records) / positions if positions else math.nan

@@ -1,0 +1,1 @@
+"""Compression that a population achieved."""

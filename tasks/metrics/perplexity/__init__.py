@@ -1,0 +1,1 @@
+"""Perplexity a token and a byte."""

@@ -1,0 +1,22 @@
+"""Perplexity of texts from their log-likelihoods: a token, which a tokenizer decides, and a byte, which none does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+
+def score_log_likelihood(log_likelihood: float, tokens: int, text: str) -> dict[str, tuple[float, int]]:
+    """The scores of one text, for `weighted_perplexity` over the texts.
+
+    Args:
+        log_likelihood: Natural logarithm, the sum over the text's tokens.
+        tokens: How many tokens that sum is of.
+        text: What was scored.
+    """
+    return {"perplexity": (log_likelihood, tokens), "byte_perplexity": (log_likelihood, len(text.encode()))}
+
+
+def weighted_perplexity(pairs: Sequence[tuple[float, int]]) -> float:
+    """Perplexity over all texts: the exponential of minus the sum of log-likelihoods over the sum of units."""
+    return math.exp(-sum(log_likelihood for log_likelihood, _ in pairs) / sum(units for _, units in pairs))

@@ -1,0 +1,1 @@
+"""Exact match, F1 and substring accuracy of short answers."""

@@ -1,0 +1,1 @@
+"""BLEU and ROUGE-L of a reconstructed text."""
