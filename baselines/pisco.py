@@ -23,6 +23,7 @@ from pcc_bench.baselines.cocom.files import ALPHA_PER_RANK, CocomConfig
 from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError
 from pcc_bench.model.files import read_torch, resolve
+from pcc_bench.tensors import check_weights
 
 ADAPTERS, ENDS = "adapters.pth", "decoder_first_last_layers.pth"
 ROLES = ("decoder_adapter", "encoder_adapter")
@@ -130,6 +131,8 @@ def load_separate(decoder: Decoder, folder: Path, config: CocomConfig) -> tuple[
     for role in ROLES:
         if not isinstance(adapters[role], dict):
             raise UsageError(f"{role} in {path} holds no tensors by name: copy the file again")
+        check_weights(adapters[role], f"{path}, {role}")
+    check_weights(ends, str(folder / ENDS))
     _check_first_rows(decoder, ends[table], folder / ENDS)
     ids = files.add_special_tokens(decoder, config, ends[table], folder / ENDS)
     layers = lora.linear_layers(decoder)

@@ -92,7 +92,10 @@ def load(
     check_finite([*pcc.named_parameters(), ("special", pcc.special)], f"checkpoint '{name}' in {dtype}")
     if not adapt:
         _check_decoder(pcc, decoder, name, any_decoder)
-    return pcc.eval().to(decoder.device)
+    pcc = pcc.eval().to(decoder.device)
+    with foreign(f"the encoder of checkpoint '{name}' does not run"), torch.inference_mode():
+        pcc.encode([[0]])  # what is wrong with a configuration may show in the first forward only
+    return pcc
 
 
 def save(pcc: PCC, folder: Path, dtype: torch.dtype | None = None) -> None:

@@ -178,7 +178,9 @@ def open_decoder(name: str, dtype: torch.dtype | str = torch.float32) -> Decoder
         UsageError: It can't be found or read.
     """
     folder = resolve(name, "decoder")
-    return Decoder(load_causal_lm(folder, dtype), load_tokenizer(folder), name)
+    decoder = Decoder(load_causal_lm(folder, dtype), load_tokenizer(folder), name)
+    decoder.check_runs()
+    return decoder
 
 
 def name_beside(model: str, folder: Path) -> str:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import inspect
 import pickle  # for the name of its error only
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import torch
 from lm_eval.models.huggingface import HFLM
 from lm_eval.utils import simple_parse_args_string
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
 from pcc_bench import documents, registry, shipped
 from pcc_bench.compressor import Compressor
@@ -33,6 +35,8 @@ FROM_PRETRAINED: tuple[str, ...] = (
 )
 FROM_PRETRAINED += ("cache_dir", "force_download", "local_files_only", "quantization_config", "max_memory", "gguf_file")
 SPEED_ONLY = ("batch_size", "max_batch_size", "device")  # arguments that change no answer
+FOREIGN = ("self", "kwargs", "config", "state_dict", "device_map")  # lm-eval or transformers fill these in themselves
+DEFAULTS = {"batch_size": "1", "device": "cuda:0"}  # of lm-eval's command line, which passes them on unasked
 TASK_SETTINGS = ("data", "protocol", "population")  # lm-eval hands --model_args to the tasks too, as metadata
 AUTO = re.compile(r"auto(:\d+(\.\d+)?)?")  # lm-eval's way to say: as large as fits
 
@@ -63,11 +67,17 @@ def _device(value: Any) -> str:
     return str(value)
 
 
+Place = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, Path) else value)]
+Dtype = Annotated[str | torch.dtype, BeforeValidator(_dtype)]
+
+
 class RunnerOptions(BaseModel):
     """Our own arguments of `--model_args`, of any method; see `pcc_bench.lm.CompressedLM`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
+    pretrained: Place = ""
+    decoder: Place | None = None
     control: Literal["wrong_memory"] | None = None
     control_seed: int = 0
     overflow: Literal[OVERFLOW] = OVERFLOW[0]  # type: ignore[valid-type]
@@ -88,15 +98,35 @@ class RunnerOptions(BaseModel):
 
 
 class HfOptions(BaseModel):
-    """Those arguments of lm-eval's `hf` that it does not check itself; the others are passed on."""
+    """The arguments of lm-eval's `hf`, which checks none itself; unknown ones go on to `from_pretrained`."""
 
-    model_config = ConfigDict(arbitrary_types_allowed=True)
+    model_config = ConfigDict(arbitrary_types_allowed=True, coerce_numbers_to_str=True)
 
     batch_size: Annotated[int | str, BeforeValidator(_batch_size)] = 1
     max_batch_size: PositiveInt | None = None
     max_length: PositiveInt | None = None
-    dtype: Annotated[str | torch.dtype, BeforeValidator(_dtype)] = "auto"
+    dtype: Dtype = "auto"
+    softmax_dtype: Dtype | None = None
+    mixed_precision_dtype: Dtype | None = None
     device: Annotated[str, BeforeValidator(_device)] | None = None
+    backend: Literal["default", "causal"] = "default"
+    revision: str | None = "main"
+    subfolder: str = ""
+    truncation: bool | None = False
+    logits_cache: bool | None = True
+    trust_remote_code: bool | None = False
+    use_fast_tokenizer: bool | None = True
+    add_bos_token: bool | None = None
+    prefix_token_id: NonNegativeInt | None = None
+    parallelize: bool | None = False
+    offload_folder: str | None = None
+    peft: str | None = None
+    delta: str | None = None
+    gptqmodel: bool | None = False
+    gguf_file: str | None = None
+    think_end_token: str | int | None = None
+    enable_thinking: bool | None = None
+    chat_template_args: dict[str, Any] | None = None
 
 
 def parse_arguments(text: str) -> dict[str, Any]:
@@ -126,18 +156,43 @@ def _parse(text: str, what: str) -> dict[str, Any]:
             values = simple_parse_args_string(text)
         except ValueError:
             raise UsageError(f"{shown} are neither key=value,key=value nor JSON") from None
+        names = Counter(pair.partition("=")[0] for pair in text.strip().split(",") if pair)
+        if twice := [name for name, count in names.items() if count > 1]:
+            raise UsageError(f"{shown} give {twice[0]} {names[twice[0]]} times: leave all but one out")
     assert isinstance(values, dict)
     return values
+
+
+def joined(arguments: Mapping[str, Any], beside: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The arguments of `--model_args`, with those that lm-eval's command line has options of its own for.
+
+    Args:
+        arguments: Of `--model_args`.
+        beside: Of the options (`--device`, `--batch_size`); None where one was not given.
+
+    Raises:
+        UsageError: One is given in both ways, with two values.
+    """
+    own = {name: value for name, value in (beside or {}).items() if value is not None}
+    for name in own.keys() & arguments.keys():
+        if str(own[name]) == str(arguments[name]) or str(own[name]) == DEFAULTS.get(name):
+            continue
+        ways = f"as --{name} {own[name]} and as {name}={arguments[name]} in model_args"
+        raise UsageError(f"{name} is given twice, {ways}: leave one out")
+    for name in arguments:
+        if name in FOREIGN or not str(name).isidentifier():
+            raise UsageError(f"model_args: '{name!s:.100}' is no argument of a model: leave it out")
+    return {**own, **arguments}
 
 
 def split_options(kind: type[Compressor], arguments: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Separate a method's options from those of lm-eval's `hf`.
 
     Returns:
-        The options of `kind.load`, and the rest.
+        The options of `kind.load`, and the rest, each in its type.
 
     Raises:
-        UsageError: An argument that looks like a misspelt option.
+        UsageError: An argument that looks like a misspelt option, or has another type.
     """
     own = [name for name in inspect.signature(kind.load).parameters if name not in ("pretrained", "decoder")]
     hf = [name for name in inspect.signature(HFLM.__init__).parameters if name not in ("self", "kwargs")]
@@ -147,8 +202,8 @@ def split_options(kind: type[Compressor], arguments: dict[str, Any]) -> tuple[di
     for name in rest:
         if name not in known and (near := registry.nearest(name, known)):
             raise UsageError(f"model_args: {kind.name} has no option '{name}': did you mean '{near}'?")
-    documents.checked(HfOptions, rest, "model_args")
-    return registry.typed(kind, options, "model_args"), rest
+    typed = documents.checked(HfOptions, rest, "model_args").model_dump(exclude_unset=True)
+    return registry.typed(kind, options, "model_args"), {**rest, **typed}
 
 
 def check_batch_size(value: str) -> None:

@@ -10,6 +10,7 @@ from typing import cast
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from pcc_bench.errors import UsageError, foreign
 from pcc_bench.ropes import Ropes
 from pcc_bench.tensors import check_finite
 
@@ -63,6 +64,18 @@ class Decoder:
     def ropes(self) -> Ropes:
         """What of its rotations depends on the length of a sequence."""
         return Ropes.of(self.model)
+
+    def check_runs(self) -> None:
+        """See that it runs: what is wrong with a configuration may show in the first forward only.
+
+        Raises:
+            UsageError: It does not.
+        """
+        with foreign(f"the decoder '{self.name}' does not run"), torch.inference_mode():
+            vectors = self.embed([0])[None]
+            logits = self.model(inputs_embeds=vectors, use_cache=False).logits
+            if logits.dim() != 3:
+                raise UsageError(f"the decoder '{self.name}' gives logits of shape {list(logits.shape)}")
 
     def adapt(self, weights: str) -> None:
         """Note that a method has put weights of its own into the model: from then on it is another decoder.

@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -59,10 +60,20 @@ def parse_json(text: str, where: str) -> Any:
     """The value of a JSON text; `where` names it in the error.
 
     Raises:
-        UsageError: Not JSON, nested too deeply, or with a number too long to read.
+        UsageError: Not JSON, nested too deeply, with a number too long to read, or with a key twice in one object.
     """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        state = dict(pairs)
+        if len(state) < len(pairs):
+            twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+            raise UsageError(f"{where} has the key '{twice[:100]}' twice in one place: which value is meant?")
+        return state
+
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=unique)
+    except UsageError:
+        raise
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}" if error.lineno > 1 else f"column {error.colno}"
         raise UsageError(f"{where} is not valid JSON ({error.msg}, {place})") from None
@@ -106,12 +117,20 @@ def parse_yaml(text: str, where: str) -> Any:
     """The value of a YAML text, plain data only; `where` names it in the error.
 
     Raises:
-        UsageError: Not YAML, a tag, a date or number that is none, or nested too deeply.
+        UsageError: Not YAML, a tag, a date or number that is none, nested too deeply, or with a key twice in a mapping.
     """
     import yaml  # here, since commands that read none start without it
 
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<")
+            if twice := [key for key, count in keys.items() if count > 1]:
+                problem = f"the key '{twice[0][:100]}' stands twice in one place"
+                raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+            return super().construct_mapping(node, deep)
+
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, Loader)  # a SafeLoader
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}" if mark else ""

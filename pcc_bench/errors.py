@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pickle import UnpicklingError  # for its name only
 from types import TracebackType
 
+from pcc_bench.escaping import visible
+
 
 class UsageError(ValueError):
     """A mistake the user can mend.
@@ -18,7 +20,7 @@ class UsageError(ValueError):
 
 
 def print_usage_errors_plainly() -> None:
-    """Let an uncaught `UsageError` end the process with its sentence instead of a traceback.
+    """Let an uncaught `UsageError` end the process with its sentence and status 2 instead of a traceback.
 
     `lm_eval --model pcc` runs inside lm-eval's own command line, which shows every exception as a traceback. Only
     `UsageError` is treated; whatever hook is in place (a debugger's, a notebook's) keeps all the others.
@@ -29,7 +31,8 @@ def print_usage_errors_plainly() -> None:
 
     def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
         if isinstance(error, UsageError):
-            sys.stderr.write(f"pcc-bench: error: {error}\n")
+            sys.stderr.write(f"pcc-bench: error: {visible(str(error))}\n")
+            raise SystemExit(2)  # the interpreter takes the status of its hook's
         else:
             previous(kind, error, traceback)
 

@@ -12,7 +12,7 @@ import logging
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
@@ -26,7 +26,9 @@ from pcc_bench.arguments import (
     RunnerOptions,
     check_choices,
     default_checkpoint,
+    joined,
     load_decoder,
+    parse_arguments,
     split_options,
 )
 from pcc_bench.context import Prompt, as_prompt
@@ -96,13 +98,16 @@ class CompressedLM(HFLM):  # type: ignore[misc]
         given = {"control": control, "control_seed": control_seed, "overflow": overflow, "memory_gb": memory_gb}
         given |= {"allow_special_tokens_in_text": allow_special_tokens_in_text, "reuse_prefix": reuse_prefix}
         given |= {"memory_store": memory_store or None, "memory_store_dtype": memory_store_dtype}
-        own = checked(RunnerOptions, {**given, "memory_store_gib": memory_store_gib}, "model_args")
+        given |= {"memory_store_gib": memory_store_gib, "pretrained": pretrained, "decoder": decoder}
+        own = checked(RunnerOptions, given, "model_args")
+        pretrained, decoder = own.pretrained, own.decoder
         pretrained = default_checkpoint(kind, {"pretrained": pretrained, "decoder": decoder}) or pretrained
         check_choices(kind, pretrained or decoder, own.control)
         name = kind.decoder_path(pretrained, decoder)
         load_decoder(super().__init__, name, device, hf_arguments)
         self._join_processes()
         self.frozen = Decoder(self.model, self.tokenizer, name)
+        self.frozen.check_runs()
         self.compressor = kind.load(pretrained, self.frozen, **options)
         self.compressor.source = pretrained
         self.encoder = PromptEncoder(
@@ -137,6 +142,21 @@ class CompressedLM(HFLM):  # type: ignore[misc]
 
     # ------------------------------------------------------------------------------------------------------------------
     # lm-eval's interface
+
+    @classmethod
+    def create_from_arg_string(cls, arg_string: str, additional_config: dict[str, Any] | None = None) -> Self:
+        """As `create_from_arg_obj`, from `key=value,key=value`."""
+        return cls.create_from_arg_obj(parse_arguments(arg_string), additional_config)
+
+    @classmethod
+    def create_from_arg_obj(cls, arg_dict: dict[str, Any], additional_config: dict[str, Any] | None = None) -> Self:
+        """The model of `--model_args` and of lm-eval's options beside it.
+
+        Raises:
+            UsageError: An argument that is given in both ways, or is none.
+        """
+        print_usage_errors_plainly()
+        return cls(**joined(arg_dict, additional_config))
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Answer prompts; each answer is a `Response` with its accounting."""

@@ -14,7 +14,14 @@ from transformers import AutoTokenizer
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from pcc_bench import _startup, inventory, registry, shipped, tasks
-from pcc_bench.arguments import RunnerOptions, default_checkpoint, parse_arguments, parse_metadata, split_options
+from pcc_bench.arguments import (
+    RunnerOptions,
+    default_checkpoint,
+    joined,
+    parse_arguments,
+    parse_metadata,
+    split_options,
+)
 from pcc_bench.compressor import Compressor
 from pcc_bench.context import as_prompt
 from pcc_bench.decoder import Decoder
@@ -133,7 +140,8 @@ def _options(kind: type[Compressor], arguments: dict[str, Any]) -> tuple[dict[st
         {name: value for name, value in arguments.items() if name in RunnerOptions.model_fields},
         "model args",
     )
-    options, rest = split_options(kind, {key: value for key, value in arguments.items() if key not in runners})
+    others = {key: value for key, value in joined(arguments, None).items() if key not in runners}
+    options, rest = split_options(kind, others)
     says = ", ".join(f"{name}={value}" for name, value in options.items()) or "all by default"
     return options, says + (f"; for the decoder: {', '.join(rest)}" if rest else "")
 

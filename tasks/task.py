@@ -12,6 +12,7 @@ from lm_eval.api.task import ConfigurableTask
 from pcc_bench.context import Prompt, literal, mark_row
 from pcc_bench.errors import UsageError, print_usage_errors_plainly
 from pcc_bench.questions import OFFICIAL, question_prompt
+from pcc_bench.settings import check_spelling
 from pcc_bench.tasks.data import load_docs, to_dataset
 
 TAIL = 64  # characters, of which tokens reach back over a few
@@ -32,6 +33,7 @@ class PccTask(ConfigurableTask):  # type: ignore[misc]
         own = dict(config)
         own.pop("class", None)  # the factory's business, unknown to TaskConfig
         self._read_row = own.pop("read_row")
+        check_spelling(map(str, own["metadata"]))
         super().__init__(config=own, **kwargs)
         sampler: Any = getattr(self, "sampler", None)
         if type(sampler) is ContextSampler:  # one that the YAML names is left alone

@@ -407,6 +407,22 @@ def test_missing_and_unexpected_tensors_of_pisco_are_named(models: Path, tmp_pat
     refuse(folder, r"adapters.pth is missing")
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("place", ["encoder_adapter", "decoder_adapter", "ends"])
+def test_tensors_of_pisco_that_are_not_finite_are_named(models: Path, tmp_path: Path, place: str, value: float) -> None:
+    folder = toy.write_pisco(tmp_path / "pisco", models / "mistral")
+    path = folder / ("decoder_first_last_layers.pth" if place == "ends" else "adapters.pth")
+    state = torch.load(path, weights_only=True)
+    tensors = state if place == "ends" else state[place]
+    name = next(iter(tensors))
+    tensors[name].view(-1)[-1] = value
+    torch.save(state, path)
+    refuse(folder, f"{path.name}.*: {name} has values that are not finite numbers")
+    tensors[name] = torch.zeros(tensors[name].shape, dtype=torch.int64)
+    torch.save(state, path)
+    refuse(folder, f"{path.name}.*: {name} holds int64, not float32")
+
+
 def test_another_base_model_is_refused(hub: Path, models: Path, tmp_path: Path) -> None:
     from pcc_bench.model import tiny
 

@@ -47,6 +47,23 @@ def test_yaml_that_can_not_be_read_is_one_sentence(tmp_path: Path, text: str):
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("text", ['{"a": {"b": 1, "b": 1}}', '[{"b": 1, "c": 2, "b": null}]'])
+def test_a_key_that_stands_twice_is_no_json_of_ours(text: str):
+    with pytest.raises(UsageError, match=r"^it has the key 'b' twice"):
+        documents.parse_json(text, "it")
+
+
+@pytest.mark.parametrize("text", ["a: {b: 1, b: 1}", "a:\n- b: 1\n  c: 2\n  b: 3"])
+def test_a_key_that_stands_twice_is_no_yaml_of_ours(text: str):
+    with pytest.raises(UsageError, match=r"^it is not readable YAML .the key 'b' stands twice.*line"):
+        documents.parse_yaml(text, "it")
+
+
+def test_merge_keys_of_yaml_are_read():
+    merged = documents.parse_yaml("x: &x {a: 1}\ny: &y {b: 2}\nz: {<<: *x, a: 3}\n", "it")
+    assert merged["z"] == {"a": 3}
+
+
 def test_a_byte_order_mark_is_no_part_of_a_text(tmp_path: Path):
     path = tmp_path / "windows.json"
     path.write_bytes(b"\xef\xbb\xbf" + b'{"a": 1}')

@@ -11,8 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from pcc_bench import claims, documents, evaluate, registry, tasks
-from pcc_bench.arguments import HfOptions, RunnerOptions, check_batch_size, split_options
+from pcc_bench import claims, documents, evaluate, models, registry, tasks
+from pcc_bench.arguments import (
+    HfOptions,
+    RunnerOptions,
+    check_batch_size,
+    joined,
+    parse_arguments,
+    parse_metadata,
+    split_options,
+)
 from pcc_bench.cli import app
 from pcc_bench.errors import UsageError
 from pcc_bench.responses import Response, ResponseCache
@@ -58,6 +66,75 @@ def test_our_own_options_have_types(name: str, value: Any, says: str) -> None:
 def test_a_methods_options_and_lm_evals_are_checked(name: str, value: Any, says: str) -> None:
     with pytest.raises(UsageError, match=says):
         split_options(registry.get("pcc"), {name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("parallelize", "maybe", "parallelize: .*valid boolean"),
+        ("add_bos_token", "zz", "add_bos_token: .*valid boolean"),
+        ("trust_remote_code", 7, "trust_remote_code: .*valid boolean"),
+        ("enable_thinking", "zz", "enable_thinking: .*valid boolean"),
+        ("logits_cache", 3, "logits_cache: .*valid boolean"),
+        ("prefix_token_id", "x", "prefix_token_id: .*valid integer"),
+        ("chat_template_args", "zz", "chat_template_args: .*valid dictionary"),
+        ("backend", "seq2seq", "backend: .*'default' or 'causal'"),
+        ("softmax_dtype", "zz", "softmax_dtype: a dtype is"),
+        ("mixed_precision_dtype", 3, "mixed_precision_dtype: a dtype is"),
+        ("max_batch_size", -1, "max_batch_size: .*greater than 0"),
+        ("revision", ["x"], "revision: .*valid string"),
+    ],
+)
+def test_every_argument_of_lm_evals_hf_has_a_type(name: str, value: Any, says: str) -> None:
+    with pytest.raises(UsageError, match=f"^model_args: {says}"):
+        split_options(registry.get("pcc"), {name: value})
+
+
+def test_arguments_of_lm_evals_hf_arrive_in_their_type() -> None:
+    _, rest = split_options(registry.get("pcc"), {"parallelize": "no", "max_length": "99", "revision": 7})
+    assert rest == {"parallelize": False, "max_length": 99, "revision": "7"}
+
+
+BESIDE = {"batch_size": 1, "device": "cuda:0", "max_batch_size": None}  # what lm-eval's command line passes on unasked
+
+
+@pytest.mark.parametrize(
+    ("given", "beside", "is_"),
+    [
+        ({}, {}, {"batch_size": 1, "device": "cuda:0"}),
+        ({"device": "cpu"}, {}, {"batch_size": 1, "device": "cpu"}),
+        ({"batch_size": 4}, {}, {"batch_size": 4, "device": "cuda:0"}),
+        ({"batch_size": 4, "device": "cpu"}, {"batch_size": "4", "device": "cpu"}, {"batch_size": 4, "device": "cpu"}),
+        ({"max_batch_size": 4}, {}, {"batch_size": 1, "device": "cuda:0", "max_batch_size": 4}),
+    ],
+)
+def test_options_of_the_command_line_may_stand_in_model_args(given: Any, beside: Any, is_: Any) -> None:
+    assert joined(given, {**BESIDE, **beside}) == is_
+
+
+@pytest.mark.parametrize("name", ["device", "batch_size", "max_batch_size"])
+def test_an_option_given_in_both_ways_is_refused(name: str) -> None:
+    kind = models.pcc  # type: ignore[attr-defined]
+    for create, arguments in (
+        (kind.create_from_arg_obj, {name: 5, "memory_gb": 1}),
+        (kind.create_from_arg_string, f"{name}=5"),
+    ):
+        with pytest.raises(UsageError, match=f"{name} is given twice, as --{name} 9 and as {name}=5 in model_args"):
+            create(arguments, {**BESIDE, name: 9})
+
+
+@pytest.mark.parametrize("name", ["self", "kwargs", "config", "device_map", "", "two words", "1"])
+def test_what_names_no_argument_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match=f"'{name}' is no argument of a model"):
+        models.pcc.create_from_arg_obj({name: "x"}, BESIDE)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("read", [parse_arguments, parse_metadata])
+def test_an_argument_that_stands_twice_is_refused(read: Any) -> None:
+    with pytest.raises(UsageError, match="give rate 2 times"):
+        read("rate=4,pretrained=x,rate=16")
+    with pytest.raises(UsageError, match="the key 'rate' twice"):
+        read('{"rate": 4, "rate": 16}')
 
 
 def test_options_with_sense_pass_as_they_are() -> None:

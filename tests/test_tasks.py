@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,7 @@ from pcc_bench import inventory
 from pcc_bench.context import Kind, Part, Prompt
 from pcc_bench.errors import UsageError, print_usage_errors_plainly
 from pcc_bench.questions import question_text
+from pcc_bench.settings import check_spelling
 from pcc_bench.tasks.example import Dropped, Example
 from pcc_bench.tasks.task import PccTask
 from pcc_bench.validate import validate
@@ -483,9 +485,27 @@ def test_loading_is_quiet(caplog: pytest.LogCaptureFixture) -> None:
     assert not [record.message for record in caplog.records if "pcc_" in record.message]
 
 
+def test_an_uncaught_usage_error_ends_a_process_with_status_2() -> None:
+    code = "from pcc_bench.errors import *; print_usage_errors_plainly(); raise UsageError('no\\ndata')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "pcc-bench: error: no data\n")
+
+
+@pytest.mark.parametrize("name", ["dta", "protocl", "populaton", "lab_row"])
+def test_a_setting_misspelt_is_refused_by_the_task_too(name: str) -> None:
+    with pytest.raises(UsageError, match=f"no task has a setting '{name}': did you mean"):
+        load("pcc_squad", {name: "lab", "data": "lab"})
+
+
+def test_arguments_of_models_are_no_settings_misspelt() -> None:
+    check_spelling(["token", "encoder", "seeds", "tokenizer_mode", "max_length", "a_models_own"])
+
+
 def test_usage_errors_are_one_sentence(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)  # typer puts its own there in other tests
     print_usage_errors_plainly()
     error = UsageError("no data folder")
-    sys.excepthook(UsageError, error, None)
+    with pytest.raises(SystemExit) as ended:
+        sys.excepthook(UsageError, error, None)
+    assert ended.value.code == 2
     assert capsys.readouterr().err == "pcc-bench: error: no data folder\n"
