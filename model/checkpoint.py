@@ -258,6 +258,7 @@ A context compressor in the format of pcc_bench: segments of {config.segment_len
 | rates | {", ".join(f"{rate}x" for rate in config.declared_rates)} |
 | converter | {sum(p.numel() for p in pcc.converter.parameters()):,} parameters |
 | boundaries | {config.boundaries.value} |
+| slot positions | {config.slot_positions.value} |
 | slots of a short segment | {config.slots.value} |
 | decoder fingerprint | {config.decoder.fingerprint or "(not recorded)"} |
 

@@ -14,7 +14,7 @@ from pcc_bench.compressor import Compressor, Frame, Look, Memory, RawMemory
 from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError
 from pcc_bench.model import checkpoint, inspection
-from pcc_bench.model.config import Padding, PccConfig
+from pcc_bench.model.config import Padding, PccConfig, SlotPositions
 from pcc_bench.model.files import resolve
 from pcc_bench.model.pcc import AE, PCC, SPECIAL_TOKENS, Encoded
 
@@ -72,6 +72,7 @@ class PccCompressor(Compressor):
         segment_length: int | None = None,
         slots: str | None = None,
         boundaries: str | None = None,
+        slot_positions: str | None = None,
         padding: str | None = None,
         encoder_bos: bool | None = None,
         memory_dtype: str | None = None,
@@ -92,6 +93,7 @@ class PccCompressor(Compressor):
             segment_length=segment_length,
             slots=slots,
             boundaries=boundaries,
+            slot_positions=slot_positions,
             padding=padding,
             encoder_bos=encoder_bos,
             memory_dtype=memory_dtype,
@@ -123,6 +125,7 @@ class PccCompressor(Compressor):
                     boundary=len(memory) - slots,
                     seconds=context.tokens * per_token,
                     vectors=memory,
+                    positions=self.pcc.positions(context.tokens, [len(segment) for segment in context.slots]),
                 )
             )
         return memories
@@ -160,6 +163,7 @@ class PccCompressor(Compressor):
             boundary=len(vectors) - len(raw.slots),
             seconds=raw.seconds,
             vectors=vectors,
+            positions=self.pcc.positions(raw.compressor_tokens, raw.segments),
         )
 
     @property
@@ -174,7 +178,10 @@ class PccCompressor(Compressor):
 
     def options(self) -> dict[str, Any]:
         """The policies and sizes in use."""
-        return self.pcc.config.model_dump(mode="json", exclude={"encoder", "decoder", "notes", "lab", "rates"})
+        options = self.pcc.config.model_dump(mode="json", exclude={"encoder", "decoder", "notes", "lab", "rates"})
+        if self.pcc.config.slot_positions is SlotPositions.CONSECUTIVE:
+            del options["slot_positions"]  # fingerprints of memories made before there was a choice stay valid
+        return options
 
     def weights_fingerprint(self) -> str:
         """Hash of encoder, converter and special vectors."""

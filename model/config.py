@@ -30,6 +30,13 @@ class Boundaries(StrEnum):
     NONE = "none"
 
 
+class SlotPositions(StrEnum):
+    """Position ids of slots in the decoder's input."""
+
+    CONSECUTIVE = "consecutive"  # they count as tokens (official)
+    CENTRE = "centre"  # each at the centre of the tokens it stands for; what follows counts on behind the last of these
+
+
 class Pooling(StrEnum):
     """What becomes a slot."""
 
@@ -97,6 +104,7 @@ class PccConfig(_Frozen):
             vectors, so that a converter whose last layer is zero gives the decoder what it would read at rate 1. Needs
             mean pooling and an encoder made of the decoder's layers.
         boundaries: Boundary vectors.
+        slot_positions: Position ids of slots; the centres are counted in the encoder's tokens.
         padding: Padding in the encoder's batches.
         encoder_bos: Let the encoder's tokenizer add its special tokens (Llama: BOS at the very start of the text).
         memory_dtype: `float32` keeps the memory in float32 through the decoder's prefill (official); `decoder` casts
@@ -115,6 +123,7 @@ class PccConfig(_Frozen):
     pooling: Pooling = Pooling.MEMORY_TOKENS
     residual: bool = False
     boundaries: Boundaries = Boundaries.PER_SEGMENT
+    slot_positions: SlotPositions = SlotPositions.CONSECUTIVE
     padding: Padding = Padding.MASKED
     encoder_bos: bool = True
     memory_dtype: Literal["float32", "decoder"] = "float32"
@@ -131,6 +140,14 @@ class PccConfig(_Frozen):
             check_rate(rate, self.segment_length, self.pooling)
         if self.rates and self.rate not in self.rates:
             raise ValueError(f"rate {self.rate} is not one of the checkpoint's rates {list(self.rates)}")
+        return self
+
+    @model_validator(mode="after")
+    def _positions_go_on(self) -> Self:
+        if self.slot_positions is SlotPositions.CENTRE and self.boundaries is Boundaries.NONE:
+            raise ValueError(
+                "slot_positions centre needs boundary vectors: what follows a memory counts on from </mem>"
+            )
         return self
 
     @model_validator(mode="after")

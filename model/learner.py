@@ -65,6 +65,10 @@ class Learner(nn.Module, ABC):
     def prefixes(self, encoded: Sequence[Any], task: Task) -> list[torch.Tensor]:
         """What stands before each target in the decoder's input: [length, hidden size], float32."""
 
+    def positions(self, encoded: Sequence[Any], task: Task) -> list[list[int]] | None:
+        """Position ids of `prefixes`; None where they count from 0."""
+        return None
+
     def part(self, name: Trained) -> list[nn.Parameter]:
         """The weights that a recipe calls by a name.
 
@@ -81,13 +85,15 @@ class Learner(nn.Module, ABC):
         labels: Sequence[Sequence[int]] | None = None,
     ) -> Inputs:
         """What the decoder is trained on; see `objectives.behind`."""
-        return objectives.behind(self.decoder, self.prefixes(encoded, task), targets, labels)
+        positions = self.positions(encoded, task)
+        return objectives.behind(self.decoder, self.prefixes(encoded, task), targets, labels, positions)
 
     def reconstruct(self, samples: Sequence[Sample]) -> list[str]:
         """Greedy reconstructions, each at most a few tokens longer than its text."""
         encoded = self.encode([sample.context for sample in samples])
         limit = max(self.decoder.count_tokens([sample.text for sample in samples])) + 4
-        out = generate(self.decoder, self.prefixes(encoded, Task.RECONSTRUCTION), limit)
+        prefixes, positions = (part(encoded, Task.RECONSTRUCTION) for part in (self.prefixes, self.positions))
+        out = generate(self.decoder, prefixes, limit, positions=positions)
         return [str(self.decoder.tokenizer.decode(ids, skip_special_tokens=True)) for ids in out.ids]
 
     def collator(self) -> Collator:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from pcc_bench.decoder import Decoder
-from pcc_bench.generation import autocast_for, pad_token_id
+from pcc_bench.generation import autocast_for, continued, pad_token_id
 from pcc_bench.model.pcc import AE, PCC, Encoded
 
 IGNORED = -100
@@ -35,11 +35,13 @@ class Inputs:
         vectors: [batch, length, hidden size]: BOS, memory, `<ae>` where the task has it, target, padding.
         mask: [batch, length], 1 where `vectors` is not padding.
         labels: [batch, length], the target's ids at their positions, -100 elsewhere.
+        positions: [batch, length], position ids where they do not count from 0.
     """
 
     vectors: torch.Tensor
     mask: torch.Tensor
     labels: torch.Tensor
+    positions: torch.Tensor | None = None
 
 
 def decoder_prefix(pcc: PCC, decoder: Decoder, memory: torch.Tensor, task: Task | None = None) -> torch.Tensor:
@@ -50,6 +52,21 @@ def decoder_prefix(pcc: PCC, decoder: Decoder, memory: torch.Tensor, task: Task 
     if task is Task.RECONSTRUCTION:
         parts.append(pcc.special_vector(AE).float()[None])
     return torch.cat(parts)
+
+
+def prefix_positions(
+    pcc: PCC, decoder: Decoder, encoded: Sequence[Encoded], task: Task | None = None
+) -> list[list[int]] | None:
+    """Position ids of each `decoder_prefix`, from which targets count on; None where all count from 0."""
+    rows = []
+    for context in encoded:
+        memory = pcc.positions(context.tokens, [len(segment) for segment in context.slots])
+        if memory is None:
+            return None
+        start = int(decoder.bos_token_id is not None)
+        ids = [*range(start), *(start + position for position in memory)]
+        rows.append([*ids, *[max(ids, default=-1) + 1] * (task is Task.RECONSTRUCTION)])
+    return rows
 
 
 def text_prefix(decoder: Decoder, ids: Sequence[int]) -> torch.Tensor:
@@ -94,7 +111,7 @@ def lay_out(
         labels: Ids to score, aligned with `targets`, -100 for those not scored; all of them where None.
     """
     prefixes = [decoder_prefix(pcc, decoder, pcc.frame(context.slots), task) for context in encoded]
-    return behind(decoder, prefixes, targets, labels)
+    return behind(decoder, prefixes, targets, labels, prefix_positions(pcc, decoder, encoded, task))
 
 
 def behind(
@@ -102,6 +119,7 @@ def behind(
     prefixes: Sequence[torch.Tensor],
     targets: Sequence[Sequence[int]],
     labels: Sequence[Sequence[int]] | None = None,
+    positions: Sequence[Sequence[int]] | None = None,
 ) -> Inputs:
     """Lay out targets behind input vectors, which predict the target's first token and are not scored themselves.
 
@@ -110,6 +128,7 @@ def behind(
         prefixes: What stands before each target: [length, hidden size].
         targets: See `lay_out`.
         labels: See `lay_out`.
+        positions: Position ids of the input vectors, from which the targets' count on; None: all count from 0.
     """
     rows = [
         torch.cat([prefix, decoder.embed(target).float()]) for prefix, target in zip(prefixes, targets, strict=True)
@@ -122,7 +141,8 @@ def behind(
         vectors[i, : len(row)] = row
         mask[i, : len(row)] = 1
         marked[i, len(prefix) : len(row)] = torch.tensor((labels or targets)[i], device=decoder.device)
-    return Inputs(vectors, mask, marked)
+    ids = None if positions is None else continued(positions, list(map(len, rows))).to(decoder.device)
+    return Inputs(vectors, mask, marked, ids)
 
 
 def predictions(decoder: Decoder, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
@@ -141,7 +161,8 @@ def predictions(decoder: Decoder, inputs: Inputs) -> tuple[torch.Tensor, torch.T
     hook = decoder.model.get_output_embeddings().register_forward_pre_hook(only_predicting)
     try:
         with autocast_for(decoder, inputs.vectors):
-            out = decoder.model(inputs_embeds=inputs.vectors, attention_mask=inputs.mask, use_cache=False)
+            places = {} if inputs.positions is None else {"position_ids": inputs.positions}
+            out = decoder.model(inputs_embeds=inputs.vectors, attention_mask=inputs.mask, use_cache=False, **places)
     finally:
         hook.remove()
     return out.logits.float(), inputs.labels[:, 1:][scored]

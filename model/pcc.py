@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import torch
 from torch import nn
 
-from pcc_bench.model.config import Boundaries, PccConfig
+from pcc_bench.model.config import Boundaries, PccConfig, Pooling, SlotPositions
 from pcc_bench.model.converter import Converter
 from pcc_bench.model.encoder import Encoder
 
@@ -97,8 +98,51 @@ class PCC(nn.Module):
             return torch.cat([opening, *slots, closing])
         return torch.cat(list(slots))
 
+    def positions(self, tokens: int, slots: Sequence[int]) -> tuple[int, ...] | None:
+        """Position ids of the vectors of `frame`, counted from the memory's start; what follows counts on from them.
+
+        A segment takes as many positions as it has tokens (slots, where it has more of these), a boundary vector one.
+
+        Args:
+            tokens: Encoder tokens of the context.
+            slots: Slots of each of its segments.
+
+        Returns:
+            None where the vectors count as tokens.
+        """
+        config = self.encoder.config
+        if config.slot_positions is SlotPositions.CONSECUTIVE:
+            return None
+        around_each = int(self.config.boundaries is Boundaries.PER_SEGMENT)
+        start = 1 - around_each  # behind the one `<mem>` before all segments
+        ids = [0] * start
+        for count in slots:
+            length = min(tokens, config.segment_length)
+            tokens -= length
+            group = config.rate if config.pooling is Pooling.MEAN else Fraction(length, count)
+            ids += [start] * around_each
+            start += around_each
+            ids += [start + centre for centre in centres(length, count, group)]
+            start += max(length, count)
+            ids += [start] * around_each
+            start += around_each
+        return (*ids, *[start] * (1 - around_each)) if slots else ()
+
     def _convert(self, hidden: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         if not hidden:
             return []
         converted = self.converter(torch.cat(list(hidden)))
         return list(converted.split([len(slots) for slots in hidden]))
+
+
+def centres(tokens: int, slots: int, group: int | Fraction) -> list[int]:
+    """The token in the middle of those that each slot stands for, rounded down; as many slots as tokens or more count.
+
+    Args:
+        tokens: Tokens of a segment.
+        slots: Its slots.
+        group: Tokens that a slot stands for; the last one's are fewer where the tokens end before.
+    """
+    if slots >= tokens:
+        return list(range(slots))
+    return [int((slot * group + min((slot + 1) * group, tokens) - 1) // 2) for slot in range(slots)]

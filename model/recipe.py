@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pcc_bench import documents
 from pcc_bench.errors import UsageError
-from pcc_bench.model.config import Boundaries, Pooling, Slots, check_rate
+from pcc_bench.model.config import Boundaries, Pooling, SlotPositions, Slots, check_rate
 from pcc_bench.questions import OFFICIAL
 
 Positive = Annotated[int, Field(gt=0)]
@@ -228,6 +228,7 @@ class Recipe(_Frozen):
             `encoder_layers`.
         decoder: The frozen decoder.
         boundaries: Boundary vectors of a fresh checkpoint.
+        slot_positions: Position ids of a fresh checkpoint's slots: `consecutive` (official) or `centre`.
         slots: Slots of a short last segment of a fresh checkpoint.
         train: Which weights learn.
         data: Training data, where a phase names none.
@@ -252,6 +253,7 @@ class Recipe(_Frozen):
     special_from: tuple[str, ...] = Field(default=(), max_length=3)
     decoder: str
     boundaries: Boundaries = Boundaries.PER_SEGMENT
+    slot_positions: SlotPositions = SlotPositions.CONSECUTIVE
     slots: Slots = Slots.OFFICIAL
     train: tuple[Trained, ...] = (Trained.ENCODER, Trained.CONVERTER)
     data: Data
@@ -292,6 +294,10 @@ class Recipe(_Frozen):
         """Keys that only say how a fresh checkpoint is made must have one to make."""
         if self.pooling is Pooling.MEAN and self.encoder_layers is None:
             raise ValueError("pooling mean needs encoder_layers")
+        if self.slot_positions is SlotPositions.CENTRE and (self.start or self.boundaries is Boundaries.NONE):
+            raise ValueError(
+                "slot_positions centre needs a fresh checkpoint (one to start from has its own) and boundaries"
+            )
         if self.converter_start == "identity" and self.pooling is not Pooling.MEAN:
             raise ValueError("converter_start identity needs pooling mean")
         if self.special_from and (self.encoder_layers is None or len(self.special_from) != 3):

@@ -89,6 +89,10 @@ class PccForTraining(Learner):
         memories = [self.pcc.frame(one.slots) for one in encoded]
         return [objectives.decoder_prefix(self.pcc, self.decoder, memory, task) for memory in memories]
 
+    def positions(self, encoded: Sequence[Encoded], task: Task) -> list[list[int]] | None:
+        """As the checkpoint's `slot_positions` say."""
+        return objectives.prefix_positions(self.pcc, self.decoder, encoded, task)
+
     def activation_checkpointing_enable(self, **options: Any) -> None:
         """Recompute the encoder's activations in the backward pass; asked for by the Trainer."""
         self.pcc.encoder.body.activation_checkpointing_enable(**options)
@@ -245,11 +249,13 @@ def starting_point(recipe: Recipe, decoder: Decoder, folder: Path) -> PCC:
             lora=init.layer_lora_config(rank, alpha, recipe.lora_dropout) if rank else None,
             **shared,
         )
-        pcc.config = pcc.config.model_copy(update={"boundaries": recipe.boundaries})
+        layout = {"boundaries": recipe.boundaries, "slot_positions": recipe.slot_positions}
+        pcc.config = pcc.config.model_copy(update=layout)
         return pcc
     assert recipe.encoder is not None
     pcc = init.fresh(recipe.encoder, decoder, rates, folder, lora_rank=recipe.lora_rank, **shared)
-    pcc.config = pcc.config.model_copy(update={"boundaries": recipe.boundaries, "slots": recipe.slots})
+    layout = {"boundaries": recipe.boundaries, "slot_positions": recipe.slot_positions, "slots": recipe.slots}
+    pcc.config = pcc.config.model_copy(update=layout)
     return pcc
 
 

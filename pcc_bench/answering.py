@@ -16,7 +16,7 @@ from pcc_bench.compressor import Compressor
 from pcc_bench.generation import DecoderInput, ReadPrefix, generate, memory_errors, now, score
 from pcc_bench.planning import Job
 from pcc_bench.prefixes import PrefixReader
-from pcc_bench.prompts import realise
+from pcc_bench.prompts import positions, realise
 from pcc_bench.responses import Answer, Response, Score
 
 
@@ -115,11 +115,14 @@ class Answering:
         """Positions of what the decoder reads of a job, from 0 to the greatest; the last token is only predicted."""
         read = max(0, len(job.continuation) - 1)
         memories = self.compressor.memory_position
-        return read + (job.plan.length if memories is None else max(job.plan.positions(memories), default=-1) + 1)
+        return read + (job.plan.span if memories is None else max(job.plan.positions(memories), default=-1) + 1)
 
     def _positions(self, batch: Sequence[Job]) -> list[list[int]] | None:
-        memories = self.compressor.memory_position
-        return None if memories is None else [job.plan.positions(memories) for job in batch]
+        """Position ids of what is behind the heads of a batch."""
+        ids = positions([job.plan for job in batch], self.compressor.memory_position)
+        if ids is None:
+            return None
+        return [row[0 if job.head is None else job.head.length :] for row, job in zip(ids, batch, strict=True)]
 
     def _stopping(
         self, prompts: Sequence[DecoderInput], prefix: ReadPrefix | None, until: list[str]

@@ -20,7 +20,7 @@ from pcc_bench.context import Kind, Part, Prompt, literal, mark
 from pcc_bench.errors import UsageError
 from pcc_bench.generation import generate, memory_errors
 from pcc_bench.memories import CHUNK_CHARACTERS, MemoryBook, Source
-from pcc_bench.prompts import Plan, PromptEncoder, realise
+from pcc_bench.prompts import Plan, PromptEncoder, positions, realise
 from pcc_bench.questions import OFFICIAL, question_prompt
 
 SEPARATOR = "\n\n"  # between a context that is text and the words behind it, as in the tasks
@@ -84,7 +84,7 @@ class ContextMemory:
         Raises:
             UsageError: The method gives its vectors positions of their own, which input vectors can't carry.
         """
-        if self.compressor.memory_position is not None:
+        if self.compressor.memory_position is not None or self.memory.positions is not None:
             raise UsageError(f"{self.compressor.name} numbers positions in its own way: use answer() or generate()")
         decoder = self.compressor.decoder
         return self._plan(question, prompt).vectors(decoder).to(decoder.dtype)[None]
@@ -287,12 +287,11 @@ def _continued(
     """What the decoder says behind a plan, without special tokens, up to a text that ends it."""
     decoder = compressor.decoder
     window = getattr(decoder.model.config, "max_position_embeddings", None)
-    if window is not None and plan.length + max_new_tokens > window:
+    if window is not None and plan.span + max_new_tokens > window:
         raise UsageError(
-            f"the prompt takes {plan.length} positions and the answer {max_new_tokens}, the decoder has {window}: "
+            f"the prompt takes {plan.span} positions and the answer {max_new_tokens}, the decoder has {window}: "
             "compress more, or split the text"
         )
-    position = compressor.memory_position
     criteria = StoppingCriteriaList([StopStringCriteria(decoder.tokenizer, list(until))]) if until else None
     with memory_errors(f"decoding a prompt of {plan.length} positions", "use a smaller dtype, or device='cpu'"):
         out = generate(
@@ -302,7 +301,7 @@ def _continued(
             compressor.stop_token_ids,
             compressor.suppressed_token_ids,
             criteria,
-            positions=None if position is None else [plan.positions(position)],
+            positions=positions([plan], compressor.memory_position),
             **options,
         )
     text = str(decoder.tokenizer.decode(out.ids[0], skip_special_tokens=True))

@@ -13,6 +13,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import torch
@@ -40,6 +41,8 @@ class Memory:
         seconds: This context's share of the time its batch took to compress.
         truncated_bytes: Bytes at the context's end that the method has no room for. They are in none of the counts
             above, so that text that was never read does not pass for compressed.
+        positions: Position ids of the vectors, counted from the memory's start and ascending; what follows counts on
+            from the last. None: they count as tokens.
     """
 
     source_tokens: int
@@ -51,17 +54,27 @@ class Memory:
     text: str | None = None
     vectors: torch.Tensor | None = None
     truncated_bytes: int = 0
+    positions: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if (self.text is None) == (self.vectors is None):
             raise ValueError("a memory holds either text or vectors")
         if self.vectors is not None and len(self.vectors) != self.slots + self.boundary:
             raise ValueError(f"{len(self.vectors)} vectors, but {self.slots} slots + {self.boundary} boundary counted")
+        if self.positions is not None and (
+            len(self.positions) != self.length or any(a >= b for a, b in pairwise(self.positions))
+        ):
+            raise ValueError(f"{len(self.positions)} positions of {self.length} vectors, or they do not ascend")
 
     @property
     def length(self) -> int:
-        """Positions it takes in the decoder's input."""
+        """Vectors or tokens it has in the decoder's input."""
         return self.slots + self.boundary
+
+    @property
+    def span(self) -> int:
+        """Position ids it takes up: more than vectors where these stand at the places of the text."""
+        return self.positions[-1] + 1 if self.positions else self.length
 
     @property
     def ratio_slots(self) -> float | None:

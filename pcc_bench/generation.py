@@ -47,7 +47,10 @@ class ReadPrefix:
             decoder: The decoder.
         """
         mask = torch.cat([self.mask(decoder.device), inputs["attention_mask"]], dim=1)
-        covered = {"attention_mask": mask, "position_ids": positions_of(mask), "past_key_values": self.cache}
+        positions = positions_of(mask)
+        if "position_ids" in inputs:
+            positions[:, self.width :] = inputs["position_ids"]
+        covered = {"attention_mask": mask, "position_ids": positions, "past_key_values": self.cache}
         if self.ids is not None:
             ids = left_pad(decoder, self.ids)["input_ids"]
             return {"input_ids": torch.cat([ids, inputs["input_ids"]], dim=1), **covered}
@@ -102,7 +105,7 @@ def generate(
         suppressed_token_ids: Ids that are never chosen.
         stopping_criteria: Further criteria of transformers (stop strings).
         positions: Position ids of each prompt, where they do not count from 0; new tokens count on from the last.
-        prefix: What stands before the prompts and was read already; not together with `positions`.
+        prefix: What stands before the prompts and was read already; `positions` are then of what stands behind it.
         **options: Passed on to `model.generate` (do_sample, temperature, ...); penalties, bans and least lengths go by
             the new tokens of a row (`pcc_bench.processors`).
 
@@ -175,10 +178,12 @@ def score(
     first = min(len(prompt) for prompt in prompts) - 1
     with torch.inference_mode():
         inputs: dict[str, Any] = _right_pad(decoder, prompts, continuations, max(lengths))
-        if positions is not None:
-            inputs["position_ids"] = _continued(positions, lengths).to(decoder.device)
         if prefix is not None:
             inputs |= _behind(prefix, lengths, decoder.device)
+        if positions is not None:
+            inputs["position_ids"] = continued(positions, lengths).to(decoder.device)
+            # without a mask transformers takes ids that leap for several sequences packed into one row
+            inputs.setdefault("attention_mask", torch.ones_like(inputs["position_ids"]))
         with autocast_for(decoder, inputs.get("inputs_embeds")):
             kept = torch.arange(first, max(lengths), device=decoder.device)
             logits = decoder.model(**inputs, use_cache=prefix is not None, **keep_logits(decoder, kept)).logits
@@ -227,7 +232,7 @@ def _behind(prefix: ReadPrefix, lengths: Sequence[int], device: torch.device) ->
     return {"attention_mask": mask, "position_ids": positions, "past_key_values": prefix.cache}
 
 
-def _continued(positions: Sequence[Sequence[int]], lengths: Sequence[int]) -> torch.Tensor:
+def continued(positions: Sequence[Sequence[int]], lengths: Sequence[int]) -> torch.Tensor:
     """Position ids of prompts, counting on over their continuations: [batch, longest], 0 where there is padding."""
     ids = torch.zeros(len(lengths), max(lengths), dtype=torch.long)
     for row, (known, length) in enumerate(zip(positions, lengths, strict=True)):

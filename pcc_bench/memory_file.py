@@ -19,7 +19,8 @@ from pcc_bench.pretrained import variants
 from pcc_bench.tensors import check_weights
 
 VECTORS_VERSION = 1  # of files that hold vectors; raised when an old reader could not read a new file
-SCHEMA_VERSION = 2  # of files that hold text
+TEXT_VERSION = 2  # of files that hold text
+SCHEMA_VERSION = 3  # of files whose vectors have positions of their own
 KEY = "pcc_bench_memory"  # of the header among the file's metadata
 Natural = Annotated[int, Field(ge=0)]
 
@@ -42,6 +43,7 @@ class Header(BaseModel):
         opening: Of the method's frame, and so are `closing` (where it is no vectors; those are a tensor beside the
             memory) and `lead`.
         memory_position: As in `Compressor`.
+        positions: As in `Memory`.
         checkpoint: What made it, as the user named it (a folder here: its whole path).
         text: The shortened text of a hard method, which has no vectors.
         source_tokens: As in `Memory`, and so are the following.
@@ -64,6 +66,7 @@ class Header(BaseModel):
     closing: tuple[Natural, ...] = ()
     lead: str = ""
     memory_position: Natural | None = None
+    positions: tuple[Natural, ...] | None = None
     checkpoint: str = ""
     text: str | None = None
     source_tokens: Natural
@@ -104,8 +107,13 @@ class StoredMemory(Compressor):
             "boundary",
             "seconds",
             "truncated_bytes",
+            "positions",
         )
-        self.memory = Memory(**{name: getattr(header, name) for name in counts}, vectors=vectors, text=header.text)
+        state = {name: getattr(header, name) for name in counts}
+        try:
+            self.memory = Memory(**state, vectors=vectors, text=header.text)
+        except ValueError as error:
+            raise UsageError(f"a memory file is damaged: {error}; compress the text again") from None
 
     @classmethod
     def load(cls, pretrained: str, decoder: Decoder) -> StoredMemory:
@@ -201,7 +209,7 @@ def _header(memory: Memory, compressor: Compressor) -> Header:
     decoder, frame = compressor.decoder, compressor.frame(templated=False)
     source = compressor.source
     return Header(
-        schema_version=VECTORS_VERSION if memory.text is None else SCHEMA_VERSION,
+        schema_version=_version(memory),
         checkpoint=str(Path(source).resolve()) if source and is_folder(source) else source,
         text=memory.text,
         method=compressor.name,
@@ -218,6 +226,7 @@ def _header(memory: Memory, compressor: Compressor) -> Header:
         closing=() if isinstance(frame.closing, torch.Tensor) else tuple(frame.closing),
         lead=frame.lead,
         memory_position=compressor.memory_position,
+        positions=memory.positions,
         source_tokens=memory.source_tokens,
         compressor_tokens=memory.compressor_tokens,
         source_bytes=memory.source_bytes,
@@ -226,6 +235,12 @@ def _header(memory: Memory, compressor: Compressor) -> Header:
         truncated_bytes=memory.truncated_bytes,
         seconds=memory.seconds,
     )
+
+
+def _version(memory: Memory) -> int:
+    if memory.text is not None:
+        return TEXT_VERSION
+    return VECTORS_VERSION if memory.positions is None else SCHEMA_VERSION
 
 
 def _closing(compressor: Compressor) -> dict[str, torch.Tensor]:

@@ -112,10 +112,10 @@ class Planner:
         """
         prompt = request.reading
         plan, continuation, memories = self._plan(request, prompt)
-        while (over := plan.length + len(continuation) - room) > 0:
+        while (over := plan.span + len(continuation) - room) > 0:
             if self.overflow == "skip":
                 return None
-            held = sum(memory.length for memory in memories)
+            held = sum(memory.span for memory in memories)
             if self.overflow == "error" or held <= over:
                 raise UsageError(self._too_long(request, room + over, room, window))
             prompt = shortened(prompt, max(0.0, 1 - 1.05 * over / held))

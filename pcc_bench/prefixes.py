@@ -19,7 +19,7 @@ from transformers.cache_utils import DynamicLayer
 from pcc_bench.decoder import Decoder
 from pcc_bench.generation import ReadPrefix, autocast_for, keep_logits, left_pad, positions_of
 from pcc_bench.planning import Job
-from pcc_bench.prompts import Plan, common_length, realise
+from pcc_bench.prompts import Plan, common_length, positions, realise
 
 SHORTEST = 32  # positions that are worth a forward of their own
 PLAIN = {"until", "max_gen_toks", "max_new_tokens", "min_new_tokens", "do_sample", "temperature", "top_k", "top_p"}
@@ -111,15 +111,13 @@ class PrefixReader:
 
     def _prefill(self, heads: Sequence[Plan], dtype: torch.dtype | None) -> list[KeysValues]:
         self.decoder.ropes.forget(self.decoder.model)
-        inputs = left_pad(self.decoder, realise(heads, self.decoder, dtype))
+        inputs = left_pad(self.decoder, realise(heads, self.decoder, dtype), positions(heads, None))
         cache = DynamicCache(config=self.decoder.model.config)
         width = inputs["attention_mask"].shape[1]
         last = torch.tensor([width - 1], device=self.decoder.device)
         with torch.inference_mode(), autocast_for(self.decoder, inputs.get("inputs_embeds")):
-            positions = positions_of(inputs["attention_mask"])
             self.decoder.model(
-                **inputs,
-                position_ids=positions,
+                **{"position_ids": positions_of(inputs["attention_mask"]), **inputs},
                 past_key_values=cache,
                 use_cache=True,
                 **keep_logits(self.decoder, last),

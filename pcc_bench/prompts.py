@@ -40,16 +40,26 @@ class Plan:
         """The token ids, of a plan without vectors."""
         return [token for piece in self.pieces if isinstance(piece, list) for token in piece]
 
-    def positions(self, of_memories: int) -> list[int]:
-        """Position ids where every vector of a memory has the position `of_memories` and the rest counts on."""
+    @property
+    def span(self) -> int:
+        """Position ids from 0 to the greatest, where memories take up positions."""
+        return sum(piece.span if isinstance(piece, Memory) else len(piece) for piece in self.pieces)
+
+    def positions(self, of_memories: int | None = None) -> list[int]:
+        """Position ids: memories have their own, or count as tokens.
+
+        Args:
+            of_memories: Position of every vector of a memory; the rest then counts on as if it were not there.
+        """
         positions: list[int] = []
-        tokens = 0
+        start = 0
         for piece in self.pieces:
-            if isinstance(piece, Memory):
+            if isinstance(piece, Memory) and of_memories is not None:
                 positions += [of_memories] * piece.length
-            else:
-                positions += range(tokens, tokens + len(piece))
-                tokens += len(piece)
+                continue
+            own = piece.positions if isinstance(piece, Memory) else None
+            positions += (start + place for place in (range(_length(piece)) if own is None else own))
+            start += piece.span if isinstance(piece, Memory) else len(piece)
         return positions
 
     def vectors(self, decoder: Decoder) -> torch.Tensor:
@@ -75,6 +85,14 @@ class Plan:
                 (head if length > 0 else tail).append(piece)
                 length -= _length(piece)
         return Plan(tuple(head)), Plan(tuple(tail))
+
+
+def positions(plans: Sequence[Plan], of_memories: int | None) -> list[list[int]] | None:
+    """Position ids of a batch of plans (see `Plan.positions`); None where all of them count from 0."""
+    memories = (piece for plan in plans for piece in plan.pieces if isinstance(piece, Memory))
+    if of_memories is None and all(memory.positions is None for memory in memories):
+        return None
+    return [plan.positions(of_memories) for plan in plans]
 
 
 def common_length(plans: Sequence[Plan]) -> int:

@@ -46,6 +46,7 @@ class Counts(BaseModel):
     slots: Count | None = None
     boundary: Count | None = None
     truncated_bytes: Count | None = None
+    positions: tuple[Count, ...] | None = None
     segments: tuple[Count, ...] | None = None
 
 
@@ -75,6 +76,7 @@ def write(key: str, maker: str, memory: Memory | RawMemory, precision: str) -> b
     tensors = {name: value.cpu().contiguous() for name, value in _tensors(memory, precision).items()}
     held = TENSORS[type(memory)]
     counts = {field.name: getattr(memory, field.name) for field in fields(memory) if field.name not in held}
+    counts = {name: value for name, value in counts.items() if value is not None}
     header = json.dumps({"key": key, "maker": maker, "counts": counts}, sort_keys=True)
     return save(tensors, {HEADER: f"{_checksum(header, tensors)} {header}"})
 
