@@ -84,7 +84,7 @@ def load(
     if is_own(folder):
         config = PccConfig.read(folder).with_options(**policies)
         _check_decoder_of(config, decoder, name)
-        pcc = _load_own(folder, config, decoder, encoder, dtype)
+        pcc = _load_own(folder, config, decoder, encoder, dtype, adapt)
     else:
         if rate := published.rate_in_name(name):  # of the name: a hub id's folder is called by a hash
             policies = {"rate": rate, **policies}
@@ -129,15 +129,16 @@ def weights_fingerprint(pcc: PCC) -> str:
     """A short hash of the weights that make memories: encoder (a LoRA base included), converter, special vectors."""
     digest = hashlib.sha256()
     state = {**pcc.encoder.body.state_dict(), **pcc.converter.state_dict(), "special": pcc.special}
-    if pcc.encoder.memory_rows is not None:
-        state["memory_tokens"] = pcc.encoder.memory_rows
+    state |= _own_weights(pcc)
     for key, value in sorted(state.items()):
         digest.update(key.encode())
         digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
-def _load_own(folder: Path, config: PccConfig, decoder: Decoder, base: str | None, dtype: torch.dtype) -> PCC:
+def _load_own(
+    folder: Path, config: PccConfig, decoder: Decoder, base: str | None, dtype: torch.dtype, adapt: bool
+) -> PCC:
     path = folder / (config.weights or "") / WEIGHTS
     state = read_safetensors(path)
     layers = config.encoder.layers
@@ -156,6 +157,8 @@ def _load_own(folder: Path, config: PccConfig, decoder: Decoder, base: str | Non
     if encoder.memory_rows is not None:
         rows = _rows(state, "memory_tokens", tuple(encoder.memory_rows.shape), path)
         encoder.memory_rows.data = rows.to(dtype)
+    if encoder.gate is not None and ("gate" in state or not adapt):
+        encoder.gate.data = _rows(state, "gate", tuple(encoder.gate.shape), path).to(dtype)
     sizes = (encoder.hidden_size, config.decoder.hidden_size, config.residual)
     weights = under("converter.", state)
     with torch.device("meta"):
@@ -227,7 +230,7 @@ def _own_adapter(
 
 def _encoder_state(pcc: PCC) -> dict[str, torch.Tensor]:
     model, layers = pcc.encoder.model, pcc.config.encoder.layers
-    rows = {} if pcc.encoder.memory_rows is None else {"memory_tokens": pcc.encoder.memory_rows}
+    rows = _own_weights(pcc)
     if pcc.config.encoder.kind == "full":
         body = pcc.encoder.body.state_dict()
         return rows | {f"encoder.{key}": body[key] for key in body if layers is None or not _is_embedding(key)}
@@ -238,6 +241,12 @@ def _encoder_state(pcc: PCC) -> dict[str, torch.Tensor]:
     weight = getattr(embedding, "base_layer", embedding).weight
     rows = {"memory_tokens": weight[pcc.encoder.memory_ids]}
     return rows | {f"adapter.{key}": value for key, value in adapter.items()}
+
+
+def _own_weights(pcc: PCC) -> dict[str, torch.Tensor]:
+    """Weights of an encoder that are none of its transformer's."""
+    weights = {} if pcc.encoder.memory_rows is None else {"memory_tokens": pcc.encoder.memory_rows}
+    return weights if pcc.encoder.gate is None else {**weights, "gate": pcc.encoder.gate}
 
 
 def _card(pcc: PCC) -> str:

@@ -101,8 +101,12 @@ class PccConfig(_Frozen):
         slots: Slots of a short last segment; with mean pooling always proportional.
         pooling: What becomes a slot.
         residual: A slot is the converter's output plus sqrt(n) times the mean of the n pooled tokens' own input
-            vectors, so that a converter whose last layer is zero gives the decoder what it would read at rate 1. Needs
-            mean pooling and an encoder made of the decoder's layers.
+            vectors, so that a converter whose last layer is zero gives the decoder what it would read at rate 1. With
+            `gate`, their weighted sum over the root of the sum of squared weights: the same where weights are equal,
+            the vector itself where one token has all weight. Needs mean pooling and an encoder made of the decoder's
+            layers.
+        gate: With mean pooling, the tokens of a group are weighted by a softmax of a learned score of their hidden
+            states; scores of zero are the plain mean, one high score keeps a single token.
         boundaries: Boundary vectors.
         slot_positions: Position ids of slots; the centres are counted in the encoder's tokens.
         padding: Padding in the encoder's batches.
@@ -122,6 +126,7 @@ class PccConfig(_Frozen):
     slots: Slots = Slots.OFFICIAL
     pooling: Pooling = Pooling.MEMORY_TOKENS
     residual: bool = False
+    gate: bool = False
     boundaries: Boundaries = Boundaries.PER_SEGMENT
     slot_positions: SlotPositions = SlotPositions.CONSECUTIVE
     padding: Padding = Padding.MASKED
@@ -158,6 +163,8 @@ class PccConfig(_Frozen):
             raise ValueError("mean pooling does not read padding: padding must be 'masked'")
         if self.residual and (self.pooling is not Pooling.MEAN or self.encoder.layers is None):
             raise ValueError("residual needs mean pooling and an encoder made of the decoder's layers (encoder.layers)")
+        if self.gate and self.pooling is not Pooling.MEAN:
+            raise ValueError("gate weights the tokens of a pooled group: it needs mean pooling")
         return self
 
     @property

@@ -68,6 +68,7 @@ class Encoder(nn.Module):
         self.memory_rows: nn.Parameter | None = (
             None  # vectors of the memory tokens, where the vocabulary is the decoder's
         )
+        self.gate = nn.Parameter(torch.zeros(self.hidden_size)) if config.gate else None
         if config.pooling is Pooling.MEMORY_TOKENS:
             if config.encoder.layers is None:
                 self.memory_ids = memory_token_ids(tokenizer)
@@ -145,7 +146,7 @@ class Encoder(nn.Module):
         return [tensor for tensor in slots if tensor is not None]
 
     def _pool(self, hidden: torch.Tensor, inputs: torch.Tensor, segments: Sequence[Segment]) -> torch.Tensor:
-        """Means over `rate` neighbouring tokens, the last group of a segment being shorter where it ends before.
+        """Means over `rate` neighbouring tokens, weighted with a gate; the last group of a segment may be shorter.
 
         Args:
             hidden: Last hidden states: [batch, longest, hidden size].
@@ -158,15 +159,25 @@ class Encoder(nn.Module):
         batch, longest, rate = len(segments), hidden.shape[1], self.config.rate
         lengths = torch.tensor([len(segment.ids) for segment in segments], device=hidden.device)
         mask = torch.arange(longest, device=hidden.device) < lengths[:, None]
-        fill = -longest % rate
 
-        def sums(vectors: torch.Tensor) -> torch.Tensor:
-            read = nn.functional.pad(vectors * mask[..., None], (0, 0, 0, fill))
-            return read.view(batch, -1, rate, vectors.shape[2]).sum(2)
+        def groups(values: torch.Tensor) -> torch.Tensor:
+            padding = (0, 0) * (values.dim() - 2) + (0, -longest % rate)
+            return nn.functional.pad(values, padding).view(batch, -1, rate, *values.shape[2:])
 
-        counts = nn.functional.pad(mask, (0, fill)).view(batch, -1, rate).sum(2).clamp_min(1)[..., None]
-        means = sums(hidden) / counts
-        return torch.cat([means, sums(inputs) / counts.sqrt()], -1) if self.config.residual else means
+        scores = torch.zeros(mask.shape, device=mask.device)
+        if self.gate is not None:
+            scores = (hidden.float() * self.gate.float()).sum(-1)
+        members = groups(mask)
+        weights = groups(scores).masked_fill(~members, -torch.inf).softmax(-1)
+        weights = torch.where(members, weights, 0)  # a group of nothing but padding has no softmax
+
+        def pool(vectors: torch.Tensor) -> torch.Tensor:
+            return torch.einsum("bgr,bgrd->bgd", weights.to(vectors.dtype), groups(vectors))
+
+        if not self.config.residual:
+            return pool(hidden)
+        scale = weights.square().sum(-1, keepdim=True).sqrt().clamp_min(torch.finfo(torch.float32).tiny)
+        return torch.cat([pool(hidden), pool(inputs) / scale.to(inputs.dtype)], -1)
 
     def _slots(self, tokens: int) -> int:
         if self.config.slots is Slots.PROPORTIONAL or self.config.pooling is Pooling.MEAN:

@@ -82,6 +82,7 @@ def from_decoder(
     pooling: Pooling = Pooling.MEAN,
     identity: bool = True,
     special_from: Sequence[str] = (),
+    gate: bool = False,
     lora: LoraConfig | None = None,
     seed: int = 0,
     notes: str = "",
@@ -97,6 +98,7 @@ def from_decoder(
         pooling: What becomes a slot.
         identity: Start with slots that are the scaled means of the decoder's own input vectors (`PccConfig.residual`).
         special_from: Tokens from whose rows `<mem>`, `</mem>` and `<ae>` start; by default as in `fresh`.
+        gate: Weight the tokens of a pooled group by a learned score, zero at first (`PccConfig.gate`).
         lora: Adapter of the encoder; None trains its layers whole.
         seed: Of everything that is drawn.
         notes: Free text for its model card.
@@ -113,7 +115,7 @@ def from_decoder(
     )
     state = {"rate": rates[0], "rates": list(rates), "segment_length": segment_length, "notes": notes}
     state |= {"encoder": described.model_dump(), "decoder": _made_for(decoder, folder).model_dump()}
-    state |= {"pooling": pooling, "slots": Slots.PROPORTIONAL, "residual": identity, "encoder_bos": False}
+    state |= {"pooling": pooling, "slots": Slots.PROPORTIONAL, "residual": identity, "gate": gate, "encoder_bos": False}
     config = validated(state, "the options given")
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import accumulate, chain, pairwise
 from typing import Any
 
 import torch
@@ -133,25 +134,43 @@ class Learner(nn.Module, ABC):
             UsageError: The loss is not finite; names the samples.
         """
         self.enter(phase, rate)
-        unique = {tuple(ids): place for place, ids in enumerate(dict.fromkeys(map(tuple, contexts)))}
-        memories = self.encode([list(ids) for ids in unique])
-        encoded = [memories[unique[tuple(ids)]] for ids in contexts]
+        rows_of: dict[tuple[int, ...], list[int]] = {}
+        for row, ids in enumerate(contexts):
+            rows_of.setdefault(tuple(ids), []).append(row)
+        encoded = self.encode([list(ids) for ids in rows_of])
+        sizes, order = list(map(len, rows_of.values())), list(chain.from_iterable(rows_of.values()))
         scored = num_items_in_batch if num_items_in_batch is not None else labels.ne(objectives.IGNORED).sum()
         total = torch.zeros((), device=self.decoder.device)
-        for name, rows in targets.items():
+        for name, unordered in targets.items():
             task = Task(name)
-            inputs = self.lay_out(encoded, rows["ids"], task, rows["labels"])
+            rows = {key: [value[i] for i in order] for key, value in unordered.items()}
+            inputs = self._lay_out_groups(encoded, sizes, task, rows)
             count = int(inputs.labels.ne(objectives.IGNORED).sum())
             logits, ids = objectives.predictions(self.decoder, inputs)
             nll = nn.functional.cross_entropy(logits, ids, reduction="sum")
             self._record(task.value, nll, count, indices)
             total = total + self._weight(task, phase) * nll
             if texts is not None and self.recipe.objective.distillation:
-                divergence = self._divergence(logits, texts, rows)
+                divergence = self._divergence(logits, [texts[i] for i in order], rows)
                 self._record("divergence", divergence, count, indices)
                 total = total + self.recipe.objective.distillation * divergence
-        self.tokens_seen += sum(map(len, unique))
+        self.tokens_seen += sum(map(len, rows_of))
         return {"loss": total / scored}
+
+    def _lay_out_groups(
+        self, encoded: Sequence[Any], sizes: Sequence[int], task: Task, rows: Mapping[str, list[list[int]]]
+    ) -> Inputs:
+        """Targets behind their memories, so many to a memory: in one row where that gives the same, else a row each."""
+        ids, labels = rows["ids"], rows["labels"]
+        prefixes = self.prefixes(encoded, task)
+        ends = list(accumulate(sizes, initial=0))
+        groups = [(ids[begin:end], labels[begin:end]) for begin, end in pairwise(ends)]
+        longest = max(len(prefix) + sum(map(len, group)) for prefix, (group, _) in zip(prefixes, groups, strict=True))
+        unscored = all(label[:1] == [objectives.IGNORED] for label in labels)
+        if unscored and max(sizes) > 1 and objectives.can_share(self.decoder, longest):
+            return objectives.sharing(self.decoder, prefixes, *zip(*groups, strict=True))
+        repeated = [prefix for prefix, size in zip(prefixes, sizes, strict=True) for _ in range(size)]
+        return objectives.behind(self.decoder, repeated, ids, labels)
 
     def _divergence(
         self, logits: torch.Tensor, texts: Sequence[Sequence[int]], rows: Mapping[str, list[list[int]]]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import torch
 from torch import nn
@@ -33,7 +34,8 @@ class Inputs:
 
     Attributes:
         vectors: [batch, length, hidden size]: BOS, memory, `<ae>` where the task has it, target, padding.
-        mask: [batch, length], 1 where `vectors` is not padding.
+        mask: [batch, length], 1 where `vectors` is not padding; or [batch, 1, length, length], what is added to the
+            scores of a position that reads another, where several targets share a row.
         labels: [batch, length], the target's ids at their positions, -100 elsewhere.
         positions: [batch, length], position ids where they do not count from 0.
     """
@@ -143,6 +145,47 @@ def behind(
         marked[i, len(prefix) : len(row)] = torch.tensor((labels or targets)[i], device=decoder.device)
     ids = None if positions is None else continued(positions, list(map(len, rows))).to(decoder.device)
     return Inputs(vectors, mask, marked, ids)
+
+
+def can_share(decoder: Decoder, length: int) -> bool:
+    """Can several targets stand in one row of so many positions? Attention must take a mask of any shape."""
+    config: Any = decoder.model.config
+    window = getattr(config, "sliding_window", None)
+    return config._attn_implementation in ("eager", "sdpa") and (window is None or length <= window)
+
+
+def sharing(
+    decoder: Decoder,
+    prefixes: Sequence[torch.Tensor],
+    targets: Sequence[Sequence[Sequence[int]]],
+    labels: Sequence[Sequence[Sequence[int]]],
+) -> Inputs:
+    """Lay out all targets of a prefix in one row: each reads the prefix and itself, where it would stand alone.
+
+    Args:
+        decoder: Embeds the targets; see `can_share`.
+        prefixes: One a row: [length, hidden size].
+        targets: Of each prefix, the decoder ids of its targets.
+        labels: Aligned with `targets`; the first of each target must be -100, since its own row would predict it from
+            the prefix's last position, which here belongs to all of them.
+    """
+    ids = [[token for target in row for token in target] for row in targets]
+    scored = [[label for target in row for label in target] for row in labels]
+    inputs = behind(decoder, prefixes, ids, scored)
+    batch, width = inputs.labels.shape
+    owner = torch.full((batch, width), -1)
+    positions = torch.zeros(batch, width, dtype=torch.long)
+    for i, (prefix, row) in enumerate(zip(prefixes, targets, strict=True)):
+        start = len(prefix)
+        spans = [torch.arange(start), *(torch.arange(start, start + len(target)) for target in row)]
+        positions[i, : start + len(ids[i])] = torch.cat(spans)
+        owner[i, : start + len(ids[i])] = torch.cat([torch.full_like(span, k) for k, span in enumerate(spans)])
+    reads = (owner[:, None] == owner[..., None]) | (owner[:, None] == 0)
+    reads &= torch.ones(width, width, dtype=torch.bool).tril()
+    mask = torch.zeros(batch, 1, width, width, dtype=decoder.dtype)
+    mask.masked_fill_(~reads[:, None], torch.finfo(decoder.dtype).min)
+    device = decoder.device
+    return Inputs(inputs.vectors, mask.to(device), inputs.labels, positions.to(device))
 
 
 def predictions(decoder: Decoder, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:

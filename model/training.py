@@ -229,6 +229,7 @@ def starting_point(recipe: Recipe, decoder: Decoder, folder: Path) -> PCC:
     rates = tuple(dict.fromkeys((final.rate, *final.rates)))
     if recipe.start is not None:
         sizes: dict[str, Any] = {"rate": final.rate, "rates": rates, "segment_length": final.segment_length}
+        sizes |= {"gate": True} if recipe.gate else {}
         pcc = checkpoint.load(recipe.start, decoder, adapt=True, encoder_dtype=torch.float32, **sizes)
         return init.adapted(pcc, decoder, folder, recipe.seed)
     shared: dict[str, Any] = {
@@ -246,6 +247,7 @@ def starting_point(recipe: Recipe, decoder: Decoder, folder: Path) -> PCC:
             pooling=recipe.pooling,
             identity=recipe.converter_start == "identity",
             special_from=recipe.special_from,
+            gate=recipe.gate,
             lora=init.layer_lora_config(rank, alpha, recipe.lora_dropout) if rank else None,
             **shared,
         )
@@ -278,7 +280,8 @@ def choose_trained(pcc: PCC, trained: tuple[Trained, ...]) -> None:
         lora, layers = pcc.config.encoder.kind == "lora", pcc.config.encoder.layers
         embedding = None if layers is None else pcc.encoder.body.get_input_embeddings().weight  # the decoder's own
         for name, parameter in pcc.encoder.named_parameters():
-            learns = "memory_rows" in name or not lora or ("lora_" in name and "lm_head" not in name)
+            own = "memory_rows" in name or name == "gate"
+            learns = own or not lora or ("lora_" in name and "lm_head" not in name)
             parameter.requires_grad_(learns and parameter is not embedding)
     elif pcc.encoder.memory_rows is not None and Trained.MEMORY_TOKENS in trained:
         pcc.encoder.memory_rows.requires_grad_(True)

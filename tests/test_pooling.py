@@ -77,7 +77,8 @@ def fresh(decoder: Decoder, folder: Path, **options: Any) -> PCC:
 def perturbed(pcc: PCC) -> PCC:
     """Every weight of the encoder's and the converter's own moved away from where it started."""
     for name, parameter in (*pcc.encoder.named_parameters(), *pcc.converter.named_parameters()):
-        if "embed" not in name and ("lora_" in name or pcc.config.encoder.kind == "full" or "dense" in name):
+        own = name == "gate" or "dense" in name
+        if "embed" not in name and (own or "lora_" in name or pcc.config.encoder.kind == "full"):
             parameter.data = parameter.data + 0.05 * torch.randn_like(parameter)
     return pcc
 
@@ -127,16 +128,64 @@ def test_a_slot_is_the_mean_of_its_tokens_whatever_is_batched_with_them(
                 torch.testing.assert_close(slots, pcc.converter(torch.cat([means, own], -1)), atol=1e-5, rtol=1e-5)
 
 
+@settings(max_examples=15, deadline=None)
+@given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=4), rate=st.sampled_from([1, 2, 4, 8]))
+def test_a_gate_weights_the_tokens_of_a_group_whatever_is_batched_with_them(
+    models: Path, lengths: list[int], rate: int
+) -> None:
+    decoder = init.open_decoder(str(models / "llama"))
+    pcc = perturbed(fresh(decoder, models, segment_length=64, gate=True))
+    pcc.encoder.config = pcc.config.with_options(rate=rate)
+    contexts = [torch.randint(5, 200, (length,)).tolist() for length in lengths]
+    with torch.no_grad():
+        for ids, encoded in zip(contexts, pcc.encode(contexts), strict=True):
+            hidden = pcc.encoder.body(input_ids=torch.tensor([ids])).last_hidden_state[0]
+            for number, slot in enumerate(encoded.slots[0]):
+                group = range(number * rate, min((number + 1) * rate, len(ids)))
+                scores = torch.stack([hidden[i] @ pcc.encoder.gate for i in group])
+                weights = torch.exp(scores) / torch.exp(scores).sum()
+                own = sum(w * decoder.embed([ids[i]])[0] for w, i in zip(weights, group, strict=True))
+                raw = [sum(w * hidden[i] for w, i in zip(weights, group, strict=True)), own / weights.norm()]
+                torch.testing.assert_close(slot, pcc.converter(torch.cat(raw)), atol=1e-5, rtol=1e-4)
+
+
+def test_a_gate_is_the_plain_mean_until_it_has_learned(decoder: Decoder, tmp_path: Path) -> None:
+    plain, gated = (PccCompressor(fresh(decoder, tmp_path, gate=gate), decoder) for gate in (False, True))
+    for compressor in (plain, gated):
+        compressor.pcc.encoder.config = compressor.pcc.config.with_options(rate=4)
+    (mean,), (weighted,) = (compressor.compress([TEXT]) for compressor in (plain, gated))
+    torch.testing.assert_close(mean.vectors, weighted.vectors)
+
+
+def test_a_gate_can_be_learned_on_top_of_a_checkpoint_without_one(state: dict[str, Any], tmp_path: Path) -> None:
+    training.train(checked(state), tmp_path / "plain")
+    start = {"encoder_layers": None, "start": str(tmp_path / "plain"), "lora_rank": 0, "pooling": "memory_tokens"}
+    fresh_keys = {"converter_start": "random", "gate": True}
+    trained = training.train(checked(state, **start, **fresh_keys), tmp_path / "gated")
+    assert trained is not None and trained.encoder.gate is not None and trained.encoder.gate.abs().max() > 0
+    decoder = init.open_decoder(state["decoder"])
+    loaded = checkpoint.load(str(tmp_path / "gated"), decoder)
+    torch.testing.assert_close(loaded.encoder.gate, trained.encoder.gate)
+    assert checkpoint.weights_fingerprint(loaded) != checkpoint.weights_fingerprint(without_gate(loaded))
+
+
+def without_gate(pcc: PCC) -> PCC:
+    assert pcc.encoder.gate is not None
+    pcc.encoder.gate.data.zero_()
+    return pcc
+
+
 @pytest.mark.parametrize(
     "options",
     [
         {},
+        {"gate": True},
         {"lora": False},
         {"identity": False},
         {"layers": 0, "lora": False},
         {"pooling": Pooling.MEMORY_TOKENS, "identity": False, "segment_length": 32},
     ],
-    ids=["lora", "whole", "random start", "no layers", "memory tokens"],
+    ids=["lora", "gate", "whole", "random start", "no layers", "memory tokens"],
 )
 def test_a_checkpoint_gives_the_same_memories_and_holds_nothing_of_the_decoder(
     decoder: Decoder, tmp_path: Path, options: dict[str, Any]
@@ -289,6 +338,7 @@ def test_an_identity_converter_gives_its_residual() -> None:
         ({"encoder_layers": None}, "one of start"),
         ({"encoder_layers": 99}, "has 2 layers, not 99"),
         ({"pooling": "memory_tokens"}, "converter_start identity needs pooling mean"),
+        ({"pooling": "memory_tokens", "converter_start": "random", "gate": True}, "gate needs pooling mean"),
         ({"special_from": ["a", "b"]}, "three tokens"),
         ({"special_from": ["a", "b", "not one token at all"]}, "choose one that is one"),
         ({"phases": [{"rate": 4, "rates": [2, 8]}]}, "not one of rates"),
@@ -388,7 +438,7 @@ def test_a_context_of_several_questions_is_compressed_once_and_teaches_as_much(
     torch.testing.assert_close(together, sum(apart))
     for name, parameter in model.named_parameters():
         if parameter.grad is not None:
-            torch.testing.assert_close(gradients[name], parameter.grad, atol=1e-6, rtol=1e-4)
+            torch.testing.assert_close(gradients[name], parameter.grad, atol=1e-5, rtol=1e-3)
 
 
 def test_fine_tuning_asks_in_the_words_of_the_evaluation(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
