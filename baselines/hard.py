@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
 from pcc_bench.compressor import Compressor, Memory
 from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError
+
+ESCAPES = {r"\n": "\n", r"\t": "\t", r"\c": ","}  # lm-eval ends an argument at a comma
 
 
 class HardCompressor(Compressor):
@@ -53,6 +57,31 @@ class HardCompressor(Compressor):
         ]
 
 
+class ClassifierCompressor(HardCompressor):
+    """A hard method whose model is not the decoder, and whose budget is a rate or a number of tokens.
+
+    Args:
+        decoder: Any decoder; it reads text.
+        rate: Source tokens per kept token; 2 where there is no target.
+        target_tokens: Tokens to leave of each context, whatever its length; in place of a rate.
+
+    Raises:
+        UsageError: One of them is none, or both are given.
+    """
+
+    def __init__(self, decoder: Decoder, rate: float | None, target_tokens: int | None) -> None:
+        super().__init__(decoder)
+        self.target_tokens = _check_target(self.name, rate, target_tokens)
+        self.rate = check_rate(self.name, 2 if rate is None else rate) if target_tokens is None else None
+
+    @classmethod
+    def decoder_path(cls, pretrained: str, decoder: str | None) -> str:
+        """The classifier knows no decoder: it has to be named."""
+        if not decoder:
+            raise UsageError(f"--model {cls.name} needs model_args decoder=<folder or hub id> beside pretrained=")
+        return decoder
+
+
 def check_rate(method: str, rate: float) -> float:
     """The rate, where it is one.
 
@@ -64,6 +93,36 @@ def check_rate(method: str, rate: float) -> float:
     if rate < 1:
         raise UsageError(f"{method}: rate={rate} would lengthen the context: pass rate=4 (or 16 ...)")
     return float(rate)
+
+
+def _check_target(method: str, rate: float | None, target: int | None) -> int | None:
+    if target is None:
+        return None
+    if rate is not None:
+        raise UsageError(f"{method}: rate={rate} and target_tokens={target} exclude each other: pass one of them")
+    if isinstance(target, bool) or not isinstance(target, int) or target < 1:
+        raise UsageError(f"{method}: target_tokens={target} is no number of tokens: pass target_tokens=64 or so")
+    return target
+
+
+def words_of(given: Sequence[str] | str) -> list[str]:
+    """Forced words as a list, or as `--model_args` give them: blanks between them, some characters escaped."""
+    if not isinstance(given, list | tuple):
+        given = str(given).split()
+    words = []
+    for word in map(str, given):
+        for escape, character in ESCAPES.items():
+            word = word.replace(escape, character)
+        words.append(word)
+    return words
+
+
+def classifier_digest(name: str, model: torch.nn.Module) -> str:
+    """A short hash of a classifier's weights, and of a name that says how they are read."""
+    whole = hashlib.sha256(name.encode())
+    for key, parameter in model.named_parameters():
+        whole.update(key.encode() + parameter.detach().flatten()[:64].float().cpu().contiguous().numpy().tobytes())
+    return whole.hexdigest()[:16]
 
 
 def budget(tokens: int, rate: float) -> int:

@@ -29,6 +29,7 @@ METHODS: dict[str, str] = {
     "pisco": "pcc_bench.baselines.pisco:PiscoCompressor",
     "autocompressor": "pcc_bench.baselines.autocompressor.compressor:AutoCompressor",
     "llmlingua2": "pcc_bench.baselines.llmlingua2.compressor:LlmLingua2",
+    "token-classifier": "pcc_bench.baselines.token_classifier.compressor:TokenClassifier",
 }
 
 PLUGIN_GROUP = "pcc_bench.compressors"

@@ -94,6 +94,13 @@ def llmlingua2(models: Path, folder: Path) -> Toy:
     return Toy(classifier, {"rate": 3}, {"rate": 6}, models / "llama")
 
 
+def token_classifier(models: Path, folder: Path) -> Toy:
+    from pcc_bench.baselines.llmlingua2.tiny import make_classifier
+
+    classifier = make_classifier("bert", list(TEXTS.values()), folder / "classifier")
+    return Toy(classifier, {"rate": 3}, {"rate": 6}, models / "llama")
+
+
 def hard(**other: Any) -> Callable[[Path, Path], Toy]:
     """A method that needs no checkpoint but the decoder."""
     return lambda models, folder: Toy(models / "llama", other=other or None)
@@ -111,6 +118,7 @@ TOYS: dict[str, Callable[[Path, Path], Toy]] = {
     "pisco": pisco,
     "autocompressor": autocompressor,
     "llmlingua2": llmlingua2,
+    "token-classifier": token_classifier,
 }
 
 

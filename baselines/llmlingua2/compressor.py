@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from transformers import PreTrainedTokenizerBase
 
-from pcc_bench.baselines.hard import HardCompressor, check_rate
+from pcc_bench.baselines.hard import ClassifierCompressor, words_of
 from pcc_bench.compressor import Memory
 from pcc_bench.decoder import Decoder
 from pcc_bench.errors import UsageError
@@ -23,10 +23,9 @@ if TYPE_CHECKING:
     from pcc_bench.baselines.llmlingua2.package import LocalPromptCompressor
 
 Counting = Literal["decoder", "cl100k"]
-ESCAPES = {r"\n": "\n", r"\t": "\t", r"\c": ","}  # lm-eval ends an argument at a comma
 
 
-class LlmLingua2(HardCompressor):
+class LlmLingua2(ClassifierCompressor):
     """LLMLingua-2: the words stay that a classifier finds worth keeping.
 
     Args:
@@ -62,10 +61,8 @@ class LlmLingua2(HardCompressor):
         word_score: Literal["mean", "first"] = "mean",
         counting: Counting = "decoder",
     ) -> None:
-        super().__init__(decoder)
+        super().__init__(decoder, rate, target_tokens)
         self.package = package
-        self.target_tokens = check_target(rate, target_tokens)
-        self.rate = check_rate(self.name, 2 if rate is None else rate) if target_tokens is None else None
         if word_score not in ("mean", "first"):
             raise UsageError(f"{self.name}: word_score={word_score} is unknown: pass word_score=mean or first")
         self.counting = counting
@@ -80,13 +77,6 @@ class LlmLingua2(HardCompressor):
         self._special = look_alikes(special)
         self._forged = look_alikes(special - {package.tokenizer.unk_token})  # which stands for unknown words itself
         self._weights = package.digest()
-
-    @classmethod
-    def decoder_path(cls, pretrained: str, decoder: str | None) -> str:
-        """The classifier knows no decoder: it has to be named."""
-        if not decoder:
-            raise UsageError(f"--model {cls.name} needs model_args decoder=<folder or hub id> beside pretrained=")
-        return decoder
 
     @classmethod
     def load(
@@ -219,33 +209,6 @@ def open_package(pretrained: str, decoder: Decoder, counting: str, chunk_batch: 
 
     counter = counter_of(counting, decoder.tokenizer)
     return LocalPromptCompressor(resolve(pretrained), counter, str(decoder.device), chunk_batch)
-
-
-def check_target(rate: float | None, target: int | None) -> int | None:
-    """The number of tokens to leave, if it is one.
-
-    Raises:
-        UsageError: It is none, or a rate is given too.
-    """
-    if target is None:
-        return None
-    if rate is not None:
-        raise UsageError(f"llmlingua2: rate={rate} and target_tokens={target} exclude each other: pass one of them")
-    if isinstance(target, bool) or not isinstance(target, int) or target < 1:
-        raise UsageError(f"llmlingua2: target_tokens={target} is no number of tokens: pass target_tokens=64 or so")
-    return target
-
-
-def words_of(given: Sequence[str] | str) -> list[str]:
-    """Forced words as a list, or as `--model_args` give them."""
-    if not isinstance(given, list | tuple):
-        given = str(given).split()
-    words = []
-    for word in map(str, given):
-        for escape, character in ESCAPES.items():
-            word = word.replace(escape, character)
-        words.append(word)
-    return words
 
 
 def look_alikes(tokens: Iterable[str]) -> re.Pattern[str]:

@@ -7,7 +7,6 @@ the package's own code, called unchanged. Imports `llmlingua`.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import random
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ import torch
 from llmlingua import PromptCompressor
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
+from pcc_bench.baselines.hard import classifier_digest
 from pcc_bench.errors import UsageError
 
 # The package asks the model's name whether it reads one or the other; a folder may be called anything.
@@ -122,10 +122,7 @@ class LocalPromptCompressor(PromptCompressor):  # type: ignore[misc]
 
     def digest(self) -> str:
         """A short hash of the classifier's weights."""
-        whole = hashlib.sha256(self.model_name.encode())
-        for name, parameter in self.model.named_parameters():
-            whole.update(name.encode() + parameter.detach().flatten()[:64].float().cpu().contiguous().numpy().tobytes())
-        return whole.hexdigest()[:16]
+        return classifier_digest(self.model_name, self.model)
 
 
 def family_of(folder: Path) -> str:

@@ -1,0 +1,1 @@
+"""Any token classification model as a compressor."""
