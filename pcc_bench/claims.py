@@ -30,7 +30,7 @@ class Owner(BaseModel):
 
 
 @contextmanager
-def claimed(folder: Path, part: str = "") -> Iterator[None]:
+def claimed(folder: Path, part: str = "", wait: bool = False) -> Iterator[None]:
     """Hold an output folder, looks and writes alike, for as long as a command runs.
 
     The operating system gives a lock back when its process ends, however it ends: a killed command blocks nobody. Of
@@ -39,15 +39,16 @@ def claimed(folder: Path, part: str = "") -> Iterator[None]:
     Args:
         folder: The folder; made if missing.
         part: Of the folder, where commands on different parts may run side by side.
+        wait: For the end of another command that holds it.
 
     Raises:
-        UsageError: Another command holds it, or it can't be written.
+        UsageError: Another command holds it (unless `wait`), or it can't be written.
     """
     if os.environ.get("RANK", "0") != "0":
         yield
         return
     owner = folder / OWNER.format(part and f".{part}")
-    lock = FileLock(folder / LOCK.format(part and f".{part}"), timeout=0)
+    lock = FileLock(folder / LOCK.format(part and f".{part}"), timeout=-1 if wait else 0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()

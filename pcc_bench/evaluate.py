@@ -44,6 +44,7 @@ class Command:
         chat_template: Use the tokenizer's chat template.
         seed: As in lm-eval.
         extra: Further arguments of `lm-eval run`.
+        memory_store: Folder that keeps memories exactly as they are; methods of ours only.
     """
 
     model: str
@@ -58,10 +59,11 @@ class Command:
     chat_template: bool = False
     seed: str | None = None
     extra: tuple[str, ...] = ()
+    memory_store: Path | None = None
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What decides the answers; batch size and device do not."""
+        """What decides the answers; batch size, device and a store of exact memories do not."""
         return {
             "model": self.model,
             "model_args": self.model_args,
@@ -212,14 +214,19 @@ def new_results(folder: Path, before: set[Path]) -> list[Path]:
 
 
 def _named(command: Command) -> str:
-    """The model arguments with the method's default checkpoint spelled out, by which lm-eval names the results."""
+    """The model arguments with what else decides the model spelled out.
+
+    That is the method's default checkpoint, by which lm-eval names the results, and the store of memories.
+    """
     if command.model not in registry.names():
         return command.model_args
     from pcc_bench.arguments import default_checkpoint, parse_arguments
 
     given = parse_arguments(command.model_args)
     default = default_checkpoint(registry.get(command.model), given)
-    return with_setting(command.model_args, "pretrained", default) or ""
+    named = with_setting(command.model_args, "pretrained", default)
+    store = command.memory_store
+    return with_setting(named, "memory_store", str(store) if store else None) or ""
 
 
 def _run_lm_eval(command: Command) -> None:

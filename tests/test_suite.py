@@ -21,8 +21,8 @@ from pcc_bench.cli import main
 from pcc_bench.errors import UsageError
 from pcc_bench.inventory import task_names
 from pcc_bench.registry import names as methods
-from pcc_bench.suite import runner
-from pcc_bench.suite.cell import DONE, write_done
+from pcc_bench.suite import local, runner
+from pcc_bench.suite.cell import DONE, Outcome, write_done
 from pcc_bench.suite.check import check, decoder
 from pcc_bench.suite.cost import estimate, plan
 from pcc_bench.suite.spec import Cell, Settings, Suite, shipped
@@ -248,27 +248,27 @@ def test_what_cannot_be_estimated_is_said(tmp_path: Path, models: Path) -> None:
 # Runs, with cells that do nothing but take time
 
 
-def fake_work(command: Any, outcome: Any) -> None:
+def fake_work(order: Any, end: Any) -> None:
     """Stands in for a cell."""
-    command.output.mkdir(parents=True, exist_ok=True)
+    command = order.command
     with (command.output / "started").open("a") as file:
         file.write("x")
     if command.tasks == "pcc_nq" and not os.environ.get("MENDED"):
-        outcome.send("no data")
+        end.send(Outcome("no data"))
         return
     if command.tasks == "pcc_hotpotqa" and not os.environ.get("MENDED"):
         os.kill(os.getpid(), signal.SIGKILL)
     path = command.output / "results_1.json"
     path.write_text("{}")
     write_done(command, path)
-    outcome.send("")
+    end.send(Outcome())
 
 
 def test_failed_cells_are_told_and_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import multiprocessing
 
-    monkeypatch.setattr(runner, "_context", lambda: multiprocessing.get_context("fork"))
-    monkeypatch.setattr(runner.process, "work", fake_work)
+    monkeypatch.setattr(local, "context", lambda: multiprocessing.get_context("fork"))
+    monkeypatch.setattr(local, "work", fake_work)
     entries = [{"label": t, "method": "pcc", "tasks": [t]} for t in ("pcc_squad", "pcc_nq", "pcc_hotpotqa")]
     path = write(tmp_path, cells=entries)
     suite, cells = Suite.read(str(path)), cells_of(path, tmp_path / "out")

@@ -1,26 +1,29 @@
-"""One cell of a suite, in a process of its own: whatever it leaves in memory goes with it."""
+"""One cell of a suite: run in a process that is its alone, here or on another machine, and marked when it is done."""
 
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import sys
-import threading
 import traceback
-from multiprocessing.connection import Connection
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from platform import node
+from typing import Any, Self
 
 from pydantic import BaseModel
 
-from pcc_bench import documents, evaluate
-from pcc_bench.errors import UsageError
+from pcc_bench import documents, evaluate, provenance
+from pcc_bench.claims import claimed
+from pcc_bench.errors import UsageError, first_line
 from pcc_bench.evaluate import Command
 
 # What every cell needs is imported once, in the process that cells are forked from.
 PRELOAD = ("pcc_bench.suite.cell", "pcc_bench.lm", "pcc_bench.tasks.task", "lm_eval._cli", "lm_eval.evaluator")
 DONE, LOG = "done.json", "log.txt"
+# Variables that change what a cell does, and that another machine's shell may lack.
+VARIABLES = ("PCC_", "HF_", "TRANSFORMERS_", "TOKENIZERS_", "OMP_", "MKL_")
 
 
 class Done(BaseModel):
@@ -30,29 +33,67 @@ class Done(BaseModel):
     results: str
 
 
-def work(command: Command, outcome: Connection) -> None:
-    """Run a cell; what it prints goes to its log.
+@dataclass(frozen=True)
+class Outcome:
+    """How an attempt at a cell ended.
 
-    Args:
-        command: The run.
-        outcome: Gets "" at the end, or a sentence about what went wrong.
+    Attributes:
+        error: One sentence; "" where the cell is done.
+        final: Another attempt would end in the same way.
     """
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    command.output.mkdir(parents=True, exist_ok=True)
-    with (command.output / LOG).open("a", encoding="utf-8") as log:
-        for stream in (1, 2):
-            os.dup2(log.fileno(), stream)
+
+    error: str = ""
+    final: bool = False
+
+
+@dataclass(frozen=True)
+class Order:
+    """A cell on its way to a machine.
+
+    Attributes:
+        command: The run.
+        folder: The working folder, from which relative paths are meant.
+        environment: Variables of the machine that gave the order.
+        code: What `provenance.code` says there.
+    """
+
+    command: Command
+    folder: Path
+    environment: Mapping[str, str]
+    code: str
+
+    @classmethod
+    def of(cls, command: Command) -> Self:
+        """An order from this process; makes the cell's folder, so that a machine can tell whether it sees it."""
+        with documents.writing(command.output):
+            command.output.mkdir(parents=True, exist_ok=True)
+        environment = {name: value for name, value in os.environ.items() if name.startswith(VARIABLES)}
+        return cls(command, Path.cwd(), environment, provenance.code())
+
+
+def perform(order: Order) -> Outcome:
+    """Run a cell in this process, which is good for nothing else afterwards: what it prints goes to the cell's log.
+
+    A cell that another process is running is waited for, and is not run again once it is done: two attempts at a cell,
+    from whichever machines, make its results once.
+    """
+    os.environ.update(order.environment)
     try:
-        files = evaluate.run(command)
-        write_done(command, files[-1])
-        outcome.send("")
+        _enter(order)
+        command = order.command
+        with (command.output / LOG).open("a", encoding="utf-8") as log:
+            for stream in (1, 2):
+                os.dup2(log.fileno(), stream)
+        with claimed(command.output, "cell", wait=True):
+            if results(command) is None:
+                write_done(command, evaluate.run(command)[-1])
+        return Outcome()
     except UsageError as error:
         sys.stderr.write(f"pcc-bench: error: {error}\n")
-        outcome.send(str(error))
+        return Outcome(str(error), final=True)
     except Exception as error:
         traceback.print_exc()
-        first = (str(error).strip() or "no message").splitlines()[0]
-        outcome.send(f"{type(error).__name__}: {first}")
+        return Outcome(f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}")
 
 
 def write_done(command: Command, results: Path) -> None:
@@ -71,9 +112,22 @@ def results(command: Command) -> Path | None:
     return path if done.identity == command.identity and path.is_file() else None
 
 
-def _end_with_parent() -> None:
-    """A cell whose suite was killed ends too, or it would write beside the next call's."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+def _enter(order: Order) -> None:
+    """Go to the working folder, on a machine that may lack it.
+
+    Raises:
+        UsageError: It does, or it lacks the results' folder, or it has another version of this code.
+    """
+    try:
+        os.chdir(order.folder)
+    except OSError as error:
+        raise UsageError(
+            f"{node()} can't enter the working folder {order.folder} ({first_line(error)}): start the suite in a "
+            "folder that all machines share"
+        ) from None
+    if not documents.is_folder(order.command.output):
+        raise UsageError(
+            f"{node()} does not see {order.command.output.absolute()}: choose an --output that all machines share"
+        )
+    if provenance.code() != order.code:
+        raise UsageError(f"{node()} has another version of pcc-bench than {order.folder}'s machine: install the same")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pcc_bench.documents import write_text
+from pcc_bench.suite.executor import Executor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,16 +32,38 @@ def run(
         Path | None,
         typer.Option(help="A Markdown file whose table between run:SUITE and /run (HTML comments) is renewed."),
     ] = None,
+    memory_store: Annotated[
+        Path | None, typer.Option(help="A folder that keeps the memories of all cells, for any number of processes.")
+    ] = None,
+    executor: Annotated[
+        Executor, typer.Option(help="Who runs the cells: this machine, a Ray cluster, or SLURM through submitit.")
+    ] = Executor.LOCAL,
+    gpus_per_cell: Annotated[float, typer.Option(min=0, help="GPUs a cell gets from Ray or submitit.")] = 0,
+    cpus_per_cell: Annotated[int, typer.Option(min=1, help="CPU cores a cell gets from Ray or submitit.")] = 1,
+    retries: Annotated[
+        int | None,
+        typer.Option(min=0, help="New attempts at a cell whose machine or process is lost; 2 by default, local 0."),
+    ] = None,
+    at_once: Annotated[
+        int | None,
+        typer.Option(min=1, help="Most cells at a time; by default 1 on this machine, else all that fit."),
+    ] = None,
+    executor_option: Annotated[
+        list[str] | None,
+        typer.Option(help="KEY=VALUE of the engine: address=HOST:PORT, slurm_partition=gpu ...; repeatable."),
+    ] = None,
 ) -> None:
     """Run a suite: methods by tasks, or checkpoints by decoders; one table.
 
     Killed, or some cells failed? The same command again runs only what is missing. Exit status 1: a cell failed.
 
-    Example: `pcc-bench run lab-table2 --output results/lab-table2`
+    Example: `pcc-bench run lab-table2 --output results/lab-table2`,
+    `pcc-bench run table2 --output SHARED/table2 --executor ray --gpus-per-cell 1`
     """
     from pcc_bench import markers
     from pcc_bench.suite import cost
     from pcc_bench.suite.check import check
+    from pcc_bench.suite.engine import Terms, open_engine
     from pcc_bench.suite.runner import choose
     from pcc_bench.suite.runner import run as run_cells
     from pcc_bench.suite.spec import Settings, Suite
@@ -52,13 +75,14 @@ def run(
         metadata={"data": data} if data else {},
         model_args={"dtype": dtype} if dtype else {},
     )
-    cells = read.plan(out, changes, device)
+    cells = read.plan(out, changes, device, memory_store)
     chosen = choose(cells, only)
     check(chosen)
     if dry_run:
         typer.echo(cost.plan(chosen).markdown())
         return
-    failed = run_cells(read, out, chosen, typer.echo)
+    terms = Terms(gpus_per_cell, cpus_per_cell, retries, at_once)
+    failed = run_cells(read, out, chosen, typer.echo, lambda: open_engine(executor, out, terms, executor_option or ()))
     text = _show_table(read, out, cells)
     if into is not None:
         markers.fill(into, "run", {read.name: text}, partly=True)

@@ -1,12 +1,12 @@
-"""Runs the cells of a suite that are missing, one after the other."""
+"""Has the missing cells of a suite run by an engine, and tries those again that were lost."""
 
 from __future__ import annotations
 
 import json
-import multiprocessing
-import signal
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -16,9 +16,14 @@ from pcc_bench import documents
 from pcc_bench.claims import claimed, is_claim
 from pcc_bench.errors import UsageError
 from pcc_bench.suite import cell as process
+from pcc_bench.suite.cell import Outcome
+from pcc_bench.suite.engine import Engine, Job
+from pcc_bench.suite.local import Local
 from pcc_bench.suite.spec import Cell, Suite
 
 MARK = "suite.json"
+POLL = 0.1  # seconds between two looks at what runs
+VISIBLE = 90  # seconds until files of another machine must be seen here; NFS keeps what it knows of a folder for 60
 Say = Callable[[str], None]
 
 
@@ -28,7 +33,42 @@ class Mark(BaseModel):
     suite: str
 
 
-def run(suite: Suite, out: Path, cells: Sequence[Cell], say: Say) -> dict[str, str]:
+@dataclass
+class Attempt:
+    """A cell in the hands of an engine.
+
+    Attributes:
+        cell: The cell.
+        name: Of the cell, in what is said.
+        number: 1 for the first attempt.
+        job: The engine's.
+        start: On the clock of `time.monotonic`.
+    """
+
+    cell: Cell
+    name: str
+    number: int
+    job: Job
+    start: float
+
+    def outcome(self) -> Outcome | None:
+        """How it ended; None while it runs. A cell without results is not done, whatever its engine says."""
+        outcome = self.job.outcome()
+        if outcome is None or outcome.error:
+            return outcome
+        end = time.monotonic() + VISIBLE
+        while process.results(self.cell.command) is None:
+            if time.monotonic() > end:
+                return Outcome(
+                    "it ended, and its results are not here: is --output a folder that all machines share?", final=True
+                )
+            time.sleep(1)
+        return outcome
+
+
+def run(
+    suite: Suite, out: Path, cells: Sequence[Cell], say: Say, open_engine: Callable[[], Engine] = Local
+) -> dict[str, str]:
     """Run cells; those that are done are left alone.
 
     Args:
@@ -36,34 +76,66 @@ def run(suite: Suite, out: Path, cells: Sequence[Cell], say: Say) -> dict[str, s
         out: Folder of its results.
         cells: Its cells, or some of them.
         say: Gets a line about every cell.
+        open_engine: What runs them; not opened where there is nothing to run.
 
     Returns:
         Label -> what went wrong, of the cells that failed; the next call tries them again.
 
     Raises:
-        UsageError: The folder holds something else.
+        UsageError: The folder holds something else, or the engine takes no cell.
     """
     with claimed(out):
         claim(suite, out)
-        return _run_all(cells, say)
+        return _run_all(cells, say, open_engine)
 
 
-def _run_all(cells: Sequence[Cell], say: Say) -> dict[str, str]:
-    context = _context()
+def _run_all(cells: Sequence[Cell], say: Say, open_engine: Callable[[], Engine]) -> dict[str, str]:
     failed: dict[str, str] = {}
+    queue: deque[tuple[Cell, str, int]] = deque()
     for number, cell in enumerate(cells, 1):
         name = f"[{number}/{len(cells)}] {cell.label} ({cell.command.tasks})"
         if process.results(cell.command):
             say(f"{name}: done before")
-            continue
-        say(f"{name}: running, log in {cell.folder / process.LOG}")
-        start = time.perf_counter()
-        wrong = _run(context, cell)
-        seconds = time.perf_counter() - start
-        say(f"{name}: failed after {seconds:.0f} s: {wrong}" if wrong else f"{name}: done in {seconds:.0f} s")
-        if wrong:
-            failed[cell.label] = wrong
+        else:
+            queue.append((cell, name, 1))
+    if not queue:
+        return failed
+    engine = open_engine()
+    running: list[Attempt] = []
+    try:
+        while queue or running:
+            while queue and len(running) < engine.at_once:
+                cell, name, number = queue.popleft()
+                state = "running" if engine.at_once == 1 else "handed over"
+                say(f"{name}: {state}, log in {cell.folder / process.LOG}")
+                running.append(Attempt(cell, name, number, engine.submit(cell), time.monotonic()))
+            ended = [(attempt, outcome) for attempt in running if (outcome := attempt.outcome()) is not None]
+            for attempt, outcome in ended:
+                running.remove(attempt)
+                again = _again(attempt, outcome, engine.retries)
+                _tell(attempt, outcome, again, say)
+                if again:
+                    queue.append((attempt.cell, attempt.name, attempt.number + 1))
+                elif outcome.error:
+                    failed[attempt.cell.label] = outcome.error
+            if not ended:
+                time.sleep(POLL)
+    finally:  # interrupted, or the engine takes no more: nothing goes on unseen
+        for attempt in running:
+            attempt.job.cancel()
     return failed
+
+
+def _again(attempt: Attempt, outcome: Outcome, retries: int) -> bool:
+    return bool(outcome.error) and not outcome.final and attempt.number <= retries
+
+
+def _tell(attempt: Attempt, outcome: Outcome, again: bool, say: Say) -> None:
+    seconds = f"{time.monotonic() - attempt.start:.0f} s"
+    if not outcome.error:
+        say(f"{attempt.name}: done in {seconds}")
+        return
+    say(f"{attempt.name}: failed after {seconds}: {outcome.error}" + ("; it is tried again" if again else ""))
 
 
 def choose(cells: Sequence[Cell], pattern: str | None) -> list[Cell]:
@@ -99,30 +171,3 @@ def claim(suite: Suite, out: Path) -> None:
     elif out.is_dir() and not all(map(is_claim, out.iterdir())):
         raise UsageError(f"{out} is not empty and no suite wrote it: choose another --output")
     documents.write_text(path, json.dumps({"suite": suite.name}) + "\n")
-
-
-def _context() -> multiprocessing.context.BaseContext:
-    """Cells are forked from a process that has imported everything and done nothing, where the system can."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(process.PRELOAD))
-    return context
-
-
-def _run(context: multiprocessing.context.BaseContext, cell: Cell) -> str:
-    """Run a cell; "" or what went wrong."""
-    receives, sends = context.Pipe(duplex=False)
-    child = context.Process(target=process.work, args=(cell.command, sends))  # type: ignore[attr-defined]
-    child.start()
-    sends.close()  # so that the end of the child is the end of the pipe
-    try:
-        wrong = str(receives.recv())
-    except EOFError:
-        wrong = ""
-    child.join()
-    if not wrong and child.exitcode:
-        code = child.exitcode
-        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"status {code}"
-        return f"its process ended with {how} (see the log)"
-    return wrong or ("" if process.results(cell.command) else "it ended without results (see the log)")

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pcc_bench import documents, provenance
+from pcc_bench import documents, provenance, registry
 from pcc_bench.errors import UsageError
 from pcc_bench.evaluate import Command
 
@@ -152,15 +152,24 @@ class Suite(_Strict):
         """All cells, those of the matrix behind the others."""
         return [*self.cells, *(entry for matrix in self.matrix for entry in matrix.entries())]
 
-    def plan(self, out: Path, changes: Settings, device: str | None = None) -> list[Cell]:
+    def plan(
+        self, out: Path, changes: Settings, device: str | None = None, memory_store: Path | None = None
+    ) -> list[Cell]:
         """The cells with what is to be run for each.
 
         Args:
             out: Folder of the suite's results.
             changes: What the user says on the command line; wins over the file.
             device: As in lm-eval.
+            memory_store: Keeps the memories of all cells of methods of ours.
         """
-        return [_cell(entry, changes.over(entry.over(self.defaults)), out, device) for entry in self.entries]
+        cells = [_cell(entry, changes.over(entry.over(self.defaults)), out, device) for entry in self.entries]
+        return [
+            replace(cell, command=replace(cell.command, memory_store=memory_store))
+            if cell.command.model in registry.names()
+            else cell
+            for cell in cells
+        ]
 
 
 def shipped() -> dict[str, Path]:
