@@ -35,6 +35,7 @@ from pcc_bench.context import Prompt, as_prompt
 from pcc_bench.decoder import Decoder
 from pcc_bench.documents import checked
 from pcc_bench.errors import UsageError, print_usage_errors_plainly
+from pcc_bench.generation_options import typed
 from pcc_bench.memories import MemoryBook, Source, gather, waves, wrong_partners
 from pcc_bench.planning import Job, Planner, Request
 from pcc_bench.processors import set_by_decoder
@@ -271,14 +272,15 @@ class CompressedLM(HFLM):  # type: ignore[misc]
 
     def _requests(self, kind: str, instances: list[Instance]) -> list[Request]:
         prompts = [as_prompt(instance.args[0]) for instance in instances]
+        arguments = _arguments(kind, instances)
         partners = self._partners(prompts)
         requests = []
-        for instance, prompt in zip(instances, prompts, strict=True):
+        for instance, prompt, argument in zip(instances, prompts, arguments, strict=True):
             read = tuple(partners.get(context, context) for context in prompt.contexts)
-            key = self._key(kind, prompt, instance.args[1], read)
+            key = self._key(kind, prompt, argument, read)
             task, row = str(instance.task_name), int(instance.doc_id or 0)
             query = prompt.query if self.compressor.query_aware else ""
-            request = Request(prompt, instance.args[1], read, task, row, key, query)
+            request = Request(prompt, argument, read, task, row, key, query)
             if self.compressor.query_aware and read and not query.strip():
                 raise UsageError(
                     f"{request.where} asks no question beside its context, and {self.method} compresses for a "
@@ -410,6 +412,18 @@ class CompressedLM(HFLM):  # type: ignore[misc]
 
     def _gather(self, value: Any) -> list[Any]:
         return gather(value, self.world_size)
+
+
+def _arguments(kind: str, instances: Sequence[Instance]) -> list[Any]:
+    """The continuations of requests, or the arguments of their generations, each in its type."""
+    if kind == "loglikelihood":
+        return [instance.args[1] for instance in instances]
+    distinct: dict[str, Any] = {}
+    names = [json.dumps(instance.args[1], default=str) for instance in instances]
+    for name, instance in zip(names, instances, strict=True):
+        if name not in distinct:
+            distinct[name] = typed(instance.args[1], f"generation_kwargs of {instance.task_name}")
+    return [distinct[name] for name in names]
 
 
 def _alike(request: Request) -> tuple[object, ...]:

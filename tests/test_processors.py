@@ -150,7 +150,7 @@ def test_what_goes_by_the_prompts_tokens_is_refused(
 def test_what_transformers_refuses_is_one_sentence(
     models: Path, rows: list[dict[str, Any]], setting: dict[str, Any]
 ) -> None:
-    with pytest.raises(UsageError, match=f"generation setting {next(iter(setting))}="):
+    with pytest.raises(UsageError, match=f"generation.* {next(iter(setting))}[:=]"):
         load(models / "llama", "full-context").generate_until(asked(rows, setting), True)
 
 
