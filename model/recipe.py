@@ -28,6 +28,7 @@ class Trained(StrEnum):
     ENCODER = "encoder"  # all of a full encoder, or its LoRA
     CONVERTER = "converter"
     MEMORY_TOKENS = "memory_tokens"  # only the embedding rows of `<mem_i>`
+    GATE = "gate"  # scores that weight the tokens of a pooled group; a checkpoint without a gate gets one
     SPECIAL = "special"  # the vectors of `<mem>`, `</mem>` and `<ae>`, which the paper keeps frozen
 
 
@@ -224,7 +225,6 @@ class Recipe(_Frozen):
         pooling: What becomes a slot; `mean` needs `encoder_layers`.
         converter_start: `random` (the paper), or `identity`: slots start as the scaled means of the decoder's own input
             vectors, which it can read at rate 1 without any training; needs mean pooling.
-        gate: Learn how much each token of a pooled group counts; also where `start` has no gate. Needs mean pooling.
         special_from: Three tokens of the decoder from whose vectors `<mem>`, `</mem>` and `<ae>` start, with
             `encoder_layers`.
         decoder: The frozen decoder.
@@ -251,7 +251,6 @@ class Recipe(_Frozen):
     lora_dropout: float = Field(default=0.1, ge=0, lt=1)
     pooling: Pooling = Pooling.MEMORY_TOKENS
     converter_start: Literal["random", "identity"] = "random"
-    gate: bool = False
     special_from: tuple[str, ...] = Field(default=(), max_length=3)
     decoder: str
     boundaries: Boundaries = Boundaries.PER_SEGMENT
@@ -277,7 +276,7 @@ class Recipe(_Frozen):
         if self.optimisation.steps and any(end >= self.optimisation.steps for end in ends if end):
             raise ValueError(f"a phase ends at or after the last of {self.optimisation.steps} steps")
         if not self.train:
-            raise ValueError("train names nothing: choose among encoder, converter, memory_tokens")
+            raise ValueError("train names nothing: choose among encoder, converter, memory_tokens, gate, special")
         pooling = Pooling.MEAN if self.start else self.pooling  # of a checkpoint it is not known here
         for index, phase in enumerate(self.phases):
             for rate in (phase.rate, *phase.rates):
@@ -302,8 +301,8 @@ class Recipe(_Frozen):
             )
         if self.converter_start == "identity" and self.pooling is not Pooling.MEAN:
             raise ValueError("converter_start identity needs pooling mean")
-        if self.gate and not self.start and self.pooling is not Pooling.MEAN:
-            raise ValueError("gate needs pooling mean")
+        if Trained.GATE in self.train and not self.start and self.pooling is not Pooling.MEAN:
+            raise ValueError("train names a gate, which needs pooling mean")
         if self.special_from and (self.encoder_layers is None or len(self.special_from) != 3):
             raise ValueError("special_from names three tokens, for <mem>, </mem> and <ae>, and needs encoder_layers")
         if self.lora_alpha and self.encoder_layers is None:

@@ -78,7 +78,10 @@ class PccForTraining(Learner):
         """The weights that a recipe calls by a name."""
         if name is Trained.SPECIAL:
             return [self.pcc.special]  # type: ignore[list-item]
-        return list((self.pcc.converter if name is Trained.CONVERTER else self.pcc.encoder).parameters())
+        if name is Trained.CONVERTER:
+            return list(self.pcc.converter.parameters())
+        gated = name is Trained.GATE
+        return [weight for part, weight in self.pcc.encoder.named_parameters() if (part == "gate") is gated]
 
     def encode(self, contexts: Sequence[Sequence[int]]) -> list[Encoded]:
         """Compress; `Evaluation` makes sharded weights whole for it."""
@@ -229,7 +232,7 @@ def starting_point(recipe: Recipe, decoder: Decoder, folder: Path) -> PCC:
     rates = tuple(dict.fromkeys((final.rate, *final.rates)))
     if recipe.start is not None:
         sizes: dict[str, Any] = {"rate": final.rate, "rates": rates, "segment_length": final.segment_length}
-        sizes |= {"gate": True} if recipe.gate else {}
+        sizes |= {"gate": True} if Trained.GATE in recipe.train else {}
         pcc = checkpoint.load(recipe.start, decoder, adapt=True, encoder_dtype=torch.float32, **sizes)
         return init.adapted(pcc, decoder, folder, recipe.seed)
     shared: dict[str, Any] = {
@@ -247,7 +250,7 @@ def starting_point(recipe: Recipe, decoder: Decoder, folder: Path) -> PCC:
             pooling=recipe.pooling,
             identity=recipe.converter_start == "identity",
             special_from=recipe.special_from,
-            gate=recipe.gate,
+            gate=Trained.GATE in recipe.train,
             lora=init.layer_lora_config(rank, alpha, recipe.lora_dropout) if rank else None,
             **shared,
         )
@@ -280,13 +283,14 @@ def choose_trained(pcc: PCC, trained: tuple[Trained, ...]) -> None:
         lora, layers = pcc.config.encoder.kind == "lora", pcc.config.encoder.layers
         embedding = None if layers is None else pcc.encoder.body.get_input_embeddings().weight  # the decoder's own
         for name, parameter in pcc.encoder.named_parameters():
-            own = "memory_rows" in name or name == "gate"
-            learns = own or not lora or ("lora_" in name and "lm_head" not in name)
+            learns = "memory_rows" in name or not lora or ("lora_" in name and "lm_head" not in name)
             parameter.requires_grad_(learns and parameter is not embedding)
     elif pcc.encoder.memory_rows is not None and Trained.MEMORY_TOKENS in trained:
         pcc.encoder.memory_rows.requires_grad_(True)
     elif Trained.MEMORY_TOKENS in trained:
         _train_rows(pcc.encoder.body.get_input_embeddings().weight, pcc.encoder.memory_ids)  # type: ignore[arg-type]
+    if pcc.encoder.gate is not None:
+        pcc.encoder.gate.requires_grad_(Trained.GATE in trained)
 
 
 def steps_of(recipe: Recipe, corpus: Corpus) -> int:

@@ -160,7 +160,7 @@ def test_a_gate_is_the_plain_mean_until_it_has_learned(decoder: Decoder, tmp_pat
 def test_a_gate_can_be_learned_on_top_of_a_checkpoint_without_one(state: dict[str, Any], tmp_path: Path) -> None:
     training.train(checked(state), tmp_path / "plain")
     start = {"encoder_layers": None, "start": str(tmp_path / "plain"), "lora_rank": 0, "pooling": "memory_tokens"}
-    fresh_keys = {"converter_start": "random", "gate": True}
+    fresh_keys = {"converter_start": "random", "train": ["encoder", "gate", "converter"]}
     trained = training.train(checked(state, **start, **fresh_keys), tmp_path / "gated")
     assert trained is not None and trained.encoder.gate is not None and trained.encoder.gate.abs().max() > 0
     decoder = init.open_decoder(state["decoder"])
@@ -338,7 +338,10 @@ def test_an_identity_converter_gives_its_residual() -> None:
         ({"encoder_layers": None}, "one of start"),
         ({"encoder_layers": 99}, "has 2 layers, not 99"),
         ({"pooling": "memory_tokens"}, "converter_start identity needs pooling mean"),
-        ({"pooling": "memory_tokens", "converter_start": "random", "gate": True}, "gate needs pooling mean"),
+        (
+            {"pooling": "memory_tokens", "converter_start": "random", "train": ["gate"]},
+            "gate, which needs pooling mean",
+        ),
         ({"special_from": ["a", "b"]}, "three tokens"),
         ({"special_from": ["a", "b", "not one token at all"]}, "choose one that is one"),
         ({"phases": [{"rate": 4, "rates": [2, 8]}]}, "not one of rates"),
