@@ -132,7 +132,9 @@ class DemonstratedTask(PccTask):
         records = [record for record in (getattr(result, "record", None) for result in results) if record is not None]
         if any(record.get("skipped") for record in records):
             return {}
+        self._check_answers(doc, results)
         scores: dict[str, Any] = self.config.process_results(doc, self.answers(doc, results))
+        self._check_scores(doc, scores)
         return {**scores, "compression": self._account(doc, records)} if records else scores
 
     def answers(self, doc: Mapping[str, Any], results: Sequence[Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from pcc_bench.questions import OFFICIAL, question_prompt
 from pcc_bench.settings import check_spelling
 from pcc_bench.tasks.data import load_docs, to_dataset
 
+LARGEST = 700.0  # nats a unit: the exponential of more is no float
 TAIL = 64  # characters, of which tokens reach back over a few
 
 print_usage_errors_plainly()  # lm-eval's command line shows tracebacks; our mistakes-to-mend are one sentence
@@ -86,10 +88,36 @@ class PccTask(ConfigurableTask):  # type: ignore[misc]
         record = getattr(results[0], "record", None)
         if record is not None and record.get("skipped"):
             return {}  # in no score; the model reports it
+        self._check_answers(doc, results)
         scores: dict[str, Any] = super().process_results(doc, results)
+        self._check_scores(doc, scores)
         if record is not None and "compression" in self.aggregation():  # --predict_only has no such metric
             return {**scores, "compression": record}
         return scores
+
+    def _check_answers(self, doc: Mapping[str, Any], answers: Sequence[Any]) -> None:
+        """See that every log-likelihood of a row is a number.
+
+        Raises:
+            UsageError: One is not; its row is named.
+        """
+        for answer in answers:
+            likelihood = answer[0] if isinstance(answer, tuple) else answer
+            if isinstance(likelihood, float) and not math.isfinite(likelihood):
+                where = f"{self.config.task}: a log-likelihood of row {doc.get('id')} is {likelihood}, no finite number"
+                raise UsageError(f"{where}: the model's dtype is too small, or its weights are damaged")
+
+    def _check_scores(self, doc: Mapping[str, Any], scores: Mapping[str, Any]) -> None:
+        """See that perplexities (log-likelihood, units) are numbers that a float holds.
+
+        Raises:
+            UsageError: One is not; it is named with its row.
+        """
+        for metric, score in scores.items():
+            if isinstance(score, tuple) and isinstance(score[0], float) and not abs(score[0]) < LARGEST * score[1]:
+                raise UsageError(
+                    f"{self.config.task}: the {metric} of row {doc.get('id')}, {score}, has no finite mean"
+                )
 
     def _marked(self, doc: Mapping[str, Any]) -> dict[str, Any]:
         return mark_row(doc, self.config.metadata["compress"])

@@ -187,7 +187,7 @@ def test_errors_are_counted_by_class() -> None:
     assert wrong["error_name"] == (1, 4)
     assert wrong["error_word"] == (3, len(words.words(TEXT)))
     assert scores.ratio_of_sums([(1, 7), (0, 0), (1, 3)]) == 0.2
-    assert math.isnan(scores.ratio_of_sums([(0, 0)]))
+    assert scores.ratio_of_sums([(0, 0)]) is None
     nothing = scores.score_text(doc, [""])
     assert nothing["exact"] == nothing["rougeL"] == nothing["bleu_sentence"] == nothing["bleu_official"] == 0
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import random
 from pathlib import Path
@@ -58,8 +57,8 @@ def test_compression_is_the_ratio_of_the_sums() -> None:
         {"source_tokens": 10, "slots": 4, "boundary": 1},
     ]
     assert compression(records) == pytest.approx(410 / 105)
-    assert math.isnan(compression([{"source_tokens": 400, "slots": 0, "boundary": 0}]))
-    assert math.isnan(compression([]))
+    assert compression([{"source_tokens": 400, "slots": 0, "boundary": 0}]) is None  # null in lm-eval's results
+    assert compression([]) is None
 
 
 # A reading of SQuAD's official rule of its own, letter by letter: no pattern, no counter, no code of ours.

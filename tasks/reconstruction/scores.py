@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -40,7 +39,7 @@ def score_text(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]
     }
 
 
-def ratio_of_sums(counts: Sequence[tuple[int, int]]) -> float:
-    """Share of the things there are; nan where there are none."""
+def ratio_of_sums(counts: Sequence[tuple[int, int]]) -> float | None:
+    """Share of the things there are; None (JSON's null) where there are none."""
     total = sum(of for _, of in counts)
-    return sum(count for count, _ in counts) / total if total else math.nan
+    return sum(count for count, _ in counts) / total if total else None

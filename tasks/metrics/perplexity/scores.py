@@ -18,5 +18,16 @@ def score_log_likelihood(log_likelihood: float, tokens: int, text: str) -> dict[
 
 
 def weighted_perplexity(pairs: Sequence[tuple[float, int]]) -> float:
-    """Perplexity over all texts: the exponential of minus the sum of log-likelihoods over the sum of units."""
-    return math.exp(-sum(log_likelihood for log_likelihood, _ in pairs) / sum(units for _, units in pairs))
+    """Perplexity over all texts: the exponential of minus the sum of log-likelihoods over the sum of units.
+
+    Raises:
+        ValueError: There are no units, or it is greater than a float can be.
+    """
+    units = sum(units for _, units in pairs)
+    if not units:
+        raise ValueError("perplexity of no units: there is nothing to divide the log-likelihoods by")
+    exponent = -sum(log_likelihood for log_likelihood, _ in pairs) / units
+    try:
+        return math.exp(exponent)
+    except OverflowError:
+        raise ValueError(f"perplexity exp({exponent:g}) is greater than a float can be") from None
