@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # What an installation is made of; an editable one follows all the other files by itself.
-INSTALLED := pyproject.toml constraints.txt build_backend/backend.py pcc_bench/_startup.py
+INSTALLED := pyproject.toml constraints.txt build_backend/backend.py pcc_bench/host/startup.py
 
 .DELETE_ON_ERROR:
 .PHONY: help demo real test gate lint types clean

@@ -17,9 +17,9 @@ import bm25s
 import numpy as np
 
 from pcc_bench.baselines.hard import HardCompressor, budget, check_rate, token_spans
-from pcc_bench.compressor import Memory
-from pcc_bench.decoder import Decoder
-from pcc_bench.errors import UsageError
+from pcc_bench.core.compressor import Memory
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.errors import UsageError
 
 # A sentence with the blanks behind it: up to a line break, or to a stop and quotes (blanks behind them, but for CJK).
 _SENTENCE = re.compile(r"\S.*?(?:(?<![.!?])[.!?]+[\"'”’)\]]*\s+|[。！？]+[」』”’）]*\s*|\n\s*|\Z)", re.DOTALL)  # noqa: RUF001

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from pcc_bench.baselines.hard import HardCompressor, budget, check_rate, token_spans
-from pcc_bench.decoder import Decoder
-from pcc_bench.errors import UsageError
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.errors import UsageError
 
 
 class FullContext(HardCompressor):

@@ -20,7 +20,7 @@ from pcc_bench.baselines.cocom import files as cocom
 from pcc_bench.baselines.icae import files as icae
 from pcc_bench.baselines.icae.files import IcaeConfig
 from pcc_bench.baselines.lora import Lora, rank_of
-from pcc_bench.model.files import WEIGHTS
+from pcc_bench.core.checkpoint_files import WEIGHTS
 
 
 def export_icae(

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from pcc_bench.compressor import Compressor, Memory
-from pcc_bench.decoder import Decoder
-from pcc_bench.errors import UsageError
+from pcc_bench.core.compressor import Compressor, Memory
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.errors import UsageError
 
 ESCAPES = {r"\n": "\n", r"\t": "\t", r"\c": ","}  # lm-eval ends an argument at a comma
 

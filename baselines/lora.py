@@ -12,8 +12,8 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
-from pcc_bench.decoder import Decoder
-from pcc_bench.errors import UsageError
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.errors import UsageError
 
 Names = Mapping[str, tuple[str, str]]  # of each layer, the names of its A [rank, in] and B [out, rank]
 Lora = Mapping[str, tuple[torch.Tensor, torch.Tensor]]  # of each layer, A and B

@@ -20,10 +20,10 @@ from pcc_bench.baselines.cocom import files
 from pcc_bench.baselines.cocom.compressor import CocomCompressor, check_choice
 from pcc_bench.baselines.cocom.encoder import CocomEncoder, Documents, Overlong
 from pcc_bench.baselines.cocom.files import ALPHA_PER_RANK, CocomConfig
-from pcc_bench.decoder import Decoder
-from pcc_bench.errors import UsageError
-from pcc_bench.model.files import read_torch, resolve
-from pcc_bench.tensors import check_weights
+from pcc_bench.core.checkpoint_files import read_torch, resolve
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.errors import UsageError
+from pcc_bench.core.tensors import check_weights
 
 ADAPTERS, ENDS = "adapters.pth", "decoder_first_last_layers.pth"
 ROLES = ("decoder_adapter", "encoder_adapter")

@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from pcc_bench.baselines.hard import HardCompressor, budget, check_rate, token_spans
-from pcc_bench.decoder import Decoder
+from pcc_bench.core.decoder import Decoder
 
 
 class RandomContext(HardCompressor):

@@ -16,9 +16,9 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from pcc_bench.compressor import Compressor, Memory
-from pcc_bench.decoder import Decoder
-from pcc_bench.generation import autocast_for
+from pcc_bench.core.compressor import Compressor, Memory
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.generation import autocast_for
 
 BATCH_TOKENS = {"cpu": 1_280}  # as PCC's encoder: a CPU wants its caches, a GPU large forwards
 

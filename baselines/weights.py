@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 import torch
 from pydantic import BaseModel
 
-from pcc_bench.decoder import Decoder
-from pcc_bench.documents import checked, read_json
-from pcc_bench.errors import UsageError
-from pcc_bench.model.files import read_safetensors, read_weights, resolve
+from pcc_bench.core.checkpoint_files import read_safetensors, read_weights, resolve
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.documents import checked, read_json
+from pcc_bench.core.errors import UsageError
 
 STANDARD = ("model.safetensors.index.json", "model.safetensors", "pytorch_model.bin.index.json", "pytorch_model.bin")
 PATTERNS = ("*.safetensors", "*.pt", "*.pth", "*.bin")

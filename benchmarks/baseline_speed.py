@@ -30,10 +30,11 @@ from lm_eval.tasks import TaskManager
 from original_ways import METHODS, Compress
 
 import pcc_bench
-from pcc_bench import _startup, tasks
-from pcc_bench.context import Prompt
-from pcc_bench.generation import end_token_ids
-from pcc_bench.lm import CompressedLM
+from pcc_bench import tasks
+from pcc_bench.core.context import Prompt
+from pcc_bench.core.generation import end_token_ids
+from pcc_bench.host import startup
+from pcc_bench.host.lm import CompressedLM
 from pcc_bench.tasks.data import sample_folder
 
 NEW_TOKENS = 30
@@ -42,7 +43,7 @@ NEW_TOKENS = 30
 def main() -> None:
     """Measure and print."""
     arguments = parse()
-    _startup.install()
+    startup.install()
     prompts = questions(arguments)
     contexts = {context for prompt in prompts for context in prompt.contexts}
     print(f"pcc_bench {pcc_bench.__version__}, torch {torch.__version__}, {torch.get_num_threads()} threads, CPU")

@@ -42,13 +42,14 @@ from throughput import run_official  # type: ignore[import-not-found]  # beside 
 from transformers import PreTrainedTokenizerBase
 
 import pcc_bench
-from pcc_bench import models as lm_models
-from pcc_bench.compressing import quiet
-from pcc_bench.context import Kind, Part, Prompt
-from pcc_bench.lm import CompressedLM
-from pcc_bench.model import checkpoint, init, tiny
+from pcc_bench.core import tiny
+from pcc_bench.core.context import Kind, Part, Prompt
+from pcc_bench.core.texttable import TextTable
+from pcc_bench.host import models as lm_models
+from pcc_bench.host.compressing import quiet
+from pcc_bench.host.lm import CompressedLM
+from pcc_bench.model import checkpoint, init
 from pcc_bench.tasks.data import sample_folder
-from pcc_bench.texttable import TextTable
 
 PHASES = ("compress", "prefill", "decode")
 

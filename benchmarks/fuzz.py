@@ -34,19 +34,22 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from pcc_bench import compressing, memory_file
-from pcc_bench.context import Kind as ContextKind
-from pcc_bench.context import Part, Prompt
-from pcc_bench.decoder import Decoder
-from pcc_bench.errors import UsageError
+import pcc_bench
+from pcc_bench.core import memory_file, tiny
+from pcc_bench.core.context import Kind as ContextKind
+from pcc_bench.core.context import Part, Prompt
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.errors import UsageError
+from pcc_bench.core.tensors import is_finite
 from pcc_bench.gate.policy import Policy
-from pcc_bench.model import checkpoint, init, published, recipe, tiny
+from pcc_bench.host import compressing
+from pcc_bench.host.prompts import PromptEncoder
+from pcc_bench.host.store.store import MemoryStore, compress
+from pcc_bench.model import checkpoint, init, published
 from pcc_bench.model.compressor import PccCompressor
-from pcc_bench.prompts import PromptEncoder
+from pcc_bench.model.training import recipe
 from pcc_bench.results.frozen import load as load_results
-from pcc_bench.store.store import MemoryStore, compress
 from pcc_bench.suite.spec import Settings, Suite, shipped
-from pcc_bench.tensors import is_finite
 
 SLOW_SECONDS = 20
 UNKNOWN = "a_key_that_nobody_knows"
@@ -270,7 +273,7 @@ def kinds(root: Path) -> list[Kind]:
     for precision in stores:
         (entry,) = (root / f"store-{precision}").glob("*/*.safetensors")
         made.append(Kind(f"store: {precision}", entry, change_tensors, read_store(precision)))
-    results = sorted((Path(compressing.__file__).parent / "lab" / "results").rglob("results_*.json"))
+    results = sorted((Path(pcc_bench.__file__).parent / "lab" / "results").rglob("results_*.json"))
     if results:
         shutil.copytree(results[0].parent, root / "results", symlinks=False)
         made.append(

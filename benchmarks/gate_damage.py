@@ -19,13 +19,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from pcc_bench.evaluate import Command, run
+from pcc_bench.core.texttable import TextTable
 from pcc_bench.gate.compare import compare
 from pcc_bench.gate.policy import Policy
 from pcc_bench.gate.result import FAIL, Verdict
+from pcc_bench.host.evaluate import Command, run
 from pcc_bench.results.frozen import load
 from pcc_bench.results.run import Run
-from pcc_bench.texttable import TextTable
 
 
 def main(arguments: list[str] | None = None) -> int:

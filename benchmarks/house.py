@@ -218,7 +218,8 @@ def trace() -> dict[str, list[Any]]:
     import lm_eval
     from lm_eval.tasks import TaskManager
 
-    from pcc_bench import models, shipped
+    from pcc_bench.core import shipped
+    from pcc_bench.host import models
     from pcc_bench.tasks.data import sample_folder
 
     model = models.pcc(pretrained=shipped.DEFAULT)

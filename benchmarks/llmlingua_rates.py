@@ -24,8 +24,9 @@ import numpy as np
 
 from pcc_bench.baselines.llmlingua2.compressor import LlmLingua2
 from pcc_bench.baselines.llmlingua2.tiny import make_classifier
-from pcc_bench.decoder import Decoder
-from pcc_bench.model import init, tiny
+from pcc_bench.core import tiny
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.model import init
 
 SAMPLE = Path(__file__).parent.parent / "tasks" / "sample"
 

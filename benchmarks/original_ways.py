@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel
 
-from pcc_bench import models as lm_models
 from pcc_bench.baselines.autocompressor.encoder import segments
 from pcc_bench.baselines.cocom.encoder import ENCODE
 from pcc_bench.baselines.cocom.files import CocomConfig
@@ -20,9 +19,11 @@ from pcc_bench.baselines.export import export_cocom, export_icae
 from pcc_bench.baselines.icae.encoder import spans
 from pcc_bench.baselines.icae.files import IcaeConfig
 from pcc_bench.baselines.llmlingua2.tiny import make_bert_tokenizer, make_classifier
-from pcc_bench.compressor import Memory
-from pcc_bench.lm import CompressedLM
-from pcc_bench.model import init, tiny
+from pcc_bench.core import tiny
+from pcc_bench.core.compressor import Memory
+from pcc_bench.host import models as lm_models
+from pcc_bench.host.lm import CompressedLM
+from pcc_bench.model import init
 
 Compress = Callable[[str], Memory]
 Build = Callable[[Path, Sequence[str], int, int, int, int], tuple[CompressedLM, Compress]]

@@ -28,10 +28,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch
 from lm_eval.api.instance import Instance
 
-from pcc_bench import models as lm_models
-from pcc_bench.context import Prompt, mark
-from pcc_bench.lm import CompressedLM
-from pcc_bench.model import checkpoint, init, tiny
+from pcc_bench.core import tiny
+from pcc_bench.core.context import Prompt, mark
+from pcc_bench.host import models as lm_models
+from pcc_bench.host.lm import CompressedLM
+from pcc_bench.model import checkpoint, init
 
 WORDS = ("rain", "river", "stone", "paper", "light", "music", "garden", "winter", "engine", "market", "doctor")
 CHOICES = (" rain", " a stone in the river", " nobody knows")

@@ -26,13 +26,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 mpl.use("agg")
 import matplotlib.pyplot as plt
 
+from pcc_bench.core import tiny
 from pcc_bench.lab.induction import draw_induction_heads
 from pcc_bench.lab.lite import at_rate, start_lite
-from pcc_bench.model import init, tiny
-from pcc_bench.model.corpus import read_documents
+from pcc_bench.model import init
 from pcc_bench.model.pcc import SPECIAL_TOKENS
-from pcc_bench.model.recipe import Data, Recipe
-from pcc_bench.model.training import train
+from pcc_bench.model.training.corpus import read_documents
+from pcc_bench.model.training.loop import train
+from pcc_bench.model.training.recipe import Data, Recipe
 
 WINDOW = 128  # tokens the decoder is trained on at once
 SEGMENT, RATE = 32, 2

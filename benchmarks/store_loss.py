@@ -27,15 +27,16 @@ from lm_eval.api.instance import Instance
 from lm_eval.tasks import TaskManager
 from safetensors.torch import load_file
 
-from pcc_bench import _startup, stats
-from pcc_bench import models as lm_models
-from pcc_bench.compressing import quiet
-from pcc_bench.context import Prompt
-from pcc_bench.lm import CompressedLM
-from pcc_bench.memories import Source
-from pcc_bench.store.precision import PRECISIONS
+from pcc_bench import stats
+from pcc_bench.core.context import Prompt
+from pcc_bench.core.texttable import TextTable
+from pcc_bench.host import models as lm_models
+from pcc_bench.host import startup
+from pcc_bench.host.compressing import quiet
+from pcc_bench.host.lm import CompressedLM
+from pcc_bench.host.memories import Source
+from pcc_bench.host.store.precision import PRECISIONS
 from pcc_bench.tasks.metrics.squad_answers.scores import score_qa
-from pcc_bench.texttable import TextTable
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ COLUMNS = (
 def main() -> None:
     """Measure and print."""
     arguments = parse()
-    _startup.install()
+    startup.install()
     rows = questions(arguments)
     labels = [tuple(prompt.contexts) for prompt, _ in rows]
     contexts = sorted({context for label in labels for context in label})

@@ -30,13 +30,14 @@ from lm_eval.api.instance import Instance
 from lm_eval.tasks import TaskManager
 
 import pcc_bench
-from pcc_bench import _startup
-from pcc_bench import models as lm_models
-from pcc_bench.context import Prompt
+from pcc_bench.core import tiny
+from pcc_bench.core.context import Prompt
 from pcc_bench.cost.probe import Stopwatch
-from pcc_bench.lm import CompressedLM
-from pcc_bench.model import checkpoint, init, tiny
-from pcc_bench.planning import Request
+from pcc_bench.host import models as lm_models
+from pcc_bench.host import startup
+from pcc_bench.host.lm import CompressedLM
+from pcc_bench.host.planning import Request
+from pcc_bench.model import checkpoint, init
 
 NEW_TOKENS = 30
 
@@ -45,7 +46,7 @@ def main() -> None:
     """Measure and print."""
     arguments = parse()
     torch.manual_seed(0)
-    _startup.install()
+    startup.install()
     with tempfile.TemporaryDirectory() as folder:
         prompts = questions(arguments)
         model = build(Path(folder), prompts, arguments)

@@ -24,10 +24,11 @@ from typing import Any
 
 import torch
 
-from pcc_bench.model import init, tiny
-from pcc_bench.model.objectives import Task
-from pcc_bench.model.recipe import Recipe
-from pcc_bench.model.training import PccForTraining
+from pcc_bench.core import tiny
+from pcc_bench.model import init
+from pcc_bench.model.training.loop import PccForTraining
+from pcc_bench.model.training.objectives import Task
+from pcc_bench.model.training.recipe import Recipe
 
 
 def main() -> None:

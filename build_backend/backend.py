@@ -28,7 +28,7 @@ from setuptools.build_meta import (  # noqa: F401 - the hooks that stay as they 
     prepare_metadata_for_build_wheel,
 )
 
-SOURCE = Path(__file__).resolve().parents[1] / "pcc_bench" / "_startup.py"
+SOURCE = Path(__file__).resolve().parents[1] / "pcc_bench" / "host" / "startup.py"
 MODULE = "_pcc_bench_startup"  # a copy at top level: an interpreter's start should not run pcc_bench/__init__.py
 
 # `site` runs lines of a .pth file that begin with "import", and prints a traceback of what fails. This stays silent.
@@ -49,7 +49,7 @@ def build_editable(
 ) -> str:
     """The editable wheel of setuptools with the start-up files.
 
-    They are copies here too: reinstall after a change of `pcc_bench/_startup.py`.
+    They are copies here too: reinstall after a change of `pcc_bench/host/startup.py`.
     """
     name = build_meta.build_editable(wheel_directory, config_settings, metadata_directory)
     return add_startup_files(Path(wheel_directory, name))

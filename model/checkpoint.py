@@ -17,15 +17,8 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from safetensors.torch import save_file
 from transformers import AutoModel, PreTrainedTokenizerBase
 
-from pcc_bench.decoder import Decoder
-from pcc_bench.documents import filled, read_json, replaced
-from pcc_bench.errors import UsageError, foreign
-from pcc_bench.model import published
-from pcc_bench.model.architecture import from_state, without_weights
-from pcc_bench.model.config import MEMORY_TOKENS, PccConfig
-from pcc_bench.model.converter import Converter
-from pcc_bench.model.encoder import Encoder, first_layers, memory_token_ids
-from pcc_bench.model.files import (
+from pcc_bench.core.architecture import from_state, without_weights
+from pcc_bench.core.checkpoint_files import (
     WEIGHTS,
     check_fits,
     load_causal_lm,
@@ -35,9 +28,16 @@ from pcc_bench.model.files import (
     resolve,
     under,
 )
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.documents import filled, read_json, replaced
+from pcc_bench.core.errors import UsageError, foreign
+from pcc_bench.core.pretrained import variants
+from pcc_bench.core.tensors import check_finite
+from pcc_bench.model import published
+from pcc_bench.model.config import MEMORY_TOKENS, PccConfig
+from pcc_bench.model.converter import Converter
+from pcc_bench.model.encoder import Encoder, first_layers, memory_token_ids
 from pcc_bench.model.pcc import PCC, SPECIAL_TOKENS
-from pcc_bench.pretrained import variants
-from pcc_bench.tensors import check_finite
 
 
 def is_own(folder: Path) -> bool:

@@ -9,13 +9,13 @@ from typing import Any, Self
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from pcc_bench import shipped
-from pcc_bench.compressor import Compressor, Frame, Look, Memory, RawMemory
-from pcc_bench.decoder import Decoder
-from pcc_bench.errors import UsageError
+from pcc_bench.core import shipped
+from pcc_bench.core.checkpoint_files import resolve
+from pcc_bench.core.compressor import Compressor, Frame, Look, Memory, RawMemory
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.errors import UsageError
 from pcc_bench.model import checkpoint, inspection
 from pcc_bench.model.config import Padding, PccConfig, SlotPositions
-from pcc_bench.model.files import resolve
 from pcc_bench.model.pcc import AE, PCC, SPECIAL_TOKENS, Encoded
 
 

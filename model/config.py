@@ -8,8 +8,8 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pcc_bench.documents import checked, read_json
-from pcc_bench.errors import UsageError
+from pcc_bench.core.documents import checked, read_json
+from pcc_bench.core.errors import UsageError
 
 FORMAT = 1  # version of the checkpoint folder; raised when an old reader could not read a new folder
 MEMORY_TOKENS = 64  # `<mem_0>`..`<mem_63>`, always all 64 (official model.py)

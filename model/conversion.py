@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from pcc_bench.decoder import Decoder
+from pcc_bench.core.checkpoint_files import resolve
+from pcc_bench.core.decoder import Decoder
 from pcc_bench.model import checkpoint, published
 from pcc_bench.model.config import PccConfig
-from pcc_bench.model.files import resolve
 from pcc_bench.model.init import name_beside, open_decoder
 from pcc_bench.model.pcc import PCC
 

@@ -17,8 +17,8 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.activations import NewGELUActivation
 
-from pcc_bench.decoder import Decoder
-from pcc_bench.errors import UsageError
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.errors import UsageError
 from pcc_bench.model.config import MEMORY_TOKENS, Padding, PccConfig, Pooling, Slots
 
 # A CPU is fastest while activations stay in its caches (benchmarks/throughput.py), a GPU when its forwards are large.

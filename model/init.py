@@ -11,12 +11,12 @@ import torch
 from peft import LoraConfig, TaskType, get_peft_model
 from transformers import PreTrainedTokenizerBase
 
-from pcc_bench.decoder import Decoder
-from pcc_bench.errors import UsageError, foreign
+from pcc_bench.core.checkpoint_files import load_causal_lm, load_tokenizer, plain, resolve
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.errors import UsageError, foreign
 from pcc_bench.model.config import DecoderConfig, EncoderConfig, PccConfig, Pooling, Slots, validated
 from pcc_bench.model.converter import Converter
 from pcc_bench.model.encoder import MEMORY_TOKEN_NAMES, Encoder, first_layers, memory_token_ids
-from pcc_bench.model.files import load_causal_lm, load_tokenizer, plain, resolve
 from pcc_bench.model.pcc import PCC, SPECIAL_TOKENS
 
 # The published Large encoder (paper appendix; adapter_config.json): also lm_head, which never influences a slot.

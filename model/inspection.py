@@ -9,16 +9,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig
 
-from pcc_bench.compressor import Look
-from pcc_bench.decoder import Decoder
-from pcc_bench.documents import is_folder
-from pcc_bench.errors import UsageError
-from pcc_bench.model import checkpoint
-from pcc_bench.model.architecture import from_folder, from_state, without_weights
-from pcc_bench.model.config import PccConfig
-from pcc_bench.model.converter import Converter
-from pcc_bench.model.encoder import Encoder, memory_token_ids
-from pcc_bench.model.files import (
+from pcc_bench.core.architecture import from_folder, from_state, without_weights
+from pcc_bench.core.checkpoint_files import (
     WEIGHTS,
     check_safetensors,
     load_tokenizer,
@@ -26,8 +18,16 @@ from pcc_bench.model.files import (
     resolve,
     safetensors_shapes,
 )
+from pcc_bench.core.compressor import Look
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.documents import is_folder
+from pcc_bench.core.errors import UsageError
+from pcc_bench.core.pretrained import variants
+from pcc_bench.model import checkpoint
+from pcc_bench.model.config import PccConfig
+from pcc_bench.model.converter import Converter
+from pcc_bench.model.encoder import Encoder, memory_token_ids
 from pcc_bench.model.published import CONVERTER_FILE
-from pcc_bench.pretrained import variants
 
 Shapes = dict[str, list[int]]
 

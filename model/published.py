@@ -16,14 +16,8 @@ from peft import PeftModel
 from pydantic import BaseModel, Field
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedTokenizerBase
 
-from pcc_bench.decoder import Decoder
-from pcc_bench.documents import checked, filled, read_json
-from pcc_bench.errors import UsageError, foreign
-from pcc_bench.model.architecture import from_folder
-from pcc_bench.model.config import DecoderConfig, EncoderConfig, PccConfig, validated
-from pcc_bench.model.converter import Converter
-from pcc_bench.model.encoder import Encoder
-from pcc_bench.model.files import (
+from pcc_bench.core.architecture import from_folder
+from pcc_bench.core.checkpoint_files import (
     WEIGHTS,
     load_causal_lm,
     load_strictly,
@@ -37,8 +31,14 @@ from pcc_bench.model.files import (
     safetensors_shapes,
     under,
 )
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.documents import checked, filled, read_json
+from pcc_bench.core.errors import UsageError, foreign
+from pcc_bench.core.tensors import check_weights
+from pcc_bench.model.config import DecoderConfig, EncoderConfig, PccConfig, validated
+from pcc_bench.model.converter import Converter
+from pcc_bench.model.encoder import Encoder
 from pcc_bench.model.pcc import PCC, SPECIAL_TOKENS
-from pcc_bench.tensors import check_weights
 
 CONVERTER_FILE = "memory_converter.bin"
 PATCH_FILE = "special_token_patch.pt"

@@ -1,24 +1,47 @@
 """pcc_bench: context compression for LLMs, and the benchmark around it."""
 
+import sys
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pcc_bench.api import ContextCompressor, ContextMemory
+    from importlib.machinery import ModuleSpec
+
+    from pcc_bench.host.api import ContextCompressor, ContextMemory
 
 __version__ = "0.1.0"
 __all__ = ["ContextCompressor", "ContextMemory", "__version__"]
 
-# Installed, the sub-packages lie in this folder. In a source checkout they lie beside it, and this folder shadows the
-# installed one for whatever runs with the checkout as its working directory (`python -m lm_eval`): let them be found.
-if not (_here := Path(__file__).parent).joinpath("model").is_dir():
-    __path__.append(str(_here.parent))
+PACKAGE = Path(__file__).parent
+FOLDERS = ("baselines", "model", "reports", "tasks")  # top-level folders of the repository, packages below this one
+HOME = PACKAGE if (PACKAGE / "model").is_dir() else PACKAGE.parent  # where they lie: in here once installed
+
+
+class Checkout:
+    """Finds `FOLDERS` beside this package, where they lie in a source checkout.
+
+    An editable installation maps them too. This is for whatever runs with the checkout as its working directory
+    (`python -m lm_eval`), where this folder shadows the installed package.
+    """
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> "ModuleSpec | None":
+        """The package in the folder of that name; None for every other module."""
+        package, _, folder = name.rpartition(".")
+        if package != __name__ or folder not in FOLDERS:
+            return None
+        return PathFinder.find_spec(name, [str(HOME)])
+
+
+if HOME != PACKAGE:
+    sys.meta_path.append(Checkout)
 
 
 def __getattr__(name: str) -> object:
     """The Python API, imported when it is asked for: it needs torch, which `import pcc_bench` does not."""
     if name not in ("ContextCompressor", "ContextMemory"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from pcc_bench import api
+    from pcc_bench.host import api
 
     return getattr(api, name)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
-from pcc_bench.documents import checked
+from pcc_bench.core.documents import checked
 
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -41,7 +41,7 @@ class GenerationOptions(BaseModel):
     length_penalty: Finite | None = None
     renormalize_logits: bool | None = None
     remove_invalid_values: bool | None = None
-    # Over the new tokens (`pcc_bench.processors`)
+    # Over the new tokens (`pcc_bench.core.processors`)
     repetition_penalty: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     no_repeat_ngram_size: NonNegativeInt | None = None
     min_new_tokens: NonNegativeInt | None = None

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.stats
 
-from pcc_bench.errors import UsageError
+from pcc_bench.core.errors import UsageError
 
 Array = npt.NDArray[np.floating]
 Alternative = Literal["less", "greater", "two-sided"]

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from pcc_bench import stats
-from pcc_bench.errors import UsageError
+from pcc_bench.core.errors import UsageError
+from pcc_bench.core.texttable import TextTable
 from pcc_bench.reports import measure
 from pcc_bench.reports.measure import Measure, Scored
 from pcc_bench.reports.metrics import NAMES
 from pcc_bench.results.collection import Results, load
 from pcc_bench.results.protocol import DATA, READER, difference
 from pcc_bench.results.run import Run
-from pcc_bench.texttable import TextTable
 
 SEED = 0
 NOTES = (

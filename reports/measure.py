@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pcc_bench import stats
-from pcc_bench.errors import UsageError
+from pcc_bench.core.errors import UsageError
 from pcc_bench.reports.metrics import PERCENT
 from pcc_bench.results.rows import COMPRESSION, check_finite
 from pcc_bench.results.run import Run, TaskRun

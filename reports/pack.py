@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from pcc_bench.documents import COMPRESSED, read_json, replaced, write_text
-from pcc_bench.errors import UsageError
+from pcc_bench.core.documents import COMPRESSED, read_json, replaced, write_text
+from pcc_bench.core.errors import UsageError
 from pcc_bench.results import files
 from pcc_bench.results.reading import read_run
 

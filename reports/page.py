@@ -15,8 +15,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from pcc_bench import escaping
-from pcc_bench.documents import write_text
+from pcc_bench.core import escaping
+from pcc_bench.core.documents import write_text
 from pcc_bench.reports.browser import Browser, embed
 from pcc_bench.reports.cards import Card, method_facts, source_facts
 from pcc_bench.reports.figures import Figure

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from pcc_bench import escaping
+from pcc_bench.core import escaping
+from pcc_bench.core.texttable import TextTable
 from pcc_bench.reports.table import PAPER, Cell, Column, Row, Table
-from pcc_bench.texttable import TextTable
 
 DASH = "-"
 FIELDS = ("value", "low", "high", "n", "contexts", "seeds", "ratio", "normalised", "best", "tied")

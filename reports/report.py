@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from pcc_bench.documents import write_text
-from pcc_bench.errors import UsageError
+from pcc_bench.core.documents import write_text
+from pcc_bench.core.errors import UsageError
 from pcc_bench.reports import figures, page, render
 from pcc_bench.reports.table import Table
 from pcc_bench.reports.tables import cost, demonstrated, pretraining, rag, settings

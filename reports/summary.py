@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from pcc_bench.core.texttable import TextTable
 from pcc_bench.results.files import result_files
 from pcc_bench.results.protocol import check_one_table
 from pcc_bench.results.reading import read_run
 from pcc_bench.results.rows import COMPRESSION, Rows
 from pcc_bench.results.run import Run, TaskRun
-from pcc_bench.texttable import TextTable
 
 METRICS = {"exact_match": "EM", "f1": "F1", "contains": "contains"}
 LEGEND = {

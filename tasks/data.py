@@ -15,8 +15,8 @@ import datasets
 from datasets.exceptions import DatasetsError
 from huggingface_hub import hf_hub_download
 
-from pcc_bench import documents
-from pcc_bench.errors import UsageError
+from pcc_bench.core import documents
+from pcc_bench.core.errors import UsageError
 from pcc_bench.tasks.example import Dropped, Example, RowReader
 from pcc_bench.tasks.lab import rows as lab_rows
 from pcc_bench.tasks.lab.world import VERSION

@@ -9,13 +9,13 @@ from typing import Any
 from lm_eval.api.instance import Instance
 from lm_eval.utils import apply_template
 
-from pcc_bench.context import Prompt, literal, mark, mark_row
-from pcc_bench.errors import UsageError
+from pcc_bench.core.context import Prompt, literal, mark, mark_row
+from pcc_bench.core.errors import UsageError
 from pcc_bench.tasks.demonstrations import SEPARATOR, TokenCounter, Wanted
 from pcc_bench.tasks.population import choice
 from pcc_bench.tasks.task import PccTask, end_of_prompt, scored_tokens
 
-# Fields of an account (`pcc_bench.records`): what adds up over a row's prompts, over its requests, and the ratios.
+# Fields of an account (`pcc_bench.core.account`): what adds up over a row's prompts, over its requests, and the ratios.
 SIZES = (
     "contexts",
     "source_tokens",

@@ -13,7 +13,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from pcc_bench.errors import UsageError
+from pcc_bench.core.errors import UsageError
 from pcc_bench.tasks.population import load_tokenizer, tokenizer_name
 
 SEPARATOR = "\n\n"  # after each demonstration

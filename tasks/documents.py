@@ -13,8 +13,8 @@ import datasets
 from datasets.exceptions import DatasetsError
 from transformers import PreTrainedTokenizerBase
 
-from pcc_bench import documents
-from pcc_bench.errors import UsageError
+from pcc_bench.core import documents
+from pcc_bench.core.errors import UsageError
 from pcc_bench.tasks.data import read_table
 from pcc_bench.tasks.population import data_source, load_tokenizer, tokenizer_name
 

@@ -13,9 +13,9 @@ from typing import Any
 from huggingface_hub import hf_hub_download
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from pcc_bench import shipped
-from pcc_bench.documents import read_json
-from pcc_bench.errors import UsageError
+from pcc_bench.core import shipped
+from pcc_bench.core.documents import read_json
+from pcc_bench.core.errors import UsageError
 from pcc_bench.tasks.example import Example
 from pcc_bench.tasks.shipped_rows import REAL, real_folder
 

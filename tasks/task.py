@@ -10,10 +10,10 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.samplers import ContextSampler
 from lm_eval.api.task import ConfigurableTask
 
-from pcc_bench.context import Prompt, literal, mark_row
-from pcc_bench.errors import UsageError, print_usage_errors_plainly
-from pcc_bench.questions import OFFICIAL, question_prompt
-from pcc_bench.settings import check_spelling
+from pcc_bench.core.context import Prompt, literal, mark_row
+from pcc_bench.core.errors import UsageError, print_usage_errors_plainly
+from pcc_bench.core.questions import OFFICIAL, question_prompt
+from pcc_bench.core.settings import check_spelling
 from pcc_bench.tasks.data import load_docs, to_dataset
 
 LARGEST = 700.0  # nats a unit: the exponential of more is no float
@@ -165,7 +165,7 @@ class OtherQuestions(ContextSampler):  # type: ignore[misc]
 
 
 class QuestionTask(PccTask):
-    """A question on a context, in the words that `metadata.prompt` names (`pcc_bench.questions`).
+    """A question on a context, in the words that `metadata.prompt` names (`pcc_bench.core.questions`).
 
     The account of the rows says which they were (`metadata.population.prompt`). A YAML with a `doc_to_text` of its own
     keeps that, and its prompt is `custom`.

@@ -15,13 +15,13 @@ import pytest
 from lm_eval._cli import HarnessCLI
 
 import pcc_bench.tasks
-from pcc_bench import _startup
+from pcc_bench.host import startup
 from pcc_bench.tasks.data import sample_folder
 
 
 def lm_eval_run(out: Path, *arguments: object) -> dict[str, Any]:
     """`lm_eval run ... --output_path <out> --log_samples` on the sample rows; the results, with rows in `samples`."""
-    _startup.install()
+    startup.install()
     manager, folder = lm_eval.tasks.TaskManager, pcc_bench.tasks.__path__[0]
     words = ["lm_eval", "run", *map(str, arguments), "--output_path", str(out), "--log_samples"]
 

@@ -18,7 +18,8 @@ import torch
 from lm_eval.tasks import manager
 from torch.utils import collect_env
 
-from pcc_bench.model import checkpoint, init, tiny
+from pcc_bench.core import tiny
+from pcc_bench.model import checkpoint, init
 
 SAMPLE = Path(__file__).parent.parent / "tasks" / "sample"
 

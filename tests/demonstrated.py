@@ -15,11 +15,11 @@ from lm_eval.tasks._yaml_loader import load_yaml
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-import pcc_bench.models  # registers the methods
+import pcc_bench.host.models  # registers the methods
 import pcc_bench.tasks
-from pcc_bench import _startup
-from pcc_bench.context import Prompt
-from pcc_bench.errors import UsageError
+from pcc_bench.core.context import Prompt
+from pcc_bench.core.errors import UsageError
+from pcc_bench.host import startup
 
 TASKS = Path(pcc_bench.tasks.__file__).parent
 DATA = Path(__file__).parent / "fixtures" / "data"
@@ -59,7 +59,7 @@ def sentence(expected: str, name: str, **metadata: Any) -> None:
 
 def run(models: Path, method: str, tasks: list[str], *, limit: int = 2, options: Any = None, **metadata: Any) -> Any:
     """lm-eval's own run of a method with tiny random weights; `metadata` is the tasks'."""
-    _startup.install()
+    startup.install()
     decoder = {"pretrained": str(models / "llama")}
     arguments = {"pretrained": str(models / "pcc"), "decoder": str(models / "llama")} if method == "pcc" else decoder
     return lm_eval.simple_evaluate(

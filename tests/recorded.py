@@ -12,7 +12,7 @@ from lm_eval.api.model import LM
 from lm_eval.tasks import TaskManager
 
 import pcc_bench.tasks
-from pcc_bench.context import Prompt
+from pcc_bench.core.context import Prompt
 
 TASKS = Path(pcc_bench.tasks.__file__).parent
 

@@ -13,7 +13,7 @@ from command import lm_eval_run
 from transformers import TextStreamer
 
 from pcc_bench import ContextCompressor, ContextMemory
-from pcc_bench.errors import UsageError
+from pcc_bench.core.errors import UsageError
 
 ALL = '{"population": "all"}'
 QUESTION = "Who saw the rain?"
@@ -143,7 +143,7 @@ def test_long_lists_show_progress(
 ) -> None:
     pcc.compress(TEXTS)
     assert "Compressing contexts" not in capsys.readouterr().err
-    monkeypatch.setattr("pcc_bench.api.CHUNK_CHARACTERS", 100)
+    monkeypatch.setattr("pcc_bench.host.api.CHUNK_CHARACTERS", 100)
     pcc.compress(TEXTS)
     assert "Compressing contexts" in capsys.readouterr().err
 

@@ -14,17 +14,17 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoTokenizer, LlamaConfig, OPTConfig, PreTrainedTokenizerFast
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
-from pcc_bench import models as lm_models
 from pcc_bench import tasks
 from pcc_bench.baselines.autocompressor.compressor import AutoCompressor
 from pcc_bench.baselines.autocompressor.encoder import segments
 from pcc_bench.baselines.autocompressor.files import TABLE
-from pcc_bench.context import Prompt, literal, mark
-from pcc_bench.decoder import Decoder
-from pcc_bench.errors import UsageError
-from pcc_bench.generation import generate, score
-from pcc_bench.lm import CompressedLM
-from pcc_bench.prompts import PromptEncoder
+from pcc_bench.core.context import Prompt, literal, mark
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.errors import UsageError
+from pcc_bench.core.generation import generate, score
+from pcc_bench.host import models as lm_models
+from pcc_bench.host.lm import CompressedLM
+from pcc_bench.host.prompts import PromptEncoder
 from pcc_bench.tasks.data import sample_folder
 
 ROOT = Path(os.environ.get("PCC_GOLDEN", Path(__file__).parent / "golden"))

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
-from pcc_bench.decoder import Decoder
-from pcc_bench.errors import UsageError
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.errors import UsageError
 from pcc_bench.model import checkpoint, init, published
 from pcc_bench.model.compressor import PccCompressor
 from pcc_bench.model.config import Boundaries, Slots
@@ -201,7 +201,7 @@ def test_unknown_checkpoints_are_refused(decoder: Decoder) -> None:
 def test_checkpoints_for_another_decoder_are_refused(models: Path, tmp_path: Path) -> None:
     refuses("was made for the decoder '../llama'", models / "pcc", init.open_decoder(str(models / "mistral")))
     checkpoint.load(str(models / "pcc"), init.open_decoder(str(models / "mistral")), any_decoder=True)
-    from pcc_bench.model import tiny
+    from pcc_bench.core import tiny
 
     narrow = tiny.make_model("llama", tiny.make_tokenizer(["text"], 300), tmp_path / "narrow", width=32)
     refuses("made for another decoder", models / "pcc", init.open_decoder(str(narrow)))

@@ -24,9 +24,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import pcc_bench
-from pcc_bench import ContextCompressor, cli, demo, evaluate, shipped, validate  # noqa: F401  # before the fixtures below replace what they import
-from pcc_bench.model import tiny
-from pcc_bench.responses import TABLE
+from pcc_bench import ContextCompressor, cli
+from pcc_bench.cli import demo
+from pcc_bench.core import shipped, tiny
+from pcc_bench.host import evaluate, validate  # noqa: F401  # before the fixtures below replace what they import
+from pcc_bench.host.responses import TABLE
 
 SAMPLE = Path(__file__).parent.parent / "tasks" / "sample"
 TASKS = Path(__file__).parent.parent / "tasks"
@@ -34,8 +36,8 @@ ALL = '{"population": "all"}'
 # lm-eval's command line with our hook, whether or not it is installed, and without lm-eval's thousands of tasks.
 LM_EVAL = """
 from functools import partial
-from pcc_bench import _startup
-_startup.install()
+from pcc_bench.host import startup
+startup.install()
 import lm_eval.tasks
 lm_eval.tasks.TaskManager = partial(lm_eval.tasks.TaskManager, include_defaults=False)
 from lm_eval.__main__ import cli_evaluate
@@ -521,7 +523,7 @@ def test_no_free_memory(evaluation: Run, monkeypatch: pytest.MonkeyPatch) -> Non
     def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    monkeypatch.setattr("pcc_bench.answering.generate", full)
+    monkeypatch.setattr("pcc_bench.host.answering.generate", full)
     match("out of memory while decoding .* lower batch_size", evaluation().sentence)
 
 

@@ -16,15 +16,15 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoTokenizer
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
-from pcc_bench import models as lm_models
 from pcc_bench.baselines.cocom.compressor import CocomCompressor
 from pcc_bench.baselines.pisco import PiscoCompressor
-from pcc_bench.context import Prompt, literal, mark
-from pcc_bench.decoder import Decoder
-from pcc_bench.errors import UsageError
-from pcc_bench.generation import cut_after, generate, score
+from pcc_bench.core.context import Prompt, literal, mark
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.errors import UsageError
+from pcc_bench.core.generation import cut_after, generate, score
+from pcc_bench.host import models as lm_models
+from pcc_bench.host.prompts import PromptEncoder
 from pcc_bench.model import init
-from pcc_bench.prompts import PromptEncoder
 
 ROOT = Path(os.environ.get("PCC_GOLDEN", Path(__file__).parent / "golden"))
 COCOM = sorted(path.parent for path in ROOT.glob("cocom*/**/io.safetensors"))
@@ -424,7 +424,7 @@ def test_tensors_of_pisco_that_are_not_finite_are_named(models: Path, tmp_path: 
 
 
 def test_another_base_model_is_refused(hub: Path, models: Path, tmp_path: Path) -> None:
-    from pcc_bench.model import tiny
+    from pcc_bench.core import tiny
 
     tokenizer = AutoTokenizer.from_pretrained(models / "mistral")
     narrow = tiny.make_model("mistral", tokenizer, tmp_path / "narrow", width=48)

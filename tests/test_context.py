@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lm_eval.utils import apply_template
 
-from pcc_bench.context import Kind, Part, Prompt, as_prompt, literal, mark, mark_row
-from pcc_bench.errors import UsageError
+from pcc_bench.core.context import Kind, Part, Prompt, as_prompt, literal, mark, mark_row
+from pcc_bench.core.errors import UsageError
 
 TEMPLATE = "{{context}}Question: {{question}}\n\nAnswer: "
 NASTY = [

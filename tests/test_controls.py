@@ -9,15 +9,15 @@ import pytest
 from command import lm_eval_run
 from lm_eval.api.instance import Instance
 
-from pcc_bench import models as lm_models
-from pcc_bench import registry
 from pcc_bench.baselines.bm25_context import Bm25Context
 from pcc_bench.baselines.controls import TruncatedContext
 from pcc_bench.baselines.random_context import RandomContext
-from pcc_bench.compressor import Memory
-from pcc_bench.context import Prompt, literal, mark
-from pcc_bench.decoder import Decoder
-from pcc_bench.errors import UsageError
+from pcc_bench.core import registry
+from pcc_bench.core.compressor import Memory
+from pcc_bench.core.context import Prompt, literal, mark
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.errors import UsageError
+from pcc_bench.host import models as lm_models
 from pcc_bench.model import init
 
 ODD_TEXTS = ["", "  \n ", "Rain.", "🦜🦜🦜", "Grüße, 東京 und 🦜: naïve café.", "!" * 3000, "日本語。本当だ。" * 50]

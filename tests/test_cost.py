@@ -13,19 +13,19 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from pcc_bench.cli import main
+from pcc_bench.core.errors import UsageError
 from pcc_bench.cost import geometry, measure, probe, records
 from pcc_bench.cost import layers as few_layers
 from pcc_bench.cost import predict as predicting
+from pcc_bench.cost.estimate import encoding_flops
 from pcc_bench.cost.layers import Layers
 from pcc_bench.cost.phases import Held, Laps, Setting
 from pcc_bench.cost.phases import records as as_records
 from pcc_bench.cost.records import CostRecord, Mode, Phase, Provenance
-from pcc_bench.cost.run import MEASURED, PREDICTED
-from pcc_bench.cost.table import markdown
+from pcc_bench.cost.sweeps import MEASURED, PREDICTED
+from pcc_bench.cost.tables import markdown
 from pcc_bench.cost.work import Point, Shape
-from pcc_bench.errors import UsageError
 from pcc_bench.model import checkpoint, init, published
-from pcc_bench.model.estimate import encoding_flops
 from pcc_bench.results import logs
 
 CPU = torch.device("cpu")

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from pcc_bench.cost import geometry, predict, records, run
+from pcc_bench.core.errors import UsageError
+from pcc_bench.cost import geometry, predict, records, sweeps
 from pcc_bench.cost.phases import Setting
 from pcc_bench.cost.records import Mode, Provenance
 from pcc_bench.cost.work import Point, Shape
-from pcc_bench.errors import UsageError
 from pcc_bench.reports import report
 from pcc_bench.reports.figures import recorded
 from pcc_bench.results.collection import load
@@ -33,7 +33,7 @@ def record(path: Path, checkpoints: dict[str, int], contexts: Sequence[int], pre
             for context in contexts
             for found in predict.predict(shape, Point(context, 8, 4, 1, rate), Mode, (1,), setting, clock)
         ]
-        records.replace(path / (run.PREDICTED if predicted else run.MEASURED), made)
+        records.replace(path / (sweeps.PREDICTED if predicted else sweeps.MEASURED), made)
     return path
 
 
@@ -51,7 +51,7 @@ def test_scores_stand_over_the_seconds_of_the_same_checkpoint(tmp_path: Path, mo
     frame, axis = recorded.first_token(results, table, table.headline, mode)
     assert axis.endswith("(1,024 tokens, cpu)")
     assert sorted(frame["label"]) == ["", "16x", "4x", "64x"]  # and the full text; PCC-Large has no record
-    known = {(r.rate, r.mode): r.median_s for r in records.read(tmp_path / run.MEASURED) if r.phase == "ttft"
+    known = {(r.rate, r.mode): r.median_s for r in records.read(tmp_path / sweeps.MEASURED) if r.phase == "ttft"
              and r.context_tokens == 1024}  # fmt: skip
     costs = frame.set_index("label")["cost"]
     assert costs["16x"] == pytest.approx(1000 * known[16, Mode(mode)])

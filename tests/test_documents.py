@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict
 
-from pcc_bench import documents
-from pcc_bench.errors import UsageError
+from pcc_bench.core import documents
+from pcc_bench.core.errors import UsageError
 
 
 class Row(BaseModel):

@@ -11,8 +11,10 @@ import lm_eval.tasks
 import lm_eval.utils
 import pytest
 
-from pcc_bench import cli, evaluate, shipped, validate
-from pcc_bench.errors import UsageError
+from pcc_bench import cli
+from pcc_bench.core import shipped
+from pcc_bench.core.errors import UsageError
+from pcc_bench.host import evaluate, validate
 
 
 @pytest.fixture

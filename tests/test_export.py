@@ -15,14 +15,14 @@ from torch import nn
 from toy_cocom import RANK, WRAPPED, cocom_state, write_cocom
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from pcc_bench import memory_file, registry, shipped
-from pcc_bench import models as lm_models
 from pcc_bench.baselines.export import export_autocompressor, export_cocom, export_icae
 from pcc_bench.baselines.icae.files import IcaeConfig
 from pcc_bench.baselines.lora import lora_of
-from pcc_bench.errors import UsageError
-from pcc_bench.lm import CompressedLM
-from pcc_bench.model import init, tiny
+from pcc_bench.core import memory_file, registry, shipped, tiny
+from pcc_bench.core.errors import UsageError
+from pcc_bench.host import models as lm_models
+from pcc_bench.host.lm import CompressedLM
+from pcc_bench.model import init
 from pcc_bench.tasks import population
 
 TEXTS = ["Rain.", "", "Zoë said “grüß Gott” 日本語.", "Rain fell on the mill and on the river. " * 9]

@@ -14,7 +14,7 @@ from lm_eval.api.model import LM
 from lm_eval.tasks import TaskManager
 
 import pcc_bench.tasks
-from pcc_bench.errors import UsageError
+from pcc_bench.core.errors import UsageError
 from pcc_bench.tasks.metrics.perplexity.scores import weighted_perplexity
 
 

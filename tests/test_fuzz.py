@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pcc_bench import compressing
+from pcc_bench.host import compressing
 
 TRIES = 20
 

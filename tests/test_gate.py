@@ -13,12 +13,13 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from pcc_bench import cli, evaluate
+from pcc_bench import cli
 from pcc_bench.gate import outputs
 from pcc_bench.gate.compare import compare
 from pcc_bench.gate.match import select
 from pcc_bench.gate.policy import Policy, Stage
 from pcc_bench.gate.result import Comparison, Verdict
+from pcc_bench.host import evaluate
 from pcc_bench.results.frozen import freeze, load
 from pcc_bench.results.run import Run
 

@@ -10,12 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lm_eval.api.instance import Instance
 
-from pcc_bench import models as lm_models
-from pcc_bench.context import literal, mark
-from pcc_bench.errors import UsageError
-from pcc_bench.generation_options import GenerationOptions, typed
-from pcc_bench.lm import CompressedLM
-from pcc_bench.processors import _PROCESSORS, _REFUSED
+from pcc_bench.core.context import literal, mark
+from pcc_bench.core.errors import UsageError
+from pcc_bench.core.processors import _PROCESSORS, _REFUSED
+from pcc_bench.host import models as lm_models
+from pcc_bench.host.generation_options import GenerationOptions, typed
+from pcc_bench.host.lm import CompressedLM
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,12 @@ from safetensors.torch import load_file, save_file
 from test_lm import generations, prompt, scorings
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from pcc_bench import cli, converted, pretrained, shipped
-from pcc_bench import models as methods
-from pcc_bench.errors import UsageError
-from pcc_bench.model import checkpoint, gguf, init, sizes
+from pcc_bench import cli
+from pcc_bench.core import converted, gguf, pretrained, shipped
+from pcc_bench.core.errors import UsageError
+from pcc_bench.cost import sizes
+from pcc_bench.host import models as methods
+from pcc_bench.model import checkpoint, init
 from pcc_bench.tasks import population
 
 library = pytest.importorskip("gguf", reason="the library gguf is not installed: pip install 'pcc-bench[real]'")
@@ -194,7 +196,7 @@ def test_a_copied_cache_is_good(file: Path, cache: Path, tmp_path: Path, monkeyp
 
 
 def test_two_processes_at_once(file: Path) -> None:
-    code = f"from pcc_bench import shipped; print(shipped.located({str(file)!r}))"
+    code = f"from pcc_bench.core import shipped; print(shipped.located({str(file)!r}))"
     runs = [
         subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(2)

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from pcc_bench.context import Kind
+from pcc_bench.core.context import Kind
 from pcc_bench.tasks.demonstrations import SEPARATOR, TokenCounter
 from pcc_bench.tasks.hpd import rows as hpd
 from pcc_bench.tasks.hpd.scores import score_responses

@@ -15,15 +15,15 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, PreTrainedTokenizerFast
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
-from pcc_bench import models as lm_models
 from pcc_bench.baselines.icae.compressor import IcaeCompressor
 from pcc_bench.baselines.icae.encoder import spans
-from pcc_bench.context import Prompt, literal, mark
-from pcc_bench.decoder import Decoder
-from pcc_bench.errors import UsageError
-from pcc_bench.generation import cut_after, generate, score
+from pcc_bench.core.context import Prompt, literal, mark
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.errors import UsageError
+from pcc_bench.core.generation import cut_after, generate, score
+from pcc_bench.host import models as lm_models
+from pcc_bench.host.prompts import PromptEncoder
 from pcc_bench.model import init
-from pcc_bench.prompts import PromptEncoder
 
 ROOT = Path(os.environ.get("PCC_GOLDEN", Path(__file__).parent / "golden"))
 FOLDERS = sorted(path.parent for path in ROOT.glob("icae*/**/io.safetensors"))

@@ -23,11 +23,11 @@ from lm_eval.tasks._yaml_loader import load_yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pcc_bench.baselines.controls import FullContext
-from pcc_bench.context import Kind
-from pcc_bench.decoder import Decoder
-from pcc_bench.errors import UsageError
-from pcc_bench.prompts import PromptEncoder
-from pcc_bench.responses import Response
+from pcc_bench.core.context import Kind
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.errors import UsageError
+from pcc_bench.host.prompts import PromptEncoder
+from pcc_bench.host.responses import Response
 from pcc_bench.tasks.demonstrations import SEPARATOR, TokenCounter, Wanted, block, drawn
 from pcc_bench.tasks.icl.scores import OptionScores, score_number, score_options, seed_spread
 

@@ -10,14 +10,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from pcc_bench import shipped
+from pcc_bench.core import shipped, tiny
 from pcc_bench.lab import check, parts, ship, stages
 from pcc_bench.lab.decoders import DecoderRecipe, Lessons, start
 from pcc_bench.lab.findings import findings
 from pcc_bench.lab.induction import draw_induction_heads
 from pcc_bench.lab.lessons import ANSWER, RANDOM, draw_lesson
 from pcc_bench.lab.lite import at_rate, rates_up_to, start_lite
-from pcc_bench.model import checkpoint, init, tiny
+from pcc_bench.model import checkpoint, init
 from pcc_bench.model.pcc import SPECIAL_TOKENS
 
 TINY = DecoderRecipe(family="llama", layers=2, vocabulary=600, steps=2, tokens=256)

@@ -14,10 +14,11 @@ from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedModel, Trainer
 from typer.testing import CliRunner
 
-from pcc_bench import shipped
 from pcc_bench.cli import app
-from pcc_bench.errors import UsageError
-from pcc_bench.lab import build, check, compressors, data, decoders, measure, parts, ship, stages
+from pcc_bench.core import shipped
+from pcc_bench.core.errors import UsageError
+from pcc_bench.lab import build, check, compressors, decoders, parts, ship, skills, stages
+from pcc_bench.lab import material as data
 from pcc_bench.lab.decoders import DecoderRecipe
 from pcc_bench.model import checkpoint
 from pcc_bench.model.config import PccConfig
@@ -228,8 +229,8 @@ def recorded(lab: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(check, "CHECK_ROWS", 8)
         patch.setattr(check, "CHECK_DOCUMENTS", 2)
-        patch.setattr(check, "tracking", lambda folder, name: measure.tracking(folder, name, 4))
-        patch.setattr(check, "measure", lambda folder, name, *_: measure.measure(folder, name, 8, 2))
+        patch.setattr(check, "tracking", lambda folder, name: skills.tracking(folder, name, 4))
+        patch.setattr(check, "measure", lambda folder, name, *_: skills.measure(folder, name, 8, 2))
         check.record(folder, names)
         assert check.check(folder) == []
     return folder

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from pcc_bench.lab.findings import FULL, NONE, OTHERS, Figure, Verdict, _sum, findings, verdict
-from pcc_bench.lab.measure import QUESTION_SETS, Measured
+from pcc_bench.lab.skills import QUESTION_SETS, Measured
 
 
 def figures(model: str, f1: float, half: float = 1.0) -> list[Measured]:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pcc_bench import markers
+from pcc_bench.core import markers
 from pcc_bench.reports import report
+from pcc_bench.suite.grid import table
 from pcc_bench.suite.spec import Settings, Suite
-from pcc_bench.suite.table import table
 
 
 def test_the_table_of_all_tasks_in_the_docs_is_that_of_the_shipped_results(monkeypatch: pytest.MonkeyPatch) -> None:

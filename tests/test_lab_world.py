@@ -18,7 +18,7 @@ from lm_eval.tasks import TaskManager
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 import pcc_bench.tasks
-from pcc_bench.doctor import examine
+from pcc_bench.cli.doctor import examine
 from pcc_bench.tasks.data import fingerprint
 from pcc_bench.tasks.example import Example
 from pcc_bench.tasks.hotpotqa.rows import read as read_hotpotqa

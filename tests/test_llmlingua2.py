@@ -15,12 +15,12 @@ import pytest
 import torch
 from demonstrated import REAL
 
-from pcc_bench import models as lm_models
 from pcc_bench.baselines.llmlingua2.compressor import LlmLingua2
 from pcc_bench.baselines.llmlingua2.package import PlainCounter
 from pcc_bench.baselines.llmlingua2.tiny import Family, make_classifier
-from pcc_bench.decoder import Decoder
-from pcc_bench.errors import UsageError
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.errors import UsageError
+from pcc_bench.host import models as lm_models
 from pcc_bench.model import init
 
 PASSAGES = REAL / "squad" / "validation.jsonl"

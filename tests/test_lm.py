@@ -12,14 +12,14 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
-from pcc_bench import answering, registry
-from pcc_bench import models as lm_models
-from pcc_bench.compressor import Compressor, Memory
-from pcc_bench.context import Prompt, literal, mark
-from pcc_bench.errors import UsageError
-from pcc_bench.lm import CompressedLM
-from pcc_bench.memories import Source, wrong_partners
-from pcc_bench.model import tiny
+from pcc_bench.core import registry, tiny
+from pcc_bench.core.compressor import Compressor, Memory
+from pcc_bench.core.context import Prompt, literal, mark
+from pcc_bench.core.errors import UsageError
+from pcc_bench.host import answering
+from pcc_bench.host import models as lm_models
+from pcc_bench.host.lm import CompressedLM
+from pcc_bench.host.memories import Source, wrong_partners
 
 GREEDY = {"until": [], "do_sample": False, "max_gen_toks": 12}
 

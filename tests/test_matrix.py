@@ -1,4 +1,4 @@
-"""Every registered method keeps every promise of the contract (`pcc_bench.compressor`).
+"""Every registered method keeps every promise of the contract (`pcc_bench.core.compressor`).
 
 A method joins by a row in `TOYS`, which makes a tiny checkpoint of it; a registered method without one fails.
 """
@@ -21,16 +21,17 @@ from safetensors.torch import save_file
 from toy_cocom import write_cocom, write_pisco
 from transformers import AutoTokenizer
 
-from pcc_bench import ContextCompressor, ContextMemory, memory_file, registry
-from pcc_bench import models as lm_models
-from pcc_bench.api import open_memory
-from pcc_bench.compressing import open_compressor
-from pcc_bench.compressor import Compressor, Memory
-from pcc_bench.context import Prompt, literal, mark
-from pcc_bench.errors import UsageError
-from pcc_bench.lm import CompressedLM
-from pcc_bench.model import init, tiny
-from pcc_bench.registry import METHODS
+from pcc_bench import ContextCompressor, ContextMemory
+from pcc_bench.core import memory_file, registry, tiny
+from pcc_bench.core.compressor import Compressor, Memory
+from pcc_bench.core.context import Prompt, literal, mark
+from pcc_bench.core.errors import UsageError
+from pcc_bench.core.registry import METHODS
+from pcc_bench.host import models as lm_models
+from pcc_bench.host.api import open_memory
+from pcc_bench.host.compressing import open_compressor
+from pcc_bench.host.lm import CompressedLM
+from pcc_bench.model import init
 
 QUERY = "Who saw the rain?"
 TEXTS = {

@@ -12,13 +12,15 @@ from lm_eval.api.instance import Instance
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from pcc_bench import ContextCompressor, compressing, memory_file
-from pcc_bench import models as lm_models
+from pcc_bench import ContextCompressor
 from pcc_bench.baselines.controls import FullContext
-from pcc_bench.compressor import Compressor
-from pcc_bench.context import Prompt, literal, mark
-from pcc_bench.decoder import Decoder
-from pcc_bench.errors import UsageError
+from pcc_bench.core import memory_file
+from pcc_bench.core.compressor import Compressor
+from pcc_bench.core.context import Prompt, literal, mark
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.errors import UsageError
+from pcc_bench.host import compressing
+from pcc_bench.host import models as lm_models
 from pcc_bench.model.init import open_decoder
 
 

@@ -14,8 +14,8 @@ from recorded import samples
 from transformers import AutoTokenizer
 
 import pcc_bench.tasks
-from pcc_bench import models as methods
-from pcc_bench.errors import UsageError
+from pcc_bench.core.errors import UsageError
+from pcc_bench.host import models as methods
 from pcc_bench.tasks.needle.haystack import TOLERANCE, Cell, Text, middle
 
 TASKS = Path(pcc_bench.tasks.__file__).parent

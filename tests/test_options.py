@@ -11,8 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from pcc_bench import claims, documents, evaluate, models, registry, tasks
-from pcc_bench.arguments import (
+from pcc_bench import tasks
+from pcc_bench.cli import app
+from pcc_bench.core import claims, documents, registry
+from pcc_bench.core.errors import UsageError
+from pcc_bench.core.settings import SETTINGS, check_settings
+from pcc_bench.host import evaluate, models
+from pcc_bench.host.arguments import (
     HfOptions,
     RunnerOptions,
     check_batch_size,
@@ -21,10 +26,7 @@ from pcc_bench.arguments import (
     parse_metadata,
     split_options,
 )
-from pcc_bench.cli import app
-from pcc_bench.errors import UsageError
-from pcc_bench.responses import Response, ResponseCache
-from pcc_bench.settings import SETTINGS, check_settings
+from pcc_bench.host.responses import Response, ResponseCache
 
 ROOT = Path(__file__).parent.parent
 
@@ -203,7 +205,7 @@ def test_every_setting_that_a_task_reads_is_listed() -> None:
 
 def test_documents_are_read_in_one_place() -> None:
     """No file but `documents` parses JSON or YAML, besides round trips of our own objects."""
-    own = {"model/files.py", "pcc_bench/store/store.py", "pcc_bench/inventory.py"}
+    own = {"pcc_bench/core/checkpoint_files.py", "pcc_bench/host/store/store.py", "pcc_bench/host/inventory.py"}
     elsewhere = ("reports/", "pcc_bench/gate/")  # these have readers of their own
     calls = {"json.load", "json.loads", "yaml.safe_load", "yaml.load"}
     found = set()
@@ -214,7 +216,7 @@ def test_documents_are_read_in_one_place() -> None:
             used = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
             if used & calls or any(call.endswith("model_validate_json") for call in used):
                 found.add(name)
-    assert {name for name in found if not name.startswith(elsewhere)} == {*own, "pcc_bench/documents.py"}
+    assert {name for name in found if not name.startswith(elsewhere)} == {*own, "pcc_bench/core/documents.py"}
 
 
 @pytest.mark.parametrize(

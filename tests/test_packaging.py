@@ -22,7 +22,9 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from pcc_bench.registry import METHODS
+import pcc_bench
+from pcc_bench.core import provenance
+from pcc_bench.core.registry import METHODS
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = {
@@ -51,8 +53,20 @@ MODULES = {dotted(installed): path for path, installed in tree("*.py")}
 PACKAGES = [dotted(installed) for _, installed in tree("__init__.py")]
 
 
-def test_all_packages_are_listed() -> None:
-    assert sorted(PROJECT["tool"]["setuptools"]["packages"]) == sorted(PACKAGES)
+def test_top_level_folders_are_named_alike_and_nothing_else_of_the_checkout_is_found() -> None:
+    mapped = PROJECT["tool"]["setuptools"]["package-dir"]
+    assert mapped == {package: folder for folder, package in FOLDERS.items()}
+    assert mapped.keys() == {"pcc_bench", *(f"pcc_bench.{name}" for name in pcc_bench.FOLDERS)}
+    for name in ("pcc_bench", "pcc_bench.core.errors", "tests", "benchmarks", "build_backend", "docs"):
+        with pytest.raises(ModuleNotFoundError):
+            importlib.import_module(f"pcc_bench.{name}")
+
+
+def test_a_checkout_that_shadows_an_installation_finds_its_own_folders(tmp_path: Path) -> None:
+    code = "import pcc_bench.tasks as t, pcc_bench.core.provenance as p; print(t.__path__[0], p.code())"
+    command = [sys.executable, "-S", "-c", f"import sys; sys.path[:0] = {[str(ROOT)]!r}; {code}"]  # -S: no finder
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.split() == [str(ROOT / "tasks"), provenance.code()]
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -87,7 +101,7 @@ def test_the_wheel_has_the_start_up_files_and_nothing_else_at_top_level(wheel: z
     tops = {name.split("/")[0] for name in wheel.namelist()}
     information = f"pcc_bench-{PROJECT['project']['version']}.dist-info"
     assert tops == {"pcc_bench", information, "_pcc_bench_startup.py", "pcc_bench_startup.pth"}
-    assert wheel.read("_pcc_bench_startup.py") == (ROOT / "pcc_bench" / "_startup.py").read_bytes()
+    assert wheel.read("_pcc_bench_startup.py") == (ROOT / "pcc_bench" / "host" / "startup.py").read_bytes()
     lines = wheel.read("pcc_bench_startup.pth").decode().splitlines()
     assert len(lines) == 1
     assert lines[0].startswith("import ")  # `site` runs no other lines
@@ -106,7 +120,7 @@ def test_record_is_true(wheel: zipfile.ZipFile) -> None:
 
 def test_entry_points_name_every_method() -> None:
     points = PROJECT["project"]["entry-points"]["lm_eval.models"]
-    assert points == {name: f"pcc_bench.models:{name.replace('-', '_')}" for name in METHODS}
+    assert points == {name: f"pcc_bench.host.models:{name.replace('-', '_')}" for name in METHODS}
 
 
 def test_the_version_is_stated_once_more_and_equal() -> None:
@@ -148,28 +162,30 @@ def within(name: str, packages: tuple[str, ...]) -> bool:
     return any(name == package or name.startswith(f"{package}.") for package in packages)
 
 
-GROUND = ("context", "documents", "errors", "questions", "shipped", "tensors")  # which import nothing above them
-HOST = ("compressor", "decoder", "generation", "pretrained", "registry")
-PRINT = ("escaping", "markers", "texttable")
-MAY_IMPORT = {
-    "pcc_bench.baselines": (*GROUND, *HOST, "baselines", "model.architecture", "model.files"),
-    "pcc_bench.model": (*GROUND, *HOST, "model"),
-    "pcc_bench.tasks": (*GROUND, "tasks"),
-    "pcc_bench.results": (*GROUND, "cost.records", "records", "results"),
-    "pcc_bench.reports": (*GROUND, *PRINT, "results", "stats", "reports"),
-    "pcc_bench.gate": (*GROUND, *PRINT, "cost.records", "results", "stats", "gate"),
+MAY_IMPORT = {  # a room: the rooms and modules that it stands on
+    "core": ("core",),
+    "tasks": ("core", "tasks"),
+    "baselines": ("core", "baselines"),
+    "model": ("core", "model"),
+    "results": ("core", "cost.records", "results"),
+    "reports": ("core", "results", "stats", "reports"),
+    "gate": ("core", "cost.records", "results", "stats", "gate"),
+    "cost": ("core", "host", "model", "cost"),
+    "host": ("core", "model", "tasks", "suite.spec", "host"),
+    "suite": ("core", "cost", "host", "reports", "results", "tasks", "suite"),
+    "lab": ("core", "host", "baselines", "model", "tasks", "stats", "lab"),
 }
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_point_one_way(module: str) -> None:
-    ours = {name for name in imports(module) if within(name, ("pcc_bench",))}
-    if module not in ("pcc_bench.cli", "pcc_bench.__main__"):
+    room = module.removeprefix("pcc_bench.").split(".")[0]
+    ours = {name for name in imports(module) if within(name, ("pcc_bench",))} - {"pcc_bench"}
+    if room != "cli":
         assert not {name for name in ours if within(name, ("pcc_bench.cli",))}, "nothing imports the command line"
-    for package, allowed in MAY_IMPORT.items():
-        if within(module, (package,)):
-            wrong = {name for name in ours if not within(name, tuple(f"pcc_bench.{part}" for part in allowed))}
-            assert not wrong, f"{package} imports only {allowed} of the project"
+    allowed = MAY_IMPORT.get(room)
+    wrong = {name for name in ours if allowed and not within(name, tuple(f"pcc_bench.{part}" for part in allowed))}
+    assert not wrong, f"{room} imports only {allowed} of the project"
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("pcc_bench.")])

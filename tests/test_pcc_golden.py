@@ -16,12 +16,12 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from pcc_bench.decoder import Decoder
-from pcc_bench.generation import generate
-from pcc_bench.model import objectives
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.generation import generate
 from pcc_bench.model.compressor import PccCompressor
-from pcc_bench.model.objectives import Task
 from pcc_bench.model.pcc import PCC
+from pcc_bench.model.training import objectives
+from pcc_bench.model.training.objectives import Task
 
 ROOT = Path(os.environ.get("PCC_GOLDEN", Path(__file__).parent / "golden"))
 FOLDERS = sorted(path.parent for path in (ROOT / "pcc").rglob("io.safetensors"))

@@ -14,18 +14,19 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import nn
 
-from pcc_bench.decoder import Decoder
-from pcc_bench.errors import UsageError
-from pcc_bench.model import PccCompressor, checkpoint, conversion, fine_tuning, init, objectives, training
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.errors import UsageError
+from pcc_bench.core.questions import question_text
+from pcc_bench.model import PccCompressor, checkpoint, conversion, init
 from pcc_bench.model.config import Pooling
 from pcc_bench.model.converter import Converter
-from pcc_bench.model.corpus import Position, corpora_of, read_corpora, read_documents
-from pcc_bench.model.data import Collator, Samples
-from pcc_bench.model.objectives import Task
 from pcc_bench.model.pcc import CLOSE, OPEN, PCC
-from pcc_bench.model.recipe import Data, Recipe, Trained
-from pcc_bench.model.training import PccForTraining
-from pcc_bench.questions import question_text
+from pcc_bench.model.training import fine_tuning, loop, objectives
+from pcc_bench.model.training.corpus import Position, corpora_of, read_corpora, read_documents
+from pcc_bench.model.training.loop import PccForTraining
+from pcc_bench.model.training.objectives import Task
+from pcc_bench.model.training.recipe import Data, Recipe, Trained
+from pcc_bench.model.training.samples import Collator, Samples
 
 TEXT = "The quick brown fox jumps over the lazy dog while seven more dogs watch from behind an old fence."
 
@@ -66,7 +67,7 @@ def checked(state: dict[str, Any], **changes: Any) -> Recipe:
 def for_training(state: dict[str, Any], folder: Path, **changes: Any) -> PccForTraining:
     recipe = checked(state, **changes)
     decoder = init.open_decoder(recipe.decoder)
-    return PccForTraining(training.starting_point(recipe, decoder, folder), decoder, recipe)
+    return PccForTraining(loop.starting_point(recipe, decoder, folder), decoder, recipe)
 
 
 def fresh(decoder: Decoder, folder: Path, **options: Any) -> PCC:
@@ -158,10 +159,10 @@ def test_a_gate_is_the_plain_mean_until_it_has_learned(decoder: Decoder, tmp_pat
 
 
 def test_a_gate_can_be_learned_on_top_of_a_checkpoint_without_one(state: dict[str, Any], tmp_path: Path) -> None:
-    training.train(checked(state), tmp_path / "plain")
+    loop.train(checked(state), tmp_path / "plain")
     start = {"encoder_layers": None, "start": str(tmp_path / "plain"), "lora_rank": 0, "pooling": "memory_tokens"}
     fresh_keys = {"converter_start": "random", "train": ["encoder", "gate", "converter"]}
-    trained = training.train(checked(state, **start, **fresh_keys), tmp_path / "gated")
+    trained = loop.train(checked(state, **start, **fresh_keys), tmp_path / "gated")
     assert trained is not None and trained.encoder.gate is not None and trained.encoder.gate.abs().max() > 0
     decoder = init.open_decoder(state["decoder"])
     loaded = checkpoint.load(str(tmp_path / "gated"), decoder)
@@ -245,7 +246,7 @@ def test_what_learns_gets_gradients_and_the_decoder_none(state: dict[str, Any], 
 def test_a_run_of_two_rates_measures_both_and_goes_on_where_it_was_stopped(
     state: dict[str, Any], tmp_path: Path
 ) -> None:
-    whole = training.train(checked(state), tmp_path / "whole")
+    whole = loop.train(checked(state), tmp_path / "whole")
     import transformers
 
     class Stop(transformers.TrainerCallback):
@@ -253,10 +254,10 @@ def test_a_run_of_two_rates_measures_both_and_goes_on_where_it_was_stopped(
             control.should_training_stop = state.global_step == 4
 
     with pytest.MonkeyPatch.context() as patch:
-        trainer = training.Trainer
-        patch.setattr(training, "Trainer", lambda callbacks, **rest: trainer(callbacks=[*callbacks, Stop()], **rest))
-        training.train(checked(state), tmp_path / "stopped")
-    resumed = training.train(checked(state), tmp_path / "stopped")
+        trainer = loop.Trainer
+        patch.setattr(loop, "Trainer", lambda callbacks, **rest: trainer(callbacks=[*callbacks, Stop()], **rest))
+        loop.train(checked(state), tmp_path / "stopped")
+    resumed = loop.train(checked(state), tmp_path / "stopped")
     assert whole is not None and resumed is not None
     assert checkpoint.weights_fingerprint(whole) == checkpoint.weights_fingerprint(resumed)
     lines = [json.loads(line) for line in (tmp_path / "whole" / "evaluation.jsonl").read_text().splitlines()]
@@ -278,7 +279,7 @@ def test_groups_of_weights_have_learning_rates_of_their_own(
 ) -> None:
     rates = {"converter": 2e-4, "special": 5e-3}
     model = for_training(state, tmp_path, optimisation={"optimizer": optimizer, "learning_rates": rates})
-    chosen = training.chosen_optimizer(model, model.recipe)
+    chosen = loop.chosen_optimizer(model, model.recipe)
     assert chosen is not None
     by_weight = {id(weight): group["lr"] for group in chosen.param_groups for weight in group["params"]}
     for name, parameter in model.named_parameters():
@@ -366,7 +367,7 @@ def test_special_vectors_start_from_tokens_and_are_saved_as_they_were_trained(
     model = for_training(state, tmp_path, special_from=texts)
     start = model.pcc.special.detach().clone()
     assert start.shape == (3, decoder.hidden_size)
-    trained = training.train(checked(state, special_from=texts), tmp_path / "run")
+    trained = loop.train(checked(state, special_from=texts), tmp_path / "run")
     assert trained is not None and not torch.equal(trained.special, start)
     loaded = checkpoint.load(str(tmp_path / "run"), decoder)
     torch.testing.assert_close(loaded.special, trained.special.detach())

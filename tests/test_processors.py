@@ -14,14 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lm_eval.api.instance import Instance
 
-from pcc_bench import models as lm_models
-from pcc_bench import registry
-from pcc_bench.compressor import Compressor, Memory
-from pcc_bench.context import Prompt, literal, mark
-from pcc_bench.errors import UsageError
-from pcc_bench.lm import CompressedLM
+from pcc_bench.core import registry
+from pcc_bench.core.compressor import Compressor, Memory
+from pcc_bench.core.context import Prompt, literal, mark
+from pcc_bench.core.errors import UsageError
+from pcc_bench.core.processors import over_new_tokens
+from pcc_bench.host import models as lm_models
+from pcc_bench.host.lm import CompressedLM
 from pcc_bench.model import init
-from pcc_bench.processors import over_new_tokens
 
 ROWS = 9
 END = 3  # any ordinary token that the tests make an end or force

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pcc_bench import cli, inventory, registry
+from pcc_bench import cli
+from pcc_bench.core import registry
+from pcc_bench.host import inventory
 
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))

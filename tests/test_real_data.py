@@ -11,8 +11,8 @@ import lm_eval
 import pytest
 from demonstrated import REAL, load, manager
 
-from pcc_bench import _startup
-from pcc_bench.inventory import task_table
+from pcc_bench.host import startup
+from pcc_bench.host.inventory import task_table
 
 ROWS = 1
 OWN_ROWS = ("pcc_needle_kv",)  # generated, whatever the data
@@ -59,7 +59,7 @@ def test_populations_are_those_of_the_published_sets(tasks: list[Any]) -> None:
 
 @pytest.mark.parametrize("method", ["pcc", "full-context", "no-context", "truncated-context"])
 def test_every_task_runs(method: str, tasks: list[Any], models: Path) -> None:
-    _startup.install()
+    startup.install()
     arguments = {"pretrained": str(models / "llama"), "batch_size": 8, "device": "cpu"}
     arguments |= {"pretrained": str(models / "pcc")} if method == "pcc" else {}
     arguments |= {"rate": 4} if method in ("pcc", "truncated-context") else {}
@@ -96,7 +96,7 @@ def test_every_task_runs(method: str, tasks: list[Any], models: Path) -> None:
 )
 def test_trained_models_read_real_questions(method: str, arguments: dict[str, Any]) -> None:
     """The lab's decoder knows nothing of the real world: that the sets run, and what they cost, is what is seen."""
-    _startup.install()
+    startup.install()
     results = lm_eval.simple_evaluate(
         method,
         model_args={**arguments, "batch_size": 2, "device": "cpu", "overflow": "truncate"},

@@ -15,12 +15,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
-from pcc_bench.errors import UsageError
-from pcc_bench.model import checkpoint, dry_run, init, tiny
-from pcc_bench.model import sizes as sizes_of
+from pcc_bench.core import tiny
+from pcc_bench.core.errors import UsageError
+from pcc_bench.cost import dry_run
+from pcc_bench.cost import sizes as sizes_of
+from pcc_bench.model import checkpoint, init
 from pcc_bench.model.encoder import fuse_gelu
-from pcc_bench.model.recipe import Recipe, Trained, shipped
-from pcc_bench.model.training import PccForTraining, starting_point
+from pcc_bench.model.training.loop import PccForTraining, starting_point
+from pcc_bench.model.training.recipe import Recipe, Trained, shipped
 
 TABLE = Path(__file__).parent / "fixtures" / "paper_hyperparameters.csv"
 PAPER = {(row["encoder"], row["stage"]): row for row in csv.DictReader(TABLE.read_text("utf-8").splitlines())}

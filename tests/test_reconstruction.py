@@ -19,13 +19,13 @@ from recorded import samples
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import pcc_bench.tasks
-from pcc_bench import models as methods
-from pcc_bench.context import Kind, Prompt
-from pcc_bench.decoder import Decoder
-from pcc_bench.errors import UsageError
-from pcc_bench.generation import generate
+from pcc_bench.core.context import Kind, Prompt
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.errors import UsageError
+from pcc_bench.core.generation import generate
+from pcc_bench.host import models as methods
 from pcc_bench.model import checkpoint
-from pcc_bench.model.objectives import Task, decoder_prefix
+from pcc_bench.model.training.objectives import Task, decoder_prefix
 from pcc_bench.tasks.documents import cut_tokens, read_documents
 from pcc_bench.tasks.lab import rows as lab_rows
 from pcc_bench.tasks.metrics.text_overlap import scores as overlap

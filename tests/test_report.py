@@ -12,8 +12,9 @@ import scipy.stats
 from command import lm_eval_run
 from written_results import POPULATION, questions, right, write
 
-from pcc_bench import cli, markers, stats
-from pcc_bench.errors import UsageError
+from pcc_bench import cli, stats
+from pcc_bench.core import markers
+from pcc_bench.core.errors import UsageError
 from pcc_bench.reports import compare, render, report
 from pcc_bench.results.collection import load
 

@@ -16,7 +16,7 @@ import made_results
 import pandas as pd
 import pytest
 
-from pcc_bench.errors import UsageError
+from pcc_bench.core.errors import UsageError
 from pcc_bench.reports import page
 from pcc_bench.reports.browser import embed
 from pcc_bench.reports.figures import Figure, rates, training

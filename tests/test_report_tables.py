@@ -16,7 +16,7 @@ import pytest
 import sacrebleu
 from written_results import POPULATION, questions, right, write
 
-from pcc_bench.errors import UsageError
+from pcc_bench.core.errors import UsageError
 from pcc_bench.reports import paper, render, report
 from pcc_bench.reports.measure import measure
 from pcc_bench.reports.table import Table

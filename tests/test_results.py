@@ -18,8 +18,10 @@ import pytest
 from test_gate import answers, qa, run_folder
 from written_results import questions, write
 
-from pcc_bench import cli, escaping, markers
-from pcc_bench.errors import UsageError
+from pcc_bench import cli
+from pcc_bench.core import escaping, markers
+from pcc_bench.core.errors import UsageError
+from pcc_bench.core.texttable import TextTable
 from pcc_bench.gate import outputs
 from pcc_bench.gate.compare import compare
 from pcc_bench.gate.policy import Policy
@@ -29,7 +31,6 @@ from pcc_bench.reports import render, report
 from pcc_bench.results.collection import load as load_results
 from pcc_bench.results.frozen import SUFFIX, freeze, load
 from pcc_bench.results.protocol import difference
-from pcc_bench.texttable import TextTable
 
 STAMP = "2026-01-01T00-00-00"
 EVIL = "a|b\n::error::owned <img src=x> [x](http://y) \x1b[31m\x00 $\\input{x}"

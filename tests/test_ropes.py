@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from lm_eval.api.instance import Instance
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Phi3Config
 
-from pcc_bench import models as lm_models
-from pcc_bench.context import Prompt, literal, mark
-from pcc_bench.lm import CompressedLM
-from pcc_bench.ropes import Ropes
+from pcc_bench.core.context import Prompt, literal, mark
+from pcc_bench.core.ropes import Ropes
+from pcc_bench.host import models as lm_models
+from pcc_bench.host.lm import CompressedLM
 
 WINDOW = 241
 QUESTIONS = ["Who?", "Where did it happen, and in which year, and who was there to tell us of it today?", "Why?"]

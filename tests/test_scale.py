@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 import yaml
 
-from pcc_bench import provenance
 from pcc_bench.cli import main
-from pcc_bench.errors import UsageError
+from pcc_bench.core import provenance
+from pcc_bench.core.errors import UsageError
 from pcc_bench.suite import cell as process
 from pcc_bench.suite import runner
 from pcc_bench.suite.cell import Order, Outcome, perform, write_done

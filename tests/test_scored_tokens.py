@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from lm_eval.models.huggingface import HFLM
 from transformers import AutoTokenizer
 
-from pcc_bench import _startup
-from pcc_bench.answering import Answering
-from pcc_bench.errors import UsageError
-from pcc_bench.responses import Score
+from pcc_bench.core.errors import UsageError
+from pcc_bench.host import startup
+from pcc_bench.host.answering import Answering
+from pcc_bench.host.responses import Score
 from pcc_bench.tasks.task import TAIL
 
 TEMPLATE = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}<|assistant|>:"
@@ -37,7 +37,7 @@ def with_template(models: Path, folder: Path, end: str) -> Path:
 def test_the_counted_tokens_are_the_scored_ones(
     models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, chat: bool
 ) -> None:
-    _startup.install()
+    startup.install()
     decoder = str(with_template(models, tmp_path / "decoder", "\n \n"))
     scored: dict[float, int] = {}  # by log-likelihood
     score, tokens = Answering._score, HFLM._loglikelihood_tokens

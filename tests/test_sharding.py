@@ -23,12 +23,13 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import register_fsdp_forward_method
 
-from pcc_bench.model import checkpoint, init, training
-from pcc_bench.model.evaluation import shard_again
-from pcc_bench.model.recipe import Recipe
-from pcc_bench.model.training import PccForTraining
+from pcc_bench.model import checkpoint, init
+from pcc_bench.model.training import loop
+from pcc_bench.model.training.evaluation import shard_again
+from pcc_bench.model.training.loop import PccForTraining
+from pcc_bench.model.training.recipe import Recipe
 
-CONFIG = Path(training.__file__).parent / "recipes" / "accelerate" / "fsdp.yaml"
+CONFIG = Path(loop.__file__).parents[1] / "recipes" / "accelerate" / "fsdp.yaml"
 STEPS, PROCESSES = 3, 2
 CONTEXTS = [list(range(5, 45))]
 
@@ -53,7 +54,7 @@ def large(models: Path, folder: Path) -> PccForTraining:
     torch.manual_seed(0)  # of rows of the vocabulary head, which the encoder never uses
     recipe = Recipe.checked(state, "test recipe")
     decoder = init.open_decoder(recipe.decoder)
-    model = PccForTraining(training.starting_point(recipe, decoder, folder / "saved"), decoder, recipe)
+    model = PccForTraining(loop.starting_point(recipe, decoder, folder / "saved"), decoder, recipe)
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
@@ -117,7 +118,7 @@ def sharded_process(rank: int, models: Path, folder: Path, environment: dict[str
     with torch.no_grad():
         slots = torch.cat(model.eval().encode(CONTEXTS)[0].slots)
     state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
-    training.gather(model)
+    loop.gather(model)
     if rank == 0:
         result = {"losses": losses, "sizes": sizes, "weights": whole(model), "slots": slots, "state": list(state)}
         torch.save(result, folder / "result.pt")

@@ -10,20 +10,21 @@ import pytest
 import torch
 from lm_eval.api.instance import Instance
 
-from pcc_bench import models as lm_models
-from pcc_bench.api import ContextCompressor, open_memory
-from pcc_bench.compressor import Memory
-from pcc_bench.context import Prompt, literal, mark
-from pcc_bench.decoder import Decoder
-from pcc_bench.documents import write_text
-from pcc_bench.errors import UsageError
-from pcc_bench.lm import CompressedLM
-from pcc_bench.model import PccCompressor, checkpoint, init, objectives, training
+from pcc_bench.core.compressor import Memory
+from pcc_bench.core.context import Prompt, literal, mark
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.documents import write_text
+from pcc_bench.core.errors import UsageError
+from pcc_bench.host import models as lm_models
+from pcc_bench.host.api import ContextCompressor, open_memory
+from pcc_bench.host.lm import CompressedLM
+from pcc_bench.host.prompts import Plan, positions
+from pcc_bench.model import PccCompressor, checkpoint, init
 from pcc_bench.model.config import Boundaries, PccConfig, SlotPositions
-from pcc_bench.model.objectives import Task
 from pcc_bench.model.pcc import PCC, centres
-from pcc_bench.model.recipe import Recipe
-from pcc_bench.prompts import Plan, positions
+from pcc_bench.model.training import loop, objectives
+from pcc_bench.model.training.objectives import Task
+from pcc_bench.model.training.recipe import Recipe
 
 CENTRE = {"slot_positions": "centre"}
 TEXT = "The quick brown fox jumps over the lazy dog while seven more dogs watch from behind an old fence."
@@ -192,7 +193,7 @@ def test_a_recipe_trains_and_records_it(models: Path, tmp_path: Path, rows: list
         "optimisation": {"learning_rate": 1e-3, "batch_size": 2, "micro_batch_size": 2, "steps": 1},
         "checks": {"generated_rows": 1},
     }
-    training.train(Recipe.checked(state, "recipe"), tmp_path / "run")
+    loop.train(Recipe.checked(state, "recipe"), tmp_path / "run")
     assert PccConfig.read(tmp_path / "run").slot_positions is SlotPositions.CENTRE
     assert "| slot positions | centre |" in (tmp_path / "run" / "README.md").read_text()
     for change in ({"boundaries": "none"}, {"start": "somewhere", "encoder_layers": None, "pooling": "memory_tokens"}):

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from pcc_bench.registry import METHODS
+from pcc_bench.core.registry import METHODS
 
 ROOT = Path(__file__).parent.parent
-SOURCE = ROOT / "pcc_bench" / "_startup.py"
+SOURCE = ROOT / "pcc_bench" / "host" / "startup.py"
 
 STAND_IN = {
     "lm_eval/__init__.py": "",
@@ -46,7 +46,9 @@ class TaskManager:
         self.seen = ["defaults"] * include_defaults + [str(path) for path in given]
 """,
     "pcc_bench/__init__.py": "",
-    "pcc_bench/registry.py": "def names():\n    return ['pcc', 'full-context']\n",
+    "pcc_bench/core/__init__.py": "",
+    "pcc_bench/host/__init__.py": "",
+    "pcc_bench/core/registry.py": "def names():\n    return ['pcc', 'full-context']\n",
     "pcc_bench/tasks/__init__.py": "raise AssertionError('looking for the folder must not run the package')",
 }
 
@@ -86,7 +88,7 @@ def run(site: Path, code: str, **environment: str) -> tuple[Any, str]:
 MODELS = "import lm_eval.models\nresult = lm_eval.api.registry.model_registry"
 TASKS = "from lm_eval.tasks import TaskManager\n"
 HF = {"hf": "lm_eval.models.huggingface:HFLM"}
-OURS = {"pcc": "pcc_bench.models:pcc", "full-context": "pcc_bench.models:full_context"}
+OURS = {"pcc": "pcc_bench.host.models:pcc", "full-context": "pcc_bench.host.models:full_context"}
 
 
 def test_an_interpreter_that_never_imports_lm_eval_gets_one_small_module(site: Path) -> None:
@@ -135,14 +137,14 @@ result = lm_eval.api.registry.model_registry, lm_eval.tasks.TaskManager().seen
 
 
 def test_install_again_changes_nothing_not_even_from_another_copy(site: Path) -> None:
-    (site / "pcc_bench" / "_startup.py").write_bytes(SOURCE.read_bytes())
+    (site / "pcc_bench" / "host" / "startup.py").write_bytes(SOURCE.read_bytes())
     code = f"""
-from pcc_bench import _startup
-_startup.install()
+from pcc_bench.host import startup
+startup.install()
 {MODELS}
 {TASKS}
-_startup.install()
-_startup.install()
+startup.install()
+startup.install()
 finders = [f for f in sys.meta_path if type(f).__name__ == "LmEvalFinder"]
 result = len(finders), result, TaskManager().seen
 """
@@ -159,8 +161,8 @@ def test_a_users_model_of_the_same_name_wins_registered_before_or_after(site: Pa
 @pytest.mark.parametrize(
     "broken",
     [
-        {"pcc_bench/registry.py": "raise RuntimeError('broken')"},
-        {"pcc_bench/registry.py": "def names():\n    return 1\n"},
+        {"pcc_bench/core/registry.py": "raise RuntimeError('broken')"},
+        {"pcc_bench/core/registry.py": "def names():\n    return 1\n"},
         {"pcc_bench/__init__.py": "raise ImportError('broken')"},
         {"lm_eval/api/registry.py": "class model_registry:\n    def register(*a, **k): pass\n    __len__ = None"},
     ],
@@ -220,7 +222,7 @@ import json, pathlib, sys
 from lm_eval.tasks import TaskManager, manager
 import lm_eval.models
 from lm_eval.api.registry import model_registry
-light = not {{"torch", "pcc_bench.models", "pcc_bench.tasks"}} & set(sys.modules)
+light = not {{"torch", "pcc_bench.host.models", "pcc_bench.tasks"}} & set(sys.modules)
 manager.__file__ = {str(tmp_path / "none" / "manager.py")!r}  # lm-eval's own thousands of tasks take seconds to read
 ours, theirs = TaskManager(), TaskManager(include_path={str(mine)!r})
 paths = [str(m.task_index["pcc_squad"].yaml_path) for m in (ours, theirs)]
@@ -245,4 +247,4 @@ def test_the_installed_copy_is_the_current_one() -> None:
     (installed,) = importlib.metadata.distributions(name="pcc-bench", path=[site_packages])
     assert {"_pcc_bench_startup.py", "pcc_bench_startup.pth"} <= {str(file) for file in installed.files or []}
     copy = Path(site_packages, "_pcc_bench_startup.py")
-    assert copy.read_bytes() == SOURCE.read_bytes(), "pcc_bench/_startup.py was changed: pip install again"
+    assert copy.read_bytes() == SOURCE.read_bytes(), "pcc_bench/host/startup.py was changed: pip install again"

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pcc_bench import stats
-from pcc_bench.errors import UsageError
+from pcc_bench.core.errors import UsageError
 
 # Student (1908): hours of sleep gained with the second drug instead of the first, ten patients.
 SLEEP = [1.2, 2.4, 1.3, 1.3, 0.0, 1.0, 1.8, 0.8, 4.6, 1.4]

@@ -21,21 +21,23 @@ from lm_eval.api.instance import Instance
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from pcc_bench import cli, compressing
-from pcc_bench import models as lm_models
+from pcc_bench import cli
 from pcc_bench.baselines.bm25_context import Bm25Context
 from pcc_bench.baselines.controls import FullContext
-from pcc_bench.compressor import Compressor, Memory
-from pcc_bench.context import Prompt, literal, mark
-from pcc_bench.decoder import Decoder
-from pcc_bench.errors import UsageError
-from pcc_bench.lm import CompressedLM
-from pcc_bench.model import init, tiny
+from pcc_bench.core import tiny
+from pcc_bench.core.compressor import Compressor, Memory
+from pcc_bench.core.context import Prompt, literal, mark
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.errors import UsageError
+from pcc_bench.host import compressing
+from pcc_bench.host import models as lm_models
+from pcc_bench.host.lm import CompressedLM
+from pcc_bench.host.store import folder as store_folder
+from pcc_bench.host.store.folder import MARKER, StoreFolder
+from pcc_bench.host.store.precision import PRECISIONS, pack, unpack
+from pcc_bench.host.store.store import MemoryStore
+from pcc_bench.model import init
 from pcc_bench.model.compressor import PccCompressor
-from pcc_bench.store import folder as store_folder
-from pcc_bench.store.folder import MARKER, StoreFolder
-from pcc_bench.store.precision import PRECISIONS, pack, unpack
-from pcc_bench.store.store import MemoryStore
 
 TEXTS = ["It rains in Paris.", "Käse, 日本 and 🎈. " * 40, "One word. " * 300]
 

@@ -15,18 +15,19 @@ from typing import Any
 import pytest
 import yaml
 
-from pcc_bench import markers, tasks
-from pcc_bench import shipped as shipped_models
+from pcc_bench import tasks
 from pcc_bench.cli import main
-from pcc_bench.errors import UsageError
-from pcc_bench.inventory import task_names
-from pcc_bench.registry import names as methods
+from pcc_bench.core import markers
+from pcc_bench.core import shipped as shipped_models
+from pcc_bench.core.errors import UsageError
+from pcc_bench.core.registry import names as methods
+from pcc_bench.host.inventory import task_names
 from pcc_bench.suite import local, runner
+from pcc_bench.suite.budget import estimate, plan
 from pcc_bench.suite.cell import DONE, Outcome, write_done
 from pcc_bench.suite.check import check, decoder
-from pcc_bench.suite.cost import estimate, plan
+from pcc_bench.suite.grid import WIDEST, table
 from pcc_bench.suite.spec import Cell, Settings, Suite, shipped
-from pcc_bench.suite.table import WIDEST, table
 from pcc_bench.tasks.data import sample_folder
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from pcc_bench.errors import UsageError
+from pcc_bench.core.errors import UsageError
+from pcc_bench.core.texttable import TextTable
 from pcc_bench.reports.summary import summarise
-from pcc_bench.texttable import TextTable
 
 
 def result(folder: Path, name: str = "pcc", **changes: Any) -> Path:

@@ -23,14 +23,14 @@ from lm_eval.utils import handle_non_serializable, make_table
 from recorded import samples
 
 import pcc_bench.tasks
-from pcc_bench import inventory
-from pcc_bench.context import Kind, Part, Prompt
-from pcc_bench.errors import UsageError, print_usage_errors_plainly
-from pcc_bench.questions import question_text
-from pcc_bench.settings import check_spelling
+from pcc_bench.core.context import Kind, Part, Prompt
+from pcc_bench.core.errors import UsageError, print_usage_errors_plainly
+from pcc_bench.core.questions import question_text
+from pcc_bench.core.settings import check_spelling
+from pcc_bench.host import inventory
+from pcc_bench.host.validate import validate
 from pcc_bench.tasks.example import Dropped, Example
 from pcc_bench.tasks.task import PccTask
-from pcc_bench.validate import validate
 
 TASKS = Path(pcc_bench.tasks.__file__).parent
 DATA = Path(__file__).parent / "fixtures" / "data"
@@ -486,7 +486,7 @@ def test_loading_is_quiet(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_an_uncaught_usage_error_ends_a_process_with_status_2() -> None:
-    code = "from pcc_bench.errors import *; print_usage_errors_plainly(); raise UsageError('no\\ndata')"
+    code = "from pcc_bench.core.errors import *; print_usage_errors_plainly(); raise UsageError('no\\ndata')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (2, "pcc-bench: error: no data\n")
 

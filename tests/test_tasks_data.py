@@ -16,8 +16,9 @@ from tokenizers import models as tokenizer_models
 from transformers import PreTrainedTokenizerFast
 
 import pcc_bench.tasks
-from pcc_bench import inventory, shipped
-from pcc_bench.errors import UsageError
+from pcc_bench.core import shipped
+from pcc_bench.core.errors import UsageError
+from pcc_bench.host import inventory
 from pcc_bench.tasks.data import fingerprint, sample_folder
 from pcc_bench.tasks.population import data_source, tokenizer_name
 from pcc_bench.tasks.shipped_rows import real_folder

@@ -10,12 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pcc_bench import validate
-from pcc_bench.compressing import compress, open_compressor
-from pcc_bench.errors import UsageError
+from pcc_bench.core.architecture import check_complete
+from pcc_bench.core.errors import UsageError
+from pcc_bench.core.tensors import is_finite
+from pcc_bench.host import validate
+from pcc_bench.host.compressing import compress, open_compressor
 from pcc_bench.model import init
-from pcc_bench.model.architecture import check_complete
-from pcc_bench.tensors import is_finite
 
 Change = Callable[[dict[str, torch.Tensor], str], None]
 

@@ -17,15 +17,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pcc_bench.decoder import Decoder
-from pcc_bench.errors import UsageError
-from pcc_bench.model import checkpoint, fine_tuning, init, journal, training
-from pcc_bench.model.corpus import Corpus, Position, corpora_of, read_corpora, read_documents, split_text
-from pcc_bench.model.data import Collator, Sample, Samples, draw_tasks
-from pcc_bench.model.objectives import IGNORED, Task
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.errors import UsageError
+from pcc_bench.model import checkpoint, init
 from pcc_bench.model.pcc import PCC, SPECIAL_TOKENS
-from pcc_bench.model.recipe import Combination, Data, Recipe, Trained
-from pcc_bench.model.training import PccForTraining
+from pcc_bench.model.training import fine_tuning, journal, loop
+from pcc_bench.model.training.corpus import Corpus, Position, corpora_of, read_corpora, read_documents, split_text
+from pcc_bench.model.training.loop import PccForTraining
+from pcc_bench.model.training.objectives import IGNORED, Task
+from pcc_bench.model.training.recipe import Combination, Data, Recipe, Trained
+from pcc_bench.model.training.samples import Collator, Sample, Samples, draw_tasks
 
 GOLDEN_CURVE = Path(__file__).parent / "golden" / "training_curve.json"
 
@@ -73,7 +74,7 @@ def losses(folder: Path) -> list[float]:
 def for_training(state: dict[str, Any], tmp_path: Path, **changes: Any) -> PccForTraining:
     recipe = checked(state, **changes)
     decoder = init.open_decoder(recipe.decoder)
-    return PccForTraining(training.starting_point(recipe, decoder, tmp_path), decoder, recipe)
+    return PccForTraining(loop.starting_point(recipe, decoder, tmp_path), decoder, recipe)
 
 
 def batch(model: PccForTraining) -> dict[str, Any]:
@@ -83,7 +84,7 @@ def batch(model: PccForTraining) -> dict[str, Any]:
 
 
 def test_golden_ten_steps(state: dict[str, Any], tmp_path: Path) -> None:
-    training.train(checked(state), tmp_path)
+    loop.train(checked(state), tmp_path)
     curve = losses(tmp_path)
     if os.environ.get("PCC_WRITE_GOLDEN"):
         GOLDEN_CURVE.write_text(json.dumps(curve))
@@ -91,7 +92,7 @@ def test_golden_ten_steps(state: dict[str, Any], tmp_path: Path) -> None:
 
 
 def test_a_run_leaves_a_checkpoint_logs_and_reconstructions(state: dict[str, Any], tmp_path: Path) -> None:
-    trained = training.train(checked(state), tmp_path)
+    trained = loop.train(checked(state), tmp_path)
     assert trained is not None
     decoder = init.open_decoder(state["decoder"])
     loaded = checkpoint.load(str(tmp_path), decoder)
@@ -132,7 +133,7 @@ def test_the_decoder_is_bit_equal_after_training_and_in_no_state(state: dict[str
         return (Path(path) / "model.safetensors").read_bytes()
 
     before = file(state["decoder"])
-    training.train(checked(state), tmp_path)
+    loop.train(checked(state), tmp_path)
     assert file(state["decoder"]) == before
     saved = load_file(tmp_path / "states" / "checkpoint-9" / "model.safetensors")
     assert saved
@@ -157,8 +158,8 @@ def choose_names(model: PccForTraining) -> set[str]:
 
 def test_recomputed_activations_change_no_loss(state: dict[str, Any], tmp_path: Path) -> None:
     short = {"steps": 5}
-    training.train(checked(state, optimisation=short), tmp_path / "kept")
-    training.train(checked(state, optimisation={**short, "gradient_checkpointing": True}), tmp_path / "recomputed")
+    loop.train(checked(state, optimisation=short), tmp_path / "kept")
+    loop.train(checked(state, optimisation={**short, "gradient_checkpointing": True}), tmp_path / "recomputed")
     assert losses(tmp_path / "recomputed") == pytest.approx(losses(tmp_path / "kept"), abs=1e-5)
 
 
@@ -193,7 +194,7 @@ def test_a_steps_loss_is_the_mean_over_its_tokens_however_they_are_spread_over_m
         phases=[{"segment_length": 64, "rate": 4}],
         optimisation={"micro_batch_size": micro, "steps": 2},
     )
-    training.train(recipe, tmp_path / "run")
+    loop.train(recipe, tmp_path / "run")
     for line in log(tmp_path / "run"):
         assert line["loss"] == pytest.approx(line["rag_loss"], rel=1e-5)
 
@@ -211,7 +212,7 @@ def test_objectives_are_drawn_by_step_and_lambda(state: dict[str, Any]) -> None:
 
 def stream(recipe: Recipe, step: int = 0, position: Position | None = None) -> tuple[Samples, Iterator[Sample]]:
     decoder = init.open_decoder(recipe.decoder)
-    pcc = training.starting_point(recipe, decoder, Path())
+    pcc = loop.starting_point(recipe, decoder, Path())
     corpora, _ = corpora_of(recipe)
     samples = Samples(recipe, corpora, pcc.encoder, step, position or Position())
     return samples, iter(samples)
@@ -261,7 +262,7 @@ def test_fine_tuning_scores_the_answer_only(state: dict[str, Any], rows: list[di
         phases=[{"segment_length": 128, "rate": 4}],
         optimisation=optimisation,
     )
-    training.train(recipe, tmp_path / "out")
+    loop.train(recipe, tmp_path / "out")
     assert len(log(tmp_path / "out")) == 6  # 24 rows, batches of 4, one pass
     assert "rag_loss" in log(tmp_path / "out")[0]
     _, samples = stream(recipe)
@@ -341,7 +342,7 @@ def test_held_out_rows_demonstrate_nothing_and_no_row_itself(demonstrated: Data)
 def test_demonstrated_rows_are_fine_tuned_on(demonstrated: Data, state: dict[str, Any], tmp_path: Path) -> None:
     optimisation = {"batch_size": 6, "micro_batch_size": 3, "epochs": 2, "steps": None}
     recipe = checked(state, data=demonstrated, phases=[{"segment_length": 128, "rate": 4}], optimisation=optimisation)
-    training.train(recipe, tmp_path / "out")
+    loop.train(recipe, tmp_path / "out")
     assert len(log(tmp_path / "out")) == 2 * 3  # 18 rows, batches of 6, two passes
     assert log(tmp_path / "out")[-1]["rag_loss"] < log(tmp_path / "out")[0]["rag_loss"]
     assert {"rag_accuracy", "rag_perplexity"} <= set(log(tmp_path / "out", "evaluation.jsonl")[-1])
@@ -426,17 +427,17 @@ def train_until(recipe: Recipe, folder: Path, cut: int) -> None:
             raise Interruption
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Interruption):
-        patch.setattr(training.Evaluation, "on_step_end", interrupt)
-        training.train(recipe, folder)
+        patch.setattr(loop.Evaluation, "on_step_end", interrupt)
+        loop.train(recipe, folder)
     assert journal.last_state(folder) == folder / "states" / f"checkpoint-{cut}"
 
 
 def test_a_run_over_phases_resumes_to_the_same_bits(phased: dict[str, Any], tmp_path: Path) -> None:
     recipe = checked(phased, checks={"save_every": 2, "evaluate_every": 50, "generated_rows": 0})
-    training.train(recipe, tmp_path / "whole")
+    loop.train(recipe, tmp_path / "whole")
     for cut in (4, 8, 10):  # where the text changes, within a phase, where rows follow text
         train_until(recipe, tmp_path / str(cut), cut)
-        training.train(recipe, tmp_path / str(cut))
+        loop.train(recipe, tmp_path / str(cut))
         assert losses(tmp_path / str(cut)) == losses(tmp_path / "whole")
         whole, again = weights(tmp_path / "whole"), weights(tmp_path / str(cut))
         assert all(torch.equal(whole[name], again[name]) for name in whole)
@@ -445,20 +446,20 @@ def test_a_run_over_phases_resumes_to_the_same_bits(phased: dict[str, Any], tmp_
 def test_a_run_with_muon_and_eager_attention_resumes_to_the_same_bits(phased: dict[str, Any], tmp_path: Path) -> None:
     optimisation = {"optimizer": "muon", "attention": "eager"}
     recipe = checked(phased, optimisation=optimisation, checks={"save_every": 2, "evaluate_every": 50})
-    training.train(recipe, tmp_path / "whole")
+    loop.train(recipe, tmp_path / "whole")
     train_until(recipe, tmp_path / "cut", 4)
-    training.train(recipe, tmp_path / "cut")
+    loop.train(recipe, tmp_path / "cut")
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
-    training.train(checked(phased, checks={"save_every": 50, "evaluate_every": 50}), tmp_path / "adamw")
+    loop.train(checked(phased, checks={"save_every": 50, "evaluate_every": 50}), tmp_path / "adamw")
     assert losses(tmp_path / "adamw") != losses(tmp_path / "whole")
 
 
 def test_a_finished_run_is_not_trained_on(state: dict[str, Any], tmp_path: Path) -> None:
     recipe = checked(state)
-    training.train(recipe, tmp_path)
+    loop.train(recipe, tmp_path)
     before, lines = weights(tmp_path), log(tmp_path)
     (tmp_path / "model.safetensors").unlink()
-    training.train(recipe, tmp_path)
+    loop.train(recipe, tmp_path)
     after = weights(tmp_path)
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert log(tmp_path) == lines
@@ -470,7 +471,7 @@ def test_a_single_objective_trains_alone(
     state: dict[str, Any], tmp_path: Path, completion: int, combination: Combination
 ) -> None:
     recipe = checked(state, objective={"completion": completion, "combination": combination})
-    trained = training.train(recipe, tmp_path)
+    trained = loop.train(recipe, tmp_path)
     alone, other = ("next_token_loss", "ae_loss") if completion else ("ae_loss", "next_token_loss")
     assert all(alone in line and other not in line for line in log(tmp_path))
     assert all(line["loss"] == pytest.approx(line[alone], abs=1e-3) for line in log(tmp_path))
@@ -480,7 +481,7 @@ def test_a_single_objective_trains_alone(
 
 
 def test_training_without_boundaries_saves_a_checkpoint_without_them(state: dict[str, Any], tmp_path: Path) -> None:
-    training.train(checked(state, boundaries="none"), tmp_path)
+    loop.train(checked(state, boundaries="none"), tmp_path)
     evaluations = log(tmp_path, "evaluation.jsonl")
     assert evaluations[-1]["ae_loss"] < evaluations[0]["ae_loss"]
     loaded = checkpoint.load(str(tmp_path), init.open_decoder(state["decoder"]))
@@ -490,11 +491,11 @@ def test_training_without_boundaries_saves_a_checkpoint_without_them(state: dict
 
 def test_a_folder_of_an_older_version_is_the_same_recipes(state: dict[str, Any], tmp_path: Path) -> None:
     recipe = checked(state)
-    training.train(recipe, tmp_path)
+    loop.train(recipe, tmp_path)
     told = json.loads((tmp_path / "recipe.json").read_text())
     del told["data"]["demonstrations"], told["phases"][0]["completion"]  # keys that came later
     (tmp_path / "recipe.json").write_text(json.dumps(told))
-    training.train(recipe, tmp_path)
+    loop.train(recipe, tmp_path)
     assert len(log(tmp_path)) == 10
 
 
@@ -506,10 +507,10 @@ def test_long_files_are_cut_at_paragraphs() -> None:
 
 
 def test_a_checkpoint_can_be_adapted_to_another_decoder(state: dict[str, Any], models: Path, tmp_path: Path) -> None:
-    training.train(checked(state), tmp_path / "first")
+    loop.train(checked(state), tmp_path / "first")
     again = {"start": str(tmp_path / "first"), "encoder": None, "decoder": str(models / "mistral")}
     recipe = checked(state, phases=[{"segment_length": 32, "rate": 4}], train=["converter"], **again)
-    training.train(recipe, tmp_path / "second")
+    loop.train(recipe, tmp_path / "second")
     decoder = init.open_decoder(str(models / "mistral"))
     adapted = checkpoint.load(str(tmp_path / "second"), decoder)
     first = checkpoint.load(str(tmp_path / "first"), init.open_decoder(state["decoder"]))
@@ -582,7 +583,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 def test_killed_and_resumed_equals_uninterrupted(state: dict[str, Any], tmp_path: Path) -> None:
     state["optimisation"] = {**state["optimisation"], "steps": 60}
     recipe = written(state, tmp_path / "recipe.yaml")
-    training.train(checked(state), tmp_path / "whole")
+    loop.train(checked(state), tmp_path / "whole")
     process = subprocess.Popen(command(recipe, tmp_path / "cut"), env=environment(), stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not (tmp_path / "cut" / "states" / "checkpoint-9" / journal.DONE).exists():
@@ -609,7 +610,7 @@ def test_two_processes_equal_one(state: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "encoder" / "config.json").write_text(json.dumps(told))
     state["encoder"] = str(tmp_path / "encoder")
     recipe = written(state, tmp_path / "recipe.yaml")
-    training.train(checked(state), tmp_path / "one")
+    loop.train(checked(state), tmp_path / "one")
     launcher = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "-m")
     two = subprocess.run(
         command(recipe, tmp_path / "two", launcher), env=environment(ACCELERATE_USE_CPU="true"), capture_output=True
@@ -626,7 +627,7 @@ def test_two_processes_equal_one(state: dict[str, Any], tmp_path: Path) -> None:
 
 def refuses(message: str, state: dict[str, Any], folder: Path, **changes: Any) -> None:
     with pytest.raises(UsageError, match=message) as error:
-        training.train(checked(state, **changes), folder)
+        loop.train(checked(state, **changes), folder)
     assert "\n" not in str(error.value)
 
 
@@ -657,7 +658,7 @@ def test_an_unfrozen_decoder_is_refused(state: dict[str, Any], tmp_path: Path) -
 
 
 def test_resuming_with_another_recipe_is_refused(state: dict[str, Any], tmp_path: Path) -> None:
-    training.train(checked(state), tmp_path)
+    loop.train(checked(state), tmp_path)
     refuses("holds a run of another recipe", state, tmp_path, seed=2)
 
 
@@ -666,14 +667,14 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_step(
 ) -> None:
     calls = []
 
-    predictions = training.objectives.predictions
+    predictions = loop.objectives.predictions
 
     def some(decoder: Decoder, inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
         calls.append(1)
         logits, labels = predictions(decoder, inputs)
         return logits * (float("nan") if len(calls) > 8 else 1.0), labels
 
-    monkeypatch.setattr(training.objectives, "predictions", some)
+    monkeypatch.setattr(loop.objectives, "predictions", some)
     refuses(r"loss is nan at step 5 \(samples 16 to 17\)", state, tmp_path)
     assert journal.last_state(tmp_path) == tmp_path / "states" / "checkpoint-3"
 
@@ -694,7 +695,7 @@ def test_a_full_disk_leaves_the_last_good_state(
     refuses("No space left on device", state, tmp_path)
     assert journal.last_state(tmp_path) == tmp_path / "states" / "checkpoint-3"
     monkeypatch.undo()
-    training.train(checked(state), tmp_path)
+    loop.train(checked(state), tmp_path)
     assert len(log(tmp_path)) == 10
 
 

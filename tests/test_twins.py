@@ -12,8 +12,8 @@ import pytest
 from demonstrated import load, manager
 from lm_eval.api.task import ConfigurableTask
 
-from pcc_bench import _startup
-from pcc_bench.inventory import task_table
+from pcc_bench.host import startup
+from pcc_bench.host.inventory import task_table
 
 ROWS = 2
 DOCUMENTS = ("reconstruction", "completion", "needle", "needle_kv")
@@ -63,7 +63,7 @@ def twin(name: str, task: Any) -> ConfigurableTask:
 
 def answers(method: str, decoder: str, tasks: Sequence[Any]) -> dict[str, list[Any]]:
     """Task -> what a method answers, request by request: a text, or a log-likelihood."""
-    _startup.install()
+    startup.install()
     results = lm_eval.simple_evaluate(
         method,
         model_args={"pretrained": decoder, "batch_size": 4, "device": "cpu"},

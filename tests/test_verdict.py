@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_tasks import load
 
-from pcc_bench import cli, verdict
+from pcc_bench import cli
+from pcc_bench.host import verdict
 from pcc_bench.tasks.data import sample_folder
 from pcc_bench.tasks.population import load_tokenizer
 

@@ -11,14 +11,14 @@ from typing import Any, Self
 
 import torch
 
-from pcc_bench import shipped
 from pcc_bench.baselines import weights
 from pcc_bench.baselines.autocompressor import files
 from pcc_bench.baselines.autocompressor.encoder import SummaryEncoder
 from pcc_bench.baselines.soft import SoftCompressor
-from pcc_bench.decoder import Decoder
-from pcc_bench.errors import UsageError
-from pcc_bench.model.files import resolve
+from pcc_bench.core import shipped
+from pcc_bench.core.checkpoint_files import resolve
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.errors import UsageError
 
 SEGMENT_LENGTH = 1536  # a quarter of the 6,144 tokens of a training sequence
 

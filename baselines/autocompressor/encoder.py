@@ -11,8 +11,8 @@ from torch import nn
 
 from pcc_bench.baselines import export, lora
 from pcc_bench.baselines.soft import CausalEncoder, Purpose, Row, drawn_vectors
-from pcc_bench.decoder import Decoder
-from pcc_bench.errors import UsageError
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.errors import UsageError
 
 UNPLACED = -1  # OPT's position table has its padding row at -1: all soft vectors stand there
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")

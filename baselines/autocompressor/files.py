@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict, PositiveInt
 
-from pcc_bench import shipped
 from pcc_bench.baselines import lora, weights
-from pcc_bench.decoder import Decoder
-from pcc_bench.errors import UsageError
+from pcc_bench.core import shipped
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.errors import UsageError
 
 TABLE = "embed_summary.weight"  # [summary tokens, width]
 WRAPPED = "base_model.model."  # before the names of an adapter's tensors

@@ -11,10 +11,10 @@ from transformers import AutoModel
 
 from pcc_bench.baselines.cocom.encoder import DocumentEncoder, Documents
 from pcc_bench.baselines.soft import batches
-from pcc_bench.decoder import Decoder
-from pcc_bench.errors import UsageError
-from pcc_bench.model.architecture import from_folder
-from pcc_bench.model.files import load_strictly, load_tokenizer, resolve, under
+from pcc_bench.core.architecture import from_folder
+from pcc_bench.core.checkpoint_files import load_strictly, load_tokenizer, resolve, under
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.errors import UsageError
 
 
 class BertEncoder(DocumentEncoder):

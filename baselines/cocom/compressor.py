@@ -19,10 +19,10 @@ from pcc_bench.baselines.cocom.bert import open_bert
 from pcc_bench.baselines.cocom.encoder import SEPARATOR, CocomEncoder, DocumentEncoder, Documents, Overlong, Slots
 from pcc_bench.baselines.cocom.files import CocomConfig
 from pcc_bench.baselines.soft import SoftCompressor
-from pcc_bench.compressor import Frame
-from pcc_bench.decoder import Decoder
-from pcc_bench.errors import UsageError
-from pcc_bench.model.files import resolve
+from pcc_bench.core.checkpoint_files import resolve
+from pcc_bench.core.compressor import Frame
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.errors import UsageError
 
 
 class CocomCompressor(SoftCompressor):

@@ -19,8 +19,8 @@ from torch import nn
 from pcc_bench.baselines import export, lora
 from pcc_bench.baselines.cocom.files import ALPHA_PER_RANK
 from pcc_bench.baselines.soft import CausalEncoder, Purpose, SoftEncoder, drawn_vectors
-from pcc_bench.decoder import Decoder
-from pcc_bench.errors import UsageError
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.errors import UsageError
 
 Overlong = Literal["split", "truncate"]
 Slots = Literal["proportional", "fixed"]

@@ -17,11 +17,11 @@ from pydantic import BaseModel, ConfigDict, PositiveInt
 from tokenizers import AddedToken
 from torch import nn
 
-from pcc_bench import shipped
 from pcc_bench.baselines import lora, weights
-from pcc_bench.decoder import Decoder
-from pcc_bench.errors import UsageError
-from pcc_bench.model.files import resolve
+from pcc_bench.core import shipped
+from pcc_bench.core.checkpoint_files import resolve
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.errors import UsageError
 
 ALPHA_PER_RANK = 2  # the original code sets lora_alpha = 2 r and records neither
 WRAPPED = "decoder.base_model.model."  # before the decoder's names, where peft has wrapped it

@@ -11,7 +11,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
-from pcc_bench import shipped
 from pcc_bench.baselines import weights
 from pcc_bench.baselines.icae.encoder import IcaeEncoder
 from pcc_bench.baselines.icae.files import (
@@ -25,10 +24,11 @@ from pcc_bench.baselines.icae.files import (
     version_of,
 )
 from pcc_bench.baselines.soft import SoftCompressor
-from pcc_bench.compressor import Frame
-from pcc_bench.decoder import Decoder
-from pcc_bench.errors import UsageError
-from pcc_bench.model.files import resolve
+from pcc_bench.core import shipped
+from pcc_bench.core.checkpoint_files import resolve
+from pcc_bench.core.compressor import Frame
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.errors import UsageError
 
 
 class IcaeCompressor(SoftCompressor):

@@ -12,8 +12,8 @@ from torch import nn
 from pcc_bench.baselines import export, lora
 from pcc_bench.baselines.icae.files import TARGETS, IcaeConfig
 from pcc_bench.baselines.soft import CausalEncoder, Purpose, drawn_vectors
-from pcc_bench.decoder import Decoder
-from pcc_bench.errors import UsageError
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.errors import UsageError
 
 TaskToken = Literal["ae", "lm", "ft"]
 TASK_TOKENS: dict[TaskToken, int] = {"ae": -3, "lm": -2, "ft": -1}  # rows of the table

@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
 from torch import nn
 
 from pcc_bench.baselines import lora, weights
-from pcc_bench.decoder import Decoder
-from pcc_bench.errors import UsageError
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.errors import UsageError
 
 TARGETS = ("q_proj", "v_proj")  # what peft adapts by default in Llama and Mistral; the original says nothing else
 PREFIX = "icae.base_model.model."  # of every key but the memory tokens'

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from transformers import PreTrainedTokenizerBase
 
 from pcc_bench.baselines.hard import ClassifierCompressor, words_of
-from pcc_bench.compressor import Memory
-from pcc_bench.decoder import Decoder
-from pcc_bench.errors import UsageError
-from pcc_bench.model.files import resolve
+from pcc_bench.core.checkpoint_files import resolve
+from pcc_bench.core.compressor import Memory
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.errors import UsageError
 
 if TYPE_CHECKING:
     from pcc_bench.baselines.llmlingua2.package import LocalPromptCompressor

@@ -21,7 +21,7 @@ from llmlingua import PromptCompressor
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from pcc_bench.baselines.hard import classifier_digest
-from pcc_bench.errors import UsageError
+from pcc_bench.core.errors import UsageError
 
 # The package asks the model's name whether it reads one or the other; a folder may be called anything.
 FAMILIES = {"xlm-roberta": "xlm-roberta-large", "bert": "bert-base-multilingual-cased"}

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from transformers import AutoModelForTokenClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from pcc_bench.decoder import Decoder
-from pcc_bench.errors import UsageError, foreign
-from pcc_bench.model.architecture import from_folder
-from pcc_bench.model.files import resolve
-from pcc_bench.tensors import check_finite
+from pcc_bench.core.architecture import from_folder
+from pcc_bench.core.checkpoint_files import resolve
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.errors import UsageError, foreign
+from pcc_bench.core.tensors import check_finite
 
 METHOD = "token-classifier"
 CHUNK = 512  # tokens, special ones included, where the classifier takes as many

@@ -18,9 +18,9 @@ from transformers import PreTrainedTokenizerBase
 
 from pcc_bench.baselines.hard import ClassifierCompressor, budget, classifier_digest, words_of
 from pcc_bench.baselines.token_classifier.classifier import METHOD, Classifier, open_classifier
-from pcc_bench.compressor import Memory
-from pcc_bench.decoder import Decoder
-from pcc_bench.errors import UsageError
+from pcc_bench.core.compressor import Memory
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.errors import UsageError
 
 ALWAYS = 2.0  # in the place of a probability: is never dropped
 

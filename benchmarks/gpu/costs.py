@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from rows import Row, Setting, part
 
 from pcc_bench.cost import geometry, records
-from pcc_bench.cost import run as costs
+from pcc_bench.cost import sweeps as costs
 from pcc_bench.cost.records import CostRecord, Mode, Phase
-from pcc_bench.cost.run import Source, Sweep
+from pcc_bench.cost.sweeps import Source, Sweep
 
 PART = "cost"
 CLOSE = 0.15  # of a prediction

@@ -20,16 +20,18 @@ from lm_eval.api.instance import Instance
 from rows import Row, Setting, part
 from safetensors.torch import load_file
 
-from pcc_bench import _startup, models, shipped
-from pcc_bench.context import Prompt
+from pcc_bench.core import shipped
+from pcc_bench.core.context import Prompt
+from pcc_bench.core.documents import read_json
+from pcc_bench.core.errors import first_line
+from pcc_bench.core.generation import generate
 from pcc_bench.cost import probe
-from pcc_bench.documents import read_json
-from pcc_bench.errors import first_line
-from pcc_bench.generation import generate
-from pcc_bench.lm import CompressedLM
-from pcc_bench.model import init, objectives
+from pcc_bench.host import models, startup
+from pcc_bench.host.lm import CompressedLM
+from pcc_bench.model import init
 from pcc_bench.model.compressor import PccCompressor
-from pcc_bench.model.objectives import Task
+from pcc_bench.model.training import objectives
+from pcc_bench.model.training.objectives import Task
 
 PART = "parity"
 EXACT = 1e-3  # in float32: the order of summation, nothing else
@@ -40,7 +42,7 @@ Output = tuple[list[torch.Tensor], list[str]]  # vectors to compare, and answers
 
 def run(setting: Setting) -> None:
     """Golden models, then checkpoints; one that fails is a row."""
-    _startup.install()
+    startup.install()
     device = probe.find_device(None)
     golden = Path(os.environ.get("PCC_GOLDEN", Path(__file__).parents[2] / "tests" / "golden")) / "pcc"
     folders = sorted(path.parent for path in golden.rglob("io.safetensors"))

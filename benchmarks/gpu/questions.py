@@ -14,11 +14,11 @@ import torch
 from cost_questions import PHASES, Way, ask, official, paragraphs, questions
 from rows import Row, Setting, part
 
-from pcc_bench import lm as lm_module
-from pcc_bench import models
+from pcc_bench.core.decoder import Decoder
 from pcc_bench.cost import geometry, probe
-from pcc_bench.decoder import Decoder
-from pcc_bench.lm import CompressedLM
+from pcc_bench.host import lm as lm_module
+from pcc_bench.host import models
+from pcc_bench.host.lm import CompressedLM
 from pcc_bench.model.compressor import PccCompressor
 from pcc_bench.model.pcc import PCC
 

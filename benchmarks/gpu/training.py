@@ -23,13 +23,14 @@ from rows import Row, Setting, part
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM
 
-from pcc_bench.cost import geometry, probe
-from pcc_bench.decoder import Decoder
-from pcc_bench.errors import first_line
-from pcc_bench.model import sizes, tiny, training
-from pcc_bench.model.corpus import corpora_of
-from pcc_bench.model.data import Samples
-from pcc_bench.model.recipe import Recipe
+from pcc_bench.core import tiny
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.errors import first_line
+from pcc_bench.cost import geometry, probe, sizes
+from pcc_bench.model.training import loop
+from pcc_bench.model.training.corpus import corpora_of
+from pcc_bench.model.training.recipe import Recipe
+from pcc_bench.model.training.samples import Samples
 
 PART = "training"
 GOAL = 0.35  # of the measured matrix product
@@ -75,7 +76,7 @@ def measure(setting: Setting, case: Case, folder: Path, device: torch.device, ce
     recipe = recipe_of(case, folder, setting.small)
     model = model_of(recipe, case, folder, device, setting.small)
     learned = [weight for weight in model.parameters() if weight.requires_grad]
-    optimizer = training.chosen_optimizer(model, recipe)
+    optimizer = loop.chosen_optimizer(model, recipe)
     if optimizer is None:  # the Trainer's own
         fused = device.type == "cuda"
         optimizer = torch.optim.AdamW(learned, lr=recipe.optimisation.learning_rate, fused=fused)
@@ -124,7 +125,7 @@ def report(
 
 
 def timed(
-    model: training.PccForTraining,
+    model: loop.PccForTraining,
     learned: list[Any],
     recipe: Recipe,
     optimizer: torch.optim.Optimizer,
@@ -145,16 +146,14 @@ def timed(
     return statistics.mean(micro), statistics.median(updates)
 
 
-def backward(model: training.PccForTraining, batch: dict[str, Any], device: torch.device) -> None:
+def backward(model: loop.PccForTraining, batch: dict[str, Any], device: torch.device) -> None:
     """Forward and backward of a micro-batch under autocast, as the Trainer does them."""
     with torch.autocast(device.type, torch.bfloat16):
         loss = model(**batch)["loss"]
     loss.backward()
 
 
-def update(
-    model: training.PccForTraining, learned: list[Any], recipe: Recipe, optimizer: torch.optim.Optimizer
-) -> None:
+def update(model: loop.PccForTraining, learned: list[Any], recipe: Recipe, optimizer: torch.optim.Optimizer) -> None:
     """Clip, and let the weights learn."""
     torch.nn.utils.clip_grad_norm_(learned, recipe.optimisation.max_grad_norm)
     optimizer.step()
@@ -175,7 +174,7 @@ def recipe_of(case: Case, folder: Path, small: bool) -> Recipe:
     return Recipe.checked(state, str(case))
 
 
-def model_of(recipe: Recipe, case: Case, folder: Path, device: torch.device, small: bool) -> training.PccForTraining:
+def model_of(recipe: Recipe, case: Case, folder: Path, device: torch.device, small: bool) -> loop.PccForTraining:
     """Compressor and decoder of a recipe's sizes with random weights, on the device."""
     vocabulary = 1000 if small else 8192
     if recipe.encoder_layers is None:  # Lite: GPT-2 Large for Llama-3-8B
@@ -196,12 +195,12 @@ def model_of(recipe: Recipe, case: Case, folder: Path, device: torch.device, sma
         tokenizer = tiny.make_tokenizer(paragraphs(), vocabulary, special=recipe.special_from)
         torch.manual_seed(recipe.seed)
         decoder = Decoder(AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16), tokenizer, recipe.decoder)
-        pcc = training.starting_point(recipe, decoder, folder)
+        pcc = loop.starting_point(recipe, decoder, folder)
         decoder.model.to(device)
     if recipe.optimisation.attention:
         decoder.model.set_attn_implementation(recipe.optimisation.attention)
         pcc.encoder.body.set_attn_implementation(recipe.optimisation.attention)
-    return training.PccForTraining(pcc, decoder, recipe).to(device).train()
+    return loop.PccForTraining(pcc, decoder, recipe).to(device).train()
 
 
 if __name__ == "__main__":

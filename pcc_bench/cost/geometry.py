@@ -13,17 +13,16 @@ import torch
 from peft import get_peft_model
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
-from pcc_bench import registry
-from pcc_bench.decoder import Decoder
-from pcc_bench.errors import UsageError
-from pcc_bench.model import tiny
+from pcc_bench.core import registry, tiny
+from pcc_bench.core.checkpoint_files import plain
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.errors import UsageError
+from pcc_bench.cost.sizes import KNOWN, LARGE, LITE, from_state
 from pcc_bench.model.config import MEMORY_TOKENS, DecoderConfig, EncoderConfig, PccConfig, check_rate, validated
 from pcc_bench.model.converter import Converter
 from pcc_bench.model.encoder import MEMORY_TOKEN_NAMES, Encoder
-from pcc_bench.model.files import plain
 from pcc_bench.model.init import lora_config
 from pcc_bench.model.pcc import PCC, SPECIAL_TOKENS
-from pcc_bench.model.sizes import KNOWN, LARGE, LITE, from_state
 
 LORA_RANK = 64  # the paper's Large
 SEGMENT_LENGTH = 256

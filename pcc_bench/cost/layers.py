@@ -18,12 +18,12 @@ from transformers import AutoModelForCausalLM, DynamicCache
 from pcc_bench.cost.phases import Laps
 from pcc_bench.cost.probe import Stopwatch
 from pcc_bench.cost.records import Mode
+from pcc_bench.cost.sizes import from_state
 from pcc_bench.cost.work import Point, Shape
 from pcc_bench.model.config import MEMORY_TOKENS
 from pcc_bench.model.converter import Converter
 from pcc_bench.model.encoder import BATCH_TOKENS, fuse_gelu
 from pcc_bench.model.init import lora_config
-from pcc_bench.model.sizes import from_state
 
 FEW = (1, 3)  # layers
 ROUNDS = 4  # the quickest counts, after one that does not

@@ -14,14 +14,14 @@ from typing import Any
 
 import torch
 
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.errors import UsageError
+from pcc_bench.core.generation import autocast_for, keep_logits, memory_errors
 from pcc_bench.cost import probe
 from pcc_bench.cost.geometry import at_rate
 from pcc_bench.cost.phases import Held, Laps, Setting, records
 from pcc_bench.cost.records import CostRecord, Mode
 from pcc_bench.cost.work import Point, Shape
-from pcc_bench.decoder import Decoder
-from pcc_bench.errors import UsageError
-from pcc_bench.generation import autocast_for, keep_logits, memory_errors
 from pcc_bench.model.pcc import PCC
 
 WARM_UP = 2  # rounds before the clock counts; the last one looks for the peak of memory

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from pcc_bench.errors import UsageError
+from pcc_bench.core.errors import UsageError
 
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")

@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from pcc_bench.documents import checked, is_file, read_json_lines, write_text
-from pcc_bench.errors import UsageError
+from pcc_bench.core.documents import checked, is_file, read_json_lines, write_text
+from pcc_bench.core.errors import UsageError
 
 SCHEMA_VERSION = 1  # raised when an old reader could not read a new file
 

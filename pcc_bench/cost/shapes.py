@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pcc_bench import shipped
+from pcc_bench.core import shipped
+from pcc_bench.core.checkpoint_files import resolve
+from pcc_bench.core.errors import UsageError
 from pcc_bench.cost import geometry
+from pcc_bench.cost.sizes import config_of
 from pcc_bench.cost.work import Shape
-from pcc_bench.errors import UsageError
 from pcc_bench.model import checkpoint
 from pcc_bench.model.compressor import PccCompressor
 from pcc_bench.model.config import MEMORY_TOKENS, DecoderConfig, EncoderConfig, PccConfig, validated
-from pcc_bench.model.files import resolve
 from pcc_bench.model.published import rate_in_name, read_adapter
-from pcc_bench.model.sizes import config_of
 
 DEFAULT_RATE = 4
 WITHOUT_BOS = ("qwen2",)  # families whose tokenizers have no beginning of sequence

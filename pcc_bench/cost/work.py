@@ -3,7 +3,7 @@
 With `n` context tokens, `q` of the question, `a` new ones, `D` positions of the memory (boundary vectors counted):
 
 - FLOPs of reading `x` positions behind `p` cached ones: `2 N x + 4 L d x (p + x)`, and the vocabulary head for the last
-  position only (`pcc_bench.model.sizes.Model.read`).
+  position only (`pcc_bench.cost.sizes.Model.read`).
 - Compressing: each segment with its memory tokens through the encoder, each slot through the converter.
 - The decoder reads `n + q` positions in full, `q` behind `n` where the prefix is cached, and `D + q` of a memory; BOS
   on top where it has one. Then `a - 1` steps of one position.
@@ -18,11 +18,11 @@ from functools import cached_property
 
 from transformers import PreTrainedConfig
 
+from pcc_bench.core.errors import UsageError
+from pcc_bench.cost.estimate import Geometry, encoding_flops, sized
 from pcc_bench.cost.records import Mode
-from pcc_bench.errors import UsageError
+from pcc_bench.cost.sizes import from_state
 from pcc_bench.model.config import MEMORY_TOKENS, Boundaries, PccConfig, Slots
-from pcc_bench.model.estimate import Geometry, encoding_flops, sized
-from pcc_bench.model.sizes import from_state
 
 FULL_TEXT = (Mode.FULL, Mode.PREFIX_CACHED)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from pcc_bench.errors import UsageError
+from pcc_bench.core.errors import UsageError
 from pcc_bench.gate import costs, points
 from pcc_bench.gate.judge import judge
 from pcc_bench.gate.match import Matched, Selection, match, select

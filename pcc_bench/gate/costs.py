@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pcc_bench.errors import UsageError
+from pcc_bench.core.errors import UsageError
 from pcc_bench.gate.match import Matched
 from pcc_bench.gate.policy import Costs, MemoryRule, RatioRule, SpeedRule
 from pcc_bench.gate.result import FAIL, PASS, Comparison

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pcc_bench.errors import UsageError
+from pcc_bench.core.errors import UsageError
 from pcc_bench.gate.policy import Policy, Stage
 from pcc_bench.results.protocol import DATA, difference
 from pcc_bench.results.rows import Numbers

@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 from xml.etree import ElementTree
 
-from pcc_bench import escaping
+from pcc_bench.core import escaping
+from pcc_bench.core.texttable import TextTable
 from pcc_bench.gate.points import UNIT
 from pcc_bench.gate.result import FAIL, INCONCLUSIVE, REPORTED, Comparison, Verdict
-from pcc_bench.texttable import TextTable
 
 SCORES = ("baseline", "candidate", "difference", "95 % interval")
 COLUMNS = ("task", "metric", "verdict", *SCORES, "n", "finds", "p", "why")

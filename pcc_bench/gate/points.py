@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from pcc_bench.core.errors import UsageError
 from pcc_bench.cost.records import CostRecord, Mode, Phase
-from pcc_bench.errors import UsageError
 from pcc_bench.gate.policy import RecordRule
 from pcc_bench.gate.result import FAIL, PASS, REPORTED, Comparison
 

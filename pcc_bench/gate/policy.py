@@ -9,8 +9,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pcc_bench.documents import checked, read_yaml
-from pcc_bench.errors import UsageError
+from pcc_bench.core.documents import checked, read_yaml
+from pcc_bench.core.errors import UsageError
 
 Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]

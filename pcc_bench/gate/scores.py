@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pcc_bench import stats
-from pcc_bench.errors import UsageError
+from pcc_bench.core.errors import UsageError
 from pcc_bench.gate.match import Matched
 from pcc_bench.gate.policy import Policy, Rule
 from pcc_bench.gate.result import FAIL, REPORTED, Comparison, Mark

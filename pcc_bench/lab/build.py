@@ -16,17 +16,17 @@ from safetensors import SafetensorError
 from transformers import AutoTokenizer
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
-from pcc_bench.claims import claimed
-from pcc_bench.documents import checked, is_of_the_disk, read_json, read_json_lines, read_text, write_text
-from pcc_bench.errors import UsageError, first_line
+from pcc_bench.core.claims import claimed
+from pcc_bench.core.documents import checked, is_of_the_disk, read_json, read_json_lines, read_text, write_text
+from pcc_bench.core.errors import UsageError, first_line
+from pcc_bench.core.shipped import CARD
 from pcc_bench.lab.compressors import ABOUT, adapt_compressor, train_compressor
 from pcc_bench.lab.decoders import DecoderRecipe, train_decoder
-from pcc_bench.lab.measure import RECONSTRUCTION
 from pcc_bench.lab.parts import PARTS, AdaptationRecipe, CompressorRecipe, identity, needs, part
 from pcc_bench.lab.rivals.classifier import train_classifier
 from pcc_bench.lab.rivals.recipes import RivalRecipe
 from pcc_bench.lab.rivals.train import train_rival
-from pcc_bench.shipped import CARD
+from pcc_bench.lab.skills import RECONSTRUCTION
 
 logger = logging.getLogger(__name__)
 TIME = "time.json"  # in a part's work folder: how long earlier calls took, and when the present one began

@@ -10,12 +10,12 @@ from pathlib import Path
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
-from pcc_bench.documents import checked, read_json, write_text
-from pcc_bench.errors import UsageError
+from pcc_bench.core.documents import checked, read_json, write_text
+from pcc_bench.core.errors import UsageError
+from pcc_bench.core.shipped import CARD, PRETRAINED
 from pcc_bench.lab.build import read_card
-from pcc_bench.lab.measure import RECONSTRUCTION, Measured, measure, tracking
 from pcc_bench.lab.parts import PARTS, identity
-from pcc_bench.shipped import CARD, PRETRAINED
+from pcc_bench.lab.skills import RECONSTRUCTION, Measured, measure, tracking
 from pcc_bench.tasks.lab.rows import DATASETS, rows
 from pcc_bench.tasks.lab.world import VERSION
 

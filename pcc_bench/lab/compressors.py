@@ -6,13 +6,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from pcc_bench.decoder import Decoder
-from pcc_bench.errors import UsageError
-from pcc_bench.lab.data import write_data
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.errors import UsageError
+from pcc_bench.core.shipped import PRETRAINED
 from pcc_bench.lab.large import start_large
 from pcc_bench.lab.lite import at_rate, start_lite
-from pcc_bench.lab.measure import DOCUMENTS, RECONSTRUCTION, reconstruction
+from pcc_bench.lab.material import write_data
 from pcc_bench.lab.parts import AdaptationRecipe, CompressorRecipe, compressor
+from pcc_bench.lab.skills import DOCUMENTS, RECONSTRUCTION, reconstruction
 from pcc_bench.lab.stages import (
     SEGMENT,
     adapting_recipe,
@@ -22,8 +23,7 @@ from pcc_bench.lab.stages import (
     tuning_recipe,
 )
 from pcc_bench.model import checkpoint, init
-from pcc_bench.model.training import train
-from pcc_bench.shipped import PRETRAINED
+from pcc_bench.model.training.loop import train
 
 DATA = "data"  # folder of the training data, in the work folder
 ABOUT = (

@@ -16,12 +16,12 @@ from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, Trai
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 from transformers.trainer import TRAINER_STATE_NAME
 
+from pcc_bench.core import tiny
 from pcc_bench.lab.induction import draw_induction_heads
 from pcc_bench.lab.lessons import ANSWER, RANDOM, SAY_AGAIN, Lesson, corpus, draw_lesson
-from pcc_bench.model import tiny
-from pcc_bench.model.evaluation import keep_until
-from pcc_bench.model.muon import MuonAndAdamW
 from pcc_bench.model.pcc import SPECIAL_TOKENS
+from pcc_bench.model.training.evaluation import keep_until
+from pcc_bench.model.training.muon import MuonAndAdamW
 from pcc_bench.tasks.lab.draws import seeded, shuffle
 
 ROUND = 8  # steps whose lessons are drawn together and sorted by length

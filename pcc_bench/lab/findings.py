@@ -9,7 +9,7 @@ from enum import StrEnum
 
 import pandas as pd
 
-from pcc_bench.lab.measure import QUESTION_SETS, TRACKING, Measured
+from pcc_bench.lab.skills import QUESTION_SETS, TRACKING, Measured
 
 FULL, NONE = "lab-llama, full-context", "lab-llama, no-context"
 FOUR, SIXTEEN, MOST = "pcc-lab-4x", "pcc-lab-16x", "pcc-lab-64x"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pcc_bench.decoder import Decoder
+from pcc_bench.core.decoder import Decoder
 from pcc_bench.lab.lite import pass_through
 from pcc_bench.model import checkpoint, init
 from pcc_bench.model.config import Boundaries

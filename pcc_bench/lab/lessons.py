@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import NamedTuple
 
+from pcc_bench.core.questions import question_text
+from pcc_bench.core.tiny import EOS
 from pcc_bench.model.pcc import SPECIAL_TOKENS
-from pcc_bench.model.tiny import EOS
-from pcc_bench.questions import question_text
 from pcc_bench.tasks.lab.draws import integer, seeded, shuffle
 from pcc_bench.tasks.lab.narrative import draw_document
 from pcc_bench.tasks.lab.paragraphs import draw_paragraphs

@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
-from pcc_bench.decoder import Decoder
+from pcc_bench.core import tiny
+from pcc_bench.core.decoder import Decoder
 from pcc_bench.lab.reading import draw_reading_heads, places_for, point_memory_tokens, width_for
-from pcc_bench.model import checkpoint, init, tiny
+from pcc_bench.model import checkpoint, init
 from pcc_bench.model.config import Boundaries
 from pcc_bench.model.converter import Converter
 from pcc_bench.model.encoder import MEMORY_TOKEN_NAMES

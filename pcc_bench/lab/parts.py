@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from pcc_bench.errors import UsageError
+from pcc_bench.core.errors import UsageError
 from pcc_bench.lab.decoders import DecoderRecipe
 from pcc_bench.lab.rivals.recipes import ClassifierRecipe, RivalRecipe
 from pcc_bench.model.config import Boundaries

@@ -6,10 +6,10 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pcc_bench.errors import UsageError
+from pcc_bench.core.errors import UsageError
+from pcc_bench.core.shipped import PRETRAINED, SHIPPED
 from pcc_bench.lab.build import read_card
 from pcc_bench.lab.parts import identity
-from pcc_bench.shipped import PRETRAINED, SHIPPED
 
 LIMIT = 64 * 2**20  # bytes of all parts that ship
 
@@ -37,7 +37,7 @@ def ship(source: Path, target: Path, names: Sequence[str] = ()) -> int:
     if size > LIMIT:
         raise UsageError(
             f"{target} would hold {size / 2**20:.1f} MiB, more than the {LIMIT / 2**20:.0f} that may ship: "
-            "take a part out of SHIPPED in pcc_bench/shipped.py"
+            "take a part out of SHIPPED in pcc_bench/core/shipped.py"
         )
     for name in names:
         shutil.rmtree(target / name, ignore_errors=True)

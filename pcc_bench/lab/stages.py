@@ -6,11 +6,11 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from pcc_bench.lab.data import QUESTIONS, TEXT, TEXT_HELD_OUT
 from pcc_bench.lab.large import FIRST_RATE
 from pcc_bench.lab.lite import rates_up_to
+from pcc_bench.lab.material import QUESTIONS, TEXT, TEXT_HELD_OUT
 from pcc_bench.lab.parts import AdaptationRecipe, CompressorRecipe
-from pcc_bench.model.recipe import Recipe
+from pcc_bench.model.training.recipe import Recipe
 
 SEGMENT = 64  # encoder tokens a segment
 GROWING = ((4, 60), (8, 80), (16, 100), (32, 140))  # PCC-Large: segment lengths of the first steps, and how many steps

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from pcc_bench.documents import checked
+from pcc_bench.core.documents import checked
 from pcc_bench.results.rows import of_first_filter
 
 

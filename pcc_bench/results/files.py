@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from pcc_bench.documents import COMPRESSED
-from pcc_bench.errors import UsageError
+from pcc_bench.core.documents import COMPRESSED
+from pcc_bench.core.errors import UsageError
 
 RESULTS = "results_*.json"
 MEASURED = (RESULTS, "log.jsonl", "cost_*.jsonl")

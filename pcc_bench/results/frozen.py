@@ -12,10 +12,10 @@ from typing import Annotated, Any, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from pcc_bench.core.documents import checked, parse_json
+from pcc_bench.core.errors import UsageError
 from pcc_bench.cost import records
 from pcc_bench.cost.records import CostRecord
-from pcc_bench.documents import checked, parse_json
-from pcc_bench.errors import UsageError
 from pcc_bench.results import files
 from pcc_bench.results.protocol import FINGERPRINT, comparable
 from pcc_bench.results.reading import read_run

@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
+from pcc_bench.core.documents import checked, read_json, read_json_lines
 from pcc_bench.cost import records
-from pcc_bench.documents import checked, read_json, read_json_lines
 from pcc_bench.results import files
 from pcc_bench.results.collection import Training
 

@@ -10,8 +10,8 @@ import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pcc_bench.errors import UsageError
-from pcc_bench.questions import OFFICIAL
+from pcc_bench.core.errors import UsageError
+from pcc_bench.core.questions import OFFICIAL
 from pcc_bench.results.shapes import ResultFile
 
 if TYPE_CHECKING:

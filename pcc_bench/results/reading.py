@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from pcc_bench.documents import checked, read_json
-from pcc_bench.errors import UsageError
-from pcc_bench.records import SCHEMA_VERSION
+from pcc_bench.core.account import SCHEMA_VERSION
+from pcc_bench.core.documents import checked, read_json
+from pcc_bench.core.errors import UsageError
 from pcc_bench.results import files
 from pcc_bench.results.protocol import protocol
 from pcc_bench.results.rows import COMPRESSION

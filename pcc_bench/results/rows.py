@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pcc_bench.documents import read_json_lines
-from pcc_bench.errors import UsageError
+from pcc_bench.core.documents import read_json_lines
+from pcc_bench.core.errors import UsageError
 
 if TYPE_CHECKING:
     import pandas as pd

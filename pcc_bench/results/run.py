@@ -8,8 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pcc_bench.core.errors import UsageError
 from pcc_bench.cost.records import CostRecord
-from pcc_bench.errors import UsageError
 from pcc_bench.results import answers
 from pcc_bench.results import rows as frames
 from pcc_bench.results.protocol import Protocol

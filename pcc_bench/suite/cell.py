@@ -14,13 +14,14 @@ from typing import Any, Self
 
 from pydantic import BaseModel
 
-from pcc_bench import documents, evaluate, provenance
-from pcc_bench.claims import claimed
-from pcc_bench.errors import UsageError, first_line
-from pcc_bench.evaluate import Command
+from pcc_bench.core import documents, provenance
+from pcc_bench.core.claims import claimed
+from pcc_bench.core.errors import UsageError, first_line
+from pcc_bench.host import evaluate
+from pcc_bench.host.evaluate import Command
 
 # What every cell needs is imported once, in the process that cells are forked from.
-PRELOAD = ("pcc_bench.suite.cell", "pcc_bench.lm", "pcc_bench.tasks.task", "lm_eval._cli", "lm_eval.evaluator")
+PRELOAD = ("pcc_bench.suite.cell", "pcc_bench.host.lm", "pcc_bench.tasks.task", "lm_eval._cli", "lm_eval.evaluator")
 DONE, LOG = "done.json", "log.txt"
 # Variables that change what a cell does, and that another machine's shell may lack.
 VARIABLES = ("PCC_", "HF_", "TRANSFORMERS_", "TOKENIZERS_", "OMP_", "MKL_")

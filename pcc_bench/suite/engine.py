@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from pcc_bench.errors import UsageError
+from pcc_bench.core.errors import UsageError
 from pcc_bench.suite.cell import Outcome
 from pcc_bench.suite.executor import Executor
 from pcc_bench.suite.spec import Cell

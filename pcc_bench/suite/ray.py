@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from pcc_bench.errors import UsageError, first_line
+from pcc_bench.core.errors import UsageError, first_line
 from pcc_bench.suite.cell import Order, Outcome, perform
 from pcc_bench.suite.engine import Terms
 from pcc_bench.suite.spec import Cell

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from pcc_bench import documents
-from pcc_bench.claims import claimed, is_claim
-from pcc_bench.errors import UsageError
+from pcc_bench.core import documents
+from pcc_bench.core.claims import claimed, is_claim
+from pcc_bench.core.errors import UsageError
 from pcc_bench.suite import cell as process
 from pcc_bench.suite.cell import Outcome
 from pcc_bench.suite.engine import Engine, Job

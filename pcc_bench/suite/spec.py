@@ -11,9 +11,9 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pcc_bench import documents, provenance, registry
-from pcc_bench.errors import UsageError
-from pcc_bench.evaluate import Command
+from pcc_bench.core import documents, provenance, registry
+from pcc_bench.core.errors import UsageError
+from pcc_bench.host.evaluate import Command
 
 FOLDER = Path(__file__).parent.parent / "suites"
 Scalar = bool | int | float | str

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pcc_bench.documents import parse_yaml, writing
-from pcc_bench.errors import UsageError, first_line
+from pcc_bench.core.documents import parse_yaml, writing
+from pcc_bench.core.errors import UsageError, first_line
 from pcc_bench.suite.cell import Order, Outcome, perform
 from pcc_bench.suite.engine import Terms
 from pcc_bench.suite.spec import Cell

@@ -8,8 +8,8 @@ from pathlib import Path
 import matplotlib.figure
 from pandas import DataFrame
 
-from pcc_bench import escaping
-from pcc_bench.documents import replaced, write_text
+from pcc_bench.core import escaping
+from pcc_bench.core.documents import replaced, write_text
 from pcc_bench.reports.figures.style import applied
 
 FORMATS = ("svg", "pdf", "png")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 import pandas as pd
 
-from pcc_bench.errors import UsageError
+from pcc_bench.core.errors import UsageError
 from pcc_bench.reports import measure
 from pcc_bench.reports.table import Table
 from pcc_bench.reports.tables.lines import FULL, NONE, ORDER, family, label

@@ -7,7 +7,7 @@ from typing import Any
 
 import datasets
 
-from pcc_bench.context import mark
+from pcc_bench.core.context import mark
 from pcc_bench.tasks.data import fingerprint
 from pcc_bench.tasks.demonstrations import TokenCounter
 from pcc_bench.tasks.documents import pieces, whole

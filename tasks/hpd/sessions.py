@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from pcc_bench.errors import UsageError
+from pcc_bench.core.errors import UsageError
 from pcc_bench.tasks.demonstrations import SEPARATOR, Block, TokenCounter, fit, without_repeats
 
 

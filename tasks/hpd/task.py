@@ -9,7 +9,7 @@ from typing import Any
 
 import datasets
 
-from pcc_bench.errors import UsageError
+from pcc_bench.core.errors import UsageError
 from pcc_bench.tasks.data import demonstration_rows, fingerprint, read_table
 from pcc_bench.tasks.demonstrated import DemonstratedTask
 from pcc_bench.tasks.demonstrations import Block, without_repeats

@@ -8,8 +8,8 @@ from typing import Any
 import datasets
 from lm_eval.utils import apply_template
 
-from pcc_bench.context import Prompt
-from pcc_bench.errors import UsageError
+from pcc_bench.core.context import Prompt
+from pcc_bench.core.errors import UsageError
 from pcc_bench.tasks.data import demonstration_rows, fingerprint, read_table
 from pcc_bench.tasks.demonstrated import DemonstratedTask
 from pcc_bench.tasks.demonstrations import Block, block, drawn

@@ -12,7 +12,7 @@ from typing import Any
 import datasets
 from transformers import PreTrainedTokenizerBase
 
-from pcc_bench.errors import UsageError
+from pcc_bench.core.errors import UsageError
 from pcc_bench.tasks.data import fingerprint
 from pcc_bench.tasks.documents import read_documents, whole
 from pcc_bench.tasks.lab.draws import integer, pick, seeded, shuffle

@@ -7,7 +7,7 @@ from typing import Any
 
 import datasets
 
-from pcc_bench.context import again, mark
+from pcc_bench.core.context import again, mark
 from pcc_bench.tasks.data import fingerprint
 from pcc_bench.tasks.documents import Pieces, cut_tokens, pieces, whole
 from pcc_bench.tasks.population import choice

@@ -17,9 +17,9 @@ from torch.utils.data import Dataset
 from transformers import BertConfig, BertForTokenClassification, Trainer, TrainingArguments
 
 from pcc_bench.baselines.llmlingua2.tiny import make_bert_tokenizer
-from pcc_bench.documents import read_json, write_text
+from pcc_bench.core.documents import read_json, write_text
 from pcc_bench.lab.rivals.recipes import ClassifierRecipe
-from pcc_bench.model.evaluation import append
+from pcc_bench.model.training.evaluation import append
 from pcc_bench.tasks.lab.draws import integer, seeded
 from pcc_bench.tasks.lab.passages import Passage, draw_passage
 

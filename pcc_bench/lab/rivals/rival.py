@@ -11,10 +11,10 @@ from pcc_bench.baselines.autocompressor.encoder import SummaryEncoder
 from pcc_bench.baselines.cocom.encoder import CocomEncoder
 from pcc_bench.baselines.icae.encoder import IcaeEncoder
 from pcc_bench.baselines.soft import CausalEncoder, Purpose
-from pcc_bench.decoder import Decoder
-from pcc_bench.model.learner import Learner
-from pcc_bench.model.objectives import Task
-from pcc_bench.model.recipe import Recipe
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.model.training.learner import Learner
+from pcc_bench.model.training.objectives import Task
+from pcc_bench.model.training.recipe import Recipe
 
 ENCODERS: dict[str, type[CausalEncoder]] = {
     "icae": IcaeEncoder,

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from pcc_bench.errors import UsageError
-from pcc_bench.lab.data import QUESTIONS, TEXT, TEXT_HELD_OUT, write_data
+from pcc_bench.core.errors import UsageError
+from pcc_bench.lab.material import QUESTIONS, TEXT, TEXT_HELD_OUT, write_data
 from pcc_bench.lab.rivals.recipes import RivalRecipe
 from pcc_bench.lab.rivals.rival import Rival
 from pcc_bench.lab.stages import GROWING, PURPOSE, SEGMENT, optimisation
 from pcc_bench.model import init
-from pcc_bench.model.recipe import Recipe
-from pcc_bench.model.training import claim, fit
+from pcc_bench.model.training.loop import claim, fit
+from pcc_bench.model.training.recipe import Recipe
 
 LEARNED = "learned.safetensors"  # what a stage has learned, once it has ended
 BATCH = 32

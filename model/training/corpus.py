@@ -1,0 +1,213 @@
+"""Training text: documents of files, folders and hub data sets, in a seeded order, from any position on."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from pcc_bench.core.documents import read_json, read_json_lines, read_text
+from pcc_bench.core.errors import UsageError
+from pcc_bench.model.training.fine_tuning import READERS, exchanges, passages, plain_keys
+from pcc_bench.model.training.recipe import Data, Recipe
+
+logger = logging.getLogger(__name__)
+
+DOCUMENT_CHARACTERS = 8_000  # plain text files are cut here, at paragraph ends, and the pieces are shuffled
+HELD_OUT_DOCUMENTS = 200  # kept back at the start of a stream
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where the stream stands before a step: the pass over the data, the document in it, the token in that."""
+
+    epoch: int = 0
+    document: int = 0
+    token: int = 0
+
+
+class Corpus:
+    """Documents in a seeded order, a new one each pass.
+
+    Args:
+        data: What to read.
+        seed: Of the order.
+        documents: The documents; None where they are streamed.
+        held_out: Of a stream, the documents that are kept back, instead of all others.
+    """
+
+    def __init__(self, data: Data, seed: int, documents: Sequence[Any] | None, held_out: bool = False) -> None:
+        self.data = data
+        self.seed = seed
+        self.documents = documents
+        self.held_out = held_out
+
+    def from_position(self, position: Position) -> Iterator[tuple[Position, Any]]:
+        """Documents from a position on, pass after pass, each with its own position (token 0)."""
+        epoch, first = position.epoch, position.document
+        while True:
+            for number, document in self._epoch(epoch, first):
+                yield Position(epoch, number), document
+            epoch, first = epoch + 1, 0
+
+    def _epoch(self, epoch: int, first: int) -> Iterator[tuple[int, Any]]:
+        if self.documents is None:
+            rows = self._stream(epoch).skip(first)
+            yield from enumerate((row[self.data.column] for row in rows), start=first)
+            return
+        groups = [[number] for number in range(len(self.documents))]
+        if self.data.together:
+            by_context: dict[str, list[int]] = {}
+            for number, exchange in enumerate(self.documents):
+                by_context.setdefault(exchange.context, []).append(number)
+            groups = list(by_context.values())
+        random.Random(f"{self.seed}-{epoch}").shuffle(groups)
+        order = list(chain.from_iterable(groups))
+        for number in range(first, len(order)):
+            yield number, self.documents[order[number]]
+
+    def _stream(self, epoch: int) -> Any:
+        """A pass over a hub data set, from which nothing is downloaded ahead."""
+        rows = _hub_stream(self.data)
+        if self.held_out:
+            return rows.take(HELD_OUT_DOCUMENTS)
+        return rows.skip(HELD_OUT_DOCUMENTS).shuffle(seed=self.seed + epoch, buffer_size=10_000)
+
+
+def corpora_of(recipe: Recipe) -> tuple[list[Corpus], Corpus]:
+    """The training data of each phase, and what is held out of the last one's.
+
+    Phases that share their data share the corpus object, by which `Samples` knows that it is to be read on.
+
+    Raises:
+        UsageError: Nothing to read, or not readable; names the file.
+    """
+    read: list[tuple[Corpus, Corpus]] = []
+    for phase in range(len(recipe.phases)):
+        goes_on = phase > 0 and recipe.data_at(phase) == recipe.data_at(phase - 1)
+        read.append(read[-1] if goes_on else read_corpora(recipe.data_at(phase), recipe.seed))
+    return [trained for trained, _ in read], read[-1][1]
+
+
+def read_corpora(data: Data, seed: int) -> tuple[Corpus, Corpus]:
+    """The training documents and the held-out ones: texts, or for fine-tuning exchanges.
+
+    Where a recipe names no held-out data, the first of every `held_out_every` documents is kept back, or the first 200
+    of a stream.
+
+    Raises:
+        UsageError: Nothing to read, or not readable; names the file.
+    """
+    if data.streaming:
+        return Corpus(data, seed, None), Corpus(data, seed, None, held_out=True)
+    documents = read_documents(data, data.path, data.split)
+    numbers = range(len(documents))
+    if data.held_out:
+        local = Path(data.path).exists()  # then it is a file, of a hub data set a split
+        documents += read_documents(data, data.held_out if local else data.path, data.held_out)
+        trained, kept_back = list(numbers), list(range(len(numbers), len(documents)))
+    else:
+        trained = [i for i in numbers if i % data.held_out_every]
+        kept_back = [i for i in numbers if i % data.held_out_every == 0]
+    if not trained:
+        raise UsageError(f"{data.path} has only {len(documents)} documents: too little text to hold any back; add some")
+    if data.is_text:
+        parts = [[documents[i] for i in chosen] for chosen in (trained, kept_back)]
+    else:
+        parts = [exchanges(data, documents, chosen, trained, seed) for chosen in (trained, kept_back)]
+    return Corpus(data, seed, parts[0]), Corpus(data, seed, parts[1])
+
+
+def read_documents(data: Data, name: str, split: str = "train") -> list[Any]:
+    """All documents of a file or folder, or of a hub data set's split: texts, or for fine-tuning rows with an answer.
+
+    Raises:
+        UsageError: Missing, empty or malformed; names file and line.
+    """
+    path = Path(name)
+    if path.exists():
+        endings = (".txt", ".jsonl") if data.is_text else (".txt", ".jsonl", ".json")
+        files = sorted(p for p in path.rglob("*") if p.suffix in endings) if path.is_dir() else [path]
+        documents = [document for file in files for document in _read_file(file, data)]
+    else:
+        rows = _hub_stream(data.model_copy(update={"path": name, "split": split}))
+        documents = [_document(row, data, f"hub data set {name}") for row in rows]
+    if not data.is_text:
+        rows, reader = documents, READERS[data.kind]
+        documents = [row for row in rows if reader.usable(row)]
+        if len(documents) < len(rows):
+            left_out = len(rows) - len(documents)
+            logger.info("%s: %d of %d rows have no answer and are left out", name, left_out, len(rows))
+    if data.exclude:
+        documents = _without(documents, data.exclude, name)
+    if not documents:
+        raise UsageError(f"{path} has no text to train on: give .txt or .jsonl files that are not empty")
+    return documents
+
+
+def _without(rows: list[Any], files: Sequence[str], name: str) -> list[Any]:
+    """The rows whose context is none of the passages in some files."""
+    excluded = {text for file in files for _, row in read_json_lines(Path(file)) for text in passages(row)}
+    chosen = [row for row in rows if not excluded.intersection(passages(row["context"]))]
+    logger.info(
+        "%s: %d of %d rows have a passage of %s and are left out", name, len(rows) - len(chosen), len(rows), files
+    )
+    return chosen
+
+
+def split_text(text: str, size: int = DOCUMENT_CHARACTERS) -> list[str]:
+    """Cut a long text into documents of about `size` characters, at the ends of paragraphs."""
+    documents, begin = [], 0
+    while begin < len(text):
+        end = text.find("\n\n", begin + size)
+        end = len(text) if end < 0 else end + 2
+        documents.append(text[begin:end])
+        begin = end
+    return [document for document in documents if document.strip()]
+
+
+def _read_file(path: Path, data: Data) -> list[Any]:
+    if path.suffix == ".json":
+        sessions = read_json(path)
+        rows = list(sessions.values()) if isinstance(sessions, dict) else sessions
+        if not isinstance(rows, list):
+            raise UsageError(f"{path} is neither a list of rows nor an object of them")
+        return [_document(row, data, f"{path} entry {number}") for number, row in enumerate(rows, 1)]
+    if path.suffix == ".txt":
+        if not data.is_text:
+            columns = ", ".join(READERS[data.kind].columns)
+            raise UsageError(f"{path} is plain text, but fine-tuning needs .jsonl rows with {columns} and an answer")
+        return split_text(read_text(path))
+    return [_document(row, data, f"{path}, line {number}") for number, row in read_json_lines(path)]
+
+
+def _document(row: Any, data: Data, where: str) -> Any:
+    """The text of a row, or for fine-tuning the row, once it has what is needed."""
+    if isinstance(row, dict) and not data.is_text:
+        row = plain_keys(row)
+    for column in (data.column,) if data.is_text else READERS[data.kind].columns:
+        if not isinstance(row, dict) or column not in row:
+            raise UsageError(f"{where} has no column '{column}'")
+        if data.is_text and not isinstance(row[column], str):
+            raise UsageError(
+                f"{where}: column '{column}' holds {type(row[column]).__name__}, not text: correct the row"
+            )
+    return row[data.column] if data.is_text else row
+
+
+def _hub_stream(data: Data) -> Any:
+    import datasets
+
+    try:
+        return datasets.load_dataset(
+            data.path, data.name, split=data.split, streaming=data.streaming, revision=data.revision
+        )
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        first = str(error).strip().splitlines()[0][:200]
+        raise UsageError(
+            f"training data '{data.path}' is no file or folder here and could not be loaded from the hub ({first})"
+        ) from None

@@ -1,0 +1,220 @@
+"""A compressor in training: what the Trainer steps, whichever the method."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from itertools import accumulate, chain, pairwise
+from typing import Any
+
+import torch
+from torch import nn
+
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.errors import UsageError
+from pcc_bench.core.generation import generate
+from pcc_bench.model.training import objectives
+from pcc_bench.model.training.objectives import Inputs, Task
+from pcc_bench.model.training.recipe import Combination, Recipe, Trained
+from pcc_bench.model.training.samples import Collator, Sample
+
+
+class Learner(nn.Module, ABC):
+    """A compressor and the decoder that teaches it.
+
+    The decoder is held but is no part of the module: `state_dict`, gradient synchronisation, sharding and `train()` see
+    what a method registers itself.
+
+    Args:
+        decoder: Reads the memories.
+        recipe: Says what is learned and how objectives are weighted.
+
+    Attributes:
+        tokens_seen: Context tokens this process has compressed; a context of several rows counts once a micro-batch.
+    """
+
+    accepts_loss_kwargs = True  # asked for by the Trainer: it then says how many tokens the whole step scores
+
+    def __init__(self, decoder: Decoder, recipe: Recipe) -> None:
+        super().__init__()
+        self._held = (decoder,)
+        self.recipe = recipe
+        self.sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+        self.tokens_seen = 0
+
+    @property
+    def decoder(self) -> Decoder:
+        """The decoder."""
+        return self._held[0]
+
+    @property
+    @abstractmethod
+    def reader(self) -> Any:
+        """Cuts contexts into the compressor's tokens: has `tokenizer` and `tokenize`."""
+
+    @abstractmethod
+    def enter(self, phase: int, rate: int) -> None:
+        """Take the sizes of a phase of the recipe, and a rate of its."""
+
+    @abstractmethod
+    def encode(self, contexts: Sequence[Sequence[int]]) -> list[Any]:
+        """Compress contexts given in the compressor's tokens."""
+
+    @abstractmethod
+    def prefixes(self, encoded: Sequence[Any], task: Task) -> list[torch.Tensor]:
+        """What stands before each target in the decoder's input: [length, hidden size], float32."""
+
+    def positions(self, encoded: Sequence[Any], task: Task) -> list[list[int]] | None:
+        """Position ids of `prefixes`; None where they count from 0."""
+        return None
+
+    def part(self, name: Trained) -> list[nn.Parameter]:
+        """The weights that a recipe calls by a name.
+
+        Raises:
+            UsageError: This method has no such part.
+        """
+        raise UsageError(f"optimisation.learning_rates: this method has no part '{name.value}'")
+
+    def lay_out(
+        self,
+        encoded: Sequence[Any],
+        targets: Sequence[Sequence[int]],
+        task: Task,
+        labels: Sequence[Sequence[int]] | None = None,
+    ) -> Inputs:
+        """What the decoder is trained on; see `objectives.behind`."""
+        positions = self.positions(encoded, task)
+        return objectives.behind(self.decoder, self.prefixes(encoded, task), targets, labels, positions)
+
+    def reconstruct(self, samples: Sequence[Sample]) -> list[str]:
+        """Greedy reconstructions, each at most a few tokens longer than its text."""
+        encoded = self.encode([sample.context for sample in samples])
+        limit = max(self.decoder.count_tokens([sample.text for sample in samples])) + 4
+        prefixes, positions = (part(encoded, Task.RECONSTRUCTION) for part in (self.prefixes, self.positions))
+        out = generate(self.decoder, prefixes, limit, positions=positions)
+        return [str(self.decoder.tokenizer.decode(ids, skip_special_tokens=True)) for ids in out.ids]
+
+    def collator(self) -> Collator:
+        """Makes batches of samples."""
+        return Collator(self.decoder, self.recipe)
+
+    def only_trained_in_state(self) -> None:
+        """Keep what does not learn (a LoRA's base model) out of states; call it when the module is complete."""
+        whole = set(self.state_dict())
+        self.register_state_dict_post_hook(_only_trained)  # type: ignore[no-untyped-call]
+        self._keys_to_ignore_on_save = sorted(whole - set(self.state_dict()))  # asked for by the Trainer when it loads
+
+    def forward(
+        self,
+        contexts: list[list[int]],
+        targets: Mapping[str, Mapping[str, list[list[int]]]],
+        phase: int,
+        rate: int,
+        indices: list[int],
+        labels: torch.Tensor,
+        texts: list[list[int]] | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """The loss of a micro-batch: nats per scored token of the whole step.
+
+        Args:
+            contexts: Encoder ids of each context.
+            targets: By task, decoder ids and labels of each target.
+            phase: Phase of the recipe.
+            rate: Compression.
+            indices: Places of the samples in the stream, for messages.
+            labels: Scored ids (only counted here).
+            texts: With distillation, the contexts in decoder tokens.
+            num_items_in_batch: Scored tokens of the whole step, over all processes; this batch's where None.
+
+        Raises:
+            UsageError: The loss is not finite; names the samples.
+        """
+        self.enter(phase, rate)
+        rows_of: dict[tuple[int, ...], list[int]] = {}
+        for row, ids in enumerate(contexts):
+            rows_of.setdefault(tuple(ids), []).append(row)
+        encoded = self.encode([list(ids) for ids in rows_of])
+        sizes, order = list(map(len, rows_of.values())), list(chain.from_iterable(rows_of.values()))
+        scored = num_items_in_batch if num_items_in_batch is not None else labels.ne(objectives.IGNORED).sum()
+        total = torch.zeros((), device=self.decoder.device)
+        for name, unordered in targets.items():
+            task = Task(name)
+            rows = {key: [value[i] for i in order] for key, value in unordered.items()}
+            inputs = self._lay_out_groups(encoded, sizes, task, rows)
+            count = int(inputs.labels.ne(objectives.IGNORED).sum())
+            logits, ids = objectives.predictions(self.decoder, inputs)
+            nll = nn.functional.cross_entropy(logits, ids, reduction="sum")
+            self._record(task.value, nll, count, indices)
+            total = total + self._weight(task, phase) * nll
+            if texts is not None and self.recipe.objective.distillation:
+                divergence = self._divergence(logits, [texts[i] for i in order], rows)
+                self._record("divergence", divergence, count, indices)
+                total = total + self.recipe.objective.distillation * divergence
+        self.tokens_seen += sum(map(len, rows_of))
+        return {"loss": total / scored}
+
+    def _lay_out_groups(
+        self, encoded: Sequence[Any], sizes: Sequence[int], task: Task, rows: Mapping[str, list[list[int]]]
+    ) -> Inputs:
+        """Targets behind their memories, so many to a memory: in one row where that gives the same, else a row each."""
+        ids, labels = rows["ids"], rows["labels"]
+        prefixes = self.prefixes(encoded, task)
+        ends = list(accumulate(sizes, initial=0))
+        groups = [(ids[begin:end], labels[begin:end]) for begin, end in pairwise(ends)]
+        longest = max(len(prefix) + sum(map(len, group)) for prefix, (group, _) in zip(prefixes, groups, strict=True))
+        unscored = all(label[:1] == [objectives.IGNORED] for label in labels)
+        if unscored and max(sizes) > 1 and objectives.can_share(self.decoder, longest):
+            return objectives.sharing(self.decoder, prefixes, *zip(*groups, strict=True))
+        repeated = [prefix for prefix, size in zip(prefixes, sizes, strict=True) for _ in range(size)]
+        return objectives.behind(self.decoder, repeated, ids, labels)
+
+    def _divergence(
+        self, logits: torch.Tensor, texts: Sequence[Sequence[int]], rows: Mapping[str, list[list[int]]]
+    ) -> torch.Tensor:
+        """Kullback-Leibler divergence from the decoder that reads the whole text: nats, summed over the labels."""
+        with torch.no_grad():
+            prefixes = [objectives.text_prefix(self.decoder, ids) for ids in texts]
+            teacher, _ = objectives.predictions(
+                self.decoder, objectives.behind(self.decoder, prefixes, rows["ids"], rows["labels"])
+            )
+        log_probabilities = nn.functional.log_softmax(logits, -1), nn.functional.log_softmax(teacher, -1)
+        return nn.functional.kl_div(*log_probabilities, reduction="sum", log_target=True)
+
+    def drain(self) -> dict[str, float]:
+        """Mean loss by task since the last call, nats per token, on this process."""
+        means = {f"{name}_loss": total / count for name, (total, count) in self.sums.items() if count}
+        self.sums.clear()
+        return means
+
+    def tie_weights(self) -> None:
+        """Asked for by the Trainer after loading; nothing is tied."""
+
+    def _weight(self, task: Task, phase: int) -> float:
+        """Weight in the summed loss; doubled, since two objectives share the step's token count."""
+        if self.recipe.objective.combination is not Combination.SUMMED or task is Task.ANSWERING:
+            return 1.0
+        share = self.recipe.completion_at(phase)
+        if share in (0, 1):  # one objective has the step to itself
+            return 1.0
+        return 2 * (share if task is Task.COMPLETION else 1 - share)
+
+    def _record(self, name: str, loss: torch.Tensor, count: int, indices: list[int]) -> None:
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            step = indices[0] // self.recipe.optimisation.batch_size
+            raise UsageError(
+                f"the {name} loss is {value} at step {step + 1} (samples {indices[0]} to {indices[-1]}): lower "
+                "the learning rate or look at these samples; the last saved state is intact"
+            )
+        self.sums[name][0] += value
+        self.sums[name][1] += count
+
+
+def _only_trained(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+    trained = {f"{prefix}{name}" for name, parameter in module.named_parameters() if parameter.requires_grad}
+    for name in [name for name in state if name not in trained]:
+        del state[name]

@@ -1,0 +1,348 @@
+"""Training PCC with transformers' Trainer: the model returns the loss, everything else is the library's."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+from torch.distributed.tensor import DTensor
+from transformers import Trainer, TrainingArguments
+
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.errors import UsageError, first_line
+from pcc_bench.model import checkpoint, init
+from pcc_bench.model.config import PccConfig, validated
+from pcc_bench.model.encoder import Encoder
+from pcc_bench.model.pcc import PCC, Encoded
+from pcc_bench.model.training import objectives
+from pcc_bench.model.training.corpus import Corpus, Position, corpora_of
+from pcc_bench.model.training.evaluation import Evaluation
+from pcc_bench.model.training.journal import STATES, Journal, SeedEachStep, last_state, read_position
+from pcc_bench.model.training.learner import Learner
+from pcc_bench.model.training.muon import MuonAndAdamW
+from pcc_bench.model.training.objectives import Task
+from pcc_bench.model.training.recipe import Recipe, Trained
+from pcc_bench.model.training.samples import Samples
+
+logger = logging.getLogger(__name__)
+
+
+class PccForTraining(Learner):
+    """A compressor in front of a frozen decoder.
+
+    The decoder stays frozen and in evaluation mode whatever the Trainer does.
+
+    Args:
+        pcc: The compressor.
+        decoder: The frozen decoder.
+        recipe: Says what learns and how objectives are weighted.
+
+    Raises:
+        UsageError: The decoder is not frozen, or a phase's segments do not fit the encoder.
+    """
+
+    def __init__(self, pcc: PCC, decoder: Decoder, recipe: Recipe) -> None:
+        super().__init__(decoder, recipe)
+        if any(parameter.requires_grad for parameter in decoder.model.parameters()):
+            raise UsageError("the decoder is not frozen: its parameters must not require gradients")
+        self.pcc = pcc
+        self.phases = [phase_config(pcc, recipe, index) for index in range(len(recipe.phases))]
+        for config in self.phases:
+            pcc.encoder.check_positions(config)
+        choose_trained(pcc, recipe.train)
+        if recipe.optimisation.precision == "bfloat16":
+            for (
+                parameter
+            ) in pcc.encoder.parameters():  # what is frozen needs no float32 copy: half the memory of a LoRA's base
+                parameter.data = parameter.data if parameter.requires_grad else parameter.data.to(torch.bfloat16)
+        self.only_trained_in_state()
+
+    @property
+    def reader(self) -> Encoder:
+        """The encoder."""
+        return self.pcc.encoder
+
+    def enter(self, phase: int, rate: int) -> None:
+        """Take a phase's segment length and a rate of its."""
+        self.pcc.encoder.config = self.phases[phase].model_copy(update={"rate": rate})
+
+    def part(self, name: Trained) -> list[nn.Parameter]:
+        """The weights that a recipe calls by a name."""
+        if name is Trained.SPECIAL:
+            return [self.pcc.special]  # type: ignore[list-item]
+        if name is Trained.CONVERTER:
+            return list(self.pcc.converter.parameters())
+        gated = name is Trained.GATE
+        return [weight for part, weight in self.pcc.encoder.named_parameters() if (part == "gate") is gated]
+
+    def encode(self, contexts: Sequence[Sequence[int]]) -> list[Encoded]:
+        """Compress; `Evaluation` makes sharded weights whole for it."""
+        return self.pcc.encode(contexts)
+
+    def prefixes(self, encoded: Sequence[Encoded], task: Task) -> list[torch.Tensor]:
+        """BOS, memory, and `<ae>` for reconstruction."""
+        memories = [self.pcc.frame(one.slots) for one in encoded]
+        return [objectives.decoder_prefix(self.pcc, self.decoder, memory, task) for memory in memories]
+
+    def positions(self, encoded: Sequence[Encoded], task: Task) -> list[list[int]] | None:
+        """As the checkpoint's `slot_positions` say."""
+        return objectives.prefix_positions(self.pcc, self.decoder, encoded, task)
+
+    def activation_checkpointing_enable(self, **options: Any) -> None:
+        """Recompute the encoder's activations in the backward pass; asked for by the Trainer."""
+        self.pcc.encoder.body.activation_checkpointing_enable(**options)
+
+
+def train(recipe: Recipe, folder: Path) -> PCC | None:
+    """Run a recipe, or go on with it where an earlier call was interrupted; the result is saved in `folder`.
+
+    Args:
+        recipe: The recipe.
+        folder: Where checkpoint, log and resumable states go.
+
+    Returns:
+        The trained compressor; None in all processes but the first.
+
+    Raises:
+        UsageError: Anything that does not fit, another recipe's folder, or a loss that is not finite.
+    """
+    claim(folder, recipe)
+    dtype = torch.bfloat16 if recipe.optimisation.precision == "bfloat16" else torch.float32
+    decoder = init.open_decoder(recipe.decoder, dtype)
+    pcc = starting_point(recipe, decoder, folder)
+    if recipe.optimisation.attention:
+        decoder.model.set_attn_implementation(recipe.optimisation.attention)
+        pcc.encoder.body.set_attn_implementation(recipe.optimisation.attention)
+    if not fit(PccForTraining(pcc, decoder, recipe), recipe, folder):
+        return None
+    with _disk_errors(folder):
+        pcc.encoder.config = pcc.config
+        checkpoint.save(pcc.eval(), folder)
+    return pcc
+
+
+def fit(model: Learner, recipe: Recipe, folder: Path) -> bool:
+    """Train on a recipe's data, or go on from the last state in the folder.
+
+    Args:
+        model: The compressor, as it starts.
+        recipe: The recipe.
+        folder: Where log and resumable states go.
+
+    Returns:
+        Whether this is the first process, which saves the result.
+
+    Raises:
+        UsageError: See `train`.
+    """
+    state = last_state(folder)
+    step, position = read_position(state) if state else (0, Position())
+    corpora, held_out = corpora_of(recipe)
+    samples = Samples(recipe, corpora, model.reader, step, position)
+    steps = steps_of(recipe, corpora[0])
+    trainer = Trainer(
+        model=model,
+        args=training_arguments(recipe, folder, steps),
+        train_dataset=samples,
+        data_collator=model.collator(),
+        optimizers=(chosen_optimizer(model, recipe), None),
+        callbacks=[
+            SeedEachStep(recipe.seed),
+            Journal(folder, samples, model, step),
+            Evaluation(recipe, model, held_out, folder, step),
+        ],
+    )
+    if torch.cuda.is_available():
+        model.decoder.model.to(trainer.args.device)
+    with _disk_errors(folder):
+        if state and step >= steps:  # the Trainer would take another step
+            model.load_state_dict(load_file(state / "model.safetensors"), strict=False)
+        else:
+            trainer.train(resume_from_checkpoint=str(state) if state else None)
+    gather(model)
+    return bool(trainer.is_world_process_zero())
+
+
+def training_arguments(recipe: Recipe, folder: Path, steps: int) -> TrainingArguments:
+    """The Trainer's arguments of a recipe; processes share the step's samples."""
+    optimisation, checks = recipe.optimisation, recipe.checks
+    probe = TrainingArguments(output_dir=str(folder / STATES), report_to=[])
+    shares = optimisation.batch_size // (optimisation.micro_batch_size * probe.world_size)
+    if shares * optimisation.micro_batch_size * probe.world_size != optimisation.batch_size:
+        raise UsageError(
+            f"batch_size {optimisation.batch_size} can't be split over {probe.world_size} processes with "
+            f"micro_batch_size {optimisation.micro_batch_size}: change one of them"
+        )
+    return TrainingArguments(
+        output_dir=str(folder / STATES),
+        max_steps=steps,
+        per_device_train_batch_size=optimisation.micro_batch_size,
+        gradient_accumulation_steps=shares,
+        learning_rate=optimisation.learning_rate,
+        lr_scheduler_type=optimisation.schedule,
+        warmup_steps=min(optimisation.warmup_steps, steps),
+        max_grad_norm=optimisation.max_grad_norm,
+        weight_decay=optimisation.weight_decay,
+        bf16=optimisation.precision == "bfloat16",
+        use_cpu=not torch.cuda.is_available(),  # else bfloat16 is refused on a CPU
+        activation_checkpointing=optimisation.gradient_checkpointing,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        seed=recipe.seed,
+        logging_steps=1 if steps <= 100 else 10,
+        save_steps=checks.save_every,
+        save_total_limit=checks.keep,
+        ignore_data_skip=True,  # our stream starts at the right sample by itself
+        remove_unused_columns=False,
+        label_names=["labels"],
+        accelerator_config={"dispatch_batches": False},
+        ddp_find_unused_parameters=False,
+        report_to=list(checks.report_to),
+    )
+
+
+def chosen_optimizer(model: Learner, recipe: Recipe) -> torch.optim.Optimizer | None:
+    """The optimizer of a recipe; None: the Trainer's own AdamW."""
+    optimisation = recipe.optimisation
+    rates = optimisation.learning_rates
+    if optimisation.optimizer == "adamw" and not rates:
+        return None
+    groups = [(model.part(name), rate) for name, rate in rates.items()]
+    grouped = {id(weight) for weights, _ in groups for weight in weights}
+    groups.append(([weight for weight in model.parameters() if id(weight) not in grouped], optimisation.learning_rate))
+    if optimisation.optimizer == "adamw":
+        learning = [([weight for weight in weights if weight.requires_grad], rate) for weights, rate in groups]
+        decay = optimisation.weight_decay
+        return torch.optim.AdamW(
+            [{"params": weights, "lr": rate} for weights, rate in learning if weights], weight_decay=decay
+        )
+    return MuonAndAdamW(model.modules(), groups, weight_decay=optimisation.weight_decay)
+
+
+def starting_point(recipe: Recipe, decoder: Decoder, folder: Path) -> PCC:
+    """The compressor a recipe starts from: a checkpoint to go on with, or a fresh one."""
+    final = recipe.final
+    rates = tuple(dict.fromkeys((final.rate, *final.rates)))
+    if recipe.start is not None:
+        sizes: dict[str, Any] = {"rate": final.rate, "rates": rates, "segment_length": final.segment_length}
+        sizes |= {"gate": True} if Trained.GATE in recipe.train else {}
+        pcc = checkpoint.load(recipe.start, decoder, adapt=True, encoder_dtype=torch.float32, **sizes)
+        return init.adapted(pcc, decoder, folder, recipe.seed)
+    shared: dict[str, Any] = {
+        "segment_length": final.segment_length,
+        "seed": recipe.seed,
+        "notes": f"Trained with the recipe `{recipe.name}`. {recipe.purpose}".strip(),
+    }
+    if recipe.encoder_layers is not None:
+        rank, alpha = recipe.lora_rank, recipe.lora_alpha or recipe.lora_rank // 2
+        pcc = init.from_decoder(
+            decoder,
+            recipe.encoder_layers,
+            rates,
+            folder,
+            pooling=recipe.pooling,
+            identity=recipe.converter_start == "identity",
+            special_from=recipe.special_from,
+            gate=Trained.GATE in recipe.train,
+            lora=init.layer_lora_config(rank, alpha, recipe.lora_dropout) if rank else None,
+            **shared,
+        )
+        layout = {"boundaries": recipe.boundaries, "slot_positions": recipe.slot_positions}
+        pcc.config = pcc.config.model_copy(update=layout)
+        return pcc
+    assert recipe.encoder is not None
+    pcc = init.fresh(recipe.encoder, decoder, rates, folder, lora_rank=recipe.lora_rank, **shared)
+    layout = {"boundaries": recipe.boundaries, "slot_positions": recipe.slot_positions, "slots": recipe.slots}
+    pcc.config = pcc.config.model_copy(update=layout)
+    return pcc
+
+
+def phase_config(pcc: PCC, recipe: Recipe, index: int) -> PccConfig:
+    """The compressor's configuration during a phase."""
+    phase = recipe.phases[index]
+    rates = tuple(dict.fromkeys((phase.rate, *phase.rates)))
+    sizes = {"segment_length": phase.segment_length, "rate": phase.rate, "rates": rates}
+    return validated({**pcc.config.model_dump(mode="json"), **sizes}, f"phase {index + 1} of the recipe")
+
+
+def choose_trained(pcc: PCC, trained: tuple[Trained, ...]) -> None:
+    """Set which parameters learn; of a LoRA encoder, only its adapter (without lm_head, which reaches no slot)."""
+    pcc.requires_grad_(False)
+    if Trained.CONVERTER in trained:
+        pcc.converter.requires_grad_(True)
+    if Trained.SPECIAL in trained:
+        pcc.train_special()
+    if Trained.ENCODER in trained:
+        lora, layers = pcc.config.encoder.kind == "lora", pcc.config.encoder.layers
+        embedding = None if layers is None else pcc.encoder.body.get_input_embeddings().weight  # the decoder's own
+        for name, parameter in pcc.encoder.named_parameters():
+            learns = "memory_rows" in name or not lora or ("lora_" in name and "lm_head" not in name)
+            parameter.requires_grad_(learns and parameter is not embedding)
+    elif pcc.encoder.memory_rows is not None and Trained.MEMORY_TOKENS in trained:
+        pcc.encoder.memory_rows.requires_grad_(True)
+    elif Trained.MEMORY_TOKENS in trained:
+        _train_rows(pcc.encoder.body.get_input_embeddings().weight, pcc.encoder.memory_ids)  # type: ignore[arg-type]
+    if pcc.encoder.gate is not None:
+        pcc.encoder.gate.requires_grad_(Trained.GATE in trained)
+
+
+def steps_of(recipe: Recipe, corpus: Corpus) -> int:
+    """Optimizer steps of a run; passes over the data are only countable where its rows are samples."""
+    optimisation = recipe.optimisation
+    if optimisation.steps is not None:
+        return optimisation.steps
+    if recipe.data.is_text or corpus.documents is None:
+        raise UsageError("optimisation.epochs needs fine-tuning rows that are not streamed: give optimisation.steps")
+    assert optimisation.epochs is not None
+    return optimisation.epochs * math.ceil(len(corpus.documents) / optimisation.batch_size)
+
+
+def gather(model: nn.Module) -> None:
+    """Replace sharded weights by whole ones in memory; every process must call it. Others are left as they are."""
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if isinstance(parameter, DTensor):
+                whole = parameter.full_tensor().detach().cpu()
+                setattr(module, name, nn.Parameter(whole, parameter.requires_grad))
+
+
+@contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    """One sentence where the disk is full or the folder can't be written (safetensors and torch raise their own)."""
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        first = first_line(error)
+        if not isinstance(error, OSError) and not re.search(r"[Nn]o space|write|I/O", first):
+            raise
+        kept = last_state(folder)
+        raise UsageError(
+            f"writing to {folder} failed ({first}): make room and run the same command again, which goes on from "
+            f"{kept.name if kept else 'the beginning'}"
+        ) from error
+
+
+def claim(folder: Path, recipe: Recipe) -> None:
+    """Make the output folder this recipe's, or see that it is."""
+    path = folder / "recipe.json"
+    told = recipe.model_dump_json(indent=1)
+    if path.is_file() and Recipe.read(str(path)) != recipe:  # compared as read: an older file lacks newer keys
+        raise UsageError(f"{folder} holds a run of another recipe: choose another folder, or take its recipe.json")
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(told, encoding="utf-8")
+
+
+def _train_rows(weight: nn.Parameter, rows: list[int]) -> None:
+    """Let only some rows of a matrix learn: the others get no gradient (AdamW then leaves them, without decay)."""
+    weight.requires_grad_(True)
+    mask = torch.zeros(weight.shape[0], 1)
+    mask[rows] = 1
+    weight.register_hook(lambda gradient: gradient * mask.to(gradient))

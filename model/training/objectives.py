@@ -1,0 +1,224 @@
+"""What PCC is trained on: reconstruction, completion and answering from memory.
+
+Each is a target that the frozen decoder must emit after a memory (paper section 4; `PCC.forward` of the official code).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import torch
+from torch import nn
+
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.generation import autocast_for, continued, pad_token_id
+from pcc_bench.model.pcc import AE, PCC, Encoded
+
+IGNORED = -100
+
+
+class Task(StrEnum):
+    """Which target follows the memory. Only reconstruction has a token between them: `<ae>`."""
+
+    RECONSTRUCTION = "ae"
+    COMPLETION = "next_token"
+    ANSWERING = "rag"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A batch for the decoder, right-padded.
+
+    Attributes:
+        vectors: [batch, length, hidden size]: BOS, memory, `<ae>` where the task has it, target, padding.
+        mask: [batch, length], 1 where `vectors` is not padding; or [batch, 1, length, length], what is added to the
+            scores of a position that reads another, where several targets share a row.
+        labels: [batch, length], the target's ids at their positions, -100 elsewhere.
+        positions: [batch, length], position ids where they do not count from 0.
+    """
+
+    vectors: torch.Tensor
+    mask: torch.Tensor
+    labels: torch.Tensor
+    positions: torch.Tensor | None = None
+
+
+def decoder_prefix(pcc: PCC, decoder: Decoder, memory: torch.Tensor, task: Task | None = None) -> torch.Tensor:
+    """BOS (where the decoder has one), the memory, and `<ae>` for reconstruction: [length, hidden size], float32."""
+    parts = [memory.float()]
+    if decoder.bos_token_id is not None:
+        parts.insert(0, decoder.embed([decoder.bos_token_id]).float())
+    if task is Task.RECONSTRUCTION:
+        parts.append(pcc.special_vector(AE).float()[None])
+    return torch.cat(parts)
+
+
+def prefix_positions(
+    pcc: PCC, decoder: Decoder, encoded: Sequence[Encoded], task: Task | None = None
+) -> list[list[int]] | None:
+    """Position ids of each `decoder_prefix`, from which targets count on; None where all count from 0."""
+    rows = []
+    for context in encoded:
+        memory = pcc.positions(context.tokens, [len(segment) for segment in context.slots])
+        if memory is None:
+            return None
+        start = int(decoder.bos_token_id is not None)
+        ids = [*range(start), *(start + position for position in memory)]
+        rows.append([*ids, *[max(ids, default=-1) + 1] * (task is Task.RECONSTRUCTION)])
+    return rows
+
+
+def text_prefix(decoder: Decoder, ids: Sequence[int]) -> torch.Tensor:
+    """BOS (where the decoder has one) and a text: what the decoder reads where nothing is compressed."""
+    return decoder.embed([*([] if decoder.bos_token_id is None else [decoder.bos_token_id]), *ids]).float()
+
+
+def prompt_vectors(pcc: PCC, decoder: Decoder, memory: torch.Tensor, text: Sequence[int]) -> torch.Tensor:
+    """A memory followed by text, ready for `generate`: [length, hidden size]."""
+    prefix = decoder_prefix(pcc, decoder, memory.to(decoder.device))
+    return torch.cat([prefix, decoder.embed(text).float()])
+
+
+def decoder_inputs(
+    pcc: PCC,
+    decoder: Decoder,
+    contexts: Sequence[Sequence[int]],
+    targets: Sequence[Sequence[int]],
+    task: Task,
+    labels: Sequence[Sequence[int]] | None = None,
+) -> Inputs:
+    """Compress contexts and lay out what the decoder is trained on; see `lay_out`."""
+    return lay_out(pcc, decoder, pcc.encode(contexts), targets, task, labels)
+
+
+def lay_out(
+    pcc: PCC,
+    decoder: Decoder,
+    encoded: Sequence[Encoded],
+    targets: Sequence[Sequence[int]],
+    task: Task,
+    labels: Sequence[Sequence[int]] | None = None,
+) -> Inputs:
+    """Lay out memories and targets as the decoder is trained on them.
+
+    Args:
+        pcc: The compressor.
+        decoder: The frozen decoder.
+        encoded: The compressed contexts.
+        targets: Decoder ids of each target, end of sequence appended where it is wanted.
+        task: What the targets are.
+        labels: Ids to score, aligned with `targets`, -100 for those not scored; all of them where None.
+    """
+    prefixes = [decoder_prefix(pcc, decoder, pcc.frame(context.slots), task) for context in encoded]
+    return behind(decoder, prefixes, targets, labels, prefix_positions(pcc, decoder, encoded, task))
+
+
+def behind(
+    decoder: Decoder,
+    prefixes: Sequence[torch.Tensor],
+    targets: Sequence[Sequence[int]],
+    labels: Sequence[Sequence[int]] | None = None,
+    positions: Sequence[Sequence[int]] | None = None,
+) -> Inputs:
+    """Lay out targets behind input vectors, which predict the target's first token and are not scored themselves.
+
+    Args:
+        decoder: Embeds the targets.
+        prefixes: What stands before each target: [length, hidden size].
+        targets: See `lay_out`.
+        labels: See `lay_out`.
+        positions: Position ids of the input vectors, from which the targets' count on; None: all count from 0.
+    """
+    rows = [
+        torch.cat([prefix, decoder.embed(target).float()]) for prefix, target in zip(prefixes, targets, strict=True)
+    ]
+    width = max(map(len, rows))
+    vectors = decoder.embed([pad_token_id(decoder)]).float().expand(len(rows), width, -1).clone()
+    mask = torch.zeros(len(rows), width, dtype=torch.long, device=decoder.device)
+    marked = torch.full((len(rows), width), IGNORED, dtype=torch.long, device=decoder.device)
+    for i, (prefix, row) in enumerate(zip(prefixes, rows, strict=True)):
+        vectors[i, : len(row)] = row
+        mask[i, : len(row)] = 1
+        marked[i, len(prefix) : len(row)] = torch.tensor((labels or targets)[i], device=decoder.device)
+    ids = None if positions is None else continued(positions, list(map(len, rows))).to(decoder.device)
+    return Inputs(vectors, mask, marked, ids)
+
+
+def can_share(decoder: Decoder, length: int) -> bool:
+    """Can several targets stand in one row of so many positions? Attention must take a mask of any shape."""
+    config: Any = decoder.model.config
+    window = getattr(config, "sliding_window", None)
+    return config._attn_implementation in ("eager", "sdpa") and (window is None or length <= window)
+
+
+def sharing(
+    decoder: Decoder,
+    prefixes: Sequence[torch.Tensor],
+    targets: Sequence[Sequence[Sequence[int]]],
+    labels: Sequence[Sequence[Sequence[int]]],
+) -> Inputs:
+    """Lay out all targets of a prefix in one row: each reads the prefix and itself, where it would stand alone.
+
+    Args:
+        decoder: Embeds the targets; see `can_share`.
+        prefixes: One a row: [length, hidden size].
+        targets: Of each prefix, the decoder ids of its targets.
+        labels: Aligned with `targets`; the first of each target must be -100, since its own row would predict it from
+            the prefix's last position, which here belongs to all of them.
+    """
+    ids = [[token for target in row for token in target] for row in targets]
+    scored = [[label for target in row for label in target] for row in labels]
+    inputs = behind(decoder, prefixes, ids, scored)
+    batch, width = inputs.labels.shape
+    owner = torch.full((batch, width), -1)
+    positions = torch.zeros(batch, width, dtype=torch.long)
+    for i, (prefix, row) in enumerate(zip(prefixes, targets, strict=True)):
+        start = len(prefix)
+        spans = [torch.arange(start), *(torch.arange(start, start + len(target)) for target in row)]
+        positions[i, : start + len(ids[i])] = torch.cat(spans)
+        owner[i, : start + len(ids[i])] = torch.cat([torch.full_like(span, k) for k, span in enumerate(spans)])
+    reads = (owner[:, None] == owner[..., None]) | (owner[:, None] == 0)
+    reads &= torch.ones(width, width, dtype=torch.bool).tril()
+    mask = torch.zeros(batch, 1, width, width, dtype=decoder.dtype)
+    mask.masked_fill_(~reads[:, None], torch.finfo(decoder.dtype).min)
+    device = decoder.device
+    return Inputs(inputs.vectors, mask.to(device), inputs.labels, positions.to(device))
+
+
+def predictions(decoder: Decoder, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits at the positions that predict a label, and those labels.
+
+    Returns:
+        Logits [labels, vocabulary] in float32, and the labels [labels], rows of the batch one after the other. The
+        vocabulary head sees nothing else: neither memories nor prompts nor padding.
+    """
+    scored = inputs.labels[:, 1:].ne(IGNORED)
+    predicting = nn.functional.pad(scored, (0, 1))
+
+    def only_predicting(head: nn.Module, hidden: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return (hidden[0][predicting], *hidden[1:])
+
+    hook = decoder.model.get_output_embeddings().register_forward_pre_hook(only_predicting)
+    try:
+        with autocast_for(decoder, inputs.vectors):
+            places = {} if inputs.positions is None else {"position_ids": inputs.positions}
+            out = decoder.model(inputs_embeds=inputs.vectors, attention_mask=inputs.mask, use_cache=False, **places)
+    finally:
+        hook.remove()
+    return out.logits.float(), inputs.labels[:, 1:][scored]
+
+
+def token_nll(decoder: Decoder, inputs: Inputs) -> torch.Tensor:
+    """Negative log-likelihood of each label: [batch, length], at the label's own position, 0 where there is none."""
+    logits, labels = predictions(decoder, inputs)
+    losses = nn.functional.cross_entropy(logits, labels, reduction="none")
+    return losses.new_zeros(inputs.labels.shape).masked_scatter(inputs.labels.ne(IGNORED), losses)
+
+
+def loss(decoder: Decoder, inputs: Inputs) -> torch.Tensor:
+    """Mean over all scored tokens of the batch (the official causal-LM loss)."""
+    scored = (inputs.labels[:, 1:] != IGNORED).sum()
+    return token_nll(decoder, inputs).sum() / scored

@@ -1,0 +1,388 @@
+"""Training recipes: one YAML file is one run, typed, unknown keys refused."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from pcc_bench.core import documents
+from pcc_bench.core.errors import UsageError
+from pcc_bench.core.questions import OFFICIAL
+from pcc_bench.model.config import Boundaries, Pooling, SlotPositions, Slots, check_rate
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Trained(StrEnum):
+    """Which weights learn. The decoder never does."""
+
+    ENCODER = "encoder"  # all of a full encoder, or its LoRA
+    CONVERTER = "converter"
+    MEMORY_TOKENS = "memory_tokens"  # only the embedding rows of `<mem_i>`
+    GATE = "gate"  # scores that weight the tokens of a pooled group; a checkpoint without a gate gets one
+    SPECIAL = "special"  # the vectors of `<mem>`, `</mem>` and `<ae>`, which the paper keeps frozen
+
+
+class Combination(StrEnum):
+    """How reconstruction and completion are combined."""
+
+    SAMPLED = "sampled"  # one of them a step, completion with probability lambda (official code)
+    SUMMED = "summed"  # both each step, weighted (the paper's formula)
+
+
+class Data(_Frozen):
+    """Where the training text comes from.
+
+    Attributes:
+        kind: `text`: plain text for pretraining. For fine-tuning, `qa`: rows with context, question and answers;
+            `gsm8k`: rows with question and worked answer; `dialogue`: sessions of Harry Potter Dialogue (scene,
+            dialogue, positive_response). See `fine_tuning`.
+        path: Hub data set, a file, or a folder of files (`.txt`, `.jsonl`; sessions also as one `.json`).
+        name: Configuration of a hub data set.
+        split: Split of a hub data set.
+        column: Column that holds the text (hub and JSON Lines).
+        streaming: Read a hub data set without downloading it first.
+        revision: Hub revision.
+        held_out: A file (of a hub data set: a split) for evaluation. Where None, some documents are kept back; of
+            streamed data always the first 200.
+        held_out_every: Without `held_out`, the first of so many documents is kept back; 10 is the paper's 90/10 split.
+        held_out_rows: Samples evaluated.
+        demonstrations: Other rows that are compressed before a row of `gsm8k` (drawn) or `dialogue` (the ones before).
+        role: Who answers in a `dialogue`.
+        prompt: Words of the question in `qa`: `official` or `short` (`pcc_bench.core.questions`).
+        exclude: Files of rows (JSON Lines) whose passages must not be trained on: `qa` rows with one of them as context
+            are left out and counted.
+        together: Shuffle the contexts of `qa` rows instead of the rows, so that a step holds all questions on a context
+            and each micro-batch compresses it once.
+    """
+
+    kind: Literal["text", "qa", "gsm8k", "dialogue"] = "text"
+    path: str
+    name: str | None = None
+    split: str = "train"
+    column: str = "text"
+    streaming: bool = False
+    revision: str | None = None
+    held_out: str | None = None
+    held_out_every: int = Field(default=50, gt=1)
+    held_out_rows: Positive = 64
+    demonstrations: Positive = 4
+    role: str = "Harry"
+    prompt: Literal["official", "short"] = OFFICIAL
+    exclude: tuple[str, ...] = ()
+    together: bool = False
+
+    @property
+    def is_text(self) -> bool:
+        """Text to pretrain on; else rows to fine-tune on."""
+        return self.kind == "text"
+
+    @model_validator(mode="after")
+    def _rows_are_not_streamed(self) -> Self:
+        if self.streaming and not self.is_text:
+            raise ValueError(f"rows of kind '{self.kind}' are few and read whole: leave 'streaming' out")
+        if self.kind != "qa" and (self.exclude or self.together or self.prompt != OFFICIAL):
+            raise ValueError(f"prompt, exclude and together are of rows of kind 'qa', not '{self.kind}'")
+        return self
+
+
+class Objective(_Frozen):
+    """What the decoder must emit after a memory (pretraining only; fine-tuning is answering).
+
+    Attributes:
+        combination: See `Combination`.
+        completion: lambda, the weight or probability of completion; 0 is reconstruction only, 1 completion only.
+        completion_tokens: Decoder tokens of the continuation that are predicted.
+        append_eos: End of sequence after every target (official, also where a continuation is cut mid-sentence).
+        distillation: Fine-tuning only: weight of the Kullback-Leibler divergence from the decoder that reads the whole
+            text, added to the cross-entropy.
+    """
+
+    combination: Combination = Combination.SAMPLED
+    completion: float = Field(default=0.5, ge=0, le=1)
+    completion_tokens: Positive = 256
+    append_eos: bool = True
+    distillation: float = Field(default=0.0, ge=0)
+
+
+class Phase(_Frozen):
+    """A part of the run: from the end of the phase before it to `until`.
+
+    Attributes:
+        until: Optimizer step at which it ends; None for the last one.
+        segment_length: Encoder tokens of a sample's segments.
+        rate: Compression.
+        rates: One of these is drawn for each step, instead of `rate`, so that one checkpoint serves them all; one that
+            is named twice is drawn twice as often.
+        segments: Segments of a pretraining sample; fine-tuning compresses whole contexts.
+        data: Training data of this phase; None: the recipe's. Where it is the data of the phase before, it is read on;
+            else read from its beginning.
+        completion: lambda during this phase; None: the objective's.
+    """
+
+    until: Positive | None = None
+    segment_length: Positive = 256
+    rate: Positive = 4
+    rates: tuple[Positive, ...] = ()
+    segments: Positive = 1
+    data: Data | None = None
+    completion: float | None = Field(default=None, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _rate_is_one_of_them(self) -> Self:
+        if self.rates and self.rate not in self.rates:
+            raise ValueError(f"rate {self.rate} is not one of rates {list(self.rates)}: it is the checkpoint's default")
+        return self
+
+
+class Optimisation(_Frozen):
+    """Optimizer and schedule, with the Trainer's defaults besides what stands here.
+
+    Attributes:
+        optimizer: `adamw` (the paper's), or `muon`: Muon for the matrices of linear layers and AdamW for the rest.
+        learning_rate: Peak.
+        learning_rates: Peaks of some of the weights that learn, instead of that one.
+        schedule: Shape after the warm-up.
+        warmup_steps: Linear warm-up.
+        batch_size: Samples a step over all processes and accumulation steps.
+        micro_batch_size: Samples one process holds at once.
+        steps: Optimizer steps; give this or `epochs`.
+        epochs: Passes over the data.
+        tokens: Tokens of the published run, for the estimate of `--dry-run`; not read by training.
+        max_grad_norm: Gradient clipping.
+        weight_decay: The optimizer's.
+        precision: `float32` or `bfloat16` (autocast; weights stay in float32).
+        gradient_checkpointing: Recompute the encoder's activations to save memory.
+        attention: Kernel of encoder and decoder; None: transformers' choice. For short segments on a CPU in bfloat16
+            `eager` is the faster one.
+    """
+
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    learning_rate: float = Field(gt=0)
+    learning_rates: dict[Trained, Annotated[float, Field(gt=0)]] = {}
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_steps: int = Field(default=300, ge=0)
+    batch_size: Positive
+    micro_batch_size: Positive
+    steps: Positive | None = None
+    epochs: Positive | None = None
+    tokens: Positive | None = None
+    max_grad_norm: float = Field(default=0.5, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    precision: Literal["float32", "bfloat16"] = "float32"
+    gradient_checkpointing: bool = False
+    attention: Literal["eager", "sdpa"] | None = None
+
+    @model_validator(mode="after")
+    def _has_an_end(self) -> Self:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give either steps or epochs")
+        if self.batch_size % self.micro_batch_size:
+            raise ValueError(f"batch_size {self.batch_size} is not a multiple of micro_batch_size")
+        return self
+
+
+class Checks(_Frozen):
+    """What is measured and saved along the way.
+
+    Attributes:
+        evaluate_every: Optimizer steps between evaluations.
+        save_every: Optimizer steps between resumable states.
+        keep: Resumable states kept.
+        generated_rows: Held-out rows reconstructed by greedy decoding for BLEU.
+        report_to: Trackers of transformers (`tensorboard`, `trackio`, `wandb`); none by default.
+    """
+
+    evaluate_every: Positive = 250
+    save_every: Positive = 250
+    keep: Positive = 2
+    generated_rows: int = Field(default=16, ge=0)
+    report_to: tuple[str, ...] = ()
+
+
+class Recipe(_Frozen):
+    """One training run.
+
+    Attributes:
+        name: Of the run.
+        purpose: One sentence for a reader.
+        source: Where its numbers come from.
+        start: A checkpoint to go on from (fine-tuning, adapting); else a fresh one is made from `encoder`.
+        encoder: Causal LM for a fresh encoder: GPT-2 for Lite, Llama for Large.
+        encoder_layers: Instead of `encoder`: the first so many layers of the decoder.
+        lora_rank: 0 trains the whole encoder; alpha is half the rank, unless `lora_alpha` says otherwise.
+        lora_alpha: Scale of the LoRA, with `encoder_layers`.
+        lora_dropout: Dropout of the LoRA, with `encoder_layers`.
+        pooling: What becomes a slot; `mean` needs `encoder_layers`.
+        converter_start: `random` (the paper), or `identity`: slots start as the scaled means of the decoder's own input
+            vectors, which it can read at rate 1 without any training; needs mean pooling.
+        special_from: Three tokens of the decoder from whose vectors `<mem>`, `</mem>` and `<ae>` start, with
+            `encoder_layers`.
+        decoder: The frozen decoder.
+        boundaries: Boundary vectors of a fresh checkpoint.
+        slot_positions: Position ids of a fresh checkpoint's slots: `consecutive` (official) or `centre`.
+        slots: Slots of a short last segment of a fresh checkpoint.
+        train: Which weights learn.
+        data: Training data, where a phase names none.
+        objective: Pretraining objectives.
+        phases: Segment length and rate over the steps; also data and lambda where they change.
+        optimisation: Optimizer and schedule.
+        checks: Evaluation and saving.
+        seed: Of initialisation, order of the data and objective draws.
+    """
+
+    name: str
+    purpose: str = ""
+    source: str = ""
+    start: str | None = None
+    encoder: str | None = None
+    encoder_layers: int | None = Field(default=None, ge=0)
+    lora_rank: int = Field(default=0, ge=0)
+    lora_alpha: Positive | None = None
+    lora_dropout: float = Field(default=0.1, ge=0, lt=1)
+    pooling: Pooling = Pooling.MEMORY_TOKENS
+    converter_start: Literal["random", "identity"] = "random"
+    special_from: tuple[str, ...] = Field(default=(), max_length=3)
+    decoder: str
+    boundaries: Boundaries = Boundaries.PER_SEGMENT
+    slot_positions: SlotPositions = SlotPositions.CONSECUTIVE
+    slots: Slots = Slots.OFFICIAL
+    train: tuple[Trained, ...] = (Trained.ENCODER, Trained.CONVERTER)
+    data: Data
+    objective: Objective = Objective()
+    phases: tuple[Phase, ...] = (Phase(),)
+    optimisation: Optimisation
+    checks: Checks = Checks()
+    seed: int = Field(default=42, ge=0, lt=2**32)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if [self.start, self.encoder, self.encoder_layers].count(None) != 2:
+            raise ValueError("give one of start (a checkpoint), encoder (a model) and encoder_layers (of the decoder)")
+        ends = [phase.until for phase in self.phases]
+        if any(end is None for end in ends[:-1]) or ends[-1] is not None:
+            raise ValueError("every phase but the last needs 'until', the last has none")
+        if sorted(end for end in ends if end) != [end for end in ends if end]:
+            raise ValueError("phases must end in order")
+        if self.optimisation.steps and any(end >= self.optimisation.steps for end in ends if end):
+            raise ValueError(f"a phase ends at or after the last of {self.optimisation.steps} steps")
+        if not self.train:
+            raise ValueError("train names nothing: choose among encoder, converter, memory_tokens, gate, special")
+        pooling = Pooling.MEAN if self.start else self.pooling  # of a checkpoint it is not known here
+        for index, phase in enumerate(self.phases):
+            for rate in (phase.rate, *phase.rates):
+                try:
+                    check_rate(rate, phase.segment_length, pooling)
+                except ValueError as error:
+                    raise ValueError(f"phases.{index}: {error}") from None
+        if unknown := sorted(set(self.optimisation.learning_rates) - set(self.train)):
+            raise ValueError(f"optimisation.learning_rates names {unknown[0]}, which does not learn: see train")
+        self._check_fresh()
+        if self.optimisation.epochs and any(phase.data for phase in self.phases):
+            raise ValueError("epochs are passes over one data set: give steps where a phase has data of its own")
+        return self
+
+    def _check_fresh(self) -> None:
+        """Keys that only say how a fresh checkpoint is made must have one to make."""
+        if self.pooling is Pooling.MEAN and self.encoder_layers is None:
+            raise ValueError("pooling mean needs encoder_layers")
+        if self.slot_positions is SlotPositions.CENTRE and (self.start or self.boundaries is Boundaries.NONE):
+            raise ValueError(
+                "slot_positions centre needs a fresh checkpoint (one to start from has its own) and boundaries"
+            )
+        if self.converter_start == "identity" and self.pooling is not Pooling.MEAN:
+            raise ValueError("converter_start identity needs pooling mean")
+        if Trained.GATE in self.train and not self.start and self.pooling is not Pooling.MEAN:
+            raise ValueError("train names a gate, which needs pooling mean")
+        if self.special_from and (self.encoder_layers is None or len(self.special_from) != 3):
+            raise ValueError("special_from names three tokens, for <mem>, </mem> and <ae>, and needs encoder_layers")
+        if self.lora_alpha and self.encoder_layers is None:
+            raise ValueError("lora_alpha needs encoder_layers; elsewhere it is half of lora_rank, as in the paper")
+        if self.objective.distillation and self.data_at(-1).is_text:
+            raise ValueError("objective.distillation is for fine-tuning: pretraining text has no question to answer")
+
+    @property
+    def final(self) -> Phase:
+        """The last phase: its segment length and rate are the finished checkpoint's."""
+        return self.phases[-1]
+
+    def phase_at(self, step: int) -> int:
+        """Index of the phase that an optimizer step (counted from 0) belongs to."""
+        return next(i for i, phase in enumerate(self.phases) if phase.until is None or step < phase.until)
+
+    def rate_at(self, step: int) -> int:
+        """Compression of an optimizer step (counted from 0): its phase's, or drawn by seed and step alone."""
+        phase = self.phases[self.phase_at(step)]
+        return random.Random(f"{self.seed}-rate-{step}").choice(phase.rates) if phase.rates else phase.rate
+
+    def data_at(self, phase: int) -> Data:
+        """Training data of a phase (-1: the last): its own, or the recipe's."""
+        return self.phases[phase].data or self.data
+
+    def completion_at(self, phase: int) -> float:
+        """Weight or probability of completion in a phase."""
+        own = self.phases[phase].completion
+        return self.objective.completion if own is None else own
+
+    @classmethod
+    def read(cls, name: str, changes: Sequence[str] = ()) -> Recipe:
+        """Read a YAML file, or a recipe that ships with the project by its name.
+
+        Args:
+            name: File, or name of a shipped recipe.
+            changes: `key=value`, keys dotted, values in YAML: `optimisation.steps=100`.
+
+        Raises:
+            UsageError: No such recipe, not YAML, an unknown key or an impossible value; names file and key.
+        """
+        path = find_recipe(name)
+        state = documents.read_yaml(path)
+        if not isinstance(state, dict):
+            raise UsageError(f"{path} is no recipe: it holds no keys (see 'pcc-bench ls recipes')")
+        for change in changes:
+            _change(state, change)
+        return cls.checked(state, f"{path} with the changes given" if changes else str(path))
+
+    @classmethod
+    def checked(cls, state: dict[str, Any], where: str) -> Recipe:
+        """A recipe from plain data, or one sentence about the first thing that is wrong in it."""
+        return documents.checked(cls, state, where)
+
+
+def _change(state: dict[str, Any], change: str) -> None:
+    keys, equals, value = change.partition("=")
+    if not equals:
+        raise UsageError(f"--set {change}: give key=value, e.g. optimisation.steps=100")
+    *path, last = keys.split(".")
+    for key in path:
+        state = state.setdefault(key, {})
+        if not isinstance(state, dict):
+            raise UsageError(f"--set {change}: '{key}' holds no keys of its own")
+    state[last] = documents.parse_yaml(value, f"--set {change}")
+
+
+def shipped() -> dict[str, Path]:
+    """The recipes that ship with the project, by name."""
+    return {path.stem: path for path in sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))}
+
+
+def find_recipe(name: str) -> Path:
+    """Path of a recipe file or of a shipped recipe.
+
+    Raises:
+        UsageError: Neither.
+    """
+    if documents.is_file(name):
+        return Path(name)
+    if name in (known := shipped()):
+        return known[name]
+    raise UsageError(f"no recipe '{name}': give a YAML file or one of {', '.join(known) or '(none shipped)'}")

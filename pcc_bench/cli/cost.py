@@ -1,0 +1,103 @@
+"""The verb `pcc-bench cost`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pcc_bench.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from pcc_bench.cost.records import Mode
+
+MODES = ("full", "prefix-cached", "cold", "warm")
+
+
+def cost(
+    ckpt: Annotated[str | None, typer.Argument(help="A PCC checkpoint, folder or hub id.")] = None,
+    random_weights: Annotated[
+        str | None,
+        typer.Option(help="Instead of a checkpoint, true sizes: lite, large, small, tiny, or ENCODER+DECODER."),
+    ] = None,
+    predict: Annotated[bool, typer.Option("--predict", help="Compute from sizes; load and run no model.")] = False,
+    decoder: Annotated[str | None, typer.Option(help="The decoder, where it is not the checkpoint's.")] = None,
+    context: Annotated[list[int] | None, typer.Option(min=1, help="Tokens; repeat for several. [1024]")] = None,
+    rate: Annotated[list[int] | None, typer.Option(min=1, help="Source tokens per slot; repeatable. [4]")] = None,
+    batch: Annotated[
+        list[int] | None, typer.Option("--batch-size", min=1, help="Contexts at a time; repeatable. [1]")
+    ] = None,
+    reuse: Annotated[list[int] | None, typer.Option(min=1, help="Questions a context; repeatable. [1]")] = None,
+    mode: Annotated[list[str] | None, typer.Option(help=f"{', '.join(MODES)}; repeatable. [all]")] = None,
+    question_tokens: Annotated[int, typer.Option(min=1, help="Read behind each context.")] = 32,
+    new_tokens: Annotated[int, typer.Option(min=1, help="Of each answer.")] = 32,
+    repeats: Annotated[int, typer.Option(min=1, help="Times that each mode is timed.")] = 20,
+    device: Annotated[str | None, typer.Option(help="cuda, cpu ...; a GPU by default where there is one.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16. [bfloat16; CPU: float32]")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of torch on a CPU.")] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of random weights and of the tokens read.")] = 0,
+    device_peak: Annotated[float | None, typer.Option(help="For --predict: TFLOP/s of the device.")] = None,
+    bandwidth: Annotated[float | None, typer.Option(help="For --predict: GB/s of its memory.")] = None,
+    utilisation: Annotated[
+        float | None, typer.Option(help="With --device-peak: share of it that a forward reaches. [0.5]")
+    ] = None,
+    overhead: Annotated[
+        float | None, typer.Option(min=0, help="With --device-peak: ms to start a forward's kernels. [0]")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder of cost_*.jsonl, which 'pcc-bench report' reads.")
+    ] = None,
+) -> None:
+    """Measure, or predict, what compression saves: time, tokens per second, memory.
+
+    Four ways to a question's answer are timed, phase by phase (compress, prefill, decode):
+
+    - **full**: the decoder reads the whole context anew.
+    - **prefix-cached**: the context's keys and values are still in the decoder's cache.
+    - **cold**: the context is compressed first, then the memory is read.
+    - **warm**: the memory is there.
+
+    What a memory knows plays no part, so random weights of true sizes give true costs without a download. Killed? The
+    same command again measures only what is missing.
+
+    `pcc-bench cost --random-weights small --context 1024 --context 4096 --rate 4 --rate 16 --output costs`
+
+    `pcc-bench cost CKPT --context 1024 --reuse 1 --reuse 10 --device cuda --output costs`
+
+    `pcc-bench cost --predict --random-weights lite --context 8000 --rate 16 --device-peak 989 --bandwidth 4800`
+    """
+    from pcc_bench.cost import sweeps
+    from pcc_bench.cost.tables import markdown
+
+    sweep = sweeps.Sweep(
+        contexts=tuple(context or (1024,)),
+        rates=tuple(rate or ()),
+        batches=tuple(batch or (1,)),
+        reuse=tuple(reuse or (1,)),
+        modes=_modes(mode or MODES),
+        question=question_tokens,
+        new=new_tokens,
+    )
+    source = sweeps.Source(ckpt, random_weights, decoder, device, dtype, threads, seed)
+    given = (device_peak, bandwidth, utilisation, overhead)
+    if predict:
+        found = sweeps.predict(source, sweep, *given, out)
+    elif any(value is not None for value in given):
+        raise UsageError("--device-peak, --bandwidth, --utilisation and --overhead are for --predict: add it")
+    elif out is None:
+        raise UsageError("--output names no folder: give one for the measurements, or pass --predict")
+    else:
+        found = sweeps.measure(source, sweep, repeats, out, typer.echo)
+    typer.echo(markdown(found))
+    if out is not None:
+        typer.echo(f"\nwritten: {out}")
+
+
+def _modes(names: list[str] | tuple[str, ...]) -> tuple[Mode, ...]:
+    from pcc_bench.cost.records import Mode
+
+    for name in names:
+        if name not in MODES:
+            raise UsageError(f"--mode {name} is unknown: pass one of {', '.join(MODES)}")
+    return tuple(value for value in Mode if value in names)

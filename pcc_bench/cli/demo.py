@@ -1,0 +1,175 @@
+"""`pcc-bench demo`: the main job in miniature, with no network.
+
+The lab's trained models answer questions of its world; `--real`: a pretrained LLM answers real SQuAD questions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import pvariance
+from textwrap import fill
+from typing import Any
+
+from lm_eval import simple_evaluate
+from lm_eval.loggers import EvaluationTracker
+from lm_eval.tasks import TaskManager
+from transformers.utils.logging import disable_progress_bar
+
+from pcc_bench import tasks
+from pcc_bench.core import shipped
+from pcc_bench.core.texttable import TextTable
+from pcc_bench.host import startup
+from pcc_bench.host.evaluate import new_results
+from pcc_bench.reports.summary import summarise
+from pcc_bench.tasks.shipped_rows import REAL
+
+ABOUT = (
+    "THE LAB: a decoder of 4 million parameters and its compressors, trained from nothing on a generated world "
+    "(docs/lab.md). Names and rows of these questions were never trained on. SQuAD and HotpotQA are names of formats "
+    "here: one fact, or two in a row."
+)
+NEXT = (
+    "More of the lab:\n"
+    "  lm_eval --model pcc --tasks pcc_rag          all four question sets with the shipped pcc-lab-4x\n"
+    "  pcc-bench run lab-table2 -o results/lab       every method; pcc-bench report draws tables and figures\n"
+    "With a checkpoint of your own:\n"
+    "  pcc-bench eval --model pcc --model-args pretrained=<checkpoint>,rate=4 --tasks pcc_squad --batch-size 8 "
+    "--output results/pcc-4x\n"
+    "or a fresh one to train: pcc-bench init --help"
+)
+TASKS = ("pcc_squad", "pcc_hotpotqa")
+RUNS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("full-context", {"pretrained": "lab-llama"}),
+    ("pcc", {"pretrained": "pcc-lab-4x"}),
+    ("pcc", {"pretrained": "pcc-lab-16x"}),
+    ("pcc", {"pretrained": "pcc-lab-64x"}),
+    ("truncated-context", {"pretrained": "lab-llama", "rate": 4}),
+    ("no-context", {"pretrained": "lab-llama"}),
+)
+
+
+REAL_ABOUT = (
+    "REAL ROWS: SQuAD questions on Wikipedia paragraphs (CC BY-SA 4.0), read by {decoder}, a pretrained LLM of 135\n"
+    "million parameters that is trained no further, with the prompt 'short'. It answers few of them with the whole\n"
+    "paragraph before it: compare methods with full context, not with 100."
+)
+DECODER = "smollm2-135m"
+CHECKPOINT, TUNED = "pcc-smollm2-4x", "pcc-smollm2-1x"  # tuned: nothing compressed, fine-tuned on the same rows
+SIDE_BY_SIDE = 2  # rows shown with all their answers
+WIDTH = 100
+
+
+def run(out: Path, rows: int) -> TextTable:
+    """Ask the lab's questions of every method, and tabulate.
+
+    Args:
+        out: Folder for results; older ones in it are left alone and out of the table.
+        rows: Rows of each task.
+
+    Raises:
+        UsageError: Something can't be written.
+    """
+    disable_progress_bar()
+    startup.install()
+    settings = {"data": "lab", "lab_rows": rows}
+    done = [_evaluate(out, method, options, TASKS, settings) for method, options in RUNS]
+    return summarise([path for paths, _ in done for path in paths])
+
+
+def run_real(out: Path, rows: int, checkpoint: str | None) -> tuple[TextTable, str]:
+    """Ask real SQuAD questions of a pretrained decoder.
+
+    Args:
+        out: Folder for results; older ones in it are left alone and out of the table.
+        rows: Rows, at most those that ship (100).
+        checkpoint: A PCC checkpoint for the decoder; by default the one that ships.
+
+    Returns:
+        The table; and the rows whose answers differ most, with their passages and all answers.
+
+    Raises:
+        UsageError: No such decoder or checkpoint, or something can't be written.
+    """
+    disable_progress_bar()
+    startup.install()
+    settings = {"data": REAL, "population": "all", "prompt": "short"}
+    done = {
+        label: _evaluate(out, method, {"dtype": "float32", **options}, ("pcc_squad",), settings, limit=rows)
+        for label, method, options in _real_runs(checkpoint)
+    }
+    table = summarise([path for paths, _ in done.values() for path in paths])
+    return table, _side_by_side({label: samples["pcc_squad"] for label, (_, samples) in done.items()})
+
+
+def _real_runs(checkpoint: str | None) -> list[tuple[str, str, dict[str, Any]]]:
+    """Label, method and options; the checkpoints that ship and those that are named."""
+    runs: list[tuple[str, str, dict[str, Any]]] = [("full context", "full-context", {"pretrained": DECODER})]
+    if shipped.find(TUNED):
+        runs.append(("full context, tuned", "pcc", {"pretrained": TUNED}))
+    runs.append(("no context", "no-context", {"pretrained": DECODER}))
+    runs.append(("truncated 4x", "truncated-context", {"pretrained": DECODER, "rate": 4}))
+    if checkpoint or shipped.find(CHECKPOINT):
+        runs.append(("PCC", "pcc", {"pretrained": checkpoint or CHECKPOINT}))
+    return runs
+
+
+def missing_checkpoint(checkpoint: str | None) -> str:
+    """A sentence where the demo on real rows has no PCC to show; "" where it has."""
+    if checkpoint or shipped.find(CHECKPOINT):
+        return ""
+    return (
+        f"PCC is not in the table: {CHECKPOINT} does not ship with this version; pass --checkpoint <one for {DECODER}>."
+    )
+
+
+def _side_by_side(samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """The rows, on different passages, whose F1 differs most between methods; ties in the order of the rows."""
+    by_row = list(zip(*(sorted(rows, key=lambda row: row["doc_id"]) for rows in samples.values()), strict=True))
+    shown: list[str] = []
+    passages: set[str] = set()
+    for answers in sorted(by_row, key=lambda row: -pvariance([answer["f1"] for answer in row])):
+        doc = answers[0]["doc"]
+        if doc["context"] in passages or len(shown) == SIDE_BY_SIDE:
+            continue
+        passages.add(doc["context"])
+        table = TextTable(
+            ("method", "answer", "F1"),
+            tuple(
+                (label, repr(str(answer["filtered_resps"][0]).strip()), f"{100 * answer['f1']:.0f}")
+                for label, answer in zip(samples, answers, strict=True)
+            ),
+        )
+        passage = fill(doc["context"], WIDTH)
+        references = ", ".join(dict.fromkeys(doc["answers"]))
+        shown.append(f"{passage}\n\nQuestion: {doc['question']}\nReference: {references}\n\n{table.markdown()}")
+    return "\n\n".join(shown)
+
+
+def _evaluate(
+    out: Path,
+    method: str,
+    options: dict[str, Any],
+    names: Sequence[str],
+    settings: dict[str, Any],
+    limit: int | None = None,
+) -> tuple[list[Path], dict[str, Any]]:
+    """One run of lm-eval; returns its result file and its samples."""
+    before = set(out.rglob("results_*.json"))
+    metadata = {**options, **settings}
+    tracker = EvaluationTracker(output_path=str(out))
+    results = simple_evaluate(
+        model=method,
+        model_args=options,
+        tasks=list(names),
+        batch_size=16,
+        device="cpu",
+        limit=limit,
+        evaluation_tracker=tracker,
+        task_manager=TaskManager(include_path=tasks.__path__[0], include_defaults=False, metadata=metadata),
+    )
+    samples = results.pop("samples")
+    tracker.save_results_aggregated(results=results, samples=samples)
+    for task in names:
+        tracker.save_results_samples(task_name=task, samples=samples[task])
+    return new_results(out, before), samples

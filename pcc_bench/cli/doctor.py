@@ -1,0 +1,164 @@
+"""`pcc-bench doctor`: what is installed, what is missing, and the command that mends it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+from pcc_bench.core import registry
+from pcc_bench.host import inventory, startup
+from pcc_bench.host.evaluate import installed
+
+PYTHON = (3, 11)
+REINSTALL = "pip install --force-reinstall --no-deps <folder or wheel of pcc_bench>"
+GPU_BUILD = "where there is one, install torch's build for it (https://pytorch.org/get-started/locally)"
+EXTRAS = {"tensorboard": "training curves"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        what: Its name.
+        found: What is there.
+        good: Whether that is enough.
+        needed: Whether nothing works without it.
+        mend: The command that mends it, where it is not good.
+    """
+
+    what: str
+    found: str
+    good: bool = True
+    needed: bool = True
+    mend: str = ""
+
+    @property
+    def mark(self) -> str:
+        """`OK`, `MISSING` (needed) or `note` (only wanted)."""
+        return "OK" if self.good else "MISSING" if self.needed else "note"
+
+
+def examine() -> Iterator[Finding]:
+    """Look at everything, the quick things first."""
+    hook = _hook()  # before anything here makes lm-eval know us
+    yield _python()
+    yield from _packages()
+    yield from _extras()
+    yield hook
+    yield from _devices()
+    yield _data()
+    yield _disk()
+    yield _memory()
+    yield from _lm_eval()
+
+
+def _python() -> Finding:
+    version = ".".join(map(str, sys.version_info[:3]))
+    wanted = ".".join(map(str, PYTHON))
+    return Finding("Python", version, sys.version_info >= PYTHON, mend=f"install Python >= {wanted}, then: make demo")
+
+
+def _packages() -> Iterator[Finding]:
+    try:
+        wanted = [Requirement(line) for line in requires("pcc-bench") or []]
+    except PackageNotFoundError:
+        yield Finding("pcc-bench", "not installed (run from its source)", False, False, "pip install -e .")
+        return
+    for requirement in wanted:
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            yield _package(requirement)
+
+
+def _package(requirement: Requirement) -> Finding:
+    version = installed(requirement.name)
+    good = version is not None and requirement.specifier.contains(version, prereleases=True)
+    wanted = f"{requirement.name}{requirement.specifier}"
+    return Finding(requirement.name, version or "not installed", good, mend=f"pip install '{wanted}'")
+
+
+def _extras() -> Iterator[Finding]:
+    for name, purpose in EXTRAS.items():
+        version = installed(name)
+        yield Finding(
+            name, version or f"not installed (for {purpose})", version is not None, False, f"pip install {name}"
+        )
+
+
+def _hook() -> Finding:
+    active = any(type(finder).__name__ == startup.LmEvalFinder.__name__ for finder in sys.meta_path)
+    off = os.environ.get(startup.OFF_SWITCH, "") not in ("", "0")
+    mend = f"unset {startup.OFF_SWITCH}" if off else REINSTALL
+    found = "active" if active else f"off ({startup.OFF_SWITCH} is set)" if off else "absent: plain lm_eval lacks us"
+    return Finding("start-up hook", found, active, False, mend)
+
+
+def _devices() -> Iterator[Finding]:
+    import torch
+
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        yield Finding(f"cuda:{index}", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB")
+    if torch.backends.mps.is_available():
+        yield Finding("mps", "available")
+    if not torch.cuda.is_available():
+        yield Finding("GPU", "none that torch can use: the CPU will do for small models", False, False, GPU_BUILD)
+    yield Finding("CPU", f"{os.cpu_count()} cores, {torch.get_num_threads()} threads in use")
+
+
+def _data() -> Finding:
+    if os.environ.get("PCC_DATA") == "lab":
+        return Finding("PCC_DATA", "lab: rows are generated", needed=False)
+    folder = inventory.data_folder()
+    if folder is None:
+        return Finding("PCC_DATA", "not set: rows come from the hub", needed=False)
+    if not folder.is_dir():
+        return Finding("PCC_DATA", f"no folder {folder}", False, True, "export PCC_DATA=<folder>, or unset PCC_DATA")
+    rows = [row for row in inventory.data_table().rows if row[2] != inventory.NOBODY]
+    found = ", ".join(f"{file} ({count} rows)" for file, count, _ in rows)
+    mend = "put <data set>/<split>.jsonl there ('pcc-bench ls tasks' names them)"
+    return Finding("PCC_DATA", f"{folder}: {found or 'nothing that a task reads'}", bool(rows), False, mend)
+
+
+def _disk() -> Finding:
+    cache = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
+    there = next(folder for folder in (cache, *cache.parents) if folder.is_dir())
+    free = shutil.disk_usage(there).free / 2**30
+    mend = "free some space, or export HF_HOME=<folder on a larger disk>"
+    return Finding("disk", f"{free:.0f} GiB free for models ({cache})", free > 20, False, mend)
+
+
+def _memory() -> Finding:
+    try:
+        size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") / 2**30
+    except (AttributeError, ValueError, OSError):
+        return Finding("memory", "unknown on this system", needed=False)
+    return Finding("memory", f"{size:.1f} GiB free", size > 2, False, "close other programs")
+
+
+def _lm_eval() -> Iterator[Finding]:
+    """Does lm-eval know us once `pcc-bench eval` runs it?"""
+    try:
+        startup.install()
+        import lm_eval.models  # noqa: F401  # fills the registry
+        from lm_eval.api.registry import model_registry
+        from lm_eval.tasks import TaskManager
+
+        unknown = [name for name in registry.names() if name not in model_registry]
+        tasks = set(inventory.task_names()) - set(TaskManager().match_tasks(["pcc_*"]))
+    except Exception as error:  # whatever is broken in there, the doctor reports it
+        yield Finding("lm-eval", f"can't be used ({error!r})", False, mend="pip install 'lm-eval[hf]==0.4.13'")
+        return
+    mend = REINSTALL
+    yield Finding(
+        "lm-eval's models", ", ".join(unknown) + " unknown" if unknown else "ours are known", not unknown, mend=mend
+    )
+    found = ", ".join(sorted(tasks)) + " unknown" if tasks else "ours are known"
+    yield Finding("lm-eval's tasks", found, not tasks, mend=mend)

@@ -1,0 +1,109 @@
+"""The verbs `pcc-bench gate` and `pcc-bench baseline`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pcc_bench.core import escaping
+from pcc_bench.core.errors import UsageError
+
+baseline_app = typer.Typer(
+    help="Baselines of the gate: freeze a run, choose the rows of a stage.", no_args_is_help=True
+)
+
+Results = Annotated[Path, typer.Argument(help="A results folder, a results_*.json, or a frozen baseline.")]
+PolicyFile = Annotated[Path | None, typer.Option("--policy", help="YAML file of rules; sensible ones without it.")]
+StageName = Annotated[str | None, typer.Option(help="A stage of the policy: smoke, medium or full.")]
+
+
+def gate(
+    candidate: Results,
+    against: Annotated[Path, typer.Option(help="The baseline: a results folder or a frozen file.")],
+    policy: PolicyFile = None,
+    stage: StageName = None,
+    reference: Annotated[Path | None, typer.Option(help="Results of a run of the same job, for speed.")] = None,
+    json_: Annotated[Path | None, typer.Option("--json", help="Write the verdict, all numbers, as JSON.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write the Markdown table.")] = None,
+) -> None:
+    """Is a checkpoint worse than the baseline, by more than chance?
+
+    Exit status: 0 pass, 1 regression, 2 misuse, 3 inconclusive (where the policy says so, and before the last stage:
+    go on with the next one). In GitHub Actions it annotates the run and adds the table to the step's summary.
+
+    Example: `pcc-bench gate results/new --against baseline.json.xz --policy gate.yaml --junit gate.xml`
+    """
+    from pcc_bench.core.documents import write_text
+    from pcc_bench.gate import outputs
+    from pcc_bench.gate.compare import compare
+    from pcc_bench.gate.policy import Policy
+    from pcc_bench.results.frozen import load
+
+    rules = Policy.read(policy)
+    beside = load(reference) if reference else None
+    verdict = compare(load(candidate), load(against), rules, stage, beside)
+    typer.echo(outputs.markdown(verdict))
+    commands = outputs.github_commands(verdict)
+    if commands:
+        typer.echo(commands)
+    if wrong := outputs.append_summary(verdict):
+        typer.echo(f"pcc-bench: warning: {wrong}", err=True)
+    if json_:
+        write_text(json_, verdict.model_dump_json(indent=1) + "\n")
+    if junit:
+        write_text(junit, outputs.junit(verdict))
+    if markdown:
+        write_text(markdown, outputs.markdown(verdict) + "\n")
+    if verdict.status:
+        raise typer.Exit(verdict.status)
+
+
+@baseline_app.command()
+def freeze(
+    results: Results,
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write; its name ends in .json.xz.")],
+) -> None:
+    """Put a run's scores by row, with fingerprints, into a small file for git. The same run gives the same bytes.
+
+    Example: `pcc-bench baseline freeze results/main -o baseline.json.xz`
+    """
+    from pcc_bench.core.documents import replaced
+    from pcc_bench.results.frozen import SUFFIX, load
+    from pcc_bench.results.frozen import freeze as frozen
+
+    if not output.name.endswith(SUFFIX):
+        raise UsageError(f"{output} does not end in {SUFFIX}, by which a frozen baseline is known: name it so")
+    run = load(results)
+    content = frozen(run)
+    with replaced(output) as part:
+        part.write_bytes(content)
+    rows = sum(len(task.rows) for task in run.tasks.values())
+    tasks = escaping.visible(", ".join(run.tasks))
+    typer.echo(f"written: {output} ({len(content):,} bytes, {rows:,} rows of {tasks})")
+
+
+@baseline_app.command()
+def rows(
+    baseline: Results,
+    stage: Annotated[str, typer.Option(help="A stage of the policy: smoke, medium or full.")],
+    policy: PolicyFile = None,
+) -> None:
+    """Print the rows of a stage as lm-eval's `--samples` wants them.
+
+    Example: `lm_eval --model pcc --tasks pcc_squad --samples "$(pcc-bench baseline rows base.json.xz --stage smoke)"`
+    """
+    import json
+
+    from pcc_bench.gate.match import select
+    from pcc_bench.gate.policy import Policy
+    from pcc_bench.results.frozen import load
+
+    rules = Policy.read(policy)
+    chosen = select(load(baseline), rules, rules.stage(stage)[0])
+    # lm-eval numbers the rows right only if they are sorted, and reads an empty list as "all".
+    # One argument of a command holds 128 KiB on Linux, some 20,000 rows without blanks.
+    wanted = {task: sorted(numbers) for task, numbers in chosen.items() if numbers}
+    typer.echo(json.dumps(wanted, separators=(",", ":")))

@@ -1,0 +1,121 @@
+"""`pcc-bench lab`: remake, measure and check the models that ship with the project."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pcc_bench.core import shipped
+
+app = typer.Typer(help="The lab: the paper in miniature, trained from nothing.", no_args_is_help=True)
+
+Folder = Annotated[Path, typer.Option(help="Folder of the parts; by default those that ship with the package.")]
+Parts = Annotated[list[str] | None, typer.Argument(help="Parts ('pcc-bench lab ls'); all of them if none is named.")]
+
+
+@app.command()
+def build(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the parts go, each in a folder of its own.")],
+    parts: Parts = None,
+    again: Annotated[bool, typer.Option("--again", help="Make parts anew whose recipe or world has changed.")] = False,
+    threads: Annotated[
+        int | None, typer.Option(help="Processor threads; several parts can be built side by side.")
+    ] = None,
+) -> None:
+    """Train parts of the lab, and what they need. Killed? The same command again goes on.
+
+    What a part needs is built before it ('pcc-bench lab ls' has the order, and which parts ship). On one core a decoder
+    takes up to 50 minutes and a compressor about 20; docs/lab.md has the minutes of each part.
+
+    Example: `pcc-bench lab build pcc-lab-4x --output my-lab`
+    """
+    import torch
+
+    from pcc_bench.lab.build import build as build_parts
+
+    if threads:
+        torch.set_num_threads(threads)
+    made = build_parts(output, tuple(parts or ()), again)
+    typer.echo(f"built {', '.join(made)} in {output}" if made else f"everything is there already, in {output}")
+
+
+@app.command()
+def record(
+    folder: Folder = shipped.FOLDER,
+    parts: Parts = None,
+    figures: Annotated[
+        Path | None,
+        typer.Option(help="A folder whose recorded figures are taken instead of measuring (when some of it ships)."),
+    ] = None,
+) -> None:
+    """Measure finished parts and write lab.json, which `lab check`, `lab table` and `lab findings` read."""
+    from pcc_bench.lab.check import record as record_parts
+    from pcc_bench.lab.check import table as as_table
+
+    typer.echo(as_table(record_parts(folder, tuple(parts or ()), figures)).to_markdown())
+
+
+@app.command()
+def ship(
+    folder: Annotated[Path, typer.Argument(help="A folder of 'pcc-bench lab build'.")],
+    parts: Annotated[list[str] | None, typer.Argument(help="Parts that ship; all of them if none is named.")] = None,
+    to: Annotated[Path, typer.Option(help="Where to; by default into the package.")] = shipped.FOLDER,
+) -> None:
+    """Copy the parts that ship into the package. Then: `pcc-bench lab record --figures FOLDER`."""
+    from pcc_bench.lab.ship import LIMIT
+    from pcc_bench.lab.ship import ship as ship_parts
+
+    size = ship_parts(folder, to, tuple(parts or ()))
+    typer.echo(f"{to} holds {size / 2**20:.1f} MiB of the {LIMIT / 2**20:.0f} that may ship")
+
+
+@app.command()
+def check(folder: Folder = shipped.FOLDER) -> None:
+    """Measure the shipped models again; fails when weights, the generated world or the scoring have changed."""
+    from pcc_bench.lab.check import check as check_parts
+
+    wrong = check_parts(folder)
+    for sentence in wrong:
+        typer.echo(sentence, err=True)
+    if wrong:
+        raise typer.Exit(1)
+    typer.echo("all as recorded: files, recipes, generated data, figures")
+
+
+@app.command()
+def table(folder: Folder = shipped.FOLDER) -> None:
+    """Print the recorded figures: answering by model, floors and ceilings, and reconstruction."""
+    from pcc_bench.lab.check import read_record
+    from pcc_bench.lab.check import table as as_table
+
+    typer.echo(as_table(read_record(folder)).to_markdown())
+
+
+@app.command()
+def findings(folder: Folder = shipped.FOLDER) -> None:
+    """What the paper found, asked of the recorded figures: agrees, disagrees or undecided, with intervals."""
+    from pcc_bench.lab.check import read_record
+    from pcc_bench.lab.findings import findings as judged
+
+    typer.echo(judged(read_record(folder).measured).to_markdown(index=False))
+
+
+@app.command("ls")
+def list_parts(folder: Folder = shipped.FOLDER) -> None:
+    """List the parts in the order of building: which are built, minutes, which ship, needs, recipe."""
+    from pcc_bench.lab.build import in_order, read_card
+    from pcc_bench.lab.parts import PARTS, needs, part
+
+    typer.echo(f"{'part':27} {'built':6} {'minutes':>7} {'ships':6} {'needs':24} recipe, where it is not the default")
+    spent = []
+    for name in in_order(PARTS):
+        card = read_card(folder, name)
+        spent += [card["seconds"] / 60] if card else []
+        built, minutes = ("yes", f"{spent[-1]:.0f}") if card else ("no", "-")
+        ships = "yes" if name in shipped.SHIPPED else "no"
+        changed = part(name).model_dump(exclude_defaults=True, mode="json")
+        recipe = ", ".join(f"{key}={value}" for key, value in changed.items() if key not in ("decoder", "start"))
+        typer.echo(f"{name:27} {built:6} {minutes:>7} {ships:6} {', '.join(needs(name)) or '-':24} {recipe}")
+    typer.echo(f"{len(spent)} of {len(PARTS)} parts are built in {folder}; they took {sum(spent):.0f} minutes")

@@ -1,0 +1,1 @@
+"""What every part stands on: the contract, the decoder, marks, memories, files, errors."""

@@ -1,0 +1,84 @@
+"""One command at a time on an output folder: the second one is refused, with the name of the first."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from pydantic import BaseModel
+
+from pcc_bench.core.documents import checked, read_json, write_text
+from pcc_bench.core.errors import UsageError
+
+LOCK, OWNER = ".pcc_bench{}.lock", ".pcc_bench{}.owner.json"
+
+
+class Owner(BaseModel):
+    """Who holds a folder."""
+
+    pid: int
+    host: str
+    command: str
+    since: str
+
+
+@contextmanager
+def claimed(folder: Path, part: str = "", wait: bool = False) -> Iterator[None]:
+    """Hold an output folder, looks and writes alike, for as long as a command runs.
+
+    The operating system gives a lock back when its process ends, however it ends: a killed command blocks nobody. Of
+    several processes of one command (`accelerate launch`), the first holds it.
+
+    Args:
+        folder: The folder; made if missing.
+        part: Of the folder, where commands on different parts may run side by side.
+        wait: For the end of another command that holds it.
+
+    Raises:
+        UsageError: Another command holds it (unless `wait`), or it can't be written.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    owner = folder / OWNER.format(part and f".{part}")
+    lock = FileLock(folder / LOCK.format(part and f".{part}"), timeout=-1 if wait else 0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise UsageError(f"{folder} is in use by {_named(owner)}: wait for its end, or choose another folder") from None
+    except (OSError, NotImplementedError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise UsageError(f"{folder} can't be written ({reason}): choose another folder") from None
+    try:
+        me = Owner(
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            command=" ".join([Path(sys.argv[0]).name, *sys.argv[1:]])[:200],
+            since=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        write_text(owner, json.dumps(me.model_dump(), ensure_ascii=True))
+        yield
+    finally:
+        owner.unlink(missing_ok=True)
+        lock.release()
+
+
+def is_claim(path: Path) -> bool:
+    """Is this a file of a claim, which says nothing about what a folder holds?"""
+    return path.name.startswith(".pcc_bench") and path.name.endswith((".lock", ".owner.json", ".part"))
+
+
+def _named(owner: Path) -> str:
+    try:
+        who = checked(Owner, read_json(owner), str(owner))
+    except UsageError:  # between its lock and its name
+        return "another command"
+    return f"'{who.command}' (process {who.pid} on {who.host}, since {who.since})"

@@ -1,0 +1,285 @@
+"""The contract every compression method keeps: contexts in, memories out.
+
+A method is one small file with a subclass of `Compressor` that overrides `compress`. Batching, the cache of memories,
+prompts, scoring and accounting are the runner's (`pcc_bench.host.lm`), which never asks which method it runs: what it
+needs to know are the class attributes below.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect as introspection
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, ClassVar, Protocol, Self, TypeVar
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from pcc_bench.core.decoder import Decoder
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What the decoder reads in the place of one context.
+
+    Exactly one of `text` and `vectors` is set. A hard method (truncation, LLMLingua-2) gives text, which is tokenized
+    together with the rest of the prompt, so that `full-context` reads token for token what lm-eval's `hf` reads. A
+    soft method (PCC, ICAE) gives vectors that stand in the decoder's input where tokens would stand.
+
+    Attributes:
+        text: The shortened text ("" for none).
+        vectors: [slots + boundary, hidden size of the decoder], in reading order, without BOS.
+        source_tokens: Tokens of the context under the decoder's tokenizer, no special tokens.
+        compressor_tokens: Tokens of the context under the compressor's own tokenizer, as the compressor reads it.
+        source_bytes: Bytes of the context in UTF-8.
+        slots: Vectors (soft) or decoder tokens (hard) that carry content.
+        boundary: Vectors that only frame the content (`<mem>`, `</mem>`).
+        seconds: This context's share of the time its batch took to compress.
+        truncated_bytes: Bytes at the context's end that the method has no room for. They are in none of the counts
+            above, so that text that was never read does not pass for compressed.
+        positions: Position ids of the vectors, counted from the memory's start and ascending; what follows counts on
+            from the last. None: they count as tokens.
+    """
+
+    source_tokens: int
+    compressor_tokens: int
+    source_bytes: int
+    slots: int
+    boundary: int = 0
+    seconds: float = 0.0
+    text: str | None = None
+    vectors: torch.Tensor | None = None
+    truncated_bytes: int = 0
+    positions: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.text is None) == (self.vectors is None):
+            raise ValueError("a memory holds either text or vectors")
+        if self.vectors is not None and len(self.vectors) != self.slots + self.boundary:
+            raise ValueError(f"{len(self.vectors)} vectors, but {self.slots} slots + {self.boundary} boundary counted")
+        if self.positions is not None and (
+            len(self.positions) != self.length or any(a >= b for a, b in pairwise(self.positions))
+        ):
+            raise ValueError(f"{len(self.positions)} positions of {self.length} vectors, or they do not ascend")
+
+    @property
+    def length(self) -> int:
+        """Vectors or tokens it has in the decoder's input."""
+        return self.slots + self.boundary
+
+    @property
+    def span(self) -> int:
+        """Position ids it takes up: more than vectors where these stand at the places of the text."""
+        return self.positions[-1] + 1 if self.positions else self.length
+
+    @property
+    def ratio_slots(self) -> float | None:
+        """Achieved compression, slots only: source tokens per slot; None where no slot is left."""
+        return self.source_tokens / self.slots if self.slots else None
+
+    @property
+    def ratio(self) -> float | None:
+        """Achieved compression as the decoder feels it: source tokens per position, boundary vectors counted."""
+        return self.source_tokens / self.length if self.length else None
+
+
+@dataclass(frozen=True)
+class RawMemory:
+    """A soft memory before its last and cheap step, the converter: what a store keeps in little room.
+
+    Attributes:
+        slots: [slots, width of the encoder], of all segments.
+        segments: Slots of each segment.
+        source_tokens: As in `Memory`, and so are the following.
+    """
+
+    slots: torch.Tensor
+    segments: tuple[int, ...]
+    source_tokens: int
+    compressor_tokens: int
+    source_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a soft method was trained to read around a whole prompt.
+
+    Attributes:
+        opening: Token ids after BOS, before everything else.
+        closing: Between prompt and answer: token ids, or vectors [n, hidden size of the decoder].
+        lead: Text between the last memory and the words behind it, tokenized with them; what they begin with already
+            is not said twice.
+    """
+
+    opening: Sequence[int] = ()
+    closing: Sequence[int] | torch.Tensor = ()
+    lead: str = ""
+
+
+T = TypeVar("T")
+
+
+class Look(Protocol):
+    """Runs one check of `Compressor.inspect` and notes its outcome.
+
+    The check returns a value and what is said of it, or raises a `UsageError`. Returns the value; None where it failed.
+    """
+
+    def __call__(self, what: str, check: Callable[[], tuple[T, str]]) -> T | None:
+        """Run a check; `what` names it."""
+
+
+class Compressor(ABC):
+    """A compression method bound to one decoder.
+
+    Class attributes say what the method is; nothing else in the project tests for a concrete class.
+
+    Attributes:
+        name: The name in the registry and in `lm_eval --model`.
+        soft: Memories are vectors (True) or text (False).
+        query_aware: Memories depend on the question too: the runner calls `compress_for`, once for each context and
+            question, and never `compress`.
+        owns_decoder: The method brings its own decoder weights and can't be read by another one.
+        scores_whole_text: A text with nothing to compress has a meaning (`loglikelihood_rolling`): true only where
+            the method leaves the decoder's input alone.
+        has_converter: The last step is a cheap one on its own: `compress_raw` and `convert` together are `compress`.
+        default: The checkpoint where the user names none; "" where there is none.
+        label: What it is called in print; by default its name. An instance may say more, such as which encoder it has.
+        rate: The requested compression, source tokens per slot; None where there is no such number.
+        source: The checkpoint it was loaded from, as the user named it; for messages.
+    """
+
+    name: ClassVar[str]
+    soft: ClassVar[bool]
+    query_aware: ClassVar[bool] = False
+    owns_decoder: ClassVar[bool] = False
+    scores_whole_text: ClassVar[bool] = False
+    has_converter: ClassVar[bool] = False
+    summary: ClassVar[str] = ""
+    default: ClassVar[str] = ""
+
+    label: str = ""
+    rate: float | None = None
+    source: str = ""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self.decoder = decoder
+
+    @classmethod
+    def decoder_path(cls, pretrained: str, decoder: str | None) -> str:
+        """Folder or hub id of the decoder, before anything is loaded; by default `pretrained` is the decoder."""
+        return decoder or pretrained
+
+    @classmethod
+    def load(cls, pretrained: str, decoder: Decoder) -> Self:
+        """Build the method for a loaded decoder. Subclasses add their options as keyword arguments."""
+        return cls(decoder)
+
+    @classmethod
+    def recorded_rate(cls, pretrained: str, options: Mapping[str, Any]) -> float | None:
+        """Source tokens per position before anything is loaded, as the options or the checkpoint's files say.
+
+        Returns:
+            Infinity where nothing of a context is read, None where nobody says.
+
+        Raises:
+            UsageError: The checkpoint can't be found or read.
+        """
+        parameter = introspection.signature(cls.load).parameters.get("rate")
+        rate = options.get("rate", parameter.default if parameter else None)
+        return float(rate) if isinstance(rate, int | float) else None
+
+    @classmethod
+    def inspect(cls, pretrained: str, decoder: Decoder, options: Mapping[str, Any], look: Look) -> None:
+        """Look at a checkpoint without loading it (`pcc-bench validate`); by default there is nothing to see.
+
+        Args:
+            pretrained: Folder or hub id.
+            decoder: Its decoder; weights may be on the `meta` device.
+            options: Those of `load`.
+            look: Runs a check.
+        """
+        return
+
+    @abstractmethod
+    def compress(self, contexts: Sequence[str]) -> list[Memory]:
+        """Compress contexts, all in one call so that a method can batch them; one memory each, in order."""
+
+    def compress_for(self, contexts: Sequence[str], queries: Sequence[str]) -> list[Memory]:
+        """Compress each context for the question asked of it; a query-aware method overrides this.
+
+        Args:
+            contexts: As in `compress`.
+            queries: The question of each context's prompt (`pcc_bench.core.context.Prompt.query`).
+        """
+        raise NotImplementedError(f"{self.name} is not query-aware")
+
+    def compress_raw(self, contexts: Sequence[str]) -> list[RawMemory]:
+        """As `compress`, without the converter; a method that has one overrides this."""
+        raise NotImplementedError(f"{self.name} has no converter")
+
+    def convert(self, raw: RawMemory) -> Memory:
+        """Finish a memory, alone, so that it does not depend on others; a method with a converter overrides this."""
+        raise NotImplementedError(f"{self.name} has no converter")
+
+    @property
+    def depends_on_batch(self) -> bool:
+        """Does a memory depend on the texts compressed in the same call?"""
+        return False
+
+    @property
+    def tokenizers(self) -> tuple[PreTrainedTokenizerBase, ...]:
+        """Those that decide what a memory is and what it counts."""
+        return (self.decoder.tokenizer,)
+
+    def options(self) -> dict[str, Any]:
+        """What changes the memories besides the weights; goes into the fingerprint and the results."""
+        return {}
+
+    def weights_fingerprint(self) -> str:
+        """A short hash of the method's own weights ("" where it has none)."""
+        return ""
+
+    def fingerprint(self) -> str:
+        """A short hash of all that decides which memories come out."""
+        state = [self.name, self.weights_fingerprint(), self.options()]
+        return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
+
+    # What a soft method asks of the decoder's side. The defaults leave the decoder as lm-eval runs it.
+
+    @property
+    def starts_with_bos(self) -> bool | None:
+        """BOS before the first memory: yes, no, or as the decoder's tokenizer does by itself (None)."""
+        return None
+
+    def frame(self, templated: bool) -> Frame:
+        """What stands around a prompt.
+
+        Args:
+            templated: A chat template has put its own words around it already.
+        """
+        return Frame()
+
+    def reconstruction_frame(self) -> Frame | None:
+        """What stands around a memory that is to be said again, as the method was trained; None: it was not."""
+        return None
+
+    @property
+    def memory_position(self) -> int | None:
+        """Position id of every vector of a memory, where memories take up no positions; None: they count as tokens."""
+        return None
+
+    @property
+    def stop_token_ids(self) -> tuple[int, ...]:
+        """Ids that end an answer besides the decoder's own end of sequence."""
+        return ()
+
+    @property
+    def suppressed_token_ids(self) -> tuple[int, ...]:
+        """Ids an answer may not contain."""
+        return ()

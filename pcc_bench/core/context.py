@@ -1,0 +1,181 @@
+"""Marked context: which part of a prompt may be compressed.
+
+A task marks the compressible part (`mark`) and every other piece of data (`literal`). The marks are text, so they pass
+through Jinja templates, few-shot assembly and chat templates untouched. When the prompt is assembled, `Prompt.parse`
+turns it into a `Prompt`: a plain string (which any lm-eval model can read, marks gone) that also knows its parts
+(which our models read).
+
+Data can't forge a mark: the six control characters of the grammar are escaped inside marked text, and the characters
+of an assembled prompt that stand outside a mark come from the task's template alone.
+
+    STX context EOT separator ETX      a compressible context, and the text that follows it where it is shown as text
+    SO  literal ETX                    data that stays text; special-token look-alikes in it stay ordinary characters
+    DC1 instruction ETX                asks for the context again; a soft method is asked as it was trained to be
+    DLE letter                         an escaped control character
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from pcc_bench.core.errors import UsageError
+
+_STX, _ETX, _EOT, _SO, _DLE, _DC1 = "\x02", "\x03", "\x04", "\x0e", "\x10", "\x11"
+_ESCAPES = {_STX: "s", _ETX: "e", _EOT: "t", _SO: "o", _DLE: "d", _DC1: "a"}
+_ORIGINALS = {letter: char for char, letter in _ESCAPES.items()}
+
+_CONTROL = re.compile(r"[\x02\x03\x04\x0e\x10\x11]")
+_ESCAPED = re.compile(r"\x10(.)", re.DOTALL)
+_PART = re.compile(
+    r"\x02(?P<context>[^\x02\x03\x04\x0e\x11]*)\x04(?P<after>[^\x02\x03\x04\x0e\x11]*)\x03"
+    r"|\x0e(?P<literal>[^\x02\x03\x04\x0e\x11]*)\x03"
+    r"|\x11(?P<again>[^\x02\x03\x04\x0e\x11]*)\x03"
+    r"|(?P<text>[^\x02\x03\x04\x0e\x11]+)"
+)
+
+
+class Kind(StrEnum):
+    """Where a part of a prompt comes from."""
+
+    TEXT = "text"  # the task's template, a chat template: special tokens in it are special
+    LITERAL = "literal"  # data that stays text: special tokens in it are ordinary characters
+    CONTEXT = "context"  # data that may be compressed
+    AGAIN = "again"  # the task's instruction to say the context again
+
+
+@dataclass(frozen=True)
+class Part:
+    """One stretch of a prompt.
+
+    Attributes:
+        text: The characters, escapes undone.
+        kind: Where they come from.
+        after: For a context: what separates it from the rest of the prompt where it is shown as text ("" otherwise).
+            A soft memory needs no separator, and the official PCC layout has none.
+    """
+
+    text: str
+    kind: Kind = Kind.TEXT
+    after: str = ""
+
+
+class Prompt(str):
+    """An assembled prompt: the plain string, plus the parts it is made of.
+
+    As a string it is what a reader without compression sees: every context in place, followed by its separator.
+    """
+
+    parts: tuple[Part, ...]
+
+    def __new__(cls, parts: Iterable[Part]) -> Prompt:
+        """Join parts."""
+        parts = tuple(parts)
+        prompt = super().__new__(cls, "".join(part.text + part.after for part in parts))
+        prompt.parts = parts
+        return prompt
+
+    def __reduce__(self) -> tuple[type[Prompt], tuple[tuple[Part, ...]]]:
+        return Prompt, (self.parts,)  # lm-eval's request cache pickles prompts; the parts must survive
+
+    @property
+    def contexts(self) -> list[str]:
+        """The compressible contexts, in order."""
+        return [part.text for part in self.parts if part.kind is Kind.CONTEXT]
+
+    @property
+    def query(self) -> str:
+        """What is asked of the contexts: the data that stays text behind the last of them ("" for none).
+
+        Where that is nothing (a question before its context), all data that stays text. A continuation to score is no
+        part of a prompt, so no answer option is in it; nor are the template's own words, the same for every row.
+        """
+        last = max((i for i, part in enumerate(self.parts) if part.kind is Kind.CONTEXT), default=-1)
+        behind = [part.text for part in self.parts[last + 1 :] if part.kind is Kind.LITERAL]
+        return "\n".join(behind or [part.text for part in self.parts if part.kind is Kind.LITERAL])
+
+    @classmethod
+    def parse(cls, marked: str) -> Prompt:
+        """Split an assembled, marked string.
+
+        Raises:
+            UsageError: A mark is opened but not closed, closed but not opened, or nested.
+        """
+        parts: list[Part] = []
+        end = 0
+        for match in _PART.finditer(marked):
+            if match.start() != end:
+                break
+            parts.append(_part(match))
+            end = match.end()
+        if end != len(marked):
+            around = marked[max(0, end - 20) : end + 20]
+            raise UsageError(
+                f"unmatched context mark at character {end} of the prompt, near {around!r}: mark data with "
+                "pcc_bench.core.context.mark() or literal(), which escape the control characters in it"
+            )
+        return cls(parts)
+
+
+def as_prompt(prompt: str) -> Prompt:
+    """A plain string is a prompt with nothing to compress; marks are read in parsed prompts only."""
+    return prompt if isinstance(prompt, Prompt) else Prompt([Part(str(prompt))] if prompt else [])
+
+
+def mark(context: str, after: str = "") -> str:
+    """Mark `context` as compressible; `after` follows it wherever it is shown as text."""
+    return f"{_STX}{_escape(context)}{_EOT}{_escape(after)}{_ETX}"
+
+
+def literal(data: str) -> str:
+    """Mark `data` as text that stays text and can forge neither marks nor special tokens."""
+    return f"{_SO}{_escape(data)}{_ETX}"
+
+
+def again(instruction: str) -> str:
+    """Ask for the context again: in these words where it is text, as the method was trained to be asked where not."""
+    return f"{_DC1}{_escape(instruction)}{_ETX}"
+
+
+def mark_row(row: Mapping[str, Any], compress: Mapping[str, str]) -> dict[str, Any]:
+    """Mark all the strings of a row: the columns named in `compress` as contexts, all others as literals.
+
+    Args:
+        row: A row of a data set.
+        compress: Column name -> separator that follows it where it is shown as text.
+    """
+    return {
+        column: mark(value, compress[column]) if column in compress else _map_strings(value, literal)
+        for column, value in row.items()
+    }
+
+
+def _map_strings(value: Any, function: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return function(value)
+    if isinstance(value, list | tuple):
+        return [_map_strings(item, function) for item in value]
+    if isinstance(value, dict):
+        return {key: _map_strings(item, function) for key, item in value.items()}
+    return value
+
+
+def _part(match: re.Match[str]) -> Part:
+    if (context := match["context"]) is not None:
+        return Part(_unescape(context), Kind.CONTEXT, _unescape(match["after"]))
+    if (data := match["literal"]) is not None:
+        return Part(_unescape(data), Kind.LITERAL)
+    if (instruction := match["again"]) is not None:
+        return Part(_unescape(instruction), Kind.AGAIN)
+    return Part(match["text"])
+
+
+def _escape(text: str) -> str:
+    return _CONTROL.sub(lambda match: _DLE + _ESCAPES[match[0]], text)
+
+
+def _unescape(text: str) -> str:
+    return _ESCAPED.sub(lambda match: _ORIGINALS[match[1]], text)

@@ -1,0 +1,239 @@
+"""JSON, YAML and text files, which may come from anyone: read within limits, checked by a model, written whole.
+
+Every reader of a document is here, so that what one of them refuses (nesting without end, a number of 5,000 digits, a
+date that is none, bytes that are no UTF-8) is one sentence everywhere.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import lzma
+import os
+import re
+import shutil
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from pcc_bench.core.errors import UsageError, first_line
+
+Model = TypeVar("Model", bound=BaseModel)
+COMPRESSED: Mapping[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open}  # what a name ends in
+
+
+def is_file(path: Path | str) -> bool:
+    """Is there a file? False for what can be no path as well: a name of 5,000 characters, one with NUL."""
+    return os.path.isfile(path)  # noqa: PTH113  # Path.is_file raises for such names
+
+
+def is_folder(path: Path | str) -> bool:
+    """Is there a folder? As `is_file`."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
+def read_text(path: Path) -> str:
+    """A UTF-8 text file, without its byte order mark.
+
+    Raises:
+        UsageError: Missing, a folder, not readable, not UTF-8, or with NUL characters.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UsageError(f"{path} is missing: check the path") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8") from None
+    except (OSError, ValueError) as error:  # ValueError: NUL in the name
+        raise UsageError(f"{path} can't be read ({getattr(error, 'strerror', None) or type(error).__name__})") from None
+    if "\0" in text:
+        raise UsageError(f"{path} is not text (it has NUL characters): is it the right file?")
+    return text
+
+
+def parse_json(text: str, where: str) -> Any:
+    """The value of a JSON text; `where` names it in the error.
+
+    Raises:
+        UsageError: Not JSON, nested too deeply, with a number too long to read, or with a key twice in one object.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        state = dict(pairs)
+        if len(state) < len(pairs):
+            twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+            raise UsageError(f"{where} has the key '{twice[:100]}' twice in one place: which value is meant?")
+        return state
+
+    try:
+        return json.loads(text, object_pairs_hook=unique)
+    except UsageError:
+        raise
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}" if error.lineno > 1 else f"column {error.colno}"
+        raise UsageError(f"{where} is not valid JSON ({error.msg}, {place})") from None
+    except RecursionError:
+        raise UsageError(f"{where} is nested too deeply to be read") from None
+    except ValueError:
+        raise UsageError(f"{where} has a number with too many digits to be read") from None
+
+
+def read_json(path: Path) -> Any:
+    """The value of a JSON file.
+
+    Raises:
+        UsageError: As in `read_text` and `parse_json`.
+    """
+    return parse_json(read_text(path), str(path))
+
+
+def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """Line numbers (from 1) and values of a JSON Lines file (`.gz` and `.xz` too), empty lines left out; one at a time.
+
+    Raises:
+        UsageError: As in `read_text` and `parse_json`, or a compressed file is damaged; names the line.
+    """
+    number = 0
+    try:
+        with COMPRESSED.get(path.suffix, open)(path, "rt", encoding="utf-8-sig", newline="\n") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield number, parse_json(line, f"{path}, line {number}")
+    except FileNotFoundError:
+        raise UsageError(f"{path} is missing: check the path") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is not UTF-8 text (after line {number}): save it as UTF-8") from None
+    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
+        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise UsageError(f"{path} can't be read (after line {number}: {why})") from None
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """The value of a YAML text, plain data only; `where` names it in the error.
+
+    Raises:
+        UsageError: Not YAML, a tag, a date or number that is none, nested too deeply, or with a key twice in a mapping.
+    """
+    import yaml  # here, since commands that read none start without it
+
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<")
+            if twice := [key for key, count in keys.items() if count > 1]:
+                problem = f"the key '{twice[0][:100]}' stands twice in one place"
+                raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+            return super().construct_mapping(node, deep)
+
+    try:
+        return yaml.load(text, Loader)  # a SafeLoader
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise UsageError(f"{where} is not readable YAML ({problem}{place})") from None
+    except RecursionError:
+        raise UsageError(f"{where} is nested too deeply to be read") from None
+    except (ValueError, OverflowError) as error:
+        raise UsageError(f"{where} has a value that is none of YAML's ({str(error)[:100]})") from None
+
+
+def read_yaml(path: Path) -> Any:
+    """The value of a YAML file.
+
+    Raises:
+        UsageError: As in `read_text` and `parse_yaml`.
+    """
+    return parse_yaml(read_text(path), str(path))
+
+
+def checked(model: type[Model], state: Any, where: str) -> Model:
+    """A pydantic model from plain data.
+
+    Raises:
+        UsageError: One sentence about the first thing that is wrong in it; `where` names the data.
+    """
+    try:
+        return model.model_validate(state)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = " ".join(".".join(map(str, first["loc"]))[:100].split())
+        if first["type"] == "extra_forbidden":
+            raise UsageError(f"{where}: unknown key '{field}' (check its spelling and its place)") from None
+        message = " ".join(first["msg"].removeprefix("Value error, ").split())[:300]
+        raise UsageError(f"{where}: {field + ': ' if field else ''}{message}") from None
+
+
+def is_of_the_disk(error: Exception) -> bool:
+    """Is it about writing? safetensors, tokenizers and torch have errors of their own for a full disk."""
+    return isinstance(error, OSError) or bool(re.search(r"[Nn]o space|os error \d+|writ(e|ing)|I/O", first_line(error)))
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Let a failed write be one sentence.
+
+    Raises:
+        UsageError: The disk is full or the place can't be written.
+    """
+    try:
+        yield
+    except UsageError:
+        raise
+    except Exception as error:
+        if not is_of_the_disk(error):
+            raise
+        old = "; the old file is untouched" if path.is_file() else ""
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise UsageError(
+            f"{path} can't be written ({reason}){old}: make room or choose another folder, and run the same "
+            "command again"
+        ) from error
+
+
+@contextmanager
+def filled(folder: Path) -> Iterator[Path]:
+    """Write files into a folder inside `folder`, then move each over its own name: as `replaced`, for several files.
+
+    Raises:
+        UsageError: As `writing`.
+    """
+    part = folder / f".{os.getpid()}.part"
+    try:
+        with writing(folder):
+            part.mkdir(parents=True, exist_ok=True)
+            yield part
+            for path in sorted(path for path in part.rglob("*") if path.is_file()):
+                place = folder / path.relative_to(part)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                path.replace(place)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """Write beside `path`, then move over it: whatever happens, the file is the old one or the new one, whole.
+
+    Raises:
+        UsageError: The disk is full or the folder can't be written; the old file is still there.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield part
+            part.replace(path)
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file whole; see `replaced`."""
+    with replaced(path) as part:
+        part.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")  # of lone surrogates

@@ -1,0 +1,70 @@
+"""How the project tells a user that something is wrong: one sentence, no traceback."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pickle import UnpicklingError  # for its name only
+from types import TracebackType
+
+from pcc_bench.core.escaping import visible
+
+
+class UsageError(ValueError):
+    """A mistake the user can mend.
+
+    The message is one sentence (or two short ones): what is wrong, where, and how to mend it.
+    Command lines print it alone and exit with a non-zero status.
+    """
+
+
+def print_usage_errors_plainly() -> None:
+    """Let an uncaught `UsageError` end the process with its sentence and status 2 instead of a traceback.
+
+    `lm_eval --model pcc` runs inside lm-eval's own command line, which shows every exception as a traceback. Only
+    `UsageError` is treated; whatever hook is in place (a debugger's, a notebook's) keeps all the others.
+    """
+    previous = sys.excepthook
+    if getattr(previous, "_pcc_bench", False):
+        return
+
+    def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        if isinstance(error, UsageError):
+            sys.stderr.write(f"pcc-bench: error: {visible(str(error))}\n")
+            raise SystemExit(2)  # the interpreter takes the status of its hook's
+        else:
+            previous(kind, error, traceback)
+
+    hook._pcc_bench = True  # type: ignore[attr-defined]
+    sys.excepthook = hook
+
+
+@contextmanager
+def foreign(sentence: str) -> Iterator[None]:
+    """Let whatever a library raises about a file of unknown origin be one sentence.
+
+    Its errors have any type: a configuration with 0 heads is a ZeroDivisionError, a tokenizer that is a list a
+    TypeError. A lack of memory and a pickle that was refused have sentences of
+    their own.
+
+    Args:
+        sentence: What can't be done with which file.
+
+    Raises:
+        UsageError: The sentence, with the error's first line.
+    """
+    try:
+        yield
+    except (UsageError, MemoryError, UnpicklingError):
+        raise
+    except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported for its name
+            raise
+        raise UsageError(f"{sentence} ({first_line(error)})") from error
+
+
+def first_line(error: BaseException) -> str:
+    """What a library's error says, short enough to stand in a sentence of ours."""
+    text = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    return f"{type(error).__name__}: {text}" if isinstance(error, KeyError | IndexError | AttributeError) else text

@@ -1,0 +1,347 @@
+"""Decoding from prompts that are token ids, or vectors where memories stand: batched, left-padded, timed."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList, StoppingCriteriaList
+
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.errors import UsageError
+from pcc_bench.core.processors import over_new_tokens
+
+DecoderInput = list[int] | torch.Tensor  # token ids, or input vectors [length, hidden size]
+
+
+@dataclass(frozen=True)
+class ReadPrefix:
+    """Beginnings of prompts that the decoder has read; the prompts go on behind them.
+
+    Attributes:
+        cache: Keys and values, rows padded on the left. Decoding adds to it, so it serves once.
+        lengths: Positions of each row's beginning.
+        ids: Its token ids, where prompts are token ids.
+    """
+
+    cache: DynamicCache
+    lengths: list[int]
+    ids: list[list[int]] | None = None
+
+    @property
+    def width(self) -> int:
+        """Positions of the longest."""
+        return max(self.lengths)
+
+    def before(self, inputs: dict[str, torch.Tensor], decoder: Decoder) -> dict[str, Any]:
+        """Inputs of `model.generate` that cover beginnings and rest, as it wants them when it gets a cache.
+
+        Args:
+            inputs: Those of the rest; see `left_pad`.
+            decoder: The decoder.
+        """
+        mask = torch.cat([self.mask(decoder.device), inputs["attention_mask"]], dim=1)
+        positions = positions_of(mask)
+        if "position_ids" in inputs:
+            positions[:, self.width :] = inputs["position_ids"]
+        covered = {"attention_mask": mask, "position_ids": positions, "past_key_values": self.cache}
+        if self.ids is not None:
+            ids = left_pad(decoder, self.ids)["input_ids"]
+            return {"input_ids": torch.cat([ids, inputs["input_ids"]], dim=1), **covered}
+        vectors = inputs["inputs_embeds"]  # generate() wants the whole and reads what the cache has not
+        before = vectors.new_zeros(len(vectors), self.width, vectors.shape[2])
+        return {"inputs_embeds": torch.cat([before, vectors], dim=1), **covered}
+
+    def mask(self, device: torch.device) -> torch.Tensor:
+        """[batch, width], 1 where there is no padding."""
+        starts = torch.tensor([self.width - length for length in self.lengths], device=device)
+        return (torch.arange(self.width, device=device) >= starts[:, None]).long()
+
+
+def positions_of(mask: torch.Tensor) -> torch.Tensor:
+    """Position ids that count what a mask lets through: [batch, length], 0 where there is padding at the start."""
+    return (mask.cumsum(1) - 1).clamp_min(0)
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Answers of one batch.
+
+    Attributes:
+        ids: New token ids of each row, the one that ended it included, padding cut.
+        prefill_seconds: Wall-clock until the logits of the first token, for the batch.
+        decode_seconds: From there to the end, for the batch.
+    """
+
+    ids: list[list[int]]
+    prefill_seconds: float
+    decode_seconds: float
+
+
+def generate(
+    decoder: Decoder,
+    prompts: Sequence[DecoderInput],
+    max_new_tokens: int,
+    stop_token_ids: Sequence[int] = (),
+    suppressed_token_ids: Sequence[int] = (),
+    stopping_criteria: StoppingCriteriaList | None = None,
+    positions: Sequence[Sequence[int]] | None = None,
+    prefix: ReadPrefix | None = None,
+    **options: Any,
+) -> Generated:
+    """Decode one batch; greedy unless `options` say otherwise.
+
+    Args:
+        decoder: The decoder.
+        prompts: All token ids, or all input vectors [length, hidden size].
+        max_new_tokens: Most new tokens a row.
+        stop_token_ids: Ids that end a row besides the decoder's own end of sequence.
+        suppressed_token_ids: Ids that are never chosen.
+        stopping_criteria: Further criteria of transformers (stop strings).
+        positions: Position ids of each prompt, where they do not count from 0; new tokens count on from the last.
+        prefix: What stands before the prompts and was read already; `positions` are then of what stands behind it.
+        **options: Passed on to `model.generate` (do_sample, temperature, ...); penalties, bans and least lengths go by
+            the new tokens of a row (`pcc_bench.core.processors`).
+
+    Raises:
+        UsageError: A setting that needs the prompt's tokens, or logits that are not numbers.
+    """
+    decoder.ropes.forget(decoder.model)
+    inputs: dict[str, Any] = left_pad(decoder, prompts, positions)
+    if prefix is not None:
+        inputs = prefix.before(inputs, decoder)
+    ends = end_token_ids(decoder, stop_token_ids)
+    prompt_length = inputs["input_ids"].shape[1] if "input_ids" in inputs else 0
+    settings, options = over_new_tokens(
+        decoder, options, prompt_length, max_new_tokens, sorted(ends), suppressed_token_ids
+    )
+    clock = _FirstTokenClock(decoder)
+    processors = [clock] if settings is None else [clock, settings]
+    start = now(decoder.device)
+    with torch.inference_mode(), autocast_for(decoder, inputs.get("inputs_embeds")):
+        out = decoder.model.generate(
+            **inputs,
+            max_new_tokens=max_new_tokens,
+            eos_token_id=sorted(ends) or None,
+            pad_token_id=pad_token_id(decoder),
+            logits_processor=LogitsProcessorList(processors),
+            stopping_criteria=stopping_criteria,
+            use_cache=True,
+            **{"do_sample": False, **options},
+        )
+    end = now(decoder.device)
+    rows = [cut_after(row, ends) for row in out[:, prompt_length:].tolist()]
+    return Generated(rows, clock.first - start, end - clock.first)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Log-likelihoods of one batch.
+
+    Attributes:
+        logprobs: Sum over the tokens of each continuation.
+        greedy: Whether greedy decoding gives it.
+        seconds: Wall-clock of the batch.
+    """
+
+    logprobs: list[float]
+    greedy: list[bool]
+    seconds: float
+
+
+def score(
+    decoder: Decoder,
+    prompts: Sequence[DecoderInput],
+    continuations: Sequence[Sequence[int]],
+    softmax_dtype: torch.dtype | None = None,
+    positions: Sequence[Sequence[int]] | None = None,
+    prefix: ReadPrefix | None = None,
+) -> Scored:
+    """Log-likelihood of each continuation after its prompt, in one forward.
+
+    Rows are padded on the right: attention is causal, so nothing that is scored can see the padding and no mask is
+    needed (as in lm-eval's `hf`). Only the positions that predict a continuation go through the vocabulary head.
+    `positions` and `prefix` are as in `generate`.
+
+    Raises:
+        UsageError: A log-likelihood is not a finite number.
+    """
+    decoder.ropes.forget(decoder.model)
+    start = now(decoder.device)
+    lengths = [len(prompt) + len(ids) - 1 for prompt, ids in zip(prompts, continuations, strict=True)]
+    first = min(len(prompt) for prompt in prompts) - 1
+    with torch.inference_mode():
+        inputs: dict[str, Any] = _right_pad(decoder, prompts, continuations, max(lengths))
+        if prefix is not None:
+            inputs |= _behind(prefix, lengths, decoder.device)
+        if positions is not None:
+            inputs["position_ids"] = continued(positions, lengths).to(decoder.device)
+            # without a mask transformers takes ids that leap for several sequences packed into one row
+            inputs.setdefault("attention_mask", torch.ones_like(inputs["position_ids"]))
+        with autocast_for(decoder, inputs.get("inputs_embeds")):
+            kept = torch.arange(first, max(lengths), device=decoder.device)
+            logits = decoder.model(**inputs, use_cache=prefix is not None, **keep_logits(decoder, kept)).logits
+        logits = logits[:, -len(kept) :]
+        logprobs, greedy = [], []
+        for row, ids in enumerate(continuations):
+            begin = lengths[row] - len(ids) - first
+            predicted = torch.log_softmax(logits[row, begin : begin + len(ids)], dim=-1, dtype=softmax_dtype)
+            wanted = torch.tensor(ids, device=decoder.device)
+            logprobs.append(float(predicted.gather(1, wanted[:, None]).sum()))
+            greedy.append(bool((predicted.argmax(-1) == wanted).all()))
+    if not all(map(math.isfinite, logprobs)):
+        raise _not_finite(decoder, "log-likelihoods")
+    return Scored(logprobs, greedy, now(decoder.device) - start)
+
+
+def _right_pad(
+    decoder: Decoder,
+    prompts: Sequence[DecoderInput],
+    continuations: Sequence[Sequence[int]],
+    width: int,
+) -> dict[str, torch.Tensor]:
+    """Prompts with their continuations but for the last token, which is predicted and never read."""
+    if not isinstance(prompts[0], torch.Tensor):
+        ids = torch.full((len(prompts), width), pad_token_id(decoder), dtype=torch.long)
+        for row, (prompt, continuation) in enumerate(zip(prompts, continuations, strict=True)):
+            line = [*prompt, *continuation[:-1]]
+            ids[row, : len(line)] = torch.tensor(line)
+        return {"input_ids": ids.to(decoder.device)}
+    vectors = prompts[0].new_zeros(len(prompts), width, decoder.hidden_size)
+    for row, (prompt, continuation) in enumerate(zip(prompts, continuations, strict=True)):
+        vectors[row, : len(prompt)] = torch.as_tensor(prompt)
+        vectors[row, len(prompt) : len(prompt) + len(continuation) - 1] = decoder.embed(continuation[:-1])
+    return {"inputs_embeds": vectors}
+
+
+def _behind(prefix: ReadPrefix, lengths: Sequence[int], device: torch.device) -> dict[str, Any]:
+    """Inputs that put rows of some lengths, padded on the right, behind what was read.
+
+    Padding repeats the last position of its row: a greater one could change the rotations of them all.
+    """
+    batch, width = len(lengths), max(lengths)
+    mask = torch.cat([prefix.mask(device), torch.ones(batch, width, dtype=torch.long, device=device)], 1)
+    ends = torch.tensor([before + own for before, own in zip(prefix.lengths, lengths, strict=True)], device=device)
+    positions = torch.minimum(positions_of(mask)[:, prefix.width :], ends[:, None] - 1)
+    return {"attention_mask": mask, "position_ids": positions, "past_key_values": prefix.cache}
+
+
+def continued(positions: Sequence[Sequence[int]], lengths: Sequence[int]) -> torch.Tensor:
+    """Position ids of prompts, counting on over their continuations: [batch, longest], 0 where there is padding."""
+    ids = torch.zeros(len(lengths), max(lengths), dtype=torch.long)
+    for row, (known, length) in enumerate(zip(positions, lengths, strict=True)):
+        following = max(known, default=-1) + 1
+        ids[row, :length] = torch.tensor([*known, *range(following, following + length - len(known))])
+    return ids
+
+
+def keep_logits(decoder: Decoder, positions: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Models that can are asked for the logits of some positions only."""
+    can = "logits_to_keep" in inspect.signature(decoder.model.forward).parameters
+    return {"logits_to_keep": positions} if can else {}
+
+
+@contextmanager
+def memory_errors(doing: str, remedy: str) -> Iterator[None]:
+    """Turn a lack of memory, on a GPU or not, into one sentence.
+
+    Raises:
+        UsageError: Memory ran out inside the block.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "alloc" not in first.lower():
+            raise
+        raise UsageError(f"out of memory while {doing} ({first[:120]}): {remedy}") from error
+
+
+def left_pad(
+    decoder: Decoder, prompts: Sequence[DecoderInput], positions: Sequence[Sequence[int]] | None = None
+) -> dict[str, torch.Tensor]:
+    """Inputs of `model.generate`: `input_ids` or `inputs_embeds`, and the attention mask, padding on the left.
+
+    Position ids too where `positions` gives those of the prompts; else transformers counts them by the mask.
+    """
+    width = max(len(prompt) for prompt in prompts)
+    mask = torch.zeros(len(prompts), width, dtype=torch.long, device=decoder.device)
+    for row, prompt in enumerate(prompts):
+        mask[row, width - len(prompt) :] = 1
+    inputs = {"attention_mask": mask}
+    if positions is not None:
+        inputs["position_ids"] = torch.zeros_like(mask)
+        for row, known in enumerate(positions):
+            inputs["position_ids"][row, width - len(known) :] = torch.tensor(known)
+    if isinstance(prompts[0], torch.Tensor):
+        vectors = prompts[0].new_zeros(len(prompts), width, decoder.hidden_size, device=decoder.device)
+        for row, prompt in enumerate(prompts):
+            vectors[row, width - len(prompt) :] = torch.as_tensor(prompt)
+        return {"inputs_embeds": vectors, **inputs}
+    ids = torch.full((len(prompts), width), pad_token_id(decoder), dtype=torch.long, device=decoder.device)
+    for row, prompt in enumerate(prompts):
+        ids[row, width - len(prompt) :] = torch.as_tensor(prompt)
+    return {"input_ids": ids, **inputs}
+
+
+def autocast_for(decoder: Decoder, vectors: torch.Tensor | None) -> AbstractContextManager[Any]:
+    """Autocast where the memory is kept wider than the decoder's weights (official: float32 memory, bf16 decoder)."""
+    if vectors is None or vectors.dtype == decoder.dtype:
+        return nullcontext()
+    return torch.autocast(decoder.device.type, dtype=decoder.dtype)
+
+
+def end_token_ids(decoder: Decoder, more: Sequence[int] = ()) -> set[int]:
+    """Ids that end an answer: the model's, the tokenizer's, and `more`."""
+    configured = decoder.model.generation_config.eos_token_id if decoder.model.generation_config else None
+    ends = set(configured) if isinstance(configured, list) else {configured}
+    return {int(end) for end in {*ends, decoder.tokenizer.eos_token_id, *more} if end is not None}
+
+
+def pad_token_id(decoder: Decoder) -> int:
+    """The tokenizer's padding id, or any id where it has none: padding is always masked."""
+    return int(decoder.tokenizer.pad_token_id or decoder.tokenizer.eos_token_id or 0)
+
+
+def cut_after(ids: list[int], ends: set[int]) -> list[int]:
+    """A row of a batch up to and with its first end token; what follows is padding."""
+    for position, token in enumerate(ids):
+        if token in ends:
+            return ids[: position + 1]
+    return ids
+
+
+class _FirstTokenClock(LogitsProcessor):
+    """Notes when the logits of the first new token are there, which ends the prefill, and that they are numbers."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self.decoder = decoder
+        self.first = 0.0
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        if not self.first:
+            self.first = now(self.decoder.device)
+            if bool((scores.isnan() | scores.isposinf()).any()):
+                raise _not_finite(self.decoder, "scores of the next token")
+        return scores
+
+
+def _not_finite(decoder: Decoder, what: str) -> UsageError:
+    return UsageError(
+        f"the decoder {decoder.name} gave {what} that are no finite numbers: its weights or a memory it read hold NaN "
+        f"or infinity, or {str(decoder.dtype).removeprefix('torch.')} is too narrow; check the checkpoint with "
+        "pcc-bench validate, or pass dtype=float32"
+    )
+
+
+def now(device: torch.device) -> float:
+    """Seconds on a clock that waits for the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

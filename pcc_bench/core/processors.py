@@ -1,0 +1,145 @@
+"""Penalties, bans and least lengths of generation, over the new tokens of a row.
+
+transformers' processors look at all of a row: the prompt too where it is token ids, padding included, but nothing of
+it where it is vectors. One setting would then act on other tokens for a soft method than for a hard one, and on others
+again in another batch. Here they see the tokens that the row has generated, whatever the prompt was made of, and what
+has no meaning without the prompt's tokens is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from transformers import LogitsProcessor, LogitsProcessorList
+from transformers.generation.logits_process import (
+    ExponentialDecayLengthPenalty,
+    ForcedEOSTokenLogitsProcessor,
+    MinNewTokensLengthLogitsProcessor,
+    NoBadWordsLogitsProcessor,
+    NoRepeatNGramLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
+    SequenceBiasLogitsProcessor,
+    SuppressTokensAtBeginLogitsProcessor,
+    SuppressTokensLogitsProcessor,
+)
+
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.errors import UsageError
+
+# Value, ids that end a row, most new tokens -> the processor; in the order in which transformers applies them.
+_Build = Callable[[Any, list[int], int], LogitsProcessor]
+_PROCESSORS: dict[str, _Build] = {
+    "sequence_bias": lambda value, ends, most: SequenceBiasLogitsProcessor(value),
+    "repetition_penalty": lambda value, ends, most: RepetitionPenaltyLogitsProcessor(float(value)),
+    "no_repeat_ngram_size": lambda value, ends, most: NoRepeatNGramLogitsProcessor(value),
+    "bad_words_ids": lambda value, ends, most: NoBadWordsLogitsProcessor(value, ends),
+    "min_new_tokens": lambda value, ends, most: MinNewTokensLengthLogitsProcessor(0, value, ends),
+    "forced_eos_token_id": lambda value, ends, most: ForcedEOSTokenLogitsProcessor(most, value),
+    "exponential_decay_length_penalty": lambda value, ends, most: ExponentialDecayLengthPenalty(value, ends, 0),
+    "suppress_tokens": lambda value, ends, most: SuppressTokensLogitsProcessor(value),
+    "begin_suppress_tokens": lambda value, ends, most: SuppressTokensAtBeginLogitsProcessor(value, 0),
+}
+_NEED_ENDS = {"min_new_tokens", "exponential_decay_length_penalty"}
+_OFF: dict[str, tuple[Any, ...]] = {"repetition_penalty": (1,), "guidance_scale": (1,)}  # besides None, 0 and empty
+_OFF["encoder_repetition_penalty"] = (1,)
+# What counts or reads the prompt's tokens, and what says the same in new tokens.
+_REFUSED = {
+    "min_length": "min_new_tokens",
+    "max_length": "max_gen_toks",
+    "stop_strings": "until",
+    "forced_bos_token_id": None,
+    "encoder_repetition_penalty": "repetition_penalty",
+    "encoder_no_repeat_ngram_size": "no_repeat_ngram_size",
+    "guidance_scale": None,
+    "watermarking_config": None,
+}
+
+
+def set_by_decoder(decoder: Decoder) -> dict[str, Any]:
+    """What the decoder's own generation_config switches on among the settings of this module, for the results."""
+    own = decoder.model.generation_config
+    values = {name: getattr(own, name, None) for name in _PROCESSORS}
+    return {name: value for name, value in values.items() if _is_on(name, value)}
+
+
+def over_new_tokens(
+    decoder: Decoder,
+    options: Mapping[str, Any],
+    start: int,
+    max_new_tokens: int,
+    ends: Sequence[int],
+    suppressed: Sequence[int] = (),
+) -> tuple[LogitsProcessor | None, dict[str, Any]]:
+    """The processors of one call of `generate`.
+
+    Args:
+        decoder: The decoder; its generation_config counts where the options say nothing.
+        options: Those of the generation.
+        start: Ids of the prompt, padding included, at the beginning of each row that `generate` sees.
+        max_new_tokens: Most new tokens of a row.
+        ends: Ids that end a row.
+        suppressed: Ids that are never chosen, besides those of the options.
+
+    Returns:
+        The processors as one, if there are any; and the options that remain, in which transformers' own are off.
+
+    Raises:
+        UsageError: A value that transformers refuses, or a setting that needs the prompt's tokens.
+    """
+    own = decoder.model.generation_config
+    settings = {name: options.get(name, getattr(own, name, None)) for name in (*_PROCESSORS, *_REFUSED)}
+    if "max_length" not in options:
+        settings["max_length"] = None  # a decoder's own limit gives way to that of the request
+    for name, instead in _REFUSED.items():
+        if _is_on(name, settings[name]):
+            raise UsageError(_refusal(decoder, name, settings[name], instead, name in options))
+    if suppressed:
+        settings["suppress_tokens"] = [*(settings["suppress_tokens"] or ()), *suppressed]
+    processors = LogitsProcessorList()
+    for name, build in _PROCESSORS.items():
+        if _is_on(name, settings[name]) and (ends or name not in _NEED_ENDS):
+            try:
+                processors.append(build(settings[name], sorted(ends), max_new_tokens))
+            except (TypeError, ValueError) as error:
+                raise UsageError(f"generation setting {name}={settings[name]!r}: {error}") from error
+    rest = {name: value for name, value in options.items() if name not in settings}
+    off = dict.fromkeys(_PROCESSORS) | {"repetition_penalty": 1.0}
+    return (_NewTokens(processors, start) if processors else None), {**rest, **off}
+
+
+def _is_on(name: str, value: Any) -> bool:
+    if name == "forced_eos_token_id" or name == "forced_bos_token_id":
+        return value is not None
+    return bool(value) and value not in _OFF.get(name, ())
+
+
+def _refusal(decoder: Decoder, name: str, value: Any, instead: str | None, is_option: bool) -> str:
+    where = "the generation arguments" if is_option else f"the generation_config of the decoder {decoder.name}"
+    off = 1.0 if name in _OFF else 0 if isinstance(value, int | float) else None
+    remedy = f"pass {instead}" if instead else "leave it out"
+    if not is_option:
+        remedy = f"switch it off with --gen_kwargs '{{\"{name}\": {'null' if off is None else off}}}'"
+        remedy += f" and pass {instead}, if you want it" if instead else ""
+    return (
+        f"{name}={value!r} ({where}) goes by the tokens of the whole prompt, which a memory does not have and which "
+        f"methods differ in: {remedy}"
+    )
+
+
+class _NewTokens(LogitsProcessor):
+    """Shows processors what a row has generated.
+
+    Args:
+        processors: Those that see it.
+        start: Ids before it.
+    """
+
+    def __init__(self, processors: LogitsProcessorList, start: int) -> None:
+        self.processors = processors
+        self.start = start
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        new: Any = input_ids[:, self.start :]
+        return self.processors(new, scores)

@@ -1,0 +1,72 @@
+"""The words that ask a question of a context; which are used is a setting of the experiment (`prompt`).
+
+They are part of what is measured: a small instruction-tuned decoder answers `short` far better than the paper's words.
+The context, as text or as memory, stands first in all of them, so that a memory is read where training puts it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pcc_bench.core.errors import UsageError
+
+OFFICIAL: Literal["official"] = "official"
+
+
+@dataclass(frozen=True)
+class QuestionPrompt:
+    """One way to ask.
+
+    Attributes:
+        text: What follows the context, with `{question}` where the question stands.
+        delimiter: Stands between that and an answer that is given: in examples, in training.
+        until: What ends an answer besides the end of sequence; nothing: what the task says.
+        answer_start: How the assistant's turn begins; "" for nothing. Only under a chat template.
+        needs_chat_template: The words are a user's turn.
+    """
+
+    text: str
+    delimiter: str
+    until: tuple[str, ...]
+    answer_start: str = ""
+    needs_chat_template: bool = False
+
+    @property
+    def ending(self) -> dict[str, list[str]]:
+        """lm-eval's generation setting that ends an answer."""
+        return {"until": list(self.until)} if self.until else {}
+
+
+PROMPTS = {
+    # The paper's code (evaluate_qa.py), which does not cut at a line break either.
+    OFFICIAL: QuestionPrompt("Question: {question}\n\nAnswer: ", delimiter="", until=()),
+    "short": QuestionPrompt("Question: {question}\nShort answer (a few words):", delimiter=" ", until=("\n",)),
+    "chat": QuestionPrompt(
+        "Question: {question}\nAnswer with a few words.",
+        delimiter=" ",
+        until=("\n",),
+        answer_start="The answer is",
+        needs_chat_template=True,
+    ),
+}
+
+
+def question_prompt(name: str) -> QuestionPrompt:
+    """The prompt of that name.
+
+    Raises:
+        UsageError: There is none.
+    """
+    if name not in PROMPTS:
+        raise UsageError(f"prompt={name!r}: prompt is one of {', '.join(PROMPTS)}")
+    return PROMPTS[name]
+
+
+def question_text(question: str, prompt: str = OFFICIAL) -> str:
+    """What stands behind the context or its memory.
+
+    Raises:
+        UsageError: There is no such prompt.
+    """
+    return question_prompt(prompt).text.replace("{question}", question)

@@ -1,0 +1,95 @@
+"""Compression methods by name. A row names a class; nothing is imported before it is asked for."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from pcc_bench.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from pcc_bench.core.compressor import Compressor
+
+METHODS: dict[str, str] = {
+    "full-context": "pcc_bench.baselines.controls:FullContext",
+    "no-context": "pcc_bench.baselines.controls:NoContext",
+    "truncated-context": "pcc_bench.baselines.controls:TruncatedContext",
+    "random-context": "pcc_bench.baselines.random_context:RandomContext",
+    "bm25-context": "pcc_bench.baselines.bm25_context:Bm25Context",
+    "pcc": "pcc_bench.model.compressor:PccCompressor",
+    "icae": "pcc_bench.baselines.icae.compressor:IcaeCompressor",
+    "cocom": "pcc_bench.baselines.cocom.compressor:CocomCompressor",
+    "pisco": "pcc_bench.baselines.pisco:PiscoCompressor",
+    "autocompressor": "pcc_bench.baselines.autocompressor.compressor:AutoCompressor",
+    "llmlingua2": "pcc_bench.baselines.llmlingua2.compressor:LlmLingua2",
+    "token-classifier": "pcc_bench.baselines.token_classifier.compressor:TokenClassifier",
+}
+
+PLUGIN_GROUP = "pcc_bench.compressors"
+
+
+def names() -> list[str]:
+    """All method names, ours first, then those of installed plug-ins (entry-point group `pcc_bench.compressors`)."""
+    plugins = sorted(point.name for point in entry_points(group=PLUGIN_GROUP) if point.name not in METHODS)
+    return [*METHODS, *plugins]
+
+
+def get(name: str) -> type[Compressor]:
+    """The class of a method.
+
+    Raises:
+        UsageError: No such method; the message suggests the nearest names.
+    """
+    if name in METHODS:
+        module, _, attribute = METHODS[name].partition(":")
+        found: type[Compressor] = getattr(importlib.import_module(module), attribute)
+        return found
+    for point in entry_points(group=PLUGIN_GROUP):
+        if point.name == name:
+            plugin: type[Compressor] = point.load()
+            return plugin
+    raise UsageError(f"unknown method '{name}'{suggest(name, names())}")
+
+
+def nearest(word: str, options: list[str]) -> str | None:
+    """The option a misspelt word most likely means."""
+    return next(iter(difflib.get_close_matches(word, options, n=1, cutoff=0.7)), None)
+
+
+def suggest(word: str, options: list[str]) -> str:
+    """The tail of a sentence about an unknown word: ": did you mean 'pcc'?" or the whole list."""
+    near = nearest(word, options)
+    return f": did you mean '{near}'?" if near else ": known are " + ", ".join(options)
+
+
+def typed(kind: type[Compressor], options: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """A method's options, each in the type that its `load` states.
+
+    Raises:
+        UsageError: One has another type; `where` says who gave it.
+    """
+    from pcc_bench.core.documents import checked
+
+    return checked(_options_of(kind), options, where).model_dump(exclude_unset=True)
+
+
+@cache
+def _options_of(kind: type[Compressor]) -> type[BaseModel]:
+    """A method's options as a model: names, types and defaults of the arguments of its `load`."""
+    from pydantic import ConfigDict, create_model  # methods are listed without it
+
+    types = get_type_hints(kind.load)
+    fields: dict[str, Any] = {
+        name: (types.get(name, Any), parameter.default)
+        for name, parameter in inspect.signature(kind.load).parameters.items()
+        if name not in ("pretrained", "decoder")
+    }
+    config = ConfigDict(coerce_numbers_to_str=True, arbitrary_types_allowed=True, protected_namespaces=())
+    return create_model(f"{kind.__name__}Options", __config__=config, **fields)

@@ -1,0 +1,281 @@
+"""What a step of a recipe takes: weights, FLOPs and memory, from sizes of models alone.
+
+Models are built on torch's meta device from their configurations, so that parameters are counted, not looked up.
+
+FLOPs, with 2 for a multiplication and an addition, `x` positions, `N` weights in matrix products (embedding tables left
+out), `L` layers and `d` the width of all heads together:
+
+- forward: `2 N x + 4 L d x^2`. The second term is the two attention products without the causal half that fast kernels
+  skip: what torch's `FlopCounterMode` counts.
+- backward to the activations: the first term once more, the second twice, because both factors of an attention product
+  are activations. Through frozen weights (the decoder, the base under a LoRA) this is all.
+- backward to trained weights: `2 N x` on top, for those weights.
+- The encoder reads segment and memory tokens, without a vocabulary head; the decoder reads BOS, memory, `<ae>` and
+  target, and its head computes logits at every position.
+
+At 40 % utilisation of 4 A100 this gives the hours that the official README states for both encoders within 5 %
+(tests/test_recipes.py); the 67 hours it states for 8 H100 are 20 % of their peak.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import PreTrainedConfig
+
+from pcc_bench.core.errors import UsageError
+from pcc_bench.cost.sizes import LARGE, LITE, Model, config_of, first_layers, from_state, lora_parameters, measure
+from pcc_bench.model.config import MEMORY_TOKENS, Boundaries, PccConfig, Pooling, Slots
+from pcc_bench.model.converter import Converter
+from pcc_bench.model.pcc import SPECIAL_TOKENS
+from pcc_bench.model.training.recipe import Combination, Recipe, Trained
+
+ANSWERING_TOKENS = {"qa": 32, "gsm8k": 200, "dialogue": 400}  # prompt and answer in decoder tokens: guesses
+LOGIT_BYTES = 10  # bfloat16, its float32 copy and the gradient of that
+
+
+@dataclass(frozen=True)
+class Part:
+    """A group of weights: `parameters` of which `trained` learn."""
+
+    name: str
+    parameters: int
+    trained: int
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Estimated bytes a process holds at its fullest; no sharding, no offloading, no fragmentation.
+
+    Attributes:
+        weights: All weights, in the dtypes that training holds them in.
+        copies: The bfloat16 copies of float32 matrices that autocast keeps for the backward pass.
+        gradients: Of whole tensors, also where only some of their rows learn.
+        optimizer: Adam's two moments, likewise.
+        activations: What is kept for the backward pass of a micro-batch, and its logits.
+    """
+
+    weights: float
+    copies: float
+    gradients: float
+    optimizer: float
+    activations: float
+
+    @property
+    def total(self) -> float:
+        """Bytes in all."""
+        return self.weights + self.copies + self.gradients + self.optimizer + self.activations
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Mean sizes of a training sample: `tokens` of context in `segments` giving `slots`; decoder rows it is read in.
+
+    `decoder_rows` are (weight, positions): the weight is the probability of a row, or 1 where each step has it.
+    """
+
+    tokens: float
+    segments: int
+    slots: float
+    decoder_rows: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Sizes of a recipe's models.
+
+    Attributes:
+        encoder: Without memory tokens; under a LoRA, its base.
+        lora: Weights of the adapter; 0 where there is none.
+        lora_products: Of these, the ones in matrix products: looking up an embedding is none.
+        decoder: The frozen decoder.
+        converter: Weights of the converter.
+        pooled: There are no memory tokens: slots are means.
+    """
+
+    encoder: Model
+    lora: int
+    lora_products: int
+    decoder: Model
+    converter: int
+    pooled: bool = False
+
+
+def _encoder_config(recipe: Recipe) -> tuple[PreTrainedConfig, int]:
+    """The encoder without memory tokens, and the rank of its LoRA (0: none)."""
+    if recipe.encoder:
+        return config_of(recipe.encoder), recipe.lora_rank
+    start = str(recipe.start)
+    if (folder := Path(start)).is_dir() and (folder / "config.json").is_file():
+        described = PccConfig.read(folder).encoder
+        state = {**described.config, "vocab_size": described.config["vocab_size"] - MEMORY_TOKENS}
+        return from_state(state), int((described.lora or {}).get("r", 0))
+    if published := re.search(r"Stage[12]-PCC-(Lite|Large)-\d+x$", start.rstrip("/")):
+        return (config_of(LITE), 0) if published[1] == "Lite" else (config_of(LARGE), 64)
+    raise UsageError(
+        f"start '{start}' is neither a checkpoint folder here nor a published one (Stage1-PCC-Lite-4x ...): "
+        "a dry run fetches no checkpoints, so give its folder"
+    )
+
+
+def geometry_of(recipe: Recipe) -> Geometry:
+    """Sizes of a recipe's models, from their configurations.
+
+    Raises:
+        UsageError: A model whose sizes can't be found.
+    """
+    reads = config_of(recipe.decoder)
+    layers, rank, pooling = recipe.encoder_layers, recipe.lora_rank, recipe.pooling
+    if recipe.start and (Path(recipe.start) / "config.json").is_file() and (described := _own(Path(recipe.start))):
+        layers, pooling = described.encoder.layers, described.pooling
+        rank = int((described.encoder.lora or {}).get("r", 0))
+    if layers is not None:
+        encoder, adapter = first_layers(reads, layers, rank)
+        with torch.device("meta"):
+            converter = _count(Converter(encoder.hidden_size, reads.hidden_size))
+        return Geometry(encoder, adapter, adapter, measure(reads), converter, pooling is Pooling.MEAN)
+    return sized(*_encoder_config(recipe), reads)
+
+
+def _own(folder: Path) -> PccConfig | None:
+    """The configuration of a checkpoint whose encoder is made of the decoder's layers."""
+    config = PccConfig.read(folder)
+    return None if config.encoder.layers is None else config
+
+
+def sized(config: PreTrainedConfig, rank: int, reads: PreTrainedConfig) -> Geometry:
+    """Sizes of an encoder without memory tokens, its LoRA of a rank (0: none), converter and the decoder `reads`."""
+    encoder, decoder = measure(config), measure(reads)
+    adapter = lora_parameters(config, rank) if rank else 0
+    looked_up = rank * (encoder.vocabulary + MEMORY_TOKENS)
+    with torch.device("meta"):
+        converter = _count(Converter(encoder.hidden_size, decoder.hidden_size))
+    return Geometry(encoder, adapter, adapter - looked_up, decoder, converter)
+
+
+def _count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def parts_of(recipe: Recipe, geometry: Geometry) -> tuple[Part, ...]:
+    """Weights by part. A full encoder is kept without a head of its own; under a LoRA the whole causal LM is kept."""
+    encoder, learns = geometry.encoder, set(recipe.train)
+    base = encoder.parameters - (0 if geometry.lora else encoder.own_head)
+    rows = MEMORY_TOKENS * encoder.hidden_size * (2 if geometry.lora and encoder.own_head else 1)
+    full = Trained.ENCODER in learns and not geometry.lora
+    only_rows = Trained.MEMORY_TOKENS in learns and Trained.ENCODER not in learns  # else the encoder's choice holds
+    learned_rows = MEMORY_TOKENS * encoder.hidden_size if full or only_rows else 0
+    parts = [Part("encoder", base, base if full else 0)]
+    if not geometry.pooled:
+        parts.append(Part("memory tokens", rows, learned_rows))
+    if Trained.SPECIAL in learns:
+        vectors = len(SPECIAL_TOKENS) * geometry.decoder.hidden_size
+        parts.append(Part("special vectors", vectors, vectors))
+    if geometry.lora:
+        parts.append(Part("LoRA", geometry.lora, geometry.lora if Trained.ENCODER in learns else 0))
+    parts.append(Part("converter", geometry.converter, geometry.converter if Trained.CONVERTER in learns else 0))
+    return (*parts, Part("decoder", geometry.decoder.parameters, 0))
+
+
+def sample_of(recipe: Recipe, phase: int, steps: int) -> Sample:
+    """Mean sizes of a sample of a phase; the decoder's tokenizer is taken to be as fine as the encoder's."""
+    sizes = recipe.phases[phase]
+    tokens = float(sizes.segments * sizes.segment_length)
+    if not recipe.data_at(phase).is_text and recipe.optimisation.tokens:
+        tokens = min(tokens, recipe.optimisation.tokens / (steps * recipe.optimisation.batch_size))
+    segments = math.ceil(tokens / sizes.segment_length)
+    slots = float(segments * (sizes.segment_length // sizes.rate))
+    if recipe.slots is Slots.PROPORTIONAL or recipe.pooling is Pooling.MEAN:
+        slots = min(slots, math.ceil(tokens / sizes.rate))
+    boundaries = {Boundaries.PER_SEGMENT: 2 * segments, Boundaries.ONCE: 2, Boundaries.NONE: 0}[recipe.boundaries]
+    prefix = 1 + slots + boundaries
+    return Sample(tokens, segments, slots, _decoder_rows(recipe, phase, prefix, tokens))
+
+
+def _decoder_rows(recipe: Recipe, phase: int, prefix: float, tokens: float) -> tuple[tuple[float, float], ...]:
+    objective, end = recipe.objective, 1 if recipe.objective.append_eos else 0
+    data, share = recipe.data_at(phase), recipe.completion_at(phase)
+    if not data.is_text:
+        return ((1.0, prefix + ANSWERING_TOKENS[data.kind]),)
+    weights = (1 - share, share)
+    if objective.combination is Combination.SUMMED:
+        weights = (float(share < 1), float(share > 0))
+    lengths = (prefix + 1 + tokens + end, prefix + objective.completion_tokens + end)
+    return tuple((weight, length) for weight, length in zip(weights, lengths, strict=True) if weight)
+
+
+def flops_of(recipe: Recipe, geometry: Geometry, sample: Sample) -> float:
+    """Forward and backward of one sample through encoder, converter and decoder."""
+    encoder, decoder, learns = geometry.encoder, geometry.decoder, set(recipe.train)
+    positions = (sample.tokens + (0 if geometry.pooled else sample.slots)) / sample.segments
+    passes = 2 if recipe.optimisation.gradient_checkpointing and _encoder_learns(recipe) else 1
+    flops = passes * encoding_flops(geometry, positions)
+    if _encoder_learns(recipe):
+        weights = Trained.ENCODER in learns and not geometry.lora
+        flops += encoder.backward(positions, head=False, trained=weights)
+        flops += (4 if Trained.ENCODER in learns else 2) * geometry.lora_products * positions
+    flops *= sample.segments
+    flops += (6 if Trained.CONVERTER in learns else 4) * geometry.converter * sample.slots
+    for weight, length in sample.decoder_rows:
+        flops += weight * decoder.forward(length, head=True)
+        flops += weight * decoder.backward(length, head=True, trained=False)
+    return flops
+
+
+def encoding_flops(geometry: Geometry, positions: float) -> float:
+    """Forward of one segment with its memory tokens through the encoder."""
+    return geometry.encoder.forward(positions, head=False) + 2 * geometry.lora_products * positions
+
+
+def _encoder_learns(recipe: Recipe) -> bool:
+    return bool({Trained.ENCODER, Trained.MEMORY_TOKENS} & set(recipe.train))
+
+
+def memory_of(recipe: Recipe, geometry: Geometry, parts: tuple[Part, ...], samples: list[Sample]) -> Memory:
+    """Bytes a process.
+
+    In float32 everything is. Under bfloat16 what learns stays in float32, with a bfloat16 copy of each matrix by
+    autocast, and what is frozen (the decoder, the base under a LoRA) is held in bfloat16 only.
+    """
+    mixed = recipe.optimisation.precision == "bfloat16"
+    learning = _learning_tensors(recipe, geometry, parts)
+    frozen = sum(part.parameters for part in parts) - learning
+    copies = 2 * _learning_products(recipe, geometry) if mixed else 0
+    activations = max(_activations(recipe, geometry, sample) for sample in samples)
+    return Memory(4 * learning + (2 if mixed else 4) * frozen, copies, 4 * learning, 8 * learning, activations)
+
+
+def _learning_tensors(recipe: Recipe, geometry: Geometry, parts: tuple[Part, ...]) -> int:
+    """Weights in tensors that learn: for a few rows of the embedding, its whole table (without an adapter on it)."""
+    encoder, learns = geometry.encoder, set(recipe.train)
+    learning = sum(part.trained for part in parts)
+    if Trained.MEMORY_TOKENS in learns and Trained.ENCODER not in learns:
+        learning += encoder.vocabulary * encoder.hidden_size
+    return learning
+
+
+def _learning_products(recipe: Recipe, geometry: Geometry) -> int:
+    """Weights of matrix products that learn."""
+    learning = geometry.converter if Trained.CONVERTER in recipe.train else 0
+    if Trained.ENCODER in recipe.train:
+        learning += geometry.lora_products if geometry.lora else geometry.encoder.body
+    return learning
+
+
+def _activations(recipe: Recipe, geometry: Geometry, sample: Sample) -> float:
+    """Bytes kept for backward by one micro-batch, and its logits."""
+    encoder, decoder = geometry.encoder, geometry.decoder
+    full = Trained.ENCODER in recipe.train
+    kept = encoder.activations(trained=full) if _encoder_learns(recipe) else 0
+    if kept and recipe.optimisation.gradient_checkpointing:  # the input of every block, and one block at a time
+        kept = 2 * encoder.layers * encoder.hidden_size + kept // encoder.layers
+    longest = max(length for _, length in sample.decoder_rows)
+    scale = 1 if recipe.optimisation.precision == "bfloat16" else 2
+    a_sample = scale * (sample.tokens + sample.slots) * kept
+    a_sample += longest * (scale * decoder.activations(trained=False) + LOGIT_BYTES * decoder.vocabulary)
+    return recipe.optimisation.micro_batch_size * a_sample

@@ -1,0 +1,204 @@
+"""Sizes of models, counted on torch's meta device from their configurations: no weights, no network."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import torch
+from peft import get_peft_model
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
+from transformers.pytorch_utils import Conv1D
+
+from pcc_bench.core import architecture, shipped
+from pcc_bench.core.errors import UsageError
+from pcc_bench.model.config import MEMORY_TOKENS
+from pcc_bench.model.init import layer_lora_config, lora_config
+
+LITE, LARGE = "openai-community/gpt2-large", "meta-llama/Meta-Llama-3-8B-Instruct"
+
+_LLAMA_3_8B = {"model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32}
+_LLAMA_3_8B |= {"num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256}
+_LLAMA_3_8B |= {"max_position_embeddings": 8192}
+_MISTRAL_7B = {**_LLAMA_3_8B, "model_type": "mistral", "vocab_size": 32768, "max_position_embeddings": 32768}
+_MISTRAL_7B |= {"sliding_window": None}
+_QWEN_7B = {"model_type": "qwen2", "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28}
+_QWEN_7B |= {"num_attention_heads": 28, "num_key_value_heads": 4, "vocab_size": 152064}
+_QWEN_7B |= {"max_position_embeddings": 32768}
+_PHI_MINI = {"model_type": "phi3", "hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 32}
+_PHI_MINI |= {"num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32064}
+_PHI_MINI |= {"max_position_embeddings": 131072, "sliding_window": None}
+
+# Configurations of the models in our recipes: a dry run needs neither network nor access to gated models.
+KNOWN: dict[str, dict[str, Any]] = {
+    LITE: {"model_type": "gpt2", "n_embd": 1280, "n_layer": 36, "n_head": 20, "vocab_size": 50257},
+    LARGE: _LLAMA_3_8B,
+    "BroAlanTaps/PCC-Decoder-Llama3-8B-Instruct": {**_LLAMA_3_8B, "vocab_size": 128259},  # + <mem>, </mem>, <ae>
+    "mistralai/Mistral-7B-Instruct-v0.3": _MISTRAL_7B,
+    "Qwen/Qwen2.5-7B-Instruct": _QWEN_7B,
+    "microsoft/Phi-3.5-mini-instruct": _PHI_MINI,
+    "smollm2-135m": {
+        "model_type": "llama",
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "vocab_size": 49152,
+        "max_position_embeddings": 8192,
+        "tie_word_embeddings": True,
+    },
+}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A causal LM's sizes.
+
+    Attributes:
+        parameters: All of it; a head tied to the embedding counts once.
+        body: Weights in matrix products, head left out.
+        head: Weights of the vocabulary head.
+        own_head: Of these, the ones that are not the embedding's.
+        hidden_size: Width.
+        layers: Blocks.
+        attention: Width of all heads together.
+        keys: Width of the keys of all key-value heads together; that of the values too.
+        feed_forward: Inner width.
+        gated: Its feed-forward part is gated (Llama's, not GPT-2's).
+        vocabulary: Rows of the embedding.
+        window: Positions; None where the configuration names no limit.
+    """
+
+    parameters: int
+    body: int
+    head: int
+    own_head: int
+    hidden_size: int
+    layers: int
+    attention: int
+    keys: int
+    feed_forward: int
+    gated: bool
+    vocabulary: int
+    window: int | None
+
+    def forward(self, positions: float, *, head: bool) -> float:
+        """FLOPs of one row of `positions`."""
+        return self.read(positions, predicted=positions if head else 0)
+
+    def read(self, positions: float, past: float = 0, predicted: float = 0) -> float:
+        """FLOPs of one row of `positions` behind `past` ones that are in the cache, with `predicted` rows of logits."""
+        products = 2 * self.body * positions + 2 * self.head * predicted
+        return products + 4 * self.layers * self.attention * positions * (past + positions)
+
+    def masked(self, positions: float) -> float:
+        """Of these FLOPs, the ones on later positions, which causal kernels skip."""
+        return self._attention(positions) / 2
+
+    def cache_values(self, positions: int) -> int:
+        """Numbers that the keys and values of one row take."""
+        return 2 * self.layers * self.keys * positions
+
+    def backward(self, positions: float, *, head: bool, trained: bool) -> float:
+        """FLOPs of the backward pass to the activations, and to the weights where they are trained."""
+        return self._products(positions, head) * (2 if trained else 1) + 2 * self._attention(positions)
+
+    def activations(self, *, trained: bool) -> int:
+        """Bytes kept for backward, a position, under bfloat16 autocast with an attention kernel that keeps no scores.
+
+        Counted with saved-tensor hooks on the blocks of transformers. A frozen matrix needs no input kept.
+        """
+        if self.gated:
+            wide, inner = (32, 8) if trained else (16, 6)
+        else:
+            wide, inner = (21, 4) if trained else (17, 2)
+        return self.layers * (wide * self.hidden_size + inner * self.feed_forward)
+
+    def _products(self, positions: float, head: bool) -> float:
+        return 2 * (self.body + (self.head if head else 0)) * positions
+
+    def _attention(self, positions: float) -> float:
+        return 4 * self.layers * self.attention * positions**2
+
+
+@cache
+def config_of(name: str) -> PreTrainedConfig:
+    """Configuration of a model in `KNOWN`, of one `shipped.located` knows, or of a hub id (`config.json` is fetched).
+
+    Raises:
+        UsageError: It can't be read.
+    """
+    if name in KNOWN:
+        return from_state(KNOWN[name])
+    try:
+        return architecture.from_folder(shipped.located(name))
+    except UsageError as error:
+        raise UsageError(
+            f"the sizes of '{name}' are not known: {error}; give a local folder, or check the name and the network"
+        ) from None
+
+
+def measure(config: PreTrainedConfig) -> Model:
+    """Sizes of the causal LM of a configuration, built on the meta device (dense blocks, no mixture of experts)."""
+    with torch.device("meta"):
+        model: Any = AutoModelForCausalLM.from_config(config)
+    body = sum(m.weight.numel() for m in model.base_model.modules() if isinstance(m, nn.Linear | Conv1D))
+    embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    heads = config.num_attention_heads
+    head_size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return Model(
+        parameters=sum(p.numel() for p in model.parameters()),
+        body=body,
+        head=head.numel(),
+        own_head=0 if head is embedding else head.numel(),
+        hidden_size=config.hidden_size,
+        layers=config.num_hidden_layers,
+        attention=heads * head_size,
+        keys=(getattr(config, "num_key_value_heads", None) or heads) * head_size,
+        feed_forward=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
+        gated=any("gate" in name for name, _ in model.named_modules()),
+        vocabulary=embedding.shape[0],
+        window=getattr(config, "max_position_embeddings", None),
+    )
+
+
+def from_state(state: dict[str, Any]) -> PreTrainedConfig:
+    """A configuration from plain data; token ids are left out, as they need not fit a small vocabulary."""
+    kept = {key: value for key, value in state.items() if not key.endswith("_token_id")}
+    ids = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
+    config: PreTrainedConfig = AutoConfig.for_model(**{**kept, **ids})
+    return config
+
+
+def first_layers(config: PreTrainedConfig, layers: int, rank: int) -> tuple[Model, int]:
+    """Sizes of an encoder made of the first layers of a decoder, whose embedding it shares, and of a LoRA on them."""
+    first = copy.deepcopy(config)
+    first.num_hidden_layers = layers
+    if getattr(first, "layer_types", None):
+        first.layer_types = first.layer_types[:layers]
+    model = measure(first)
+    adapter = 0
+    if rank:
+        with torch.device("meta"):
+            adapted = get_peft_model(
+                AutoModelForCausalLM.from_config(first).base_model, layer_lora_config(rank, rank, 0.0)
+            )
+        adapter = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+    own = model.parameters - model.own_head - model.vocabulary * model.hidden_size
+    return replace(model, parameters=own, head=0, own_head=0, vocabulary=0), adapter
+
+
+def lora_parameters(config: PreTrainedConfig, rank: int) -> int:
+    """Weights of our LoRA on a model with the memory tokens added.
+
+    Published adapters have one more on `lm_head`, which never gets a gradient and is not counted.
+    """
+    with torch.device("meta"):
+        model: Any = AutoModelForCausalLM.from_config(copy.deepcopy(config))  # resizing writes into it
+        model.resize_token_embeddings(config.vocab_size + MEMORY_TOKENS, mean_resizing=False)
+        adapted = get_peft_model(model, lora_config(rank))
+    return sum(p.numel() for p in adapted.parameters() if p.requires_grad)

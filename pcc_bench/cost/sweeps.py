@@ -1,0 +1,288 @@
+"""A sweep from the command line's words to records: checkpoint or random weights, measured or predicted."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from tqdm import tqdm
+
+from pcc_bench.core import provenance, shipped
+from pcc_bench.core.errors import UsageError
+from pcc_bench.core.generation import memory_errors
+from pcc_bench.cost import geometry, probe, records, shapes
+from pcc_bench.cost import measure as measuring
+from pcc_bench.cost import predict as predicting
+from pcc_bench.cost.layers import Layers
+from pcc_bench.cost.phases import BYTES, Setting
+from pcc_bench.cost.records import CostRecord, Mode, Phase, Provenance
+from pcc_bench.cost.work import FULL_TEXT, Point, Shape
+from pcc_bench.host import compressing
+
+MEASURED, PREDICTED = "cost_measured.jsonl", "cost_predicted.jsonl"
+DEFAULT_SHARE = 0.5  # of a data sheet's FLOP/s that a forward reaches
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Points and modes.
+
+    Attributes:
+        contexts: Tokens of each context.
+        rates: Of the memories; none: the checkpoint's own, or 4x.
+        batches: Contexts at a time.
+        reuse: Questions a context.
+        modes: How the context gets to the decoder.
+        question: Tokens behind each context.
+        new: Tokens of each answer.
+    """
+
+    contexts: tuple[int, ...]
+    rates: tuple[int, ...]
+    batches: tuple[int, ...]
+    reuse: tuple[int, ...]
+    modes: tuple[Mode, ...]
+    question: int
+    new: int
+
+    def points(self, rates: Sequence[int]) -> list[tuple[Point, tuple[Mode, ...]]]:
+        """All points, each with the modes it is run in."""
+        whole = tuple(mode for mode in self.modes if mode in FULL_TEXT)
+        memories = tuple(mode for mode in self.modes if mode not in FULL_TEXT)
+        methods = [(None, whole)] * bool(whole) + [(rate, memories) for rate in rates if memories]
+        return [
+            (Point(context, self.question, self.new, batch, rate), modes)
+            for context in self.contexts
+            for batch in self.batches
+            for rate, modes in methods
+        ]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is measured, and where, as the user said it.
+
+    Attributes:
+        checkpoint: Folder or hub id; None with `random_weights`.
+        random_weights: Name of a geometry; None with a checkpoint.
+        decoder: Folder or hub id, where it is not the checkpoint's.
+        device: cuda, cpu ...; None: a GPU where there is one.
+        dtype: None: bfloat16, float32 on a CPU.
+        threads: Of torch; None: as they are.
+        seed: Of weights and inputs.
+    """
+
+    checkpoint: str | None
+    random_weights: str | None
+    decoder: str | None
+    device: str | None
+    dtype: str | None
+    threads: int | None
+    seed: int
+
+    def __post_init__(self) -> None:
+        if (self.checkpoint is None) == (self.random_weights is None):
+            raise UsageError("give either a checkpoint or --random-weights (lite, large, small, tiny, ...)")
+        if self.random_weights and self.decoder:
+            raise UsageError("--decoder goes with a checkpoint: name the decoder in --random-weights ENCODER+DECODER")
+        if self.dtype is not None and self.dtype not in BYTES:
+            raise UsageError(f"--dtype {self.dtype} is unknown: pass one of {', '.join(BYTES)}")
+
+
+def measure(source: Source, sweep: Sweep, repeats: int, out: Path, tell: Callable[[str], None]) -> list[CostRecord]:
+    """Measure what is missing of a sweep; points are written as they are done.
+
+    Returns:
+        All records of this geometry and setting in the file.
+
+    Raises:
+        UsageError: Anything that does not fit; nothing could be measured.
+    """
+    device = probe.find_device(source.device)
+    _set_threads(source)
+    shape = _shape(source, sweep)
+    rates = sweep.rates or shape.config.declared_rates
+    points = sweep.points(rates)
+    shape.check(point for point, _ in points)
+    setting = _setting(source, device)
+    path = out / MEASURED
+    missing = [
+        (point, left) for point, modes in points if (left := _missing(path, shape, point, modes, sweep, setting))
+    ]
+    if len(missing) < len(points):
+        tell(f"{len(points) - len(missing)} of {len(points)} points are in {path} already")
+    if missing:
+        subject = _subject(source, shape, rates, setting, device)
+        for point, modes in tqdm(missing, desc="cost", unit="point"):
+            records.replace(path, measuring.measure(subject, point, modes, sweep.reuse, repeats, tell))
+    return _shown(path, shape, sweep, setting)
+
+
+def predict(
+    source: Source,
+    sweep: Sweep,
+    peak: float | None,
+    bandwidth: float | None,
+    utilisation: float | None,
+    overhead: float | None,
+    out: Path | None,
+) -> list[CostRecord]:
+    """Predict a sweep, and keep it in `out`.
+
+    Args:
+        source: What for.
+        sweep: Points.
+        peak: TFLOP/s; None: measured here, and so is `bandwidth`.
+        bandwidth: GB/s.
+        utilisation: Share of the FLOP/s that a forward reaches.
+        overhead: Milliseconds to start the kernels of a forward.
+        out: Folder; None: nothing is written.
+
+    Raises:
+        UsageError: Anything that does not fit.
+    """
+    _check_speed(peak, bandwidth, utilisation, overhead)
+    _set_threads(source)
+    shape = _shape(source, sweep)
+    points = sweep.points(sweep.rates or shape.config.declared_rates)
+    shape.check(point for point, _ in points)
+    if peak is not None and bandwidth is not None:
+        clock, setting = _stated(source, shape, peak, bandwidth, utilisation or DEFAULT_SHARE, overhead or 0.0)
+    else:
+        clock, setting = _here(source, shape)
+    with memory_errors("timing a few layers", "give a shorter --context, or --device-peak and --bandwidth"):
+        found = [
+            record
+            for point, modes in points
+            for record in predicting.predict(shape, point, modes, sweep.reuse, setting, clock)
+        ]
+    if out is not None:
+        records.replace(out / PREDICTED, found)
+    return found
+
+
+def _check_speed(
+    peak: float | None, bandwidth: float | None, utilisation: float | None, overhead: float | None
+) -> None:
+    if (peak is None) != (bandwidth is None):
+        raise UsageError("--device-peak and --bandwidth go together: give both, or none to time parts here")
+    if any(value is not None and not 0 < value < math.inf for value in (peak, bandwidth)):
+        raise UsageError("--device-peak and --bandwidth are above 0: TFLOP/s and GB/s of the data sheet")
+    if utilisation is not None and not 0 < utilisation <= 1:
+        raise UsageError(f"--utilisation {utilisation} is no share: give a number above 0 and up to 1")
+    if overhead is not None and not 0 <= overhead < math.inf:
+        raise UsageError(f"--overhead {overhead} is no time: give milliseconds, 0 or more")
+    if peak is None and (utilisation is not None or overhead is not None):
+        raise UsageError("--utilisation and --overhead go with --device-peak: what is here is timed")
+
+
+def _stated(
+    source: Source, shape: Shape, peak: float, bandwidth: float, share: float, overhead: float
+) -> tuple[predicting.Clock, Setting]:
+    speed = predicting.Speed(
+        peak * 1e12 * share, bandwidth * 1e9, f"stated, peak at {share:.0%}", start=overhead / 1000
+    )
+    dtype = source.dtype or "bfloat16"
+    stated = _provenance(source, f"{peak:g} TFLOP/s, {bandwidth:g} GB/s", str(speed))
+    setting = Setting("stated", dtype, torch.get_num_threads(), stated, predicted=True)
+    return predicting.Stated(shape, dtype, speed), setting
+
+
+def _here(source: Source, shape: Shape) -> tuple[predicting.Clock, Setting]:
+    device = probe.find_device(source.device)
+    dtype = _dtype(source, device)
+    with memory_errors("building a few layers", "give a smaller --dtype, or --device-peak and --bandwidth"):
+        clock = Layers(shape, device, compressing.DTYPES[dtype])
+    timed = _provenance(source, probe.hardware(device), str(clock))
+    return clock, Setting(device.type, dtype, torch.get_num_threads(), timed, predicted=True)
+
+
+def _shape(source: Source, sweep: Sweep) -> Shape:
+    if source.random_weights:
+        return shapes.of_geometry(source.random_weights, sweep.rates)
+    return shapes.of_checkpoint(str(source.checkpoint), source.decoder, sweep.rates)
+
+
+def _subject(
+    source: Source, shape: Shape, rates: Sequence[int], setting: Setting, device: torch.device
+) -> measuring.Subject:
+    remedy = "use a smaller --dtype or a larger machine"
+    with compressing.quiet(), memory_errors(f"loading {shape.encoder} and {shape.decoder}", remedy):
+        if source.random_weights:
+            dtype = compressing.DTYPES[setting.dtype]
+            pcc, decoder = geometry.build(geometry.named(source.random_weights), rates, device, dtype, source.seed)
+            return measuring.Subject(shape, pcc, decoder, setting)
+        located = shipped.located(str(source.checkpoint))
+        rate = shape.config.rate  # a published checkpoint does not record it
+        loaded: Any = compressing.open_compressor(located, source.decoder, str(device), setting.dtype, {"rate": rate})
+        torch.manual_seed(source.seed)
+        known = replace(shape, bos=loaded.decoder.bos_token_id is not None)
+        return measuring.Subject(known, loaded.pcc, loaded.decoder, setting)
+
+
+def _missing(
+    path: Path, shape: Shape, point: Point, modes: Sequence[Mode], sweep: Sweep, setting: Setting
+) -> tuple[Mode, ...]:
+    """The modes of a point that the file lacks; the totals of a mode are written with all the rest of it."""
+    done = {
+        (record.mode, record.reuse)
+        for record in records.read(path)
+        if record.phase is Phase.TOTAL and _is_of(record, shape, setting) and _point(record) == point
+    }
+    return tuple(mode for mode in modes if not {(mode, reuse) for reuse in sweep.reuse} <= done)
+
+
+def _shown(path: Path, shape: Shape, sweep: Sweep, setting: Setting) -> list[CostRecord]:
+    """The records to show: this geometry's and setting's, with these questions and answers."""
+    found = [
+        record
+        for record in records.read(path)
+        if _is_of(record, shape, setting) and (record.question_tokens, record.new_tokens) == (sweep.question, sweep.new)
+    ]
+    if not found:
+        raise UsageError("there was not enough memory for any point: give a shorter --context or a smaller --dtype")
+    return found
+
+
+def _is_of(record: CostRecord, shape: Shape, setting: Setting) -> bool:
+    place = (record.device, record.dtype, record.threads, record.decoder)
+    return place == (setting.device, setting.dtype, setting.threads, shape.decoder) and record.encoder in (
+        "",
+        shape.encoder,
+    )
+
+
+def _point(record: CostRecord) -> Point:
+    return Point(record.context_tokens, record.question_tokens, record.new_tokens, record.batch, record.rate)
+
+
+def _set_threads(source: Source) -> None:
+    if source.threads is not None:
+        torch.set_num_threads(source.threads)
+
+
+def _dtype(source: Source, device: torch.device) -> str:
+    return source.dtype or ("float32" if device.type == "cpu" else "bfloat16")
+
+
+def _setting(source: Source, device: torch.device) -> Setting:
+    place = _provenance(source, probe.hardware(device))
+    return Setting(device.type, _dtype(source, device), torch.get_num_threads(), place)
+
+
+def _provenance(source: Source, hardware: str, speed: str = "") -> Provenance:
+    versions = {"python": platform.python_version(), "torch": torch.__version__}
+    return Provenance(
+        weights="random" if source.random_weights else str(source.checkpoint),
+        seed=source.seed,
+        code=provenance.code(),
+        versions=versions | {"transformers": transformers.__version__},
+        hardware=hardware,
+        speed=speed,
+    )

@@ -1,0 +1,145 @@
+"""From a batch of jobs to answers: generation or log-likelihoods by the decoder, as lm-eval's `hf` would do them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+from typing import Any
+
+import torch
+from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
+from lm_eval.models.utils_hf import stop_sequences_criteria
+from transformers import StoppingCriteriaList
+
+from pcc_bench.core.compressor import Compressor
+from pcc_bench.core.generation import DecoderInput, ReadPrefix, generate, memory_errors, now, score
+from pcc_bench.host.planning import Job
+from pcc_bench.host.prefixes import PrefixReader
+from pcc_bench.host.prompts import positions, realise
+from pcc_bench.host.responses import Answer, Response, Score
+
+
+class Answering:
+    """Runs batches of jobs.
+
+    Args:
+        lm: lm-eval's model: its tokenizer, stop rules and precision hold.
+        compressor: What the method asks of the decoder's side; its decoder answers.
+    """
+
+    def __init__(self, lm: HFLM, compressor: Compressor) -> None:
+        self.lm = lm
+        self.compressor = compressor
+        self.reader = PrefixReader(compressor.decoder)
+
+    def run(self, kind: str, batch: Sequence[Job], arguments: Any) -> list[Answer]:
+        """Answer a batch.
+
+        Args:
+            kind: lm-eval's request type, `generate_until` or `loglikelihood`.
+            batch: Jobs with the same arguments; all of them have heads (`pcc_bench.host.prefixes`), or none has.
+            arguments: Those of the generation; unread for log-likelihoods.
+        """
+        what = f"decoding {len(batch)} prompts of up to {max(job.length for job in batch)} positions"
+        mixed = self.lm.mixed_precision_dtype
+        with (
+            memory_errors(what, "lower batch_size"),
+            torch.autocast(self.lm.device.type, dtype=mixed, enabled=mixed is not None),
+        ):
+            return self._generate(batch, arguments) if kind == "generate_until" else self._score(batch)
+
+    def _generate(self, batch: Sequence[Job], arguments: dict[str, Any]) -> list[Answer]:
+        options: dict[str, Any] = dict(normalize_gen_kwargs(arguments, self.lm.max_gen_toks))
+        limit = options.pop("max_gen_toks")
+        ends = self.lm.tok_decode(self.lm.eot_token_id, skip_special_tokens=False)
+        until = handle_stop_sequences(options.pop("until", None), eos=ends)
+        if not options.get("do_sample"):
+            options = {
+                "do_sample": False,
+                **{k: v for k, v in options.items() if k not in ("do_sample", "temperature")},
+            }
+        prompts, prefix, spared, seconds = self._prepared(batch)
+        out = generate(
+            self.compressor.decoder,
+            prompts,
+            limit,
+            self.compressor.stop_token_ids,
+            self.compressor.suppressed_token_ids,
+            self._stopping(prompts, prefix, [text for text in until if text != ends]),
+            self._positions(batch),
+            prefix,
+            **options,
+        )
+        prefill = (out.prefill_seconds + seconds) / len(batch)
+        share = {"prefill_seconds": prefill, "decode_seconds": out.decode_seconds / len(batch)}
+        return [
+            Response(self._text(ids, until), {**job.record, **share, **kept, "new_tokens": len(ids)})
+            for job, ids, kept in zip(batch, out.ids, spared, strict=True)
+        ]
+
+    def _score(self, batch: Sequence[Job]) -> list[Answer]:
+        prompts, prefix, spared, seconds = self._prepared(batch)
+        out = score(
+            self.compressor.decoder,
+            prompts,
+            [job.continuation for job in batch],
+            self.lm.softmax_dtype,
+            self._positions(batch),
+            prefix,
+        )
+        share = {"prefill_seconds": (out.seconds + seconds) / len(batch), "decode_seconds": 0.0, "new_tokens": 0}
+        return [
+            Score(logprob, greedy, {**job.record, **share, **kept, "scored_tokens": len(job.continuation)})
+            for job, logprob, greedy, kept in zip(batch, out.logprobs, out.greedy, spared, strict=True)
+        ]
+
+    def _prepared(
+        self, batch: Sequence[Job]
+    ) -> tuple[Sequence[DecoderInput], ReadPrefix | None, list[dict[str, int]], float]:
+        """Inputs of a batch behind what its jobs share; that, once read; what it spared each job; seconds it took."""
+        decoder = self.compressor.decoder
+        plans = [job.plan for job in batch]
+        dtype = None
+        if any(plan.has_vectors for plan in plans):
+            dtype = reduce(torch.promote_types, (plan.dtype(decoder) for plan in plans))
+        if batch[0].head is None:
+            return realise(plans, decoder, dtype), None, [{} for _ in batch], 0.0
+        start = now(decoder.device)
+        prefix, spared = self.reader.read(batch, dtype)
+        seconds = now(decoder.device) - start
+        tails = [plan.split(length)[1] for plan, length in zip(plans, prefix.lengths, strict=True)]
+        return realise(tails, decoder, dtype), prefix, [{"reused_positions": n} for n in spared], seconds
+
+    def span(self, job: Job) -> int:
+        """Positions of what the decoder reads of a job, from 0 to the greatest; the last token is only predicted."""
+        read = max(0, len(job.continuation) - 1)
+        memories = self.compressor.memory_position
+        return read + (job.plan.span if memories is None else max(job.plan.positions(memories), default=-1) + 1)
+
+    def _positions(self, batch: Sequence[Job]) -> list[list[int]] | None:
+        """Position ids of what is behind the heads of a batch."""
+        ids = positions([job.plan for job in batch], self.compressor.memory_position)
+        if ids is None:
+            return None
+        return [row[0 if job.head is None else job.head.length :] for row, job in zip(ids, batch, strict=True)]
+
+    def _stopping(
+        self, prompts: Sequence[DecoderInput], prefix: ReadPrefix | None, until: list[str]
+    ) -> StoppingCriteriaList | None:
+        """Criteria for stop strings; the end of sequence itself ends a row by its id."""
+        if not until:
+            return None
+        before = 0 if prefix is None else prefix.width
+        read = 0 if isinstance(prompts[0], torch.Tensor) else before + max(map(len, prompts))
+        criteria: StoppingCriteriaList = stop_sequences_criteria(self.lm.tokenizer, until, read, len(prompts))
+        return criteria
+
+    def _text(self, ids: list[int], until: list[str]) -> str:
+        """The text of an answer: after the thinking, up to the first stop string."""
+        think_end = self.lm.think_end_token
+        if isinstance(think_end, int) and think_end in ids:
+            last = len(ids) - 1 - ids[::-1].index(think_end)
+            return str(postprocess_generated_text(self.lm.tok_decode(ids[last + 1 :]).lstrip(), until, None))
+        end = think_end if isinstance(think_end, str) else None
+        return str(postprocess_generated_text(self.lm.tok_decode(ids), until, end))

@@ -1,0 +1,262 @@
+"""Arguments of `--model_args`: which are the method's, which are lm-eval's, and what is wrong with them."""
+
+from __future__ import annotations
+
+import inspect
+import pickle  # for the name of its error only
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import torch
+from lm_eval.models.huggingface import HFLM
+from lm_eval.utils import simple_parse_args_string
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+
+from pcc_bench.core import documents, registry, shipped
+from pcc_bench.core.architecture import check_complete, check_folder
+from pcc_bench.core.compressor import Compressor
+from pcc_bench.core.errors import UsageError, foreign
+from pcc_bench.core.generation import memory_errors
+from pcc_bench.host.planning import OVERFLOW
+from pcc_bench.host.store.precision import EXACT, PRECISIONS
+
+# Arguments of transformers' `from_pretrained`, which lm-eval passes on. Others may be a configuration's own.
+FROM_PRETRAINED: tuple[str, ...] = (
+    "attn_implementation",
+    "torch_dtype",
+    "use_safetensors",
+    "load_in_4bit",
+    "load_in_8bit",
+    "variant",
+    "token",
+)
+FROM_PRETRAINED += ("cache_dir", "force_download", "local_files_only", "quantization_config", "max_memory", "gguf_file")
+SPEED_ONLY = ("batch_size", "max_batch_size", "device")  # arguments that change no answer
+FOREIGN = ("self", "kwargs", "config", "state_dict", "device_map")  # lm-eval or transformers fill these in themselves
+DEFAULTS = {"batch_size": "1", "device": "cuda:0"}  # of lm-eval's command line, which passes them on unasked
+TASK_SETTINGS = ("data", "protocol", "population")  # lm-eval hands --model_args to the tasks too, as metadata
+AUTO = re.compile(r"auto(:\d+(\.\d+)?)?")  # lm-eval's way to say: as large as fits
+
+
+def _batch_size(value: Any) -> int | str:
+    if isinstance(value, str) and AUTO.fullmatch(value):
+        return value
+    if isinstance(value, bool) or not str(value).isascii() or not str(value).isdigit() or not 0 < int(value) < 10**6:
+        raise ValueError("a batch size is a number of 1 or more, or auto")
+    return int(value)
+
+
+def _dtype(value: Any) -> str | torch.dtype:
+    named = getattr(torch, value, None) if isinstance(value, str) else value
+    if value != "auto" and not (isinstance(named, torch.dtype) and named.is_floating_point):
+        raise ValueError("a dtype is auto, float32, bfloat16 or float16")
+    return value  # type: ignore[no-any-return]
+
+
+def _device(value: Any) -> str:
+    try:
+        device = torch.device(value)
+    except (RuntimeError, TypeError):
+        raise ValueError("a device is cpu, cuda, cuda:1 ... or mps") from None
+    here = torch.cuda.device_count()
+    if device.type == "cuda" and here and (device.index or 0) >= here:
+        raise ValueError(f"the GPUs here are 0 to {here - 1}")
+    return str(value)
+
+
+Place = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, Path) else value)]
+Dtype = Annotated[str | torch.dtype, BeforeValidator(_dtype)]
+
+
+class RunnerOptions(BaseModel):
+    """Our own arguments of `--model_args`, of any method; see `pcc_bench.host.lm.CompressedLM`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
+
+    pretrained: Place = ""
+    decoder: Place | None = None
+    control: Literal["wrong_memory"] | None = None
+    control_seed: int = 0
+    overflow: Literal[OVERFLOW] = OVERFLOW[0]  # type: ignore[valid-type]
+    allow_special_tokens_in_text: bool = False
+    memory_gb: float = Field(default=4.0, ge=0, allow_inf_nan=False)
+    reuse_prefix: bool = True
+    memory_store: str | None = Field(default=None, min_length=1)
+    memory_store_dtype: Literal[PRECISIONS] = EXACT  # type: ignore[valid-type]
+    memory_store_gib: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _store_options_have_a_store(self) -> Self:
+        if self.memory_store is None and (self.memory_store_dtype != EXACT or self.memory_store_gib is not None):
+            raise ValueError(
+                "memory_store_dtype and memory_store_gib are about a memory_store: name one, or leave them out"
+            )
+        return self
+
+
+class HfOptions(BaseModel):
+    """The arguments of lm-eval's `hf`, which checks none itself; unknown ones go on to `from_pretrained`."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, coerce_numbers_to_str=True)
+
+    batch_size: Annotated[int | str, BeforeValidator(_batch_size)] = 1
+    max_batch_size: PositiveInt | None = None
+    max_length: PositiveInt | None = None
+    dtype: Dtype = "auto"
+    softmax_dtype: Dtype | None = None
+    mixed_precision_dtype: Dtype | None = None
+    device: Annotated[str, BeforeValidator(_device)] | None = None
+    backend: Literal["default", "causal"] = "default"
+    revision: str | None = "main"
+    subfolder: str = ""
+    truncation: bool | None = False
+    logits_cache: bool | None = True
+    trust_remote_code: bool | None = False
+    use_fast_tokenizer: bool | None = True
+    add_bos_token: bool | None = None
+    prefix_token_id: NonNegativeInt | None = None
+    parallelize: bool | None = False
+    offload_folder: str | None = None
+    peft: str | None = None
+    delta: str | None = None
+    gptqmodel: bool | None = False
+    gguf_file: str | None = None
+    think_end_token: str | int | None = None
+    enable_thinking: bool | None = None
+    chat_template_args: dict[str, Any] | None = None
+
+
+def parse_arguments(text: str) -> dict[str, Any]:
+    """Model arguments as lm-eval reads them: `key=value,key=value`, or a JSON object.
+
+    Raises:
+        UsageError: They are neither.
+    """
+    return _parse(text, "model args")
+
+
+def parse_metadata(text: str) -> dict[str, Any]:
+    """Settings of tasks as lm-eval reads them: a JSON object, or `key=value,key=value`.
+
+    Raises:
+        UsageError: They are neither.
+    """
+    return _parse(text, "metadata")
+
+
+def _parse(text: str, what: str) -> dict[str, Any]:
+    shown = f"{what} '{text[:200]}'"
+    if text.lstrip().startswith("{"):
+        values = documents.parse_json(text, shown)
+    else:
+        try:
+            values = simple_parse_args_string(text)
+        except ValueError:
+            raise UsageError(f"{shown} are neither key=value,key=value nor JSON") from None
+        names = Counter(pair.partition("=")[0] for pair in text.strip().split(",") if pair)
+        if twice := [name for name, count in names.items() if count > 1]:
+            raise UsageError(f"{shown} give {twice[0]} {names[twice[0]]} times: leave all but one out")
+    assert isinstance(values, dict)
+    return values
+
+
+def joined(arguments: Mapping[str, Any], beside: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The arguments of `--model_args`, with those that lm-eval's command line has options of its own for.
+
+    Args:
+        arguments: Of `--model_args`.
+        beside: Of the options (`--device`, `--batch_size`); None where one was not given.
+
+    Raises:
+        UsageError: One is given in both ways, with two values.
+    """
+    own = {name: value for name, value in (beside or {}).items() if value is not None}
+    for name in own.keys() & arguments.keys():
+        if str(own[name]) == str(arguments[name]) or str(own[name]) == DEFAULTS.get(name):
+            continue
+        ways = f"as --{name} {own[name]} and as {name}={arguments[name]} in model_args"
+        raise UsageError(f"{name} is given twice, {ways}: leave one out")
+    for name in arguments:
+        if name in FOREIGN or not str(name).isidentifier():
+            raise UsageError(f"model_args: '{name!s:.100}' is no argument of a model: leave it out")
+    return {**own, **arguments}
+
+
+def split_options(kind: type[Compressor], arguments: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Separate a method's options from those of lm-eval's `hf`.
+
+    Returns:
+        The options of `kind.load`, and the rest, each in its type.
+
+    Raises:
+        UsageError: An argument that looks like a misspelt option, or has another type.
+    """
+    own = [name for name in inspect.signature(kind.load).parameters if name not in ("pretrained", "decoder")]
+    hf = [name for name in inspect.signature(HFLM.__init__).parameters if name not in ("self", "kwargs")]
+    options = {name: value for name, value in arguments.items() if name in own}
+    rest = {name: value for name, value in arguments.items() if name not in (*own, *TASK_SETTINGS)}
+    known = [*own, *RunnerOptions.model_fields, "decoder", *TASK_SETTINGS, *hf, *FROM_PRETRAINED]
+    for name in rest:
+        if name not in known and (near := registry.nearest(name, known)):
+            raise UsageError(f"model_args: {kind.name} has no option '{name}': did you mean '{near}'?")
+    typed = documents.checked(HfOptions, rest, "model_args").model_dump(exclude_unset=True)
+    return registry.typed(kind, options, "model_args"), {**rest, **typed}
+
+
+def check_batch_size(value: str) -> None:
+    """See that a batch size is one, of any model.
+
+    Raises:
+        UsageError: It is not.
+    """
+    documents.checked(HfOptions, {"batch_size": value}, "--batch-size")
+
+
+def default_checkpoint(kind: type[Compressor], arguments: Mapping[str, Any]) -> str | None:
+    """The shipped checkpoint of a method where the arguments name neither one nor a decoder; None: they do."""
+    named = arguments.get("pretrained") or arguments.get("decoder")
+    return kind.default if not named and shipped.find(kind.default) else None
+
+
+def check_choices(kind: type[Compressor], pretrained: str | None, control: str | None) -> None:
+    """See that what was chosen exists and goes together.
+
+    Raises:
+        UsageError: It does not.
+    """
+    if not pretrained:
+        raise UsageError(f"--model {kind.name} needs model_args pretrained=<folder or hub id>")
+    if control and not kind.soft:
+        raise UsageError(f"control={control} exchanges soft memories; {kind.name} has none")
+
+
+def load_decoder(load: Callable[..., None], name: str, device: str | None, arguments: Mapping[str, Any]) -> None:
+    """Load the decoder as lm-eval does, its failures in one sentence.
+
+    Args:
+        load: lm-eval's constructor.
+        name: What `shipped.located` knows, or a hub id.
+        device: As the user gave it; CPU where a GPU is asked for (lm-eval's default) and none is there.
+        arguments: The rest of lm-eval's arguments.
+
+    Raises:
+        UsageError: It can't be found, read or held.
+    """
+    if device is None or (device.startswith("cuda") and not torch.cuda.is_available()):
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    own = {key: value for key, value in arguments.items() if key != "gguf_file"}
+    if isinstance(own.get("tokenizer"), str):
+        own["tokenizer"] = shipped.located(own["tokenizer"])
+    path = shipped.located(name, arguments.get("gguf_file"))
+    check_folder(path)
+    if not arguments.get("trust_remote_code"):
+        check_complete(path)
+    memory = memory_errors(f"loading the decoder '{name}'", "use a smaller dtype or a larger machine")
+    try:
+        with foreign(f"the decoder '{name}' can't be loaded"), memory:
+            load(pretrained=path, device=device, **own)
+    except pickle.UnpicklingError:
+        raise UsageError(f"the decoder '{name}' holds more than tensors and was not opened") from None

@@ -1,0 +1,201 @@
+"""What there is to run: methods, tasks, data sets. Reads names and files; loads neither lm-eval nor a model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pcc_bench import tasks
+from pcc_bench.core import documents, registry
+from pcc_bench.core.texttable import TextTable
+from pcc_bench.tasks.shipped_rows import REAL, real_folder
+
+NOBODY = "no task"
+
+
+class _Reader(yaml.SafeLoader):
+    """Reads lm-eval's YAML without importing the functions it names."""
+
+
+_Reader.add_multi_constructor("!function", lambda loader, suffix, node: None)
+
+
+def methods() -> TextTable:
+    """Compression methods and what they can do."""
+    from pcc_bench.core.compressor import Compressor
+
+    rows = []
+    for name in registry.names():
+        kind = registry.get(name)
+        own = kind.decoder_path.__func__ is not Compressor.decoder_path.__func__  # type: ignore[attr-defined]
+        rows.append(
+            (
+                name,
+                "soft" if kind.soft else "hard",
+                "yes" if kind.query_aware else "no",
+                "own" if kind.owns_decoder else "any",
+                "a checkpoint" if own else "the decoder",
+                kind.summary,
+            )
+        )
+    return TextTable(("method", "memory", "query-aware", "decoder", "pretrained= names", "what it is"), tuple(rows))
+
+
+def task_names() -> list[str]:
+    """Our tasks and groups."""
+    return sorted(_tasks())
+
+
+def task_table() -> TextTable:
+    """Our tasks: name, one line, where their rows lie in a data folder and on the hub."""
+    found = sorted(_tasks().items())
+    rows = ((name, task.line, task.file, task.hub) for name, task in found)
+    return TextTable(("task", "what it is", "in a data folder", "on the hub"), tuple(rows))
+
+
+def data_table() -> TextTable:
+    """The files of the data folder `PCC_DATA`: name, rows, and the tasks that read them."""
+    folder = data_folder()
+    readers = _readers()
+    rows = []
+    for path in sorted(folder.glob("*/*.jsonl")) if folder and folder.is_dir() else []:
+        file = f"{path.parent.name}/{path.name}"
+        rows.append((file, str(_count_lines(path)), ", ".join(readers.get(file, [])) or NOBODY))
+    return TextTable(("file", "rows", "read by"), tuple(rows))
+
+
+def data_folder() -> Path | None:
+    """The folder named by `PCC_DATA`; None where the hub is the source."""
+    name = os.environ.get("PCC_DATA", "hub")
+    if name == REAL:
+        return real_folder()
+    return None if name in ("", "hub", "lab") else Path(name).expanduser()
+
+
+def _readers() -> dict[str, list[str]]:
+    """File in a data folder -> the tasks that read it."""
+    readers: dict[str, list[str]] = {}
+    for name, task in sorted(_tasks().items()):
+        if task.file:
+            readers.setdefault(task.file, []).append(name)
+    return readers
+
+
+def _count_lines(path: Path) -> int:
+    with path.open("rb") as lines:
+        return sum(bool(line.strip()) for line in lines)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A task or group: one line about it, its file in a data folder, its name on the hub ("" for groups)."""
+
+    line: str
+    file: str = ""
+    hub: str = ""
+
+
+def _tasks() -> dict[str, _Task]:
+    found: dict[str, _Task] = {}
+    for path in sorted(Path(tasks.__path__[0]).rglob("*.yaml")):
+        config = _config(path)
+        if "group" in config:
+            found[config["group"]] = _Task(f"group: {', '.join(config['task'])}")
+        else:
+            metadata = config["metadata"]
+            file = f"{metadata['dataset']}/{metadata['split']}.jsonl"
+            hub = (metadata["hub"] or {}).get("path", "")
+            found[config["task"]] = _Task(_first_sentence(path.with_name("README.md")), file, hub)
+    return found
+
+
+def _config(path: Path) -> dict[str, Any]:
+    """A task's YAML over the one it includes, their metadata merged."""
+    own: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), Loader=_Reader)
+    if "include" not in own:
+        return own
+    base = _config(path.parent / own["include"])
+    return {**base, **own, "metadata": {**base.get("metadata", {}), **own.get("metadata", {})}}
+
+
+def _first_sentence(readme: Path) -> str:
+    """The first sentence after the heading."""
+    if not readme.is_file():
+        return ""
+    body = readme.read_text(encoding="utf-8").split("\n\n", 2)[1]
+    return " ".join(body.split()).split(". ")[0].rstrip(".")
+
+
+def recipes() -> TextTable:
+    """The training recipes that ship with the project."""
+    from pcc_bench.model.training.recipe import Recipe, shipped
+
+    read = {name: Recipe.read(name) for name in shipped()}
+    rows = [(name, f"{recipe.final.rate}x", recipe.decoder, recipe.purpose) for name, recipe in read.items()]
+    return TextTable(("recipe", "rate", "decoder", "purpose"), tuple(rows))
+
+
+def models() -> TextTable:
+    """The models that ship with the package: compressors, and the decoders they were trained for."""
+    from pcc_bench.core import shipped
+
+    rows = []
+    for name in shipped.names():
+        folder = shipped.find(name)
+        assert folder is not None
+        config = documents.read_json(folder / "config.json")
+        adapter = folder / "adapter_config.json"
+        config |= documents.read_json(adapter) if adapter.is_file() else {}
+        size = sum(path.stat().st_size for path in folder.glob("*.safetensors")) / 2**20
+        method = shipped.method_of(name)
+        rows.append((name, method or "decoder", _rate(config), _decoder(config) if method else "", f"{size:.1f} MiB"))
+    return TextTable(("model", "method", "rate", "decoder", "size"), tuple(rows))
+
+
+def _rate(config: dict[str, Any]) -> str:
+    """The rates of a compressor, as its method's configuration spells them; "" where it has none of its own."""
+    if "summary_length" in config:
+        return f"{config['segment_length'] / config['summary_length']:g}x"
+    rates = config.get("rates") or [config.get("rate", config.get("compr_rate"))]
+    return ", ".join(f"{rate:g}x" for rate in rates if rate)
+
+
+def _decoder(config: dict[str, Any]) -> str:
+    own = config.get("decoder")
+    name = own["name"] if isinstance(own, dict) else config.get("decoder_model_name")
+    return Path(name or config.get("base_model_name_or_path") or "any").name
+
+
+def decoders() -> TextTable:
+    """Pretrained decoders that have a name, and the models that ship with the package."""
+    from pcc_bench.core import pretrained, shipped
+
+    rows = [(name, row.about, row.licence, pretrained.available(name)) for name, row in pretrained.TABLE.items()]
+    lab = (name for name in shipped.names() if name.startswith("lab-"))
+    rows += [(name, "of the lab, trained on its test world", "MIT", "ships") for name in lab]
+    return TextTable(("decoder", "what it is", "licence", "from"), tuple(rows))
+
+
+def suites() -> TextTable:
+    """The suites of `pcc-bench run` that ship with the project."""
+    from pcc_bench.suite.spec import Suite, shipped
+
+    read = {name: Suite.read(name) for name in shipped()}
+    rows = ((name, str(len(suite.entries)), suite.purpose) for name, suite in read.items())
+    return TextTable(("suite", "cells", "purpose"), tuple(rows))
+
+
+LISTS: dict[str, Callable[[], TextTable]] = {
+    "methods": methods,
+    "tasks": task_table,
+    "data": data_table,
+    "models": models,
+    "decoders": decoders,
+    "recipes": recipes,
+    "suites": suites,
+}

@@ -1,0 +1,24 @@
+"""lm-eval model classes by name: `pcc_bench.host.models:pcc`, `pcc_bench.host.models:full_context`, ...
+
+One class over every compressor (`pcc_bench.host.lm.CompressedLM`), specialised by name only, made on first use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pcc_bench.core import registry
+
+if TYPE_CHECKING:
+    from pcc_bench.host.lm import CompressedLM
+
+
+def __getattr__(attribute: str) -> type[CompressedLM]:
+    methods = {name.replace("-", "_"): name for name in registry.names()}
+    if attribute not in methods:
+        raise AttributeError(f"module {__name__!r} has no attribute {attribute!r}")
+    from pcc_bench.host.lm import CompressedLM
+
+    model = type(attribute, (CompressedLM,), {"method": methods[attribute], "__module__": __name__})
+    globals()[attribute] = model
+    return model

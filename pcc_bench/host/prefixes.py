@@ -1,0 +1,162 @@
+"""Prompts that begin alike: their common beginning goes through the decoder once.
+
+Questions on one context share its memory (or its text), and continuations of one prompt share all of it. Jobs that
+share a beginning are decoded one after another; keys and values of the beginning are computed for the first of them,
+kept, and copied for each. Answers are those of decoding every prompt whole, but for float rounding.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.generation import ReadPrefix, autocast_for, keep_logits, left_pad, positions_of
+from pcc_bench.host.planning import Job
+from pcc_bench.host.prompts import Plan, common_length, positions, realise
+
+SHORTEST = 32  # positions that are worth a forward of their own
+PLAIN = {"until", "max_gen_toks", "max_new_tokens", "min_new_tokens", "do_sample", "temperature", "top_k", "top_p"}
+PLAIN |= {"repetition_penalty", "no_repeat_ngram_size", "bad_words_ids", "sequence_bias", "forced_eos_token_id"}
+PLAIN |= {"suppress_tokens", "begin_suppress_tokens", "exponential_decay_length_penalty"}
+
+KeysValues = list[tuple[torch.Tensor, torch.Tensor]]  # of each layer: [1, heads, length, size of a head]
+
+
+def can_reuse(decoder: Decoder) -> bool:
+    """Does the decoder attend to everything before, at positions it is told? Then keys and values can be copied.
+
+    Where its rotations depend on the length of the whole sequence, up to some length only (`pcc_bench.core.ropes`).
+    """
+    settings = decoder.model.generation_config
+    takes = inspect.signature(decoder.model.forward).parameters
+    return (
+        all(type(layer) is DynamicLayer for layer in DynamicCache(config=decoder.model.config).layers)
+        and {"position_ids", "past_key_values"} <= takes.keys()
+        and getattr(settings, "cache_implementation", None) is None
+        and getattr(settings, "num_beams", None) in (None, 1)
+    )
+
+
+def fits(arguments: Any) -> bool:
+    """Does a generation with these arguments go row by row from left to right? Log-likelihoods (a text) always do."""
+    return isinstance(arguments, str) or arguments.keys() <= PLAIN
+
+
+def share(jobs: Sequence[Job], alike: Iterable[Hashable]) -> tuple[list[Job], list[Job]]:
+    """Find the common beginnings of jobs.
+
+    Args:
+        jobs: Any jobs.
+        alike: For each job, what it has in common with others: its contexts. () has nothing.
+
+    Returns:
+        Jobs that share a beginning, with it, side by side; and the others. Both longest first.
+    """
+    groups: dict[Hashable, list[Job]] = {}
+    for index, (job, key) in enumerate(zip(jobs, alike, strict=True)):
+        groups.setdefault(key or index, []).append(job)
+    shared: list[list[Job]] = []
+    alone: list[Job] = []
+    for group in groups.values():
+        length = common_length([job.plan for job in group]) if len(group) > 1 else 0
+        if length < SHORTEST:
+            alone += group
+        else:
+            head, _ = group[0].plan.split(length)
+            shared.append(_longest_first(replace(job, head=head) for job in group))
+    shared.sort(key=lambda group: group[0].length, reverse=True)
+    return [job for group in shared for job in group], _longest_first(alone)
+
+
+class PrefixReader:
+    """Lets the decoder read the heads of batches of jobs; the last one is kept for the batch that follows.
+
+    Args:
+        decoder: The decoder.
+    """
+
+    def __init__(self, decoder: Decoder) -> None:
+        self.decoder = decoder
+        self._kept: tuple[Plan, KeysValues] | None = None
+
+    def forget(self) -> None:
+        """Let go of what was kept."""
+        self._kept = None
+
+    def read(self, batch: Sequence[Job], dtype: torch.dtype | None) -> tuple[ReadPrefix, list[int]]:
+        """What the decoder knows after the heads of a batch.
+
+        Args:
+            batch: Jobs with heads.
+            dtype: Of the input vectors of the batch; None where it reads token ids.
+
+        Returns:
+            It, and for each job how many positions were not computed for it, but for another one.
+        """
+        heads = [job.head for job in batch if job.head is not None]
+        known = {} if self._kept is None else {id(self._kept[0]): self._kept[1]}
+        missing = list({id(head): head for head in heads if id(head) not in known}.values())
+        known |= zip(map(id, missing), self._prefill(missing, dtype) if missing else [], strict=True)
+        spared = _spared(heads, missing)
+        self._kept = (heads[-1], [(keys.clone(), values.clone()) for keys, values in known[id(heads[-1])]])
+        ids = [head.ids() for head in heads] if dtype is None else None
+        return ReadPrefix(self._stacked([known[id(head)] for head in heads]), [h.length for h in heads], ids), spared
+
+    def _prefill(self, heads: Sequence[Plan], dtype: torch.dtype | None) -> list[KeysValues]:
+        self.decoder.ropes.forget(self.decoder.model)
+        inputs = left_pad(self.decoder, realise(heads, self.decoder, dtype), positions(heads, None))
+        cache = DynamicCache(config=self.decoder.model.config)
+        width = inputs["attention_mask"].shape[1]
+        last = torch.tensor([width - 1], device=self.decoder.device)
+        with torch.inference_mode(), autocast_for(self.decoder, inputs.get("inputs_embeds")):
+            self.decoder.model(
+                **{"position_ids": positions_of(inputs["attention_mask"]), **inputs},
+                past_key_values=cache,
+                use_cache=True,
+                **keep_logits(self.decoder, last),
+            )
+        return [[_row(layer, row, width - head.length) for layer in cache.layers] for row, head in enumerate(heads)]
+
+    def _stacked(self, rows: Sequence[KeysValues]) -> DynamicCache:
+        """One cache for a batch, rows padded on the left."""
+        cache = DynamicCache(config=self.decoder.model.config)
+        with torch.inference_mode():
+            for layer in range(len(rows[0])):
+                keys, values = (_padded([row[layer][part] for row in rows]) for part in (0, 1))
+                cache.update(keys, values, layer)
+        return cache
+
+
+def _row(layer: Any, row: int, start: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return layer.keys[row : row + 1, :, start:], layer.values[row : row + 1, :, start:]
+
+
+def _padded(rows: Sequence[torch.Tensor]) -> torch.Tensor:
+    """[1, heads, length, size] each -> [batch, heads, longest, size]."""
+    _, heads, _, size = rows[0].shape
+    width = max(row.shape[2] for row in rows)
+    padded = rows[0].new_zeros(len(rows), heads, width, size)
+    for index, row in enumerate(rows):
+        padded[index, :, width - row.shape[2] :] = row[0]
+    return padded
+
+
+def _spared(heads: Sequence[Plan], computed: Sequence[Plan]) -> list[int]:
+    """Positions of each head that were not computed for it: all, but for the first job with a head just computed."""
+    new = {id(head) for head in computed}
+    spared = []
+    for head in heads:
+        spared.append(0 if id(head) in new else head.length)
+        new.discard(id(head))
+    return spared
+
+
+def _longest_first(jobs: Iterable[Job]) -> list[Job]:
+    return sorted(jobs, key=lambda job: job.length, reverse=True)

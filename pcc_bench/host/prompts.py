@@ -1,0 +1,317 @@
+"""From a marked prompt and the memories of its contexts to what the decoder reads: token ids, or input vectors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import reduce
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from pcc_bench.core.compressor import Compressor, Frame, Memory
+from pcc_bench.core.context import Kind, Part, Prompt
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.errors import UsageError
+from pcc_bench.core.special_tokens import encode_text
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the decoder will read: stretches of token ids, soft memories between them, a method's own vectors.
+
+    A plan costs no more than its ids; input vectors are made when its batch is decoded.
+    """
+
+    pieces: tuple[list[int] | Memory | torch.Tensor, ...]
+
+    @property
+    def length(self) -> int:
+        """Positions in the decoder's input."""
+        return sum(map(_length, self.pieces))
+
+    @property
+    def has_vectors(self) -> bool:
+        """Is any of it no token?"""
+        return any(not isinstance(piece, list) for piece in self.pieces)
+
+    def ids(self) -> list[int]:
+        """The token ids, of a plan without vectors."""
+        return [token for piece in self.pieces if isinstance(piece, list) for token in piece]
+
+    @property
+    def span(self) -> int:
+        """Position ids from 0 to the greatest, where memories take up positions."""
+        return sum(piece.span if isinstance(piece, Memory) else len(piece) for piece in self.pieces)
+
+    def positions(self, of_memories: int | None = None) -> list[int]:
+        """Position ids: memories have their own, or count as tokens.
+
+        Args:
+            of_memories: Position of every vector of a memory; the rest then counts on as if it were not there.
+        """
+        positions: list[int] = []
+        start = 0
+        for piece in self.pieces:
+            if isinstance(piece, Memory) and of_memories is not None:
+                positions += [of_memories] * piece.length
+                continue
+            own = piece.positions if isinstance(piece, Memory) else None
+            positions += (start + place for place in (range(_length(piece)) if own is None else own))
+            start += piece.span if isinstance(piece, Memory) else len(piece)
+        return positions
+
+    def vectors(self, decoder: Decoder) -> torch.Tensor:
+        """Input vectors [length, hidden size]; a float32 memory keeps the whole prompt in float32."""
+        return torch.cat([_vectors(piece, decoder) for piece in self.pieces])
+
+    def dtype(self, decoder: Decoder) -> torch.dtype:
+        """That of `vectors`."""
+        tensors = [piece.vectors if isinstance(piece, Memory) else piece for piece in self.pieces]
+        dtypes = [tensor.dtype for tensor in tensors if isinstance(tensor, torch.Tensor)]
+        return reduce(torch.promote_types, dtypes, decoder.dtype)
+
+    def split(self, length: int) -> tuple[Plan, Plan]:
+        """The first `length` positions, and the rest; only token ids are cut in two."""
+        head: list[list[int] | Memory | torch.Tensor] = []
+        tail: list[list[int] | Memory | torch.Tensor] = []
+        for piece in self.pieces:
+            if isinstance(piece, list):
+                head.append(piece[: max(0, length)])
+                tail.append(piece[max(0, length) :])
+                length -= len(piece)
+            else:
+                (head if length > 0 else tail).append(piece)
+                length -= _length(piece)
+        return Plan(tuple(head)), Plan(tuple(tail))
+
+
+def positions(plans: Sequence[Plan], of_memories: int | None) -> list[list[int]] | None:
+    """Position ids of a batch of plans (see `Plan.positions`); None where all of them count from 0."""
+    memories = (piece for plan in plans for piece in plan.pieces if isinstance(piece, Memory))
+    if of_memories is None and all(memory.positions is None for memory in memories):
+        return None
+    return [plan.positions(of_memories) for plan in plans]
+
+
+def common_length(plans: Sequence[Plan]) -> int:
+    """Positions at which plans begin alike, at least one short of each, and not within a memory.
+
+    Memories are alike if they are one and the same, as those of one source are.
+    """
+    first = plans[0]
+    shortest = min(plan.length for plan in plans)
+    return min(_common(first, other, shortest - 1) for other in plans[1:])
+
+
+def _common(one: Plan, other: Plan, limit: int) -> int:
+    length = 0
+    for a, b in zip(one.pieces, other.pieces, strict=False):
+        if isinstance(a, list) and isinstance(b, list):
+            same = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+            length += same
+            if same < max(len(a), len(b)):
+                break
+        elif a is b and length + _length(a) <= limit:
+            length += _length(a)
+        else:
+            break
+    return min(length, limit)
+
+
+def realise(plans: Sequence[Plan], decoder: Decoder, dtype: torch.dtype | None) -> list[list[int]] | list[torch.Tensor]:
+    """What a batch of plans gives the decoder: token ids, or input vectors of a dtype."""
+    if dtype is None:
+        return [plan.ids() for plan in plans]
+    return [plan.vectors(decoder).to(dtype) for plan in plans]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A stretch of text that is tokenized in one go.
+
+    Attributes:
+        text: The characters.
+        literals: Ranges of it that come from data, where special tokens may not arise.
+    """
+
+    text: str = ""
+    literals: tuple[tuple[int, int], ...] = field(default=())
+
+    def add(self, text: str, is_data: bool) -> Run:
+        """The run with more text behind it."""
+        start = len(self.text)
+        literals = (*self.literals, (start, start + len(text))) if is_data and text else self.literals
+        return Run(self.text + text, literals)
+
+    def behind(self, lead: str) -> Run:
+        """The run with text before it, but for what it begins with already (data at its beginning does not count)."""
+        words = self.text[: min((start for start, _ in self.literals), default=len(self.text))]
+        missing = next(lead[:n] for n in range(len(lead) + 1) if words.startswith(lead[n:]))
+        shifted = tuple((start + len(missing), end + len(missing)) for start, end in self.literals)
+        return Run(missing + self.text, shifted)
+
+    def cut(self, length: int) -> Run:
+        """The first `length` characters."""
+        kept = tuple((start, min(end, length)) for start, end in self.literals if start < length)
+        return Run(self.text[:length], kept)
+
+
+class PromptEncoder:
+    """Tokenizes prompts around their memories.
+
+    A hard memory is text and is tokenized together with its surroundings, as `hf` would tokenize the whole prompt. A
+    soft memory stands between separately tokenized runs, with BOS at the very start (official PCC layout).
+
+    Args:
+        decoder: The decoder.
+        compressor: Says how a prompt starts and ends.
+        add_bos: lm-eval's `add_bos_token`: yes, no, or as the tokenizer does by itself.
+        allow_special: Let data spell special tokens (`<|eot_id|>` in a question becomes the control token), as lm-eval
+            does; off by default (official quirk Q9).
+    """
+
+    def __init__(
+        self, decoder: Decoder, compressor: Compressor, add_bos: bool | None = None, allow_special: bool = False
+    ) -> None:
+        self.decoder = decoder
+        self.soft = compressor.soft
+        self.frame = compressor.frame
+        self.compressor = compressor
+        self.starts_with_bos = compressor.starts_with_bos if add_bos is None else add_bos
+        self.add_bos = add_bos
+        self._special = None if allow_special else special_token_pattern(decoder.tokenizer)
+
+    def encode(self, prompt: Prompt, memories: Sequence[Memory]) -> Plan:
+        """What the decoder reads.
+
+        Args:
+            prompt: The prompt.
+            memories: One for each of its contexts, in order.
+        """
+        if not self.soft:
+            return Plan((self._ids(self._text(prompt, memories), self._adds_special(prompt)),))
+        return self._around(prompt, memories, self._runs(prompt))
+
+    def encode_pair(self, prompt: Prompt, memories: Sequence[Memory], continuation: str) -> tuple[Plan, list[int]]:
+        """What the decoder reads, and the ids of a continuation to score.
+
+        Blanks at the end of the prompt belong to the continuation's first token, and prompt and continuation are
+        tokenized together, as lm-eval does (`TemplateLM._encode_pair`).
+        """
+        if self.soft:
+            *before, last = self._runs(prompt)
+            if len(self._frame(prompt).closing):  # stands between, so that prompt and continuation share no token
+                return self._around(prompt, memories, [*before, last]), self._ids(Run().add(continuation, True), False)
+            last, ids = self._split(last, continuation, adds_special=False)
+            return self._around(prompt, memories, [*before, last]), ids
+        run = self._text(prompt, memories)
+        if not run.text:
+            return self._pair_without_prompt(continuation)
+        adds = self._adds_special(prompt)
+        run, ids = self._split(run, continuation, adds)
+        return Plan((self._ids(run, adds),)), ids
+
+    def _pair_without_prompt(self, continuation: str) -> tuple[Plan, list[int]]:
+        """BOS, or the end of sequence where there is none, stands in for an empty prompt (as in lm-eval)."""
+        tokenizer = self.decoder.tokenizer
+        prefix = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+        ids = self._ids(Run().add(continuation, is_data=True), adds_special=False)
+        return (Plan(([prefix],)), ids) if ids[:1] != [prefix] else (Plan((ids[:1],)), ids[1:])
+
+    def _split(self, run: Run, continuation: str, adds_special: bool) -> tuple[Run, list[int]]:
+        stripped = run.cut(len(run.text.rstrip()))
+        blanks = run.text[len(stripped.text) :]
+        whole = stripped.add(blanks, is_data=False).add(continuation, is_data=True)
+        return stripped, self._ids(whole, adds_special)[len(self._ids(stripped, adds_special)) :]
+
+    def _text(self, prompt: Prompt, memories: Sequence[Memory]) -> Run:
+        """The whole prompt as text, each context replaced by its hard memory."""
+        run, rest = Run(), iter(memories)
+        for part in prompt.parts:
+            if part.kind is Kind.CONTEXT:
+                text = next(rest).text or ""
+                run = run.add(text, is_data=True).add(part.after if text else "", is_data=False)
+            else:
+                run = run.add(part.text, part.kind is Kind.LITERAL)
+        return run
+
+    def _runs(self, prompt: Prompt) -> list[Run]:
+        """The text before, between and after the contexts: always one run more than contexts."""
+        runs = [Run()]
+        for part in prompt.parts:
+            if part.kind is Kind.CONTEXT:
+                runs.append(Run())
+            elif part.kind is not Kind.AGAIN:  # the frame asks instead
+                runs[-1] = runs[-1].add(part.text, part.kind is Kind.LITERAL)
+        runs[-1] = runs[-1].behind(self._frame(prompt).lead)
+        return runs
+
+    def _around(self, prompt: Prompt, memories: Sequence[Memory], runs: Sequence[Run]) -> Plan:
+        frame = self._frame(prompt)
+        opening = [*self._opening(prompt), *frame.opening]
+        pieces: list[list[int] | Memory | torch.Tensor] = [opening + self._ids(runs[0], adds_special=False)]
+        for memory, run in zip(memories, runs[1:], strict=True):
+            pieces += [memory, self._ids(run, adds_special=False)]
+        if len(frame.closing):
+            pieces.append(frame.closing if isinstance(frame.closing, torch.Tensor) else list(frame.closing))
+        return Plan(tuple(pieces))
+
+    def _frame(self, prompt: Prompt) -> Frame:
+        if all(part.kind is not Kind.AGAIN for part in prompt.parts):
+            return self.frame(self._brings_bos(prompt))
+        frame = self.compressor.reconstruction_frame()
+        if frame is None:
+            raise UsageError(
+                f"{self.compressor.name}, as it is loaded, was not trained to say a context again: pass --metadata "
+                '\'{"cue": "words"}\' to ask it in words'
+            )
+        return frame
+
+    def _opening(self, prompt: Prompt) -> list[int]:
+        """BOS, unless the prompt's text (a chat template) brings its own."""
+        if not self._adds_special(prompt) or self.starts_with_bos is False:
+            return []
+        if self.starts_with_bos is None:
+            return list(self.decoder.tokenizer.encode(""))
+        return [] if self.decoder.bos_token_id is None else [self.decoder.bos_token_id]
+
+    def _adds_special(self, prompt: Prompt) -> bool:
+        return self.add_bos is not False and not self._brings_bos(prompt)
+
+    def _brings_bos(self, prompt: Prompt) -> bool:
+        bos = self.decoder.tokenizer.bos_token
+        return bool(bos) and prompt.startswith(bos) and prompt.parts[0].kind is Kind.TEXT
+
+    def _ids(self, run: Run, adds_special: bool) -> list[int]:
+        """Token ids of a run; what looks like a special token inside data is spelled in ordinary tokens."""
+        return encode_text(self.decoder.tokenizer, run.text, run.literals, self._special, adds_special)
+
+
+def _length(piece: list[int] | Memory | torch.Tensor) -> int:
+    return piece.length if isinstance(piece, Memory) else len(piece)
+
+
+def _vectors(piece: list[int] | Memory | torch.Tensor, decoder: Decoder) -> torch.Tensor:
+    if isinstance(piece, list):
+        return decoder.embed(piece)
+    vectors = piece.vectors if isinstance(piece, Memory) else piece
+    assert vectors is not None
+    return vectors.to(decoder.device)
+
+
+def special_token_pattern(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str] | None:
+    """Matches any special token of a tokenizer, longest first."""
+    added = {str(token.content) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    names = sorted({*added, *tokenizer.all_special_tokens}, key=len, reverse=True)
+    return re.compile("|".join(re.escape(name) for name in names)) if names else None
+
+
+def shortened(prompt: Prompt, fraction: float) -> Prompt:
+    """The prompt with each of its contexts cut to a fraction of its characters, at the end."""
+    return Prompt(_cut(part, fraction) if part.kind is Kind.CONTEXT else part for part in prompt.parts)
+
+
+def _cut(part: Part, fraction: float) -> Part:
+    return replace(part, text=part.text[: int(len(part.text) * fraction)])

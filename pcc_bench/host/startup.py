@@ -1,0 +1,202 @@
+"""Makes a plain `lm_eval --model pcc --tasks pcc_rag` find pcc-bench.
+
+lm-eval 0.4.13 reads no plug-in entry points, so an installation of pcc-bench brings a start-up file
+(`pcc_bench_startup.pth`) that runs `start` of a copy of this module in every new interpreter of the environment. That
+puts a finder in front of `sys.meta_path`, nothing else. When lm-eval's model registry, its task manager or its command
+is imported, if ever, ours is added:
+
+- our model names, as lazy strings, where lm-eval does not know the name yet;
+- our task folder, between lm-eval's own tasks and the user's `include_path`, so that the user's tasks win;
+- an exit status for a run of our models that scored nothing, after lm-eval's command has printed its table.
+
+Nothing of torch, lm-eval or pcc_bench is imported at start-up, and no failure in here reaches lm-eval.
+`PCC_BENCH_NO_HOOK=1` switches it off. The command `pcc-bench` does not depend on it: it calls `install` itself.
+
+pytest rewrites the modules of its plug-ins' packages and would warn that this one is already imported: with the word
+PYTEST_DONT_REWRITE here it does not.
+"""
+
+# No `from __future__ import annotations` and no `typing`: each is one more file to read in every interpreter.
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from importlib.machinery import ModuleSpec
+    from inspect import BoundArguments
+    from types import ModuleType
+    from typing import Any
+
+OFF_SWITCH = "PCC_BENCH_NO_HOOK"
+
+
+def start() -> None:
+    """Run by the start-up file: `install`, unless the user has switched the hook off."""
+    if os.environ.get(OFF_SWITCH, "") in ("", "0"):
+        install()
+
+
+def install() -> None:
+    """Make lm-eval know our models and tasks, whether it is imported already or will be later. May be called again."""
+    # The start-up file runs a copy of this module, so a finder of ours is known by the name of its class.
+    if not any(type(finder).__name__ == LmEvalFinder.__name__ for finder in sys.meta_path):
+        sys.meta_path.insert(0, LmEvalFinder())
+    for name in ADDITIONS:
+        if name in sys.modules:
+            _add(sys.modules[name])
+
+
+class LmEvalFinder:
+    """Lets the other finders find some modules of lm-eval, and adds ours to them once they have run."""
+
+    def __init__(self) -> None:
+        self._asking = False
+
+    def find_spec(
+        self, name: str, path: "Sequence[str] | None" = None, target: "ModuleType | None" = None
+    ) -> "ModuleSpec | None":
+        """What the other finders say of a module named in `ADDITIONS`; None, "not mine", for every other one."""
+        if name not in ADDITIONS or self._asking:
+            return None
+        self._asking = True  # another package's hook may ask all finders in turn, us included
+        try:
+            spec = self._ask_others(name, path, target)
+        finally:
+            self._asking = False
+        if spec is not None:
+            _add_after_import(spec)
+        return spec
+
+    def _ask_others(self, name: str, path: "Sequence[str] | None", target: "ModuleType | None") -> "ModuleSpec | None":
+        for finder in list(sys.meta_path):
+            if finder is not self and hasattr(finder, "find_spec"):
+                spec = finder.find_spec(name, path, target)
+                if spec is not None:
+                    return spec
+        return None
+
+
+def _add_after_import(spec: "ModuleSpec") -> None:
+    """Extend `exec_module` of this one loader, for one call; it keeps its class, which importlib.resources looks at."""
+    loader: Any = spec.loader
+    try:
+        execute = loader.exec_module
+
+        def execute_and_add(module: "ModuleType") -> None:
+            del loader.exec_module
+            execute(module)
+            _add(module)
+
+        loader.exec_module = execute_and_add
+    except AttributeError:
+        pass  # a loader that cannot be extended: lm-eval goes on without us
+
+
+def _add(module: "ModuleType") -> None:
+    try:
+        if module.__name__ in ADDITIONS:
+            ADDITIONS[module.__name__](module)
+    except Exception as error:  # whatever is wrong with us, lm-eval must go on as if we were not installed
+        import logging
+
+        logging.getLogger("pcc_bench").warning("pcc-bench is not available in lm-eval: %r", error)
+
+
+class _LazyModel(str):
+    """A lazy "module:class" that gives way to a model which the user registers later under the same name.
+
+    lm-eval refuses a registration under a taken name if it differs (`!=`) from what is there.
+    """
+
+    __slots__ = ()
+
+    def __ne__(self, other: object) -> bool:
+        return False
+
+
+def _add_models(module: "ModuleType") -> None:
+    from lm_eval.api.registry import model_registry
+
+    from pcc_bench.core import registry
+
+    for name in registry.names():
+        if name not in model_registry:
+            model_registry.register(name, target=_LazyModel("pcc_bench.host.models:" + name.replace("-", "_")))
+
+
+def _add_tasks(module: "ModuleType") -> None:
+    """Let every TaskManager of lm-eval look into our task folder too."""
+    import functools
+    import inspect
+
+    manager = module.TaskManager
+    original: Callable[..., None] = manager.__init__
+    if hasattr(original, "pcc_bench_tasks"):
+        return
+    signature = inspect.signature(original)
+    if not {"include_path", "include_defaults"} <= signature.parameters.keys():
+        raise TypeError("TaskManager has no include_path in this release of lm-eval")
+    folder = _task_folder()
+
+    @functools.wraps(original)
+    def initialise(self: "Any", *args: "Any", **kwargs: "Any") -> None:
+        try:
+            call = signature.bind(self, *args, **kwargs)
+            given = _look_into(folder, call)
+        except Exception:  # most often a mistake in the call, which lm-eval should tell in its own words
+            return original(self, *args, **kwargs)
+        original(*call.args, **call.kwargs)
+        self.include_path = given
+        return None
+
+    initialise.pcc_bench_tasks = folder  # type: ignore[attr-defined]
+    manager.__init__ = initialise
+
+
+def _look_into(folder: str, call: "BoundArguments") -> "Any":
+    """Put the folder before the user's `include_path`, later ones win; returns what the user passed."""
+    from pathlib import Path
+
+    call.apply_defaults()
+    given = call.arguments["include_path"]
+    paths = list(given) if isinstance(given, (list, tuple)) else [given] if given else []
+    known = any(Path(path).resolve() == Path(folder).resolve() for path in paths)
+    if call.arguments["include_defaults"] and not known:
+        call.arguments["include_path"] = [folder, *paths]
+    return given
+
+
+def _task_folder() -> str:
+    from importlib.util import find_spec  # finds the package without running it
+
+    spec = find_spec("pcc_bench.tasks")
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError("pcc_bench.tasks is not installed")
+    return str(spec.submodule_search_locations[0])
+
+
+def _add_verdict(module: "ModuleType") -> None:
+    """Let lm-eval's command end with what our models, if any ran, say of its scores."""
+    import functools
+
+    harness = module.HarnessCLI
+    original: Callable[..., None] = harness.execute
+    if hasattr(original, "pcc_bench_verdict"):
+        return
+
+    @functools.wraps(original)
+    def execute(self: "Any", *args: "Any", **kwargs: "Any") -> None:
+        original(self, *args, **kwargs)
+        if "pcc_bench.host.verdict" in sys.modules:
+            sys.modules["pcc_bench.host.verdict"].finish()
+
+    execute.pcc_bench_verdict = True  # type: ignore[attr-defined]
+    harness.execute = execute
+
+
+ADDITIONS: "dict[str, Callable[[ModuleType], None]]" = {
+    "lm_eval.models": _add_models,
+    "lm_eval.tasks.manager": _add_tasks,
+    "lm_eval._cli.harness": _add_verdict,
+}

@@ -1,0 +1,159 @@
+"""One memory as a safetensors file that proves whose it is and that it is whole.
+
+Never a pickle. The header says which key the file was made for, and a checksum covers header and tensors; a file that
+says anything else is damaged, whatever damaged it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load, save
+
+from pcc_bench.core.compressor import Memory, RawMemory
+from pcc_bench.core.documents import checked, parse_json
+from pcc_bench.core.tensors import FLOATS, is_finite
+from pcc_bench.host.store.precision import BLOCK, pack, unpack
+
+HEADER = "pcc_bench_stored_memory"  # in a file's metadata: checksum, blank, JSON
+TENSORS = {Memory: ("text", "vectors"), RawMemory: ("slots",)}  # fields that the header does not hold
+
+
+Count = Annotated[int, Field(ge=0)]
+
+
+class DamagedError(Exception):
+    """A file is not what its key promises."""
+
+
+class Counts(BaseModel):
+    """The numbers of a `Memory`, or of a `RawMemory`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    source_tokens: Count
+    compressor_tokens: Count
+    source_bytes: Count
+    seconds: float = Field(ge=0, allow_inf_nan=False)
+    slots: Count | None = None
+    boundary: Count | None = None
+    truncated_bytes: Count | None = None
+    positions: tuple[Count, ...] | None = None
+    segments: tuple[Count, ...] | None = None
+
+
+class Header(BaseModel):
+    """What stands behind a file's checksum: what the memory was made from, hashed, and its counts."""
+
+    key: str
+    maker: str
+    counts: Counts
+
+
+class FileHeader(BaseModel):
+    """The part of a safetensors header that is ours."""
+
+    metadata: dict[str, str] = Field(alias="__metadata__")
+
+
+def write(key: str, maker: str, memory: Memory | RawMemory, precision: str) -> bytes:
+    """The file of a memory.
+
+    Args:
+        key: What the memory was made from, hashed.
+        maker: The part of it that is the same for all texts, hashed.
+        memory: The memory as the decoder reads it, or before its converter.
+        precision: Of the slots of the latter, one of `PRECISIONS` but `exact`.
+    """
+    tensors = {name: value.cpu().contiguous() for name, value in _tensors(memory, precision).items()}
+    held = TENSORS[type(memory)]
+    counts = {field.name: getattr(memory, field.name) for field in fields(memory) if field.name not in held}
+    counts = {name: value for name, value in counts.items() if value is not None}
+    header = json.dumps({"key": key, "maker": maker, "counts": counts}, sort_keys=True)
+    return save(tensors, {HEADER: f"{_checksum(header, tensors)} {header}"})
+
+
+def read(data: bytes, key: str) -> Memory | RawMemory:
+    """The memory in a file.
+
+    Raises:
+        DamagedError: The file is cut, changed, foreign, or made for another key.
+    """
+    try:
+        tensors = load(data)
+        length = int.from_bytes(data[:8], "little")
+        file = checked(FileHeader, parse_json(data[8 : 8 + length].decode(), "the file"), "the file")
+        checksum, _, text = file.metadata.get(HEADER, "").partition(" ")
+        if checksum != _checksum(text, tensors):
+            raise DamagedError("its checksum does not hold")
+        header = checked(Header, parse_json(text, "its header"), "its header")
+        if header.key != key:
+            raise DamagedError("it was made for another key")
+        return _memory(header.counts, tensors)
+    except (SafetensorError, ValueError) as error:
+        raise DamagedError(str(error)) from None
+
+
+def _memory(counts: Counts, tensors: dict[str, torch.Tensor]) -> Memory | RawMemory:
+    """A memory of counts and tensors that may not go together.
+
+    Raises:
+        ValueError: They do not.
+    """
+    if not all(map(is_finite, tensors.values())):
+        raise ValueError("it has values that are not finite numbers")
+    state = counts.model_dump(exclude_none=True)
+    if ("segments" in state) == ("slots" in state):
+        raise ValueError("its counts are neither a memory's nor those of slots before the converter")
+    match sorted(tensors):
+        case ["text"] if tensors["text"].dtype == torch.uint8 and "slots" in state:
+            return Memory(**state, text=tensors["text"].numpy().tobytes().decode())
+        case ["vectors"] if tensors["vectors"].dim() == 2 and tensors["vectors"].dtype in FLOATS and "slots" in state:
+            return Memory(**state, vectors=tensors["vectors"])
+        case ["slots"] | ["scales", "slots"] if _is_packed(tensors) and sum(state["segments"]) == len(tensors["slots"]):
+            return RawMemory(**state, slots=unpack(tensors))
+    raise ValueError(f"it holds {', '.join(tensors) or 'nothing'}, which its counts do not fit")
+
+
+def _is_packed(tensors: dict[str, torch.Tensor]) -> bool:
+    """Are these what `pack` writes?"""
+    slots, scales = tensors["slots"], tensors.get("scales")
+    if slots.dim() != 2:
+        return False
+    if scales is None:
+        return slots.dtype in FLOATS
+    return slots.dtype == torch.int8 and scales.shape == (len(slots), -(-slots.shape[1] // BLOCK))
+
+
+def maker(path: Path) -> str:
+    """What made the memory of a file, as far as the file says so; "" where it does not."""
+    try:
+        with safe_open(path, framework="np") as file:
+            _, _, header = (file.metadata() or {}).get(HEADER, "").partition(" ")
+        return checked(Header, parse_json(header, str(path)), str(path)).maker
+    except (OSError, SafetensorError, ValueError):
+        return ""
+
+
+def _tensors(memory: Memory | RawMemory, precision: str) -> dict[str, torch.Tensor]:
+    if isinstance(memory, RawMemory):
+        return pack(memory.slots, precision)
+    if memory.vectors is not None:
+        return {"vectors": memory.vectors}
+    return {"text": torch.from_numpy(np.frombuffer((memory.text or "").encode(), dtype=np.uint8).copy())}
+
+
+def _checksum(header: str, tensors: dict[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256(header.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

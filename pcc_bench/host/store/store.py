@@ -1,0 +1,202 @@
+"""The memories of a compressor, kept in a folder: what is there is read, what is missing is made and put there.
+
+Nothing wrong is ever returned: a file is found by a hash of all that decides its memory, and is checked before it is
+used. One that is damaged is made again and replaced.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from pcc_bench.core.compressor import Compressor, Memory, RawMemory
+from pcc_bench.core.errors import UsageError
+from pcc_bench.core.tensors import is_finite
+from pcc_bench.host.store import entry
+from pcc_bench.host.store.folder import StoreFolder
+from pcc_bench.host.store.precision import EXACT, PRECISIONS
+
+ENCODING = 1  # raised when a change of our code gives other memories for the same weights, options and text
+LOOKED_AT = 64  # files of a store that is opened, to see whether it is another checkpoint's
+COUNTS = ("hits", "misses", "damaged", "written", "unwritten", "evicted")
+
+
+class MemoryStore:
+    """A folder of memories for one compressor; any number of processes and compressors may share the folder.
+
+    Args:
+        path: The folder; made if missing.
+        compressor: Makes what is missing.
+        precision: One of `PRECISIONS`. `exact` keeps the memory as the decoder reads it. The others keep slots before
+            the converter; then memories read through the store are those of that precision from the first time on.
+        gib: Most GiB of files; those not used for longest are deleted. None: no limit.
+
+    Attributes:
+        counts: What happened since it was last emptied: `hits`, `misses`, `damaged` (missed, since the file was not
+            what it should be), `written`, `unwritten` (made and used, but the folder took no file), `evicted`.
+        trouble: Why a file could not be written last, "" if all could.
+
+    Raises:
+        UsageError: The folder can't be used, or the compressor does not fit a store or the precision.
+    """
+
+    def __init__(self, path: Path, compressor: Compressor, precision: str = EXACT, gib: float | None = None) -> None:
+        _check(compressor, precision, gib)
+        self.compressor = compressor
+        self.precision = precision
+        self.counts: Counter[str] = Counter()
+        self.trouble = ""
+        self._maker = maker(compressor, precision)
+        self._folder = StoreFolder(path, None if gib is None else int(gib * 2**30))
+        makers = [entry.maker(file) for file in self._folder.some(LOOKED_AT)]
+        if makers and not {self._maker, ""} & set(makers):
+            warnings.warn(
+                f"memory store {path} was made for other checkpoints or options (none of {len(makers)} memories looked "
+                "at fits): what is missing is made anew and kept beside them",
+                stacklevel=2,
+            )
+
+    def key(self, context: str, query: str = "") -> str:
+        """Hash of all that decides a memory: code, compressor, decoder, dtype, precision, text and question."""
+        state = [self._maker, context, query if self.compressor.query_aware else ""]
+        return hashlib.sha256(json.dumps(state).encode()).hexdigest()
+
+    def compress(self, contexts: Sequence[str], queries: Sequence[str]) -> list[Memory]:
+        """The memory of each context, from the folder where it is there.
+
+        The seconds of a memory that was read are those of reading it.
+
+        Args:
+            contexts: As in `Compressor.compress`; no context twice with one question.
+            queries: The question of each context; unread by methods that are not query-aware.
+        """
+        keys = [self.key(context, query) for context, query in zip(contexts, queries, strict=True)]
+        memories = {key: memory for key in keys if (memory := self._found(key)) is not None}
+        missing = [index for index, key in enumerate(keys) if key not in memories]
+        made = self._make([contexts[index] for index in missing], [queries[index] for index in missing])
+        for index, fresh in zip(missing, made, strict=True):
+            memories[keys[index]] = self._kept(keys[index], fresh)
+        if missing:
+            self.counts["evicted"] += self._folder.trim()
+        return [memories[key] for key in keys]
+
+    def _found(self, key: str) -> Memory | None:
+        start = time.perf_counter()
+        try:
+            data = self._folder.read(key)
+            memory = None if data is None else self._fitting(entry.read(data, key))
+        except (OSError, entry.DamagedError):
+            self.counts["damaged"] += 1
+            return None
+        self.counts["misses" if memory is None else "hits"] += 1
+        return None if memory is None else replace(memory, seconds=time.perf_counter() - start)
+
+    def _fitting(self, memory: Memory | RawMemory) -> Memory:
+        """A memory of a file, once it is known to fit the compressor.
+
+        Raises:
+            DamagedError: It does not.
+        """
+        if isinstance(memory, RawMemory) != (self.precision != EXACT):
+            raise entry.DamagedError("it was written in another precision")
+        if (memory.text if isinstance(memory, Memory) else None) is not None and self.compressor.soft:
+            raise entry.DamagedError("it is text, and the method reads vectors")
+        try:
+            converted = self._converted(memory)
+        except RuntimeError as error:  # torch's, where slots have another width than the converter
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise entry.DamagedError(str(error)) from None
+        if converted.vectors is not None and converted.vectors.shape[1] != self.compressor.decoder.hidden_size:
+            raise entry.DamagedError("it has another width than the decoder")
+        return converted
+
+    def _make(self, contexts: Sequence[str], queries: Sequence[str]) -> Sequence[Memory | RawMemory]:
+        if not contexts:
+            return []
+        if self.precision == EXACT:
+            return compress(self.compressor, contexts, queries)
+        raw = self.compressor.compress_raw(contexts)
+        _check_finite(self.compressor, [memory.slots for memory in raw])
+        return raw
+
+    def _kept(self, key: str, made: Memory | RawMemory) -> Memory:
+        """Write a memory, and give it as a later run will read it."""
+        data = entry.write(key, self._maker, made, self.precision)
+        try:
+            self._folder.write(key, data)
+            self.counts["written"] += 1
+        except OSError as error:
+            self.counts["unwritten"] += 1
+            self.trouble = str(error)
+        return made if isinstance(made, Memory) else self._converted(entry.read(data, key))
+
+    def _converted(self, memory: Memory | RawMemory) -> Memory:
+        return self.compressor.convert(memory) if isinstance(memory, RawMemory) else memory
+
+
+def compress(compressor: Compressor, contexts: Sequence[str], queries: Sequence[str]) -> list[Memory]:
+    """The memory of each context, for its question where the method is query-aware.
+
+    Raises:
+        UsageError: A memory holds values that are not finite numbers.
+    """
+    memories = compressor.compress_for(contexts, queries) if compressor.query_aware else compressor.compress(contexts)
+    _check_finite(compressor, [memory.vectors for memory in memories if memory.vectors is not None])
+    return memories
+
+
+def _check_finite(compressor: Compressor, tensors: Iterable[torch.Tensor]) -> None:
+    if not all(map(is_finite, tensors)):
+        raise UsageError(
+            f"{compressor.name} ({compressor.source or 'its checkpoint'}) makes memories with values that are not "
+            "finite numbers (NaN or infinity), which say nothing: use another checkpoint, or dtype=float32"
+        )
+
+
+def maker(compressor: Compressor, precision: str) -> str:
+    """Hash of all that decides a memory besides its text and question."""
+    decoder = compressor.decoder
+    state = [
+        ENCODING,
+        compressor.fingerprint(),
+        [decoder.fingerprint, decoder.weights_fingerprint, str(decoder.dtype)],
+        [tokenizer_fingerprint(tokenizer) for tokenizer in compressor.tokenizers],
+        precision,
+    ]
+    return hashlib.sha256(json.dumps(state).encode()).hexdigest()
+
+
+def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Hash of how a tokenizer cuts text; padding and truncation, which calls leave behind in it, do not count."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    state: dict[str, Any] = {"vocabulary": tokenizer.get_vocab()} if backend is None else json.loads(backend.to_str())
+    state = {name: value for name, value in state.items() if name not in ("padding", "truncation")}
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+
+
+def _check(compressor: Compressor, precision: str, gib: float | None) -> None:
+    if precision not in PRECISIONS:
+        raise UsageError(f"memory_store_dtype={precision} is unknown: pass one of {', '.join(PRECISIONS)}")
+    if precision != EXACT and not compressor.has_converter:
+        raise UsageError(
+            f"memory_store_dtype={precision} keeps slots before a converter, and {compressor.name} has none: pass "
+            f"{EXACT}, or leave it out"
+        )
+    if gib is not None and not (isinstance(gib, int | float) and gib > 0):
+        raise UsageError(f"memory_store_gib={gib} leaves no room: pass a number above 0, or leave it out for no limit")
+    if compressor.depends_on_batch:
+        raise UsageError(
+            f"{compressor.name} with these options makes memories that depend on the texts compressed beside them "
+            "(padding=attended): leave out memory_store, or that option"
+        )

@@ -1,0 +1,244 @@
+"""`pcc-bench validate`: finds trouble before a GPU does, from configurations, tokenizers and the headers of weights."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+from lm_eval.tasks import TaskManager
+from safetensors import safe_open
+from transformers import AutoTokenizer
+from transformers.models.auto.modeling_auto import AutoModelForCausalLM
+
+from pcc_bench import tasks
+from pcc_bench.core import registry, shipped
+from pcc_bench.core.architecture import check_complete, from_folder, without_weights
+from pcc_bench.core.checkpoint_files import check_safetensors, safetensors_shapes
+from pcc_bench.core.compressor import Compressor
+from pcc_bench.core.context import as_prompt
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.documents import checked
+from pcc_bench.core.errors import UsageError, foreign
+from pcc_bench.core.settings import check_settings
+from pcc_bench.core.texttable import TextTable
+from pcc_bench.host import inventory, startup
+from pcc_bench.host.arguments import (
+    RunnerOptions,
+    default_checkpoint,
+    joined,
+    parse_arguments,
+    parse_metadata,
+    split_options,
+)
+from pcc_bench.host.lm import CompressedLM
+from pcc_bench.model.inspection import weight_files
+
+T = TypeVar("T")
+Shapes = dict[str, list[int]]
+FINGERPRINT_ROWS = 256  # of the embedding; see `Decoder.fingerprint`
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at: what it is, whether it holds, and what was found or how to mend it."""
+
+    what: str
+    holds: bool
+    says: str
+
+
+@dataclass(frozen=True)
+class Example:
+    """The first row of a task as the decoder would read it: (kind of the part, decoder tokens, text) for each part."""
+
+    task: str
+    parts: tuple[tuple[str, int | None, str], ...]
+
+
+@dataclass
+class Report:
+    """What was found; `look` runs one check and notes its outcome."""
+
+    checks: list[Check] = field(default_factory=list)
+    examples: list[Example] = field(default_factory=list)
+
+    def look(self, what: str, check: Callable[[], tuple[T, str]]) -> T | None:
+        """Note what a check found; returns it, or None where it fails."""
+        try:
+            found, says = check()
+        except UsageError as error:
+            self.checks.append(Check(what, False, str(error)))
+            return None
+        self.checks.append(Check(what, True, says))
+        return found
+
+    @property
+    def holds(self) -> bool:
+        """Did everything hold?"""
+        return all(check.holds for check in self.checks)
+
+
+def validate(model: str, model_args: str, task_list: str, metadata: str | None = None) -> Report:
+    """Look at everything that an evaluation would need.
+
+    Args:
+        model: A method.
+        model_args: As in `pcc-bench eval`.
+        task_list: Names, comma-separated; "" for none.
+        metadata: As in `pcc-bench eval`.
+    """
+    report = Report()
+    arguments = report.look("model args", lambda: _arguments(model_args))
+    kind = report.look("method", lambda: _method(model))
+    if kind is not None and arguments is not None and (default := default_checkpoint(kind, arguments)):
+        arguments["pretrained"] = default
+    decoder: Decoder | None = None
+    if kind is not None and arguments is not None:
+        options = report.look("options", lambda: _options(kind, arguments))
+        decoder = report.look("decoder", lambda: _decoder(kind, arguments))
+        if decoder is not None and weight_files(decoder.name):
+            report.look("decoder's weights", lambda: _decoder_weights(decoder.name))
+        if decoder is not None and options is not None:
+            kind.inspect(str(arguments["pretrained"]), decoder, options, report.look)
+    settings = _metadata(report, metadata, set(_names(task_list)) <= set(inventory.task_names()))
+    _look_at_tasks(report, task_list, {**(arguments or {}), **settings}, decoder)
+    return report
+
+
+def _arguments(text: str) -> tuple[dict[str, Any], str]:
+    return parse_arguments(text), text or "none"
+
+
+def _names(task_list: str) -> list[str]:
+    return [name.strip() for name in task_list.split(",") if name.strip()]
+
+
+def _metadata(report: Report, text: str | None, ours: bool) -> dict[str, Any]:
+    def parse() -> tuple[dict[str, Any], str]:
+        assert text is not None
+        settings = parse_metadata(text)
+        if ours:
+            check_settings(settings)
+        return settings, text
+
+    return (report.look("metadata", parse) or {}) if text else {}
+
+
+def _method(name: str) -> tuple[type[Compressor], str]:
+    kind = registry.get(name)
+    return kind, kind.summary
+
+
+def _options(kind: type[Compressor], arguments: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    runners = inspect.signature(CompressedLM.__init__).parameters  # pretrained, decoder, control, ...
+    checked(
+        RunnerOptions,
+        {name: value for name, value in arguments.items() if name in RunnerOptions.model_fields},
+        "model args",
+    )
+    others = {key: value for key, value in joined(arguments, None).items() if key not in runners}
+    options, rest = split_options(kind, others)
+    says = ", ".join(f"{name}={value}" for name, value in options.items()) or "all by default"
+    return options, says + (f"; for the decoder: {', '.join(rest)}" if rest else "")
+
+
+# Decoder
+
+
+def _decoder(kind: type[Compressor], arguments: Mapping[str, Any]) -> tuple[Decoder, str]:
+    """The decoder with its tokenizer, but without its weights: they are on the `meta` device."""
+    pretrained = arguments.get("pretrained") or arguments.get("decoder")
+    if not pretrained:
+        raise UsageError(f"--model {kind.name} needs model args pretrained=<folder or hub id>")
+    name = kind.decoder_path(str(pretrained), arguments.get("decoder"))
+    path = shipped.located(name, arguments.get("gguf_file"))
+    config = from_folder(path)
+    tokenizer = _tokenizer(path)
+    check_complete(path)
+    model = without_weights(config, f"'{name}'", AutoModelForCausalLM)
+    decoder = Decoder(model, tokenizer, name)
+    width, window = decoder.hidden_size, getattr(config, "max_position_embeddings", "?")
+    _read_embedding(decoder, path)
+    return decoder, f"{name}: {config.model_type}, width {width}, window {window}, {len(tokenizer)} tokens"
+
+
+def _tokenizer(name: str) -> Any:
+    with foreign(f"'{name}' has no readable tokenizer"):
+        return AutoTokenizer.from_pretrained(name)
+
+
+def _read_embedding(decoder: Decoder, name: str) -> None:
+    """Give a decoder without weights the rows its fingerprint is made of, where they lie in safetensors here."""
+    shapes = {file: safetensors_shapes(file) for file in weight_files(name)}
+    wanted = {key for key, value in decoder.model.named_parameters() if value is decoder.embedding.weight}
+    for file, tensors in shapes.items():
+        for key in tensors:
+            if any(key == full or full.endswith("." + key) for full in wanted):
+                with safe_open(file, framework="pt") as opened:
+                    rows = opened.get_slice(key)[:FINGERPRINT_ROWS]
+                decoder.embedding.weight = torch.nn.Parameter(rows, requires_grad=False)
+
+
+def _decoder_weights(name: str) -> tuple[int, str]:
+    """Are they finite? Norms, biases and the embedding are read; the run looks at all of them as it loads them."""
+    files = weight_files(name)
+    read = sum(check_safetensors(file, lambda key, shape: len(shape) == 1 or "embed" in key) for file in files)
+    return (
+        read,
+        f"{read} tensors finite (embedding, norms, biases; an evaluation looks at all it loads)",
+    )
+
+
+# Tasks
+
+
+def _look_at_tasks(report: Report, task_list: str, metadata: dict[str, Any], decoder: Decoder | None) -> None:
+    names = _names(task_list)
+    ours = set(names) <= set(inventory.task_names())
+    startup.install()
+    # lm-eval's own tasks are thousands of files: they are read only when one of them is asked for.
+    manager = TaskManager(include_path=tasks.__path__[0], include_defaults=not ours, metadata=metadata)
+    for name in names:
+        if loaded := report.look(f"task {name}", lambda name=name: _task(manager, name)):  # type: ignore[misc]
+            report.examples += [_example(task, loaded[task], decoder) for task in loaded]
+
+
+def _task(manager: TaskManager, name: str) -> tuple[dict[str, Any], str]:
+    if not manager.match_tasks([name]):
+        hint = registry.suggest(name, inventory.task_names())
+        raise UsageError(f"unknown task '{name}'{hint} (lm-eval's own: 'lm_eval ls tasks')")
+    loaded = manager.load([name])["tasks"]
+    return loaded, "; ".join(_account(task) for task in loaded.values())
+
+
+def _account(task: Any) -> str:
+    """How many rows there are, and how many of those read they are."""
+    population = (task.config.metadata or {}).get("population", {})
+    if not population:
+        return f"{task.config.task}: {len(list(task.eval_docs))} rows"
+    dropped = ", ".join(f"{count} {reason}" for reason, count in population["dropped"].items())
+    rows = f"{population['kept']} of {population['rows_read']} rows of {population['place']}"
+    return f"{task.config.task}: {rows}" + (f" (left out: {dropped})" if dropped else "")
+
+
+def _example(name: str, task: Any, decoder: Decoder | None) -> Example:
+    doc = next(iter(task.eval_docs))
+    asked = task.fewshot_context(doc, num_fewshot=task.config.num_fewshot or 0)
+    prompt = as_prompt(asked[0] if isinstance(asked, list) else asked)  # a list where a row is asked several times
+    counts = decoder.count_tokens([part.text for part in prompt.parts]) if decoder else [None] * len(prompt.parts)
+    parts = ((part.kind.value, count, part.text) for part, count in zip(prompt.parts, counts, strict=True))
+    return Example(name, tuple(parts))
+
+
+def example_table(example: Example) -> TextTable:
+    """The parts of a row, their decoder tokens and how they begin and end."""
+    rows = ((kind, "" if count is None else str(count), _excerpt(text)) for kind, count, text in example.parts)
+    return TextTable(("part", "tokens", "text"), tuple(rows))
+
+
+def _excerpt(text: str, width: int = 60) -> str:
+    shown = text if len(text) <= width else f"{text[: width // 2]} ... {text[-width // 2 :]}"
+    return repr(shown)

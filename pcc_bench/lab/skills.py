@@ -1,0 +1,222 @@
+"""What the lab's models can do: answering on its four question sets, and saying again what was compressed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sacrebleu
+import scipy.stats
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from pcc_bench import stats, tasks
+from pcc_bench.core.generation import generate
+from pcc_bench.core.shipped import PRETRAINED
+from pcc_bench.host import startup
+from pcc_bench.lab.decoders import DecoderRecipe
+from pcc_bench.lab.parts import part
+from pcc_bench.lab.rivals.recipes import ClassifierRecipe, RivalRecipe
+from pcc_bench.model import checkpoint, init
+from pcc_bench.model.config import PccConfig
+from pcc_bench.model.training.objectives import Task, decoder_prefix, lay_out, token_nll
+from pcc_bench.tasks.lab.rows import rows
+
+QUESTION_SETS = ("pcc_squad", "pcc_hotpotqa", "pcc_adversarialqa", "pcc_nq")
+ROWS, DOCUMENTS = 200, 60  # of each question set; of text for reconstruction
+TRACKED = 400  # rows of one-hop questions, four a context
+SEED = 20  # no row of training has it
+REFERENCE = "lab-llama"  # reads the words that a classifier keeps
+KEPT = 4  # source tokens per kept token
+RECONSTRUCTION, TRACKING = "reconstruction", "tracking"
+
+
+class Measured(BaseModel):
+    """One figure.
+
+    Attributes:
+        model: Part, or a floor or ceiling (`full-context`, `no-context`) of its decoder.
+        task: A question set, `reconstruction`, or `tracking` of answers by reconstruction.
+        metric: `f1`, `exact_match` or `bleu`, in percent; `spearman`.
+        value: The figure.
+        low: Lower end of its 95 % interval, clustered by context.
+        high: Upper end.
+        n: Rows; contexts for `tracking`.
+        ratio: Achieved compression, boundary vectors counted; None where nothing is left.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    task: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    n: int
+    ratio: float | None = None
+
+
+def measure(folder: Path, name: str, rows_each: int = ROWS, documents: int = DOCUMENTS) -> list[Measured]:
+    """All figures of a part: of a decoder with the whole context and with none, of any other as its method reads it.
+
+    Reconstruction is measured before fine-tuning: `build` does so, and it is measured again where that checkpoint is
+    kept.
+    """
+    recipe = part(name)
+    if isinstance(recipe, DecoderRecipe):
+        whole = answering(f"{name}, full-context", "full-context", {"pretrained": str(folder / name)}, rows_each)
+        return [*whole, *answering(f"{name}, no-context", "no-context", {"pretrained": str(folder / name)}, rows_each)]
+    found = answering(name, *_method(folder, name), rows_each)
+    pretrained = folder / name / PRETRAINED
+    if pretrained.is_dir():
+        found.append(reconstruction(name, pretrained, documents))
+    return found
+
+
+def _method(folder: Path, name: str) -> tuple[str, dict[str, Any]]:
+    """The method that a part is a checkpoint of, with its arguments."""
+    recipe = part(name)
+    arguments: dict[str, Any] = {"pretrained": str(folder / name)}
+    if isinstance(recipe, ClassifierRecipe):
+        return "llmlingua2", arguments | {"decoder": str(folder / REFERENCE), "rate": KEPT}
+    return (recipe.method if isinstance(recipe, RivalRecipe) else "pcc"), arguments
+
+
+def answering(model: str, method: str, arguments: dict[str, Any], rows_each: int) -> list[Measured]:
+    """EM and F1 on the lab's question sets, through lm-eval."""
+    done = evaluated(method, arguments, QUESTION_SETS, rows_each)
+    return [
+        _percent(model, task, metric, samples, done["results"][task].get("compression,none"))
+        for task, samples in done["samples"].items()
+        for metric in ("f1", "exact_match")
+    ]
+
+
+def evaluated(method: str, arguments: dict[str, Any], names: Sequence[str], rows_each: int) -> dict[str, Any]:
+    """What lm-eval finds on rows that no training has seen."""
+    startup.install()
+    from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
+
+    metadata = {"data": "lab", "lab_rows": rows_each, "lab_seed": SEED}
+    done = simple_evaluate(
+        model=method,
+        model_args={**arguments, "dtype": "float32"},
+        tasks=list(names),
+        batch_size=32,
+        task_manager=TaskManager(include_path=tasks.__path__[0], include_defaults=False, metadata=metadata),
+        bootstrap_iters=0,
+    )
+    assert done is not None
+    return dict(done)
+
+
+def _percent(model: str, task: str, metric: str, samples: Sequence[dict[str, Any]], ratio: Any) -> Measured:
+    scores = 100 * np.array([float(sample[metric]) for sample in samples])
+    found = stats.estimate(stats.clustered(scores, [sample["doc"]["context"] for sample in samples]))
+    low, high = found.interval()
+    return Measured(
+        model=model,
+        task=task,
+        metric=metric,
+        value=round(float(found.difference), 2),
+        low=round(max(0.0, float(low)), 2),
+        high=round(min(100.0, float(high)), 2),
+        n=len(samples),
+        ratio=round(float(ratio), 2) if isinstance(ratio, int | float) and ratio == ratio else None,
+    )
+
+
+def reconstruction(name: str, folder: Path, documents: int) -> Measured:
+    """BLEU of greedy reconstructions of whole segments; the interval is a bootstrap over segments."""
+    config = PccConfig.read(folder)
+    decoder = init.open_decoder(str((folder / str(config.decoder.name)).resolve()))
+    pcc = checkpoint.load(str(folder), decoder)
+    texts = [row["text"] for row in rows("text", "test", documents, seed=SEED)]
+    spans = [span for text in texts if (span := _first_segment(pcc, text))]
+    with torch.inference_mode():
+        encoded = pcc.encode(pcc.encoder.tokenize(spans))
+        prompts = [decoder_prefix(pcc, decoder, pcc.frame(one.slots), Task.RECONSTRUCTION) for one in encoded]
+        out = generate(decoder, prompts, max(decoder.count_tokens(spans)) + 4)
+    said = [str(decoder.tokenizer.decode(ids, skip_special_tokens=True)).strip() for ids in out.ids]
+    drawn = sorted(_resampled_bleu(said, spans, 200))
+    slots = sum(len(memory) for one in encoded for memory in one.slots)
+    return Measured(
+        model=name,
+        task=RECONSTRUCTION,
+        metric="bleu",
+        value=round(sacrebleu.corpus_bleu(said, [spans]).score, 2),
+        low=round(drawn[5], 2),
+        high=round(drawn[-6], 2),
+        n=len(spans),
+        ratio=round(sum(decoder.count_tokens(spans)) / slots, 2),
+    )
+
+
+def tracking(folder: Path, name: str, count: int = TRACKED) -> Measured | None:
+    """Rank correlation, over contexts, of F1 on their questions with how well their segments are reconstructed.
+
+    Reconstruction is the mean log-likelihood of a segment's tokens given its memory, by the checkpoint that was not yet
+    fine-tuned; the interval is a bootstrap over contexts. None where all contexts are answered alike.
+    """
+    done = evaluated("pcc", {"pretrained": str(folder / name)}, ["pcc_squad"], count)
+    scores: dict[str, list[float]] = {}
+    for sample in done["samples"]["pcc_squad"]:
+        scores.setdefault(sample["doc"]["context"], []).append(float(sample["f1"]))
+    answered = np.array([np.mean(found) for found in scores.values()])
+    said = np.array(list(_log_likelihoods(folder / name / PRETRAINED, list(scores))))
+    if np.ptp(answered) == 0:
+        return None
+    generator = np.random.default_rng(SEED)
+    drawn = [generator.integers(len(said), size=len(said)) for _ in range(1000)]
+    low, high = np.nanquantile([_rank_correlation(answered[i], said[i]) for i in drawn], [0.025, 0.975])
+    return Measured(
+        model=name,
+        task=TRACKING,
+        metric="spearman",
+        value=round(_rank_correlation(answered, said), 3),
+        low=round(float(low), 3),
+        high=round(float(high), 3),
+        n=len(said),
+    )
+
+
+def _rank_correlation(first: Any, second: Any) -> float:
+    """Spearman's; NaN where a sample of contexts happens to be answered alike."""
+    if np.ptp(first) == 0:
+        return float("nan")
+    return float(scipy.stats.spearmanr(first, second).statistic)
+
+
+def _log_likelihoods(folder: Path, contexts: Sequence[str]) -> Iterator[float]:
+    """Of each context's segments given their own memories, nats a token."""
+    config = PccConfig.read(folder)
+    decoder = init.open_decoder(str((folder / str(config.decoder.name)).resolve()))
+    pcc = checkpoint.load(str(folder), decoder)
+    length = config.segment_length
+    for ids in pcc.encoder.tokenize(contexts):
+        segments = [ids[start : start + length] for start in range(0, len(ids), length)]
+        texts = [str(pcc.encoder.tokenizer.decode(segment)) for segment in segments]
+        targets = [decoder.tokenizer.encode(text, add_special_tokens=False) for text in texts]
+        with torch.inference_mode():
+            inputs = lay_out(pcc, decoder, pcc.encode(segments), targets, Task.RECONSTRUCTION)
+            nll = token_nll(decoder, inputs).sum()
+        yield -float(nll) / sum(map(len, targets))
+
+
+def _first_segment(pcc: Any, text: str) -> str:
+    """The text of the first full segment; "" where there is none."""
+    encoded = pcc.encoder.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    spans = encoded["offset_mapping"]
+    length = pcc.config.segment_length
+    return text[: spans[length - 1][1]].strip() if len(spans) >= length else ""
+
+
+def _resampled_bleu(said: Sequence[str], spans: Sequence[str], times: int) -> Iterator[float]:
+    generator = np.random.default_rng(SEED)
+    for _ in range(times):
+        drawn = generator.integers(len(said), size=len(said))
+        yield sacrebleu.corpus_bleu([said[i] for i in drawn], [[spans[i] for i in drawn]]).score

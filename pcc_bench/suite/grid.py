@@ -1,0 +1,99 @@
+"""The table of a suite: a line a cell and a column a task and metric, or turned where that is too wide to read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pcc_bench.core.texttable import TextTable
+from pcc_bench.reports.metrics import NAMES, PERCENT
+from pcc_bench.results.protocol import READER
+from pcc_bench.results.reading import read_run
+from pcc_bench.results.run import Run
+
+WIDEST = 14  # scores of a table that has a column for each; with more it has a line for each
+USUAL = ("f1", "exact_match", "acc_calibrated", "acc", "perplexity", "ranking_acc", "bleu", "rougeL", "recall")
+
+
+def table(lines: Sequence[tuple[str, Path | None]], metrics: Sequence[str] = ()) -> TextTable:
+    """The table of cells.
+
+    Args:
+        lines: Label of each cell and its result file; None where it is missing.
+        metrics: What to show; by default what is usual.
+
+    Returns:
+        Scores, and in `achieved` source tokens per position of memory, the ratio of sums over all tasks of a cell.
+    """
+    runs = [(label, read_run(path) if path else None) for label, path in lines]
+    scores = [_scores(run, metrics or USUAL) if run else {} for _, run in runs]
+    columns = list(dict.fromkeys(column for found in scores for column in found))
+    rows = [
+        (label, _achieved(run) if run else "", *(found.get(column, "") for column in columns))
+        for (label, run), found in zip(runs, scores, strict=True)
+    ]
+    made = TextTable(
+        ("method", "achieved", *columns), tuple(rows), _notes([(label, run) for label, run in runs if run])
+    ).without_empty_columns()
+    return made if len(columns) <= WIDEST else _turned(made)
+
+
+def _turned(made: TextTable) -> TextTable:
+    """The table with a line for each score and a column for each cell."""
+    methods, *scores = zip(made.columns, *made.rows, strict=True)
+    return TextTable(("", *methods[1:]), tuple(scores), made.notes)
+
+
+def _scores(run: Run, metrics: Sequence[str]) -> dict[str, str]:
+    """Column -> score, tasks first and then the averages of their groups."""
+    found: dict[str, str] = {}
+    for task in run.tasks.values():
+        found |= _named(task.name, task.scores, metrics)
+    for group, values in run.groups.items():
+        found |= _named(f"{group} mean", {key.partition(",")[0]: value for key, value in values.items()}, metrics)
+    return found
+
+
+def _named(task: str, values: Mapping[str, Any], metrics: Sequence[str]) -> dict[str, str]:
+    found = {}
+    for metric in metrics:
+        value = values.get(metric)
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            continue
+        heading = f"{task.removeprefix('pcc_')} {NAMES.get(metric, metric)}"
+        found[heading] = f"{100 * value:.1f}" if metric in PERCENT else f"{value:.4g}"
+    return found
+
+
+def _achieved(run: Run) -> str:
+    accounts = [task.rows.account for task in run.tasks.values() if task.logged]
+    source, positions = (
+        sum(float(np.nansum(account[name])) for account in accounts for name in names if name in account)
+        for names in (("source_tokens",), ("slots", "boundary"))
+    )
+    return f"{source / positions:.2f}x" if positions else ""
+
+
+def _notes(runs: Sequence[tuple[str, Run]]) -> tuple[str, ...]:
+    """How many rows each task asked, and which cells asked others."""
+    asked: dict[str, dict[tuple[Any, ...], list[str]]] = {}
+    for label, run in runs:
+        for task in run.tasks.values():
+            protocol = {name: str(value) for name, value in task.protocol.items() if name not in READER}
+            kind = (task.scored, task.skipped, *protocol.values())
+            asked.setdefault(task.name, {}).setdefault(kind, []).append(label)
+    notes = []
+    for name, kinds in asked.items():
+        says = [f"{kind[0]} rows" + (f" ({kind[1]} skipped)" if kind[1] else "") for kind in kinds]
+        if len(kinds) == 1:
+            notes.append(f"{name}: {says[0]}.")
+        else:
+            who = "; ".join(
+                f"{said} for {', '.join(labels)}" for said, labels in zip(says, kinds.values(), strict=True)
+            )
+            notes.append(f"{name}: NOT the same rows in all lines, do not compare them: {who}.")
+    return tuple(notes)
