@@ -13,7 +13,7 @@ from lm_eval.api.task import ConfigurableTask
 from pcc_bench.core.context import Prompt, literal, mark_row
 from pcc_bench.core.errors import UsageError, print_usage_errors_plainly
 from pcc_bench.core.questions import OFFICIAL, question_prompt
-from pcc_bench.core.settings import check_spelling
+from pcc_bench.host.settings import check_spelling
 from pcc_bench.tasks.data import load_docs, to_dataset
 
 LARGEST = 700.0  # nats a unit: the exponential of more is no float

@@ -15,7 +15,6 @@ from pcc_bench import tasks
 from pcc_bench.cli import app
 from pcc_bench.core import claims, documents, registry
 from pcc_bench.core.errors import UsageError
-from pcc_bench.core.settings import SETTINGS, check_settings
 from pcc_bench.host import evaluate, models
 from pcc_bench.host.arguments import (
     HfOptions,
@@ -27,6 +26,7 @@ from pcc_bench.host.arguments import (
     split_options,
 )
 from pcc_bench.host.responses import Response, ResponseCache
+from pcc_bench.host.settings import SETTINGS, check_settings
 
 ROOT = Path(__file__).parent.parent
 

@@ -164,7 +164,7 @@ def within(name: str, packages: tuple[str, ...]) -> bool:
 
 MAY_IMPORT = {  # a room: the rooms and modules that it stands on
     "core": ("core",),
-    "tasks": ("core", "tasks"),
+    "tasks": ("core", "host.settings", "tasks"),
     "baselines": ("core", "baselines"),
     "model": ("core", "model"),
     "results": ("core", "cost.records", "results"),

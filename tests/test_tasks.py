@@ -26,8 +26,8 @@ import pcc_bench.tasks
 from pcc_bench.core.context import Kind, Part, Prompt
 from pcc_bench.core.errors import UsageError, print_usage_errors_plainly
 from pcc_bench.core.questions import question_text
-from pcc_bench.core.settings import check_spelling
 from pcc_bench.host import inventory
+from pcc_bench.host.settings import check_spelling
 from pcc_bench.host.validate import validate
 from pcc_bench.tasks.example import Dropped, Example
 from pcc_bench.tasks.task import PccTask

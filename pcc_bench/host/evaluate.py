@@ -116,9 +116,9 @@ def run(command: Command) -> list[Path]:
         UsageError: An unknown model or task, an output folder of another command, results that were not saved, or
             whatever the model and the tasks find wrong.
     """
-    from pcc_bench.core.settings import check_settings
     from pcc_bench.host import inventory
     from pcc_bench.host.arguments import check_batch_size, parse_metadata
+    from pcc_bench.host.settings import check_settings
 
     startup.install()
     _check_model(command.model)

@@ -22,7 +22,6 @@ from pcc_bench.core.context import as_prompt
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.documents import checked
 from pcc_bench.core.errors import UsageError, foreign
-from pcc_bench.core.settings import check_settings
 from pcc_bench.core.texttable import TextTable
 from pcc_bench.host import inventory, startup
 from pcc_bench.host.arguments import (
@@ -34,6 +33,7 @@ from pcc_bench.host.arguments import (
     split_options,
 )
 from pcc_bench.host.lm import CompressedLM
+from pcc_bench.host.settings import check_settings
 from pcc_bench.model.inspection import weight_files
 
 T = TypeVar("T")

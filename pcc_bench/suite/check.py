@@ -8,9 +8,9 @@ from typing import Any
 
 from pcc_bench.core import registry, shipped
 from pcc_bench.core.errors import UsageError
-from pcc_bench.core.settings import check_settings
 from pcc_bench.host import inventory
 from pcc_bench.host.arguments import check_batch_size, parse_arguments, parse_metadata
+from pcc_bench.host.settings import check_settings
 from pcc_bench.suite.spec import Cell
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
