@@ -31,7 +31,7 @@ PUBLISHED = {
     row["recipes"].format(rate=rate): (row, int(rate)) for row in PAPER.values() for rate in row["rates"].split()
 }
 ADAPTS = {name for name in shipped() if name.startswith("adapt-")}
-SMALL = {"smollm2", "smollm2-squad", "smollm2-1x"}  # for a pretrained decoder on a CPU
+SMALL = {"smollm2", "smollm2-squad", "smollm2-squad-gate", "smollm2-1x"}  # for a pretrained decoder on a CPU
 
 
 @pytest.fixture(autouse=True)
