@@ -49,6 +49,7 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_recipe_is_planned_offline(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     pretrained(tmp_path / "runs" / "smollm2")
+    pretrained(tmp_path / "runs" / "squad")
     recipe = Recipe.read(name)
     assert recipe.name == name
     plan = dry_run.plan(recipe, device="A100", devices=1 if name in SMALL else 4)

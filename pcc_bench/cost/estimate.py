@@ -173,6 +173,8 @@ def parts_of(recipe: Recipe, geometry: Geometry) -> tuple[Part, ...]:
     parts = [Part("encoder", base, base if full else 0)]
     if not geometry.pooled:
         parts.append(Part("memory tokens", rows, learned_rows))
+    if Trained.GATE in learns:
+        parts.append(Part("gate", encoder.hidden_size, encoder.hidden_size))
     if Trained.SPECIAL in learns:
         vectors = len(SPECIAL_TOKENS) * geometry.decoder.hidden_size
         parts.append(Part("special vectors", vectors, vectors))
