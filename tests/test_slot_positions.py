@@ -214,7 +214,7 @@ def test_files_and_the_api_answer_alike(decoder: Decoder, tmp_path: Path, rows: 
         memory = compressor.compress(text)
         memory.save(tmp_path / "memory.safetensors")
         said = memory.answer("Who?")
-        plan = memory._plan("Who?", "official")
+        plan = memory.plan("Who?")
         (ids,) = positions([plan], None) or [[]]
         chosen, _ = by_hand(compressor.compressor.decoder, plan, ids, [0])
         assert compressor.tokenizer.decode(chosen, skip_special_tokens=True).startswith(said[:10])

@@ -16,6 +16,7 @@ from pcc_bench.cli.gate import baseline_app, gate
 from pcc_bench.cli.lab import app as lab_app
 from pcc_bench.cli.report import compare, pack, report
 from pcc_bench.cli.run import run
+from pcc_bench.cli.serving import prompt, serve_check
 from pcc_bench.core import escaping
 from pcc_bench.core.errors import UsageError
 
@@ -37,6 +38,8 @@ app.command()(run)
 app.command()(report)
 app.command()(compare)
 app.command()(pack)
+app.command()(prompt)
+app.command("serve-check")(serve_check)
 app.add_typer(baseline_app, name="baseline")
 app.add_typer(lab_app, name="lab")
 

@@ -28,6 +28,7 @@ class SampleRecord(TypedDict):
     compress_seconds: float
     prefill_seconds: NotRequired[float]
     decode_seconds: NotRequired[float]
+    served_seconds: NotRequired[float]  # prefill and decoding by another engine (`backend=`), its queue included
     new_tokens: NotRequired[int]
     scored_tokens: NotRequired[int]  # of the continuation, blanks at the prompt's end among them; a log-likelihood's
     reused_positions: NotRequired[int]  # of the prompt, read once for several answers and not for this one

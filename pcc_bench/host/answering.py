@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from functools import reduce
 from typing import Any
@@ -13,11 +14,14 @@ from lm_eval.models.utils_hf import stop_sequences_criteria
 from transformers import StoppingCriteriaList
 
 from pcc_bench.core.compressor import Compressor
+from pcc_bench.core.errors import UsageError
 from pcc_bench.core.generation import DecoderInput, ReadPrefix, generate, memory_errors, now, score
 from pcc_bench.host.planning import Job
 from pcc_bench.host.prefixes import PrefixReader
 from pcc_bench.host.prompts import positions, realise
 from pcc_bench.host.responses import Answer, Response, Score
+from pcc_bench.host.serving.engines import Engine
+from pcc_bench.host.serving.wire import Sampling
 
 
 class Answering:
@@ -26,10 +30,12 @@ class Answering:
     Args:
         lm: lm-eval's model: its tokenizer, stop rules and precision hold.
         compressor: What the method asks of the decoder's side; its decoder answers.
+        engine: Generates in the decoder's place, where there is one.
     """
 
-    def __init__(self, lm: HFLM, compressor: Compressor) -> None:
+    def __init__(self, lm: HFLM, compressor: Compressor, engine: Engine | None = None) -> None:
         self.lm = lm
+        self.engine = engine
         self.compressor = compressor
         self.reader = PrefixReader(compressor.decoder)
 
@@ -59,6 +65,9 @@ class Answering:
                 "do_sample": False,
                 **{k: v for k, v in options.items() if k not in ("do_sample", "temperature")},
             }
+        if self.engine is not None:
+            sampling = Sampling.of(self.compressor, limit, [text for text in until if text != ends], options)
+            return self._served(self.engine, batch, sampling, until)
         prompts, prefix, spared, seconds = self._prepared(batch)
         out = generate(
             self.compressor.decoder,
@@ -76,6 +85,22 @@ class Answering:
         return [
             Response(self._text(ids, until), {**job.record, **share, **kept, "new_tokens": len(ids)})
             for job, ids, kept in zip(batch, out.ids, spared, strict=True)
+        ]
+
+    def _served(self, engine: Engine, batch: Sequence[Job], sampling: Sampling, until: list[str]) -> list[Answer]:
+        """Answers of another engine to whole prompts; it states no seconds of its own."""
+        if self._positions(batch) is not None:
+            raise UsageError(
+                f"{self.compressor.name} gives memories positions of their own, which vLLM can't be told: run it "
+                "without backend="
+            )
+        prompts, _, _, _ = self._prepared(batch)
+        start = time.perf_counter()
+        rows = engine.generate(prompts, sampling)
+        seconds = (time.perf_counter() - start) / len(batch)
+        return [
+            Response(self._text(ids, until), {**job.record, "served_seconds": seconds, "new_tokens": len(ids)})
+            for job, ids in zip(batch, rows, strict=True)
         ]
 
     def _score(self, batch: Sequence[Job]) -> list[Answer]:

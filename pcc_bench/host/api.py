@@ -74,7 +74,7 @@ class ContextMemory:
             UsageError: No such prompt, no chat template, or too long for the decoder's window.
         """
         until = question_prompt(prompt).until
-        return _continued(self.compressor, self._plan(question, prompt), max_new_tokens, until, options)
+        return _continued(self.compressor, self.plan(question, prompt), max_new_tokens, until, options)
 
     def inputs_embeds(self, question: str, prompt: str = OFFICIAL) -> torch.Tensor:
         """What the decoder reads, for a plain `model.generate(inputs_embeds=...)`.
@@ -88,9 +88,14 @@ class ContextMemory:
         if self.compressor.memory_position is not None or self.memory.positions is not None:
             raise UsageError(f"{self.compressor.name} numbers positions in its own way: use answer() or generate()")
         decoder = self.compressor.decoder
-        return self._plan(question, prompt).vectors(decoder).to(decoder.dtype)[None]
+        return self.plan(question, prompt).vectors(decoder).to(decoder.dtype)[None]
 
-    def _plan(self, question: str, prompt: str) -> Plan:
+    def plan(self, question: str, prompt: str = OFFICIAL) -> Plan:
+        """What the decoder reads: BOS, what the method puts around it, the memory, the question in the prompt's words.
+
+        Raises:
+            UsageError: No such prompt, or no chat template.
+        """
         return _encoder(self.compressor).encode(_asked(self.compressor, question, prompt), [self.memory])
 
 
@@ -286,6 +291,19 @@ def _continued(
     compressor: Compressor, plan: Plan, max_new_tokens: int, until: Sequence[str], options: dict[str, Any]
 ) -> str:
     """What the decoder says behind a plan, without special tokens, up to a text that ends it."""
+    ids = continued_ids(compressor, plan, max_new_tokens, until, options)
+    text = str(compressor.decoder.tokenizer.decode(ids, skip_special_tokens=True))
+    return text[: min((text.find(end) for end in until if end in text), default=len(text))]
+
+
+def continued_ids(
+    compressor: Compressor, plan: Plan, max_new_tokens: int, until: Sequence[str], options: dict[str, Any]
+) -> list[int]:
+    """New token ids behind a plan, those that ended it included.
+
+    Raises:
+        UsageError: Too long for the decoder's window, or for the machine's memory.
+    """
     decoder = compressor.decoder
     window = getattr(decoder.model.config, "max_position_embeddings", None)
     if window is not None and plan.span + max_new_tokens > window:
@@ -305,5 +323,4 @@ def _continued(
             positions=positions([plan], compressor.memory_position),
             **options,
         )
-    text = str(decoder.tokenizer.decode(out.ids[0], skip_special_tokens=True))
-    return text[: min((text.find(end) for end in until if end in text), default=len(text))]
+    return out.ids[0]

@@ -87,6 +87,8 @@ class RunnerOptions(BaseModel):
     memory_store: str | None = Field(default=None, min_length=1)
     memory_store_dtype: Literal[PRECISIONS] = EXACT  # type: ignore[valid-type]
     memory_store_gib: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    backend: Annotated[str, Field(pattern=r"^(vllm|https?://\S+)$")] | None = None
+    backend_memory: float = Field(default=0.5, gt=0, le=1)
 
     @model_validator(mode="after")
     def _store_options_have_a_store(self) -> Self:

@@ -19,7 +19,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import normalize_gen_kwargs
 from tqdm import tqdm
 
-from pcc_bench.core import provenance, registry
+from pcc_bench.core import provenance, registry, shipped
 from pcc_bench.core.account import SCHEMA_VERSION
 from pcc_bench.core.context import Prompt, as_prompt
 from pcc_bench.core.decoder import Decoder
@@ -43,6 +43,7 @@ from pcc_bench.host.memories import MemoryBook, Source, gather, waves, wrong_par
 from pcc_bench.host.planning import Job, Planner, Request
 from pcc_bench.host.prompts import PromptEncoder
 from pcc_bench.host.responses import Answer, Response, ResponseCache, Score
+from pcc_bench.host.serving.engines import Engine, engine
 from pcc_bench.host.store.precision import EXACT
 from pcc_bench.host.store.store import COUNTS, MemoryStore
 
@@ -66,6 +67,8 @@ class CompressedLM(HFLM):  # type: ignore[misc]
         memory_store: Folder that keeps memories for other runs (`pcc_bench.host.store`).
         memory_store_dtype: How exactly: `exact`, or slots before the converter as float32, bfloat16, float16 or int8.
         memory_store_gib: Most GiB of it; the memories not used for longest are deleted. Without it, no limit.
+        backend: Who decodes: `vllm` in this process, or the address of a vLLM server. Without it, transformers.
+        backend_memory: Share of the device's memory for vLLM in this process.
         device: As in lm-eval; CPU where no GPU is there.
         **kwargs: The method's own options (rate, boundaries, ...), and everything lm-eval's `hf` takes (dtype,
             batch_size, max_length, parallelize, trust_remote_code, ...).
@@ -90,6 +93,8 @@ class CompressedLM(HFLM):  # type: ignore[misc]
         memory_store: str | None = None,
         memory_store_dtype: str = EXACT,
         memory_store_gib: float | None = None,
+        backend: str | None = None,
+        backend_memory: float = 0.5,
         device: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -101,6 +106,7 @@ class CompressedLM(HFLM):  # type: ignore[misc]
         given |= {"allow_special_tokens_in_text": allow_special_tokens_in_text, "reuse_prefix": reuse_prefix}
         given |= {"memory_store": memory_store or None, "memory_store_dtype": memory_store_dtype}
         given |= {"memory_store_gib": memory_store_gib, "pretrained": pretrained, "decoder": decoder}
+        given |= {"backend": backend or None, "backend_memory": backend_memory}
         own = checked(RunnerOptions, given, "model_args")
         pretrained, decoder = own.pretrained, own.decoder
         pretrained = default_checkpoint(kind, {"pretrained": pretrained, "decoder": decoder}) or pretrained
@@ -115,8 +121,9 @@ class CompressedLM(HFLM):  # type: ignore[misc]
         self.encoder = PromptEncoder(
             self.frozen, self.compressor, hf_arguments.get("add_bos_token"), own.allow_special_tokens_in_text
         )
-        self.answering = Answering(self, self.compressor)
-        bound = self.compressor.memory_position is not None
+        self.engine = self._engine(own, shipped.located(name))
+        self.answering = Answering(self, self.compressor, self.engine)
+        bound = self.compressor.memory_position is not None or self.engine is not None
         self.reuse_prefix = own.reuse_prefix and not bound and prefixes.can_reuse(self.frozen)
         store = None
         if own.memory_store:
@@ -135,6 +142,7 @@ class CompressedLM(HFLM):  # type: ignore[misc]
             "control_seed": own.control_seed if own.control else None,
             "overflow": own.overflow,
             "memory_store_dtype": own.memory_store_dtype if own.memory_store else None,
+            "backend": self.engine.describe() if self.engine else None,
             "allow_special_tokens_in_text": own.allow_special_tokens_in_text,
             "add_bos_token": hf_arguments.get("add_bos_token"),
             "max_length": self.max_length,
@@ -166,6 +174,7 @@ class CompressedLM(HFLM):  # type: ignore[misc]
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """Score continuations; each answer is a `Score` with its accounting."""
+        self._check_scores(requests)
         if self.enable_thinking:
             raise UsageError("enable_thinking=True has no meaning for log-likelihood tasks: leave it out")
         return self._answer("loglikelihood", requests, disable_tqdm)  # type: ignore[return-value]
@@ -176,6 +185,7 @@ class CompressedLM(HFLM):  # type: ignore[misc]
         Raises:
             UsageError: The method compresses, and such a request has no context to compress.
         """
+        self._check_scores(requests)
         if not self.compressor.scores_whole_text:
             task = requests[0].task_name if requests else "a task"
             raise UsageError(
@@ -184,6 +194,27 @@ class CompressedLM(HFLM):  # type: ignore[misc]
             )
         scores: list[float] = super().loglikelihood_rolling(requests, disable_tqdm)
         return scores
+
+    def _check_scores(self, requests: Sequence[Instance]) -> None:
+        """See that log-likelihoods can be had where they are asked for."""
+        if self.engine is not None and requests:
+            raise UsageError(
+                f"{requests[0].task_name} asks for log-likelihoods, which vLLM does not give behind input vectors: run "
+                "it without backend=, or choose tasks that generate"
+            )
+
+    def _engine(self, own: RunnerOptions, decoder: str) -> Engine | None:
+        """Who decodes in the place of transformers; its window is ours where it is smaller."""
+        if own.backend is None:
+            return None
+        if self.compressor.owns_decoder and not own.backend.startswith("http"):
+            raise UsageError(
+                f"{self.method} puts weights of its own into the decoder, which backend=vllm does not load"
+            )
+        dtype = str(self.frozen.dtype).removeprefix("torch.")
+        decoding = engine(own.backend, decoder, dtype, self.max_length, own.backend_memory)
+        self._max_length = min(self.max_length, decoding.describe().get("max_model_len") or self.max_length)
+        return decoding
 
     def set_cache_hook(self, cache_hook: Any) -> None:
         """Use the file of lm-eval's `--use_cache` for our own cache of answers.

@@ -1,0 +1,133 @@
+"""`pcc-bench prompt` and `serve-check`: a memory and a question for a server, and whether it answers as we do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pcc_bench.core.documents import replaced, write_text
+from pcc_bench.core.errors import UsageError
+from pcc_bench.core.questions import question_prompt, question_text
+from pcc_bench.host.api import ContextMemory, continued_ids
+from pcc_bench.host.prompts import Plan, positions
+from pcc_bench.host.serving.engines import Server
+from pcc_bench.host.serving.wire import Sampling, chat, completion, saved
+
+SUFFIXES = (".pt", ".json")
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written.
+
+    Attributes:
+        vectors: The input vectors, [length, hidden size].
+        endpoint: That takes them.
+        sampling: What to ask for beside them.
+    """
+
+    vectors: torch.Tensor
+    endpoint: str
+    sampling: Sampling
+
+
+def plan_of(memory: ContextMemory, question: str, prompt: str) -> Plan:
+    """What the decoder reads of a memory and a question.
+
+    Raises:
+        UsageError: The method gives its vectors positions of their own, which a server counts in its way.
+    """
+    if not question.strip():
+        raise UsageError("--question is empty: ask something")
+    plan = memory.plan(question, prompt)
+    if positions([plan], memory.compressor.memory_position) is not None:
+        raise UsageError(f"{memory.compressor.name} numbers positions in its own way, which no server can be told")
+    return plan
+
+
+def write(memory: ContextMemory, question: str, prompt: str, max_new_tokens: int, path: Path, as_chat: bool) -> Written:
+    """Write a prompt for vLLM: a saved tensor (`.pt`), or the whole body of a request (`.json`).
+
+    Args:
+        memory: The memory with its decoder.
+        question: The question.
+        prompt: The words of the question; see `pcc_bench.core.questions`.
+        max_new_tokens: Most tokens of the answer.
+        path: The file.
+        as_chat: The memory alone, for a part of a chat: another protocol, since the server's template stands around it.
+
+    Raises:
+        UsageError: A file of another kind, a method that no server can read, or the file can't be written.
+    """
+    if path.suffix not in SUFFIXES:
+        raise UsageError(f"{path}: name a file .pt (the input vectors) or .json (the body of a request)")
+    words = question_prompt(prompt)
+    sampling = Sampling.of(memory.compressor, max_new_tokens, words.until)
+    if as_chat:
+        vectors, body = _for_chat(memory, question, prompt, sampling)
+    else:
+        vectors = plan_of(memory, question, prompt).vectors(memory.compressor.decoder)
+        body = completion([vectors], sampling)
+    if path.suffix == ".json":
+        write_text(path, json.dumps(body) + "\n")
+    else:
+        with replaced(path) as part:
+            part.write_bytes(saved(vectors))
+    return Written(vectors, "/v1/chat/completions" if as_chat else "/v1/completions", sampling)
+
+
+def _for_chat(
+    memory: ContextMemory, question: str, prompt: str, sampling: Sampling
+) -> tuple[torch.Tensor, dict[str, Any]]:
+    plan_of(memory, question, prompt)
+    if memory.memory.vectors is None:
+        raise UsageError(f"{memory.compressor.name} leaves text, which is a text part of a chat: no --chat for it")
+    return memory.memory.vectors, chat(memory.memory.vectors, question_text(question, prompt), sampling)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """An answer of the server beside ours.
+
+    Attributes:
+        question: The question.
+        ours: Our decoder's greedy answer.
+        theirs: The server's.
+        same: New tokens that are equal from the start.
+        tokens: New tokens of ours.
+        equal: Are all new tokens equal?
+    """
+
+    question: str
+    ours: str
+    theirs: str
+    same: int
+    tokens: int
+    equal: bool
+
+
+def compare(
+    server: Server, memory: ContextMemory, questions: Sequence[str], prompt: str, max_new_tokens: int
+) -> list[Compared]:
+    """Ask a server and our own decoder the same questions of a memory, greedily.
+
+    Raises:
+        UsageError: As `write`, or the server refuses.
+    """
+    compressor = memory.compressor
+    words = question_prompt(prompt)
+    sampling = Sampling.of(compressor, max_new_tokens, words.until)
+    results = []
+    for question in questions:
+        plan = plan_of(memory, question, prompt)
+        own = continued_ids(compressor, plan, max_new_tokens, words.until, {})
+        (ids,) = server.generate([plan.vectors(compressor.decoder)], sampling)
+        same = next((i for i, (a, b) in enumerate(zip(own, ids, strict=False)) if a != b), min(len(own), len(ids)))
+        texts = [str(compressor.decoder.tokenizer.decode(row, skip_special_tokens=True)) for row in (own, ids)]
+        results.append(Compared(question, *texts, same, len(own), own == ids))
+    return results
