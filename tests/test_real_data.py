@@ -15,7 +15,10 @@ from pcc_bench.host import startup
 from pcc_bench.host.inventory import task_table
 
 ROWS = 1
-OWN_ROWS = ("pcc_needle_kv",)  # generated, whatever the data
+RULER = tuple(
+    f"pcc_ruler_{kind}" for kind in ("niah_single", "niah_multikey", "niah_multivalue", "niah_multiquery", "vt", "qa")
+)
+OWN_ROWS = ("pcc_needle_kv", *RULER)  # generated, whatever the data
 WITH_CONTEXT = (
     "squad",
     "hotpotqa",
@@ -24,6 +27,8 @@ WITH_CONTEXT = (
     "reconstruction",
     "completion",
     "needle",
+    "ruler",
+    "drift",
 )  # the others show demonstrations
 NAMES = [
     name

@@ -16,7 +16,7 @@ from pcc_bench.host import startup
 from pcc_bench.host.inventory import task_table
 
 ROWS = 2
-DOCUMENTS = ("reconstruction", "completion", "needle", "needle_kv")
+DOCUMENTS = ("reconstruction", "completion", "needle", "needle_kv", *(f"drift_{n}" for n in range(1, 5)))
 SMALL = {"documents": 20, "tokens": 40, "continuation_tokens": 20, "segment_length": 64, "keys": "names"}
 SMALL |= {"lengths": [128], "depths": [0.5], "distances": [16], "per_cell": ROWS}
 NAMES = [name for name, line, *_ in task_table().rows if not line.startswith("group:")]
@@ -28,7 +28,8 @@ def tasks_of(decoder: str) -> dict[str, Any]:
     made = {}
     for name in NAMES:
         on_lab = {"data": "lab"} if name.removeprefix("pcc_") in DOCUMENTS else {}
-        made[name] = load(name, tokenizer=decoder, population="all", negatives=1, **SMALL, **on_lab)
+        longer = {"lengths": [1024]} if name.startswith("pcc_ruler") else {}  # than what is hidden
+        made[name] = load(name, tokenizer=decoder, population="all", negatives=1, **{**SMALL, **on_lab, **longer})
     return made
 
 

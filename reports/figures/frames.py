@@ -21,7 +21,8 @@ TRAINING = {
     "rag_loss": "answers\n(nats a token)",
     "bleu": "BLEU",
 }
-NEEDLES, RECONSTRUCTION = ("pcc_needle", "pcc_needle_kv"), "pcc_reconstruction"
+NEEDLES = ("pcc_needle", "pcc_needle_kv", "pcc_ruler_niah_single", "pcc_ruler_niah_multikey", "pcc_ruler_qa")
+RECONSTRUCTION = "pcc_reconstruction"
 ERRORS = {
     "error_word": "all words",
     "error_number": "numbers",

@@ -73,9 +73,9 @@ class NeedleTask(QuestionTask):
     def cells(self) -> list[Cell]:
         """The grid."""
         metadata = self.config.metadata
-        lengths = [int(n) for n in _numbers(metadata, "lengths", LENGTHS, 16, None)]
-        depths = _numbers(metadata, "depths", DEPTHS, 0, 1)
-        distances = [int(n) for n in _numbers(metadata, "distances", DISTANCES, 0, None)]
+        lengths = [int(n) for n in numbers(metadata, "lengths", LENGTHS, 16, None)]
+        depths = numbers(metadata, "depths", DEPTHS, 0, 1)
+        distances = [int(n) for n in numbers(metadata, "distances", DISTANCES, 0, None)]
         return [Cell(*cell) for cell in product(lengths, depths, distances)]
 
     def rows(
@@ -127,8 +127,8 @@ class PairsTask(NeedleTask):
     def cells(self) -> list[Cell]:
         """The grid, whatever the distance to a segment's end."""
         metadata = self.config.metadata
-        lengths = [int(n) for n in _numbers(metadata, "lengths", LENGTHS, 16, None)]
-        return [Cell(length, depth, None) for length in lengths for depth in _numbers(metadata, "depths", DEPTHS, 0, 1)]
+        lengths = [int(n) for n in numbers(metadata, "lengths", LENGTHS, 16, None)]
+        return [Cell(length, depth, None) for length in lengths for depth in numbers(metadata, "depths", DEPTHS, 0, 1)]
 
     def rows(
         self, cells: Sequence[Cell], tokenizer: PreTrainedTokenizerBase
@@ -171,9 +171,14 @@ class PairsTask(NeedleTask):
         }
 
 
-def _numbers(
+def numbers(
     metadata: Mapping[str, Any], key: str, default: Sequence[float], least: float, most: float | None
 ) -> list[float]:
+    """A list of numbers among the settings.
+
+    Raises:
+        UsageError: It is none, or empty, or a number is out of bounds.
+    """
     values = metadata.get(key, default)
     bounds = f"{least:g} or more" if most is None else f"from {least:g} to {most:g}"
     if not isinstance(values, list | tuple) or not values:

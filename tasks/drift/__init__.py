@@ -1,0 +1,1 @@
+"""A conversation that is compressed again as it goes on."""

@@ -1,0 +1,1 @@
+"""RULER's forms on generated text of any length."""
