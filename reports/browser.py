@@ -72,6 +72,7 @@ def embed(results: Results, rows: int = ROWS, characters: int = CHARACTERS) -> B
     for run in runs:
         for task in (task for task in run.tasks.values() if task.samples):
             groups.setdefault((task.name, task.population.fingerprint or ""), []).append(run)
+    groups = dict(sorted(groups.items(), key=lambda group: not _asks(group[0][0], group[1])))  # questions come first
     several = Counter(name for name, _ in groups)
     contexts: dict[str, int] = {}
     tasks, data = [], []
@@ -83,6 +84,11 @@ def embed(results: Results, rows: int = ROWS, characters: int = CHARACTERS) -> B
             data.append({"name": name, "rows": shown})
     told = {run.id: called[run.id] for run in runs}
     return Browser(tuple(tasks), {"runs": told, "contexts": list(contexts), "tasks": data})
+
+
+def _asks(task: str, runs: Sequence[Run]) -> bool:
+    """Are a task's rows questions with short answers?"""
+    return any("f1" in run.tasks[task].scores for run in runs)
 
 
 def _rows(

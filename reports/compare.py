@@ -14,7 +14,7 @@ from pcc_bench.core.errors import UsageError
 from pcc_bench.core.texttable import TextTable
 from pcc_bench.reports import measure
 from pcc_bench.reports.measure import Measure, Scored
-from pcc_bench.reports.metrics import NAMES
+from pcc_bench.reports.metrics import NAMES, PERCENT, p_value
 from pcc_bench.results.collection import Results, load
 from pcc_bench.results.protocol import DATA, READER, difference
 from pcc_bench.results.run import Run
@@ -23,6 +23,9 @@ SEED = 0
 NOTES = (
     "difference: B less A; [low, high]: 95 %, paired bootstrap of contexts with all their rows.",
     "p: paired permutation of contexts, two-sided; McNemar: exact, for right and wrong answers with one row a context.",
+    "wins / losses / ties: rows on which B scores higher than A, lower, the same.",
+    "MDE: the smallest true difference, in the scores' unit, that these rows would show with a probability of "
+    f"{100 * measure.POWER:.0f} % (two-sided test, 5 %).",
     "p (Holm): p adjusted for all comparisons of this table.",
 )
 
@@ -42,6 +45,8 @@ class Comparison:
         contexts: Different contexts among them.
         p: Of the permutation test.
         mcnemar: Of McNemar's test; None where it does not apply.
+        tally: Rows on which `b` is higher than `a`, lower, the same.
+        detectable: The smallest difference that these rows would show; see `measure.minimal`.
         holm: `p` adjusted for all comparisons.
         better: `A`, `B`, or "" where the adjusted p is 5 % or more, or nothing says which way is better.
     """
@@ -56,6 +61,8 @@ class Comparison:
     contexts: int
     p: float
     mcnemar: float | None
+    tally: tuple[int, int, int]
+    detectable: float
     holm: float = math.nan
     better: str = ""
 
@@ -101,7 +108,8 @@ def compare(a: Path, b: Path, metrics: Sequence[str] = ()) -> tuple[list[Compari
 
 def table(comparisons: Iterable[Comparison], notes: Sequence[str] = ()) -> TextTable:
     """Comparisons in print."""
-    columns = ("task", "metric", "n", "contexts", "A", "B", "difference", "p", "McNemar", "p (Holm)", "better")
+    columns = ("task", "metric", "n", "contexts", "A", "B", "difference", "wins / losses / ties", "MDE", "p", "McNemar",
+               "p (Holm)", "better")  # fmt: skip
     rows = [
         (
             one.task,
@@ -111,9 +119,11 @@ def table(comparisons: Iterable[Comparison], notes: Sequence[str] = ()) -> TextT
             f"{one.a:.2f}",
             f"{one.b:.2f}",
             f"{one.b - one.a:+.2f} [{one.low:+.2f}, {one.high:+.2f}]",
-            _p(one.p),
-            "" if one.mcnemar is None else _p(one.mcnemar),
-            _p(one.holm),
+            " / ".join(f"{rows:,}" for rows in one.tally),
+            f"{one.detectable:.2f}",
+            p_value(one.p),
+            "" if one.mcnemar is None else p_value(one.mcnemar),
+            p_value(one.holm),
             one.better,
         )
         for one in comparisons
@@ -170,6 +180,7 @@ def _comparison(one: Measure, other: Measure, notes: list[str]) -> Comparison:
     data = mine.clusters(theirs.top - mine.top)
     low, high = stats.paired_bootstrap(data, np.random.default_rng(SEED))
     p = stats.paired_permutation(data, np.random.default_rng(SEED))
+    known = stats.estimate(data, scale=1.0 if one.aggregation == "mean" and one.metric in PERCENT else 0.0)
     right_or_wrong = np.isin([mine.top, theirs.top], (0, 1)).all() and one.aggregation == "mean"
     single = right_or_wrong and len(data.sizes) == len(mine.number)
     ends = sorted(_in_print(one, mine, float(end)) for end in (low, high))
@@ -184,6 +195,8 @@ def _comparison(one: Measure, other: Measure, notes: list[str]) -> Comparison:
         contexts=len(data.sizes),
         p=float(p),
         mcnemar=stats.mcnemar(mine.top, theirs.top) if single else None,
+        tally=measure.tally(theirs, mine),
+        detectable=abs(_in_print(one, mine, -measure.minimal(known))),
     )
 
 
@@ -219,7 +232,3 @@ def _judged(one: Comparison, holm: float, higher: bool | None) -> Comparison:
 
 def _known(runs: dict[str, Run], tasks: Iterable[str]) -> str:
     return "there are " + "; ".join(f"{task}: {', '.join(runs[task].tasks[task].scores)}" for task in tasks)
-
-
-def _p(value: float) -> str:
-    return "<0.001" if value < 0.001 else f"{value:.3f}"

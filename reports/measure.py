@@ -23,6 +23,7 @@ Numbers = npt.NDArray[np.float64]
 RATIOS = ("weighted_perplexity", "ratio_of_sums")
 AGREEMENT = 1e-6  # of a score with what its samples say; both are sums of doubles
 LEVEL = 0.95
+POWER = 0.8  # of the smallest difference that is said to be found
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,7 @@ class Measure:
         if self.rows is None or (self.contexts or 0) < 2:
             return None
         if self.aggregation == "mean" and self.metric in PERCENT:
-            half = stats.estimate(self.rows.clusters(self.rows.top - 0.5), scale=1.0)
-            return stats.Estimate(half.difference + 0.5, half.centre + 0.5, half.error, half.freedom)
+            return share(self.rows)
         return stats.estimate(self.rows.clusters(self.rows.top))
 
     def interval(self) -> tuple[float, float] | None:
@@ -175,6 +175,29 @@ def compare(one: Measure, other: Measure) -> stats.Estimate | None:
     return stats.estimate(data, scale=1.0 if one.aggregation == "mean" and one.metric in PERCENT else 0.0)
 
 
+def share(rows: Scored) -> stats.Estimate | None:
+    """The mean of scores from 0 to 1, held against one half; None where all rows are on one context."""
+    data = rows.clusters(rows.top - 0.5)
+    if len(data.sizes) < 2:
+        return None
+    half = stats.estimate(data, scale=1.0)
+    return stats.Estimate(half.difference + 0.5, half.centre + 0.5, half.error, half.freedom)
+
+
+def together(parts: Sequence[Scored]) -> Scored:
+    """Rows of several tasks as rows of one; their numbers may repeat, contexts are told apart by their hash."""
+    number, context, top, of = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("number", "context", "top", "of")
+    )
+    return Scored(number, context, None, top, of)
+
+
+def tally(one: Scored, other: Scored) -> tuple[int, int, int]:
+    """Rows on which the first scores more than the second, less, and the same; the rows of both are the same ones."""
+    sign = np.sign(one.top - other.top)
+    return int((sign > 0).sum()), int((sign < 0).sum()), int((sign == 0).sum())
+
+
 def combined(estimates: Sequence[stats.Estimate | None]) -> stats.Estimate | None:
     """The plain mean over tasks that share no context; None where one is missing."""
     known = [estimate for estimate in estimates if estimate is not None]
@@ -186,6 +209,11 @@ def combined(estimates: Sequence[stats.Estimate | None]) -> stats.Estimate | Non
     error = np.sqrt(np.sum([estimate.error**2 for estimate in known], axis=0)) / count
     means = [np.mean([getattr(estimate, name) for estimate in known], axis=0) for name in ("difference", "centre")]
     return stats.Estimate(means[0], means[1], error, min(estimate.freedom for estimate in known))
+
+
+def minimal(difference: stats.Estimate) -> float:
+    """The smallest true difference that the two-sided test finds with a probability of `POWER`: its MDE."""
+    return float(difference.detectable((1 - LEVEL) / 2, POWER))
 
 
 def two_sided(difference: stats.Estimate) -> float:

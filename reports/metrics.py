@@ -1,4 +1,4 @@
-"""What metrics are called in print, and which are shares shown as percentages."""
+"""What metrics are called in print, which are shares shown as percentages, and how a p-value is printed."""
 
 from __future__ import annotations
 
@@ -26,3 +26,8 @@ PERCENT = {
 }
 PLAIN = {"perplexity": "PPL", "byte_perplexity": "PPL/byte", "bleu": "BLEU", "mrr": "MRR"}
 NAMES = PERCENT | PLAIN
+
+
+def p_value(p: float) -> str:
+    """A p-value in print."""
+    return "<0.001" if p < 0.001 else f"{p:.3f}"

@@ -13,12 +13,15 @@ from pcc_bench.core.documents import write_text
 from pcc_bench.core.errors import UsageError
 from pcc_bench.reports import figures, page, render
 from pcc_bench.reports.table import Table
-from pcc_bench.reports.tables import cost, demonstrated, pretraining, rag, settings
+from pcc_bench.reports.tables import comparisons, cost, demonstrated, losses, pretraining, rag, settings
 from pcc_bench.results import files
 from pcc_bench.results.collection import Results, load
 
 BUILDERS: dict[str, Callable[[Results], Table]] = {
     "table2": rag.table2,
+    "comparisons": comparisons.comparisons,
+    "kinds": losses.kinds,
+    "borders": losses.borders,
     "table3": demonstrated.table3,
     "table4": demonstrated.table4,
     "table5": rag.table5,

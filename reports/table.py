@@ -50,7 +50,7 @@ class Cell(Strict):
         seeds: Runs that were averaged; 1 where there was one.
         ratio: Achieved compression of these rows, boundary vectors counted.
         paper: The paper's value, or in a column with a `source` that source's.
-        best: The best method of the column (floors and ceilings do not compete).
+        best: The best method of the column, where a test tells another from it (floors and ceilings do not compete).
         tied: Not told from the best by a paired test at 5 %, Holm-adjusted over the column.
         normalised: 0: no context, 100: full context of the same column.
         text: What is shown where a cell is no number.

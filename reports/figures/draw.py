@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,8 @@ from pcc_bench.reports.figures.files import Figure, save
 from pcc_bench.reports.table import Column, Table
 from pcc_bench.results.collection import Results
 
-COSTS = {"prompt_positions": "decoder positions a question", "seconds": "seconds a question (this machine)"}
+POSITIONS = "decoder positions a question"
+LEAST = 2  # points: one alone is a number and no figure
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,8 @@ def draw_all(results: Results, tables: Sequence[Table], out: Path) -> list[Figur
     """
     drawn = []
     for plan in plans(results, tables):
-        if len(plan.frame):
-            drawn.append(save(plan.draw(plan.frame), plan.frame, plan.key, plan.title, plan.alt(plan.frame), out))
+        if len(plan.frame) >= LEAST:
+            drawn.append(save(plan.draw, plan.frame, plan.key, plan.title, plan.alt(plan.frame), out))
     return drawn
 
 
@@ -83,13 +85,13 @@ def plans(results: Results, tables: Sequence[Table]) -> Iterator[Plan]:
         lambda frame: "Percent. " + words.listed(frame, "method", "kind", "value"),
     )  # fmt: skip
     yield Plan(
-        "reconstruction-and-answers", "Contexts said again, and the questions on them",
+        "reconstruction-and-answers", "Contexts reconstructed, and the questions on them",
         frames.pairs(results, "token_accuracy", "f1"),
         lambda frame: pairs.reconstruction_and_answers(frame, "token accuracy", "F1"),
         lambda frame: "Mean F1. " + words.spread(frame, "method", "answers", 2),
     )  # fmt: skip
     yield Plan(
-        "ratios", "Requested and achieved compression by the context's length", frames.ratios(results), ratios.achieved,
+        "ratios", "Requested and achieved compression", frames.ratios(results), ratios.achieved,
         lambda frame: "Achieved, least to greatest. " + words.spread(frame, "run", "ratio", 2),
     )  # fmt: skip
 
@@ -101,10 +103,10 @@ def _answers(results: Results, table: Table) -> Iterator[Plan]:
     head = next((column for column in sets if column.key == table.headline or len(sets) == 1), None)
     if head is not None:
         yield _over_rate("answers", "Answers over compression", table, head)
-        for kind, axis in COSTS.items():
-            yield _over_cost(table, head, kind, frames.quality_and_cost(results, table, head.key, kind), axis)
-        for mode in recorded.MODES:
-            yield _over_cost(table, head, f"first-token-{mode}", *recorded.first_token(results, table, head.key, mode))
+        yield _over_cost(table, head, "positions", frames.quality_and_positions(results, table, head.key), POSITIONS)
+        for phase, mode in itertools.product(recorded.PHASES, recorded.MODES):
+            kind = f"{recorded.PHASES[phase].key}-{mode}"
+            yield _over_cost(table, head, kind, *recorded.quality_and_time(results, table, head.key, phase, mode))
     parts = [column.key for column in sets if head is None or column.key != head.key]
     if len(parts) > 1:
         frame = frames.scores(table, parts).drop(columns="runs")
@@ -137,8 +139,8 @@ def _over_rate(key: str, title: str, table: Table, column: Column) -> Plan:
 
 def _over_cost(table: Table, column: Column, kind: str, frame: pd.DataFrame, axis: str) -> Plan:
     return Plan(
-        f"answers-{kind.replace('_', '-')}",
-        f"Answers over {axis}",
+        f"answers-{kind}",
+        f"Answers over {axis.replace(chr(10), ', ')}",
         frame,
         lambda frame: cost.pareto(frame, axis_label(column), axis),
         lambda frame: words.over(frame, "method", "cost", "value"),
@@ -146,8 +148,9 @@ def _over_cost(table: Table, column: Column, kind: str, frame: pd.DataFrame, axi
 
 
 def _with_rates(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame, or nothing of it where no line has a rate."""
-    return frame if frame["rate"].notna().any() else frame.iloc[:0]
+    """The frame, or nothing of it where fewer than two lines of the table have a rate."""
+    points = frame.dropna(subset="rate")[["method", "requested"]].drop_duplicates()
+    return frame if len(points) >= LEAST else frame.iloc[:0]
 
 
 def axis_label(column: Column) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from pandas import DataFrame
 
-from pcc_bench.reports.figures import style
+from pcc_bench.reports.figures import palette, style
 
 
 @style.applied()
@@ -20,7 +20,7 @@ def classes(frame: DataFrame) -> Figure:
     kinds, methods = list(dict.fromkeys(frame["kind"])), list(dict.fromkeys(frame["method"]))
     thick = 0.8 / len(methods)
     figure, (panel,) = style.canvas(0.9 + 0.11 * len(kinds) * (len(methods) + 1))
-    looks = style.looks(methods)
+    looks = palette.looks(methods)
     for number, name in enumerate(methods):
         rows = frame[frame["method"] == name].set_index("kind").reindex(kinds)
         heights = np.arange(len(kinds)) + (number - (len(methods) - 1) / 2) * thick
@@ -29,7 +29,7 @@ def classes(frame: DataFrame) -> Figure:
             heights, rows["value"], 0.9 * thick, facecolor=look.colour, edgecolor="white", hatch=look.hatch, label=name,
             linewidth=0,
         )  # fmt: skip
-        panel.hlines(heights, rows["low"], rows["high"], colors=style.INK, linewidth=0.9)
+        panel.hlines(heights, rows["low"], rows["high"], colors=palette.INK, linewidth=0.9)
     panel.set_yticks(range(len(kinds)), kinds)
     panel.tick_params(axis="y", length=0)
     panel.invert_yaxis()

@@ -89,27 +89,25 @@ def scores(table: Table, columns: Iterable[str]) -> pd.DataFrame:
     return frame.astype(dict.fromkeys(["requested", "rate", "value", "low", "high"], float))
 
 
-def quality_and_cost(results: Results, table: Table, column: str, cost: str) -> pd.DataFrame:
-    """The cells of a column with the mean cost of a row: `method`, `label`, `cost`, `value`, `low`, `high`.
+def quality_and_positions(results: Results, table: Table, column: str) -> pd.DataFrame:
+    """A column's cells with the mean positions of a prompt: `method`, `label`, `cost`, `value`, `low`, `high`.
 
     Args:
         results: What the table was measured on.
         table: The table.
         column: Key of the column.
-        cost: `prompt_positions`, or `seconds` (compressing, prefill and decoding).
     """
     tasks = [f"pcc_{column.key.partition('.')[0]}" for column in table.columns]
     frame = scores(table, [column])
     frame["label"] = [f"{rate:g}x" if rate == rate else "" for rate in frame["requested"]]
-    frame["cost"] = [_mean_cost(results, runs, tasks, cost) for runs in frame["runs"]]
+    frame["cost"] = [_positions(results, runs, tasks) for runs in frame["runs"]]
     kept = frame[["method", "label", "cost", "value", "low", "high"]]
     return kept[kept["cost"] > 0].reset_index(drop=True)
 
 
-def _mean_cost(results: Results, runs: Iterable[str], tasks: Iterable[str], cost: str) -> float:
-    parts = ["compress_seconds", "prefill_seconds", "decode_seconds"] if cost == "seconds" else [cost]
-    frames = [results.frame(run, task) for run in map(results.run, runs) for task in set(tasks) & set(run.tasks)]
-    full = [frame[parts].sum(axis=1, skipna=False) for frame in frames if set(parts) <= set(frame)]
+def _positions(results: Results, runs: Iterable[str], tasks: Iterable[str]) -> float:
+    parts = [results.frame(run, task) for run in map(results.run, runs) for task in set(tasks) & set(run.tasks)]
+    full = [part["prompt_positions"] for part in parts if "prompt_positions" in part]
     return float(pd.concat(full).mean()) if full else float("nan")
 
 

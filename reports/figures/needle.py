@@ -34,7 +34,7 @@ def heat_map(frame: DataFrame) -> Figure:
         for (line, column), value in ((place, cells.iloc[place]) for place in _places(len(depths), len(lengths))):
             ink = "black" if value > 0.5 else PALE
             text = "" if math.isnan(value) else f"{100 * value:.0f}"
-            panel.text(column, line, text, ha="center", va="center", color=ink, fontsize=6.5)
+            panel.text(column, line, text, ha="center", va="center", color=ink)
         panel.set_xticks(range(len(lengths)), [f"{length:g}" for length in lengths])
         panel.set_yticks(range(len(depths)), [f"{100 * depth:g} %" for depth in depths])
         panel.grid(visible=False)
@@ -43,8 +43,8 @@ def heat_map(frame: DataFrame) -> Figure:
         panel.set_title(str(name))
     for panel in panels[len(names) :]:
         panel.remove()
-    figure.supxlabel("context (tokens); in the cells: found, %", fontsize=7.5)
-    figure.supylabel("depth of the needle", fontsize=7.5)
+    figure.supxlabel("context (tokens); in the cells: found, %")
+    figure.supylabel("depth of the needle")
     return figure
 
 

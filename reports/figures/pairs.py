@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from pandas import DataFrame
 
-from pcc_bench.reports.figures import style
+from pcc_bench.reports.figures import palette, style
 
 GROUPS = 5
 
@@ -21,7 +21,7 @@ def reconstruction_and_answers(frame: DataFrame, reconstruction: str, answers: s
         answers: Name of the second.
     """
     figure, (panel,) = style.canvas(2.6)
-    looks = style.looks(frame["method"])
+    looks = palette.looks(frame["method"])
     for name, rows in frame.groupby("method", sort=False):
         look = looks[str(name)]
         panel.scatter(rows["reconstruction"], rows["answers"], s=5, c=look.colour, alpha=0.25, linewidths=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,38 +17,53 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from matplotlib.typing import RcKeyType
 from pandas import DataFrame
 
+from pcc_bench.reports.figures.palette import GRID, INK, Look
+
 WIDTH = 3.3  # inches: a column of a two-column paper
-INK, GRID = "#262626", "#d4d4d4"
-# Okabe and Ito (2008), without the yellow, which white paper swallows.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6b6b6b")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
-HATCHES = ("", "//", "..", "xx", "--", "\\\\", "++")
-# The same method looks the same in every figure.
-KNOWN = ("PCC-Lite", "PCC-Large", "ICAE", "COCOM", "AutoCompressor", "LLMLingua-2", "PCC", "PISCO", "BM25 context")
-FULL, NONE = "full context", "no context"
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """What a figure is drawn for.
+
+    Attributes:
+        width: Inches.
+        text: Size of the text, points.
+        panels: Small panels side by side.
+    """
+
+    width: float
+    text: float
+    panels: int
+
+    @property
+    def scale(self) -> float:
+        """Of heights, which are given for a column of a paper."""
+        return self.text / COLUMN.text
+
+
+COLUMN = Sheet(WIDTH, 7, 2)  # of a paper, and of a phone
+PAGE = Sheet(10.0, 9.5, 4)  # of the report in a window
+_sheet: ContextVar[Sheet] = ContextVar("sheet", default=COLUMN)
 
 STYLE: dict[RcKeyType, Any] = {
     "axes.edgecolor": INK,
     "axes.grid": True,
     "axes.axisbelow": True,
     "axes.labelcolor": INK,
-    "axes.labelsize": 7.5,
     "axes.linewidth": 0.6,
     "axes.spines.right": False,
     "axes.spines.top": False,
-    "axes.titlesize": 7.5,
     "errorbar.capsize": 0,
     "figure.constrained_layout.h_pad": 0.04,
     "figure.constrained_layout.use": True,
     "figure.constrained_layout.w_pad": 0.04,
     "figure.dpi": 100,
     "font.family": "DejaVu Sans",  # comes with matplotlib
-    "font.size": 7,
     "grid.color": GRID,
     "grid.linewidth": 0.4,
     "hatch.linewidth": 0.5,
     "legend.columnspacing": 1.2,
-    "legend.fontsize": 7,
     "legend.frameon": False,
     "legend.handlelength": 1.7,
     "lines.linewidth": 1.2,
@@ -59,36 +75,42 @@ STYLE: dict[RcKeyType, Any] = {
     "svg.hashsalt": "pcc_bench",
     "text.color": INK,
     "xtick.color": INK,
-    "xtick.labelsize": 7,
     "ytick.color": INK,
-    "ytick.labelsize": 7,
 }
 
 
-@dataclass(frozen=True)
-class Look:
-    """How one method is drawn: no two differ in colour alone."""
-
-    colour: str
-    marker: str
-    hatch: str
-
-
-ENDS = {FULL: Look(INK, "*", ""), NONE: Look(INK, "p", "")}  # ceiling and floor are no methods
+SIZED: tuple[RcKeyType, ...] = (
+    *("font.size", "axes.labelsize", "axes.titlesize", "legend.fontsize", "xtick.labelsize", "ytick.labelsize"),
+)
 
 
 @contextmanager
 def applied() -> Iterator[None]:
-    """Within it (or in a function under `@applied()`), figures are drawn in the style."""
-    with matplotlib.rc_context(STYLE):
+    """Within it (or in a function under `@applied()`), figures are drawn in the style, for the sheet in use."""
+    with matplotlib.rc_context(STYLE | dict.fromkeys(SIZED, _sheet.get().text)):
         yield
 
 
+@contextmanager
+def drawn_for(sheet: Sheet) -> Iterator[None]:
+    """Within it, figures are drawn for a sheet."""
+    before = _sheet.set(sheet)
+    try:
+        yield
+    finally:
+        _sheet.reset(before)
+
+
+def panels_across(count: int) -> int:
+    """How many of so many small panels stand side by side."""
+    return min(count, _sheet.get().panels)
+
+
 def canvas(height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, list[Axes]]:
-    """A figure one column wide.
+    """A figure as wide as the sheet.
 
     Args:
-        height: Inches.
+        height: Inches of a column of a paper; a page's figure is taller as its text is larger.
         rows: Panels from top to bottom.
         columns: Panels side by side.
         **options: Of matplotlib's `subplots` (`sharex`, ...).
@@ -96,25 +118,10 @@ def canvas(height: float, rows: int = 1, columns: int = 1, **options: Any) -> tu
     Returns:
         The figure and its panels, row by row.
     """
-    figure = Figure(figsize=(WIDTH, height))
+    sheet = _sheet.get()
+    figure = Figure(figsize=(sheet.width, height * sheet.scale))
     panels = figure.subplots(rows, columns, squeeze=False, **options)
     return figure, [panel for row in panels for panel in row]
-
-
-def looks(labels: Iterable[str]) -> dict[str, Look]:
-    """A look for each label: known methods always have theirs, others take what is free, in the order given."""
-    wanted = list(dict.fromkeys(labels))
-    numbers = {label: KNOWN.index(label) for label in wanted if label in KNOWN}
-    others = [label for label in wanted if label not in numbers and label not in ENDS]
-    free = (number for number in range(len(KNOWN) + len(others)) if number not in numbers.values())
-    numbers |= {label: next(free) for label in others}
-    return {label: ENDS.get(label) or _look(numbers[label]) for label in wanted}
-
-
-def _look(number: int) -> Look:
-    shift = number // len(COLOURS)  # the second round of colours meets other hatches
-    hatch = HATCHES[(number + shift) % len(HATCHES)]
-    return Look(COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)], hatch)
 
 
 def legend(figure: Figure, panels: Iterable[Axes]) -> None:
@@ -125,7 +132,7 @@ def legend(figure: Figure, panels: Iterable[Axes]) -> None:
             parts.setdefault(label, handle)
     if parts:
         longest = max(map(len, parts))
-        columns = 3 if longest <= 15 else 2 if longest <= 26 else 1
+        columns = max(1, int(72 * _sheet.get().width / ((0.6 * longest + 4) * _sheet.get().text)))
         figure.legend(parts.values(), parts.keys(), loc="outside lower center", ncols=min(columns, len(parts)))
 
 
@@ -147,4 +154,12 @@ def with_intervals(panel: Axes, rows: DataFrame, x: str, look: Look, label: str)
     rows = rows.sort_values(x)
     known = rows.dropna(subset=["low", "high"])
     panel.vlines(known[x], known["low"], known["high"], colors=look.colour, linewidth=1.0, alpha=0.7)
-    panel.plot(rows[x], rows["value"], color=look.colour, marker=look.marker, label=label)
+    panel.plot(
+        rows[x],
+        rows["value"],
+        color=look.colour,
+        marker=look.marker,
+        linewidth=look.width,
+        linestyle=look.dash,
+        label=label,
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 from pandas import DataFrame
 
-from pcc_bench.reports.figures import style
+from pcc_bench.reports.figures import palette, style
 
 
 @style.applied()
@@ -17,7 +17,7 @@ def curves(frame: DataFrame) -> Figure:
     """
     measures = list(dict.fromkeys(frame["measure"]))
     figure, panels = style.canvas(0.5 + 1.25 * len(measures), len(measures), sharex=True)
-    looks = style.looks(frame["run"])
+    looks = palette.looks(frame["run"])
     for panel, measure in zip(panels, measures, strict=True):
         for run, rows in frame[frame["measure"] == measure].groupby("run", sort=False):
             rows = rows.sort_values("step")

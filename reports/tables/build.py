@@ -115,7 +115,7 @@ def _score(line: Line, spec: Spec) -> Score | None:
 
 
 def _ranked(rows: Sequence[Row], scores: Sequence[Score | None], spec: Spec) -> list[Cell]:
-    """The cells of a column, the best method marked and those not told from it."""
+    """The cells of a column, the best method marked and those not told from it, where a test tells any from it."""
     cells = [score.cell() if score else Cell() for score in scores]
     rivals = {i: score for i, score in enumerate(scores) if score and rows[i].role == "method"}
     if len(rivals) < 2:
@@ -124,6 +124,8 @@ def _ranked(rows: Sequence[Row], scores: Sequence[Score | None], spec: Spec) -> 
     p = {i: _difference(score, rivals[best]) for i, score in rivals.items() if i != best}
     tested = {i: value for i, value in p.items() if value is not None}
     adjusted = dict(zip(tested, stats.holm(list(tested.values())), strict=True)) if tested else {}
+    if not any(value < ALPHA for value in adjusted.values()):
+        return cells  # nothing is told from the best, so nothing stands out
     marks = {i: {"tied": value >= ALPHA} for i, value in adjusted.items()} | {best: {"best": True}}
     return [cell.model_copy(update=marks.get(i, {})) for i, cell in enumerate(cells)]
 

@@ -29,10 +29,14 @@ def specs() -> list[Spec]:
     ]
 
 
+def of_table2(results: Results) -> list[Run]:
+    """The runs that Table 2 is about."""
+    return [run for run in results.runs if not run.labels or not all(name.endswith(APART) for name in run.labels)]
+
+
 def table2(results: Results) -> Table:
     """EM and F1 on the four sets, by method and rate."""
-    runs = [run for run in results.runs if not run.labels or not all(name.endswith(APART) for name in run.labels)]
-    made = lines(runs, TASKS.__contains__)
+    made = lines(of_table2(results), TASKS.__contains__)
     check_comparable(made)
     return build("table2", "Table 2: questions on contexts", made, specs(), AVERAGE)
 

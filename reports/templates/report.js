@@ -2,29 +2,36 @@
 
 // ---------------------------------------------------------------- tables
 
+const original = new Map([...document.querySelectorAll("table[id]")].map((table) => [table, [...table.tBodies[0].rows]]));
+
 function sortBy(table, button) {
   const head = button.closest("th");
   const heads = [...table.querySelectorAll("thead th[aria-sort]")];
   const column = heads.indexOf(head);
-  // Numbers start with the largest, names with the first.
-  const first = column === 0 ? "ascending" : "descending";
-  const order = head.getAttribute("aria-sort") === first ? (first === "ascending" ? "descending" : "ascending") : first;
+  // Numbers start with the largest, names with the first; the third time the rows stand by rate again.
+  const [first, second] = column === 0 ? ["ascending", "descending"] : ["descending", "ascending"];
+  const order = { none: first, [first]: second, [second]: "none" }[head.getAttribute("aria-sort")];
   heads.forEach((other) => other.setAttribute("aria-sort", other === head ? order : "none"));
-  const sign = order === "ascending" ? 1 : -1;
-  const rows = [...table.tBodies[0].rows];
-  const key = (row) => (column === 0 ? row.cells[0].textContent : row.cells[column].dataset.sort);
-  rows.sort((a, b) => {
-    const [x, y] = [key(a), key(b)];
-    if (x === undefined || y === undefined) return (x === undefined) - (y === undefined); // unknown: last, either way
-    return sign * (column === 0 ? x.localeCompare(y, undefined, { numeric: true }) : x - y);
-  });
+  table.classList.toggle("sorted", order !== "none");
+  const rows = [...original.get(table)];
+  if (order !== "none") {
+    const sign = order === "ascending" ? 1 : -1;
+    const key = (row) => (column === 0 ? row.cells[0].textContent : row.cells[column]?.dataset.sort);
+    rows.sort((a, b) => {
+      const [x, y] = [key(a), key(b)];
+      if (x === undefined || y === undefined) return (x === undefined) - (y === undefined); // unknown: last, either way
+      return sign * (column === 0 ? x.localeCompare(y, undefined, { numeric: true }) : x - y);
+    });
+  }
   table.tBodies[0].append(...rows);
 }
 
 function filterRows(input) {
-  const rows = [...document.getElementById(input.dataset.filter).tBodies[0].rows];
+  const all = [...document.getElementById(input.dataset.filter).tBodies[0].rows];
+  const rows = all.filter((row) => !row.classList.contains("group"));
   const wanted = input.value.trim().toLowerCase();
   rows.forEach((row) => { row.hidden = !row.cells[0].textContent.toLowerCase().includes(wanted); });
+  all.filter((row) => row.classList.contains("group")).forEach((row) => { row.hidden = Boolean(wanted); });
   const shown = rows.filter((row) => !row.hidden).length;
   const count = document.querySelector(`[data-count="${input.dataset.filter}"]`);
   count.textContent = wanted ? `${shown} of ${rows.length} rows` : "";
@@ -34,11 +41,26 @@ document.querySelectorAll("table thead button").forEach((button) => {
   button.addEventListener("click", () => sortBy(button.closest("table"), button));
 });
 document.querySelectorAll("[data-filter]").forEach((input) => input.addEventListener("input", () => filterRows(input)));
-document.querySelectorAll("[data-details]").forEach((box) => {
-  const table = document.getElementById(box.dataset.details);
-  const show = () => table.classList.toggle("detailed", box.checked);
-  box.addEventListener("change", show);
-  show(); // a browser may keep the box ticked over a reload
+function toggles(attribute, name) {
+  document.querySelectorAll(`[data-${attribute}]`).forEach((box) => {
+    const table = document.getElementById(box.dataset[attribute]);
+    const show = () => table.classList.toggle(name, box.checked);
+    box.addEventListener("change", show);
+    show(); // a browser may keep the box ticked over a reload
+  });
+}
+toggles("details", "detailed");
+toggles("published", "with-published");
+
+function showMetric(choice) {
+  const table = document.getElementById(choice.dataset.metric);
+  document.querySelectorAll(`[data-metric="${choice.dataset.metric}"]`).forEach((other) => {
+    table.classList.toggle(`by-${other.value}`, other.checked);
+  });
+}
+document.querySelectorAll("[data-metric]").forEach((choice) => {
+  choice.addEventListener("change", () => showMetric(choice));
+  showMetric(choice);
 });
 
 // ---------------------------------------------------------------- samples
@@ -51,12 +73,14 @@ function element(tag, text, parent, name) {
   return made;
 }
 
-// The text with every reference in it emphasised.
+// The text with every reference marked in it where it stands as whole words.
 function withReferences(parent, text, references) {
-  const wanted = references.filter((one) => one.trim().length > 1).map((one) => one.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
+  const wanted = references.map((one) => one.trim()).filter(Boolean).sort((a, b) => b.length - a.length)
+    .map((one) => one.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
   if (!wanted.length) { parent.append(text); return; }
-  text.split(new RegExp(`(${wanted.join("|")})`, "gi")).forEach((part, n) => {
-    if (n % 2) element("em", part, parent); else parent.append(part);
+  const spans = new RegExp(`(?<![\\p{L}\\p{N}])(${wanted.join("|")})(?![\\p{L}\\p{N}])`, "giu");
+  text.split(spans).forEach((part, n) => {
+    if (n % 2) element("mark", part, parent); else parent.append(part);
   });
 }
 
@@ -98,11 +122,11 @@ function startBrowser(data) {
     element("h3", `${task.value}, row ${row.row}`, article);
     const context = data.contexts[row.context];
     if (context) {
-      const heading = element("h4", undefined, article);
-      element("span", "Context: highlighted, what may be compressed", heading, "key");
+      element("h4", "Context (what may be compressed; the answer is marked)", article);
       const block = element("div", undefined, article, "context text-block");
       block.tabIndex = 0;
-      withReferences(element("mark", undefined, block), context, row.references);
+      withReferences(block, context, row.references);
+      block.scrollTop = (block.querySelector("mark")?.offsetTop ?? 0) - block.offsetTop - 60;
     }
     element("h4", context ? "Question (stays text)" : "Prompt (nothing is compressed)", article);
     element("p", row.question, article, "text-block");

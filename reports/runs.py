@@ -1,29 +1,35 @@
-"""What a report says of each run: of its method, and of where its numbers come from."""
+"""What a report says of each run, in one table: its method, how it was set, and where its numbers come from."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pcc_bench.core.texttable import TextTable
 from pcc_bench.results.rows import COMPRESSION
 from pcc_bench.results.run import Run
 from pcc_bench.results.shapes import Reported
 
 
-@dataclass(frozen=True)
-class Card:
-    """What is known of a run: of its method, or of where its numbers come from."""
+def runs_table(runs: Sequence[Run], names: Mapping[str, str]) -> TextTable:
+    """A line a run, a column a fact that any of them states.
 
-    title: str
-    facts: tuple[tuple[str, str], ...]
+    Args:
+        runs: In the order of the lines.
+        names: Run's id -> what it is called.
+    """
+    facts = [method_facts(run) | source_facts(run) for run in runs]
+    columns = tuple(dict.fromkeys(name for line in facts for name in line))
+    rows = [(names[run.id], *(line.get(name, "") for name in columns)) for run, line in zip(runs, facts, strict=True)]
+    return TextTable(("run", *columns), tuple(rows)).without_empty_columns()
 
 
-def method_facts(run: Run) -> tuple[tuple[str, str], ...]:
+def method_facts(run: Run) -> dict[str, str]:
     """What a run's method is and how it was set."""
-    told = run.reported or Reported()
-    can = told.capabilities
+    reported = run.reported or Reported()
+    can = reported.capabilities
     memory = "" if can.get("soft") is None else "vectors (soft)" if can["soft"] else "text (hard)"
-    facts = {
+    return {
         "method": run.method,
         "memory": memory,
         "reads the question": _yes(can.get("query_aware")),
@@ -35,10 +41,9 @@ def method_facts(run: Run) -> tuple[tuple[str, str], ...]:
         "decoder": run.decoder,
         "parameters": f"{run.parameters:,}" if run.parameters else "",
         "dtype": run.dtype,
-        "options": ", ".join(f"{key}={value}" for key, value in sorted(told.options.items())),
-        "overflow": told.overflow or "",
+        "options": ", ".join(f"{key}={value}" for key, value in sorted(reported.options.items())),
+        "overflow": reported.overflow or "",
     }
-    return tuple((name, value) for name, value in facts.items() if value)
 
 
 def _achieved(run: Run) -> str:
@@ -50,20 +55,19 @@ def _yes(value: Any) -> str:
     return {True: "yes", False: "no"}.get(value, "")
 
 
-def source_facts(run: Run) -> tuple[tuple[str, str], ...]:
+def source_facts(run: Run) -> dict[str, str]:
     """Where a run's numbers come from."""
     prints = run.fingerprints
     rows = {name: task.population.fingerprint or "" for name, task in run.tasks.items()}
-    facts = {
-        "run": run.id,
-        "file": run.place,
+    return {
         "ended": run.date,
-        "checkpoint": " ".join(part for part in (run.checkpoint, prints.get("checkpoint")) if part),
-        "decoder": " ".join(part for part in (run.decoder, prints.get("decoder_weights")) if part),
+        "seeds": " ".join(str(seed) for seed in run.seeds if seed is not None),
+        "id": run.id,
+        "file": run.place,
+        "checkpoint's hash": prints.get("checkpoint") or "",
+        "decoder's hash": prints.get("decoder_weights") or "",
         "code": " ".join(part for part in (prints.get("code"), run.versions.get("code")) if part),
         "rows": ", ".join(f"{name} {mark}" for name, mark in rows.items() if mark),
-        "seeds": " ".join(str(seed) for seed in run.seeds if seed is not None),
         "lm-eval": run.versions.get("lm-eval", ""),
         "transformers": run.versions.get("transformers", ""),
     }
-    return tuple((name, value) for name, value in facts.items() if value)

@@ -1,0 +1,103 @@
+"""What a report says first: three sentences made from its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from pcc_bench.reports.table import Cell, Column, Row, Table
+
+SENTENCES = 3
+OURS = ("pcc-lite", "pcc-large", "pcc")  # whose best line the first sentence is about, where one was measured
+Line = tuple[Row, Cell]
+
+
+def sentences(tables: Sequence[Table]) -> tuple[str, ...]:
+    """At most three.
+
+    Of the first table with a main column: its best PCC, the best other method, what compression costs; of other tables
+    the best line of each.
+    """
+    said: list[str] = []
+    for table in tables:
+        head = next((column for column in table.columns if column.key == table.headline), None)
+        measured = [(row, table.cell(row.key, head.key)) for row in table.rows if row.runs] if head else []
+        lines = [(row, cell) for row, cell in measured if cell.value is not None]
+        if head is None or not lines:
+            continue
+        if not said and head.better != "lower":
+            said += _about_methods(lines, head)
+        else:
+            said += _best(table, lines, head)
+    return tuple(said[:SENTENCES])
+
+
+def _about_methods(lines: Sequence[Line], head: Column) -> Iterator[str]:
+    methods = [line for line in lines if line[0].role == "method"]
+    ours = [line for line in methods if line[0].method in OURS] or methods
+    if not ours:
+        return
+    row, cell = max(ours, key=_value)
+    ends = {line[0].role: line for line in lines if line[0].role != "method" and line[0].rate is None}
+    yield _place(row, cell, head, ends)
+    others = [line for line in methods if line[0].key != row.key]
+    if others:
+        yield _rival(row, cell, max(others, key=_value), head)
+    slower = sorted((line for line in methods if line[0].method == row.method and line[1].ratio), key=_ratio)
+    if len(slower) > 1:
+        least, most = slower[0], slower[-1]
+        yield (
+            f"From {_ratio(least):.2f}x to {_ratio(most):.2f}x achieved compression, {_name(row)} goes from "
+            f"{_print(least[1], head)} to {_print(most[1], head)}."
+        )
+
+
+def _place(row: Row, cell: Cell, head: Column, ends: dict[str, Line]) -> str:
+    """A line, what it compresses to, and where it stands between floor and ceiling."""
+    at = f" at {cell.ratio:.2f}x achieved compression" if cell.ratio else ""
+    said = f"{row.label} reaches {_print(cell, head)} {head.heading}{at}"
+    if cell.normalised is None or set(ends) < {"ceiling", "floor"}:
+        return f"{said}."
+    low, high = ends["floor"], ends["ceiling"]
+    return (
+        f"{said}: {cell.normalised:.0f} % of the way from {low[0].label} ({_print(low[1], head)}) to "
+        f"{high[0].label} ({_print(high[1], head)})."
+    )
+
+
+def _rival(row: Row, cell: Cell, other: Line, head: Column) -> str:
+    """The best of the others, and whether a paired test tells the two apart."""
+    marks = cell, other[1]
+    tied = all(mark.best or mark.tied for mark in marks)
+    told = "a paired test does not tell the two apart" if tied else "a paired test tells the two apart"
+    tested = f"; {told}" if any(mark.best for mark in marks) else ""
+    above = _value(other) - _value((row, cell))
+    place = f"{abs(above):.{head.digits}f} points {'above' if above > 0 else 'below'} {row.label}"
+    return f"The best other method is {other[0].label} with {_print(other[1], head)}, {place}{tested}."
+
+
+def _best(table: Table, lines: Sequence[Line], head: Column) -> Iterator[str]:
+    """The best line of a table's main column, between what stands around it."""
+    methods = [line for line in lines if line[0].role == "method"]
+    if not methods:
+        return
+    best = (min if head.better == "lower" else max)(methods, key=_value)
+    around = [f"{row.label} {_print(cell, head)}" for row, cell in lines if row.role != "method"]
+    beside = f" ({', '.join(around)})" if around else ""
+    yield f"{table.title}: {best[0].label} has the best {head.heading}, {_print(best[1], head)}{beside}."
+
+
+def _name(row: Row) -> str:
+    return row.label if row.rate is None else row.label.replace(f" {row.rate:g}x", "", 1)
+
+
+def _value(line: Line) -> float:
+    assert line[1].value is not None
+    return line[1].value
+
+
+def _ratio(line: Line) -> float:
+    return line[1].ratio or 0.0
+
+
+def _print(cell: Cell, head: Column) -> str:
+    return f"{cell.value:.{head.digits}f}"

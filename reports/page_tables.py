@@ -1,0 +1,265 @@
+"""Tables as the page shows them: main column first, scores by toggle, rows by rate, a bar in the cell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from pcc_bench.reports.figures import palette
+from pcc_bench.reports.metrics import NAMES
+from pcc_bench.reports.table import PAPER, Cell, Column, Row, Table
+
+DASH = "\u2013"
+TOGGLED = ("f1", "exact_match", "contains")  # metrics of which a table shows one at a time, the first where it opens
+REFERENCES = {"ceiling": "Ceiling", "floor": "Floor"}
+
+
+@dataclass(frozen=True)
+class CellView:
+    """A cell as it is printed.
+
+    Attributes:
+        text: The value, or what is published where nothing was measured.
+        published: Nothing was measured and the text is somebody else's.
+        sort: What the column is sorted by.
+        bold: The best, or not told from it.
+        interval: Of 95 %, in words.
+        bar: Length of its bar, and ends of its interval on it: shares of the column's largest, in percent; () for none.
+        details: Shown when asked for.
+        beside: What was published of the same.
+    """
+
+    text: str
+    published: bool = False
+    sort: float | None = None
+    bold: bool = False
+    interval: str = ""
+    bar: tuple[float, ...] = ()
+    details: tuple[str, ...] = ()
+    beside: str = ""
+
+
+@dataclass(frozen=True)
+class Heading:
+    """Of a column: `over` is its group, `metric` the toggle that it belongs to ("" for a column that always shows)."""
+
+    name: str
+    over: str = ""
+    metric: str = ""
+    published: bool = False
+
+
+@dataclass(frozen=True)
+class RowView:
+    """A line as it is printed; `kind` is its class in the style sheet, `colour` its method's."""
+
+    label: str
+    kind: str
+    colour: str
+    cells: tuple[CellView, ...]
+
+
+@dataclass(frozen=True)
+class TableView:
+    """A table as it is printed.
+
+    Attributes:
+        key: Of the table.
+        title: One line.
+        headings: One a column.
+        groups: Rows under their heading; "" for none.
+        metrics: Toggles, key and name; none where one metric is all there is.
+        offered: Published values can be asked for.
+        opened: They are all there is, and shown.
+        detailed: There are details to ask for.
+        notes: Sentences under it.
+    """
+
+    key: str
+    title: str
+    headings: tuple[Heading, ...]
+    groups: tuple[tuple[str, tuple[RowView, ...]], ...]
+    metrics: tuple[tuple[str, str], ...]
+    offered: bool
+    opened: bool
+    detailed: bool
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A column of the page and its cells, a row each."""
+
+    heading: Heading
+    cells: tuple[CellView, ...]
+
+
+def table_view(table: Table) -> TableView:
+    """A table in print. What others published stands beside runs that can be compared with it, and nowhere else."""
+    numbers = any(cell.value is not None for line in table.cells for cell in line)
+    opened, offered = not table.measured, table.comparable or not numbers
+    shown = [j for j, row in enumerate(table.rows) if opened or offered or row.runs or _measured(table.cells[j])]
+    parts = [part for part in _parts(table, offered or opened) if any(part.cells[j].text != DASH for j in shown)]
+    looks = palette.looks([row.label for row in table.rows])
+    rows = [_row(table.rows[j], [part.cells[j] for part in parts], looks) for j in shown]
+    notes = table.notes if offered or opened else table.own_notes
+    metrics = [name for name in TOGGLED if any(part.heading.metric == name for part in parts)]
+    return TableView(
+        key=table.key,
+        title=table.title,
+        headings=tuple(part.heading for part in parts),
+        groups=tuple(_groups([table.rows[j] for j in shown], rows)),
+        metrics=tuple((name, NAMES[name]) for name in metrics) if len(metrics) > 1 else (),
+        offered=offered
+        and not opened
+        and any(row.kind == "published" or any(c.beside for c in row.cells) for row in rows),
+        opened=opened,
+        detailed=any(cell.details for row in rows for cell in row.cells),
+        notes=notes,
+    )
+
+
+def _measured(cells: Sequence[Cell]) -> bool:
+    return any(cell.value is not None or cell.text for cell in cells)
+
+
+def _parts(table: Table, published: bool) -> Iterator[_Part]:
+    """The columns: those of the headline's group, achieved compression, normalised, then all others."""
+    keys = [column.key for column in table.columns]
+    at = keys.index(table.headline) if table.headline in keys else None
+    lead = [j for j, column in enumerate(table.columns) if at is not None and _leads(column, table.columns[at])]
+    several = len({_metric(column) for column in table.columns} - {""}) > 1
+    columns = [(j, table.columns[j]) for j in (*lead, *(j for j in range(len(keys)) if j not in lead))]
+    for place, (j, column) in enumerate(columns):
+        if place == len(lead):
+            yield from _about(table, at)
+        if column.source is not None and not published:
+            continue
+        yield _Part(_heading(column, several), _cells(table, j, published))
+    if len(columns) == len(lead):
+        yield from _about(table, at)
+
+
+def _leads(column: Column, head: Column) -> bool:
+    same = column.source is None and column.group == head.group
+    return column.key == head.key or (same and _metric(column) != "" and _metric(head) != "")
+
+
+def _about(table: Table, at: int | None) -> Iterator[_Part]:
+    """Achieved compression and the headline's place between floor and ceiling."""
+    ratios = [
+        max((cell for cell in line if cell.ratio is not None), key=_size, default=Cell()).ratio for line in table.cells
+    ]
+    if any(ratio is not None for ratio in ratios):
+        cells = [CellView(DASH if ratio is None else f"{ratio:.2f}x", sort=ratio) for ratio in ratios]
+        yield _Part(Heading("achieved", "compression"), tuple(cells))
+    places = [line[at].normalised if at is not None else None for line in table.cells]
+    if any(place is not None for place in places):
+        head = table.columns[at or 0]
+        full = max(100.0, *(place for place in places if place is not None))
+        cells = [
+            CellView(DASH) if place is None else CellView(f"{round(place)}", sort=place, bar=(_share(place, full),))
+            for place in places
+        ]
+        yield _Part(Heading("normalised", head.heading), tuple(cells))
+
+
+def _size(cell: Cell) -> int:
+    return cell.n or 0
+
+
+def _metric(column: Column) -> str:
+    """The toggle of a column; "" for none."""
+    name = column.key.partition(".")[2].partition(".")[0]
+    return name if name in TOGGLED else ""
+
+
+def _heading(column: Column, several: bool) -> Heading:
+    metric = _metric(column) if several else ""
+    unit = f" ({column.unit})" if column.unit else ""
+    source = f", {column.source}" if column.source else ""
+    return Heading(f"{column.name}{unit}{source}", column.group, metric, column.source is not None)
+
+
+def _cells(table: Table, j: int, published: bool) -> tuple[CellView, ...]:
+    column = table.columns[j]
+    values = [line[j].value for line in table.cells]
+    largest = max((value for value in values if value is not None), default=0.0)
+    bars = column.unit == "%" and column.source is None and min((v for v in values if v is not None), default=0) >= 0
+    return tuple(cell_view(line[j], column, table, largest if bars else 0.0, published) for line in table.cells)
+
+
+def cell_view(cell: Cell, column: Column, table: Table, largest: float = 0.0, published: bool = True) -> CellView:
+    """A cell in print.
+
+    Args:
+        cell: The cell.
+        column: Its column.
+        table: Its table.
+        largest: Value whose bar is full; 0 for no bars.
+        published: What others published may be shown.
+    """
+    if cell.value is None:
+        told = cell.paper if published else None
+        text = cell.text or (told.printed if told else DASH)
+        return CellView(text, told is not None and not cell.text, told.value if told else None)
+    interval, bar = "", ()
+    if cell.low is not None and cell.high is not None:
+        interval = f"{cell.low:.{column.digits}f} to {cell.high:.{column.digits}f}"
+    if largest:
+        ends = (cell.value, cell.low, cell.high) if interval else (cell.value,)
+        bar = tuple(_share(end, largest) for end in ends if end is not None)
+    beside = f"{column.source or PAPER} {cell.paper.printed} ({cell.paper.certainty})" if cell.paper else ""
+    if beside and table.comparable and cell.difference is not None:
+        beside += f", ours {cell.difference:+.{column.digits}f}"
+    return CellView(
+        text=f"{cell.value:.{column.digits}f}",
+        sort=cell.value,
+        bold=cell.best or cell.tied,
+        interval=interval,
+        bar=bar,
+        details=tuple(_details(cell)),
+        beside=beside if published else "",
+    )
+
+
+def _share(value: float, largest: float) -> float:
+    return round(min(max(100 * value / largest, 0.0), 100.0), 1)
+
+
+def _details(cell: Cell) -> Iterable[str]:
+    if cell.n is not None:
+        yield f"n {cell.n:,}"
+    if cell.seeds > 1:
+        yield f"{cell.seeds} seeds"
+    if cell.ratio is not None:
+        yield f"{cell.ratio:.2f}x achieved"
+    if cell.normalised is not None:
+        yield f"{cell.normalised:.0f} of 100"
+
+
+def _row(row: Row, cells: Sequence[CellView], looks: Mapping[str, palette.Look]) -> RowView:
+    kind = "published" if not row.runs and any(cell.published for cell in cells) else row.role
+    colour = palette.INK if row.role != "method" and row.rate is None else looks[row.label].colour
+    colour = colour if row.method and kind != "published" else ""
+    return RowView(row.label, kind, colour, tuple(cells))
+
+
+def _groups(rows: Sequence[Row], views: Sequence[RowView]) -> Iterator[tuple[str, tuple[RowView, ...]]]:
+    """Rows by requested rate where there are several rates; references stand apart, what is published last."""
+    rates = {row.rate for row in rows if row.role == "method" and row.rate is not None}
+    pairs = list(zip(rows, views, strict=True))
+    if len(rates) < 2:
+        yield "", tuple(view for _, view in pairs)
+        return
+    for name, group in groupby(pairs, key=lambda pair: _group(*pair)):
+        yield name, tuple(view for _, view in group)
+
+
+def _group(row: Row, view: RowView) -> str:
+    if view.kind == "published":
+        return "Published"
+    if row.role in REFERENCES:
+        return REFERENCES[row.role]
+    return "No rate" if row.rate is None else f"{row.rate:g}x requested"
