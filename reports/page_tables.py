@@ -25,7 +25,7 @@ class CellView:
         sort: What the column is sorted by.
         bold: The best, or not told from it.
         interval: Of 95 %, in words.
-        bar: Length of its bar, and ends of its interval on it: shares of the column's largest, in percent; () for none.
+        bar: Length of its bar, and ends of its interval on it, in percent; () for none.
         details: Shown when asked for.
         beside: What was published of the same.
     """
@@ -184,20 +184,18 @@ def _heading(column: Column, several: bool) -> Heading:
 
 def _cells(table: Table, j: int, published: bool) -> tuple[CellView, ...]:
     column = table.columns[j]
-    values = [line[j].value for line in table.cells]
-    largest = max((value for value in values if value is not None), default=0.0)
-    bars = column.unit == "%" and column.source is None and min((v for v in values if v is not None), default=0) >= 0
-    return tuple(cell_view(line[j], column, table, largest if bars else 0.0, published) for line in table.cells)
+    bars = column.unit == "%" and column.source is None
+    return tuple(cell_view(line[j], column, table, bars, published) for line in table.cells)
 
 
-def cell_view(cell: Cell, column: Column, table: Table, largest: float = 0.0, published: bool = True) -> CellView:
+def cell_view(cell: Cell, column: Column, table: Table, bars: bool = False, published: bool = True) -> CellView:
     """A cell in print.
 
     Args:
         cell: The cell.
         column: Its column.
         table: Its table.
-        largest: Value whose bar is full; 0 for no bars.
+        bars: It has a bar, as long as its percentage.
         published: What others published may be shown.
     """
     if cell.value is None:
@@ -207,9 +205,9 @@ def cell_view(cell: Cell, column: Column, table: Table, largest: float = 0.0, pu
     interval, bar = "", ()
     if cell.low is not None and cell.high is not None:
         interval = f"{cell.low:.{column.digits}f} to {cell.high:.{column.digits}f}"
-    if largest:
+    if bars:
         ends = (cell.value, cell.low, cell.high) if interval else (cell.value,)
-        bar = tuple(_share(end, largest) for end in ends if end is not None)
+        bar = tuple(_share(end, 100.0) for end in ends if end is not None)
     beside = f"{column.source or PAPER} {cell.paper.printed} ({cell.paper.certainty})" if cell.paper else ""
     if beside and table.comparable and cell.difference is not None:
         beside += f", ours {cell.difference:+.{column.digits}f}"

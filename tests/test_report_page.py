@@ -166,7 +166,7 @@ def test_published_values_stand_beside_comparable_runs_only() -> None:
     beside = table_view(table.model_copy(update={"comparable": True}))
     assert (beside.offered, beside.opened, len(beside.headings)) == (True, False, 2)
     (measured, told) = beside.groups[0][1][0].cells
-    assert (measured.text, measured.published, bool(measured.bar)) == ("50.0", False, True)
+    assert (measured.text, measured.published, measured.bar) == ("50.0", False, (50.0,))
     assert measured.beside == "paper 63.62 (B), ours -13.6"
     assert (told.text, told.published, told.bar) == ("63.62", True, ())
 
