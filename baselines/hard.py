@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from pcc_bench.core import shipped
 from pcc_bench.core.compressor import Compressor, Memory
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError
@@ -20,6 +21,7 @@ class HardCompressor(Compressor):
     """A method whose memory is shorter text: a subclass says which text is kept."""
 
     soft = False
+    default = shipped.DECODER
 
     def shorten(self, context: str) -> str:
         """The text the decoder reads in place of `context`."""
@@ -69,6 +71,8 @@ class ClassifierCompressor(HardCompressor):
         UsageError: One of them is none, or both are given.
     """
 
+    default = "llmlingua2-lab"
+
     def __init__(self, decoder: Decoder, rate: float | None, target_tokens: int | None) -> None:
         super().__init__(decoder)
         self.target_tokens = _check_target(self.name, rate, target_tokens)
@@ -76,7 +80,9 @@ class ClassifierCompressor(HardCompressor):
 
     @classmethod
     def decoder_path(cls, pretrained: str, decoder: str | None) -> str:
-        """The classifier knows no decoder: it has to be named."""
+        """The classifier knows no decoder: it has to be named, unless it is the lab's."""
+        if not decoder and pretrained == cls.default:
+            return shipped.DECODER
         if not decoder:
             raise UsageError(f"--model {cls.name} needs model_args decoder=<folder or hub id> beside pretrained=")
         return decoder

@@ -40,6 +40,7 @@ class PiscoCompressor(CocomCompressor):
     """COCOM with one adapter for compressing and one for answering, and always as many vectors for a document."""
 
     name = "pisco"
+    default = ""  # none was trained here
     label = "PISCO"
     summary = "a decoder with one adapter that compresses and one that answers, distilled from full text (2025)"
 

@@ -42,6 +42,6 @@ def __getattr__(name: str) -> object:
     """The Python API, imported when it is asked for: it needs torch, which `import pcc_bench` does not."""
     if name not in ("ContextCompressor", "ContextMemory"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from pcc_bench.host import api
+    from pcc_bench.host import api, pipeline  # noqa: F401  # registers transformers' pipeline
 
     return getattr(api, name)

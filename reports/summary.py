@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pcc_bench.core.texttable import TextTable
+from pcc_bench.reports.metrics import NAMES, PERCENT
 from pcc_bench.results.files import result_files
 from pcc_bench.results.protocol import check_one_table
 from pcc_bench.results.reading import read_run
@@ -15,6 +16,8 @@ from pcc_bench.results.rows import COMPRESSION, Rows
 from pcc_bench.results.run import Run, TaskRun
 
 METRICS = {"exact_match": "EM", "f1": "F1", "contains": "contains"}
+OTHERS = ("acc_calibrated", "acc", "perplexity", "ranking_acc", "bleu", "rougeL")  # the main ones of our other tasks
+WIDE_ONLY = ("model", "contains", "rate", "slots only", "kept", "s/row")
 LEGEND = {
     "EM": "EM, F1 and contains are percentages, each with its standard error.",
     "rate": "rate: source tokens per slot that the method was asked for.",
@@ -26,11 +29,12 @@ LEGEND = {
 SECONDS = ("compress_seconds", "prefill_seconds", "decode_seconds")
 
 
-def summarise(paths: Iterable[Path]) -> TextTable:
+def summarise(paths: Iterable[Path], wide: bool = True) -> TextTable:
     """The table of result files.
 
     Args:
         paths: Files `results_*.json`, or folders that hold some at any depth.
+        wide: All columns; else methods, tasks, the main scores and the achieved compression.
 
     Raises:
         UsageError: No result is there, a file can't be read, or two files answer different questions.
@@ -38,9 +42,11 @@ def summarise(paths: Iterable[Path]) -> TextTable:
     runs = [read_run(path) for path in result_files(paths)]
     entries = sorted(((run, task) for run in runs for task in run.tasks.values()), key=lambda entry: entry[1].name)
     check_one_table(entries)
-    columns = ("method", "model", "task", "n", *METRICS.values(), "rate", "achieved", "slots only", "kept", "s/row")
+    scores = (*METRICS.values(), *map(_heading, OTHERS))
+    columns = ("method", "model", "task", "n", *scores, "rate", "achieved", "slots only", "kept", "s/row")
     rows = tuple(_row(run, task) for run, task in entries)
-    return TextTable(columns, rows, legend=LEGEND).without_empty_columns()
+    table = TextTable(columns, rows, legend=LEGEND).without_empty_columns()
+    return table if wide else table.with_columns(column for column in table.columns if column not in WIDE_ONLY)
 
 
 def _row(run: Run, task: TaskRun) -> tuple[str, ...]:
@@ -52,6 +58,7 @@ def _row(run: Run, task: TaskRun) -> tuple[str, ...]:
         task.name,
         f"{task.scored}" + (f" ({task.skipped} skipped)" if task.skipped else ""),
         *(_percent(task.scores.get(name), task.errors.get(name)) for name in METRICS),
+        *(_other(name, task) for name in OTHERS),
         _times(run.rate),
         _times(task.scores.get(COMPRESSION)),
         _times(_slots_only(rows) if rows is not None else None),
@@ -64,6 +71,17 @@ def _percent(value: float | None, error: float | None) -> str:
     if value is None:
         return ""
     return f"{100 * value:.1f}" + ("" if error is None else f" ± {100 * error:.1f}")
+
+
+def _heading(metric: str) -> str:
+    return NAMES.get(metric, metric)
+
+
+def _other(metric: str, task: TaskRun) -> str:
+    value = task.scores.get(metric)
+    if metric in PERCENT:
+        return _percent(value, task.errors.get(metric))
+    return "" if value is None else f"{value:.4g}"
 
 
 def _times(ratio: float | None) -> str:

@@ -173,3 +173,21 @@ def test_mistakes_are_one_sentence(
     says("3 questions", lambda: aware.compress(TEXTS, query=["a", "b", "c"]))
     both = [memories[0], aware.compress(TEXTS[0], query=QUESTION)]
     says("made by different compressors", lambda: pcc.generate(both))
+
+
+def test_the_pipeline_answers_as_the_memory_does(pcc: ContextCompressor) -> None:
+    from transformers import pipeline
+
+    ask = pipeline("compressed-text-generation", model=pcc)
+    question, other = QUESTION, "Who is in Delft?"
+    memory = pcc.compress(TEXTS[0])
+    assert ask(TEXTS[0], question=question) == {"answer": memory.answer(question), "ratio": memory.ratio}
+    both = ask(TEXTS, questions=[question, other])
+    assert both[1]["answers"] == [pcc.compress(TEXTS[1]).answer(asked) for asked in (question, other)]
+    assert len(both) == 2
+    with pytest.raises(UsageError, match="not both"):
+        ask(TEXTS[0], question=question, questions=[other])
+    with pytest.raises(UsageError, match="without a question"):
+        ask(TEXTS[0])
+    with pytest.raises(UsageError, match="takes model=ContextCompressor"):
+        pipeline("compressed-text-generation", model=pcc.model)

@@ -219,8 +219,9 @@ def test_a_dry_run_counts_without_a_model(small: Path, tmp_path: Path) -> None:
     assert cost.contexts == 1  # the first rows of the sample share their context
     assert cost.context_tokens > cost.text_tokens > 0
     shown = plan(cells)
-    assert [row[2] for row in shown.rows] == ["missing"] * 3
-    flops = [float(row[7]) for row in shown.rows]
+    assert [row[2] for row in shown.rows] == ["to do"] * 3
+    assert all(float(row[3]) > 0 for row in shown.rows)
+    flops = [float(row[8]) for row in shown.rows]
     assert flops[0] > flops[2] > flops[1]  # all of the text, a quarter of it, none
     assert not (tmp_path / "out").exists()
 

@@ -34,6 +34,7 @@ class AutoCompressor(SoftCompressor):
     """
 
     name = "autocompressor"
+    default = "autocompressor-lab-4x"
     label = "AutoCompressor"
     summary = "summary vectors accumulated over segments, read by the same fine-tuned model (EMNLP 2023)"
     encoder: SummaryEncoder

@@ -35,6 +35,7 @@ class CocomCompressor(SoftCompressor):
     """
 
     name = "cocom"
+    default = "cocom-lab-4x"
     label = "COCOM"
     summary = "memory tokens of a decoder, or of BERT (light), trained with the decoder that reads them (WSDM 2025)"
     encoder: DocumentEncoder

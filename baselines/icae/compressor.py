@@ -43,6 +43,7 @@ class IcaeCompressor(SoftCompressor):
     """
 
     name = "icae"
+    default = "icae-lab-4x"
     label = "ICAE"
     summary = "a language model with LoRA writes slots for itself without LoRA (ICLR 2024)"
     encoder: IcaeEncoder

@@ -35,6 +35,12 @@ def last_state(folder: Path) -> Path | None:
     return max(found, key=lambda path: int(path.name.split("-")[1]), default=None)
 
 
+def kept_states(folder: Path) -> str:
+    """What an interrupted run keeps, for a message."""
+    state = last_state(folder)
+    return "no state was saved yet" if state is None else f"the state after step {state.name.split('-')[1]} is kept"
+
+
 def read_position(state: Path) -> tuple[int, Position]:
     """The step after which a state was written, and where the data stood."""
     saved = checked(DataPosition, read_json(state / DONE), str(state / DONE))

@@ -14,6 +14,22 @@ from pcc_bench import __version__
 from pcc_bench.cli.cost import cost
 from pcc_bench.cli.gate import baseline_app, gate
 from pcc_bench.cli.lab import app as lab_app
+from pcc_bench.cli.options import (
+    BatchSize,
+    ChatTemplate,
+    Data,
+    Device,
+    Dtype,
+    Extra,
+    FewShot,
+    Limit,
+    Metadata,
+    Model,
+    ModelArgs,
+    Output,
+    Seed,
+    Wide,
+)
 from pcc_bench.cli.report import compare, pack, report
 from pcc_bench.cli.run import run
 from pcc_bench.cli.serving import prompt, serve_check
@@ -65,22 +81,7 @@ class Kind(StrEnum):
 
 EARLIER = {"--out": "--output", "--batch": "--batch-size"}  # names that options had
 
-# Options that several verbs share.
-Model = Annotated[str, typer.Option(help="A method ('pcc-bench ls methods') or any model of lm-eval.")]
-ModelArgs = Annotated[
-    str,
-    typer.Option(help="Arguments of the model, e.g. pretrained=CKPT,rate=4,dtype=bfloat16,decoder=FOLDER."),
-]
-Tasks = Annotated[str, typer.Option(help="Tasks, comma-separated ('pcc-bench ls tasks'), or any of lm-eval's.")]
-Metadata = Annotated[
-    str | None,
-    typer.Option(
-        help='Settings of the tasks, e.g. \'{"data": "FOLDER", "protocol": "official", "population": "all"}\'.'
-    ),
-]
-Device = Annotated[str | None, typer.Option(help="cuda, cuda:1, cpu ...; a GPU by default where there is one.")]
-Dtype = Annotated[str, typer.Option(help="Dtype of decoder and encoder: auto, float32, bfloat16 or float16.")]
-Data = Annotated[str | None, typer.Option(help="Where rows come from: hub, lab or a folder.")]
+# Options that several verbs here share; those of pcc_bench.cli.options stand in other modules too.
 DecoderName = Annotated[str, typer.Option("--decoder", help="The decoder, folder or hub id.")]
 RecordedDecoder = Annotated[
     str | None,
@@ -107,26 +108,21 @@ Force = Annotated[bool, typer.Option("--force", help="Write into a folder that i
 
 @app.command("eval")
 def evaluate(
-    model: Model,
-    tasks: Tasks,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder of results, samples and answers; one command each.")
-    ],
+    tasks: Annotated[str, typer.Option(help="Tasks, comma-separated ('pcc-bench ls tasks'), or any of lm-eval's.")],
+    output: Output,
+    model: Model = "pcc",
     model_args: ModelArgs = "",
-    limit: Annotated[float | None, typer.Option(help="Rows a task; a fraction below 1. For trials only.")] = None,
-    batch_size: Annotated[str, typer.Option(help="A number, or auto.")] = "1",
+    limit: Limit = None,
+    batch_size: BatchSize = "1",
     device: Device = None,
-    dtype: Annotated[
-        str | None, typer.Option(help="float32, bfloat16 or float16; by default as its files are.")
-    ] = None,
+    dtype: Dtype = None,
     data: Data = None,
     metadata: Metadata = None,
-    num_fewshot: Annotated[int | None, typer.Option(help="Examples before each question.")] = None,
-    apply_chat_template: Annotated[
-        bool, typer.Option("--apply-chat-template", help="Put prompts into the tokenizer's chat template.")
-    ] = False,
-    seed: Annotated[str | None, typer.Option(help="One seed, or four (python,numpy,torch,fewshot).")] = None,
-    extra: Annotated[list[str] | None, typer.Argument(help="After --: further options of 'lm_eval run'.")] = None,
+    num_fewshot: FewShot = None,
+    apply_chat_template: ChatTemplate = False,
+    seed: Seed = None,
+    wide: Wide = False,
+    extra: Extra = None,
 ) -> None:
     """Run tasks through lm-eval, keep every answer, print one table.
 
@@ -135,6 +131,7 @@ def evaluate(
     Example: `pcc-bench eval --model pcc --model-args pretrained=CKPT,rate=4 --tasks pcc_squad --limit 200
     --batch-size 8 --output results/pcc-4x -- --gen_kwargs max_gen_toks=50`
     """
+    from pcc_bench.cli.terminal import show
     from pcc_bench.host.evaluate import Command, kept_answers, run, with_setting
     from pcc_bench.reports.summary import summarise
 
@@ -149,7 +146,7 @@ def evaluate(
         )
         raise typer.Exit(130) from None
     if files:  # only the first of several processes has any
-        typer.echo(summarise(files).markdown())
+        show(summarise(files, wide))
 
 
 @app.command()
@@ -164,7 +161,7 @@ def compress(
     rate: Rate = None,
     decoder: RecordedDecoder = None,
     device: Device = None,
-    dtype: Dtype = "auto",
+    dtype: Dtype = None,
     store_dtype: Annotated[
         str, typer.Option(help="What the store keeps: exact, or slots before the converter in float32 ... int8.")
     ] = "exact",
@@ -174,6 +171,7 @@ def compress(
 
     Example: `pcc-bench compress CKPT book.txt --rate 16 --output book.safetensors`
     """
+    from pcc_bench.cli.terminal import show
     from pcc_bench.core import memory_file
     from pcc_bench.core.texttable import TextTable
     from pcc_bench.host.api import ContextCompressor
@@ -185,11 +183,11 @@ def compress(
         raise UsageError("the memory has no place to go: pass --output FILE, --store FOLDER, or both")
     content = read_input(file, text)
     options = parse_options(option or ()) | ({} if rate is None else {"rate": rate})
-    pcc = ContextCompressor.from_pretrained(ckpt, method, decoder, device or "auto", dtype, **options)
+    pcc = ContextCompressor.from_pretrained(ckpt, method, decoder, device or "auto", dtype or "auto", **options)
     pcc.check_queries([query or ""])
     stored = MemoryStore(store, pcc.compressor, store_dtype) if store else None
     memory = compress_text(content, pcc.compressor, stored, query or "")
-    _show(TextTable(("count", "value"), tuple(counts(memory, pcc.compressor).items())))
+    show(TextTable(("count", "value"), tuple(counts(memory, pcc.compressor).items())))
     if stored:
         typer.echo(f"memory store {store}: {'it was there' if stored.counts['hits'] else 'written'}")
     if out:
@@ -204,7 +202,8 @@ def ask(
     ],
     question: Annotated[str, typer.Argument(help="The question.")],
     checkpoint: Annotated[
-        str | None, typer.Option(help="Compresses a text; by default pcc-lab-4x, good for the lab's texts only.")
+        str | None,
+        typer.Option(help="Compresses a text; by default the method's that ships, good for the lab's texts only."),
     ] = None,
     method: Method = None,
     decoder: RecordedDecoder = None,
@@ -213,14 +212,14 @@ def ask(
         str, typer.Option(help="Words of the question: official (the paper's), short or chat.")
     ] = "official",
     device: Device = None,
-    dtype: Dtype = "auto",
+    dtype: Dtype = None,
     option: MethodOptions = None,
 ) -> None:
     """Ask the decoder a question about a memory that was saved before, or about a text, compressed now.
 
     Example: `pcc-bench ask book.safetensors "Who is the captain?"`
     """
-    from pcc_bench.core.shipped import DEFAULT
+    from pcc_bench.core.registry import get
     from pcc_bench.host.api import ContextCompressor, open_memory
     from pcc_bench.host.compressing import parse_options, read_input
 
@@ -228,11 +227,11 @@ def ask(
     if source.suffix == ".safetensors":
         if options or method:
             raise UsageError(f"{source} is a memory, already compressed: --model and --option are for texts")
-        memory = open_memory(source, decoder, checkpoint, device or "auto", dtype)
+        memory = open_memory(source, decoder, checkpoint, device or "auto", dtype or "auto")
     else:
         text = read_input(source, None)
         pcc = ContextCompressor.from_pretrained(
-            checkpoint or DEFAULT, method, decoder, device or "auto", dtype, **options
+            checkpoint or get(method or "pcc").default, method, decoder, device or "auto", dtype or "auto", **options
         )
         memory = pcc.compress(text, query=question if pcc.compressor.query_aware else None)
     typer.echo(memory.answer(question, max_new_tokens, prompt).strip())
@@ -299,10 +298,15 @@ def train(
     if out is None:
         raise UsageError("--output names no folder: give one for the checkpoint, or pass --dry-run")
     from pcc_bench.core.claims import claimed
+    from pcc_bench.model.training.journal import kept_states
     from pcc_bench.model.training.loop import train as run
 
-    with claimed(out):
-        trained = run(read, out)
+    try:
+        with claimed(out):
+            trained = run(read, out)
+    except KeyboardInterrupt:
+        typer.echo(f"\nstopped: {kept_states(out)} in {out}; the same command goes on", err=True)
+        raise typer.Exit(130) from None
     if trained is not None:  # the first of several processes
         typer.echo(f"written: {out}. Next: pcc-bench validate --model pcc --model-args pretrained={out}")
 
@@ -353,10 +357,11 @@ def list_(
 
     Example: `pcc-bench ls methods`
     """
+    from pcc_bench.cli.terminal import show
     from pcc_bench.host import inventory
 
     table = inventory.LISTS[what.value]()
-    _show(table)
+    show(table)
     if what is Kind.DATA and not table.rows:
         folder = inventory.data_folder()
         typer.echo(f"no data in {folder}" if folder else "PCC_DATA names no folder: rows come from the hub")
@@ -364,25 +369,40 @@ def list_(
 
 @app.command()
 def validate(
+    tasks: Annotated[str, typer.Option(help="Tasks, comma-separated; none by default.")] = "",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="As in 'eval'; nothing is written.")] = None,
     model: Model = "pcc",
     model_args: ModelArgs = "",
-    tasks: Annotated[str, typer.Option(help="Tasks, comma-separated; none by default.")] = "",
-    dtype: Annotated[str | None, typer.Option(help="As in 'pcc-bench eval'; no weights are loaded here.")] = None,
+    limit: Limit = None,
+    batch_size: BatchSize = "1",
+    device: Device = None,
+    dtype: Dtype = None,
     data: Data = None,
     metadata: Metadata = None,
+    num_fewshot: FewShot = None,
+    apply_chat_template: ChatTemplate = False,
+    seed: Seed = None,
+    wide: Wide = False,
+    extra: Extra = None,
 ) -> None:
     """Find trouble before a GPU does: configurations, tokenizers, weights' headers, one row a task.
 
+    Takes the options of `eval`, with the same defaults: put the one word in the place of the other.
+
     Example: `pcc-bench validate --model-args pretrained=CKPT,rate=16 --tasks pcc_squad`
     """
+    from pcc_bench.cli.terminal import show
     from pcc_bench.host import validate as module
-    from pcc_bench.host.evaluate import with_setting
+    from pcc_bench.host.evaluate import Command, check, with_setting
 
     model_args = with_setting(model_args, "dtype", dtype) or ""
-    report = module.validate(model, model_args, tasks, with_setting(metadata, "data", data))
+    metadata = with_setting(metadata, "data", data)
+    settings = (limit, batch_size, device, metadata, num_fewshot, apply_chat_template, seed)
+    check(Command(model, model_args, tasks, output or Path(), *settings, tuple(extra or ())))
+    report = module.validate(model, model_args, tasks, metadata)
     for example in report.examples:
         typer.echo(f"\nfirst row of {example.task}:")
-        _show(module.example_table(example))
+        show(module.example_table(example))
     _show_marks([("OK" if check.holds else "FAIL", check.what, check.says) for check in report.checks])
     if not report.holds:
         raise typer.Exit(1)
@@ -475,24 +495,6 @@ def _refuse_full(folder: Path, force: bool) -> None:
         raise UsageError(f"{folder} is not empty: choose another --output, or pass --force to write into it")
 
 
-def _show(table: TextTable) -> None:
-    """Print a table, as Markdown into a pipe."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table as Pretty
-    from rich.text import Text
-
-    if not table.rows:
-        return
-    if not sys.stdout.isatty():  # a pipe or a file has no width to wrap at
-        typer.echo(table.markdown())
-        return
-    pretty = Pretty(*table.columns, box=box.SIMPLE_HEAD)
-    for row in table.rows:
-        pretty.add_row(*map(Text, row))
-    Console().print(pretty)
-
-
 def _show_marks(lines: Sequence[tuple[str, str, str]]) -> None:
     """Print a check list: a mark, what was looked at, what was found; one line each, however long."""
     from rich.console import Console
@@ -509,6 +511,7 @@ def _show_marks(lines: Sequence[tuple[str, str, str]]) -> None:
 
 def _show_sizes(pcc: PCC) -> None:
     """Print the parameters of a checkpoint."""
+    from pcc_bench.cli.terminal import show
     from pcc_bench.core.texttable import TextTable
 
     rows = []
@@ -516,4 +519,4 @@ def _show_sizes(pcc: PCC) -> None:
         sizes = [(parameter.numel(), parameter.requires_grad) for parameter in part.parameters()]
         trainable = sum(size for size, trains in sizes if trains)
         rows.append((name, f"{sum(size for size, _ in sizes):,}", f"{trainable:,}"))
-    _show(TextTable(("part", "parameters", "trainable"), tuple(rows)))
+    show(TextTable(("part", "parameters", "trainable"), tuple(rows)))

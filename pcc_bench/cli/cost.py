@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pcc_bench.cli.options import Device
 from pcc_bench.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,7 +17,9 @@ MODES = ("full", "prefix-cached", "cold", "warm")
 
 
 def cost(
-    ckpt: Annotated[str | None, typer.Argument(help="A PCC checkpoint, folder or hub id.")] = None,
+    ckpt: Annotated[
+        str | None, typer.Argument(help="A PCC checkpoint, folder or hub id; by default pcc-lab-4x.")
+    ] = None,
     random_weights: Annotated[
         str | None,
         typer.Option(help="Instead of a checkpoint, true sizes: lite, large, small, tiny, or ENCODER+DECODER."),
@@ -33,8 +36,10 @@ def cost(
     question_tokens: Annotated[int, typer.Option(min=1, help="Read behind each context.")] = 32,
     new_tokens: Annotated[int, typer.Option(min=1, help="Of each answer.")] = 32,
     repeats: Annotated[int, typer.Option(min=1, help="Times that each mode is timed.")] = 20,
-    device: Annotated[str | None, typer.Option(help="cuda, cpu ...; a GPU by default where there is one.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16. [bfloat16; CPU: float32]")] = None,
+    device: Device = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, bfloat16 or float16; auto, the default: bfloat16, on a CPU float32.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Of torch on a CPU.")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of random weights and of the tokens read.")] = 0,
     device_peak: Annotated[float | None, typer.Option(help="For --predict: TFLOP/s of the device.")] = None,
@@ -67,6 +72,7 @@ def cost(
 
     `pcc-bench cost --predict --random-weights lite --context 8000 --rate 16 --device-peak 989 --bandwidth 4800`
     """
+    from pcc_bench.core import shipped
     from pcc_bench.cost import sweeps
     from pcc_bench.cost.tables import markdown
 
@@ -79,7 +85,8 @@ def cost(
         question=question_tokens,
         new=new_tokens,
     )
-    source = sweeps.Source(ckpt, random_weights, decoder, device, dtype, threads, seed)
+    named = ckpt if ckpt or random_weights else shipped.DEFAULT
+    source = sweeps.Source(named, random_weights, decoder, device, None if dtype == "auto" else dtype, threads, seed)
     given = (device_peak, bandwidth, utilisation, overhead)
     if predict:
         found = sweeps.predict(source, sweep, *given, out)
@@ -95,9 +102,10 @@ def cost(
 
 
 def _modes(names: list[str] | tuple[str, ...]) -> tuple[Mode, ...]:
+    from pcc_bench.core.registry import suggest
     from pcc_bench.cost.records import Mode
 
     for name in names:
         if name not in MODES:
-            raise UsageError(f"--mode {name} is unknown: pass one of {', '.join(MODES)}")
+            raise UsageError(f"--mode {name} is unknown{suggest(name, list(MODES))}")
     return tuple(value for value in Mode if value in names)

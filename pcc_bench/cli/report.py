@@ -51,10 +51,11 @@ def compare(
 
     Example: `pcc-bench compare results/pcc-4x results/pcc-16x --metric f1`
     """
+    from pcc_bench.cli.terminal import show
     from pcc_bench.reports import compare as module
 
     comparisons, notes = module.compare(a, b, metric or ())
-    typer.echo(module.table(comparisons, notes).markdown())
+    show(module.table(comparisons, notes))
 
 
 def pack(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pcc_bench.cli.options import Data, Device, Dtype, Limit
 from pcc_bench.core.documents import write_text
 from pcc_bench.suite.executor import Executor
 
@@ -21,13 +23,15 @@ def run(
     out: Annotated[
         Path, typer.Option("--output", "-o", help="Folder of the results, a folder a cell, and of the table.")
     ],
-    only: Annotated[str | None, typer.Option(help="Only cells whose label or task matches, e.g. 'pcc*'.")] = None,
+    only: Annotated[
+        str | None, typer.Option(help="Only cells whose label, here or in a report, or task matches, e.g. 'pcc*'.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and what it takes; run nothing.")] = False,
-    limit: Annotated[float | None, typer.Option(help="Rows a task; a fraction below 1. For trials only.")] = None,
-    data: Annotated[str | None, typer.Option(help="Where rows come from: hub, lab or a folder.")] = None,
-    batch_size: Annotated[str | None, typer.Option(help="A number, or auto.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
-    device: Annotated[str | None, typer.Option(help="cuda, cpu ...; a GPU by default where there is one.")] = None,
+    limit: Limit = None,
+    batch_size: Annotated[str | None, typer.Option(help="A number, or auto; by default the suite's.")] = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    data: Data = None,
     into: Annotated[
         Path | None,
         typer.Option(help="A Markdown file whose table between run:SUITE and /run (HTML comments) is renewed."),
@@ -60,8 +64,11 @@ def run(
     Example: `pcc-bench run lab-table2 --output results/lab-table2`,
     `pcc-bench run table2 --output SHARED/table2 --executor ray --gpus-per-cell 1`
     """
+    from pcc_bench.cli.terminal import show
     from pcc_bench.core import markers
+    from pcc_bench.host.evaluate import kept_answers
     from pcc_bench.suite import budget
+    from pcc_bench.suite.cell import results
     from pcc_bench.suite.check import check
     from pcc_bench.suite.engine import Terms, open_engine
     from pcc_bench.suite.runner import choose
@@ -79,10 +86,21 @@ def run(
     chosen = choose(cells, only)
     check(chosen)
     if dry_run:
-        typer.echo(budget.plan(chosen).markdown())
+        show(budget.plan(chosen))
         return
     terms = Terms(gpus_per_cell, cpus_per_cell, retries, at_once)
-    failed = run_cells(read, out, chosen, typer.echo, lambda: open_engine(executor, out, terms, executor_option or ()))
+    try:
+        engine = functools.partial(open_engine, executor, out, terms, executor_option or ())
+        failed = run_cells(read, out, chosen, typer.echo, engine)
+    except KeyboardInterrupt:
+        done = sum(results(cell.command) is not None for cell in cells)
+        answers = sum(kept_answers(cell.folder) for cell in cells)
+        typer.echo(
+            f"\nstopped: {done} of {len(cells)} cells are done, {answers:,} answers are kept in {out}; "
+            "the same command goes on",
+            err=True,
+        )
+        raise typer.Exit(130) from None
     text = _show_table(read, out, cells)
     if into is not None:
         markers.fill(into, "run", {read.name: text}, partly=True)
@@ -93,13 +111,17 @@ def run(
 
 def _show_table(suite: Suite, out: Path, cells: Sequence[Cell]) -> str:
     """Print the table of all cells that are done, and keep it."""
+    from pcc_bench.cli.terminal import show
     from pcc_bench.suite.cell import results
     from pcc_bench.suite.grid import table
 
     lines = [(cell.label, results(cell.command)) for cell in cells]
-    text = table(lines, suite.metrics).markdown()
+    scores = table(lines, suite.metrics)
+    text = scores.markdown()
     write_text(out / "table.md", text + "\n")
-    typer.echo(f"\n{text}\n\nwritten: {out / 'table.md'}")
+    typer.echo()
+    show(scores)
+    typer.echo(f"\nwritten: {out / 'table.md'}")
     missing = [label for label, path in lines if path is None]
     if missing:
         typer.echo(f"missing: {', '.join(missing)}")

@@ -14,6 +14,7 @@ CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"  # trained for pretraine
 CARD = "part.json"
 PRETRAINED = "pretrained"  # folder of a compressor as it was before fine-tuning, in its own; never ships, for its size
 GGUF = ".gguf"
+DECODER = "lab-llama"  # that of the lab's compressors, and of methods without weights where none is named
 DEFAULT = "pcc-lab-4x"  # the checkpoint of `--model pcc` where none is named, in a package that ships it
 SHIPPED = (  # 'pcc-bench lab ship' takes these parts of a build
     "lab-llama",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -40,6 +41,21 @@ def hardware(device: torch.device) -> str:
     except OSError:
         found = None
     return found[1] if found else device.type
+
+
+def speed(device: torch.device) -> tuple[float, float]:
+    """FLOP/s of a matrix product and bytes/s of a copy, the better of three, here and now."""
+    dtype, width = (torch.bfloat16, 8192) if device.type == "cuda" else (torch.float32, 1024)
+    a, b = torch.ones(width, width, dtype=dtype, device=device), torch.empty(width, width, dtype=dtype, device=device)
+    product = min(_seconds(lambda: torch.mm(a, a, out=b), device) for _ in range(3))
+    copy = min(_seconds(lambda: b.copy_(a), device) for _ in range(3))
+    return 2 * width**3 / product, 2 * a.nbytes / copy
+
+
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
+    watch = Stopwatch(device)
+    work()
+    return watch.lap()
 
 
 class Stopwatch:

@@ -13,7 +13,7 @@ import torch
 import transformers
 from tqdm import tqdm
 
-from pcc_bench.core import provenance, shipped
+from pcc_bench.core import provenance, registry, shipped
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.generation import memory_errors
 from pcc_bench.cost import geometry, probe, records, shapes
@@ -88,11 +88,11 @@ class Source:
 
     def __post_init__(self) -> None:
         if (self.checkpoint is None) == (self.random_weights is None):
-            raise UsageError("give either a checkpoint or --random-weights (lite, large, small, tiny, ...)")
+            raise UsageError("a checkpoint and --random-weights (lite, large, small, tiny, ...) exclude each other")
         if self.random_weights and self.decoder:
             raise UsageError("--decoder goes with a checkpoint: name the decoder in --random-weights ENCODER+DECODER")
         if self.dtype is not None and self.dtype not in BYTES:
-            raise UsageError(f"--dtype {self.dtype} is unknown: pass one of {', '.join(BYTES)}")
+            raise UsageError(f"--dtype {self.dtype} is unknown{registry.suggest(self.dtype, list(BYTES))}")
 
 
 def measure(source: Source, sweep: Sweep, repeats: int, out: Path, tell: Callable[[str], None]) -> list[CostRecord]:

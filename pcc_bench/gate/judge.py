@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import t
 
 from pcc_bench import stats
 from pcc_bench.gate.policy import Policy, Rule
@@ -13,6 +16,7 @@ from pcc_bench.gate.result import FAIL, INCONCLUSIVE, PASS, REPORTED, Comparison
 from pcc_bench.gate.scores import Scores
 
 Flags = npt.NDArray[np.bool_]
+MOST_ROWS = 10**9  # no data set has as many
 
 
 def decide(p_drop: stats.Array, p_within: stats.Array, alpha: float) -> tuple[Flags, Flags]:
@@ -60,8 +64,8 @@ def judge(scores: Sequence[Scores], policy: Policy, alpha: float) -> list[Compar
         adjusted = stats.holm(p_drop)
         for i, one in enumerate(gated):
             mark: Mark = FAIL if fails[i] else PASS if passes[i] else INCONCLUSIVE
-            lines.append(_line(one, mark, float(adjusted[i]), policy, alpha / len(gated)))
-    return lines + [_line(one, REPORTED, None, policy, alpha) for one in rest if not one.gated]
+            lines.append(_line(one, mark, float(adjusted[i]), policy, alpha, len(gated)))
+    return lines + [_line(one, REPORTED, None, policy, alpha, 1) for one in rest if not one.gated]
 
 
 def _tests(scores: Scores) -> tuple[float, float]:
@@ -82,19 +86,21 @@ def _tests(scores: Scores) -> tuple[float, float]:
     return float(found.p_below(-allowed_drop)), float(found.p_above(-allowed_drop - rule.resolution))
 
 
-def _line(scores: Scores, mark: Mark, adjusted: float | None, policy: Policy, alpha: float) -> Comparison:
+def _line(
+    scores: Scores, mark: Mark, adjusted: float | None, policy: Policy, alpha: float, comparisons: int
+) -> Comparison:
     data = scores.differences()
     found = stats.estimate(data, scores.rule.scale)
     ends = sorted(float(scores.sign * end) for end in found.interval())
     change = scores.candidate - scores.baseline
     better, worse = int((scores.sign * change > 0).sum()), int((scores.sign * change < 0).sum())
-    difference, detectable = float(change.mean()), float(found.detectable(alpha, policy.power))
+    difference, detectable = float(change.mean()), float(found.detectable(alpha / comparisons, policy.power))
     p_drop, _ = _tests(scores)
     return Comparison(
         task=scores.unit,
         metric=scores.metric,
         verdict=mark,
-        reason=_reason(mark, scores.rule, detectable),
+        reason=_equal(scores, mark, alpha) or _reason(mark, scores.rule, detectable),
         rule=str(scores.rule) if scores.gated else "",
         scale=scores.rule.scale,
         n=len(change),
@@ -109,6 +115,28 @@ def _line(scores: Scores, mark: Mark, adjusted: float | None, policy: Policy, al
         wins=(better, worse, len(change) - better - worse),
         checks=_checks(scores, data, policy.seed),
     )
+
+
+def _equal(scores: Scores, mark: Mark, alpha: float) -> str:
+    """What is to be said of equal runs that are too small to pass; "" of any other."""
+    rule, rows = scores.rule, len(scores.baseline)
+    if mark != INCONCLUSIVE or rule.relative is not None or (scores.baseline != scores.candidate).any():
+        return ""
+    drop = rule.non_inferiority or (rule.absolute or 0.0) + rule.resolution
+    more = _rows_needed(rows, len(set(scores.contexts)), drop / rule.scale, alpha) - rows
+    shown = f"{100 * drop:g} point{'' if round(100 * drop, 6) == 1 else 's'}" if rule.scale == 1 else f"{drop:g}"
+    return f"identical in all {rows:,} rows; too few to rule out {shown}: {more:,} more"
+
+
+def _rows_needed(rows: int, contexts: int, drop: float, alpha: float) -> int:
+    """Rows that rule out a drop where no row differs, as many a context as there are; see `stats.estimate`."""
+
+    def rules_out(number: int) -> bool:
+        clusters = max(2, round(number * contexts / rows))
+        error = math.sqrt(clusters / (clusters - 1)) / (number + stats.PSEUDO_ROWS)
+        return bool(t.ppf(1 - alpha, clusters - 1) * error <= drop)
+
+    return bisect_left(range(MOST_ROWS), True, lo=rows, key=rules_out)
 
 
 def _reason(mark: Mark, rule: Rule, detectable: float) -> str:

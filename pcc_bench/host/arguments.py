@@ -218,9 +218,16 @@ def check_batch_size(value: str) -> None:
 
 
 def default_checkpoint(kind: type[Compressor], arguments: Mapping[str, Any]) -> str | None:
-    """The shipped checkpoint of a method where the arguments name neither one nor a decoder; None: they do."""
-    named = arguments.get("pretrained") or arguments.get("decoder")
-    return kind.default if not named and shipped.find(kind.default) else None
+    """What `pretrained` means where the arguments do not say; None where they do, or nothing fits.
+
+    The decoder they name, for a method whose only weights are the decoder's; else the method's shipped checkpoint.
+    """
+    if arguments.get("pretrained"):
+        return None
+    decoder = arguments.get("decoder")
+    if decoder and not kind.soft and kind.default in ("", shipped.DECODER):
+        return str(decoder)
+    return kind.default if shipped.find(kind.default) else None
 
 
 def check_choices(kind: type[Compressor], pretrained: str | None, control: str | None) -> None:
@@ -230,7 +237,7 @@ def check_choices(kind: type[Compressor], pretrained: str | None, control: str |
         UsageError: It does not.
     """
     if not pretrained:
-        raise UsageError(f"--model {kind.name} needs model_args pretrained=<folder or hub id>")
+        raise UsageError(f"--model {kind.name} ships no checkpoint: pass model_args pretrained=<folder or hub id>")
     if control and not kind.soft:
         raise UsageError(f"control={control} exchanges soft memories; {kind.name} has none")
 

@@ -112,7 +112,7 @@ def open_decoder_on(name: str, device: str | None, dtype: str) -> Decoder:
         UsageError: It can't be found, read or held, or there is no such device.
     """
     if dtype not in ("auto", *DTYPES):
-        raise UsageError(f"dtype {dtype} is unknown: pass one of auto, {', '.join(DTYPES)}")
+        raise UsageError(f"dtype {dtype} is unknown{registry.suggest(dtype, ['auto', *DTYPES])}")
     if device in (None, "auto"):
         device = "cuda" if torch.cuda.is_available() else "cpu"
     frozen = open_decoder(name, DTYPES.get(dtype, dtype))

@@ -8,10 +8,11 @@ import os
 import sqlite3
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,13 @@ class Command:
         }
 
     @property
+    def asks_ours_only(self) -> bool:
+        """Are all its tasks ours?"""
+        from pcc_bench.host.inventory import task_names
+
+        return set(self.tasks.split(",")) <= set(task_names())
+
+    @property
     def arguments(self) -> list[str]:
         """The arguments of `lm-eval run`."""
         pairs = {
@@ -116,16 +124,13 @@ def run(command: Command) -> list[Path]:
         UsageError: An unknown model or task, an output folder of another command, results that were not saved, or
             whatever the model and the tasks find wrong.
     """
-    from pcc_bench.host import inventory
-    from pcc_bench.host.arguments import check_batch_size, parse_metadata
+    from pcc_bench.host.arguments import parse_metadata
     from pcc_bench.host.settings import check_settings
 
     startup.install()
     _check_model(command.model)
-    check_batch_size(command.batch_size)
-    if command.limit is not None and not 0 < command.limit < float("inf"):
-        raise UsageError(f"--limit {command.limit:g} leaves no row: give a number of rows, or a fraction below 1")
-    if command.metadata and set(command.tasks.split(",")) <= set(inventory.task_names()):
+    check(command)
+    if command.metadata and command.asks_ours_only:
         check_settings(parse_metadata(command.metadata))
     with claimed(command.output):
         before = set(command.output.rglob("results_*.json"))
@@ -133,6 +138,19 @@ def run(command: Command) -> list[Path]:
             record(command)
         _run_lm_eval(replace(command, model_args=_named(command)))
         return new_results(command.output, before) if _is_first_process() else []
+
+
+def check(command: Command) -> None:
+    """See that batch size and limit are such.
+
+    Raises:
+        UsageError: One is not.
+    """
+    from pcc_bench.host.arguments import check_batch_size
+
+    check_batch_size(command.batch_size)
+    if command.limit is not None and not 0 < command.limit < float("inf"):
+        raise UsageError(f"--limit {command.limit:g} leaves no row: give a number of rows, or a fraction below 1")
 
 
 def record(command: Command) -> None:
@@ -242,7 +260,9 @@ def _run_lm_eval(command: Command) -> None:
         except ValueError as error:
             raise UsageError(f"lm-eval can't read the arguments ({error}): mend them") from None
         try:
-            harness.execute(parsed)
+            # lm-eval prints the scores of our tasks in a table of its own; the caller has one that says more.
+            with redirect_stdout(StringIO()) if command.asks_ours_only else nullcontext():
+                harness.execute(parsed)
         except ValueError as error:
             _explain(error)
             raise
@@ -258,10 +278,9 @@ def _adjusted(command: Command) -> Iterator[None]:
     from lm_eval import evaluator, tasks
 
     from pcc_bench import tasks as own
-    from pcc_bench.host.inventory import task_names
 
     manager, commit, log = tasks.TaskManager, evaluator.get_git_commit_hash, logging.getLogger("lm_eval.api.model")
-    lean = set(command.tasks.split(",")) <= set(task_names()) and not command.extra
+    lean = command.asks_ours_only and not command.extra
     if lean:
         tasks.TaskManager = lambda include_path=None, metadata=None: manager(
             include_path=own.__path__[0], include_defaults=False, metadata=metadata

@@ -110,7 +110,7 @@ class CompressedLM(HFLM):  # type: ignore[misc]
         own = checked(RunnerOptions, given, "model_args")
         pretrained, decoder = own.pretrained, own.decoder
         pretrained = default_checkpoint(kind, {"pretrained": pretrained, "decoder": decoder}) or pretrained
-        check_choices(kind, pretrained or decoder, own.control)
+        check_choices(kind, pretrained, own.control)
         name = kind.decoder_path(pretrained, decoder)
         load_decoder(super().__init__, name, device, hf_arguments)
         self._join_processes()

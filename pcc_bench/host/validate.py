@@ -26,6 +26,7 @@ from pcc_bench.core.texttable import TextTable
 from pcc_bench.host import inventory, startup
 from pcc_bench.host.arguments import (
     RunnerOptions,
+    check_choices,
     default_checkpoint,
     joined,
     parse_arguments,
@@ -150,9 +151,8 @@ def _options(kind: type[Compressor], arguments: dict[str, Any]) -> tuple[dict[st
 
 def _decoder(kind: type[Compressor], arguments: Mapping[str, Any]) -> tuple[Decoder, str]:
     """The decoder with its tokenizer, but without its weights: they are on the `meta` device."""
-    pretrained = arguments.get("pretrained") or arguments.get("decoder")
-    if not pretrained:
-        raise UsageError(f"--model {kind.name} needs model args pretrained=<folder or hub id>")
+    pretrained = arguments.get("pretrained")
+    check_choices(kind, pretrained, arguments.get("control"))
     name = kind.decoder_path(str(pretrained), arguments.get("decoder"))
     path = shipped.located(name, arguments.get("gguf_file"))
     config = from_folder(path)

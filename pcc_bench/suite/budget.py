@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,10 +13,12 @@ from pcc_bench.core.context import Kind, Prompt, as_prompt
 from pcc_bench.core.documents import parse_json
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.texttable import TextTable
+from pcc_bench.cost import probe
 from pcc_bench.suite.cell import results
 from pcc_bench.suite.check import arguments, decoder
 from pcc_bench.suite.spec import Cell
 
+SHARE = 0.5  # of a matrix product's speed that a forward reaches
 LOOKED_AT = 40  # rows of a task whose prompts are built and counted; the others are taken to be like them
 
 
@@ -28,7 +31,7 @@ class Cost:
         contexts: Different contexts among the rows looked at, for as many as there are rows; 0 where none is marked.
         context_tokens: Decoder tokens of all contexts, each counted once a row.
         text_tokens: Decoder tokens of everything else in the prompts.
-        flops: Of the decoder's prefill; None where its size or the method's rate is unknown.
+        new_tokens: Most tokens of all answers.
         unknown: Why there is no estimate; "" where there is.
     """
 
@@ -36,14 +39,34 @@ class Cost:
     contexts: int = 0
     context_tokens: float = 0
     text_tokens: float = 0
-    flops: float | None = None
+    new_tokens: float = 0
     unknown: str = ""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a decoder has to do.
+
+    Attributes:
+        prefill: FLOPs.
+        steps: Forwards of one token a row, for a batch of rows.
+        weights: Bytes that each of them reads.
+    """
+
+    prefill: float
+    steps: float
+    weights: float
+
+    def seconds(self, flops: float, bandwidth: float) -> float:
+        """Time at a matrix product's FLOP/s and a copy's bytes/s."""
+        return self.prefill / (SHARE * flops) + self.steps * self.weights / bandwidth
 
 
 def plan(cells: Sequence[Cell]) -> TextTable:
     """What is done, what is missing and what that takes."""
     rows = []
     known: dict[str, Cost] = {}
+    speed = functools.cache(lambda name: probe.speed(probe.find_device(name)))
     for cell in cells:
         done = results(cell.command) is not None
         reader = _reader(cell) or cell.command.model_args  # cells that read alike are looked at once
@@ -51,17 +74,33 @@ def plan(cells: Sequence[Cell]) -> TextTable:
         if key not in known:
             known[key] = estimate(cell)
         cost = known[key]
-        flops = _flops(cell, cost)
-        state = "done" if done else "missing"
+        work = _work(cell, cost)
+        state = "done" if done else "to do"
         if cost.unknown:
-            rows.append((cell.label, cell.command.tasks, state, "unknown", "", "", "", cost.unknown))
+            rows.append((cell.label, cell.command.tasks, state, "unknown", "", "", "", "", cost.unknown))
             continue
         counts = (f"{cost.rows:,}", f"{cost.contexts:,}", f"{cost.context_tokens:,.0f}", f"{cost.text_tokens:,.0f}")
-        rows.append((cell.label, cell.command.tasks, state, *counts, "unknown" if flops is None else f"{flops:.2g}"))
-    columns = ("cell", "tasks", "state", "rows", "contexts", "context tokens", "other tokens", "decoder FLOPs")
+        flops, minutes = "unknown", "unknown"
+        if work is not None:
+            flops = f"{work.prefill:.2g}"
+            minutes = "0" if done else f"{work.seconds(*speed(cell.command.device)) / 60:.2g}"
+        rows.append((cell.label, cell.command.tasks, state, minutes, *counts, flops))
+    columns = (
+        "cell",
+        "tasks",
+        "state",
+        "minutes",
+        "rows",
+        "contexts",
+        "context tokens",
+        "other tokens",
+        "decoder FLOPs",
+    )
     notes = (
         f"Tokens are the decoder's, extrapolated from the first {LOOKED_AT} rows of each task.",
         "FLOPs: the decoder's prefill of other tokens and memory; neither compressing nor generated tokens.",
+        f"minutes: a rough estimate for this machine, timed now: prefill at {SHARE:.0%} of a matrix product's speed, "
+        "answers as long as they may be, the weights read once a token and batch; without compressing and start-up.",
     )
     return TextTable(columns, tuple(rows), notes)
 
@@ -87,6 +126,7 @@ def estimate(cell: Cell) -> Cost:
         contexts=sum(part.contexts for part in parts),
         context_tokens=sum(part.context_tokens for part in parts),
         text_tokens=sum(part.text_tokens for part in parts),
+        new_tokens=sum(part.new_tokens for part in parts),
     )
 
 
@@ -111,7 +151,8 @@ def _of_task(task: Any, cell: Cell, metadata: Mapping[str, Any]) -> Cost:
                 else:
                     text_tokens += tokens
     scale = rows / len(looked_at) if looked_at else 0
-    return Cost(rows, round(scale * len(contexts)), scale * context_tokens, scale * text_tokens)
+    longest = task.config.generation_kwargs.get("max_gen_toks", 0) if task.OUTPUT_TYPE == "generate_until" else 0
+    return Cost(rows, round(scale * len(contexts)), scale * context_tokens, scale * text_tokens, rows * longest)
 
 
 def _prompts(task: Any, doc: Any) -> list[Prompt]:
@@ -126,7 +167,8 @@ def _reader(cell: Cell) -> str | None:
         return None
 
 
-def _flops(cell: Cell, cost: Cost) -> float | None:
+def _work(cell: Cell, cost: Cost) -> Work | None:
+    """What the decoder has to do; None where its size or the method's rate is unknown."""
     from pcc_bench.cost import sizes
 
     name, method, given = _reader(cell), cell.command.model, arguments(cell)
@@ -140,4 +182,5 @@ def _flops(cell: Cell, cost: Cost) -> float | None:
     except (UsageError, ValueError, AttributeError):
         return None
     positions = (cost.text_tokens + cost.context_tokens / rate) / cost.rows
-    return cost.rows * model.forward(positions, head=False)
+    batch = int(cell.command.batch_size) if cell.command.batch_size.isdigit() else 1
+    return Work(cost.rows * model.forward(positions, head=False), cost.new_tokens / batch, 4 * model.parameters)

@@ -9,7 +9,7 @@ from typing import Any
 from pcc_bench.core import registry, shipped
 from pcc_bench.core.errors import UsageError
 from pcc_bench.host import inventory
-from pcc_bench.host.arguments import check_batch_size, parse_arguments, parse_metadata
+from pcc_bench.host.arguments import check_batch_size, default_checkpoint, parse_arguments, parse_metadata
 from pcc_bench.host.settings import check_settings
 from pcc_bench.suite.spec import Cell
 
@@ -52,8 +52,8 @@ def decoder(cell: Cell) -> str | None:
         return str(given["pretrained"]) if "pretrained" in given else None
     kind = registry.get(cell.command.model)
     named = str(given["decoder"]) if "decoder" in given else None
-    pretrained = str(given.get("pretrained") or ("" if named else kind.default))
-    if not pretrained and not named:
+    pretrained = str(given.get("pretrained") or default_checkpoint(kind, given) or named or "")
+    if not pretrained:
         return None
     return shipped.located(kind.decoder_path(pretrained, named), given.get("gguf_file"))
 

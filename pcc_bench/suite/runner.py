@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -11,10 +12,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from pydantic import BaseModel
+from tqdm import tqdm
 
-from pcc_bench.core import documents
+from pcc_bench.core import documents, registry
 from pcc_bench.core.claims import claimed, is_claim
 from pcc_bench.core.errors import UsageError
+from pcc_bench.host.evaluate import kept_answers
 from pcc_bench.suite import cell as process
 from pcc_bench.suite.cell import Outcome
 from pcc_bench.suite.engine import Engine, Job
@@ -23,6 +26,7 @@ from pcc_bench.suite.spec import Cell, Suite
 
 MARK = "suite.json"
 POLL = 0.1  # seconds between two looks at what runs
+LOOK = 2.0  # seconds between two looks at how far the cells are
 VISIBLE = 90  # seconds until files of another machine must be seen here; NFS keeps what it knows of a folder for 60
 Say = Callable[[str], None]
 
@@ -102,6 +106,7 @@ def _run_all(cells: Sequence[Cell], say: Say, open_engine: Callable[[], Engine])
         return failed
     engine = open_engine()
     running: list[Attempt] = []
+    bar, looked = tqdm(desc="answers", unit="", leave=False), 0.0
     try:
         while queue or running:
             while queue and len(running) < engine.at_once:
@@ -120,7 +125,11 @@ def _run_all(cells: Sequence[Cell], say: Say, open_engine: Callable[[], Engine])
                     failed[attempt.cell.label] = outcome.error
             if not ended:
                 time.sleep(POLL)
+            if time.monotonic() - looked > LOOK:
+                looked = time.monotonic()
+                bar.update(sum(kept_answers(cell.folder) for cell in cells) - bar.n)
     finally:  # interrupted, or the engine takes no more: nothing goes on unseen
+        bar.close()
         for attempt in running:
             attempt.job.cancel()
     return failed
@@ -139,7 +148,7 @@ def _tell(attempt: Attempt, outcome: Outcome, again: bool, say: Say) -> None:
 
 
 def choose(cells: Sequence[Cell], pattern: str | None) -> list[Cell]:
-    """The cells whose label, or one of whose tasks, matches a pattern (`*` stands for anything).
+    """The cells whose label (in a suite or a report), or one of whose tasks, matches a pattern (`*`: anything).
 
     Raises:
         UsageError: None does.
@@ -149,12 +158,17 @@ def choose(cells: Sequence[Cell], pattern: str | None) -> list[Cell]:
     chosen = [
         cell
         for cell in cells
-        if any(fnmatchcase(name, pattern) for name in (cell.label, *cell.command.tasks.split(",")))
+        if any(fnmatchcase(_plain(name), _plain(pattern)) for name in (cell.label, *cell.command.tasks.split(",")))
     ]
     if not chosen:
-        labels = ", ".join(cell.label for cell in cells)
-        raise UsageError(f"--only {pattern} matches no cell: the suite has {labels}")
+        hint = registry.suggest(pattern, list(dict.fromkeys(cell.label for cell in cells)))
+        raise UsageError(f"--only {pattern} matches no cell{hint}")
     return chosen
+
+
+def _plain(label: str) -> str:
+    """A label as it is compared: where reports write `PCC-Lite 4x` and `BM25 context`, suites have `PCC 4x`, `bm25`."""
+    return re.sub(r"[\s-]+", " ", re.sub(r"(?<=PCC)[\s-]Lite\b", "", label, flags=re.IGNORECASE)).casefold()
 
 
 def claim(suite: Suite, out: Path) -> None:
