@@ -37,7 +37,6 @@ from pcc_bench.core import escaping
 from pcc_bench.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from pcc_bench.core.texttable import TextTable
     from pcc_bench.model.pcc import PCC
 
 app = typer.Typer(
