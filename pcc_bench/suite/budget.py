@@ -182,5 +182,5 @@ def _work(cell: Cell, cost: Cost) -> Work | None:
     except (UsageError, ValueError, AttributeError):
         return None
     positions = (cost.text_tokens + cost.context_tokens / rate) / cost.rows
-    batch = int(cell.command.batch_size) if cell.command.batch_size.isdigit() else 1
+    batch = int(cell.command.batch_size) if str(cell.command.batch_size).isdigit() else 1
     return Work(cost.rows * model.forward(positions, head=False), cost.new_tokens / batch, 4 * model.parameters)
