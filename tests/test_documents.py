@@ -1,6 +1,7 @@
 """What strangers' documents can't do: every refusal is one sentence, and no file is ever half written."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,16 @@ def test_yaml_that_can_not_be_read_is_one_sentence(tmp_path: Path, text: str):
 def test_a_key_that_stands_twice_is_no_json_of_ours(text: str):
     with pytest.raises(UsageError, match=r"^it has the key 'b' twice"):
         documents.parse_json(text, "it")
+
+
+@pytest.mark.parametrize("read", [documents.parse_json, documents.parse_yaml])
+def test_nesting_has_a_limit(read: Callable[[str, str], object]):
+    assert read("[" * 100 + "]" * 100, "it")
+    for depth in (102, 400):
+        with pytest.raises(UsageError, match=r"^it is nested too deeply"):
+            read("[" * depth + "]" * depth, "it")
+        with pytest.raises(UsageError, match=r"^it is nested too deeply"):
+            read('{"a": ' * depth + "1" + "}" * depth, "it")
 
 
 @pytest.mark.parametrize("text", ["a: {b: 1, b: 1}", "a:\n- b: 1\n  c: 2\n  b: 3"])

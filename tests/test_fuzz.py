@@ -38,7 +38,8 @@ NAMES = [
     *("checkpoint: config.json", "checkpoint: weights", "checkpoint: tokenizer.json"),
     *("LoRA checkpoint: config.json", "LoRA checkpoint: weights", "published: converter", "published: config.json"),
     *("decoder: config.json", "decoder: weights", "memory file", "recipe", "suite", "policy"),
-    *("store: exact", "store: int8", "results"),
+    *("store: exact", "store: int8", "results", "results: report", "samples", "baseline", "data rows"),
+    *("option string: model_args", "option string: metadata", "option string: gen_kwargs"),
 ]
 
 

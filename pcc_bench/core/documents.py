@@ -24,6 +24,7 @@ from pydantic import BaseModel, ValidationError
 from pcc_bench.core.errors import UsageError, first_line
 
 Model = TypeVar("Model", bound=BaseModel)
+DEEPEST = 100  # levels of a document; libraries that read a part of it give up at about 250
 COMPRESSED: Mapping[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open}  # what a name ends in
 
 
@@ -56,6 +57,23 @@ def read_text(path: Path) -> str:
     return text
 
 
+def _check_depth(value: Any) -> None:
+    """See that data are nested no deeper than whatever reads them later can take.
+
+    Raises:
+        RecursionError: They are.
+    """
+    level, depth = [value], 0
+    while level := [inner for outer in level for inner in _parts(outer) if isinstance(inner, dict | list)]:
+        depth += 1
+        if depth > DEEPEST:
+            raise RecursionError
+
+
+def _parts(value: Any) -> Any:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+
+
 def parse_json(text: str, where: str) -> Any:
     """The value of a JSON text; `where` names it in the error.
 
@@ -71,7 +89,10 @@ def parse_json(text: str, where: str) -> Any:
         return state
 
     try:
-        return json.loads(text, object_pairs_hook=unique)
+        value = json.loads(text, object_pairs_hook=unique)
+        if text.count("[") + text.count("{") > DEEPEST:
+            _check_depth(value)
+        return value
     except UsageError:
         raise
     except json.JSONDecodeError as error:
@@ -130,7 +151,9 @@ def parse_yaml(text: str, where: str) -> Any:
             return super().construct_mapping(node, deep)
 
     try:
-        return yaml.load(text, Loader)  # a SafeLoader
+        value = yaml.load(text, Loader)  # a SafeLoader
+        _check_depth(value)
+        return value
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}" if mark else ""
