@@ -411,7 +411,8 @@ def kinds(root: Path) -> list[Kind]:
     for precision in stores:
         (entry,) = (root / f"store-{precision}").glob("*/*.safetensors")
         made.append(Kind(f"store: {precision}", entry, change_tensors, read_store(precision)))
-    results = sorted((Path(pcc_bench.__file__).parent / "lab" / "results").rglob("results_*.json"))
+    shipped_results = Path(pcc_bench.__file__).parent / "lab" / "results" / "lab-table2"
+    results = sorted(shipped_results.glob("PCC-4x*/**/results_*.json"))
     if results:
         made += _kinds_of_results(results[0].parent, root)
     return [*made, *_kinds_of_settings(root)]

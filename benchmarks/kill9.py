@@ -36,15 +36,17 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import yaml
 from safetensors.torch import load_file
 
+import pcc_bench
 from pcc_bench import cli
 from pcc_bench.core import tiny
 from pcc_bench.core.documents import read_json, read_json_lines
 
 # Imported before the fork, so that a trial's time is the command's own and not that of its imports.
+from pcc_bench.host import api, compressing, evaluate, lm, startup  # noqa: F401
 from pcc_bench.model.training import loop  # noqa: F401
 from pcc_bench.tasks.lab.rows import rows
 
-RESULTS = Path(cli.__file__).parent / "lab" / "results" / "lab-table2"
+RESULTS = Path(pcc_bench.__file__).parent / "lab" / "results" / "lab-table2"
 MOMENT = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d[-:]\d\d([-:]\d\d)?(\.\d+)?")  # in a report: when it was written
 State = dict[str, Any]
 

@@ -40,7 +40,7 @@ def compare(
     matched, lines, notes = _match_all(candidate, baseline, policy, chosen, last)
     gated = [task for name, task in matched.items() if policy.gates(name)]
     if chosen:
-        _check_metrics(baseline, policy, list(chosen))
+        lines += _lacking(baseline, policy, list(chosen))
         scores, missing = all_scores(matched, policy)
         lines += [*missing, *judge(scores, policy, policy.alpha * look.share)]
         for unit, tasks in units(gated, policy.pool).items():
@@ -85,13 +85,15 @@ def _records(candidate: Run, baseline: Run, reference: Run | None, policy: Polic
     return points.check(candidate.costs, spent, rule) if rule is not None and spent else []
 
 
-def _check_metrics(baseline: Run, policy: Policy, tasks: Sequence[str]) -> None:
+def _lacking(baseline: Run, policy: Policy, tasks: Sequence[str]) -> list[Comparison]:
+    """A failed line for each metric that the policy gates and the baseline has nowhere."""
     known = {name for task in tasks for name in row_metrics(baseline.tasks[task])}
-    for metric in policy.metrics:
-        if not any(metric in (name, name.partition(",")[0]) for name in known):
-            raise UsageError(
-                f"the policy gates '{metric}', which the baseline has not: it has {', '.join(sorted(known))}"
-            )
+    reason = f"the policy gates it, and the baseline has not got it: it has {', '.join(sorted(known))}"
+    return [
+        Comparison(task=", ".join(tasks), metric=metric, verdict=FAIL, reason=reason)
+        for metric in policy.metrics
+        if not any(metric in (name, name.partition(",")[0]) for name in known)
+    ]
 
 
 def _match_all(
