@@ -50,8 +50,9 @@ def test_every_kind_is_tried(kinds: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_no_mutation_is_a_traceback_or_passes_in_silence(kinds: dict[str, Any], name: str) -> None:
     kinds[name].read()  # the good file is good
-    done = fuzz.fuzz(kinds[name], TRIES, seed=1)
-    assert done.tries > TRIES // 2
+    tries = 5 if name == "results: report" else TRIES  # a whole report each
+    done = fuzz.fuzz(kinds[name], tries, seed=1)
+    assert done.tries > tries // 2
     assert (done.tracebacks, done.silent, done.slow) == ([], [], [])
 
 
