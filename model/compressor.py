@@ -181,6 +181,8 @@ class PccCompressor(Compressor):
         options = self.pcc.config.model_dump(mode="json", exclude={"encoder", "decoder", "notes", "lab", "rates"})
         if self.pcc.config.slot_positions is SlotPositions.CONSECUTIVE:
             del options["slot_positions"]  # fingerprints of memories made before there was a choice stay valid
+        if not self.pcc.config.gate:
+            del options["gate"]
         return options
 
     def weights_fingerprint(self) -> str:

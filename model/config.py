@@ -6,7 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pcc_bench.core.documents import checked, read_json
 from pcc_bench.core.errors import UsageError
@@ -72,6 +72,11 @@ class EncoderConfig(_Frozen):
     base: str | None = None
     lora: dict[str, Any] | None = None
     layers: int | None = Field(default=None, ge=0)
+
+    @field_validator("config")
+    @classmethod
+    def _without_its_folder(cls, config: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in config.items() if key != "_name_or_path"}
 
 
 class DecoderConfig(_Frozen):

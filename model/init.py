@@ -109,7 +109,7 @@ def from_decoder(
     body = first_layers(decoder, layers, decoder.dtype if lora else torch.float32, share=lora is not None)
     described = EncoderConfig(
         kind="lora" if lora else "full",
-        config={key: value for key, value in body.config.to_dict().items() if key != "_name_or_path"},
+        config=body.config.to_dict(),
         lora=plain(lora.to_dict()) if lora else None,
         layers=layers,
     )

@@ -203,6 +203,7 @@ def test_a_checkpoint_gives_the_same_memories_and_holds_nothing_of_the_decoder(
     for one, other in zip(before, after, strict=True):
         torch.testing.assert_close(one.vectors, other.vectors)
     assert not any("embed" in key for key in load_file(tmp_path / "model.safetensors"))
+    assert "_name_or_path" not in json.loads((tmp_path / "config.json").read_text())["encoder"]["config"]
     assert not list(tmp_path.glob("tokenizer*"))
 
 

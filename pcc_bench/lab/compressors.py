@@ -115,8 +115,7 @@ def _export(source: Path, target: Path, frozen: Decoder, decoder: Path) -> None:
     beside = init.name_beside(str(decoder), target)
     made_for = pcc.config.decoder.model_copy(update={"name": beside})
     base = beside if pcc.config.encoder.base else None
-    sizes = {key: value for key, value in pcc.config.encoder.config.items() if key != "_name_or_path"}  # a work folder
-    encoder = pcc.config.encoder.model_copy(update={"base": base, "config": sizes})
+    encoder = pcc.config.encoder.model_copy(update={"base": base})
     lab = {"lab": True, "decoder": made_for, "encoder": encoder, "notes": ABOUT}
     pcc.config = pcc.config.model_copy(update=lab)
     checkpoint.save(pcc.half(), target)
