@@ -121,6 +121,10 @@ def evaluate(
     apply_chat_template: ChatTemplate = False,
     seed: Seed = None,
     wide: Wide = False,
+    compress_part: Annotated[
+        str | None,
+        typer.Option("--compress", help="Part of lm-eval's own tasks: auto, a field, a template or a map.yaml."),
+    ] = None,
     extra: Extra = None,
 ) -> None:
     """Run tasks through lm-eval, keep every answer, print one table.
@@ -138,7 +142,7 @@ def evaluate(
     metadata = with_setting(metadata, "data", data)
     settings = (limit, batch_size, device, metadata, num_fewshot, apply_chat_template, seed)
     try:
-        files = run(Command(model, model_args, tasks, output, *settings, tuple(extra or ())))
+        files = run(Command(model, model_args, tasks, output, *settings, tuple(extra or ()), compress=compress_part))
     except KeyboardInterrupt:
         typer.echo(
             f"\nstopped: {kept_answers(output):,} answers are kept in {output}; the same command goes on", err=True

@@ -7,7 +7,7 @@ import logging
 import os
 import sqlite3
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -47,6 +47,7 @@ class Command:
         seed: As in lm-eval.
         extra: Further arguments of `lm-eval run`.
         memory_store: Folder that keeps memories exactly as they are; methods of ours only.
+        compress: Which part of lm-eval's own tasks is compressed; see `pcc_bench.tasks.foreign`.
     """
 
     model: str
@@ -62,6 +63,7 @@ class Command:
     seed: str | None = None
     extra: tuple[str, ...] = ()
     memory_store: Path | None = None
+    compress: str | None = None
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -77,6 +79,7 @@ class Command:
             "seed": self.seed,
             "extra": list(self.extra),
             "PCC_DATA": os.environ.get("PCC_DATA"),
+            "compress": self.compress,
         }
 
     @property
@@ -276,6 +279,7 @@ def _adjusted(command: Command) -> Iterator[None]:
     no repository, and git complains; and it counts the answers in its own cache, which are none of ours.
     """
     from lm_eval import evaluator, tasks
+    from lm_eval.tasks.manager import TaskManager
 
     from pcc_bench import tasks as own
 
@@ -290,11 +294,26 @@ def _adjusted(command: Command) -> Iterator[None]:
         evaluator.get_git_commit_hash = lambda: None
     if command.model in registry.names():
         log.addFilter(_is_no_count_of_cache)
+    load = TaskManager.load
+    if command.compress is not None:
+        TaskManager.load = _marking(load, command.compress)
     try:
         yield
     finally:
-        tasks.TaskManager, evaluator.get_git_commit_hash = manager, commit
+        tasks.TaskManager, evaluator.get_git_commit_hash, TaskManager.load = manager, commit, load
         log.removeFilter(_is_no_count_of_cache)
+
+
+def _marking(load: Callable[..., Any], compress: str) -> Callable[..., Any]:
+    """lm-eval's way to load tasks, with the part marked that is to be compressed."""
+    from pcc_bench.tasks.foreign import mark_tasks
+
+    def load_and_mark(manager: Any, task_list: Any) -> Any:
+        loaded = load(manager, task_list)
+        mark_tasks(loaded["tasks"], compress)
+        return loaded
+
+    return load_and_mark
 
 
 def _is_no_count_of_cache(record: logging.LogRecord) -> bool:
