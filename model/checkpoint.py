@@ -245,7 +245,8 @@ def _encoder_state(pcc: PCC) -> dict[str, torch.Tensor]:
 
 def _own_weights(pcc: PCC) -> dict[str, torch.Tensor]:
     """Weights of an encoder that are none of its transformer's."""
-    weights = {} if pcc.encoder.memory_rows is None else {"memory_tokens": pcc.encoder.memory_rows}
+    rows = pcc.encoder.memory_rows
+    weights: dict[str, torch.Tensor] = {} if rows is None else {"memory_tokens": rows}
     return weights if pcc.encoder.gate is None else {**weights, "gate": pcc.encoder.gate}
 
 

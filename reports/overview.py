@@ -37,7 +37,7 @@ def _about_methods(lines: Sequence[Line], head: Column) -> Iterator[str]:
     if not ours:
         return
     row, cell = max(ours, key=_value)
-    ends = {line[0].role: line for line in lines if line[0].role != "method" and line[0].rate is None}
+    ends: dict[str, Line] = {line[0].role: line for line in lines if line[0].role != "method" and line[0].rate is None}
     yield _place(row, cell, head, ends)
     others = [line for line in methods if line[0].key != row.key]
     if others:

@@ -202,7 +202,8 @@ def cell_view(cell: Cell, column: Column, table: Table, bars: bool = False, publ
         told = cell.paper if published else None
         text = cell.text or (told.printed if told else DASH)
         return CellView(text, told is not None and not cell.text, told.value if told else None)
-    interval, bar = "", ()
+    interval = ""
+    bar: tuple[float, ...] = ()
     if cell.low is not None and cell.high is not None:
         interval = f"{cell.low:.{column.digits}f} to {cell.high:.{column.digits}f}"
     if bars:

@@ -26,7 +26,7 @@ from pcc_bench.model.training.corpus import Position, corpora_of, read_corpora, 
 from pcc_bench.model.training.loop import PccForTraining
 from pcc_bench.model.training.objectives import Task
 from pcc_bench.model.training.recipe import Data, Recipe, Trained
-from pcc_bench.model.training.samples import Collator, Samples
+from pcc_bench.model.training.samples import Collator, Sample, Samples
 
 TEXT = "The quick brown fox jumps over the lazy dog while seven more dogs watch from behind an old fence."
 
@@ -421,11 +421,21 @@ def test_questions_on_one_context_stand_together_whatever_the_order_of_the_rows(
     assert first != second
 
 
+def alone(model: PccForTraining, sample: Sample) -> torch.Tensor:
+    """Nats of a sample's answer behind a memory that no other question shares."""
+    rows = model.collator().targets(Task.ANSWERING, [sample])
+    inputs = model.lay_out(model.encode([sample.context]), rows["ids"], Task.ANSWERING, rows["labels"])
+    return nn.functional.cross_entropy(*objectives.predictions(model.decoder, inputs), reduction="sum")
+
+
+@pytest.mark.parametrize("slot_positions", ["consecutive", "centre"])
 def test_a_context_of_several_questions_is_compressed_once_and_teaches_as_much(
-    state: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    state: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slot_positions: str
 ) -> None:
     data = {"kind": "qa", "path": str(question_rows(tmp_path / "train.jsonl")), "held_out_every": 15}
-    model = for_training(state, tmp_path / "model", data={**data, "together": True})
+    options = {"data": {**data, "together": True}, "slot_positions": slot_positions}
+    options["phases"] = [{"segment_length": 16, "rate": 4}]  # at 1x both kinds of position are the same
+    model = for_training(state, tmp_path / "model", **options)
     samples = list(islice(Samples(model.recipe, [read_corpora(model.recipe.data, 0)[0]], model.reader), 4))
     batch = model.collator()(samples)
     assert len({tuple(ids) for ids in batch["contexts"]}) < len(samples)
@@ -437,7 +447,7 @@ def test_a_context_of_several_questions_is_compressed_once_and_teaches_as_much(
     gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
     scored = batch["labels"].ne(objectives.IGNORED).sum()
-    apart = [model(**model.collator()([sample]), num_items_in_batch=scored)["loss"] for sample in samples]
+    apart = [alone(model, sample) / scored for sample in samples]
     sum(apart).backward()
     assert compressed == [len({tuple(ids) for ids in batch["contexts"]}), 1, 1, 1, 1]
     torch.testing.assert_close(together, sum(apart))

@@ -148,7 +148,8 @@ def open_classifier(
             f"{METHOD}: overlap={overlap}, chunk_batch={batch}: an overlap is at most half of the chunk "
             f"({size} tokens), a batch at least 1"
         )
-    labels = kept_labels([str(config.id2label[number]) for number in range(config.num_labels)], keep, pretrained)
+    names: Any = config.id2label
+    labels = kept_labels([str(names[number]) for number in range(len(names))], keep, pretrained)
     return Classifier(model.to(decoder.device), tokenizer, Reading(labels, size, overlap, batch))
 
 

@@ -93,8 +93,8 @@ class Learner(nn.Module, ABC):
         """Greedy reconstructions, each at most a few tokens longer than its text."""
         encoded = self.encode([sample.context for sample in samples])
         limit = max(self.decoder.count_tokens([sample.text for sample in samples])) + 4
-        prefixes, positions = (part(encoded, Task.RECONSTRUCTION) for part in (self.prefixes, self.positions))
-        out = generate(self.decoder, prefixes, limit, positions=positions)
+        prefixes = self.prefixes(encoded, Task.RECONSTRUCTION)
+        out = generate(self.decoder, prefixes, limit, positions=self.positions(encoded, Task.RECONSTRUCTION))
         return [str(self.decoder.tokenizer.decode(ids, skip_special_tokens=True)) for ids in out.ids]
 
     def collator(self) -> Collator:
@@ -146,8 +146,8 @@ class Learner(nn.Module, ABC):
             rows = {key: [value[i] for i in order] for key, value in unordered.items()}
             inputs = self._lay_out_groups(encoded, sizes, task, rows)
             count = int(inputs.labels.ne(objectives.IGNORED).sum())
-            logits, ids = objectives.predictions(self.decoder, inputs)
-            nll = nn.functional.cross_entropy(logits, ids, reduction="sum")
+            logits, scored_ids = objectives.predictions(self.decoder, inputs)
+            nll = nn.functional.cross_entropy(logits, scored_ids, reduction="sum")
             self._record(task.value, nll, count, indices)
             total = total + self._weight(task, phase) * nll
             if texts is not None and self.recipe.objective.distillation:
@@ -162,15 +162,17 @@ class Learner(nn.Module, ABC):
     ) -> Inputs:
         """Targets behind their memories, so many to a memory: in one row where that gives the same, else a row each."""
         ids, labels = rows["ids"], rows["labels"]
-        prefixes = self.prefixes(encoded, task)
+        prefixes, positions = self.prefixes(encoded, task), self.positions(encoded, task)
         ends = list(accumulate(sizes, initial=0))
         groups = [(ids[begin:end], labels[begin:end]) for begin, end in pairwise(ends)]
         longest = max(len(prefix) + sum(map(len, group)) for prefix, (group, _) in zip(prefixes, groups, strict=True))
         unscored = all(label[:1] == [objectives.IGNORED] for label in labels)
         if unscored and max(sizes) > 1 and objectives.can_share(self.decoder, longest):
-            return objectives.sharing(self.decoder, prefixes, *zip(*groups, strict=True))
-        repeated = [prefix for prefix, size in zip(prefixes, sizes, strict=True) for _ in range(size)]
-        return objectives.behind(self.decoder, repeated, ids, labels)
+            targets, scored = ([group[part] for group in groups] for part in (0, 1))
+            return objectives.sharing(self.decoder, prefixes, targets, scored, positions)
+        owners = [number for number, size in enumerate(sizes) for _ in range(size)]
+        own = None if positions is None else [positions[number] for number in owners]
+        return objectives.behind(self.decoder, [prefixes[number] for number in owners], ids, labels, own)
 
     def _divergence(
         self, logits: torch.Tensor, texts: Sequence[Sequence[int]], rows: Mapping[str, list[list[int]]]

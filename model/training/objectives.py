@@ -159,6 +159,7 @@ def sharing(
     prefixes: Sequence[torch.Tensor],
     targets: Sequence[Sequence[Sequence[int]]],
     labels: Sequence[Sequence[Sequence[int]]],
+    positions: Sequence[Sequence[int]] | None = None,
 ) -> Inputs:
     """Lay out all targets of a prefix in one row: each reads the prefix and itself, where it would stand alone.
 
@@ -168,24 +169,27 @@ def sharing(
         targets: Of each prefix, the decoder ids of its targets.
         labels: Aligned with `targets`; the first of each target must be -100, since its own row would predict it from
             the prefix's last position, which here belongs to all of them.
+        positions: Position ids of the prefixes, from which each target's count on; None: all count from 0.
     """
     ids = [[token for target in row for token in target] for row in targets]
     scored = [[label for target in row for label in target] for row in labels]
     inputs = behind(decoder, prefixes, ids, scored)
     batch, width = inputs.labels.shape
     owner = torch.full((batch, width), -1)
-    positions = torch.zeros(batch, width, dtype=torch.long)
+    places = torch.zeros(batch, width, dtype=torch.long)
     for i, (prefix, row) in enumerate(zip(prefixes, targets, strict=True)):
-        start = len(prefix)
-        spans = [torch.arange(start), *(torch.arange(start, start + len(target)) for target in row)]
-        positions[i, : start + len(ids[i])] = torch.cat(spans)
-        owner[i, : start + len(ids[i])] = torch.cat([torch.full_like(span, k) for k, span in enumerate(spans)])
+        known = torch.arange(len(prefix)) if positions is None else torch.tensor(positions[i])
+        start = int(known.max()) + 1
+        spans = [known, *(torch.arange(start, start + len(target)) for target in row)]
+        length = len(prefix) + len(ids[i])
+        places[i, :length] = torch.cat(spans)
+        owner[i, :length] = torch.cat([torch.full_like(span, k) for k, span in enumerate(spans)])
     reads = (owner[:, None] == owner[..., None]) | (owner[:, None] == 0)
     reads &= torch.ones(width, width, dtype=torch.bool).tril()
     mask = torch.zeros(batch, 1, width, width, dtype=decoder.dtype)
     mask.masked_fill_(~reads[:, None], torch.finfo(decoder.dtype).min)
     device = decoder.device
-    return Inputs(inputs.vectors, mask.to(device), inputs.labels, positions.to(device))
+    return Inputs(inputs.vectors, mask.to(device), inputs.labels, places.to(device))
 
 
 def predictions(decoder: Decoder, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:

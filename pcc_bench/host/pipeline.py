@@ -18,7 +18,7 @@ from pcc_bench.host.api import ContextCompressor
 TASK = "compressed-text-generation"
 
 
-class CompressedTextGenerationPipeline(Pipeline):  # type: ignore[misc]
+class CompressedTextGenerationPipeline(Pipeline):
     """Compresses each context once and asks its memory all questions.
 
     Called with a context or several, and `question=` or `questions=`; `max_new_tokens`, `prompt` and the options of
@@ -33,11 +33,11 @@ class CompressedTextGenerationPipeline(Pipeline):  # type: ignore[misc]
         UsageError: `model` is something else; no question, or both `question` and `questions`.
     """
 
-    _load_processor = False
-    _load_tokenizer = False
-    _load_image_processor = False
-    _load_video_processor = False
-    _load_feature_extractor = False
+    _load_processor = False  # type: ignore[assignment]
+    _load_tokenizer = False  # type: ignore[assignment]
+    _load_image_processor = False  # type: ignore[assignment]
+    _load_video_processor = False  # type: ignore[assignment]
+    _load_feature_extractor = False  # type: ignore[assignment]
 
     def __init__(self, model: ContextCompressor, **kwargs: Any) -> None:
         if not isinstance(model, ContextCompressor):
@@ -59,11 +59,11 @@ class CompressedTextGenerationPipeline(Pipeline):  # type: ignore[misc]
         forward = {"asked": asked, "answering": (max_new_tokens, prompt), "options": options}
         return {}, forward, {"one": questions is None}
 
-    def preprocess(self, context: str) -> dict[str, Any]:
+    def preprocess(self, context: str) -> dict[str, Any]:  # type: ignore[override]
         """A context, as it is."""
         return {"context": context}
 
-    def _forward(
+    def _forward(  # type: ignore[override]
         self, inputs: Mapping[str, Any], asked: Sequence[str], answering: tuple[int, str], options: Mapping[str, Any]
     ) -> dict[str, Any]:
         if not asked:
@@ -78,7 +78,7 @@ class CompressedTextGenerationPipeline(Pipeline):  # type: ignore[misc]
         ]
         return {"answers": answers, "ratio": memories[0].ratio}
 
-    def postprocess(self, outputs: Mapping[str, Any], one: bool) -> dict[str, Any]:
+    def postprocess(self, outputs: Mapping[str, Any], one: bool) -> dict[str, Any]:  # type: ignore[override]
         """The answers, or the only one."""
         return {"answer": outputs["answers"][0], "ratio": outputs["ratio"]} if one else dict(outputs)
 

@@ -60,7 +60,7 @@ def save(
     _write(draw, frame, PAGE, [wide])
     safe = frame.map(lambda value: escaping.csv_cell(value) if isinstance(value, str) else value)
     write_text(paths["csv"], safe.to_csv(index=False, lineterminator="\n"))
-    return Figure(key, title, alt, *(paths[kind] for kind in (*FORMATS, "csv")), wide)
+    return Figure(key, title, alt, paths["svg"], paths["pdf"], paths["png"], paths["csv"], wide)
 
 
 def _write(

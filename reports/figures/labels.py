@@ -72,8 +72,8 @@ def write(panel: Axes, lines: Sequence[Named]) -> None:
         if not line.level and np.hypot(*places[best][1]) > FAR * point:
             _lead(panel, line, places[best], box)
         x, y = panel.transAxes.inverted().transform(box[:2])
-        note = panel.text(x, y, line.name, transform=panel.transAxes, color=line.colour, va="bottom", ha="left")
-        note.set_in_layout(False)  # the axes stay where they were when the places were chosen
+        text = panel.text(x, y, line.name, transform=panel.transAxes, color=line.colour, va="bottom", ha="left")
+        text.set_in_layout(False)  # the axes stay where they were when the places were chosen
         taken = np.vstack([taken, box])
 
 

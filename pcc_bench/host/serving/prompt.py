@@ -128,6 +128,6 @@ def compare(
         own = continued_ids(compressor, plan, max_new_tokens, words.until, {})
         (ids,) = server.generate([plan.vectors(compressor.decoder)], sampling)
         same = next((i for i, (a, b) in enumerate(zip(own, ids, strict=False)) if a != b), min(len(own), len(ids)))
-        texts = [str(compressor.decoder.tokenizer.decode(row, skip_special_tokens=True)) for row in (own, ids)]
-        results.append(Compared(question, *texts, same, len(own), own == ids))
+        ours, theirs = (str(compressor.decoder.tokenizer.decode(row, skip_special_tokens=True)) for row in (own, ids))
+        results.append(Compared(question, ours, theirs, same, len(own), own == ids))
     return results
