@@ -147,7 +147,10 @@ def test_ruler_is_split_where_its_text_lies() -> None:
     (template,) = re.findall(r'TEMPLATE = """(.*?)"""', source, re.DOTALL)
     hay = "The grass is green.\nWhat a day. One of the special magic numbers for old-mill is: 7."
     filled = template.encode().decode("unicode_escape").format(type_needle_v="numbers", query="old-mill", context=hay)
-    for text in (filled, filled.replace("are all", "is").replace("numbers for old", "number for old")):
+    for text in (
+        filled,
+        filled.replace("are all", "is").replace("numbers for old-mill ment", "number for old-mill ment"),
+    ):
         context, question = _cut("niah_single_1", {}, text)
         assert context == hay
         assert question.startswith("What ") and question.endswith("provided text?")
