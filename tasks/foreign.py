@@ -172,10 +172,11 @@ class MarkedTask:
         applied = self.original.apply_filters(self)
         for instance in self._instances:  # type: ignore[attr-defined]
             answer = instance.resps[0] if instance.resps else None
+            kind: Any = type(answer)
             if isinstance(answer, str) and hasattr(answer, "record"):
                 for name, value in instance.filtered_resps.items():
                     if type(value) is str:
-                        instance.filtered_resps[name] = type(answer)(value, answer.record)  # type: ignore[call-arg]
+                        instance.filtered_resps[name] = kind(value, answer.record)
         return applied
 
     def process_results(self, doc: Mapping[str, Any], results: Sequence[Any]) -> dict[str, Any]:
