@@ -35,7 +35,7 @@ class Checkout:
 
 
 if HOME != PACKAGE:
-    sys.meta_path.append(Checkout)
+    sys.meta_path.insert(0, Checkout)  # before the finder of an editable installation of another checkout
 
 
 def __getattr__(name: str) -> object:
