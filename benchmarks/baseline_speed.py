@@ -120,10 +120,10 @@ def answer_alone(model: CompressedLM, prompt: Prompt, compress: Compress) -> str
     """One question in the original way: compress its contexts, then decode greedily, all in batches of one."""
     decoder, compressor = model.frozen, model.compressor
     plan = model.encoder.encode(prompt, [compress(context) for context in prompt.contexts])
-    at = compressor.memory_position
+    at = compressor.layout.memory_position
     where = {} if at is None else {"position_ids": torch.tensor([plan.positions(at)])}
     out = decoder.model(inputs_embeds=plan.vectors(decoder)[None], use_cache=True, **where)
-    ends = end_token_ids(decoder, compressor.stop_token_ids)
+    ends = end_token_ids(decoder, compressor.layout.stop_token_ids)
     tokens = [int(out.logits[0, -1].argmax())]
     while tokens[-1] not in ends and len(tokens) < NEW_TOKENS:
         if where:

@@ -181,7 +181,7 @@ def run_official(model: CompressedLM, prompts: Sequence[Prompt]) -> tuple[list[s
     pcc, decoder = model.compressor.pcc, model.frozen
     body = pcc.encoder.body
     head = body.get_input_embeddings().weight  # GPT-2 ties its vocabulary head
-    stops = {decoder.tokenizer.eos_token_id, *model.compressor.stop_token_ids}
+    stops = {decoder.tokenizer.eos_token_id, *model.compressor.layout.stop_token_ids}
     seconds = dict.fromkeys(("compress", "prefill", "decode", "other", "total"), 0.0)
     watch = Stopwatch(decoder.device)
     answers = []

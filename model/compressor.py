@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, Self
 
 import torch
@@ -11,9 +12,10 @@ from transformers import PreTrainedTokenizerBase
 
 from pcc_bench.core import shipped
 from pcc_bench.core.checkpoint_files import resolve
-from pcc_bench.core.compressor import Compressor, Frame, Look, Memory, RawMemory
+from pcc_bench.core.compressor import Compressor, Look, Memory, RawMemory
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError
+from pcc_bench.core.layout import Frame, Layout
 from pcc_bench.model import checkpoint, inspection
 from pcc_bench.model.config import Padding, PccConfig, SlotPositions
 from pcc_bench.model.pcc import AE, PCC, SPECIAL_TOKENS, Encoded
@@ -189,30 +191,25 @@ class PccCompressor(Compressor):
         """Hash of encoder, converter and special vectors."""
         return self._weights
 
-    @property
-    def starts_with_bos(self) -> bool:
-        """BOS first, where the decoder has one (official layout)."""
-        return self.decoder.bos_token_id is not None
+    @cached_property
+    def layout(self) -> Layout:
+        """The official layout: BOS first where the decoder has one, `<ae>` behind a memory that is reconstructed.
 
-    def reconstruction_frame(self) -> Frame:
-        """`<ae>` behind the memory (official layout); the vector is the checkpoint's."""
-        return Frame(closing=self.pcc.special_vector(AE)[None])
-
-    @property
-    def stop_token_ids(self) -> tuple[int, ...]:
-        """End of turn and padding end an answer too (official quirk Q23)."""
-        vocabulary = self.decoder.tokenizer.get_vocab()
-        named = [vocabulary[name] for name in self.pcc.config.decoder.stop_tokens if name in vocabulary]
-        pad = self.decoder.tokenizer.pad_token_id
-        return (*named, *([] if pad is None else [int(pad)]))
-
-    @property
-    def suppressed_token_ids(self) -> tuple[int, ...]:
-        """Columns beyond the tokenizer (official quirk Q26), and the special tokens where the checkpoint says so."""
-        columns = self.decoder.model.config.get_text_config().vocab_size
-        beyond = range(len(self.decoder.tokenizer), columns)
-        vocabulary = self.decoder.tokenizer.get_vocab() if self.pcc.config.suppress_special else {}
-        return (*beyond, *(vocabulary[name] for name in SPECIAL_TOKENS if name in vocabulary))
+        End of turn and padding end an answer too (official quirk Q23). Suppressed are columns beyond the tokenizer
+        (Q26), and the special tokens where the checkpoint says so.
+        """
+        tokenizer, config = self.decoder.tokenizer, self.pcc.config
+        vocabulary = tokenizer.get_vocab()
+        stops = [vocabulary[name] for name in config.decoder.stop_tokens if name in vocabulary]
+        padding = [] if tokenizer.pad_token_id is None else [int(tokenizer.pad_token_id)]
+        beyond = range(len(tokenizer), self.decoder.model.config.get_text_config().vocab_size)
+        special = [vocabulary[name] for name in SPECIAL_TOKENS if config.suppress_special and name in vocabulary]
+        return Layout(
+            starts_with_bos=self.decoder.bos_token_id is not None,
+            reconstruction=Frame(closing=self.pcc.special_vector(AE)[None]),
+            stop_token_ids=(*stops, *padding),
+            suppressed_token_ids=(*beyond, *special),
+        )
 
     def _raw_slots(self, context: Encoded) -> torch.Tensor:
         return torch.cat([torch.empty(0, self.pcc.encoder.slot_size, device=self.decoder.device), *context.hidden])

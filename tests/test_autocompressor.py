@@ -161,7 +161,7 @@ def test_golden_a_run_gives_the_logits_and_greedy_ids(golden: Golden) -> None:
     plan = PromptEncoder(golden.decoder, compressor).encode(
         Prompt.parse(mark("context") + literal(words(golden.question))), [memory]
     )
-    vectors, at = plan.vectors(golden.decoder), compressor.memory_position
+    vectors, at = plan.vectors(golden.decoder), compressor.layout.memory_position
     positions = None if at is None else [plan.positions(at)]
     wanted = golden.io["generated_ids"][0].tolist()[len(golden.question) :]
     ids = generate(golden.decoder, [vectors], len(wanted), positions=positions).ids[0]
@@ -321,7 +321,7 @@ def test_answers_do_not_depend_on_their_batch(model: CompressedLM) -> None:
 
 def test_soft_vectors_take_no_positions_on_opt(folders: dict[str, Path]) -> None:
     opt, llama = load(folders["opt"]), load(folders["llama"])
-    assert (opt.compressor.memory_position, llama.compressor.memory_position) == (-1, None)
+    assert (opt.compressor.layout.memory_position, llama.compressor.layout.memory_position) == (-1, None)
     (memory,) = opt.compressor.compress(["Rain."])
     plan = opt.encoder.encode(Prompt.parse("So: " + mark("Rain.") + "Why?"), [memory])
     before, after = (len(piece) for piece in plan.pieces if isinstance(piece, list))

@@ -15,6 +15,7 @@ from pcc_bench import cli
 from pcc_bench.core import shipped
 from pcc_bench.core.errors import UsageError
 from pcc_bench.host import evaluate, validate
+from pcc_bench.host.command import Command
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def test_an_evaluation_reads_our_tasks_only_and_is_named_by_its_checkpoint(
 def test_an_interrupted_run_says_what_is_kept(
     managers: list[bool], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupt(command: evaluate.Command) -> list[Path]:
+    def interrupt(command: Command) -> list[Path]:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(evaluate, "run", interrupt)

@@ -20,6 +20,7 @@ from pcc_bench.gate.match import select
 from pcc_bench.gate.policy import Policy, Stage
 from pcc_bench.gate.result import Comparison, Verdict
 from pcc_bench.host import evaluate
+from pcc_bench.host.command import Command
 from pcc_bench.results.frozen import freeze, load
 from pcc_bench.results.run import Run
 
@@ -512,9 +513,7 @@ def test_the_plug_in_makes_one_test_a_task_and_metric(runs: dict[str, Path], pyt
 def evaluated(models: Path, out: Path, rate: int, *extra: str) -> Path:
     metadata = json.dumps({"data": str(SAMPLE), "population": "all"})
     arguments = f"pretrained={models / 'pcc'},rate={rate}"
-    command = evaluate.Command(
-        "pcc", arguments, "pcc_squad", out, batch_size="8", device="cpu", metadata=metadata, extra=extra
-    )
+    command = Command("pcc", arguments, "pcc_squad", out, batch_size="8", device="cpu", metadata=metadata, extra=extra)
     return evaluate.run(command)[0]
 
 

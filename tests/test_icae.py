@@ -99,7 +99,7 @@ class Golden:
         whole = torch.cat([vectors, self.decoder.embed(ids[: len(expected) - 1])])
         logits = self.decoder.model(inputs_embeds=whole[None]).logits[0, len(vectors) - 1 :]
         close(logits[: len(expected), : expected.shape[1]], expected)
-        stops, never = compressor.stop_token_ids, compressor.suppressed_token_ids
+        stops, never = compressor.layout.stop_token_ids, compressor.layout.suppressed_token_ids
         (new,) = generate(self.decoder, [vectors], len(expected), stops, never).ids
         ends = {self.config.get("eos_id", 2), self.decoder.tokenizer.eos_token_id, *stops}
         wanted = cut_after(ids, ends)
@@ -266,7 +266,7 @@ def test_the_published_files_load_each_for_its_base(hub: Path, mistral: Decoder,
     assert (second.version, first.version) == (2, 1)
     assert (second.encoder.max_spans, first.encoder.max_spans) == (10, 1)
     assert second.weights_fingerprint() != first.weights_fingerprint()
-    assert first.frame(False).closing.shape == (1, 64)  # type: ignore[union-attr]
+    assert first.layout.frame.closing.shape == (1, 64)  # type: ignore[union-attr]
 
 
 def test_shards_and_placeholders_change_nothing(hub: Path, mistral: Decoder, tmp_path: Path) -> None:

@@ -428,10 +428,10 @@ def direct(model: CompressedLM) -> str:
     return str(answer)
 
 
-def answer(stored: memory_file.StoredMemory) -> str:
-    """The answer of a stored memory."""
-    parts = [ContextMemory(stored.memory, stored), QUERY]
-    return ContextCompressor(stored).generate(parts, max_new_tokens=4)
+def answer(saved: memory_file.SavedMemory, model: CompressedLM) -> str:
+    """The answer of a saved memory, which brings its own layout."""
+    parts = [ContextMemory(saved.memory, saved), QUERY]
+    return ContextCompressor(model.compressor).generate(parts, max_new_tokens=4)
 
 
 def test_a_saved_memory_answers_as_a_fresh_one(stored: Path, model: CompressedLM, memories: dict[str, Memory]) -> None:
@@ -439,13 +439,13 @@ def test_a_saved_memory_answers_as_a_fresh_one(stored: Path, model: CompressedLM
     assert same(again.memory, memories["short"])
     assert counts(again.memory) == counts(memories["short"])
     assert again.fingerprint() == model.compressor.fingerprint()
-    assert answer(again) == direct(model)
+    assert answer(again, model) == direct(model)
 
 
 def test_a_saved_memory_finds_its_decoder(stored: Path, toy: Toy, model: CompressedLM) -> None:
     opened = open_memory(stored, decoder=str(toy.decoder) if toy.decoder else None, device="cpu")
     assert opened.compressor.decoder.fingerprint == model.frozen.fingerprint
-    assert ContextCompressor(opened.compressor).generate([opened, QUERY], max_new_tokens=4) == direct(model)
+    assert ContextCompressor(model.compressor).generate([opened, QUERY], max_new_tokens=4) == direct(model)
 
 
 def test_a_saved_memory_is_refused_by_a_decoder_that_reads_it_otherwise(
@@ -458,7 +458,7 @@ def test_a_saved_memory_is_refused_by_a_decoder_that_reads_it_otherwise(
         with pytest.raises(UsageError, match="was made for the decoder"):
             memory_file.load(stored, named)
     else:
-        assert answer(memory_file.load(stored, named)) == direct(model)
+        assert answer(memory_file.load(stored, named), model) == direct(model)
 
 
 def test_a_foreign_decoder_is_refused_where_the_method_is_bound_to_one(

@@ -12,7 +12,7 @@ from lm_eval.api.instance import Instance
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from pcc_bench import ContextCompressor
+from pcc_bench import ContextMemory
 from pcc_bench.baselines.controls import FullContext
 from pcc_bench.core import memory_file
 from pcc_bench.core.compressor import Compressor
@@ -58,8 +58,8 @@ def test_a_memory_comes_back_as_it_was(
     assert torch.equal(stored.memory.vectors, memory.vectors)  # type: ignore[arg-type]
     for count in ("source_tokens", "compressor_tokens", "source_bytes", "slots", "boundary"):
         assert getattr(stored.memory, count) == getattr(memory, count)
-    assert (stored.rate, stored.fingerprint()) == (16, compressor.fingerprint())
-    assert stored.options()["boundaries"] == "per_segment"
+    assert (stored.header.rate, stored.fingerprint()) == (16, compressor.fingerprint())
+    assert stored.header.options["boundaries"] == "per_segment"
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
@@ -71,7 +71,8 @@ def test_answers_equal_those_of_compressing_directly(
     model = lm_models.pcc(pretrained=str(models / "pcc"), rate=16, device="cpu", dtype="float32")  # type: ignore[attr-defined]
     arguments = {"until": [], "do_sample": False, "max_gen_toks": 12}
     (direct,) = model.generate_until([Instance("generate_until", {}, (prompt, arguments), 0, metadata=("t", 0, 1))])
-    memory = ContextCompressor(memory_file.load(path, decoder)).load_memory(path)
+    saved = memory_file.load(path, decoder)
+    memory = ContextMemory(saved.memory, saved)
     assert memory.answer(rows[0]["question"], max_new_tokens=12) == direct
 
 

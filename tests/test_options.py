@@ -25,6 +25,7 @@ from pcc_bench.host.arguments import (
     parse_metadata,
     split_options,
 )
+from pcc_bench.host.command import Command
 from pcc_bench.host.responses import Response, ResponseCache
 from pcc_bench.host.settings import SETTINGS, check_settings
 
@@ -176,7 +177,7 @@ def test_a_batch_size_is_a_number_or_auto(size: str) -> None:
 def test_settings_of_tasks_are_known_by_name() -> None:
     with pytest.raises(UsageError, match="no task has a setting 'dta': did you mean 'data'"):
         check_settings({"dta": "lab"})
-    command = evaluate.Command("pcc", "", "pcc_squad", Path("never"), metadata='{"dta": "lab"}')
+    command = Command("pcc", "", "pcc_squad", Path("never"), metadata='{"dta": "lab"}')
     with pytest.raises(UsageError, match="did you mean 'data'"):
         evaluate.run(command)
     assert not Path("never").exists()
@@ -287,7 +288,7 @@ def test_parts_of_a_folder_are_held_side_by_side(tmp_path: Path) -> None:
 
 
 def test_evaluations_hold_their_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    command = evaluate.Command("pcc", "pretrained=x", "pcc_squad", tmp_path)
+    command = Command("pcc", "pretrained=x", "pcc_squad", tmp_path)
     monkeypatch.setattr(evaluate, "_run_lm_eval", lambda arguments: evaluate.run(command))
     with pytest.raises(UsageError, match="in use by"):
         evaluate.run(command)

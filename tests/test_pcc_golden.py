@@ -155,8 +155,8 @@ def test_golden_greedy_ids_and_text(golden: Golden, case: str, prompt: str) -> N
     vectors = objectives.prompt_vectors(compressor.pcc, golden.decoder, memory.vectors, prompt_ids)
     if f"{case}.gen.{prompt}.inputs_embeds" in golden.io:
         close(vectors[None], golden.io[f"{case}.gen.{prompt}.inputs_embeds"])
-    stops = compressor.stop_token_ids
-    out = generate(golden.decoder, [vectors], 20, stops, compressor.suppressed_token_ids)
+    stops = compressor.layout.stop_token_ids
+    out = generate(golden.decoder, [vectors], 20, stops, compressor.layout.suppressed_token_ids)
     assert out.ids == [expected["ids"]]
     assert golden.decoder.tokenizer.decode(out.ids[0], skip_special_tokens=True) == expected["text"]
 

@@ -7,6 +7,7 @@ import math
 import random
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ def test_text_methods_read_the_instruction_and_soft_ones_their_own_cue(models: P
 
 def test_a_soft_method_without_a_cue_says_so(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pcc = methods.pcc(pretrained=str(models / "pcc"), dtype="float32")
-    monkeypatch.setattr(pcc.compressor, "reconstruction_frame", lambda: None)
+    monkeypatch.setattr(pcc.compressor, "layout", replace(pcc.compressor.layout, reconstruction=None))
     task = load("pcc_reconstruction", models)
     prompt = task.fewshot_context(task.eval_docs[0], num_fewshot=0)
     with pytest.raises(UsageError, match="not trained to say a context again: pass --metadata"):

@@ -6,6 +6,7 @@ states (after the final norm) stand as a soft prompt before the next segment, an
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,6 +20,7 @@ from pcc_bench.core import shipped
 from pcc_bench.core.checkpoint_files import resolve
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError
+from pcc_bench.core.layout import Layout
 
 SEGMENT_LENGTH = 1536  # a quarter of the 6,144 tokens of a training sequence
 
@@ -91,15 +93,10 @@ class AutoCompressor(SoftCompressor):
         """How contexts are cut and what travels from segment to segment."""
         return {"segment_length": self.encoder.segment_length, "accumulate": self.encoder.accumulate}
 
-    @property
-    def starts_with_bos(self) -> bool:
-        """The soft prompt comes first, and the question follows without special tokens."""
-        return False
-
-    @property
-    def memory_position(self) -> int | None:
-        """On OPT, soft vectors take up no positions; on Llama they count as tokens."""
-        return self.encoder.memory_position
+    @cached_property
+    def layout(self) -> Layout:
+        """The soft prompt first, the question without special tokens; on OPT soft vectors take up no positions."""
+        return Layout(starts_with_bos=False, memory_position=self.encoder.memory_position)
 
 
 def _segment_length(rate: int | None, length: int | None, summary_tokens: int, default: int) -> int:

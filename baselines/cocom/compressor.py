@@ -8,6 +8,7 @@ document's vectors.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, Self, get_args
 
 import torch
@@ -20,9 +21,9 @@ from pcc_bench.baselines.cocom.encoder import SEPARATOR, CocomEncoder, DocumentE
 from pcc_bench.baselines.cocom.files import CocomConfig
 from pcc_bench.baselines.soft import SoftCompressor
 from pcc_bench.core.checkpoint_files import resolve
-from pcc_bench.core.compressor import Frame
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError
+from pcc_bench.core.layout import Frame, Layout
 
 
 class CocomCompressor(SoftCompressor):
@@ -125,9 +126,11 @@ class CocomCompressor(SoftCompressor):
         decoder.adapt(digest)
         return cls(own, words, digest)
 
-    def frame(self, templated: bool) -> Frame:
-        """The original's prompt around memories and question, unless a chat template stands there already."""
-        return Frame() if templated else Frame(self._opening, self._closing, self.words[1])
+    @cached_property
+    def layout(self) -> Layout:
+        """BOS where the decoder has one, then the original's prompt around memories and question."""
+        frame = Frame(self._opening, self._closing, self.words[1])
+        return Layout(starts_with_bos=self.decoder.bos_token_id is not None, frame=frame)
 
     def options(self) -> dict[str, Any]:
         """How contexts are cut, how many vectors they become, and what stands around them."""
@@ -139,11 +142,6 @@ class CocomCompressor(SoftCompressor):
     def tokenizers(self) -> tuple[PreTrainedTokenizerBase, ...]:
         """The decoder's and the encoder's."""
         return (self.decoder.tokenizer, self.encoder.tokenizer)
-
-    @property
-    def starts_with_bos(self) -> bool:
-        """BOS comes first, where the decoder has one."""
-        return self.decoder.bos_token_id is not None
 
 
 def _behind_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,9 +27,9 @@ from pcc_bench.baselines.icae.files import (
 from pcc_bench.baselines.soft import SoftCompressor
 from pcc_bench.core import shipped
 from pcc_bench.core.checkpoint_files import resolve
-from pcc_bench.core.compressor import Frame
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError
+from pcc_bench.core.layout import Frame, Layout
 
 
 class IcaeCompressor(SoftCompressor):
@@ -127,38 +128,27 @@ class IcaeCompressor(SoftCompressor):
         encoder = IcaeEncoder(decoder, body, table, settings.rate, settings.max_spans)
         return cls(encoder, settings, weights.digest(own, decoder))
 
-    def frame(self, templated: bool) -> Frame:
-        """Fine-tuned use: `[INST]` and `[/INST]` around the prompt in version 2, FT behind it in version 1."""
-        if self.use != "ft":
-            return Frame()
-        if self.version == 1:
-            return Frame(closing=self.behind)
-        return Frame() if templated else Frame(*self._template)
+    @cached_property
+    def layout(self) -> Layout:
+        """Fine-tuned use has `[INST]` and `[/INST]` around the prompt in version 2, FT behind it in version 1.
 
-    def reconstruction_frame(self) -> Frame | None:
-        """Nothing more where the memory ends with the AE token already (`use=ae`)."""
-        return Frame() if self.use == "ae" else None
+        BOS comes first only where `[INST]` does. A memory that ends with the AE token already (`use=ae`) is
+        reconstructed without more. Version 1 was trained to end on id 1, Llama's BOS, or any id beyond the vocabulary;
+        version 2 never chooses one beyond it.
+        """
+        first, tuned = self.version == 1, self.use == "ft"
+        behind = Frame(closing=self.behind) if first and tuned else Frame()
+        beyond = tuple(range(len(self.decoder.tokenizer), self.decoder.embedding.weight.shape[0]))
+        bos = [] if self.decoder.bos_token_id is None else [self.decoder.bos_token_id]
+        return Layout(
+            starts_with_bos=tuned and not first,
+            frame=Frame(*self._template) if tuned and not first else behind,
+            templated=behind,
+            reconstruction=Frame() if self.use == "ae" else None,
+            stop_token_ids=(*bos, *beyond) if first else (),
+            suppressed_token_ids=() if first else beyond,
+        )
 
     def options(self) -> dict[str, Any]:
         """Layout, rate and scale of the LoRA."""
         return asdict(self._settings)
-
-    @property
-    def starts_with_bos(self) -> bool:
-        """BOS comes first only where `[INST]` does."""
-        return self.version == 2 and self.use == "ft"
-
-    @property
-    def stop_token_ids(self) -> tuple[int, ...]:
-        """Version 1 was trained to end on id 1, Llama's BOS, or any id beyond the vocabulary."""
-        bos = self.decoder.bos_token_id
-        return () if self.version == 2 else (*([] if bos is None else [bos]), *self._beyond)
-
-    @property
-    def suppressed_token_ids(self) -> tuple[int, ...]:
-        """Version 2 never chooses an id beyond the vocabulary."""
-        return self._beyond if self.version == 2 else ()
-
-    @property
-    def _beyond(self) -> tuple[int, ...]:
-        return tuple(range(len(self.decoder.tokenizer), self.decoder.embedding.weight.shape[0]))

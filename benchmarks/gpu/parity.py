@@ -134,7 +134,7 @@ def golden_output(folder: Path, device: torch.device, dtype: torch.dtype) -> Out
     assert memory.vectors is not None
     prompt = decoder.tokenizer.encode(expected["a.gen.ae"]["prompt"], add_special_tokens=False)
     vectors = objectives.prompt_vectors(compressor.pcc, decoder, memory.vectors.to(device), prompt)
-    out = generate(decoder, [vectors], 20, compressor.stop_token_ids, compressor.suppressed_token_ids)
+    out = generate(decoder, [vectors], 20, compressor.layout.stop_token_ids, compressor.layout.suppressed_token_ids)
     return [slots, logits], [str(out.ids[0])]
 
 

@@ -135,7 +135,8 @@ def evaluate(
     --batch-size 8 --output results/pcc-4x -- --gen_kwargs max_gen_toks=50`
     """
     from pcc_bench.cli.terminal import show
-    from pcc_bench.host.evaluate import Command, kept_answers, run, with_setting
+    from pcc_bench.host.command import Command
+    from pcc_bench.host.evaluate import kept_answers, run, with_setting
     from pcc_bench.reports.summary import summarise
 
     model_args = with_setting(model_args, "dtype", dtype) or ""

@@ -10,7 +10,7 @@ import typer
 
 from pcc_bench.cli.options import Data, Device, Dtype, Limit
 from pcc_bench.core.documents import write_text
-from pcc_bench.suite.executor import Executor
+from pcc_bench.suite.executor import Executor, Terms
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,7 +70,7 @@ def run(
     from pcc_bench.suite import budget
     from pcc_bench.suite.cell import results
     from pcc_bench.suite.check import check
-    from pcc_bench.suite.engine import Terms, open_engine
+    from pcc_bench.suite.engine import open_engine
     from pcc_bench.suite.runner import choose
     from pcc_bench.suite.runner import run as run_cells
     from pcc_bench.suite.spec import Settings, Suite

@@ -13,6 +13,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, ClassVar, Protocol, Self, TypeVar
 
@@ -20,6 +21,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.layout import Layout
 
 
 @dataclass(frozen=True)
@@ -103,22 +105,6 @@ class RawMemory:
     compressor_tokens: int
     source_bytes: int
     seconds: float
-
-
-@dataclass(frozen=True)
-class Frame:
-    """What a soft method was trained to read around a whole prompt.
-
-    Attributes:
-        opening: Token ids after BOS, before everything else.
-        closing: Between prompt and answer: token ids, or vectors [n, hidden size of the decoder].
-        lead: Text between the last memory and the words behind it, tokenized with them; what they begin with already
-            is not said twice.
-    """
-
-    opening: Sequence[int] = ()
-    closing: Sequence[int] | torch.Tensor = ()
-    lead: str = ""
 
 
 T = TypeVar("T")
@@ -250,36 +236,7 @@ class Compressor(ABC):
         state = [self.name, self.weights_fingerprint(), self.options()]
         return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
 
-    # What a soft method asks of the decoder's side. The defaults leave the decoder as lm-eval runs it.
-
-    @property
-    def starts_with_bos(self) -> bool | None:
-        """BOS before the first memory: yes, no, or as the decoder's tokenizer does by itself (None)."""
-        return None
-
-    def frame(self, templated: bool) -> Frame:
-        """What stands around a prompt.
-
-        Args:
-            templated: A chat template has put its own words around it already.
-        """
-        return Frame()
-
-    def reconstruction_frame(self) -> Frame | None:
-        """What stands around a memory that is to be said again, as the method was trained; None: it was not."""
-        return None
-
-    @property
-    def memory_position(self) -> int | None:
-        """Position id of every vector of a memory, where memories take up no positions; None: they count as tokens."""
-        return None
-
-    @property
-    def stop_token_ids(self) -> tuple[int, ...]:
-        """Ids that end an answer besides the decoder's own end of sequence."""
-        return ()
-
-    @property
-    def suppressed_token_ids(self) -> tuple[int, ...]:
-        """Ids an answer may not contain."""
-        return ()
+    @cached_property
+    def layout(self) -> Layout:
+        """How memories stand in the decoder's input; by default the decoder is left as lm-eval runs it."""
+        return Layout()

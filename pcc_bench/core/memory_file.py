@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,10 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from pcc_bench.core.compressor import Compressor, Frame, Memory
+from pcc_bench.core.compressor import Compressor, Memory
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.documents import checked, is_file, is_folder, parse_json, replaced
 from pcc_bench.core.errors import UsageError
+from pcc_bench.core.layout import Frame, Layout
 from pcc_bench.core.pretrained import variants
 from pcc_bench.core.tensors import check_weights
 
@@ -22,6 +24,16 @@ VECTORS_VERSION = 1  # of files that hold vectors; raised when an old reader cou
 TEXT_VERSION = 2  # of files that hold text
 SCHEMA_VERSION = 3  # of files whose vectors have positions of their own
 KEY = "pcc_bench_memory"  # of the header among the file's metadata
+COUNTS = (  # fields that header and memory share
+    "source_tokens",
+    "compressor_tokens",
+    "source_bytes",
+    "slots",
+    "boundary",
+    "seconds",
+    "truncated_bytes",
+    "positions",
+)
 Natural = Annotated[int, Field(ge=0)]
 
 
@@ -40,9 +52,9 @@ class Header(BaseModel):
         starts_with_bos: Whether BOS stands before it in the decoder's input.
         stop_token_ids: Ids that end an answer besides the decoder's own.
         suppressed_token_ids: Ids an answer may not contain.
-        opening: Of the method's frame, and so are `closing` (where it is no vectors; those are a tensor beside the
+        opening: Of the layout's frame, and so are `closing` (where it is no vectors; those are a tensor beside the
             memory) and `lead`.
-        memory_position: As in `Compressor`.
+        memory_position: As in `Layout`.
         positions: As in `Memory`.
         checkpoint: What made it, as the user named it (a folder here: its whole path).
         text: The shortened text of a hard method, which has no vectors.
@@ -78,107 +90,53 @@ class Header(BaseModel):
     seconds: float = Field(ge=0, allow_inf_nan=False)
 
 
-class StoredMemory(Compressor):
-    """A memory read from a file, in the place of the compressor that made it.
+@dataclass(frozen=True, eq=False)
+class SavedMemory:
+    """A memory read from a file, with what stands for the compressor that made it.
 
-    Args:
-        header: Its description.
-        vectors: [slots + boundary, hidden size of the decoder]; None where the header has the text.
+    Attributes:
+        header: What the file says.
+        memory: The memory.
+        layout: How it stands in the decoder's input.
         decoder: Reads it.
-        closing: [n, hidden size of the decoder], where vectors stand between prompt and answer.
     """
 
-    name = "memory-file"
-    soft = True
-    summary = "one memory, read from a file"
+    header: Header
+    memory: Memory
+    layout: Layout
+    decoder: Decoder
 
-    def __init__(
-        self, header: Header, vectors: torch.Tensor | None, decoder: Decoder, closing: torch.Tensor | None = None
-    ) -> None:
-        super().__init__(decoder)
-        self.header = header
-        self._frame = Frame(header.opening, header.closing if closing is None else closing, header.lead)
-        self.rate = header.rate
-        counts = (
-            "source_tokens",
-            "compressor_tokens",
-            "source_bytes",
-            "slots",
-            "boundary",
-            "seconds",
-            "truncated_bytes",
-            "positions",
-        )
-        state = {name: getattr(header, name) for name in counts}
-        try:
-            self.memory = Memory(**state, vectors=vectors, text=header.text)
-        except ValueError as error:
-            raise UsageError(f"a memory file is damaged: {error}; compress the text again") from None
+    @property
+    def name(self) -> str:
+        """The method that made it."""
+        return self.header.method
 
-    @classmethod
-    def load(cls, pretrained: str, decoder: Decoder) -> StoredMemory:
-        """Read a memory file; see `load`."""
-        header, vectors, closing = _read(Path(pretrained))
-        if header.decoder != decoder.fingerprint:
-            different = variants(header.decoder_name, decoder.name)
-            raise UsageError(
-                f"{pretrained} was made for the decoder '{header.decoder_name}' (fingerprint {header.decoder}), not "
-                f"for '{decoder.name}' ({decoder.fingerprint}){different}: use that one, or compress the text again"
-            )
-        _check_fits(pretrained, header, {"memory": vectors, "closing": closing}, decoder)
-        return (cls if header.text is None else StoredText)(header, vectors, decoder, closing)
-
-    def compress(self, contexts: Sequence[str]) -> list[Memory]:
-        """The stored memory, whatever the context: its text is not in the file."""
-        return [self.memory for _ in contexts]
-
-    def options(self) -> dict[str, Any]:
-        """Those it was made with."""
-        return self.header.options
+    @property
+    def soft(self) -> bool:
+        """Is it vectors?"""
+        return self.header.text is None
 
     def fingerprint(self) -> str:
         """That of the compressor that made it."""
         return self.header.compressor
 
-    @property
-    def starts_with_bos(self) -> bool | None:
-        """As the method that made it wants it."""
-        return self.header.starts_with_bos
 
-    def frame(self, templated: bool) -> Frame:
-        """As the method that made it wants it; under a chat template no method has one."""
-        return Frame() if templated else self._frame
-
-    @property
-    def memory_position(self) -> int | None:
-        """As the method that made it wants it."""
-        return self.header.memory_position
-
-    @property
-    def stop_token_ids(self) -> tuple[int, ...]:
-        """As the method that made it wants it."""
-        return self.header.stop_token_ids
-
-    @property
-    def suppressed_token_ids(self) -> tuple[int, ...]:
-        """As the method that made it wants it."""
-        return self.header.suppressed_token_ids
-
-
-class StoredText(StoredMemory):
-    """The same for a hard method, whose memory is text."""
-
-    soft = False
-
-
-def save(memory: Memory, compressor: Compressor, path: Path) -> None:
+def save(memory: Memory, reader: Compressor | SavedMemory, path: Path) -> None:
     """Write a memory; the file appears whole or not at all.
+
+    Args:
+        memory: The memory.
+        reader: What made it, or the file it was read from.
+        path: Where to.
 
     Raises:
         UsageError: The folder can't be written.
     """
-    tensors = {} if memory.vectors is None else {"memory": memory.vectors.contiguous()} | _closing(compressor)
-    header = _header(memory, compressor)
+    header = reader.header if isinstance(reader, SavedMemory) else _header(memory, reader)
+    closing = reader.layout.frame.closing
+    tensors = {} if memory.vectors is None else {"memory": memory.vectors.contiguous()}
+    if tensors and isinstance(closing, torch.Tensor):
+        tensors["closing"] = closing.cpu().contiguous()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replaced(path) as part:
@@ -187,29 +145,12 @@ def save(memory: Memory, compressor: Compressor, path: Path) -> None:
         raise UsageError(f"can't write {path} ({error}): choose another place with --output") from None
 
 
-def load(path: Path, decoder: Decoder) -> StoredMemory:
-    """Read a memory for the decoder it was made for.
-
-    Raises:
-        UsageError: No such file, a damaged one, one of a newer version, or one made for another decoder.
-    """
-    return StoredMemory.load(str(path), decoder)
-
-
-def header(path: Path) -> Header:
-    """What a memory file says about itself, without a decoder.
-
-    Raises:
-        UsageError: As in `load`.
-    """
-    return _read(path)[0]
-
-
 def _header(memory: Memory, compressor: Compressor) -> Header:
-    decoder, frame = compressor.decoder, compressor.frame(templated=False)
-    source = compressor.source
+    decoder, layout, source = compressor.decoder, compressor.layout, compressor.source
+    closing = layout.frame.closing
+    version = VECTORS_VERSION if memory.positions is None else SCHEMA_VERSION
     return Header(
-        schema_version=_version(memory),
+        schema_version=version if memory.text is None else TEXT_VERSION,
         checkpoint=str(Path(source).resolve()) if source and is_folder(source) else source,
         text=memory.text,
         method=compressor.name,
@@ -219,37 +160,52 @@ def _header(memory: Memory, compressor: Compressor) -> Header:
         tokenizer=decoder.tokenizer.name_or_path,
         rate=compressor.rate,
         options=compressor.options(),
-        starts_with_bos=compressor.starts_with_bos,
-        stop_token_ids=compressor.stop_token_ids,
-        suppressed_token_ids=compressor.suppressed_token_ids,
-        opening=tuple(frame.opening),
-        closing=() if isinstance(frame.closing, torch.Tensor) else tuple(frame.closing),
-        lead=frame.lead,
-        memory_position=compressor.memory_position,
-        positions=memory.positions,
-        source_tokens=memory.source_tokens,
-        compressor_tokens=memory.compressor_tokens,
-        source_bytes=memory.source_bytes,
-        slots=memory.slots,
-        boundary=memory.boundary,
-        truncated_bytes=memory.truncated_bytes,
-        seconds=memory.seconds,
+        starts_with_bos=layout.starts_with_bos,
+        stop_token_ids=layout.stop_token_ids,
+        suppressed_token_ids=layout.suppressed_token_ids,
+        opening=tuple(layout.frame.opening),
+        closing=() if isinstance(closing, torch.Tensor) else tuple(closing),
+        lead=layout.frame.lead,
+        memory_position=layout.memory_position,
+        **{name: getattr(memory, name) for name in COUNTS},
     )
 
 
-def _version(memory: Memory) -> int:
-    if memory.text is not None:
-        return TEXT_VERSION
-    return VECTORS_VERSION if memory.positions is None else SCHEMA_VERSION
+def load(path: Path, decoder: Decoder) -> SavedMemory:
+    """Read a memory for the decoder it was made for.
+
+    Raises:
+        UsageError: No such file, a damaged one, one of a newer version, or one made for another decoder.
+    """
+    header, vectors, closing = _read(path)
+    if header.decoder != decoder.fingerprint:
+        different = variants(header.decoder_name, decoder.name)
+        raise UsageError(
+            f"{path} was made for the decoder '{header.decoder_name}' (fingerprint {header.decoder}), not "
+            f"for '{decoder.name}' ({decoder.fingerprint}){different}: use that one, or compress the text again"
+        )
+    _check_fits(str(path), header, {"memory": vectors, "closing": closing}, decoder)
+    try:
+        memory = Memory(**{name: getattr(header, name) for name in COUNTS}, vectors=vectors, text=header.text)
+    except ValueError as error:
+        raise UsageError(f"{path} is damaged: {error}; compress the text again") from None
+    layout = Layout(
+        starts_with_bos=header.starts_with_bos,
+        frame=Frame(header.opening, header.closing if closing is None else closing, header.lead),
+        memory_position=header.memory_position,
+        stop_token_ids=header.stop_token_ids,
+        suppressed_token_ids=header.suppressed_token_ids,
+    )
+    return SavedMemory(header, memory, layout, decoder)
 
 
-def _closing(compressor: Compressor) -> dict[str, torch.Tensor]:
-    """Vectors between prompt and answer, where a method has some there."""
-    closing = compressor.frame(templated=False).closing
-    return {"closing": closing.cpu().contiguous()} if isinstance(closing, torch.Tensor) else {}
+def header(path: Path) -> Header:
+    """What a memory file says about itself, without a decoder.
 
-
-# Reading
+    Raises:
+        UsageError: As in `load`.
+    """
+    return _read(path)[0]
 
 
 def _read(path: Path) -> tuple[Header, torch.Tensor | None, torch.Tensor | None]:

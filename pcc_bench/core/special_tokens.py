@@ -81,3 +81,10 @@ def _special_spans(text: str, data: Sequence[Span], special: re.Pattern[str] | N
             touched = any(start < match.end() and match.start() < end for start, end in data)
             (forged if touched else own).append(match.span())
     return forged, own
+
+
+def special_token_pattern(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str] | None:
+    """Matches any special token of a tokenizer, longest first."""
+    added = {str(token.content) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    names = sorted({*added, *tokenizer.all_special_tokens}, key=len, reverse=True)
+    return re.compile("|".join(re.escape(name) for name in names)) if names else None

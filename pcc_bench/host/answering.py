@@ -73,8 +73,8 @@ class Answering:
             self.compressor.decoder,
             prompts,
             limit,
-            self.compressor.stop_token_ids,
-            self.compressor.suppressed_token_ids,
+            self.compressor.layout.stop_token_ids,
+            self.compressor.layout.suppressed_token_ids,
             self._stopping(prompts, prefix, [text for text in until if text != ends]),
             self._positions(batch),
             prefix,
@@ -139,12 +139,12 @@ class Answering:
     def span(self, job: Job) -> int:
         """Positions of what the decoder reads of a job, from 0 to the greatest; the last token is only predicted."""
         read = max(0, len(job.continuation) - 1)
-        memories = self.compressor.memory_position
+        memories = self.compressor.layout.memory_position
         return read + (job.plan.span if memories is None else max(job.plan.positions(memories), default=-1) + 1)
 
     def _positions(self, batch: Sequence[Job]) -> list[list[int]] | None:
         """Position ids of what is behind the heads of a batch."""
-        ids = positions([job.plan for job in batch], self.compressor.memory_position)
+        ids = positions([job.plan for job in batch], self.compressor.layout.memory_position)
         if ids is None:
             return None
         return [row[0 if job.head is None else job.head.length :] for row, job in zip(ids, batch, strict=True)]

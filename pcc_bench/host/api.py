@@ -19,6 +19,8 @@ from pcc_bench.core.compressor import Compressor, Memory
 from pcc_bench.core.context import Kind, Part, Prompt, literal, mark
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.generation import generate, memory_errors
+from pcc_bench.core.layout import Reader
+from pcc_bench.core.memory_file import SavedMemory
 from pcc_bench.core.questions import OFFICIAL, question_prompt
 from pcc_bench.host import compressing
 from pcc_bench.host.memories import CHUNK_CHARACTERS, MemoryBook, Source
@@ -37,7 +39,7 @@ class ContextMemory:
     """
 
     memory: Memory
-    compressor: Compressor
+    compressor: Compressor | SavedMemory
 
     @property
     def slots(self) -> int:
@@ -85,7 +87,7 @@ class ContextMemory:
         Raises:
             UsageError: The method gives its vectors positions of their own, which input vectors can't carry.
         """
-        if self.compressor.memory_position is not None or self.memory.positions is not None:
+        if self.compressor.layout.memory_position is not None or self.memory.positions is not None:
             raise UsageError(f"{self.compressor.name} numbers positions in its own way: use answer() or generate()")
         decoder = self.compressor.decoder
         return self.plan(question, prompt).vectors(decoder).to(decoder.dtype)[None]
@@ -268,18 +270,18 @@ def open_memory(
     return ContextMemory(stored.memory, stored)
 
 
-def _encoder(compressor: Compressor, allow_special: bool = False) -> PromptEncoder:
-    return PromptEncoder(compressor.decoder, compressor, allow_special=allow_special)
+def _encoder(reader: Reader, allow_special: bool = False) -> PromptEncoder:
+    return PromptEncoder(reader.decoder, reader, allow_special=allow_special)
 
 
-def _asked(compressor: Compressor, question: str, name: str) -> Prompt:
+def _asked(reader: Reader, question: str, name: str) -> Prompt:
     """A context with a question behind it, in the words of a prompt; the context's own text is not in it."""
     words = question_prompt(name)
     text = mark("", SEPARATOR) + words.text.replace("{question}", literal(question))
     if words.needs_chat_template:
-        tokenizer = compressor.decoder.tokenizer
+        tokenizer = reader.decoder.tokenizer
         if not tokenizer.chat_template:
-            raise UsageError(f"prompt={name} needs a chat template, and {compressor.decoder.name} has none: use short")
+            raise UsageError(f"prompt={name} needs a chat template, and {reader.decoder.name} has none: use short")
         turns = [{"role": "user", "content": text}]
         turns += [{"role": "assistant", "content": words.answer_start}] if words.answer_start else []
         ends: dict[str, Any] = {"continue_final_message" if words.answer_start else "add_generation_prompt": True}
@@ -287,24 +289,22 @@ def _asked(compressor: Compressor, question: str, name: str) -> Prompt:
     return Prompt.parse(text)
 
 
-def _continued(
-    compressor: Compressor, plan: Plan, max_new_tokens: int, until: Sequence[str], options: dict[str, Any]
-) -> str:
+def _continued(reader: Reader, plan: Plan, max_new_tokens: int, until: Sequence[str], options: dict[str, Any]) -> str:
     """What the decoder says behind a plan, without special tokens, up to a text that ends it."""
-    ids = continued_ids(compressor, plan, max_new_tokens, until, options)
-    text = str(compressor.decoder.tokenizer.decode(ids, skip_special_tokens=True))
+    ids = continued_ids(reader, plan, max_new_tokens, until, options)
+    text = str(reader.decoder.tokenizer.decode(ids, skip_special_tokens=True))
     return text[: min((text.find(end) for end in until if end in text), default=len(text))]
 
 
 def continued_ids(
-    compressor: Compressor, plan: Plan, max_new_tokens: int, until: Sequence[str], options: dict[str, Any]
+    reader: Reader, plan: Plan, max_new_tokens: int, until: Sequence[str], options: dict[str, Any]
 ) -> list[int]:
     """New token ids behind a plan, those that ended it included.
 
     Raises:
         UsageError: Too long for the decoder's window, or for the machine's memory.
     """
-    decoder = compressor.decoder
+    decoder = reader.decoder
     window = getattr(decoder.model.config, "max_position_embeddings", None)
     if window is not None and plan.span + max_new_tokens > window:
         raise UsageError(
@@ -317,10 +317,10 @@ def continued_ids(
             decoder,
             realise([plan], decoder, plan.dtype(decoder) if plan.has_vectors else None),
             max_new_tokens,
-            compressor.stop_token_ids,
-            compressor.suppressed_token_ids,
+            reader.layout.stop_token_ids,
+            reader.layout.suppressed_token_ids,
             criteria,
-            positions=positions([plan], compressor.memory_position),
+            positions=positions([plan], reader.layout.memory_position),
             **options,
         )
     return out.ids[0]

@@ -9,7 +9,7 @@ import sqlite3
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext, redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from io import StringIO
@@ -23,91 +23,10 @@ from pcc_bench.core import documents, provenance, registry
 from pcc_bench.core.claims import claimed
 from pcc_bench.core.errors import UsageError
 from pcc_bench.host import startup
+from pcc_bench.host.command import ANSWERS, Command
 
 COMMAND_FILE = "command.json"
-ANSWERS = "answers"  # lm-eval adds _rank0.db
 PACKAGES = ("lm_eval", "torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "safetensors", "numpy")
-
-
-@dataclass(frozen=True)
-class Command:
-    """What to run: the options of `lm-eval run` that matter here.
-
-    Attributes:
-        model: A method of ours, or any model of lm-eval.
-        model_args: As in lm-eval, `key=value,key=value`.
-        tasks: Names, comma-separated.
-        output: Folder of the results.
-        limit: Rows a task; a fraction below 1.
-        batch_size: A number or `auto`.
-        device: As in lm-eval.
-        metadata: As in lm-eval: JSON or `key=value,key=value`.
-        num_fewshot: Examples before the question.
-        chat_template: Use the tokenizer's chat template.
-        seed: As in lm-eval.
-        extra: Further arguments of `lm-eval run`.
-        memory_store: Folder that keeps memories exactly as they are; methods of ours only.
-        compress: Which part of lm-eval's own tasks is compressed; see `pcc_bench.tasks.foreign`.
-    """
-
-    model: str
-    model_args: str
-    tasks: str
-    output: Path
-    limit: float | None = None
-    batch_size: str = "1"
-    device: str | None = None
-    metadata: str | None = None
-    num_fewshot: int | None = None
-    chat_template: bool = False
-    seed: str | None = None
-    extra: tuple[str, ...] = ()
-    memory_store: Path | None = None
-    compress: str | None = None
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What decides the answers; batch size, device and a store of exact memories do not."""
-        return {
-            "model": self.model,
-            "model_args": self.model_args,
-            "tasks": self.tasks,
-            "limit": self.limit,
-            "metadata": self.metadata,
-            "num_fewshot": self.num_fewshot,
-            "chat_template": self.chat_template,
-            "seed": self.seed,
-            "extra": list(self.extra),
-            "PCC_DATA": os.environ.get("PCC_DATA"),
-            "compress": self.compress,
-        }
-
-    @property
-    def asks_ours_only(self) -> bool:
-        """Are all its tasks ours?"""
-        from pcc_bench.host.inventory import task_names
-
-        return set(self.tasks.split(",")) <= set(task_names())
-
-    @property
-    def arguments(self) -> list[str]:
-        """The arguments of `lm-eval run`."""
-        pairs = {
-            "--model": self.model,
-            "--model_args": self.model_args or None,
-            "--tasks": self.tasks,
-            "--limit": None if self.limit is None else f"{self.limit:g}",
-            "--batch_size": self.batch_size,
-            "--device": self.device,
-            "--metadata": self.metadata,
-            "--num_fewshot": self.num_fewshot,
-            "--seed": self.seed,
-            "--output_path": self.output,
-            "--use_cache": self.output / ANSWERS,
-        }
-        flags = ["--log_samples", *(["--apply_chat_template"] if self.chat_template else [])]
-        given = [str(word) for name, value in pairs.items() if value is not None for word in (name, value)]
-        return [*given, *flags, *self.extra]
 
 
 class Recorded(BaseModel):
@@ -115,6 +34,13 @@ class Recorded(BaseModel):
 
     identity: dict[str, Any] | None = None
     runs: list[dict[str, Any]] = []
+
+
+def asks_ours_only(command: Command) -> bool:
+    """Are all its tasks ours?"""
+    from pcc_bench.host.inventory import task_names
+
+    return set(command.tasks.split(",")) <= set(task_names())
 
 
 def run(command: Command) -> list[Path]:
@@ -133,7 +59,7 @@ def run(command: Command) -> list[Path]:
     startup.install()
     _check_model(command.model)
     check(command)
-    if command.metadata and command.asks_ours_only:
+    if command.metadata and asks_ours_only(command):
         check_settings(parse_metadata(command.metadata))
     with claimed(command.output):
         before = set(command.output.rglob("results_*.json"))
@@ -264,7 +190,7 @@ def _run_lm_eval(command: Command) -> None:
             raise UsageError(f"lm-eval can't read the arguments ({error}): mend them") from None
         try:
             # lm-eval prints the scores of our tasks in a table of its own; the caller has one that says more.
-            with redirect_stdout(StringIO()) if command.asks_ours_only else nullcontext():
+            with redirect_stdout(StringIO()) if asks_ours_only(command) else nullcontext():
                 harness.execute(parsed)
         except ValueError as error:
             _explain(error)
@@ -284,7 +210,7 @@ def _adjusted(command: Command) -> Iterator[None]:
     from pcc_bench import tasks as own
 
     manager, commit, log = tasks.TaskManager, evaluator.get_git_commit_hash, logging.getLogger("lm_eval.api.model")
-    lean = command.asks_ours_only and not command.extra
+    lean = asks_ours_only(command) and not command.extra
     if lean:
         tasks.TaskManager = lambda include_path=None, metadata=None: manager(
             include_path=own.__path__[0], include_defaults=False, metadata=metadata

@@ -123,7 +123,7 @@ class CompressedLM(HFLM):  # type: ignore[misc]
         )
         self.engine = self._engine(own, shipped.located(name))
         self.answering = Answering(self, self.compressor, self.engine)
-        bound = self.compressor.memory_position is not None or self.engine is not None
+        bound = self.compressor.layout.memory_position is not None or self.engine is not None
         self.reuse_prefix = own.reuse_prefix and not bound and prefixes.can_reuse(self.frozen)
         store = None
         if own.memory_store:

@@ -11,7 +11,7 @@ from pcc_bench.core.compressor import Memory
 from pcc_bench.core.context import Kind, Prompt
 from pcc_bench.core.errors import UsageError
 from pcc_bench.host.memories import MemoryBook, Source
-from pcc_bench.host.prompts import Plan, PromptEncoder, shortened
+from pcc_bench.host.prompts import Plan, PromptEncoder
 
 OVERFLOW = ("error", "skip", "truncate")
 
@@ -164,3 +164,11 @@ def accounting(memories: Sequence[Memory], plan: Plan, truncated_bytes: int) -> 
 
 def _size(text: str) -> int:
     return len(text.encode())
+
+
+def shortened(prompt: Prompt, fraction: float) -> Prompt:
+    """The prompt with each of its contexts cut to a fraction of its characters, at the end."""
+    return Prompt(
+        replace(part, text=part.text[: int(len(part.text) * fraction)]) if part.kind is Kind.CONTEXT else part
+        for part in prompt.parts
+    )

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import reduce
 
 import torch
-from transformers import PreTrainedTokenizerBase
 
-from pcc_bench.core.compressor import Compressor, Frame, Memory
-from pcc_bench.core.context import Kind, Part, Prompt
+from pcc_bench.core.compressor import Memory
+from pcc_bench.core.context import Kind, Prompt
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError
-from pcc_bench.core.special_tokens import encode_text
+from pcc_bench.core.layout import Frame, Reader
+from pcc_bench.core.special_tokens import encode_text, special_token_pattern
 
 
 @dataclass(frozen=True)
@@ -166,20 +165,18 @@ class PromptEncoder:
 
     Args:
         decoder: The decoder.
-        compressor: Says how a prompt starts and ends.
+        reader: Says how a prompt starts and ends.
         add_bos: lm-eval's `add_bos_token`: yes, no, or as the tokenizer does by itself.
         allow_special: Let data spell special tokens (`<|eot_id|>` in a question becomes the control token), as lm-eval
             does; off by default (official quirk Q9).
     """
 
     def __init__(
-        self, decoder: Decoder, compressor: Compressor, add_bos: bool | None = None, allow_special: bool = False
+        self, decoder: Decoder, reader: Reader, add_bos: bool | None = None, allow_special: bool = False
     ) -> None:
         self.decoder = decoder
-        self.soft = compressor.soft
-        self.frame = compressor.frame
-        self.compressor = compressor
-        self.starts_with_bos = compressor.starts_with_bos if add_bos is None else add_bos
+        self.reader = reader
+        self.starts_with_bos = reader.layout.starts_with_bos if add_bos is None else add_bos
         self.add_bos = add_bos
         self._special = None if allow_special else special_token_pattern(decoder.tokenizer)
 
@@ -190,7 +187,7 @@ class PromptEncoder:
             prompt: The prompt.
             memories: One for each of its contexts, in order.
         """
-        if not self.soft:
+        if not self.reader.soft:
             return Plan((self._ids(self._text(prompt, memories), self._adds_special(prompt)),))
         return self._around(prompt, memories, self._runs(prompt))
 
@@ -200,7 +197,7 @@ class PromptEncoder:
         Blanks at the end of the prompt belong to the continuation's first token, and prompt and continuation are
         tokenized together, as lm-eval does (`TemplateLM._encode_pair`).
         """
-        if self.soft:
+        if self.reader.soft:
             *before, last = self._runs(prompt)
             if len(self._frame(prompt).closing):  # stands between, so that prompt and continuation share no token
                 return self._around(prompt, memories, [*before, last]), self._ids(Run().add(continuation, True), False)
@@ -260,11 +257,11 @@ class PromptEncoder:
 
     def _frame(self, prompt: Prompt) -> Frame:
         if all(part.kind is not Kind.AGAIN for part in prompt.parts):
-            return self.frame(self._brings_bos(prompt))
-        frame = self.compressor.reconstruction_frame()
+            return self.reader.layout.templated if self._brings_bos(prompt) else self.reader.layout.frame
+        frame = self.reader.layout.reconstruction
         if frame is None:
             raise UsageError(
-                f"{self.compressor.name}, as it is loaded, was not trained to say a context again: pass --metadata "
+                f"{self.reader.name}, as it is loaded, was not trained to say a context again: pass --metadata "
                 '\'{"cue": "words"}\' to ask it in words'
             )
         return frame
@@ -299,19 +296,3 @@ def _vectors(piece: list[int] | Memory | torch.Tensor, decoder: Decoder) -> torc
     vectors = piece.vectors if isinstance(piece, Memory) else piece
     assert vectors is not None
     return vectors.to(decoder.device)
-
-
-def special_token_pattern(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str] | None:
-    """Matches any special token of a tokenizer, longest first."""
-    added = {str(token.content) for token in tokenizer.added_tokens_decoder.values() if token.special}
-    names = sorted({*added, *tokenizer.all_special_tokens}, key=len, reverse=True)
-    return re.compile("|".join(re.escape(name) for name in names)) if names else None
-
-
-def shortened(prompt: Prompt, fraction: float) -> Prompt:
-    """The prompt with each of its contexts cut to a fraction of its characters, at the end."""
-    return Prompt(_cut(part, fraction) if part.kind is Kind.CONTEXT else part for part in prompt.parts)
-
-
-def _cut(part: Part, fraction: float) -> Part:
-    return replace(part, text=part.text[: int(len(part.text) * fraction)])

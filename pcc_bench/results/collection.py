@@ -16,24 +16,7 @@ from pcc_bench.results.run import Run
 if TYPE_CHECKING:
     import pandas as pd
 
-
-@dataclass(frozen=True)
-class Training:
-    """One training run (`pcc-bench train`).
-
-    Attributes:
-        name: Of its folder.
-        path: The folder.
-        recipe: `recipe.json`; empty where there is none.
-        log: A line a logged step: `step`, `loss`, `tokens_seen`, ...
-        evaluation: A line a measurement of held-out text: `step`, `reconstruction_loss`, `bleu`, ...; may be empty.
-    """
-
-    name: str
-    path: Path
-    recipe: Mapping[str, Any]
-    log: pd.DataFrame
-    evaluation: pd.DataFrame
+    from pcc_bench.results.logs import Training
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,25 @@ from pydantic import BaseModel, ConfigDict
 from pcc_bench.core.documents import checked, read_json, read_json_lines
 from pcc_bench.cost import records
 from pcc_bench.results import files
-from pcc_bench.results.collection import Training
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training run (`pcc-bench train`).
+
+    Attributes:
+        name: Of its folder.
+        path: The folder.
+        recipe: `recipe.json`; empty where there is none.
+        log: A line a logged step: `step`, `loss`, `tokens_seen`, ...
+        evaluation: A line a measurement of held-out text: `step`, `reconstruction_loss`, `bleu`, ...; may be empty.
+    """
+
+    name: str
+    path: Path
+    recipe: Mapping[str, Any]
+    log: pd.DataFrame
+    evaluation: pd.DataFrame
 
 
 class _Line(BaseModel):

@@ -3,31 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from pcc_bench.core.errors import UsageError
 from pcc_bench.suite.cell import Outcome
-from pcc_bench.suite.executor import Executor
+from pcc_bench.suite.executor import Executor, Terms
 from pcc_bench.suite.spec import Cell
-
-
-@dataclass(frozen=True)
-class Terms:
-    """How an engine runs cells.
-
-    Attributes:
-        gpus: Of a machine, for a cell; a fraction shares one (Ray). 0 leaves the matter to the engine.
-        cpus: CPU cores for a cell.
-        retries: See `Engine`; None is the engine's own default, and so it is with `at_once`.
-        at_once: See `Engine`.
-    """
-
-    gpus: float = 0
-    cpus: int = 1
-    retries: int | None = None
-    at_once: int | None = None
 
 
 class Job(Protocol):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pcc_bench.core.errors import UsageError, first_line
 from pcc_bench.suite.cell import Order, Outcome, perform
-from pcc_bench.suite.engine import Terms
+from pcc_bench.suite.executor import Terms
 from pcc_bench.suite.spec import Cell
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pcc_bench.core import documents, provenance, registry
 from pcc_bench.core.errors import UsageError
-from pcc_bench.host.evaluate import Command
+from pcc_bench.host.command import Command
 
 FOLDER = Path(__file__).parent.parent / "suites"
 Scalar = bool | int | float | str

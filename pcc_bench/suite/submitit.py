@@ -9,7 +9,7 @@ from typing import Any
 from pcc_bench.core.documents import parse_yaml, writing
 from pcc_bench.core.errors import UsageError, first_line
 from pcc_bench.suite.cell import Order, Outcome, perform
-from pcc_bench.suite.engine import Terms
+from pcc_bench.suite.executor import Terms
 from pcc_bench.suite.spec import Cell
 
 FOLDER = ".submitit"  # of job scripts, pickles and the scheduler's logs, in the suite's folder
