@@ -43,7 +43,6 @@ RUNS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("full-context", {"pretrained": "lab-llama"}),
     ("pcc", {"pretrained": "pcc-lab-4x"}),
     ("pcc", {"pretrained": "pcc-lab-16x"}),
-    ("pcc", {"pretrained": "pcc-lab-64x"}),
     ("truncated-context", {"pretrained": "lab-llama", "rate": 4}),
     ("no-context", {"pretrained": "lab-llama"}),
 )

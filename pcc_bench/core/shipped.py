@@ -18,14 +18,8 @@ DECODER = "lab-llama"  # that of the lab's compressors, and of methods without w
 DEFAULT = "pcc-lab-4x"  # the checkpoint of `--model pcc` where none is named, in a package that ships it
 SHIPPED = (  # 'pcc-bench lab ship' takes these parts of a build
     "lab-llama",
-    "lab-mistral",
-    "lab-qwen2",
-    "lab-phi3",
     "pcc-lab-4x",
     "pcc-lab-16x",
-    "pcc-lab-64x",
-    "pcc-lab-large-4x",
-    "pcc-lab-large-16x",
     "icae-lab-4x",
     "cocom-lab-4x",
     "autocompressor-lab-4x",
