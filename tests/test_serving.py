@@ -60,8 +60,8 @@ def test_the_vectors_written_are_those_our_decoder_reads_bit_for_bit(memory: Con
     assert torch.equal(vectors_of(body["prompt_embeds"][0], memory.compressor.decoder), vectors)
     assert (body["max_tokens"], body["temperature"]) == (7, 0)
     ends = set(body["stop_token_ids"])
-    assert ends >= {memory.compressor.decoder.tokenizer.eos_token_id, *memory.compressor.stop_token_ids}
-    assert body.get("logit_bias", {}) == {str(token): BAN for token in memory.compressor.suppressed_token_ids}
+    assert ends >= {memory.compressor.decoder.tokenizer.eos_token_id, *memory.compressor.layout.stop_token_ids}
+    assert body.get("logit_bias", {}) == {str(token): BAN for token in memory.compressor.layout.suppressed_token_ids}
     assert vectors.untyped_storage().nbytes() == vectors.nbytes  # not of a larger tensor
 
 

@@ -45,7 +45,7 @@ def plan_of(memory: ContextMemory, question: str, prompt: str) -> Plan:
     if not question.strip():
         raise UsageError("--question is empty: ask something")
     plan = memory.plan(question, prompt)
-    if positions([plan], memory.compressor.memory_position) is not None:
+    if positions([plan], memory.compressor.layout.memory_position) is not None:
         raise UsageError(f"{memory.compressor.name} numbers positions in its own way, which no server can be told")
     return plan
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from pcc_bench.core.compressor import Compressor
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.generation import DecoderInput, end_token_ids
+from pcc_bench.core.layout import Reader
 from pcc_bench.core.processors import set_by_decoder
 
 BAN = -100.0  # added to the logits of ids that an answer may not contain: the most vLLM takes
@@ -45,12 +45,12 @@ class Sampling:
 
     @classmethod
     def of(
-        cls, compressor: Compressor, max_tokens: int, stop: Sequence[str] = (), options: Mapping[str, Any] | None = None
+        cls, reader: Reader, max_tokens: int, stop: Sequence[str] = (), options: Mapping[str, Any] | None = None
     ) -> Sampling:
         """As our own decoder draws it.
 
         Args:
-            compressor: Says which ids end an answer and which it may not contain.
+            reader: Says which ids end an answer and which it may not contain.
             max_tokens: Most new tokens.
             stop: Texts that end it.
             options: Those of transformers' `generate`.
@@ -58,7 +58,7 @@ class Sampling:
         Raises:
             UsageError: An option that vLLM has not, or counts over other tokens.
         """
-        given = {**set_by_decoder(compressor.decoder), **(options or {})}
+        given = {**set_by_decoder(reader.decoder), **(options or {})}
         samples = bool(given.pop("do_sample", False))
         settings = {"temperature": 0.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
         for name, value in given.items():
@@ -73,8 +73,8 @@ class Sampling:
                 settings[name] = float(value)
         if samples and "temperature" not in given:
             settings["temperature"] = 1.0
-        ends = tuple(sorted(end_token_ids(compressor.decoder, compressor.stop_token_ids)))
-        return cls(max_tokens, tuple(stop), ends, tuple(compressor.suppressed_token_ids), settings)
+        ends = tuple(sorted(end_token_ids(reader.decoder, reader.layout.stop_token_ids)))
+        return cls(max_tokens, tuple(stop), ends, tuple(reader.layout.suppressed_token_ids), settings)
 
     def fields(self) -> dict[str, Any]:
         """The same as fields of a request."""
