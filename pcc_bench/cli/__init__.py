@@ -426,8 +426,8 @@ def doctor() -> None:
         raise typer.Exit(1)
 
 
-@app.command()
-def demo(
+@app.command("demo")  # the module demo has the plain name
+def run_demo(
     out: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path(".demo"),
     rows: Annotated[int, typer.Option(help="Questions of each kind (--real: at most 100).", min=2)] = 100,
     real: Annotated[bool, typer.Option("--real", help="Real SQuAD questions, read by smollm2-135m.")] = False,
