@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pcc_bench.core.texttable import TextTable
+from pcc_bench.reports.ceiling import ceilings
 from pcc_bench.reports.metrics import NAMES, PERCENT
 from pcc_bench.results.files import result_files
 from pcc_bench.results.protocol import check_one_table
@@ -45,7 +46,7 @@ def summarise(paths: Iterable[Path], wide: bool = True) -> TextTable:
     scores = (*METRICS.values(), *map(_heading, OTHERS))
     columns = ("method", "model", "task", "n", *scores, "rate", "achieved", "slots only", "kept", "s/row")
     rows = tuple(_row(run, task) for run, task in entries)
-    table = TextTable(columns, rows, legend=LEGEND).without_empty_columns()
+    table = TextTable(columns, rows, ceilings(runs), LEGEND).without_empty_columns()
     return table if wide else table.with_columns(column for column in table.columns if column not in WIDE_ONLY)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from pcc_bench.core.texttable import TextTable
+from pcc_bench.reports.ceiling import ceilings
 from pcc_bench.reports.metrics import NAMES, PERCENT
 from pcc_bench.results.protocol import READER
 from pcc_bench.results.reading import read_run
@@ -96,4 +97,4 @@ def _notes(runs: Sequence[tuple[str, Run]]) -> tuple[str, ...]:
                 f"{said} for {', '.join(labels)}" for said, labels in zip(says, kinds.values(), strict=True)
             )
             notes.append(f"{name}: NOT the same rows in all lines, do not compare them: {who}.")
-    return tuple(notes)
+    return (*notes, *ceilings(run for _, run in runs))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from pcc_bench.reports.ceiling import ceilings
 from pcc_bench.reports.table import Cell, Column
 from pcc_bench.reports.tables.lines import Line
 
@@ -41,7 +42,9 @@ def about(lines: Sequence[Line], columns: Columns) -> list[str]:
     notes = [INTERVALS] if lines else []
     if any(cell.normalised is not None for _, cells in columns for cell in cells):
         notes.append(NORMALISED)
-    return [*notes, *_counts(columns), *_bare(lines)]
+    runs = [run for line in lines for run in line.runs]
+    warnings = ceilings(runs, frozenset(task for line in lines for task in line.tasks))
+    return [*warnings, *notes, *_counts(columns), *_bare(lines)]
 
 
 def _counts(columns: Columns) -> list[str]:
