@@ -11,7 +11,7 @@ import pandas as pd
 
 from pcc_bench.core.documents import write_text
 from pcc_bench.core.errors import UsageError
-from pcc_bench.reports import figures, page, render
+from pcc_bench.reports import figures, learning, page, render
 from pcc_bench.reports.table import Table
 from pcc_bench.reports.tables import comparisons, cost, demonstrated, losses, pretraining, rag, settings
 from pcc_bench.results import files
@@ -97,6 +97,7 @@ def write(paths: Sequence[Path], out: Path, published: bool = False) -> Report:
         UsageError: There is nothing to report, something can't be read, or the folder can't be written.
     """
     results = read(paths, published)
+    results = replace(results, notes=(*results.notes, *learning.sentences(learning.over_tokens(results))))
     made = tables(results, published)
     if not made and not len(results.runs):
         raise UsageError(f"{', '.join(map(str, paths))}: nothing in it belongs in a table or a figure")

@@ -142,7 +142,7 @@ def _sample(row: int, doc: dict[str, Any], said: str, scores: dict[str, float], 
 def _training(folder: Path, rate: float) -> None:
     folder.mkdir(parents=True)
     steps = range(0, 401, 50)
-    log = [{"step": step, "loss": 6.0, "tokens_seen": 10} for step in steps]
+    log = [{"step": step, "loss": 6.0, "tokens_seen": 256 * step} for step in steps]
     held_out = [{"step": s, "ae_loss": rate**0.2 + 500 / (s + 100), "bleu": s / rate / 2} for s in steps]
     for name, lines in (("log", log), ("evaluation", held_out)):
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n", "utf-8")

@@ -17,6 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
+from pcc_bench.reports import learning
 from pcc_bench.reports.figures import (
     cost,
     draw_all,
@@ -76,6 +77,23 @@ def curves_frame() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["run", "step", "measure", "value"])
 
 
+def tokens_frame() -> pd.DataFrame:
+    rows = []
+    for rate, measure in itertools.product((2, 4, 8), ("reconstruction\n(nats a token)", "BLEU")):
+        line = learning.Line.through(tokens := [1e4, 3e4, 1e5, 3e5], values := [4 * rate, 3 * rate, 2.5 * rate, rate])
+        rows += [(t, v, np.nan, np.nan, learning.MEASURED, 0) for t, v in zip(tokens, values, strict=True)]
+        rows += [(t, *line.at(t), part, 4) for t, part in ((1e4, "fit"), (3e5, "fit"), (3e6, learning.AHEAD))]
+        rows = [row if len(row) == 8 else (f"smollm2 {rate}x", measure, *row) for row in rows]
+    return pd.DataFrame(rows, columns=learning.COLUMNS)
+
+
+def compared_frame() -> pd.DataFrame:
+    names = ("smollm2-ablation 4x", "smollm2-ablation-memory-tokens 4x", "smollm2-ablation-whole 4x")
+    points = itertools.product(("reconstruction\n(nats a token)", "completion\n(nats a token)"), enumerate(names))
+    rows = [(name, measure, 3 + i, 2.8 + i, 3.3 + i, 51_200) for measure, (i, name) in points]
+    return pd.DataFrame(rows, columns=["run", "measure", "value", "low", "high", "tokens"])
+
+
 def errors_frame() -> pd.DataFrame:
     points = itertools.product(("PCC-Lite 4x", "PCC-Lite 16x", "ICAE 4x", "COCOM 4x"), frames.ERRORS.values())
     rows = [(name, kind, 10 + i, 8 + i, 12 + i) for i, (name, kind) in enumerate(points)]
@@ -104,6 +122,8 @@ FIGURES: dict[str, Callable[[], matplotlib.figure.Figure]] = {
     "Pareto, less than one": lambda: cost.pareto(with_cost(0.11, 0.63), "average F1 (%)", "seconds a question"),
     "memory": lambda: cost.memory(memory_frame()),
     "training": lambda: training.curves(curves_frame()),
+    "training over tokens": lambda: training.over_tokens(tokens_frame()),
+    "runs after equal tokens": lambda: training.held_against(compared_frame()),
     "needles of one method": lambda: needle.heat_map(grid("PCC-Lite 4x")),
     "needles of five": lambda: needle.heat_map(grid("PCC-Lite 4x", "PCC-Lite 16x", "ICAE 4x", "COCOM 4x", "PISCO 16x")),
     "errors": lambda: errors.classes(errors_frame()),
@@ -265,6 +285,7 @@ def drawn(measured: Results, tables: list[Table], tmp_path_factory: pytest.TempP
 def test_everything_that_was_measured_is_drawn(drawn: dict[str, Figure]) -> None:
     assert set(drawn) == {
         *("answers", "answers-positions", "answers-by-set", "reconstruction", "training"),
+        "training-tokens",
         *("needle", "errors", "reconstruction-and-answers", "ratios"),
     }
     for figure in drawn.values():

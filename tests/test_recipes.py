@@ -31,7 +31,15 @@ PUBLISHED = {
     row["recipes"].format(rate=rate): (row, int(rate)) for row in PAPER.values() for rate in row["rates"].split()
 }
 ADAPTS = {name for name in shipped() if name.startswith("adapt-")}
-SMALL = {"smollm2", "smollm2-squad", "smollm2-squad-gate", "smollm2-1x"}  # for a pretrained decoder on a CPU
+ABLATIONS = {"", "-random", "-memory-tokens", "-whole", "-squad", "-squad-kl"}
+# for a pretrained decoder on a CPU
+SMALL = {
+    "smollm2",
+    "smollm2-squad",
+    "smollm2-squad-gate",
+    "smollm2-1x",
+    *(f"smollm2-ablation{name}" for name in ABLATIONS),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -48,8 +56,8 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", shipped())
 def test_every_recipe_is_planned_offline(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    pretrained(tmp_path / "runs" / "smollm2")
-    pretrained(tmp_path / "runs" / "squad")
+    for start in ("smollm2", "squad", "smollm2-ablation"):
+        pretrained(tmp_path / "runs" / start)
     recipe = Recipe.read(name)
     assert recipe.name == name
     plan = dry_run.plan(recipe, device="A100", devices=1 if name in SMALL else 4)
@@ -88,6 +96,20 @@ def test_every_recipe_is_short_and_says_what_it_is(name: str) -> None:
     comment = "\n".join(line for line in lines[: lines.index(f"name: {name}")] if line.startswith("# "))
     for word in ("Source:", "Not certain:"):
         assert word in comment
+
+
+def test_a_recipe_like_another_says_what_differs(tmp_path: Path) -> None:
+    one, other = Recipe.read("smollm2-ablation"), Recipe.read("smollm2-ablation-whole", ["optimisation.steps=3"])
+    changes = {"name": other.name, "purpose": other.purpose, "lora_rank": 0, "lora_alpha": None}
+    rates = {"optimizer": "muon", "learning_rate": 1e-3, "steps": 3}
+    optimisation = one.optimisation.model_copy(update=rates)
+    assert other == one.model_copy(update={**changes, "optimisation": optimisation})
+    (tmp_path / "twice.yaml").write_text("name: twice\nlike: smollm2-ablation-whole\n")
+    with pytest.raises(UsageError, match=r"twice\.yaml is like a recipe that is like another one: name that one"):
+        Recipe.read(str(tmp_path / "twice.yaml"))
+    (tmp_path / "none.yaml").write_text("name: none\nlike: nothing\n")
+    with pytest.raises(UsageError, match="no recipe 'nothing'"):
+        Recipe.read(str(tmp_path / "none.yaml"))
 
 
 def test_the_paper_s_runs_the_adapts_and_the_small_ones_are_shipped_and_nothing_else() -> None:

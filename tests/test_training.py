@@ -104,6 +104,12 @@ def test_a_run_leaves_a_checkpoint_logs_and_reconstructions(state: dict[str, Any
     assert [line["step"] for line in evaluations] == [0, 5, 10]
     assert {"ae_loss", "ae_accuracy", "next_token_perplexity", "bleu"} <= set(evaluations[0])
     assert evaluations[-1]["ae_loss"] < evaluations[0]["ae_loss"]
+    assert [line["tokens_seen"] for line in evaluations] == [0, 4 * 4 * 16 + 4 * 64, log(tmp_path)[-1]["tokens_seen"]]
+    rows = log(tmp_path, "evaluation-rows.jsonl")
+    assert [row["measure"] for row in rows] == ["ae_loss", "next_token_loss"] * 3
+    for row in rows:
+        (line,) = [line for line in evaluations if line["step"] == row["step"]]
+        assert sum(row["nll"]) / sum(row["tokens"]) == pytest.approx(line[row["measure"]])
     assert len(log(tmp_path, "reconstructions.jsonl")) == 3 * 2
 
 

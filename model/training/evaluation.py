@@ -17,7 +17,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from pcc_bench.core.documents import checked, parse_json, read_text, write_text
 from pcc_bench.model.training.corpus import Corpus
-from pcc_bench.model.training.objectives import Task, predictions
+from pcc_bench.model.training.objectives import IGNORED, Task, predictions
 from pcc_bench.model.training.recipe import Recipe
 from pcc_bench.model.training.samples import Samples
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from pcc_bench.model.training.learner import Learner
 
 logger = logging.getLogger(__name__)
+ROWS = "evaluation-rows.jsonl"
+Losses = dict[str, list[float]]  # `nll` (nats) and `tokens` of each held-out row
 
 
 class LoggedStep(BaseModel):
@@ -39,7 +41,8 @@ class LoggedStep(BaseModel):
 class Evaluation(TrainerCallback):
     """Measures held-out text every so many steps, before the first and after the last.
 
-    `evaluation.jsonl` gets one line a measurement, `reconstructions.jsonl` the greedy reconstructions behind its BLEU.
+    `evaluation.jsonl` gets one line a measurement, `evaluation-rows.jsonl` the losses behind it row by row,
+    `reconstructions.jsonl` the greedy reconstructions behind its BLEU.
 
     Args:
         recipe: The recipe.
@@ -53,13 +56,14 @@ class Evaluation(TrainerCallback):
         self.recipe = recipe
         self.model = model
         self.path = folder / "evaluation.jsonl"
+        self.losses = folder / ROWS
         self.texts = folder / "reconstructions.jsonl"
         last = recipe.model_copy(update={"phases": (recipe.final,)})
         self.rates = sorted(set(recipe.final.rates)) or [recipe.final.rate]
         self.data = recipe.data_at(-1)
         self.samples = list(islice(Samples(last, [corpus], model.reader), self.data.held_out_rows))
         self.collator = model.collator()
-        for path in (self.path, self.texts):
+        for path in (self.path, self.losses, self.texts):
             keep_until(path, step)
 
     def on_train_begin(
@@ -81,43 +85,50 @@ class Evaluation(TrainerCallback):
             return
         training = self.model.training
         self.model.eval()
-        line: dict[str, Any] = {"step": state.global_step}
+        line: dict[str, Any] = {"step": state.global_step, "tokens_seen": self.model.tokens_seen}
+        losses: list[dict[str, Any]] = []
         texts: list[dict[str, Any]] = []
         with torch.no_grad():
             for rate in self.rates:
                 self.model.enter(len(self.recipe.phases) - 1, rate)
-                scores, reconstructions = self._at_rate()
-                several = len(self.rates) > 1
-                line |= {f"{key}_{rate}x" if several else key: value for key, value in scores.items()}
-                texts += [
-                    {"step": state.global_step, **({"rate": rate} if several else {}), **row} for row in reconstructions
-                ]
+                scores, by_row, reconstructions = self._at_rate()
+                suffix = f"_{rate}x" if len(self.rates) > 1 else ""
+                line |= {f"{key}{suffix}": value for key, value in scores.items()}
+                at = {"step": state.global_step, **({"rate": rate} if suffix else {})}
+                losses += [{**at, "measure": f"{key}{suffix}", **rows} for key, rows in by_row.items()]
+                texts += [{**at, **row} for row in reconstructions]
         self.model.train(training)
         shard_again(self.model)
         if not state.is_world_process_zero:
             return
-        for text in texts:
-            append(self.texts, text)
+        for path, rows in ((self.losses, losses), (self.texts, texts)):
+            for row in rows:
+                append(path, row)
         append(self.path, line)
         logger.info("held-out: %s", {key: round(value, 4) for key, value in line.items()})
 
-    def _at_rate(self) -> tuple[dict[str, float], list[dict[str, str]]]:
-        """Scores at the rate the model has now, and greedy reconstructions beside the text that was compressed."""
+    def _at_rate(self) -> tuple[dict[str, float], dict[str, Losses], list[dict[str, str]]]:
+        """Scores at the rate the model has now, losses by row, and greedy reconstructions beside what was compressed.
+
+        Of each objective: loss (nats per token), perplexity and accuracy of the next token.
+        """
+        tasks = (Task.RECONSTRUCTION, Task.COMPLETION) if self.data.is_text else (Task.ANSWERING,)
+        scores: dict[str, float] = {}
+        losses: dict[str, Losses] = {}
+        for task in tasks:
+            own, losses[f"{task.value}_loss"] = self._scores(task)
+            scores |= own
         rows = self.samples[: self.recipe.checks.generated_rows] if self.data.is_text else []
-        scores = self._teacher_forced()
         if not rows:
-            return scores, []
+            return scores, losses, []
         texts = self.model.reconstruct(rows)
         scores["bleu"] = sacrebleu.corpus_bleu(texts, [[sample.text for sample in rows]]).score
-        return scores, [{"text": sample.text, "reconstruction": text} for sample, text in zip(rows, texts, strict=True)]
+        pairs = zip(rows, texts, strict=True)
+        return scores, losses, [{"text": sample.text, "reconstruction": text} for sample, text in pairs]
 
-    def _teacher_forced(self) -> dict[str, float]:
-        """Loss (nats per token), perplexity and accuracy of the next token, for each objective."""
-        tasks = (Task.RECONSTRUCTION, Task.COMPLETION) if self.data.is_text else (Task.ANSWERING,)
-        return {key: value for task in tasks for key, value in self._scores(task).items()}
-
-    def _scores(self, task: Task) -> dict[str, float]:
-        nll, correct, count = 0.0, 0, 0
+    def _scores(self, task: Task) -> tuple[dict[str, float], Losses]:
+        losses: Losses = {"nll": [], "tokens": []}
+        correct = 0
         size = self.recipe.optimisation.micro_batch_size
         for start in range(0, len(self.samples), size):
             batch = self.samples[start : start + size]
@@ -125,15 +136,19 @@ class Evaluation(TrainerCallback):
             encoded = self.model.encode([sample.context for sample in batch])
             inputs = self.model.lay_out(encoded, rows["ids"], task, rows["labels"])
             logits, labels = predictions(self.model.decoder, inputs)
-            nll += float(torch.nn.functional.cross_entropy(logits, labels, reduction="sum"))
+            counts = inputs.labels[:, 1:].ne(IGNORED).sum(1).tolist()
+            nll = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+            losses["nll"] += [float(part.sum()) for part in nll.split(counts)]
+            losses["tokens"] += counts
             correct += int((logits.argmax(-1) == labels).sum())
-            count += len(labels)
-        mean = nll / count
-        return {
+        count = sum(losses["tokens"])
+        mean = sum(losses["nll"]) / count
+        scores = {
             f"{task.value}_loss": mean,
             f"{task.value}_perplexity": math.exp(min(mean, 50)),
             f"{task.value}_accuracy": correct / count,
         }
+        return scores, losses
 
 
 def shard_again(model: torch.nn.Module) -> None:

@@ -337,6 +337,8 @@ class Recipe(_Frozen):
     def read(cls, name: str, changes: Sequence[str] = ()) -> Recipe:
         """Read a YAML file, or a recipe that ships with the project by its name.
 
+        A file may say `like: <recipe>` and then only what differs from that one; keys within keys are kept too.
+
         Args:
             name: File, or name of a shipped recipe.
             changes: `key=value`, keys dotted, values in YAML: `optimisation.steps=100`.
@@ -345,9 +347,12 @@ class Recipe(_Frozen):
             UsageError: No such recipe, not YAML, an unknown key or an impossible value; names file and key.
         """
         path = find_recipe(name)
-        state = documents.read_yaml(path)
-        if not isinstance(state, dict):
-            raise UsageError(f"{path} is no recipe: it holds no keys (see 'pcc-bench ls recipes')")
+        state = _keys(path)
+        if "like" in state:
+            model = _keys(find_recipe(str(state.pop("like"))))
+            if "like" in model:
+                raise UsageError(f"{path} is like a recipe that is like another one: name that one")
+            state = {key: _over(model.get(key), state.get(key, model.get(key))) for key in {**model, **state}}
         for change in changes:
             _change(state, change)
         return cls.checked(state, f"{path} with the changes given" if changes else str(path))
@@ -356,6 +361,18 @@ class Recipe(_Frozen):
     def checked(cls, state: dict[str, Any], where: str) -> Recipe:
         """A recipe from plain data, or one sentence about the first thing that is wrong in it."""
         return documents.checked(cls, state, where)
+
+
+def _keys(path: Path) -> dict[str, Any]:
+    state = documents.read_yaml(path)
+    if not isinstance(state, dict):
+        raise UsageError(f"{path} is no recipe: it holds no keys (see 'pcc-bench ls recipes')")
+    return state
+
+
+def _over(model: Any, value: Any) -> Any:
+    """A value in the place of a recipe's that it is like; mappings keep what they do not name."""
+    return {**model, **value} if isinstance(model, dict) and isinstance(value, dict) else value
 
 
 def _change(state: dict[str, Any], change: str) -> None:

@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pcc_bench.core.documents import checked, read_json, read_json_lines
 from pcc_bench.cost import records
@@ -26,6 +26,8 @@ class Training:
         recipe: `recipe.json`; empty where there is none.
         log: A line a logged step: `step`, `loss`, `tokens_seen`, ...
         evaluation: A line a measurement of held-out text: `step`, `reconstruction_loss`, `bleu`, ...; may be empty.
+        rows: A line a measurement and column of `evaluation`, with the losses of each row: `step`, `measure`, `nll`,
+            `tokens`; empty for runs that kept none.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Training:
     recipe: Mapping[str, Any]
     log: pd.DataFrame
     evaluation: pd.DataFrame
+    rows: pd.DataFrame
 
 
 class _Line(BaseModel):
@@ -42,6 +45,23 @@ class _Line(BaseModel):
     __pydantic_extra__: dict[str, float | str | None]
 
     step: int
+
+
+class _Losses(BaseModel):
+    """Losses of held-out rows at a step."""
+
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+
+    step: int
+    measure: str
+    nll: list[float]
+    tokens: list[Annotated[int, Field(gt=0)]]
+
+    @model_validator(mode="after")
+    def _are_of_the_same_rows(self) -> Self:
+        if len(self.nll) != len(self.tokens):
+            raise ValueError(f"{len(self.nll)} losses of {len(self.tokens)} rows")
+        return self
 
 
 class _Recipe(BaseModel):
@@ -84,17 +104,18 @@ def costs(paths: Iterable[Path]) -> pd.DataFrame:
 
 def _training(folder: Path, name: str) -> Training:
     recipe = folder / "recipe.json"
-    evaluation = folder / "evaluation.jsonl"
+    evaluation, rows = folder / "evaluation.jsonl", folder / "evaluation-rows.jsonl"
     return Training(
         name=name,
         path=folder,
         recipe=checked(_Recipe, read_json(recipe), str(recipe)).model_dump() if recipe.is_file() else {},
         log=_frame(folder / "log.jsonl"),
         evaluation=_frame(evaluation) if evaluation.is_file() else pd.DataFrame(),
+        rows=_frame(rows, _Losses) if rows.is_file() else pd.DataFrame(),
     )
 
 
-def _frame(path: Path) -> pd.DataFrame:
+def _frame(path: Path, kind: type[_Line | _Losses] = _Line) -> pd.DataFrame:
     return pd.DataFrame(
-        [checked(_Line, line, f"{path}, line {number}").model_dump() for number, line in read_json_lines(path)]
+        [checked(kind, line, f"{path}, line {number}").model_dump() for number, line in read_json_lines(path)]
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 import matplotlib.figure
 import pandas as pd
 
+from pcc_bench.reports import learning
 from pcc_bench.reports.figures import cost, errors, frames, needle, pairs, rates, ratios, recorded, training, words
 from pcc_bench.reports.figures.files import Figure, save
 from pcc_bench.reports.table import Column, Table
@@ -69,6 +70,14 @@ def plans(results: Results, tables: Sequence[Table]) -> Iterator[Plan]:
             f"{str(measure).replace(chr(10), ' ')}: {words.over(rows, 'run', 'step', 'value', 'step {:g}', 2)}"
             for measure, rows in frame.groupby("measure", sort=False)
         ),
+    )  # fmt: skip
+    yield Plan(
+        "training-tokens", "Training: held-out rows over tokens", learning.over_tokens(results), training.over_tokens,
+        lambda frame: " ".join(learning.sentences(frame)) or words.over(frame, "run", "tokens", "value", digits=2),
+    )  # fmt: skip
+    yield Plan(
+        "training-compared", "Training: runs after equal tokens", learning.held_against(results), training.held_against,
+        lambda frame: words.listed(frame.replace("\n", " ", regex=True), "run", "measure", "value", 2),
     )  # fmt: skip
     yield Plan(
         "memory", "Peak memory over the input's length", frames.memory(results), cost.memory,

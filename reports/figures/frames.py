@@ -8,19 +8,13 @@ from collections.abc import Iterable, Iterator
 import pandas as pd
 
 from pcc_bench.core.errors import UsageError
-from pcc_bench.reports import measure
+from pcc_bench.reports import learning, measure
 from pcc_bench.reports.table import Table
 from pcc_bench.reports.tables.lines import FULL, NONE, ORDER, family, label
 from pcc_bench.results.collection import Results
 from pcc_bench.results.rows import of_first_filter
 from pcc_bench.results.run import Run
 
-TRAINING = {
-    "ae_loss": "reconstruction\n(nats a token)",
-    "next_token_loss": "completion\n(nats a token)",
-    "rag_loss": "answers\n(nats a token)",
-    "bleu": "BLEU",
-}
 NEEDLES = ("pcc_needle", "pcc_needle_kv", "pcc_ruler_niah_single", "pcc_ruler_niah_multikey", "pcc_ruler_qa")
 RECONSTRUCTION = "pcc_reconstruction"
 ERRORS = {
@@ -57,13 +51,11 @@ def in_order(runs: Iterable[Run]) -> list[Run]:
 def training(results: Results) -> pd.DataFrame:
     """Held-out measurements: `run`, `step`, `measure`, `value`."""
     parts = [
-        pd.DataFrame(
-            {"run": run.name, "step": run.evaluation["step"], "measure": axis, "value": run.evaluation[column]}
-        )
-        for column, axis in TRAINING.items()
+        pd.DataFrame({"run": label, "step": run.evaluation["step"], "measure": axis, "value": run.evaluation[column]})
         for run in results.trainings
-        if column in run.evaluation
+        for column, axis, label in learning.held_out(run)
     ]
+    parts.sort(key=lambda part: list(learning.MEASURES.values()).index(part["measure"].iloc[0]))
     return _joined(parts, ["run", "step", "measure", "value"]).dropna(subset="value")
 
 
