@@ -13,7 +13,8 @@ import pandas as pd
 import scipy.stats
 
 from pcc_bench import stats
-from pcc_bench.results.collection import Results, Training
+from pcc_bench.results.collection import Results
+from pcc_bench.results.logs import Training
 
 MEASURES = {
     "ae_loss": "reconstruction\n(nats a token)",

@@ -397,7 +397,8 @@ def validate(
     """
     from pcc_bench.cli.terminal import show
     from pcc_bench.host import validate as module
-    from pcc_bench.host.evaluate import Command, check, with_setting
+    from pcc_bench.host.command import Command
+    from pcc_bench.host.evaluate import check, with_setting
 
     model_args = with_setting(model_args, "dtype", dtype) or ""
     metadata = with_setting(metadata, "data", data)
