@@ -446,7 +446,7 @@ def test_a_point_that_never_fits_is_left_out_and_said(
         ("--random-weights tiny --bandwidth 3 --out x", "are for --predict"),
         ("--random-weights tiny --dtype int3 --predict", "--dtype int3 is unknown"),
         ("--random-weights tiny --decoder here --predict", "--decoder goes with a checkpoint"),
-        ("somewhere --random-weights tiny --predict", "give either a checkpoint or --random-weights"),
+        ("somewhere --random-weights tiny --predict", "a checkpoint and --random-weights (lite"),
         ("nowhere/at/all --predict", "neither a folder here nor a hub id"),
     ],
 )

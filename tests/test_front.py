@@ -73,6 +73,7 @@ def test_validate_has_the_options_and_the_defaults_of_eval() -> None:
     same = {name: p.default for name, p in inspect.signature(cli.validate).parameters.items()}
     required = {name for name, default in options.items() if default is inspect.Parameter.empty}
     assert required == {"tasks", "output"}
+    del options["compress_part"]  # a part of lm-eval's own tasks, which validate does not read
     assert {n: d for n, d in same.items() if n not in required} == {
         n: d for n, d in options.items() if n not in required
     }
@@ -101,7 +102,6 @@ def test_only_takes_the_labels_of_reports(tmp_path: Path) -> None:
     for pattern, label in {
         "PCC-Lite 4x": "PCC 4x",
         "BM25 context 16x": "bm25 context 16x",
-        "PCC-Large 4x": "PCC Large 4x",
     }.items():
         assert [cell.label for cell in runner.choose(cells, pattern)] == [label]
     with pytest.raises(UsageError, match="did you mean 'PCC 4x'"):
@@ -136,7 +136,7 @@ def test_a_stopped_run_says_what_is_kept(
         cli.main(["run", "lab-table2", "--output", str(tmp_path / "out"), "--only", "full context", "--limit", "2"])
     assert ended.value.code == 130
     said = capsys.readouterr().err
-    assert "stopped: 0 of 18 cells are done, 0 answers are kept" in said and "the same command goes on" in said
+    assert "stopped: 0 of 15 cells are done, 0 answers are kept" in said and "the same command goes on" in said
 
 
 def test_a_narrow_table_keeps_its_legend() -> None:

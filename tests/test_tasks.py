@@ -165,13 +165,16 @@ SMALL |= {"segment_length": 64, "lengths": [128], "depths": [0.5], "distances": 
 @pytest.mark.parametrize("data", ["lab", str(DATA)], ids=["lab", "folder"])
 def test_validate_passes_for_every_task(data: str, models: Path) -> None:
     not_on_lab = ("pcc_msc", "pcc_personachat")  # groups; the others hold every task, or are one
-    names = [name for name in inventory.task_names() if not re.search(r"_\d|gsm8k|sst2|wsc", name)]
+    # nothing of pcc_ruler fits into the toy decoder's window: tests/test_ruler.py
+    names = [name for name in inventory.task_names() if not re.search(r"_\d|gsm8k|sst2|wsc|ruler", name)]
     names = [name for name in names if (name in not_on_lab) == (data != "lab")]
     found = validate("pcc", f"pretrained={models / 'pcc'}", ",".join(names), json.dumps({"data": data, **SMALL}))
     assert found.holds, [check for check in found.checks if not check.holds]
     shown = {example.task for example in found.examples}
     every = {
-        path.stem for path in TASKS.glob("*/*.yaml") if any(n[4:] in path.stem for n in not_on_lab) != (data == "lab")
+        path.stem
+        for path in TASKS.glob("*/*.yaml")
+        if any(n[4:] in path.stem for n in not_on_lab) != (data == "lab") and "ruler" not in path.stem
     }
     assert {name.removeprefix("pcc_") for name in shown} == every
 
@@ -494,7 +497,7 @@ def test_an_uncaught_usage_error_ends_a_process_with_status_2() -> None:
 @pytest.mark.parametrize("name", ["dta", "protocl", "populaton", "lab_row"])
 def test_a_setting_misspelt_is_refused_by_the_task_too(name: str) -> None:
     with pytest.raises(UsageError, match=f"no task has a setting '{name}': did you mean"):
-        load("pcc_squad", {name: "lab", "data": "lab"})
+        load("pcc_squad", **{name: "lab", "data": "lab"})
 
 
 def test_arguments_of_models_are_no_settings_misspelt() -> None:

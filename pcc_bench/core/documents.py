@@ -92,6 +92,8 @@ def parse_json(text: str, where: str) -> Any:
         value = json.loads(text, object_pairs_hook=unique)
         if text.count("[") + text.count("{") > DEEPEST:
             _check_depth(value)
+        if "\\ud" in text.lower():
+            json.dumps(value, ensure_ascii=False).encode()
         return value
     except UsageError:
         raise
@@ -100,6 +102,8 @@ def parse_json(text: str, where: str) -> Any:
         raise UsageError(f"{where} is not valid JSON ({error.msg}, {place})") from None
     except RecursionError:
         raise UsageError(f"{where} is nested too deeply to be read") from None
+    except UnicodeEncodeError:
+        raise UsageError(f"{where} has half of a character (a lone surrogate such as \\ud800): correct it") from None
     except ValueError:
         raise UsageError(f"{where} has a number with too many digits to be read") from None
 

@@ -97,6 +97,7 @@ def over_new_tokens(
             raise UsageError(_refusal(decoder, name, settings[name], instead, name in options))
     if suppressed:
         settings["suppress_tokens"] = [*(settings["suppress_tokens"] or ()), *suppressed]
+    _check_ids(decoder, settings)
     processors = LogitsProcessorList()
     for name, build in _PROCESSORS.items():
         if _is_on(name, settings[name]) and (ends or name not in _NEED_ENDS):
@@ -107,6 +108,16 @@ def over_new_tokens(
     rest = {name: value for name, value in options.items() if name not in settings}
     off = dict.fromkeys(_PROCESSORS) | {"repetition_penalty": 1.0}
     return (_NewTokens(processors, start) if processors else None), {**rest, **off}
+
+
+def _check_ids(decoder: Decoder, settings: Mapping[str, Any]) -> None:
+    rows = int(decoder.model.get_output_embeddings().weight.shape[0])
+    for name in ("forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens"):
+        value = settings[name]
+        ids = value if isinstance(value, list | tuple) else [value]
+        for token in ids:
+            if isinstance(token, int) and not 0 <= token < rows:
+                raise UsageError(f"generation setting {name}={value!r}: the decoder has tokens 0 to {rows - 1}")
 
 
 def _is_on(name: str, value: Any) -> bool:

@@ -49,6 +49,7 @@ class Command:
     @property
     def identity(self) -> dict[str, Any]:
         """What decides the answers; batch size, device and a store of exact memories do not."""
+        compress = {} if self.compress is None else {"compress": self.compress}  # runs from before it existed go on
         return {
             "model": self.model,
             "model_args": self.model_args,
@@ -60,7 +61,7 @@ class Command:
             "seed": self.seed,
             "extra": list(self.extra),
             "PCC_DATA": os.environ.get("PCC_DATA"),
-            "compress": self.compress,
+            **compress,
         }
 
     @property

@@ -36,6 +36,7 @@ class GenerationOptions(BaseModel):
     epsilon_cutoff: Share | None = None
     eta_cutoff: Share | None = None
     num_beams: PositiveInt | None = None
+    cache_implementation: str | None = None
     num_return_sequences: Literal[1] | None = None
     early_stopping: bool | Literal["never"] | None = None
     length_penalty: Finite | None = None

@@ -110,9 +110,8 @@ class Server:
     def _refusal(self, error: urllib.error.HTTPError) -> str:
         text = error.read().decode("utf-8", "replace")
         try:
-            state = json.loads(text)
-            message = str(state["error"]["message"])
-        except (ValueError, TypeError, KeyError):
+            message = str(documents.parse_json(text, self.url)["error"]["message"])
+        except (UsageError, TypeError, KeyError):
             message = text
         hint = f": start it with {START}" if "enable-prompt-embeds" in message else ""
         hint = f": set {KEY}" if error.code == 401 else hint
