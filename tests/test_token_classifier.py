@@ -143,7 +143,8 @@ def test_special_tokens_in_a_text_are_ordinary_characters(
     )
     kept = compressor.shorten(text)
     handle.remove()
-    assert all(word in text for word in kept.split())
+    rest = iter(text)
+    assert all(character in rest for character in kept), "a piece of a word may go, but nothing is added or moved"
     inner = seen[0][len(classifier.before) : len(seen[0]) - len(classifier.behind)]
     assert not set(inner) & classifier.special
 

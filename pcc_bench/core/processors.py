@@ -55,6 +55,7 @@ _REFUSED = {
     "guidance_scale": None,
     "watermarking_config": None,
 }
+OWN_SETTINGS = frozenset((*_PROCESSORS, *_REFUSED))
 
 
 def set_by_decoder(decoder: Decoder) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
 from pcc_bench.core.documents import checked
+from pcc_bench.core.processors import OWN_SETTINGS
 
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -70,9 +71,10 @@ class GenerationOptions(BaseModel):
 
 
 def typed(options: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The options, each in its type.
+    """The options, each in its type; null is as if an option were not given, and switches off a setting of our own.
 
     Raises:
         UsageError: An unknown name, or a value that it can't have; `where` says whose they are.
     """
-    return checked(GenerationOptions, options, where).model_dump(exclude_unset=True)
+    values = checked(GenerationOptions, options, where).model_dump(exclude_unset=True)
+    return {name: value for name, value in values.items() if value is not None or name in OWN_SETTINGS}
