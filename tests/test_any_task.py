@@ -19,6 +19,7 @@ from pcc_bench.core.context import Prompt
 from pcc_bench.core.errors import UsageError
 from pcc_bench.host import startup
 from pcc_bench.host.evaluate import Command
+from pcc_bench.host.responses import Response
 from pcc_bench.tasks.foreign import Mapped, chosen, mark_tasks, shipped, spans_of
 
 THEIRS = Path(lm_eval.tasks.__path__[0])
@@ -220,3 +221,10 @@ def test_the_option_is_part_of_what_a_folder_of_answers_is_for(tmp_path: Path) -
     one = Command("pcc", "", "drop", tmp_path, compress="passage")
     assert one.identity != Command("pcc", "", "drop", tmp_path).identity
     assert Mapped(compress="a").holds("anything")
+
+
+def test_lm_eval_may_make_a_reference_of_the_kind_of_an_answer() -> None:
+    answer = Response("14", {"slots": 3})
+    reference = type(answer)(14)  # type: ignore[arg-type]  # as ConfigurableTask.process_results does
+    assert (reference, reference.record) == ("14", {})
+    assert answer.record == {"slots": 3}

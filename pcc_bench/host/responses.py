@@ -26,10 +26,10 @@ class Response(str):
 
     record: dict[str, Any]
 
-    def __new__(cls, text: str, record: dict[str, Any]) -> Response:
-        """A text with its accounting."""
+    def __new__(cls, text: str, record: dict[str, Any] | None = None) -> Response:
+        """A text with its accounting; lm-eval makes a reference answer one too, which has none."""
         response = super().__new__(cls, text)
-        response.record = record
+        response.record = {} if record is None else record
         return response
 
     def __reduce__(self) -> tuple[type[Response], tuple[str, dict[str, Any]]]:
