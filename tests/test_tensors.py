@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pcc_bench.core.architecture import check_complete
+from pcc_bench.core.checkpoint_files import read_safetensors
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.tensors import is_finite
 from pcc_bench.host import validate
@@ -90,3 +91,9 @@ def test_finite_is_told_in_every_dtype(dtype: torch.dtype) -> None:
     assert is_finite(values.to(dtype)) and is_finite(torch.empty(0).to(dtype))
     values[1, 2] = float("nan")
     assert not is_finite(values.to(dtype))
+
+
+@pytest.mark.parametrize("name", ["p" * 5_000, "a\0b", ""])
+def test_weights_in_a_place_that_can_be_none_are_missing(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is missing: the checkpoint is incomplete"):
+        read_safetensors(tmp_path / name / "model.safetensors")

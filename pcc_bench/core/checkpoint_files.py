@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from pcc_bench.core import shipped
 from pcc_bench.core.architecture import check_folder
-from pcc_bench.core.documents import is_folder
+from pcc_bench.core.documents import is_file, is_folder
 from pcc_bench.core.errors import UsageError, first_line, foreign
 from pcc_bench.core.tensors import check_weights
 
@@ -83,7 +83,7 @@ def pretrained(kind: Any, folder: Path, dtype: torch.dtype | str) -> Any:
 
 def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
     """All tensors of a file, finite floating-point numbers."""
-    if not path.is_file():
+    if not is_file(path):
         raise UsageError(f"{path} is missing: the checkpoint is incomplete")
     with _safetensors_errors(path):
         state = load_file(path)
