@@ -239,6 +239,7 @@ class Harmful:
 
 
 DAMAGE: dict[str, Callable[[Path], Any]] = {
+    "a link to itself": lambda path: (path.unlink(), path.symlink_to(path.name)),
     "truncated": lambda path: path.write_bytes(path.read_bytes()[:-5]),
     "cut in its header": lambda path: path.write_bytes(path.read_bytes()[:40]),
     "empty": lambda path: path.write_bytes(b""),

@@ -112,7 +112,7 @@ class StoreFolder:
         """Files of ours only: whatever else somebody put into the folder is left alone."""
         for path in self.root.glob(f"[0-9a-f][0-9a-f]/*{suffix}"):
             try:
-                state = path.stat()
+                state = path.lstat()
             except FileNotFoundError:  # another process deleted or renamed it
                 continue
             yield Entry(state.st_mtime_ns, state.st_size, path)
