@@ -317,7 +317,7 @@ def test_missing_folder_dataset_and_split(tmp_path: Path) -> None:
         ('{"id": "1", "context": "c", "question": "q", "answers": 7}', "line 3: not in the data set's hub format"),
         (
             r'{"id": "1", "context": "\ud800", "question": "q", "answers": ["a"]}',
-            "line 3: context holds half of a surrogate",
+            "line 3 has half of a character",
         ),
         ('{"id": "x7", "context": " \\n", "question": "q", "answers": ["a"]}', "line 3 (id x7): the context is empty"),
     ],
