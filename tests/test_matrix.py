@@ -65,6 +65,10 @@ def pcc(models: Path, folder: Path) -> Toy:
     return Toy(models / "pcc", {"rate": 4}, {"rate": 16})
 
 
+def composed(models: Path, folder: Path) -> Toy:
+    return Toy(models / "pcc", {"first_rate": 2}, {"first": "random-context"})
+
+
 def icae(models: Path, folder: Path) -> Toy:
     from test_icae import published
 
@@ -114,6 +118,7 @@ TOYS: dict[str, Callable[[Path, Path], Toy]] = {
     "random-context": hard(seed=1),
     "bm25-context": hard(rate=8),
     "pcc": pcc,
+    "composed": composed,
     "icae": icae,
     "cocom": cocom,
     "pisco": pisco,

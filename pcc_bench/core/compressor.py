@@ -129,7 +129,7 @@ class Compressor(ABC):
         name: The name in the registry and in `lm_eval --model`.
         soft: Memories are vectors (True) or text (False).
         query_aware: Memories depend on the question too: the runner calls `compress_for`, once for each context and
-            question, and never `compress`.
+            question, and never `compress`. An instance may say more than its class.
         owns_decoder: The method brings its own decoder weights and can't be read by another one.
         scores_whole_text: A text with nothing to compress has a meaning (`loglikelihood_rolling`): true only where
             the method leaves the decoder's input alone.
@@ -142,13 +142,13 @@ class Compressor(ABC):
 
     name: ClassVar[str]
     soft: ClassVar[bool]
-    query_aware: ClassVar[bool] = False
     owns_decoder: ClassVar[bool] = False
     scores_whole_text: ClassVar[bool] = False
     has_converter: ClassVar[bool] = False
     summary: ClassVar[str] = ""
     default: ClassVar[str] = ""
 
+    query_aware: bool = False
     label: str = ""
     rate: float | None = None
     source: str = ""

@@ -24,6 +24,7 @@ METHODS: dict[str, str] = {
     "random-context": "pcc_bench.baselines.random_context:RandomContext",
     "bm25-context": "pcc_bench.baselines.bm25_context:Bm25Context",
     "pcc": "pcc_bench.model.compressor:PccCompressor",
+    "composed": "pcc_bench.baselines.composed:ComposedCompressor",
     "icae": "pcc_bench.baselines.icae.compressor:IcaeCompressor",
     "cocom": "pcc_bench.baselines.cocom.compressor:CocomCompressor",
     "pisco": "pcc_bench.baselines.pisco:PiscoCompressor",

@@ -251,7 +251,7 @@ class CompressedLM(HFLM):  # type: ignore[misc]
             "requested_rate": self.compressor.rate,
             "capabilities": {
                 "soft": kind.soft,
-                "query_aware": kind.query_aware,
+                "query_aware": self.compressor.query_aware,
                 "owns_decoder": kind.owns_decoder,
             },
             "decoder": self.frozen.name,

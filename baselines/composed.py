@@ -1,0 +1,126 @@
+"""Two methods in a row: a hard one shortens the text, and PCC compresses what it leaves.
+
+With a PCC of 1x (`pcc-smollm2-1x`: the decoder's own token vectors between trained frame vectors) this is a hard method
+with the supervision a compressor had: the frame has learned how to answer, and the text is still only what the hard
+method leaves. With a PCC of a higher rate the two rates multiply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from inspect import signature
+from typing import Any, Self
+
+from pcc_bench.baselines.hard import HardCompressor
+from pcc_bench.core import registry
+from pcc_bench.core.compressor import Look, Memory
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.errors import UsageError
+from pcc_bench.model.compressor import PccCompressor
+from pcc_bench.model.pcc import PCC
+
+
+class ComposedCompressor(PccCompressor):
+    """PCC reads the text that a hard method leaves of a context.
+
+    Args:
+        pcc: The second method.
+        decoder: The decoder of both.
+        first: The first method; where it is query-aware, so are the two.
+    """
+
+    name = "composed"
+    has_converter = False  # raw memories would have to say what the first method left out
+    label = "composed"
+    summary = "a hard method shortens the text, PCC compresses what is left (first=, first_rate=)"
+
+    def __init__(self, pcc: PCC, decoder: Decoder, first: HardCompressor) -> None:
+        super().__init__(pcc, decoder)
+        self.first = first
+        self.query_aware = first.query_aware
+        self.label = f"{first.label} + {self.label}"
+        self.rate = first.rate * pcc.config.rate if first.rate else None
+
+    @classmethod
+    def load(  # type: ignore[override]  # PCC's options of one checkpoint make no sense behind another method
+        cls,
+        pretrained: str,
+        decoder: Decoder,
+        *,
+        first: str = "truncated-context",
+        first_rate: float | None = None,
+        rate: int | None = None,
+        any_decoder: bool = False,
+    ) -> Self:
+        """Load both for a decoder.
+
+        Args:
+            pretrained: PCC's checkpoint.
+            decoder: Of both.
+            first: A hard method that needs nothing but the decoder.
+            first_rate: Its rate; its own default where there is none.
+            rate: PCC's rate; the checkpoint's where there is none.
+            any_decoder: As PCC's.
+
+        Raises:
+            UsageError: The first method is no such method, or takes no rate.
+        """
+        kind = _hard(first)
+        options = {} if first_rate is None else {"rate": first_rate}
+        if options and "rate" not in signature(kind.load).parameters:
+            raise UsageError(f"first={first} takes no rate: leave first_rate={first_rate:g} out")
+        before = kind.load(decoder.name, decoder, **registry.typed(kind, options, f"first={first}, first_rate"))
+        after = PccCompressor.load(pretrained, decoder, rate=rate, any_decoder=any_decoder)
+        return cls(after.pcc, decoder, before)
+
+    @classmethod
+    def recorded_rate(cls, pretrained: str, options: Mapping[str, Any]) -> float | None:
+        """The product of both rates."""
+        own = {"rate": options["first_rate"]} if options.get("first_rate") is not None else {}
+        first = _hard(options.get("first", "truncated-context")).recorded_rate(pretrained, own)
+        second = super().recorded_rate(pretrained, options)
+        return first * second if first and second else None
+
+    @classmethod
+    def inspect(cls, pretrained: str, decoder: Decoder, options: Mapping[str, Any], look: Look) -> None:
+        """As PCC; the first method has no files."""
+        look("first method", lambda: (None, _hard(options.get("first", "truncated-context")).summary))
+        own = {name: value for name, value in options.items() if not name.startswith("first")}
+        super().inspect(pretrained, decoder, own, look)
+
+    def compress(self, contexts: Sequence[str]) -> list[Memory]:
+        """Shorten, then compress; sizes are those of the whole contexts."""
+        return self._compress_rest(self.first.compress(contexts))
+
+    def compress_for(self, contexts: Sequence[str], queries: Sequence[str]) -> list[Memory]:
+        """The same for questions."""
+        return self._compress_rest(self.first.compress_for(contexts, queries))
+
+    def _compress_rest(self, shortened: Sequence[Memory]) -> list[Memory]:
+        memories = super().compress([memory.text or "" for memory in shortened])
+        return [
+            replace(
+                memory,
+                source_tokens=whole.source_tokens,
+                compressor_tokens=whole.compressor_tokens,
+                source_bytes=whole.source_bytes,
+                seconds=whole.seconds + memory.seconds,
+            )
+            for whole, memory in zip(shortened, memories, strict=True)
+        ]
+
+    def options(self) -> dict[str, Any]:
+        """PCC's, and the first method with its own."""
+        own = {f"first_{name}": value for name, value in self.first.options().items()}
+        return {**super().options(), "first": self.first.name, **own}
+
+
+def _hard(name: str) -> type[HardCompressor]:
+    kind = registry.get(name)
+    if not issubclass(kind, HardCompressor) or kind.default != HardCompressor.default:
+        raise UsageError(
+            f"first={name}: the first of two methods has to leave text and need no checkpoint: pass "
+            "truncated-context, random-context, bm25-context, no-context or full-context"
+        )
+    return kind
