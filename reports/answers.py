@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pcc_bench.results.answers import Answer
+from pcc_bench.results.reading import Answer
 
 Kind = Literal["number", "date", "name", "place", "other"]
 KINDS: tuple[Kind, ...] = ("number", "date", "name", "place", "other")

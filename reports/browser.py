@@ -12,8 +12,8 @@ from typing import Any
 from markupsafe import Markup
 
 from pcc_bench.reports.figures.frames import in_order, names
-from pcc_bench.results.answers import Answer
 from pcc_bench.results.collection import Results
+from pcc_bench.results.reading import Answer, read_answers
 from pcc_bench.results.run import Run
 
 ROWS = 40  # of a task
@@ -98,7 +98,7 @@ def _rows(
     found: dict[int, dict[str, Any]] = {}
     for run in runs:
         accounts = results.frame(run, task).set_index("row")
-        for answer in islice(run.tasks[task].answers(), count):
+        for answer in islice(read_answers(run.tasks[task]), count):
             if answer.row not in found:
                 room -= 0 if answer.context in contexts else len(answer.context)
                 if room < 0 or run is not runs[0]:

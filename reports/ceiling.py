@@ -8,8 +8,7 @@ from pcc_bench.core.questions import PROMPTS
 from pcc_bench.reports.measure import LEVEL, Measure, compare, measure
 from pcc_bench.reports.metrics import NAMES
 from pcc_bench.reports.tables.lines import NONE, role
-from pcc_bench.results.protocol import difference
-from pcc_bench.results.run import Run, TaskRun
+from pcc_bench.results.run import Run, TaskRun, difference
 
 
 def ceilings(runs: Iterable[Run], tasks: Collection[str] | None = None) -> tuple[str, ...]:

@@ -16,8 +16,7 @@ from pcc_bench.reports import measure
 from pcc_bench.reports.measure import Measure, Scored
 from pcc_bench.reports.metrics import NAMES, PERCENT, p_value
 from pcc_bench.results.collection import Results, load
-from pcc_bench.results.protocol import DATA, READER, difference
-from pcc_bench.results.run import Run
+from pcc_bench.results.run import DATA, READER, Run, difference
 
 SEED = 0
 NOTES = (

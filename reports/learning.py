@@ -13,8 +13,7 @@ import pandas as pd
 import scipy.stats
 
 from pcc_bench import stats
-from pcc_bench.results.collection import Results
-from pcc_bench.results.logs import Training
+from pcc_bench.results.collection import Results, Training
 
 MEASURES = {
     "ae_loss": "reconstruction\n(nats a token)",

@@ -11,7 +11,7 @@ from typing import Any
 
 from pcc_bench.core.documents import COMPRESSED, read_json, replaced, write_text
 from pcc_bench.core.errors import UsageError
-from pcc_bench.results import files
+from pcc_bench.results.files import RESULTS, matching
 from pcc_bench.results.reading import read_run
 
 MACHINE = ("pretty_env_info", "git_hash", "upper_git_hash")  # what lm-eval says of where it ran
@@ -34,7 +34,7 @@ def pack(paths: Sequence[Path], out: Path) -> list[Path]:
     """
     written = []
     for folder in paths:
-        results = files.matching([folder], files.RESULTS)
+        results = matching([folder], RESULTS)
         if not results:
             raise UsageError(f"no results in {folder}: name folders that 'pcc-bench run' or 'eval' wrote")
         for path in results:

@@ -14,8 +14,8 @@ from pcc_bench.core.errors import UsageError
 from pcc_bench.reports import figures, learning, page, render
 from pcc_bench.reports.table import Table
 from pcc_bench.reports.tables import comparisons, cost, demonstrated, losses, pretraining, rag, settings
-from pcc_bench.results import files
 from pcc_bench.results.collection import Results, load
+from pcc_bench.results.files import RESULTS, matching
 
 BUILDERS: dict[str, Callable[[Results], Table]] = {
     "table2": rag.table2,
@@ -55,7 +55,7 @@ def shipped() -> Path:
         UsageError: There are none in this version.
     """
     folder = Path(str(resources.files("pcc_bench"))) / "lab" / "results"
-    if not files.matching([folder], files.RESULTS):
+    if not matching([folder], RESULTS):
         raise UsageError(
             "no results were given, and this version ships none of the lab's: name folders that 'pcc-bench run' or "
             "'eval' wrote, or pass --paper for the published numbers alone"

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pcc_bench.core.texttable import TextTable
+from pcc_bench.results.files import Reported
 from pcc_bench.results.rows import COMPRESSION
 from pcc_bench.results.run import Run
-from pcc_bench.results.shapes import Reported
 
 
 def runs_table(runs: Sequence[Run], names: Mapping[str, str]) -> TextTable:

@@ -11,10 +11,9 @@ from pcc_bench.core.texttable import TextTable
 from pcc_bench.reports.ceiling import ceilings
 from pcc_bench.reports.metrics import NAMES, PERCENT
 from pcc_bench.results.files import result_files
-from pcc_bench.results.protocol import check_one_table
 from pcc_bench.results.reading import read_run
 from pcc_bench.results.rows import COMPRESSION, Rows
-from pcc_bench.results.run import Run, TaskRun
+from pcc_bench.results.run import Run, TaskRun, check_one_table
 
 METRICS = {"exact_match": "EM", "f1": "F1", "contains": "contains"}
 OTHERS = ("acc_calibrated", "acc", "perplexity", "ranking_acc", "bleu", "rougeL")  # the main ones of our other tasks

@@ -26,7 +26,7 @@ from pcc_bench.cost.sweeps import MEASURED, PREDICTED
 from pcc_bench.cost.tables import markdown
 from pcc_bench.cost.work import Point, Shape
 from pcc_bench.model import checkpoint, init, published
-from pcc_bench.results import logs
+from pcc_bench.results.collection import costs
 
 CPU = torch.device("cpu")
 SETTING = Setting("cpu", "float32", 1, Provenance(weights="random", seed=0, code="", versions={}, hardware=""))
@@ -313,7 +313,7 @@ def test_a_sweep_is_measured_shown_and_read_by_reports(tmp_path: Path, capsys: p
     said = told(capsys, *words, *QUICK, "--batch", "2", "--out", str(tmp_path))
     assert "measured" in said
     assert cell(said, "achieved") == "2.27x"  # 300 / (2 * 64 + 4)
-    frame = logs.costs([tmp_path])
+    frame = costs([tmp_path])
     assert set(frame["mode"]) == {"full", "prefix-cached", "cold", "warm"}
     assert set(frame["phase"]) == {"compress", "prefill", "decode", "ttft", "total"}
     assert (frame["median_s"] > 0).all()

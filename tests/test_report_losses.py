@@ -11,8 +11,8 @@ from written_results import right, write
 
 from pcc_bench.reports import answers, report, segments
 from pcc_bench.reports.answers import Span
-from pcc_bench.results.answers import Answer
 from pcc_bench.results.collection import load
+from pcc_bench.results.reading import Answer
 
 ANSWER = Answer(row=0, context="", question="", references=(), answer="", scores={})
 

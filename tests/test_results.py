@@ -30,7 +30,7 @@ from pcc_bench.reports import compare as comparing
 from pcc_bench.reports import render, report
 from pcc_bench.results.collection import load as load_results
 from pcc_bench.results.frozen import SUFFIX, freeze, load
-from pcc_bench.results.protocol import difference
+from pcc_bench.results.run import difference
 
 STAMP = "2026-01-01T00-00-00"
 EVIL = "a|b\n::error::owned <img src=x> [x](http://y) \x1b[31m\x00 $\\input{x}"

@@ -12,8 +12,7 @@ from pcc_bench.gate.match import Matched, Selection, match, select
 from pcc_bench.gate.policy import Policy, SpeedRule
 from pcc_bench.gate.result import FAIL, INCONCLUSIVE, PASS, REPORTED, Comparison, Mark, Verdict
 from pcc_bench.gate.scores import all_scores, row_metrics, units
-from pcc_bench.results.protocol import unrecorded
-from pcc_bench.results.run import Run
+from pcc_bench.results.run import Run, unrecorded
 
 
 def compare(

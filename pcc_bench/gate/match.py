@@ -11,9 +11,8 @@ import numpy.typing as npt
 
 from pcc_bench.core.errors import UsageError
 from pcc_bench.gate.policy import Policy, Stage
-from pcc_bench.results.protocol import DATA, difference
 from pcc_bench.results.rows import Numbers
-from pcc_bench.results.run import Run, TaskRun
+from pcc_bench.results.run import DATA, Run, TaskRun, difference
 
 Selection = Mapping[str, frozenset[int]]
 

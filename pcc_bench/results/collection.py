@@ -7,16 +7,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any, Self
 
-from pcc_bench.results import files
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from pcc_bench.core.documents import checked, read_json, read_json_lines
+from pcc_bench.cost import records
+from pcc_bench.results.files import RESULTS, check_measured, matching
 from pcc_bench.results.reading import read_run
 from pcc_bench.results.run import Run
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from pcc_bench.results.logs import Training
 
 
 @dataclass(frozen=True)
@@ -46,19 +46,15 @@ class Results:
 
     def frame(self, run: Run, task: str) -> pd.DataFrame:
         """The rows of a task of a run as a frame (see `rows.Rows.frame`); empty where none were logged."""
-        import pandas as pd
-
         key = (run.id, task)
         if key not in self._frames:
-            told = run.tasks[task]
-            self._frames[key] = told.rows.frame(run.id, task) if told.logged else pd.DataFrame()
+            rows = run.tasks[task].rows if run.tasks[task].logged else None
+            self._frames[key] = pd.DataFrame() if rows is None else rows.frame(run.id, task)
         return self._frames[key]
 
     @cached_property
     def samples(self) -> pd.DataFrame:
         """The rows of all runs in one frame."""
-        import pandas as pd
-
         parts = [self.frame(run, task) for run in self.runs for task in run.tasks]
         full = [part for part in parts if len(part)]
         if not full:
@@ -76,14 +72,21 @@ def load(paths: Iterable[Path]) -> Results:
         UsageError: A path is missing or holds nothing that was measured, a file can't be read or is from a newer
             version.
     """
-    from pcc_bench.results import logs
-
     paths = list(paths)
     for path in paths:
-        files.check_measured(path)
-    read = [replace(read_run(path), place=_place(path, paths)) for path in files.matching(paths, files.RESULTS)]
-    runs, notes = _newest(read)
-    return Results(_named(runs), logs.trainings(paths), logs.costs(paths), notes)
+        check_measured(path)
+    runs = []
+    for path in matching(paths, RESULTS):
+        root = next(root for root in paths if root in (path, *path.parents))
+        # From the folder that was named on, which says where the file is on any machine.
+        runs.append(replace(read_run(path), place=str(path.relative_to(root.parent))))
+    newest, notes = _newest(runs)
+    counts: Counter[str] = Counter()
+    named = []
+    for run in newest:
+        counts[run.id] += 1
+        named.append(run if counts[run.id] == 1 else replace(run, id=f"{run.id}-{counts[run.id]}"))
+    return Results(tuple(named), trainings(paths), costs(paths), notes)
 
 
 def _newest(runs: Sequence[Run]) -> tuple[list[Run], tuple[str, ...]]:
@@ -100,29 +103,117 @@ def _newest(runs: Sequence[Run]) -> tuple[list[Run], tuple[str, ...]]:
                 labels[run.path] = labels[newest[key].path] | labels[run.path]
             newest[key] = run
     shown = {(run.path, key[2]) for key, run in newest.items()}
-    left = [_part(run, [task for task in run.tasks if (run.path, task) in shown], labels) for run in runs]
+    parts = [{name: task for name, task in run.tasks.items() if (run.path, name) in shown} for run in runs]
     notes = tuple(
         f"{', '.join(tasks)}: {name} was run twice; {newer} is shown, {old} is older and left out."
         for (name, newer, old), tasks in older.items()
     )
-    return [run for run in left if run.tasks], notes
+    left = [
+        replace(run, tasks=tasks, labels=labels.get(run.path, run.labels))
+        for run, tasks in zip(runs, parts, strict=True)
+        if tasks
+    ]
+    return left, notes
 
 
-def _place(path: Path, roots: Iterable[Path]) -> str:
-    """A file from the folder that was named on, which says where it is on any machine."""
-    root = next(root for root in roots if root in (path, *path.parents))
-    return str(path.relative_to(root.parent))
+@dataclass(frozen=True)
+class Training:
+    """One training run (`pcc-bench train`).
+
+    Attributes:
+        name: Of its folder.
+        path: The folder.
+        recipe: `recipe.json`; empty where there is none.
+        log: A line a logged step: `step`, `loss`, `tokens_seen`, ...
+        evaluation: A line a measurement of held-out text: `step`, `reconstruction_loss`, `bleu`, ...; may be empty.
+        rows: A line a measurement and column of `evaluation`, with the losses of each row: `step`, `measure`, `nll`,
+            `tokens`; empty for runs that kept none.
+    """
+
+    name: str
+    path: Path
+    recipe: Mapping[str, Any]
+    log: pd.DataFrame
+    evaluation: pd.DataFrame
+    rows: pd.DataFrame
 
 
-def _part(run: Run, tasks: Iterable[str], labels: Mapping[Path, Mapping[str, str]]) -> Run:
-    return replace(run, tasks={task: run.tasks[task] for task in tasks}, labels=labels.get(run.path, run.labels))
+class _Line(BaseModel):
+    """A line of a log: numbers by name."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+    __pydantic_extra__: dict[str, float | str | None]
+
+    step: int
 
 
-def _named(runs: Iterable[Run]) -> tuple[Run, ...]:
-    """Runs with ids of their own: the second of a name is `<name>-2`."""
-    seen: Counter[str] = Counter()
-    named = []
-    for run in runs:
-        seen[run.id] += 1
-        named.append(run if seen[run.id] == 1 else replace(run, id=f"{run.id}-{seen[run.id]}"))
-    return tuple(named)
+class _Losses(BaseModel):
+    """Losses of held-out rows at a step."""
+
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+
+    step: int
+    measure: str
+    nll: list[float]
+    tokens: list[Annotated[int, Field(gt=0)]]
+
+    @model_validator(mode="after")
+    def _are_of_the_same_rows(self) -> Self:
+        if len(self.nll) != len(self.tokens):
+            raise ValueError(f"{len(self.nll)} losses of {len(self.tokens)} rows")
+        return self
+
+
+class _Recipe(BaseModel):
+    """What a report reads of `recipe.json`."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    optimisation: dict[str, Any] = {}
+    phases: list[dict[str, Any]] | None = None
+    train: list[str] | None = None
+    data: dict[str, Any] | None = None
+    objective: dict[str, Any] | None = None
+
+
+def trainings(paths: Iterable[Path]) -> tuple[Training, ...]:
+    """The folders of `pcc-bench train` among these, found by their `log.jsonl`.
+
+    Raises:
+        UsageError: A log or recipe is cut or damaged.
+    """
+    folders = [log.parent for log in matching(paths, "log.jsonl")]
+    counts = Counter(folder.name for folder in folders)
+    runs = []
+    for folder in folders:
+        recipe = folder / "recipe.json"
+        evaluation, rows = folder / "evaluation.jsonl", folder / "evaluation-rows.jsonl"
+        training = Training(
+            name=folder.name if counts[folder.name] == 1 else f"{folder.parent.name}/{folder.name}",
+            path=folder,
+            recipe=checked(_Recipe, read_json(recipe), str(recipe)).model_dump() if recipe.is_file() else {},
+            log=_frame(folder / "log.jsonl"),
+            evaluation=_frame(evaluation) if evaluation.is_file() else pd.DataFrame(),
+            rows=_frame(rows, _Losses) if rows.is_file() else pd.DataFrame(),
+        )
+        runs.append(training)
+    return tuple(runs)
+
+
+def costs(paths: Iterable[Path]) -> pd.DataFrame:
+    """All records of `cost_*.jsonl`, with the file each is from in the column `path`.
+
+    Raises:
+        UsageError: A file is cut, damaged, or from a newer version.
+    """
+    return pd.DataFrame(
+        {**record.model_dump(mode="json"), "path": str(path)}
+        for path in matching(paths, "cost_*.jsonl")
+        for record in records.read(path)
+    )
+
+
+def _frame(path: Path, kind: type[_Line | _Losses] = _Line) -> pd.DataFrame:
+    return pd.DataFrame(
+        checked(kind, line, f"{path}, line {number}").model_dump() for number, line in read_json_lines(path)
+    )

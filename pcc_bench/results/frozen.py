@@ -15,13 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pcc_bench.core.documents import checked, parse_json
 from pcc_bench.core.errors import UsageError
 from pcc_bench.cost import records
-from pcc_bench.cost.records import CostRecord
-from pcc_bench.results import files
-from pcc_bench.results.protocol import FINGERPRINT, comparable
+from pcc_bench.results.files import RESULTS, Number, Population, matching, result_files
 from pcc_bench.results.reading import read_run
-from pcc_bench.results.rows import COUNTS, Numbers, Rows, check_finite
-from pcc_bench.results.run import Run, TaskRun
-from pcc_bench.results.shapes import Number, Population
+from pcc_bench.results.rows import COUNTS, Integers, Numbers, Rows, check_finite
+from pcc_bench.results.run import FINGERPRINT, Run, TaskRun, comparable
 
 FROZEN_VERSION = 2  # 1 recorded less of the protocol
 SUFFIX = ".json.xz"
@@ -61,12 +58,7 @@ class FrozenTask(_Strict):
 
     @model_validator(mode="after")
     def _is_rectangular(self) -> Self:
-        columns: dict[str, Sequence[Any]] = {
-            "hashes": self.hashes,
-            "contexts": self.contexts,
-            **self.scores,
-            **self.costs,
-        }
+        columns = {"hashes": self.hashes, "contexts": self.contexts, **self.scores, **self.costs}
         for name, values in columns.items():
             if len(values) != len(self.rows):
                 raise ValueError(f"{name} has {len(values)} entries for {len(self.rows)} rows")
@@ -102,13 +94,14 @@ def load(path: Path) -> Run:
     """
     if path.is_file() and path.suffix == ".xz":
         return _load_frozen(path)
-    costs = _costs(path) if path.is_dir() else []
-    if costs and not files.matching([path], files.RESULTS):
+    cost_files = matching([path], COSTS) if path.is_dir() else []
+    costs = [record for file in cost_files for record in records.read(file)]
+    if costs and not matching([path], RESULTS):
         weights = ", ".join(sorted({record.encoder for record in costs} - {""})) or "the full text"
         return Run(str(path), path, path.name, "cost of", weights, None, {}, {}, costs=tuple(costs))
     tasks: dict[str, TaskRun] = {}
     places: dict[str, Path] = {}
-    runs = [read_run(file) for file in files.result_files([path])]
+    runs = [read_run(file) for file in result_files([path])]
     for run in runs:
         for name, task in run.tasks.items():
             if name in places:
@@ -116,8 +109,18 @@ def load(path: Path) -> Run:
                     f"{path} holds two results of {name} ({places[name].name} and {run.path.name}): name the file that "
                     "is meant"
                 )
+            if task.samples is None:
+                raise UsageError(
+                    f"no samples of {name} beside {run.path}: the gate compares row by row, so run lm_eval with "
+                    "--log_samples ('pcc-bench eval' does)"
+                )
+            if not len(task.rows) or not task.rows.scores:
+                raise UsageError(f"{task.samples} has no scored row: nothing can be compared with it; repeat the run")
+            if task.rows.content is None:
+                raise UsageError(
+                    f"{task.samples} lacks the hashes of its rows (an older lm-eval wrote it): repeat the run"
+                )
             places[name], tasks[name] = run.path, task
-            _check_comparable(run.path, task)
     return replace(runs[0], tasks=tasks, costs=tuple(costs))
 
 
@@ -140,22 +143,6 @@ def freeze(run: Run) -> bytes:
     return lzma.compress(text.encode(), format=lzma.FORMAT_XZ, preset=9)
 
 
-def _check_comparable(path: Path, task: TaskRun) -> None:
-    if task.samples is None:
-        raise UsageError(
-            f"no samples of {task.name} beside {path}: the gate compares row by row, so run lm_eval with "
-            "--log_samples ('pcc-bench eval' does)"
-        )
-    if not len(task.rows) or not task.rows.scores:
-        raise UsageError(f"{task.samples} has no scored row: nothing can be compared with it; repeat the run")
-    if task.rows.content is None:
-        raise UsageError(f"{task.samples} lacks the hashes of its rows (an older lm-eval wrote it): repeat the run")
-
-
-def _costs(folder: Path) -> list[CostRecord]:
-    return [record for file in files.matching([folder], COSTS) for record in records.read(file)]
-
-
 def _frozen_task(task: TaskRun) -> dict[str, Any]:
     rows = task.rows
     for name in rows.scores:
@@ -175,14 +162,20 @@ def _frozen_task(task: TaskRun) -> dict[str, Any]:
 
 
 def _load_frozen(path: Path) -> Run:
-    text = _unpacked(path)
+    try:
+        decompressor = lzma.LZMADecompressor()
+        content = decompressor.decompress(path.read_bytes(), LARGEST)
+        if not decompressor.eof:
+            raise EOFError("it is cut, or larger than a gigabyte")
+        text = content.decode("utf-8")
+    except (OSError, EOFError, lzma.LZMAError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is no frozen baseline ({' '.join(str(error).split())}): freeze it again") from None
     state = parse_json(text, f"{path} is no frozen baseline: its content")
     version = state.get("schema_version") if isinstance(state, dict) else None
     if isinstance(version, int) and version > FROZEN_VERSION:
         raise UsageError(f"{path} has version {version}, this pcc-bench reads up to {FROZEN_VERSION}: update it")
     frozen = checked(FrozenRun, state, f"{path} is no frozen baseline that can be read (freeze it again)")
     name = frozen.name
-    tasks = {task: _task_run(task, told) for task, told in frozen.tasks.items()}
     return Run(
         id=path.name,
         path=path,
@@ -191,40 +184,28 @@ def _load_frozen(path: Path) -> Run:
         model=name.model,
         rate=name.requested_rate,
         fingerprints=name.fingerprints,
-        tasks=tasks,
+        tasks={task: _task_run(task, content) for task, content in frozen.tasks.items()},
     )
 
 
-def _unpacked(path: Path) -> str:
-    try:
-        decompressor = lzma.LZMADecompressor()
-        content = decompressor.decompress(path.read_bytes(), LARGEST)
-        if not decompressor.eof:
-            raise EOFError("it is cut, or larger than a gigabyte")
-        return content.decode("utf-8")
-    except (OSError, EOFError, lzma.LZMAError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is no frozen baseline ({' '.join(str(error).split())}): freeze it again") from None
-
-
-def _task_run(name: str, told: FrozenTask) -> TaskRun:
-    number = np.array(told.rows, np.int64)
+def _task_run(name: str, frozen: FrozenTask) -> TaskRun:
+    number = np.array(frozen.rows, np.int64)
     order = np.argsort(number)
-    content = np.array([int(mark, 16) for mark in told.hashes], np.int64)
-    scores = {metric: _column(values)[order] for metric, values in told.scores.items()}
+    scores = {metric: _column(values, order) for metric, values in frozen.scores.items()}
     filters = {metric.partition(",")[2] for metric in scores} - {""}
     rows = Rows(
         number=number[order],
-        context=np.array(told.contexts, np.int64)[order],
-        content=content[order],
+        context=np.array(frozen.contexts, np.int64)[order],
+        content=np.array([int(content, 16) for content in frozen.hashes], np.int64)[order],
         scores=scores,
-        account={count: _column(values)[order] for count, values in told.costs.items()},
+        account={count: _column(values, order) for count, values in frozen.costs.items()},
         filters=tuple(sorted(filters)) or ("none",),
     )
     return TaskRun(
         name=name,
-        protocol={FINGERPRINT: told.fingerprint, **{key: comparable(value) for key, value in told.asked.items()}},
-        population=Population(fingerprint=told.fingerprint),
-        higher_is_better={metric: up for metric, up in told.higher_is_better.items() if up is not None},
+        protocol={FINGERPRINT: frozen.fingerprint, **{key: comparable(value) for key, value in frozen.asked.items()}},
+        population=Population(fingerprint=frozen.fingerprint),
+        higher_is_better={metric: up for metric, up in frozen.higher_is_better.items() if up is not None},
         scored=len(number),
         frozen=rows,
     )
@@ -234,5 +215,5 @@ def _listed(values: Numbers) -> list[float | None]:
     return [None if value != value else value for value in values.tolist()]
 
 
-def _column(values: Sequence[float | None]) -> Numbers:
-    return np.array([np.nan if value is None else value for value in values], np.float64)
+def _column(values: Sequence[float | None], order: Integers) -> Numbers:
+    return np.array([np.nan if value is None else value for value in values], np.float64)[order]

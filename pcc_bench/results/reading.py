@@ -1,21 +1,22 @@
-"""From a result file of lm-eval to a run: what ran, on what, with which scores."""
+"""From a result file of lm-eval to a run (what ran, on what, with which scores), and to the texts of its samples."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from pcc_bench.core.account import SCHEMA_VERSION
 from pcc_bench.core.documents import checked, read_json
 from pcc_bench.core.errors import UsageError
-from pcc_bench.results import files
-from pcc_bench.results.protocol import protocol
-from pcc_bench.results.rows import COMPRESSION
-from pcc_bench.results.run import Run, TaskRun
-from pcc_bench.results.shapes import Reported, ResultFile
+from pcc_bench.results.files import Reported, ResultFile, samples_file
+from pcc_bench.results.rows import COMPRESSION, of_first_filter
+from pcc_bench.results.run import Run, TaskRun, protocol
 
 UNDEFINED = ("ratio_of_sums", "compression")  # aggregations that may be 0 by 0
 
@@ -32,10 +33,15 @@ def read_run(path: Path) -> Run:
         raise UsageError(
             f"{path} has schema version {ours.schema_version}, this pcc-bench reads up to {SCHEMA_VERSION}: update it"
         )
-    told, config, arguments = ours or Reported(), data.config, data.config.arguments
-    method = told.method or config.model
+    reported, config, arguments = ours or Reported(), data.config, data.config.arguments
+    method = reported.method or config.model
     checkpoint = str(arguments.get("pretrained") or data.model_name or "")
-    parts = [method, told.control, told.requested_rate and f"{told.requested_rate:g}x", Path(checkpoint).name]
+    parts = [
+        method,
+        reported.control,
+        reported.requested_rate and f"{reported.requested_rate:g}x",
+        Path(checkpoint).name,
+    ]
     versions = {"lm-eval": data.lm_eval_version, "transformers": data.transformers_version, "code": data.git_hash}
     return Run(
         id="-".join(str(part) for part in parts if part),
@@ -43,16 +49,18 @@ def read_run(path: Path) -> Run:
         place=path.name,
         method=method,
         model=Path(data.model_name or "").name,
-        rate=told.requested_rate,
-        fingerprints=told.fingerprints,
-        tasks={task: _task(path, data, task, told) for task in data.results if task in data.configs},
-        control=told.control,
+        rate=reported.requested_rate,
+        fingerprints=reported.fingerprints,
+        tasks={task: _task(path, data, task, reported) for task in data.results if task in data.configs},
+        control=reported.control,
         labels=_labels(path),
         checkpoint=checkpoint,
-        decoder=told.decoder or str(arguments.get("decoder") or ("" if ours else checkpoint)),
+        decoder=reported.decoder or str(arguments.get("decoder") or ("" if ours else checkpoint)),
         arguments=arguments,
         seeds=(config.random_seed, config.numpy_seed, config.torch_seed, config.fewshot_seed),
-        date=datetime.fromtimestamp(data.date, UTC).isoformat(timespec="seconds") if _is_number(data.date) else "",
+        date=datetime.fromtimestamp(data.date, UTC).isoformat(timespec="seconds")
+        if isinstance(data.date, int | float)
+        else "",
         parameters=config.model_num_parameters,
         dtype=(config.model_dtype or "").removeprefix("torch."),
         versions={name: version for name, version in versions.items() if version},
@@ -64,17 +72,15 @@ def read_run(path: Path) -> Run:
 def _task(path: Path, data: ResultFile, task: str, ours: Reported) -> TaskRun:
     config, values = data.configs[task], data.results[task]
     aggregations = {entry.metric: entry.function for entry in config.metric_list}
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        if "," in key:
-            found.setdefault(key.partition(",")[0], value)
+    first_values: dict[str, Any] = {}
+    for name, value in values.items():
+        if "," in name:
+            first_values.setdefault(name.partition(",")[0], value)
     numbers = {}
-    for key, value in found.items():
+    for key, value in first_values.items():
         if isinstance(value, int | float) and math.isfinite(value):
             numbers[key] = float(value)
-        elif _says_nothing(key, value, aggregations):
-            continue
-        else:
+        elif not _says_nothing(key, value, aggregations):
             raise UsageError(
                 f"{path}: {key} of {task} is {str(value)[:40]!r}, not a finite number: repeat the run, and see "
                 "why if it happens again"
@@ -96,7 +102,7 @@ def _task(path: Path, data: ResultFile, task: str, ours: Reported) -> TaskRun:
         scored=scored,
         skipped=skipped,
         marked=tuple(config.metadata.compress),
-        samples=files.samples_file(path, task),
+        samples=samples_file(path, task),
     )
 
 
@@ -106,10 +112,6 @@ def _says_nothing(key: str, value: Any, aggregations: Mapping[str, str]) -> bool
         return not isinstance(value, dict | list)
     undefined = value is None or (isinstance(value, float) and math.isnan(value))
     return undefined and (key == COMPRESSION or aggregations.get(key) in UNDEFINED)
-
-
-def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float)
 
 
 def _labels(path: Path) -> dict[str, str]:
@@ -124,3 +126,92 @@ def _labels(path: Path) -> dict[str, str]:
             label = name if len(digest) == 8 and name else folder.name
             return {state["suite"]: label.replace("-", " ")}
     return {}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The texts of one sample.
+
+    Attributes:
+        row: Number of the row.
+        context: What may be compressed; "" where the task marks nothing.
+        question: What is asked beside it: the row's question, else the prompt without the context.
+        references: What would be right.
+        answer: What the model said; for options, the one it preferred.
+        scores: Metric -> number, of the metrics that are finite numbers of a row.
+    """
+
+    row: int
+    context: str
+    question: str
+    references: tuple[str, ...]
+    answer: str
+    scores: Mapping[str, float]
+
+
+def read_answers(task: TaskRun) -> Iterator[Answer]:
+    """The texts of a task's samples, one by one in the order of the file; none where no samples were logged.
+
+    Raises:
+        UsageError: As in `rows.samples`, or a sample has no answers.
+    """
+    if task.samples is None:
+        return
+    metrics = [name for name in task.scores if name != COMPRESSION]
+    for sample in of_first_filter(task.samples):
+        texts = checked(_Texts, sample, f"{task.samples}, row {sample['doc_id']}")
+        context = "\n\n".join(str(texts.doc.get(column, "")) for column in task.marked)
+        first: Any = next(iter(texts.arguments.values()), {})
+        prompt = str(first.get("arg_0", "")) if isinstance(first, dict) else ""
+        rest = prompt.replace(context, "", 1).strip() if context else prompt
+        answers = texts.doc.get("answers")
+        references = answers if isinstance(answers, list) else [texts.target]
+        numbers = {name: sample[name] for name in metrics if isinstance(sample.get(name), int | float)}
+        yield Answer(
+            row=texts.doc_id,
+            context=context,
+            question=str(texts.doc.get("question") or rest),
+            references=tuple(dict.fromkeys(map(str, references))),
+            answer=_text_of_answer(texts),
+            # an int of 400 digits has no float
+            scores={name: float(number) for name, number in numbers.items() if -1e300 < number < 1e300},
+        )
+
+
+class _Texts(BaseModel):
+    """The parts of a sample that are shown; older versions of lm-eval wrote the arguments as a list."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    doc_id: int
+    doc: dict[str, Any]
+    target: Any = ""
+    arguments: Annotated[dict[str, Any], BeforeValidator(lambda given: given if isinstance(given, dict) else {})] = {}
+    resps: Annotated[list[Any], Field(min_length=1)]
+    filtered_resps: Annotated[list[Any], BeforeValidator(lambda given: [] if given is None else given)] = []
+
+
+def _text_of_answer(texts: _Texts) -> str:
+    """Generated text; for options the likeliest; for a single continuation its log-likelihood."""
+    answers = texts.filtered_resps or texts.resps
+    if isinstance(answers[0], str):
+        return answers[0].strip()
+    likelihoods = [_likelihood(answer) for answer in answers]
+    if any(math.isnan(likelihood) for likelihood in likelihoods):
+        return str(answers[0])
+    if len(likelihoods) == 1:
+        return f"log-likelihood {likelihoods[0]:.4g}"
+    best = likelihoods.index(max(likelihoods))
+    options = texts.doc.get("candidates") or texts.doc.get("choices")
+    named = isinstance(options, list) and len(options) == len(likelihoods)
+    return str(options[best]) if options and named else f"option {best + 1} of {len(likelihoods)}"
+
+
+def _likelihood(answer: Any) -> float:
+    """The log-likelihood of `[[log-likelihood, greedy]]`, however deep; nan where there is none."""
+    while isinstance(answer, list):
+        answer = answer[0] if answer else None
+    try:
+        return float(answer)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan

@@ -76,11 +76,6 @@ class Rows:
         """The key of a metric of the first filter, which is the one that lm-eval's aggregate is of."""
         return metric if len(self.filters) == 1 else f"{metric},{self.filters[0]}"
 
-    def not_finite(self, name: str) -> list[int]:
-        """Numbers of the rows whose score is there and no finite number."""
-        numbers: list[int] = self.number[np.isinf(self.scores[name])].tolist()
-        return numbers
-
     def frame(self, run: str, task: str) -> pd.DataFrame:
         """`run`, `task`, `row`, `context`, account, metrics of the first filter, `<metric>/of`; arrays are shared."""
         import pandas as pd
@@ -100,8 +95,8 @@ class Rows:
 
 def check_finite(rows: Rows, name: str, what: str) -> None:
     """Raises `UsageError` where a score is not a finite number; `what` names metric and run."""
-    wrong = rows.not_finite(name)
-    if wrong:
+    wrong = rows.number[np.isinf(rows.scores[name])]
+    if len(wrong):
         raise UsageError(
             f"{what}: {len(wrong)} scores are not finite numbers (first in row {wrong[0]}), so nothing can be compared "
             "with them: repeat the run, or leave the metric out"
@@ -168,25 +163,19 @@ class _Table:
             raise UsageError(f"{self.path} has row {row} twice: row ids are unique in a run; {REPEAT}")
         hashes = [sample.get(name) for name in HASHES]
         self.hashed = self.hashed and None not in hashes
-        content = _content(hashes)
-        place = next((known[row] for known in self.places.values() if row in known), len(self.content))
+        # 48 bits: rows are matched by number; the hash only has to notice another content.
+        content = int(hashlib.sha256(json.dumps(hashes).encode()).hexdigest()[:12], 16)
+        place = next((others[row] for others in self.places.values() if row in others), len(self.content))
         places[row] = place
-        account = sample.get(COMPRESSION)
-        told = tuple(map(account.get, ACCOUNT)) if isinstance(account, dict) else NO_ACCOUNT
         if place == len(self.content):
+            context = [str(sample["doc"].get(column)) for column in self.marked] or [str(row)]
+            digest = hashlib.blake2b("\0".join(context).encode(errors="surrogatepass"), digest_size=6).digest()
+            account = sample.get(COMPRESSION)
             self.content.append(content)
-            self.context.append(self._context(sample))
-            self.accounts.append(told)
+            self.context.append(int.from_bytes(digest))
+            self.accounts.append(tuple(map(account.get, ACCOUNT)) if isinstance(account, dict) else NO_ACCOUNT)
         elif self.content[place] != content:
             raise UsageError(f"{self.path} has row {row} with two contents: row ids are unique in a run; {REPEAT}")
-        self._add_scores(sample, kind, place)
-
-    def _context(self, sample: Mapping[str, Any]) -> int:
-        if self.marked:
-            return _short_hash("\0".join([str(sample["doc"].get(column)) for column in self.marked]))
-        return _short_hash(str(sample["doc_id"]))
-
-    def _add_scores(self, sample: Mapping[str, Any], kind: str, place: int) -> None:
         for metric in sample.get("metrics", self.metrics):
             value = sample.get(metric)
             if isinstance(value, list) and len(value) == 2 and all(isinstance(part, int | float) for part in value):
@@ -198,8 +187,8 @@ class _Table:
     def rows(self) -> Rows:
         """Everything that was added, in the order of the row numbers."""
         number = np.zeros(len(self.content), np.int64)
-        for known in self.places.values():
-            number[list(known.values())] = list(known)
+        for places in self.places.values():
+            number[list(places.values())] = list(places)
         order = np.argsort(number)
         several = len(self.places) > 1
         scores, below = (
@@ -222,7 +211,10 @@ class _Table:
             if missing.all():
                 continue
             kinds = set(map(type, values)) - {int, float, bool, type(None)}
-            numbers = _account_column(values) if not kinds else np.full(len(values), -1.0)
+            try:
+                numbers = np.array(values, np.float64) if not kinds else np.full(len(values), -1.0)
+            except OverflowError:
+                numbers = np.full(len(values), np.inf)
             wrong = np.flatnonzero(~missing & ~(np.isfinite(numbers) & (numbers >= 0)))
             if len(wrong):
                 value = str(values[wrong[0]])[:40]
@@ -253,13 +245,6 @@ def _column(values: array[float], length: int) -> Numbers:
     return column
 
 
-def _account_column(values: Sequence[float | None]) -> Numbers:
-    try:
-        return np.array(values, np.float64)
-    except OverflowError:
-        return np.full(len(values), np.inf)
-
-
 def _problem(sample: Any) -> str:
     """What is wrong with a line, "" for a sample."""
     if not isinstance(sample, dict):
@@ -282,12 +267,3 @@ def _problem(sample: Any) -> str:
     if not isinstance(sample.get(COMPRESSION), dict | int | float | None):
         return "compression is no account"
     return ""
-
-
-def _content(hashes: Sequence[str | None]) -> int:
-    """48 bits: rows are matched by number; the hash only has to notice another content."""
-    return int(hashlib.sha256(json.dumps(hashes).encode()).hexdigest()[:12], 16)
-
-
-def _short_hash(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=6).digest())

@@ -1,20 +1,30 @@
-"""A run of lm-eval and its tasks, whether they were read from result files or from a frozen baseline."""
+"""A run of lm-eval and its tasks, read from result files or a frozen baseline; what makes two another experiment.
+
+A protocol is plain data, a value under the name that messages give it. It is the same for the gate, the comparison, the
+report's tables and the choice of the newest of two equal runs; they differ only in what they look up row by row.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pcc_bench.core.errors import UsageError
+from pcc_bench.core.questions import OFFICIAL
 from pcc_bench.cost.records import CostRecord
-from pcc_bench.results import answers
 from pcc_bench.results import rows as frames
-from pcc_bench.results.protocol import Protocol
+from pcc_bench.results.files import Population, Reported, ResultFile
 from pcc_bench.results.rows import Rows
-from pcc_bench.results.shapes import Population, Reported
+
+Protocol = Mapping[str, Any]
+FINGERPRINT, TEMPLATE, DECODER, DTYPE = "data fingerprint", "chat template", "decoder", "dtype"
+# Where rows are matched by number and content, the rows themselves say whether the data are the same.
+DATA = ("data source", FINGERPRINT, "number of rows")
+READER = (DECODER, DTYPE)  # a table of methods may have several, and names them
 
 
 @dataclass(frozen=True)
@@ -23,7 +33,7 @@ class TaskRun:
 
     Attributes:
         name: The task's.
-        protocol: What makes it another experiment; see `results.protocol`.
+        protocol: What makes it another experiment; see `protocol`.
         population: The account of the rows; all None for tasks that are not ours.
         higher_is_better: By metric, where the task says.
         scores: Metric -> aggregate of lm-eval's first filter, shares from 0 to 1; none for a frozen baseline.
@@ -66,16 +76,6 @@ class TaskRun:
         if self.samples is None:
             raise UsageError(f"no samples of {self.name} were logged: repeat the run with lm-eval's --log_samples")
         return frames.read(self.samples, self.marked, tuple(self.scores))
-
-    def answers(self, numbers: frozenset[int] | None = None) -> Iterator[answers.Answer]:
-        """Texts of samples (context, question, reference, answer), read from the file at every call.
-
-        Args:
-            numbers: Of the rows wanted; None: all.
-        """
-        if self.samples is not None:
-            metrics = [name for name in self.scores if name != frames.COMPRESSION]
-            yield from answers.read(self.samples, self.marked, metrics, numbers)
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,104 @@ class Run:
         """What makes two runs the same but for their seeds: of ours the fingerprints say it, not the folders' names."""
         if self.reported is None or not self.fingerprints:
             return (self.method, str(sorted(self.arguments.items(), key=str)))
-        told = self.reported
-        options = (told.options, told.overflow, told.add_bos_token, told.decoder_arguments, told.control_seed)
+        ours = self.reported
+        options = (ours.options, ours.overflow, ours.add_bos_token, ours.decoder_arguments, ours.control_seed)
         models = [str(self.fingerprints.get(key)) for key in ("compressor", "decoder_weights")]
         return (self.method, str(self.control), self.dtype, *models, *map(str, options), str(self.rate))
+
+
+def protocol(file: ResultFile, task: str, rows: int) -> dict[str, Any]:
+    """The protocol of a task.
+
+    Args:
+        file: A result file.
+        task: One of its tasks.
+        rows: How many were asked, skipped ones counted: what is left of a limit.
+    """
+    config, population, ours = file.configs[task], file.configs[task].metadata.population, file.config.pcc_bench
+    decoder = None  # where it is a part of the model that is evaluated
+    if ours and not ours.capabilities.get("owns_decoder"):
+        name = ours.decoder or str(file.config.arguments.get("decoder") or "")
+        decoder = ours.fingerprints.get("decoder_weights") or name.rstrip("/").rpartition("/")[2] or None
+    values = {
+        "task version": file.versions.get(task),
+        "population": population.population,
+        "data source": population.source,
+        FINGERPRINT: population.fingerprint,
+        "number of rows": rows,
+        "protocol": population.protocol,
+        "prompt": population.prompt or OFFICIAL,  # older files do not say it: there was one
+        "number of shots": file.shots.get(task),
+        "examples as turns": bool(file.fewshot_as_multiturn),
+        TEMPLATE: file.chat_template_sha,
+        "system instruction": file.system_instruction_sha,
+        "decoding": config.generation_kwargs,
+        DECODER: decoder,
+        DTYPE: (file.config.model_dtype or "").removeprefix("torch.") or None,
+    }
+    return {name: comparable(value) for name, value in values.items()}
+
+
+def comparable(value: Any) -> Any:
+    """Plain data that JSON can hold and that is equal to itself: NaN and the infinities are texts."""
+    if isinstance(value, dict):
+        return {key: comparable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [comparable(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+class Difference(NamedTuple):
+    """One thing in which two protocols differ."""
+
+    name: str
+    first: str
+    second: str
+
+
+def difference(first: Protocol, second: Protocol, without: Collection[str] = ()) -> Difference | None:
+    """The first difference of two protocols; what one of them does not record is not compared."""
+    for name, value in first.items():
+        if name not in without and name in second and value != second[name]:
+            texts = (" ".join(str(one).split()) for one in (value, second[name]))
+            return Difference(name, *(text if len(text) <= 200 else f"{text[:200]}..." for text in texts))
+    return None
+
+
+def unrecorded(one: Protocol, other: Protocol) -> list[str]:
+    """What only one of two protocols records."""
+    return sorted(set(one) ^ set(other))
+
+
+def check_one_table(entries: Iterable[tuple[Run, TaskRun]], apart: Callable[[Run], str] = lambda run: "") -> None:
+    """Refuse to put answers to different questions into one table.
+
+    Args:
+        entries: What the table shows.
+        apart: Runs for which this differs are not compared with each other.
+
+    Raises:
+        UsageError: Two files differ in the protocol of a task, or in where rows come from; it names both.
+    """
+    first: dict[tuple[str, str], tuple[Run, TaskRun]] = {}
+    sources: dict[str, tuple[Run, TaskRun]] = {}
+    for run, task in entries:
+        other, same = first.setdefault((apart(run), task.name), (run, task))
+        mine, theirs = dict(task.protocol), dict(same.protocol)
+        if mine.get(DECODER) != theirs.get(DECODER):
+            # A chat template belongs to its decoder: of two decoders it is only asked whether each used its own.
+            for one in (mine, theirs):
+                one[TEMPLATE] = "its own" if one.get(TEMPLATE) else None
+        wrong = ""
+        if unlike := difference(mine, theirs, READER):
+            wrong = f"{unlike.name} of {task.name} is {unlike.first} in the first and {unlike.second} in the second"
+        else:
+            other, same = sources.setdefault(apart(run), (run, task))
+            source, before = task.population.source, same.population.source
+            if source != before:
+                wrong = f"the rows of {task.name} come from {source}, those of {same.name} from {before} in the second"
+        if wrong:
+            raise UsageError(
+                f"{run.path} and {other.path} do not belong in one table: {wrong}; show them apart, or repeat one with "
+                "the other's settings"
+            )

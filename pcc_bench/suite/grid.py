@@ -12,9 +12,8 @@ import numpy as np
 from pcc_bench.core.texttable import TextTable
 from pcc_bench.reports.ceiling import ceilings
 from pcc_bench.reports.metrics import NAMES, PERCENT
-from pcc_bench.results.protocol import READER
 from pcc_bench.results.reading import read_run
-from pcc_bench.results.run import Run
+from pcc_bench.results.run import READER, Run
 
 WIDEST = 14  # scores of a table that has a column for each; with more it has a line for each
 USUAL = ("f1", "exact_match", "acc_calibrated", "acc", "perplexity", "ranking_acc", "bleu", "rougeL", "recall")

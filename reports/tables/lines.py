@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pcc_bench.reports.table import Provenance, Role, Row
-from pcc_bench.results.protocol import check_one_table
-from pcc_bench.results.run import Run
+from pcc_bench.results.run import Run, check_one_table
 
 FULL, NONE = "full-context", "no-context"
 LABELS = {

@@ -13,6 +13,7 @@ from pcc_bench.reports.table import Cell, Column, Table
 from pcc_bench.reports.tables.lines import Line, lines
 from pcc_bench.reports.tables.rag import TASKS, of_table2
 from pcc_bench.results.collection import Results
+from pcc_bench.results.reading import read_answers
 from pcc_bench.results.run import Run
 
 METRIC = "f1"
@@ -41,7 +42,7 @@ def kinds(results: Results) -> Table:
     def labels(run: Run, task: str) -> Labels:
         key = (task, run.tasks[task].population.fingerprint or run.id)
         if key not in known:
-            known[key] = {answer.row: answers.kind(answer) for answer in run.tasks[task].answers()}
+            known[key] = {answer.row: answers.kind(answer) for answer in read_answers(run.tasks[task])}
         return known[key]
 
     made = [(line, _cells(line, labels, answers.KINDS)) for line in _lines(results)]
@@ -96,7 +97,7 @@ def _distances(
         recorded = run.tasks[task].rows.account.get("compressor_tokens")
         counts = {} if recorded is None else dict(zip(run.tasks[task].rows.number.tolist(), recorded, strict=True))
         places = {}
-        for answer in run.tasks[task].answers():
+        for answer in read_answers(run.tasks[task]):
             span, offsets = answers.span(answer.context, answer.references), tokens(answer.context)
             distance = None if span is None else segments.distance(offsets, span, segment)
             if counts.get(answer.row, len(offsets)) != len(offsets):

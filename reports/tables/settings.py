@@ -8,8 +8,7 @@ from typing import Any
 from pcc_bench.reports import paper
 from pcc_bench.reports.table import PAPER, Cell, Column, Row, Table
 from pcc_bench.reports.tables.lines import LABELS
-from pcc_bench.results.collection import Results
-from pcc_bench.results.logs import Training
+from pcc_bench.results.collection import Results, Training
 
 SEPARATOR = " / "  # between the phases of one run
 
