@@ -5,14 +5,19 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from transformers import AutoModelForTokenClassification, PreTrainedTokenizerBase
 
 from pcc_bench.core import shipped
+from pcc_bench.core.checkpoint_files import load_tokenizer, pretrained
 from pcc_bench.core.compressor import Compressor, Memory
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError
+from pcc_bench.core.tensors import check_finite
 
 ESCAPES = {r"\n": "\n", r"\t": "\t", r"\c": ","}  # lm-eval ends an argument at a comma
 
@@ -121,6 +126,18 @@ def words_of(given: Sequence[str] | str) -> list[str]:
             word = word.replace(escape, character)
         words.append(word)
     return words
+
+
+def read_classifier(folder: Path, dtype: torch.dtype | str, **options: Any) -> tuple[Any, PreTrainedTokenizerBase]:
+    """The token classification model of a folder, with all its tensors finite, and its tokenizer.
+
+    Raises:
+        UsageError: One of them can't be read, or tensors are lost or not finite.
+    """
+    tokenizer = load_tokenizer(folder)
+    model = pretrained(AutoModelForTokenClassification, folder, dtype, **options)
+    check_finite(model.named_parameters(), f"the token classifier {folder}")
+    return model, tokenizer
 
 
 def classifier_digest(name: str, model: torch.nn.Module) -> str:

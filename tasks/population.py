@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from pcc_bench.core import shipped
 from pcc_bench.core.documents import read_json
-from pcc_bench.core.errors import UsageError
+from pcc_bench.core.errors import UsageError, first_line
 from pcc_bench.tasks.example import Example
 from pcc_bench.tasks.shipped_rows import REAL, real_folder
 
@@ -206,10 +206,9 @@ def load_tokenizer(name: str, metadata: Mapping[str, Any], otherwise: str = FILT
             subfolder=str(metadata.get("subfolder") or ""),  # the model's argument, which lm-eval loads its own by
             trust_remote_code=bool(metadata.get("trust_remote_code", False)),
         )
-    except (OSError, ValueError, KeyError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    except Exception as error:  # of a file from anyone, any
         raise UsageError(
-            f"can't load the tokenizer {name} to count decoder tokens with ({reason}): pass --metadata "
+            f"can't load the tokenizer {name} to count decoder tokens with ({first_line(error)}): pass --metadata "
             f'\'{{"tokenizer": "<folder or hub id>"}}\'{otherwise}'
         ) from error
     return tokenizer

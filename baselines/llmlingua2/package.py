@@ -20,8 +20,9 @@ import torch
 from llmlingua import PromptCompressor
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
-from pcc_bench.baselines.hard import classifier_digest
-from pcc_bench.core.errors import UsageError
+from pcc_bench.baselines.hard import classifier_digest, read_classifier
+from pcc_bench.core.architecture import check_folder
+from pcc_bench.core.errors import UsageError, foreign
 
 # The package asks the model's name whether it reads one or the other; a folder may be called anything.
 FAMILIES = {"xlm-roberta": "xlm-roberta-large", "bert": "bert-base-multilingual-cased"}
@@ -108,17 +109,23 @@ class LocalPromptCompressor(PromptCompressor):  # type: ignore[misc]
         self.prefix_bos_num = 100
         self.oai_tokenizer = counter
         with untouched_randomness():
-            try:
-                self.load_model(str(folder), device, {"trust_remote_code": False, "use_safetensors": True})
-            except (OSError, ValueError, KeyError) as error:
-                first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-                raise UsageError(f"the LLMLingua-2 classifier {folder} can't be loaded ({first})") from error
+            self.load_model(str(folder), device)
             rows = self.model.get_input_embeddings().weight.shape[0]
             self.init_llmlingua2(max_batch_size=batch, max_force_token=FORCED)
         self.has_forced_rows = rows >= len(self.tokenizer)
         self.model_name = name
         self.model.eval().requires_grad_(False)
         self.tokenizer.model_max_length = int(1e30)  # it is asked for whole texts, which the package then cuts
+
+    def load_model(self, model_name: str, device_map: str, model_config: Any = None) -> None:
+        """As the package's, which draws tensors that a folder lacks or has in another shape at random."""
+        dtype = "auto" if device_map == "cuda" else torch.float32
+        self.device = device_map
+        self.model, self.tokenizer = read_classifier(Path(model_name), dtype, device_map=device_map)
+        self.tokenizer.padding_side = "left"
+        self.tokenizer.pad_token_id = self.model.config.pad_token_id or self.tokenizer.eos_token_id
+        self.context_idxs: list[int] = []
+        self.max_position_embeddings = self.model.config.max_position_embeddings
 
     def digest(self) -> str:
         """A short hash of the classifier's weights."""
@@ -131,11 +138,9 @@ def family_of(folder: Path) -> str:
     Raises:
         UsageError: It holds something else.
     """
-    try:
+    check_folder(folder)
+    with foreign(f"{folder} is no LLMLingua-2 classifier"):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise UsageError(f"{folder} is no LLMLingua-2 classifier ({first})") from error
     heads = config.architectures or []
     if config.model_type not in FAMILIES or not any("ForTokenClassification" in head for head in heads):
         raise UsageError(

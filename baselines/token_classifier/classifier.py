@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import AutoModelForTokenClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from pcc_bench.baselines.hard import read_classifier
 from pcc_bench.core.architecture import from_folder
 from pcc_bench.core.checkpoint_files import resolve
 from pcc_bench.core.decoder import Decoder
-from pcc_bench.core.errors import UsageError, foreign
-from pcc_bench.core.tensors import check_finite
+from pcc_bench.core.errors import UsageError
 
 METHOD = "token-classifier"
 CHUNK = 512  # tokens, special ones included, where the classifier takes as many
@@ -121,22 +121,13 @@ def open_classifier(
     Raises:
         UsageError: As there.
     """
-    folder = str(resolve(pretrained, "token classifier"))
-    config = from_folder(folder)
+    folder = resolve(pretrained, "token classifier")
+    config = from_folder(str(folder))
     heads = config.architectures or []
     if not any(head.endswith(HEAD) for head in heads):
         holds = " ".join(heads) or f"a {config.model_type}"
         raise UsageError(f"{pretrained} holds {holds}, no token classification model (...{HEAD}): pass one")
-    with foreign(f"the token classifier {pretrained} can't be loaded"):
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        model, report = AutoModelForTokenClassification.from_pretrained(
-            folder, trust_remote_code=False, output_loading_info=True
-        )
-    if lost := sorted(report["missing_keys"]):
-        raise UsageError(
-            f"{pretrained} lacks {len(lost)} of its tensors ({lost[0]} first), and random ones would do: copy it again"
-        )
-    check_finite(model.named_parameters(), f"the token classifier '{pretrained}'")
+    model, tokenizer = read_classifier(folder, "auto", use_safetensors=None)
     if not tokenizer.is_fast:
         raise UsageError(f"{pretrained} has a slow tokenizer, which says of no token where it stands: save a fast one")
     most = min(tokenizer.model_max_length, (getattr(config, "max_position_embeddings", None) or CHUNK) - 2)

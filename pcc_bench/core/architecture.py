@@ -31,6 +31,7 @@ class Sizes(BaseModel):
     model_config = ConfigDict(strict=True, protected_namespaces=())
 
     model_type: str | None = None
+    architectures: list[str] | None = None
     num_hidden_layers: Layers | None = None
     n_layer: Layers | None = None
     hidden_size: Width | None = None

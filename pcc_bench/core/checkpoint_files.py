@@ -57,8 +57,8 @@ def resolve(name: str, what: str = "checkpoint", beside: Path | None = None) -> 
         ) from None
 
 
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model folder."""
+def load_tokenizer(folder: Path | str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model folder or hub id."""
     with foreign(f"{folder} has no readable tokenizer"):
         return AutoTokenizer.from_pretrained(folder)
 
@@ -68,11 +68,16 @@ def load_causal_lm(folder: Path, dtype: torch.dtype | str) -> Any:
     return pretrained(AutoModelForCausalLM, folder, dtype)
 
 
-def pretrained(kind: Any, folder: Path, dtype: torch.dtype | str) -> Any:
-    """`kind.from_pretrained`, safetensors only."""
+def pretrained(kind: Any, folder: Path, dtype: torch.dtype | str, **options: Any) -> Any:
+    """`kind.from_pretrained`, safetensors only unless `options` say otherwise; no tensor is drawn at random.
+
+    Raises:
+        UsageError: The folder can't be read, or lacks tensors.
+    """
     check_folder(folder)
+    options = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True, **options}
     with foreign(f"the model in {folder} can't be read"):
-        model, info = kind.from_pretrained(folder, dtype=dtype, use_safetensors=True, output_loading_info=True)
+        model, info = kind.from_pretrained(folder, **options)
     if lost := sorted([*info["missing_keys"], *(str(wrong[0]) for wrong in info["mismatched_keys"])]):
         raise UsageError(
             f"the model in {folder} lacks {len(lost)} tensors of its configuration, or has them in another shape "

@@ -10,18 +10,17 @@ from typing import Any, TypeVar
 import torch
 from lm_eval.tasks import TaskManager
 from safetensors import safe_open
-from transformers import AutoTokenizer
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from pcc_bench import tasks
 from pcc_bench.core import registry, shipped
 from pcc_bench.core.architecture import check_complete, from_folder, without_weights
-from pcc_bench.core.checkpoint_files import check_safetensors, safetensors_shapes
+from pcc_bench.core.checkpoint_files import check_safetensors, load_tokenizer, safetensors_shapes
 from pcc_bench.core.compressor import Compressor
 from pcc_bench.core.context import as_prompt
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.documents import checked
-from pcc_bench.core.errors import UsageError, foreign
+from pcc_bench.core.errors import UsageError
 from pcc_bench.core.texttable import TextTable
 from pcc_bench.host import inventory, startup
 from pcc_bench.host.arguments import (
@@ -156,18 +155,13 @@ def _decoder(kind: type[Compressor], arguments: Mapping[str, Any]) -> tuple[Deco
     name = kind.decoder_path(str(pretrained), arguments.get("decoder"))
     path = shipped.located(name, arguments.get("gguf_file"))
     config = from_folder(path)
-    tokenizer = _tokenizer(path)
+    tokenizer = load_tokenizer(path)
     check_complete(path)
     model = without_weights(config, f"'{name}'", AutoModelForCausalLM)
     decoder = Decoder(model, tokenizer, name)
     width, window = decoder.hidden_size, getattr(config, "max_position_embeddings", "?")
     _read_embedding(decoder, path)
     return decoder, f"{name}: {config.model_type}, width {width}, window {window}, {len(tokenizer)} tokens"
-
-
-def _tokenizer(name: str) -> Any:
-    with foreign(f"'{name}' has no readable tokenizer"):
-        return AutoTokenizer.from_pretrained(name)
 
 
 def _read_embedding(decoder: Decoder, name: str) -> None:

@@ -1,0 +1,146 @@
+"""Every command that writes, on a disk that fills up somewhere on its way, and once more with room.
+
+Each verb runs once to its end, which shows how much it writes. Then, trial by trial, its output folder lies on a disk
+with only a part of that room. Wrong is
+
+- a traceback, or a status other than 2, where the room was not enough;
+- a file that is neither the old nor the new one, for verbs that write over files, or a part left beside it;
+- the same command, run again with room, whose result differs from the uninterrupted one.
+
+The disk is a small tmpfs where this process may mount one (as root). Elsewhere the size of files is limited, which
+ends writes in the same way (`File too large`) but leaves room for any number of small files.
+
+    python benchmarks/faults/full_disk.py --trials 4 --output full-disk
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from verbs import State, Verb, compared, fill, make_inputs, run_to_end, short_verbs, start, torn, verbs
+
+PAGE = 4096
+LARGE = 2**30
+
+
+class Disk:
+    """A folder whose room can be limited.
+
+    Args:
+        place: The folder.
+    """
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.mounted = False
+
+    @contextmanager
+    def fresh(self) -> Iterator[Path]:
+        """An empty disk with room."""
+        self.place.mkdir(parents=True, exist_ok=True)
+        self.mounted = self._mount("mount", "-t", "tmpfs", "-o", f"size={LARGE}", "tmpfs")
+        try:
+            yield self.place / "out"
+        finally:
+            if self.mounted:
+                subprocess.run(["umount", "--lazy", str(self.place)], check=True)
+            shutil.rmtree(self.place, ignore_errors=True)
+
+    def _mount(self, *words: str) -> bool:
+        return subprocess.run([*words, str(self.place)], capture_output=True, check=False).returncode == 0
+
+    def used(self) -> int:
+        """Bytes written; of the largest file, where files are limited."""
+        if self.mounted:
+            state = os.statvfs(self.place)
+            return (state.f_blocks - state.f_bfree) * state.f_frsize
+        return max((path.stat().st_size for path in self.place.rglob("*") if path.is_file()), default=0)
+
+    def limit(self, size: int) -> Callable[[], object]:
+        """Leave room for so many bytes; what a child has to do for it."""
+        if self.mounted:
+            self._mount("mount", "-o", f"remount,size={max(size, PAGE)}")
+            return lambda: None
+
+        def prepare() -> None:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+        return prepare
+
+
+def reference(verb: Verb, disk: Disk) -> tuple[State, State, int, int]:
+    """What lies there before, what the command makes of it with room, and how much each takes."""
+    with disk.fresh() as folder:
+        fill(folder, verb)
+        old, before = (verb.read(folder) if verb.replaces else {}), disk.used()
+        run_to_end(verb.words(folder), disk.place.with_suffix(".log"))
+        return old, verb.read(folder), before, disk.used()
+
+
+def trial(verb: Verb, disk: Disk, old: State, whole: State, room: int) -> tuple[int, str]:
+    """Fill the disk up, look, run again with room, compare: the status, and what was wrong ("" for nothing)."""
+    log = disk.place.with_suffix(".log")
+    with disk.fresh() as folder:
+        fill(folder, verb)
+        prepare = disk.limit(room if not disk.mounted else disk.used() + room)
+        _, ended = os.waitpid(start(verb.words(folder), log, prepare), 0)
+        status, lines = os.waitstatus_to_exitcode(ended), log.read_text("utf-8", "replace").splitlines()
+        errors = [line for line in lines if line.startswith("pcc-bench: error: ")]
+        if status not in (0, 2) or "Traceback (most recent call last):" in lines or (status == 2 and len(errors) != 1):
+            return status, f"status {status}: {' / '.join(lines[-3:])[-300:]}"
+        if names := torn(verb, folder, old, whole):
+            return status, f"neither old nor new: {names}"
+        if parts := [path.name for path in folder.rglob("*.part")]:
+            return status, f"left behind: {parts}"
+        disk.limit(LARGE)
+        return status, compared(verb, folder, whole, log)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print a table; status 1 where something was wrong."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=4, help="of each verb")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="", help="verbs whose names hold this")
+    parser.add_argument("--output", type=Path, default=Path("full-disk"))
+    options = parser.parse_args(arguments)
+    root = options.output.resolve()
+    root.mkdir(parents=True, exist_ok=True)
+    make_inputs(root)
+    total = refused = wrong = 0
+    print(f"{'verb':24} {'bytes':>10} {'trials':>7} {'refused':>8} {'wrong':>6}", flush=True)
+    for verb in (*verbs(root), *short_verbs(root)):
+        if options.only not in verb.name:
+            continue
+        disk = Disk(root / "disks" / verb.name.replace(" ", ""))
+        old, whole, before, after = reference(verb, disk)
+        written = max(after - before, after // 2)  # over files of the same size, the new ones lie beside the old first
+        outcomes = []
+        for number in range(options.trials):
+            draw = random.Random(f"{options.seed}-{verb.name}-{number}")
+            outcomes.append(
+                (room := int(written * (number + draw.random()) / options.trials), *trial(verb, disk, old, whole, room))
+            )
+        broken = [outcome for outcome in outcomes if outcome[2]]
+        full = sum(status == 2 for _, status, _ in outcomes)
+        total, refused, wrong = total + len(outcomes), refused + full, wrong + len(broken)
+        print(f"{verb.name:24} {written:10,} {len(outcomes):7} {full:8} {len(broken):6}", flush=True)
+        for room, _, says in broken:
+            print(f"    with room for {room:,} bytes: {says}", flush=True)
+    print(f"{total} disks, {refused} were full and said so, {wrong} wrong")
+    return int(wrong > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
