@@ -99,9 +99,9 @@ def test_every_recipe_is_short_and_says_what_it_is(name: str) -> None:
 
 
 def test_a_recipe_like_another_says_what_differs(tmp_path: Path) -> None:
-    one, other = Recipe.read("smollm2-ablation"), Recipe.read("smollm2-ablation-whole", ["optimisation.steps=3"])
+    one, other = Recipe.read("smollm2-ablation"), Recipe.read("smollm2-ablation-whole", ["optimisation.warmup_steps=3"])
     changes = {"name": other.name, "purpose": other.purpose, "lora_rank": 0, "lora_alpha": None}
-    rates = {"optimizer": "muon", "learning_rate": 1e-3, "steps": 3}
+    rates = {"optimizer": "muon", "learning_rate": 1e-3, "warmup_steps": 3}
     optimisation = one.optimisation.model_copy(update=rates)
     assert other == one.model_copy(update={**changes, "optimisation": optimisation})
     (tmp_path / "twice.yaml").write_text("name: twice\nlike: smollm2-ablation-whole\n")
