@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pcc_bench import stats
-from pcc_bench.gate.judge import decide
+from pcc_bench.gate.compare import decide
 from pcc_bench.gate.policy import Policy
 
 # Questions a paragraph -> paragraphs, of SQuAD 2.0's answerable validation rows.

@@ -17,7 +17,7 @@ from pcc_bench.cli.terminal import show
 from pcc_bench.core import registry, shipped
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.texttable import TextTable
-from pcc_bench.gate import judge
+from pcc_bench.gate.compare import judge
 from pcc_bench.gate.policy import Policy, Rule
 from pcc_bench.gate.scores import Scores
 from pcc_bench.host import inventory
@@ -115,7 +115,7 @@ def test_equal_runs_are_told_how_many_rows_are_missing() -> None:
         equal = np.resize([0.0, 1.0], rows)
         contexts = [("t", row) for row in range(rows)]
         scores = Scores("t", "f1", Rule(absolute=0.0), True, 1, equal, equal.copy(), contexts)
-        (found,) = judge.judge([scores], Policy(), 0.05)
+        (found,) = judge([scores], Policy(), 0.05)
         return found.reason
 
     said = re.fullmatch(r"identical in all 60 rows; too few to rule out 1 point: ([\d,]+) more", line(60))

@@ -14,11 +14,10 @@ import numpy as np
 import pytest
 
 from pcc_bench import cli
-from pcc_bench.gate import outputs
 from pcc_bench.gate.compare import compare
-from pcc_bench.gate.match import select
 from pcc_bench.gate.policy import Policy, Stage
-from pcc_bench.gate.result import Comparison, Verdict
+from pcc_bench.gate.result import Comparison, Verdict, headline
+from pcc_bench.gate.scores import select
 from pcc_bench.host import evaluate
 from pcc_bench.host.command import Command
 from pcc_bench.results.frozen import freeze, load
@@ -338,7 +337,7 @@ def test_a_stage_reads_its_rows_only_stops_at_disaster_and_else_asks_for_more(tm
 
     undecided, broken = smoke(damaged(before, 0.02)), smoke(damaged(before, 0.4))
     assert (undecided.status, undecided.rows, undecided.last) == (3, 200, False)
-    assert "go on with the next stage" in outputs.headline(undecided)
+    assert "go on with the next stage" in headline(undecided)
     assert (broken.status, broken.rows_in_all - broken.rows) == (1, 1800)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pcc_bench import stats
-from pcc_bench.gate import judge
+from pcc_bench.gate.compare import decide, judge
 from pcc_bench.gate.policy import Policy, Rule
 from pcc_bench.gate.scores import Scores
 
@@ -23,11 +23,11 @@ from pcc_bench.gate.scores import Scores
     ],
 )
 def test_drops_are_adjusted_for_the_number_of_comparisons(p_drop: list[float], fails: list[bool]) -> None:
-    assert judge.decide(np.array(p_drop), np.ones(len(p_drop)), 0.05)[0].tolist() == fails
+    assert decide(np.array(p_drop), np.ones(len(p_drop)), 0.05)[0].tolist() == fails
 
 
 def test_passing_is_not_adjusted_and_never_beside_a_failure() -> None:
-    fails, passes = judge.decide(np.array([0.001, 1.0, 1.0]), np.array([0.04, 0.04, 0.06]), 0.05)
+    fails, passes = decide(np.array([0.001, 1.0, 1.0]), np.array([0.04, 0.04, 0.06]), 0.05)
     assert fails.tolist() == [True, False, False]
     assert passes.tolist() == [False, True, False]
 
@@ -37,7 +37,7 @@ def test_the_detectable_drop_is_that_of_the_error_rate_each_comparison_has(count
     before, after = np.random.default_rng(0).integers(0, 2, (2, 300)).astype(float)
     contexts = [("task", row) for row in range(300)]
     scores = [Scores(f"task{n}", "em", Rule(absolute=0.0), True, 1, before, after, contexts) for n in range(count)]
-    lines = judge.judge([*scores, replace(scores[0], unit="told", gated=False)], Policy(power=0.9), alpha)
+    lines = judge([*scores, replace(scores[0], unit="told", gated=False)], Policy(power=0.9), alpha)
     found = stats.estimate(stats.clustered(after - before, contexts), 1.0)
     assert [line.detectable for line in lines[:-1]] == pytest.approx(
         [float(found.detectable(alpha / count, 0.9))] * count

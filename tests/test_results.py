@@ -22,10 +22,9 @@ from pcc_bench import cli
 from pcc_bench.core import escaping, markers
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.texttable import TextTable
-from pcc_bench.gate import outputs
 from pcc_bench.gate.compare import compare
 from pcc_bench.gate.policy import Policy
-from pcc_bench.gate.result import Comparison, Verdict
+from pcc_bench.gate.result import Comparison, Verdict, append_summary, junit, markdown, workflow_commands
 from pcc_bench.reports import compare as comparing
 from pcc_bench.reports import render, report
 from pcc_bench.results.collection import load as load_results
@@ -235,20 +234,20 @@ def verdict_on(name: str) -> Verdict:
 
 
 def test_names_in_workflow_commands() -> None:
-    (only,) = outputs.workflow_commands(verdict_on(EVIL)).splitlines()
+    (only,) = workflow_commands(verdict_on(EVIL)).splitlines()
     assert only.startswith("::error title=") and only.count("::error") == 2  # the second is a part of the message
     assert ",owned" not in only and "\x1b" not in only
 
 
 def test_names_in_summaries_of_github(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "missing" / "summary.md"))
-    assert outputs.append_summary(verdict_on(EVIL)) == ""
+    assert append_summary(verdict_on(EVIL)) == ""
     text = (tmp_path / "missing" / "summary.md").read_text("utf-8")
     assert not [line for line in text.splitlines() if line.startswith("::")]
     assert "<img" not in text and "](" not in text and "\x1b" not in text
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "file" / "summary.md"))
-    assert "the verdict is as printed" in outputs.append_summary(verdict_on(EVIL))
+    assert "the verdict is as printed" in append_summary(verdict_on(EVIL))
 
 
 def test_names_in_markdown_tables() -> None:
@@ -260,7 +259,7 @@ def test_names_in_markdown_tables() -> None:
 
 
 def test_names_in_junit() -> None:
-    root = ElementTree.fromstring(outputs.junit(verdict_on(EVIL)))
+    root = ElementTree.fromstring(junit(verdict_on(EVIL)))
     assert root[0][0].get("name") == escaping.visible(EVIL)
     assert "\\x1b" in escaping.visible(EVIL) and "\\x00" in escaping.visible(EVIL)
 
@@ -399,8 +398,8 @@ def test_mutated_result_folders_and_baselines_end_in_a_sentence(tmp_path: Path) 
         )
         place = baseline if what == 2 else target
         for action in (
-            lambda place=place: outputs.markdown(compare(good, load(place), Policy())),
-            lambda place=place: outputs.junit(compare(load(place), good, Policy())),
+            lambda place=place: markdown(compare(good, load(place), Policy())),
+            lambda place=place: junit(compare(load(place), good, Policy())),
             lambda place=place: compare(load(place), good, Policy()).model_dump_json(),
             lambda place=place: str(len(freeze(load(place)))),
             lambda: comparing.table(*comparing.compare(base, target)).markdown(),

@@ -37,26 +37,28 @@ def gate(
     Example: `pcc-bench gate results/new --against baseline.json.xz --policy gate.yaml --junit gate.xml`
     """
     from pcc_bench.core.documents import write_text
-    from pcc_bench.gate import outputs
     from pcc_bench.gate.compare import compare
     from pcc_bench.gate.policy import Policy
+    from pcc_bench.gate.result import append_summary, github_commands
+    from pcc_bench.gate.result import junit as junit_xml
+    from pcc_bench.gate.result import markdown as summary
     from pcc_bench.results.frozen import load
 
     rules = Policy.read(policy)
     beside = load(reference) if reference else None
     verdict = compare(load(candidate), load(against), rules, stage, beside)
-    typer.echo(outputs.markdown(verdict))
-    commands = outputs.github_commands(verdict)
+    typer.echo(summary(verdict))
+    commands = github_commands(verdict)
     if commands:
         typer.echo(commands)
-    if wrong := outputs.append_summary(verdict):
+    if wrong := append_summary(verdict):
         typer.echo(f"pcc-bench: warning: {wrong}", err=True)
     if json_:
         write_text(json_, verdict.model_dump_json(indent=1) + "\n")
     if junit:
-        write_text(junit, outputs.junit(verdict))
+        write_text(junit, junit_xml(verdict))
     if markdown:
-        write_text(markdown, outputs.markdown(verdict) + "\n")
+        write_text(markdown, summary(verdict) + "\n")
     if verdict.status:
         raise typer.Exit(verdict.status)
 
@@ -97,8 +99,8 @@ def rows(
     """
     import json
 
-    from pcc_bench.gate.match import select
     from pcc_bench.gate.policy import Policy
+    from pcc_bench.gate.scores import select
     from pcc_bench.results.frozen import load
 
     rules = Policy.read(policy)

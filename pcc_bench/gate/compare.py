@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left
 from collections.abc import Sequence
-from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import t
+
+from pcc_bench import stats
 from pcc_bench.core.errors import UsageError
-from pcc_bench.gate import costs, points
-from pcc_bench.gate.judge import judge
-from pcc_bench.gate.match import Matched, Selection, match, select
-from pcc_bench.gate.policy import Policy, SpeedRule
-from pcc_bench.gate.result import FAIL, INCONCLUSIVE, PASS, REPORTED, Comparison, Mark, Verdict
-from pcc_bench.gate.scores import all_scores, row_metrics, units
+from pcc_bench.gate import costs
+from pcc_bench.gate.policy import Policy, Rule, SpeedRule
+from pcc_bench.gate.result import FAIL, INCONCLUSIVE, PASS, REPORTED, UNIT, Comparison, Mark, Verdict
+from pcc_bench.gate.scores import Matched, Scores, Selection, all_scores, match, row_metrics, select, units
 from pcc_bench.results.run import Run, unrecorded
+
+Flags = npt.NDArray[np.bool_]
+MOST_ROWS = 10**9  # no data set has as many
 
 
 def compare(
@@ -39,20 +46,35 @@ def compare(
     matched, lines, notes = _match_all(candidate, baseline, policy, chosen, last)
     gated = [task for name, task in matched.items() if policy.gates(name)]
     if chosen:
-        lines += _lacking(baseline, policy, list(chosen))
+        known = {name for task in chosen for name in row_metrics(baseline.tasks[task])}
+        reason = f"the policy gates it, and the baseline has not got it: it has {', '.join(sorted(known))}"
+        lines += [
+            Comparison(task=", ".join(chosen), metric=metric, verdict=FAIL, reason=reason)
+            for metric in policy.metrics
+            if not any(metric in (name, name.partition(",")[0]) for name in known)
+        ]
         scores, missing = all_scores(matched, policy)
         lines += [*missing, *judge(scores, policy, policy.alpha * look.share)]
         for unit, tasks in units(gated, policy.pool).items():
             checked, remarks = costs.check(unit, tasks, policy.costs)
             lines, notes = [*lines, *checked], [*notes, *remarks]
-        lines += _speed(candidate, reference, gated, policy)
-    lines += _records(candidate, baseline, reference, policy) if last else []
+        if reference is not None and reference.tasks:
+            names = [task.task for task in gated]
+            lines.append(costs.check_speed(candidate, reference, names, policy.costs.speed or SpeedRule()))
+        elif policy.costs.speed is not None:
+            raise UsageError(
+                "the policy has a rule on speed: give the run to compare with, made in this job (--reference)"
+            )
+    if last:
+        lines += _records(candidate, baseline, reference, policy)
     if not lines:
         raise UsageError(f"nothing of {baseline.path} is compared by this policy and stage: a pass would say nothing")
-    verdict = _overall(lines)
+    marks = {line.verdict for line in lines}
+    verdict: Mark = FAIL if FAIL in marks else INCONCLUSIVE if INCONCLUSIVE in marks else PASS
+    stops = verdict == INCONCLUSIVE and (not last or policy.inconclusive == "stop")
     return Verdict(
         verdict=verdict,
-        status=_status(verdict, last, policy),
+        status=1 if verdict == FAIL else 3 if stops else 0,
         stage=stage,
         last=last,
         rows=sum(len(task) for task in gated),
@@ -65,34 +87,14 @@ def compare(
     )
 
 
-def _speed(candidate: Run, reference: Run | None, gated: Sequence[Matched], policy: Policy) -> list[Comparison]:
-    if reference is not None and reference.tasks:
-        names = [task.task for task in gated]
-        return [costs.check_speed(candidate, reference, names, policy.costs.speed or SpeedRule())]
-    if policy.costs.speed is not None:
-        raise UsageError("the policy has a rule on speed: give the run to compare with, made in this job (--reference)")
-    return []
-
-
 def _records(candidate: Run, baseline: Run, reference: Run | None, policy: Policy) -> list[Comparison]:
     """Records of cost, against those of the reference where it has some, else of the baseline."""
     spent = reference.costs if reference is not None and reference.costs else baseline.costs
     rule = policy.costs.records
     if rule is not None and not spent and "records" in policy.costs.model_fields_set:
         lacking = "the policy has a rule on records of cost, and neither baseline nor --reference has any"
-        return [Comparison(task=points.UNIT, metric="points", verdict=FAIL, reason=lacking)]
-    return points.check(candidate.costs, spent, rule) if rule is not None and spent else []
-
-
-def _lacking(baseline: Run, policy: Policy, tasks: Sequence[str]) -> list[Comparison]:
-    """A failed line for each metric that the policy gates and the baseline has nowhere."""
-    known = {name for task in tasks for name in row_metrics(baseline.tasks[task])}
-    reason = f"the policy gates it, and the baseline has not got it: it has {', '.join(sorted(known))}"
-    return [
-        Comparison(task=", ".join(tasks), metric=metric, verdict=FAIL, reason=reason)
-        for metric in policy.metrics
-        if not any(metric in (name, name.partition(",")[0]) for name in known)
-    ]
+        return [Comparison(task=UNIT, metric="points", verdict=FAIL, reason=lacking)]
+    return costs.check_records(candidate.costs, spent, rule) if rule is not None and spent else []
 
 
 def _match_all(
@@ -121,14 +123,142 @@ def _match_all(
     return matched, lines, notes
 
 
-def _overall(lines: Sequence[Comparison]) -> Mark:
-    marks = {line.verdict for line in lines}
-    return FAIL if FAIL in marks else INCONCLUSIVE if INCONCLUSIVE in marks else PASS
+def decide(p_drop: stats.Array, p_within: stats.Array, alpha: float) -> tuple[Flags, Flags]:
+    """The gate's decision at one look; the simulation calls this too.
+
+    Args:
+        p_drop: `[..., comparisons]`, p-values of "no drop beyond what the rule allows".
+        p_within: `[..., comparisons]`, p-values of "a drop that the rule must rule out".
+        alpha: Error rate to spend at this look.
+
+    Returns:
+        Which comparisons fail (Holm over all of them) and which pass: `[..., comparisons]` each. All have to pass, so
+        passing needs no adjustment.
+    """
+    fails = stats.holm(p_drop) <= alpha
+    return fails, ~fails & (p_within <= alpha)
 
 
-def _status(verdict: Mark, last: bool, policy: Policy) -> Literal[0, 1, 3]:
-    if verdict == FAIL:
-        return 1
-    if verdict == INCONCLUSIVE and (not last or policy.inconclusive == "stop"):
-        return 3
-    return 0
+def judge(scores: Sequence[Scores], policy: Policy, alpha: float) -> list[Comparison]:
+    """Judge the metrics that count, together, and report the others.
+
+    Args:
+        scores: One entry a comparison.
+        policy: The rules.
+        alpha: Error rate to spend at this look.
+    """
+    small = [one for one in scores if len(set(one.contexts)) < 2]
+    lines = [
+        Comparison(
+            task=one.unit,
+            metric=one.metric,
+            verdict=INCONCLUSIVE if one.gated else REPORTED,
+            reason="all rows are on one context, which says nothing about others",
+            n=len(one.baseline),
+            contexts=1,
+        )
+        for one in small
+    ]
+    rest = [one for one in scores if one not in small]
+    gated = [one for one in rest if one.gated]
+    tests = [_tests(one) for one in gated]
+    p_drop, p_within = np.array([p for p, _ in tests]), np.array([p for _, p in tests])
+    if gated:
+        fails, passes = decide(p_drop, p_within, alpha)
+        adjusted = stats.holm(p_drop)
+        for i, one in enumerate(gated):
+            mark: Mark = FAIL if fails[i] else PASS if passes[i] else INCONCLUSIVE
+            lines.append(_line(one, mark, float(adjusted[i]), policy, alpha, len(gated)))
+    return lines + [_line(one, REPORTED, None, policy, alpha, 1) for one in rest if not one.gated]
+
+
+def _tests(scores: Scores) -> tuple[float, float]:
+    """P-values of "no drop beyond what the rule allows" and of "a drop that the rule must rule out"."""
+    rule = scores.rule
+    if rule.relative is not None:
+        allowed, ruled_out = (
+            scores.differences(1 - scores.sign * lost) for lost in (rule.relative, rule.relative + rule.resolution)
+        )
+        return (
+            float(stats.estimate(allowed, rule.scale).p_below()),
+            float(stats.estimate(ruled_out, rule.scale).p_above()),
+        )
+    mean = stats.estimate(scores.differences(), rule.scale)
+    if rule.non_inferiority is not None:
+        return float(mean.p_below(-rule.non_inferiority)), float(mean.p_above(-rule.non_inferiority))
+    allowed_drop = rule.absolute or 0.0
+    return float(mean.p_below(-allowed_drop)), float(mean.p_above(-allowed_drop - rule.resolution))
+
+
+def _line(
+    scores: Scores, mark: Mark, adjusted: float | None, policy: Policy, alpha: float, comparisons: int
+) -> Comparison:
+    data = scores.differences()
+    mean = stats.estimate(data, scores.rule.scale)
+    ends = sorted(float(scores.sign * end) for end in mean.interval())
+    change = scores.candidate - scores.baseline
+    better, worse = int((scores.sign * change > 0).sum()), int((scores.sign * change < 0).sum())
+    difference, detectable = float(change.mean()), float(mean.detectable(alpha / comparisons, policy.power))
+    p_drop, _ = _tests(scores)
+    return Comparison(
+        task=scores.unit,
+        metric=scores.metric,
+        verdict=mark,
+        reason=_equal(scores, mark, alpha) or _reason(mark, scores.rule, detectable),
+        rule=str(scores.rule) if scores.gated else "",
+        scale=scores.rule.scale,
+        n=len(change),
+        contexts=len(data.sizes),
+        baseline=float(scores.baseline.mean()),
+        candidate=float(scores.candidate.mean()),
+        difference=difference,
+        interval=(ends[0], ends[1]),
+        p=p_drop,
+        p_adjusted=adjusted,
+        detectable=detectable,
+        wins=(better, worse, len(change) - better - worse),
+        checks=_checks(scores, data, policy.seed),
+    )
+
+
+def _equal(scores: Scores, mark: Mark, alpha: float) -> str:
+    """What is to be said of equal runs that are too small to pass; "" of any other."""
+    rule, rows = scores.rule, len(scores.baseline)
+    if mark != INCONCLUSIVE or rule.relative is not None or (scores.baseline != scores.candidate).any():
+        return ""
+    drop = rule.non_inferiority or (rule.absolute or 0.0) + rule.resolution
+    more = _rows_needed(rows, len(set(scores.contexts)), drop / rule.scale, alpha) - rows
+    shown = f"{100 * drop:g} point{'' if round(100 * drop, 6) == 1 else 's'}" if rule.scale == 1 else f"{drop:g}"
+    return f"identical in all {rows:,} rows; too few to rule out {shown}: {more:,} more"
+
+
+def _rows_needed(rows: int, contexts: int, drop: float, alpha: float) -> int:
+    """Rows that rule out a drop where no row differs, as many a context as there are; see `stats.estimate`."""
+
+    def rules_out(number: int) -> bool:
+        clusters = max(2, round(number * contexts / rows))
+        error = math.sqrt(clusters / (clusters - 1)) / (number + stats.PSEUDO_ROWS)
+        return bool(t.ppf(1 - alpha, clusters - 1) * error <= drop)
+
+    return bisect_left(range(MOST_ROWS), True, lo=rows, key=rules_out)
+
+
+def _reason(mark: Mark, rule: Rule, detectable: float) -> str:
+    unit = f"{100 * detectable:.2f} points" if rule.scale == 1 else f"{detectable:.4g}"
+    return {
+        PASS: "a drop beyond the rule is ruled out",
+        FAIL: "the drop is more than chance and more than the rule allows",
+        INCONCLUSIVE: f"neither proven nor ruled out: this run finds drops of {unit} or more",
+        REPORTED: "reported only",
+    }[mark]
+
+
+def _checks(scores: Scores, data: stats.Clusters, seed: int) -> dict[str, object]:
+    """Other methods' answers to the same question, each with a generator of its own."""
+    ends = sorted(float(scores.sign * end) for end in stats.paired_bootstrap(data, np.random.default_rng([seed, 1])))
+    p = stats.paired_permutation(data, np.random.default_rng([seed, 2]), 2000, "less")
+    checks: dict[str, object] = {"bootstrap_interval": ends, "permutation_p": float(p)}
+    binary = np.isin([scores.baseline, scores.candidate], (0.0, 1.0)).all()
+    if binary and len(data.sizes) == len(scores.baseline):  # McNemar knows no clusters
+        checks["mcnemar_p"] = stats.mcnemar(scores.baseline, scores.candidate, "less" if scores.sign > 0 else "greater")
+    return checks

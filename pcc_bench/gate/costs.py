@@ -1,23 +1,33 @@
-"""Rules on what answers cost: counts are compared row by row, so they need no statistics."""
+"""Rules on what answers cost, row by row, and on records of cost (`pcc-bench cost`), point by point.
+
+Counts are compared exactly, so they need no statistics.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pcc_bench.core.errors import UsageError
-from pcc_bench.gate.match import Matched
-from pcc_bench.gate.policy import Costs, MemoryRule, RatioRule, SpeedRule
-from pcc_bench.gate.result import FAIL, PASS, Comparison
+from pcc_bench.cost.records import CostRecord, Mode, Phase
+from pcc_bench.gate.policy import NOISE, Costs, MemoryRule, RatioRule, RecordRule, SpeedRule
+from pcc_bench.gate.result import FAIL, PASS, REPORTED, UNIT, Comparison
+from pcc_bench.gate.scores import POOLED, Matched
 from pcc_bench.results.rows import Numbers, Rows
 from pcc_bench.results.run import Run
 
-NOISE = 1e-9
 CLOCK = ("source_tokens", "new_tokens", "compress_seconds", "prefill_seconds", "decode_seconds")
+COUNTS = {"flops": "FLOPs", "kv_bytes": "bytes of the decoder's cache", "memory_bytes": "bytes of the memories"}
+TIMED = (Phase.COMPRESS, Phase.PREFILL, Phase.DECODE)  # the others are sums of these
+MEMORY_MODES = (Mode.COLD, Mode.WARM)  # full text is the decoder's business, which the candidate does not change
+
+Count = Callable[[Sequence[Matched], int], float]
+Point = tuple[Any, ...]
+Pair = tuple[CostRecord, CostRecord]  # baseline first
 
 
 def check(unit: str, tasks: Sequence[Matched], rules: Costs) -> tuple[list[Comparison], list[str]]:
@@ -36,19 +46,40 @@ def check(unit: str, tasks: Sequence[Matched], rules: Costs) -> tuple[list[Compa
     """
     lines: list[Comparison] = []
     notes: list[str] = []
-    n = _rows(tasks)
-    if rules.ratio is not None:
-        before, after = (_ratio(tasks, side) for side in (0, 1))
-        if isinstance(before, float):
-            lines.append(_ratio_line(unit, before, after, rules.ratio, n))
-        else:
-            _say(before, "ratio", unit, n, rules, lines, notes)
-    if rules.memory is not None:
-        before, after = (_positions(tasks, side) for side in (0, 1))
-        if isinstance(before, float):
-            lines.append(_memory_line(unit, before, after, rules.memory, n))
-        else:
-            _say(before, "memory", unit, n, rules, lines, notes)
+    rows = sum(len(task) for task in tasks)
+    counted: tuple[tuple[str, RatioRule | MemoryRule | None, Count], ...] = (
+        ("ratio", rules.ratio, _ratio),
+        ("memory", rules.memory, _positions),
+    )
+    for name, rule, count in counted:
+        if rule is None:
+            continue
+        try:
+            before = count(tasks, 0)
+        except Lack as lack:
+            reason = f"the baseline {lack}"
+            if lack.demands or name in rules.model_fields_set:
+                lines.append(Comparison(task=unit, metric=name, verdict=FAIL, reason=reason, n=rows))
+            else:
+                notes.append(f"{name} of {unit} is not compared: {reason}")
+            continue
+        after, holds = None, False
+        try:
+            after = count(tasks, 1)
+            holds, reason = rule.check(before, after)
+        except Lack as lack:
+            reason = f"the candidate {lack}"
+        line = Comparison(
+            task=unit,
+            metric=name,
+            verdict=PASS if holds else FAIL,
+            reason=reason,
+            rule=str(rule),
+            n=rows,
+            baseline=before,
+            candidate=after,
+        )
+        lines.append(line)
     return lines, notes
 
 
@@ -79,123 +110,61 @@ def check_speed(candidate: Run, reference: Run, tasks: Sequence[str], rule: Spee
     share = speeds[0] / speeds[1]
     holds = share >= rule.at_least - NOISE
     return Comparison(
-        task="pooled" if len(tasks) > 1 else tasks[0],
+        task=POOLED if len(tasks) > 1 else tasks[0],
         metric="speed",
         verdict=PASS if holds else FAIL,
         reason=f"{share:.2f} of the reference's tokens per second" + ("" if holds else f", below {rule.at_least:g}"),
-        rule=f"at least {rule.at_least:g} of the reference",
+        rule=str(rule),
         n=rows,
         baseline=speeds[1],
         candidate=speeds[0],
     )
 
 
-def _ratio_line(unit: str, before: float, after: float | Lack, rule: RatioRule, rows: int) -> Comparison:
-    reason, holds = "", False
-    if isinstance(after, Lack):
-        reason = f"the candidate {after.reason}"
-    else:
-        change = after / before - 1
-        near = abs(change) <= rule.tolerance + NOISE
-        enough = rule.at_least is None or after >= rule.at_least - NOISE
-        holds = near and enough
-        reason = f"{after:.2f}x achieved, {before:.2f}x in the baseline ({change:+.1%})"
-        reason += "" if near else f", more than {rule.tolerance:.1%} off"
-        reason += "" if enough else f", below {rule.at_least:g}x"
-    least = "" if rule.at_least is None else f", at least {rule.at_least:g}x"
-    return Comparison(
-        task=unit,
-        metric="ratio",
-        verdict=PASS if holds else FAIL,
-        reason=reason,
-        rule=f"the baseline's up to {rule.tolerance:.1%}{least}",
-        n=rows,
-        baseline=before,
-        candidate=None if isinstance(after, Lack) else after,
-    )
-
-
-def _memory_line(unit: str, before: float, after: float | Lack, rule: MemoryRule, rows: int) -> Comparison:
-    holds = not isinstance(after, Lack) and after <= before * rule.at_most + NOISE
-    if isinstance(after, Lack):
-        reason = f"the candidate {after.reason}"
-    else:
-        reason = f"{after:.1f} positions a prompt, {before:.1f} in the baseline"
-        reason += "" if holds else f", more than {rule.at_most:g} of them"
-    return Comparison(
-        task=unit,
-        metric="memory",
-        verdict=PASS if holds else FAIL,
-        reason=reason,
-        rule=f"at most {rule.at_most:g} of the baseline's positions",
-        n=rows,
-        baseline=before,
-        candidate=None if isinstance(after, Lack) else after,
-    )
-
-
-@dataclass(frozen=True)
-class Lack:
+class Lack(Exception):
     """Why there is no number to compare; `demands` where it is not for lack of any account."""
 
-    reason: str
-    demands: bool
+    def __init__(self, reason: str, demands: bool = False) -> None:
+        super().__init__(reason)
+        self.demands = demands
 
 
-def _say(lack: Lack, name: str, unit: str, rows: int, rules: Costs, lines: list[Comparison], notes: list[str]) -> None:
-    """What the baseline lacks fails where the policy demands it, and is a note where only the defaults ask."""
-    if lack.demands or name in rules.model_fields_set:
-        lines.append(Comparison(task=unit, metric=name, verdict=FAIL, reason=f"the baseline {lack.reason}", n=rows))
-    else:
-        notes.append(f"{name} of {unit} is not compared: the baseline {lack.reason}")
-
-
-def _rows(tasks: Sequence[Matched]) -> int:
-    return sum(len(task) for task in tasks)
-
-
-def _values(tasks: Sequence[Matched], side: int, name: str) -> Numbers | Lack:
-    """A count of all common rows but those that both runs skipped."""
+def _values(tasks: Sequence[Matched], side: int, name: str) -> Numbers:
+    """A count of all common rows but those that both runs skipped: these have no score and no account in either."""
     parts, lacking, there = [], 0, False
     for task in tasks:
         rows, place = (task.baseline, task.candidate)[side].rows, task.pairs[side]
         values = rows.account.get(name)
         there |= values is not None
-        part = (np.full(len(place), np.nan) if values is None else values[place])[~_skipped(task)]
+        skipped = np.ones(len(task), np.bool_)
+        for run, at in zip((task.baseline, task.candidate), task.pairs, strict=True):
+            for column in (*run.rows.scores.values(), *run.rows.account.values()):
+                skipped &= np.isnan(column[at])
+        part = (np.full(len(place), np.nan) if values is None else values[place])[~skipped]
         lacking += int(np.isnan(part).sum())
         parts.append(part)
     if not there:
-        return Lack(f"keeps no account of {name}", demands=False)
+        raise Lack(f"keeps no account of {name}")
     if lacking:
-        return Lack(f"keeps no account of {name} for {lacking} of {sum(map(len, parts))} rows", demands=True)
+        raise Lack(f"keeps no account of {name} for {lacking} of {sum(map(len, parts))} rows", demands=True)
     return np.concatenate(parts)
 
 
-def _skipped(task: Matched) -> npt.NDArray[np.bool_]:
-    """Which common rows both runs skipped for their length: they have no score and no account in either."""
-    skipped = np.ones(len(task), np.bool_)
-    for run, place in zip((task.baseline, task.candidate), task.pairs, strict=True):
-        for values in (*run.rows.scores.values(), *run.rows.account.values()):
-            skipped &= np.isnan(values[place])
-    return skipped
-
-
-def _ratio(tasks: Sequence[Matched], side: int) -> float | Lack:
+def _ratio(tasks: Sequence[Matched], side: int) -> float:
     """Source tokens per position of memory: the ratio of the sums."""
-    counts = [_values(tasks, side, name) for name in ("source_tokens", "slots", "boundary")]
-    for values in counts:
-        if isinstance(values, Lack):
-            return values
-    source, slots, boundary = (math.fsum(values) for values in counts if not isinstance(values, Lack))
-    return source / (slots + boundary) if slots + boundary else Lack("reads no memory", demands=False)
+    names = ("source_tokens", "slots", "boundary")
+    source, slots, boundary = (math.fsum(_values(tasks, side, name)) for name in names)
+    if not slots + boundary:
+        raise Lack("reads no memory")
+    return source / (slots + boundary)
 
 
-def _positions(tasks: Sequence[Matched], side: int) -> float | Lack:
+def _positions(tasks: Sequence[Matched], side: int) -> float:
     """Positions in the decoder's window of a prompt, the mean."""
     values = _values(tasks, side, "prompt_positions")
-    if isinstance(values, Lack):
-        return values
-    return math.fsum(values) / len(values) if len(values) else Lack("scored no row", demands=False)
+    if not len(values):
+        raise Lack("scored no row")
+    return math.fsum(values) / len(values)
 
 
 def _clock(mine: Rows, theirs: Rows) -> tuple[float, float, int]:
@@ -218,3 +187,102 @@ def _timed(rows: Rows) -> npt.NDArray[np.bool_]:
     cached = rows.account.get("cached", np.zeros(len(rows)))
     timed: npt.NDArray[np.bool_] = there & ~(cached > 0)
     return timed
+
+
+def check_records(
+    candidate: Sequence[CostRecord], baseline: Sequence[CostRecord], rule: RecordRule
+) -> list[Comparison]:
+    """Compare all phases that the baseline's records have.
+
+    Args:
+        candidate: Of the checkpoint under test.
+        baseline: Of the one it may not fall behind; at least one record of a memory.
+        rule: Of the policy.
+
+    Returns:
+        A line for each count, one for the seconds of each phase, and a failed one where the candidate lacks points.
+
+    Raises:
+        UsageError: Records of several checkpoints are mixed, or seconds of different machines are to be compared.
+    """
+    mine, theirs = _by_point(candidate, "candidate"), _by_point(baseline, "baseline")
+    pairs = [(theirs[point], mine[point]) for point in theirs if point in mine]
+    lines = []
+    if len(pairs) < len(theirs):
+        lacking = f"the candidate lacks {len(theirs) - len(pairs)} of {len(theirs)} phases that the baseline measured"
+        lines.append(Comparison(task=UNIT, metric="points", verdict=FAIL, reason=lacking))
+    if pairs:
+        lines += [_count(pairs, name, rule) for name in COUNTS]
+        timed = [[pair for pair in pairs if pair[0].phase is phase] for phase in TIMED]
+        lines += [_seconds(phase, rule) for phase in timed if phase]
+    return lines
+
+
+def _by_point(records: Sequence[CostRecord], side: str) -> dict[Point, CostRecord]:
+    points: dict[Point, CostRecord] = {}
+    for record in records:
+        if record.mode not in MEMORY_MODES or record.predicted:
+            continue
+        sizes = (record.rate, record.context_tokens, record.question_tokens, record.new_tokens, record.batch)
+        point = (*sizes, record.reuse, record.phase, record.mode, record.device, record.dtype, record.threads)
+        other = points.setdefault(point, record)
+        if other is not record:
+            raise UsageError(
+                f"the {side}'s cost records are of several checkpoints ({other.encoder} and {record.encoder}): keep "
+                "those of each in a folder of its own"
+            )
+    return points
+
+
+def _count(pairs: Sequence[Pair], name: str, rule: RecordRule) -> Comparison:
+    """A count never changes by chance, so the worst point decides."""
+    before, after = max(pairs, key=lambda pair: _share(getattr(pair[1], name), getattr(pair[0], name)))
+    share = _share(getattr(after, name), getattr(before, name))
+    holds = share <= rule.counts_at_most + NOISE
+    reason = f"{COUNTS[name]}: at most {share:.3f} of the baseline's"
+    if not holds:
+        reason = (
+            f"{COUNTS[name]}: {share:.3f} of the baseline's, more than {rule.counts_at_most:g}, in {after.phase} "
+            f"({after.mode}) of {after.context_tokens:,} tokens, batch {after.batch}, at {after.rate}x"
+        )
+    return Comparison(
+        task=UNIT,
+        metric=name,
+        verdict=PASS if holds else FAIL,
+        reason=reason,
+        rule=f"at most {rule.counts_at_most:g} of the baseline's",
+        n=len(pairs),
+        baseline=float(getattr(before, name)),
+        candidate=float(getattr(after, name)),
+    )
+
+
+def _seconds(pairs: Sequence[Pair], rule: RecordRule) -> Comparison:
+    """Seconds of a phase: the geometric mean over its points, each the median of its repeats."""
+    limit, phase = rule.seconds_at_most, pairs[0][0].phase
+    machines = sorted({record.provenance.hardware for pair in pairs for record in pair})
+    if limit is not None and len(machines) > 1:
+        raise UsageError(
+            f"the policy has a rule on seconds of cost records, but they are of different machines "
+            f"({', '.join(machines)}): measure both on one, or leave out seconds_at_most"
+        )
+    sums = (math.fsum(math.log(pair[side].median_s) for pair in pairs) for side in (0, 1))
+    before, after = (math.exp(total / len(pairs)) for total in sums)
+    share = after / before
+    holds = limit is None or share <= limit + NOISE
+    where = "" if len(machines) == 1 else ", on different machines"
+    over = "" if holds else f", more than {limit:g}"
+    return Comparison(
+        task=UNIT,
+        metric=f"{phase}_seconds",
+        verdict=REPORTED if limit is None else PASS if holds else FAIL,
+        reason=f"seconds of {phase}: {share:.2f} of the baseline's{over}{where}",
+        rule="" if limit is None else f"at most {limit:g} of the baseline's",
+        n=len(pairs),
+        baseline=before,
+        candidate=after,
+    )
+
+
+def _share(after: float, before: float) -> float:
+    return after / before if before else (math.inf if after else 1.0)

@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pcc_bench.core.documents import checked, read_yaml
 from pcc_bench.core.errors import UsageError
 
+NOISE = 1e-9  # of sums in floating point
+
 Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -48,8 +50,7 @@ class Rule(_Strict):
         if given[0] == "non_inferiority" and "resolution" in self.model_fields_set:
             raise ValueError("non_inferiority is its own resolution: leave that out")
         limit = {"absolute": self.scale, "relative": 1.0, "non_inferiority": self.scale}[given[0]]
-        allowed = getattr(self, given[0])
-        allowed += 0 if given[0] == "non_inferiority" else self.resolution
+        allowed = getattr(self, given[0]) + (0 if given[0] == "non_inferiority" else self.resolution)
         if allowed >= limit:
             raise ValueError(f"a drop of {allowed:g} can't be told in a score with a range of {limit:g}")
         return self
@@ -79,17 +80,42 @@ class RatioRule(_Strict):
     tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.02
     at_least: Positive | None = None
 
+    def check(self, before: float, after: float) -> tuple[bool, str]:
+        """Does a ratio hold against the baseline's, and the sentence about it."""
+        change = after / before - 1
+        near = abs(change) <= self.tolerance + NOISE
+        enough = self.at_least is None or after >= self.at_least - NOISE
+        reason = f"{after:.2f}x achieved, {before:.2f}x in the baseline ({change:+.1%})"
+        reason += "" if near else f", more than {self.tolerance:.1%} off"
+        return near and enough, reason + ("" if enough else f", below {self.at_least:g}x")
+
+    def __str__(self) -> str:
+        least = "" if self.at_least is None else f", at least {self.at_least:g}x"
+        return f"the baseline's up to {self.tolerance:.1%}{least}"
+
 
 class SpeedRule(_Strict):
     """Tokens per second: at least this fraction of the reference run's."""
 
     at_least: Positive = 0.8
 
+    def __str__(self) -> str:
+        return f"at least {self.at_least:g} of the reference"
+
 
 class MemoryRule(_Strict):
     """Positions in the decoder's window, which its KV cache grows with: at most this multiple of the baseline's."""
 
     at_most: Positive = 1.02
+
+    def check(self, before: float, after: float) -> tuple[bool, str]:
+        """Does a number of positions hold against the baseline's, and the sentence about it."""
+        holds = after <= before * self.at_most + NOISE
+        reason = f"{after:.1f} positions a prompt, {before:.1f} in the baseline"
+        return holds, reason + ("" if holds else f", more than {self.at_most:g} of them")
+
+    def __str__(self) -> str:
+        return f"at most {self.at_most:g} of the baseline's positions"
 
 
 class RecordRule(_Strict):

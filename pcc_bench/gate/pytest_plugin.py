@@ -75,8 +75,7 @@ class GateItem(pytest.Item):
 
     def runtest(self) -> None:
         """Pass, skip or fail, with the comparison in one sentence."""
-        from pcc_bench.gate.outputs import describe
-        from pcc_bench.gate.result import FAIL, INCONCLUSIVE, REPORTED
+        from pcc_bench.gate.result import FAIL, INCONCLUSIVE, REPORTED, describe
 
         if self.line.verdict == FAIL or (self.line.verdict == INCONCLUSIVE and self.stops):
             raise GateFailed(f"{self.line.verdict}: {describe(self.line)}")

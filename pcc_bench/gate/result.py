@@ -1,11 +1,17 @@
-"""What the gate finds: one comparison a line, and the verdict over all."""
+"""What the gate finds, one comparison a line and the verdict over all: for people, GitHub and other build servers."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final, Literal
+from xml.etree import ElementTree
 
 from pydantic import BaseModel, ConfigDict
+
+from pcc_bench.core import escaping
+from pcc_bench.core.texttable import TextTable
 
 Mark = Literal["pass", "fail", "inconclusive", "reported"]
 PASS: Final = "pass"
@@ -13,6 +19,7 @@ FAIL: Final = "fail"
 INCONCLUSIVE: Final = "inconclusive"
 REPORTED: Final = "reported"
 VERDICT_VERSION = 1
+UNIT = "cost records"  # the task of a comparison of records of cost
 
 
 class Comparison(BaseModel):
@@ -92,3 +99,137 @@ class Verdict(BaseModel):
     comparisons: tuple[Comparison, ...]
     notes: tuple[str, ...]
     policy: Mapping[str, Any]
+
+
+SCORES = ("baseline", "candidate", "difference", "95 % interval")
+COLUMNS = ("task", "metric", "verdict", *SCORES, "n", "finds", "p", "why")
+NOTES = (
+    "Scores and differences in points of 100; ratio, speed (tokens/s), memory (positions), cost records as they are.",
+    "finds: the smallest drop that this comparison finds with the policy's power at its error rate.",
+    "p: of no drop beyond the rule, one-sided; adjusted for several comparisons where the line counts.",
+)
+MARKS: dict[str, str] = {FAIL: "FAIL", REPORTED: "-"}
+COSTS = ("ratio", "speed", "memory")
+
+
+def table(verdict: Verdict) -> TextTable:
+    """All comparisons, those that count first."""
+    return TextTable(COLUMNS, tuple(map(_row, verdict.comparisons)), (*NOTES, *verdict.notes))
+
+
+def headline(verdict: Verdict) -> str:
+    """The verdict in one line."""
+    stage = f" at stage {verdict.stage}" if verdict.stage else ""
+    what = "inconclusive" if verdict.verdict == INCONCLUSIVE else verdict.verdict.upper()
+    go_on = ": go on with the next stage" if verdict.status == 3 and not verdict.last else ""
+    saved = verdict.rows_in_all - verdict.rows
+    spared = f" ({saved:,} saved)" if saved > 0 and not verdict.last and not go_on else ""
+    return f"gate: {what}{stage}{go_on} ({verdict.rows:,} of {verdict.rows_in_all:,} rows{spared})"
+
+
+def markdown(verdict: Verdict) -> str:
+    """Headline, what ran, and the table."""
+    sides = f"candidate: {_run(verdict.candidate)}; baseline: {_run(verdict.baseline)}"
+    return "\n\n".join(
+        [f"**{headline(verdict)}**", escaping.markdown(sides), table(verdict).without_empty_columns().markdown()]
+    )
+
+
+def workflow_commands(verdict: Verdict) -> str:
+    """GitHub workflow commands: an error for each failure, a warning for each inconclusive line."""
+    kinds: dict[str, str] = {FAIL: "error", INCONCLUSIVE: "warning"}
+    lines = []
+    for line in verdict.comparisons:
+        if line.verdict in kinds:
+            title = escaping.workflow_property(f"{line.task} {line.metric}: {line.verdict}")
+            lines.append(f"::{kinds[line.verdict]} title={title}::{escaping.workflow_message(_sentence(line))}")
+    return "\n".join(lines)
+
+
+def junit(verdict: Verdict) -> str:
+    """JUnit XML: a test case a line, skipped where it does not count."""
+    suite = ElementTree.Element("testsuite", name="pcc-bench gate")
+    counts = {"tests": len(verdict.comparisons), "failures": 0, "errors": 0, "skipped": 0}
+    for line in verdict.comparisons:
+        names = {"classname": f"pcc_bench.gate.{escaping.visible(line.task)}", "name": escaping.visible(line.metric)}
+        case = ElementTree.SubElement(suite, "testcase", names)
+        says = escaping.visible(_sentence(line))
+        stops = line.verdict == FAIL or (line.verdict == INCONCLUSIVE and verdict.status == 3)
+        if stops:
+            counts["failures"] += 1
+            ElementTree.SubElement(case, "failure", type=line.verdict, message=says)
+        elif line.verdict in (INCONCLUSIVE, REPORTED):
+            counts["skipped"] += 1
+            ElementTree.SubElement(case, "skipped", message=says)
+        else:
+            ElementTree.SubElement(case, "system-out").text = says
+    suite.attrib.update({name: str(count) for name, count in counts.items()})
+    root = ElementTree.Element("testsuites")
+    root.append(suite)
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def append_summary(verdict: Verdict) -> str:
+    """Append the table to the step's summary, in GitHub Actions; returns a sentence where that is not possible."""
+    place = os.environ.get("GITHUB_STEP_SUMMARY")
+    if not place:
+        return ""
+    try:
+        Path(place).parent.mkdir(parents=True, exist_ok=True)
+        with Path(place).open("a", encoding="utf-8", errors="backslashreplace") as summary:
+            summary.write(markdown(verdict) + "\n")
+    except OSError as error:
+        return f"the step's summary {place} can't be written ({error.strerror}); the verdict is as printed"
+    return ""
+
+
+def github_commands(verdict: Verdict) -> str:
+    """The workflow commands to print in GitHub Actions; "" elsewhere."""
+    return workflow_commands(verdict) if os.environ.get("GITHUB_ACTIONS") == "true" else ""
+
+
+def describe(line: Comparison) -> str:
+    """A comparison in one sentence, for messages of tests."""
+    return escaping.visible(f"{line.task} {line.metric}: {_sentence(line)}")
+
+
+def _sentence(line: Comparison) -> str:
+    if line.difference is None:
+        return line.reason
+    ends = "" if line.interval is None else f" [{', '.join(_score(end, line, '+') for end in line.interval)}]"
+    change = f"{_score(line.baseline, line)} -> {_score(line.candidate, line)}"
+    rule = f"; rule: {line.rule}" if line.rule else ""
+    return f"{line.reason}: {change}, difference {_score(line.difference, line, '+')}{ends}, n {line.n}{rule}"
+
+
+def _row(line: Comparison) -> tuple[str, ...]:
+    p = line.p if line.p_adjusted is None else line.p_adjusted
+    return (
+        line.task,
+        line.metric,
+        MARKS.get(line.verdict, line.verdict),
+        _score(line.baseline, line),
+        _score(line.candidate, line),
+        _score(line.difference, line, "+"),
+        "" if line.interval is None else " to ".join(_score(end, line, "+") for end in line.interval),
+        f"{line.n:,}" if line.n else "",
+        _score(line.detectable, line),
+        "" if p is None else f"{p:.2g}",
+        line.reason,
+    )
+
+
+def _score(value: float | None, line: Comparison, sign: str = "") -> str:
+    if value is None:
+        return ""
+    if line.metric in COSTS or line.task == UNIT or line.scale != 1:
+        return f"{value:{sign}.4g}"
+    return f"{100 * value:{sign}.2f}"
+
+
+def _run(name: object) -> str:
+    given = dict(name) if isinstance(name, dict) else {}
+    rate = f" {given['requested_rate']:g}x" if given.get("requested_rate") else ""
+    weights = dict(given.get("fingerprints", {})).get("checkpoint")
+    return f"{given.get('method')} {given.get('model')}{rate}" + (f" ({weights})" if weights else "")

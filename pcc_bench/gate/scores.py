@@ -1,23 +1,129 @@
-"""The scores of both runs, metric by metric, and what is missing among them."""
+"""Which rows of two runs are compared (the same number, the same content), and their scores, metric by metric.
+
+Nothing is missing without a word.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from pcc_bench import stats
 from pcc_bench.core.errors import UsageError
-from pcc_bench.gate.match import Matched
-from pcc_bench.gate.policy import Policy, Rule
+from pcc_bench.gate.policy import NOISE, Policy, Rule, Stage
 from pcc_bench.gate.result import FAIL, REPORTED, Comparison, Mark
 from pcc_bench.results.rows import Numbers, check_finite
-from pcc_bench.results.run import TaskRun
+from pcc_bench.results.run import DATA, Run, TaskRun, difference
 
 POOLED = "pooled"
-NOISE = 1e-9
 PLAIN = Rule(absolute=0.0)  # for the numbers of a metric that is only reported
+Selection = Mapping[str, frozenset[int]]
+
+
+@dataclass(frozen=True, eq=False)
+class Matched:
+    """The common rows of one task.
+
+    Attributes:
+        task: Its name.
+        baseline: The baseline's record.
+        candidate: The candidate's record.
+        pairs: Positions of the same rows in both, `[rows]` each, baseline first.
+        problems: Why the candidate can't pass whatever its scores are.
+    """
+
+    task: str
+    baseline: TaskRun
+    candidate: TaskRun
+    pairs: tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
+    problems: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.pairs[0])
+
+    def both(self, metric: str) -> tuple[Numbers, Numbers]:
+        """The scores of the common rows, nan where a run has none: `[rows]` each, baseline first."""
+        sides = zip((self.baseline, self.candidate), self.pairs, strict=True)
+        before, after = (run.rows.scores[metric][place] for run, place in sides)
+        return before, after
+
+
+def select(baseline: Run, policy: Policy, stage: Stage) -> Selection:
+    """The rows of a look: a seeded choice that does not depend on their order and contains that of every earlier look.
+
+    Args:
+        baseline: Its rows are chosen from.
+        policy: `pool` says whether `stage.rows` counts over all tasks that are gated or over each.
+        stage: The look.
+
+    Returns:
+        Row numbers by gated task.
+    """
+    gated = {name: task for name, task in baseline.tasks.items() if policy.gates(name)}
+    if stage.rows is None:
+        return {name: frozenset(task.rows.number.tolist()) for name, task in gated.items()}
+    units = [list(gated)] if policy.pool else [[name] for name in gated]
+    chosen: dict[str, set[int]] = {name: set() for name in gated}
+    for unit in units:
+        rows = [(name, row) for name in unit for row in gated[name].rows.number.tolist()]
+        rows.sort(key=lambda row: (hashlib.sha256(f"{policy.seed}:{row[0]}:{row[1]}".encode()).digest(), row))
+        for name, number in rows[: stage.rows]:
+            chosen[name].add(number)
+    return {name: frozenset(rows) for name, rows in chosen.items()}
+
+
+def match(task: str, candidate: TaskRun, baseline: TaskRun, numbers: Iterable[int]) -> Matched:
+    """Pair the rows of a task.
+
+    Args:
+        task: Its name.
+        candidate: The run under test.
+        baseline: What it is compared with.
+        numbers: Numbers of the rows of this look.
+
+    Raises:
+        UsageError: The runs followed different protocols, or asked different rows altogether.
+    """
+    wrong = difference(candidate.protocol, baseline.protocol, DATA)
+    if wrong:
+        raise UsageError(
+            f"{task} was run in different ways: {wrong.name} is {wrong.first} in the candidate and {wrong.second} in "
+            "the baseline; repeat one of them with the other's settings"
+        )
+    mine, theirs = baseline.rows, candidate.rows
+    assert mine.content is not None and theirs.content is not None  # `load` has seen to it
+    common, i, j = np.intersect1d(mine.number, theirs.number, assume_unique=True, return_indices=True)
+    if not len(common):
+        raise UsageError(f"candidate and baseline have no row of {task} in common: they scored different parts of it")
+    same = mine.content[i] == theirs.content[j]
+    if not same.any():
+        raise UsageError(
+            f"candidate and baseline were run on different data: none of the {len(common)} rows of {task} that both "
+            "scored has the same content and prompt; use the same data source, or freeze a new baseline"
+        )
+    chosen = np.array(sorted(numbers), np.int64)
+    changed = int((~same).sum())
+    missing = np.setdiff1d(chosen, theirs.number, assume_unique=True)
+    other = len(theirs) - len(common)
+    prints = [one.population.fingerprint for one in (candidate, baseline)]
+    problems = [
+        f"the population changed: {changed} of {len(common)} common rows have another content or prompt"
+        if changed
+        else "",
+        f"the candidate lacks {len(missing)} of {len(chosen)} rows (first: row {missing[0]})" if len(missing) else "",
+        f"the population changed: the candidate has {other} rows that the baseline has not" if other else "",
+        f"the population changed: its fingerprint is {prints[0]}, the baseline's {prints[1]}"
+        if prints[0] != prints[1]
+        else "",
+    ]
+    compared = same & np.isin(common, chosen)
+    if not compared.any():
+        raise UsageError(f"no row of {task} that this stage asks for is in the candidate: run the rows of the stage")
+    return Matched(task, baseline, candidate, (i[compared], j[compared]), tuple(filter(None, problems)))
 
 
 @dataclass(frozen=True, eq=False)  # arrays do not compare as a whole
@@ -47,12 +153,17 @@ def units(tasks: Sequence[Matched], pool: bool) -> dict[str, list[Matched]]:
 
 def all_scores(matched: Mapping[str, Matched], policy: Policy) -> tuple[list[Scores], list[Comparison]]:
     """Scores of every comparison, those that count first; failed lines for scores that are missing."""
-    found, lines, sound = [], [], {}
+    comparisons, lines, sound = [], [], {}
     for name, task in matched.items():
         for metric in row_metrics(task.baseline):
             rule = policy.rule(metric) if policy.gates(name) else None
             check_finite(task.baseline.rows, metric, f"{metric} of {name} in the baseline")
-            _check_scale(task.baseline, metric, rule)
+            span = _span(task.baseline.rows.scores[metric])
+            if rule is not None and span > rule.scale * (1 + NOISE):
+                raise UsageError(
+                    f"scores of {metric} in the baseline lie {span:.4g} apart, and the rule's scale is {rule.scale:g}: "
+                    "give the rule the 'scale' of one row's score"
+                )
             trouble = _trouble(task, metric, rule)
             if trouble:
                 mark: Mark = FAIL if rule is not None else REPORTED
@@ -66,8 +177,8 @@ def all_scores(matched: Mapping[str, Matched], policy: Policy) -> tuple[list[Sco
         for metric in dict.fromkeys(name for task in tasks for name in row_metrics(task.baseline)):
             parts = [task for task in tasks if (task.task, metric) in sound]
             if parts:
-                found.append(_scores(unit, metric, parts, policy, counts))
-    return [scores for scores in found if len(scores.baseline)], lines
+                comparisons.append(_scores(unit, metric, parts, policy, counts))
+    return [scores for scores in comparisons if len(scores.baseline)], lines
 
 
 def row_metrics(task: TaskRun) -> list[str]:
@@ -99,15 +210,6 @@ def _trouble(task: Matched, metric: str, rule: Rule | None) -> str:
     return ""
 
 
-def _check_scale(task: TaskRun, metric: str, rule: Rule | None) -> None:
-    span = _span(task.rows.scores[metric])
-    if rule is not None and span > rule.scale * (1 + NOISE):
-        raise UsageError(
-            f"scores of {metric} in the baseline lie {span:.4g} apart, and the rule's scale is {rule.scale:g}: give "
-            "the rule the 'scale' of one row's score"
-        )
-
-
 def _span(scores: Numbers) -> float:
     there = scores[~np.isnan(scores)]
     return float(there.max() - there.min()) if len(there) else 0.0
@@ -123,15 +225,11 @@ def _scores(unit: str, metric: str, tasks: Sequence[Matched], policy: Policy, co
         after.append(second[scored])
         contexts += [(task.task, context) for context in task.baseline.rows.context[task.pairs[0]][scored].tolist()]
     gated = counts and rule is not None
-    sign = _sign(metric, tasks[0].baseline, rule, gated)
-    return Scores(unit, metric, rule or PLAIN, gated, sign, np.concatenate(before), np.concatenate(after), contexts)
-
-
-def _sign(metric: str, task: TaskRun, rule: Rule | None, gated: bool) -> int:
-    says = task.higher_is_better
+    says = tasks[0].baseline.higher_is_better
     higher = says.get(metric, says.get(metric.partition(",")[0]))
     if rule is not None and rule.higher_is_better is not None:
         higher = rule.higher_is_better
     if higher is None and gated:
         raise UsageError(f"nothing says whether more {metric} is better: give its rule the key 'higher_is_better'")
-    return -1 if higher is False else 1
+    sign = -1 if higher is False else 1
+    return Scores(unit, metric, rule or PLAIN, gated, sign, np.concatenate(before), np.concatenate(after), contexts)
