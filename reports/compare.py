@@ -14,7 +14,7 @@ from pcc_bench.core.errors import UsageError
 from pcc_bench.core.texttable import TextTable
 from pcc_bench.reports import measure
 from pcc_bench.reports.measure import Measure, Scored
-from pcc_bench.reports.metrics import NAMES, PERCENT, p_value
+from pcc_bench.reports.table import NAMES, PERCENT, p_value
 from pcc_bench.results.collection import Results, load
 from pcc_bench.results.run import DATA, READER, Run, difference
 

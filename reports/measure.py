@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from pcc_bench import stats
 from pcc_bench.core.errors import UsageError
-from pcc_bench.reports.metrics import PERCENT
+from pcc_bench.reports.table import PERCENT
 from pcc_bench.results.rows import COMPRESSION, check_finite
 from pcc_bench.results.run import Run, TaskRun
 

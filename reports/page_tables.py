@@ -6,9 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from pcc_bench.reports.figures import palette
-from pcc_bench.reports.metrics import NAMES
-from pcc_bench.reports.table import PAPER, Cell, Column, Row, Table
+from pcc_bench.reports.figures import style
+from pcc_bench.reports.table import NAMES, PAPER, Cell, Column, Row, Table
 
 DASH = "\u2013"
 TOGGLED = ("f1", "exact_match", "contains")  # metrics of which a table shows one at a time, the first where it opens
@@ -101,7 +100,7 @@ def table_view(table: Table) -> TableView:
     opened, offered = not table.measured, table.comparable or not numbers
     shown = [j for j, row in enumerate(table.rows) if opened or offered or row.runs or _measured(table.cells[j])]
     parts = [part for part in _parts(table, offered or opened) if any(part.cells[j].text != DASH for j in shown)]
-    looks = palette.looks([row.label for row in table.rows])
+    looks = style.looks([row.label for row in table.rows])
     rows = [_row(table.rows[j], [part.cells[j] for part in parts], looks) for j in shown]
     notes = table.notes if offered or opened else table.own_notes
     metrics = [name for name in TOGGLED if any(part.heading.metric == name for part in parts)]
@@ -238,9 +237,9 @@ def _details(cell: Cell) -> Iterable[str]:
         yield f"{cell.normalised:.0f} of 100"
 
 
-def _row(row: Row, cells: Sequence[CellView], looks: Mapping[str, palette.Look]) -> RowView:
+def _row(row: Row, cells: Sequence[CellView], looks: Mapping[str, style.Look]) -> RowView:
     kind = "published" if not row.runs and any(cell.published for cell in cells) else row.role
-    colour = palette.INK if row.role != "method" and row.rate is None else looks[row.label].colour
+    colour = style.INK if row.role != "method" and row.rate is None else looks[row.label].colour
     colour = colour if row.method and kind != "published" else ""
     return RowView(row.label, kind, colour, tuple(cells))
 

@@ -11,24 +11,25 @@ import pandas as pd
 
 from pcc_bench.core.documents import write_text
 from pcc_bench.core.errors import UsageError
-from pcc_bench.reports import figures, learning, page, render
+from pcc_bench.reports import figures, page, render
+from pcc_bench.reports.figures import training
 from pcc_bench.reports.table import Table
-from pcc_bench.reports.tables import comparisons, cost, demonstrated, losses, pretraining, rag, settings
+from pcc_bench.reports.tables import comparisons, losses, quality, recorded
 from pcc_bench.results.collection import Results, load
 from pcc_bench.results.files import RESULTS, matching
 
 BUILDERS: dict[str, Callable[[Results], Table]] = {
-    "table2": rag.table2,
+    "table2": quality.table2,
     "comparisons": comparisons.comparisons,
     "kinds": losses.kinds,
     "borders": losses.borders,
-    "table3": demonstrated.table3,
-    "table4": demonstrated.table4,
-    "table5": rag.table5,
-    "pretraining": pretraining.pretraining,
-    "ablations": rag.ablations,
-    "hyperparameters": settings.hyperparameters,
-    "cost": cost.cost,
+    "table3": quality.table3,
+    "table4": quality.table4,
+    "table5": quality.table5,
+    "pretraining": quality.pretraining,
+    "ablations": quality.ablations,
+    "hyperparameters": recorded.hyperparameters,
+    "cost": recorded.cost,
 }
 ALL_TASKS = "tasks"  # ends the name of suites that ask few rows of every task
 
@@ -97,7 +98,7 @@ def write(paths: Sequence[Path], out: Path, published: bool = False) -> Report:
         UsageError: There is nothing to report, something can't be read, or the folder can't be written.
     """
     results = read(paths, published)
-    results = replace(results, notes=(*results.notes, *learning.sentences(learning.over_tokens(results))))
+    results = replace(results, notes=(*results.notes, *training.sentences(training.over_tokens(results))))
     made = tables(results, published)
     if not made and not len(results.runs):
         raise UsageError(f"{', '.join(map(str, paths))}: nothing in it belongs in a table or a figure")

@@ -12,8 +12,8 @@ import pytest
 from written_results import POPULATION, right, write
 
 from pcc_bench.reports import render, report
-from pcc_bench.reports.ceiling import ceilings
 from pcc_bench.reports.summary import summarise
+from pcc_bench.reports.tables.notes import ceilings
 from pcc_bench.results.collection import load
 from pcc_bench.suite.grid import table
 

@@ -13,7 +13,7 @@ from pcc_bench.cost.phases import Setting
 from pcc_bench.cost.records import Mode, Provenance
 from pcc_bench.cost.work import Point, Shape
 from pcc_bench.reports import report
-from pcc_bench.reports.figures import recorded
+from pcc_bench.reports.figures import frames
 from pcc_bench.results.collection import load
 
 SPEED = predict.Speed(1e12, 1e9, "made up")
@@ -48,7 +48,7 @@ def shipped() -> Path:
 def test_scores_stand_over_the_seconds_of_the_same_checkpoint(tmp_path: Path, mode: str) -> None:
     results = load([shipped(), record(tmp_path, LAB, [512, 1024])])
     table = report.BUILDERS["table2"](results)
-    frame, axis = recorded.quality_and_time(results, table, table.headline or "", "ttft", mode)
+    frame, axis = frames.quality_and_time(results, table, table.headline or "", "ttft", mode)
     assert axis.endswith("(1,024 tokens, cpu)")
     assert sorted(frame["label"]) == ["", "16x", "4x", "64x"]  # and the full text; PCC-Large has no record
     known = {(r.rate, r.mode): r.median_s for r in records.read(tmp_path / sweeps.MEASURED) if r.phase == "ttft"
@@ -63,7 +63,7 @@ def test_measured_costs_are_preferred_and_predicted_ones_are_named(tmp_path: Pat
     for folders, ends in (([told], "(4,096 tokens, cpu, predicted)"), ([told, tmp_path / "b"], "(512 tokens, cpu)")):
         record(tmp_path / "b", LAB, [512])
         results = load([shipped(), *folders])
-        _, axis = recorded.quality_and_time(
+        _, axis = frames.quality_and_time(
             results, table2 := report.BUILDERS["table2"](results), table2.headline or "", "ttft", "cold"
         )
         assert axis.endswith(ends)
@@ -72,7 +72,7 @@ def test_measured_costs_are_preferred_and_predicted_ones_are_named(tmp_path: Pat
 def test_another_checkpoints_records_are_not_taken(tmp_path: Path) -> None:
     results = load([shipped(), record(tmp_path, {"some-pcc-4x": 4}, [512])])
     table = report.BUILDERS["table2"](results)
-    frame, _ = recorded.quality_and_time(results, table, table.headline or "", "ttft", "cold")
+    frame, _ = frames.quality_and_time(results, table, table.headline or "", "ttft", "cold")
     assert frame.empty
 
 

@@ -17,23 +17,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
-from pcc_bench.reports import learning
-from pcc_bench.reports.figures import (
-    cost,
-    draw_all,
-    errors,
-    frames,
-    needle,
-    pairs,
-    palette,
-    rates,
-    ratios,
-    style,
-    training,
-)  # fmt: skip
-from pcc_bench.reports.figures.files import Figure, save
+from pcc_bench.reports.figures import draw_all, frames, style, tradeoffs, training
+from pcc_bench.reports.figures.draw import Figure, save
+from pcc_bench.reports.figures.tasks import achieved, classes, heat_map, reconstruction_and_answers
 from pcc_bench.reports.table import Table
-from pcc_bench.reports.tables import pretraining, rag
+from pcc_bench.reports.tables import quality
 from pcc_bench.results import collection as reading
 from pcc_bench.results.collection import Results
 
@@ -48,7 +36,7 @@ def by_rate(values: float = 60.0) -> pd.DataFrame:
         for place, name in enumerate(METHODS)
         for step, rate in enumerate((3.88, 14.2, 42.7))
     ]
-    rows += [{"method": palette.FULL, "value": 70.0}, {"method": palette.NONE, "value": 8.0}]
+    rows += [{"method": style.FULL, "value": 70.0}, {"method": style.NONE, "value": 8.0}]
     return pd.DataFrame(rows).assign(low=lambda f: f["value"] - 3, high=lambda f: f["value"] + 3)
 
 
@@ -80,11 +68,11 @@ def curves_frame() -> pd.DataFrame:
 def tokens_frame() -> pd.DataFrame:
     rows = []
     for rate, measure in itertools.product((2, 4, 8), ("reconstruction\n(nats a token)", "BLEU")):
-        line = learning.Line.through(tokens := [1e4, 3e4, 1e5, 3e5], values := [4 * rate, 3 * rate, 2.5 * rate, rate])
-        rows += [(t, v, np.nan, np.nan, learning.MEASURED, 0) for t, v in zip(tokens, values, strict=True)]
-        rows += [(t, *line.at(t), part, 4) for t, part in ((1e4, "fit"), (3e5, "fit"), (3e6, learning.AHEAD))]
+        line = training.Line.through(tokens := [1e4, 3e4, 1e5, 3e5], values := [4 * rate, 3 * rate, 2.5 * rate, rate])
+        rows += [(t, v, np.nan, np.nan, training.MEASURED, 0) for t, v in zip(tokens, values, strict=True)]
+        rows += [(t, *line.at(t), part, 4) for t, part in ((1e4, "fit"), (3e5, "fit"), (3e6, training.AHEAD))]
         rows = [row if len(row) == 8 else (f"smollm2 {rate}x", measure, *row) for row in rows]
-    return pd.DataFrame(rows, columns=learning.COLUMNS)
+    return pd.DataFrame(rows, columns=training.COLUMNS)
 
 
 def compared_frame() -> pd.DataFrame:
@@ -113,22 +101,24 @@ def ratios_frame() -> pd.DataFrame:
 
 SETS = ("SQuAD", "HotpotQA", "AdversarialQA", "NQ")
 FIGURES: dict[str, Callable[[], matplotlib.figure.Figure]] = {
-    "rates": lambda: rates.against_rate(by_rate(), "average F1 (%)"),
-    "four sets": lambda: rates.by_set(
+    "rates": lambda: tradeoffs.against_rate(by_rate(), "average F1 (%)"),
+    "four sets": lambda: tradeoffs.by_set(
         pd.concat([by_rate(60 - 3 * i).assign(set=s) for i, s in enumerate(SETS)]), "F1 (%)"
     ),
-    "three sets": lambda: rates.by_set(pd.concat([by_rate().assign(set=s) for s in SETS[:3]]), "F1 (%)"),
-    "Pareto, two decades": lambda: cost.pareto(with_cost(12, 3000), "average F1 (%)", "decoder positions a question"),
-    "Pareto, less than one": lambda: cost.pareto(with_cost(0.11, 0.63), "average F1 (%)", "seconds a question"),
-    "memory": lambda: cost.memory(memory_frame()),
+    "three sets": lambda: tradeoffs.by_set(pd.concat([by_rate().assign(set=s) for s in SETS[:3]]), "F1 (%)"),
+    "Pareto, two decades": lambda: tradeoffs.pareto(
+        with_cost(12, 3000), "average F1 (%)", "decoder positions a question"
+    ),
+    "Pareto, less than one": lambda: tradeoffs.pareto(with_cost(0.11, 0.63), "average F1 (%)", "seconds a question"),
+    "memory": lambda: tradeoffs.memory(memory_frame()),
     "training": lambda: training.curves(curves_frame()),
-    "training over tokens": lambda: training.over_tokens(tokens_frame()),
-    "runs after equal tokens": lambda: training.held_against(compared_frame()),
-    "needles of one method": lambda: needle.heat_map(grid("PCC-Lite 4x")),
-    "needles of five": lambda: needle.heat_map(grid("PCC-Lite 4x", "PCC-Lite 16x", "ICAE 4x", "COCOM 4x", "PISCO 16x")),
-    "errors": lambda: errors.classes(errors_frame()),
-    "pairs": lambda: pairs.reconstruction_and_answers(contexts_frame(), "token accuracy", "F1"),
-    "ratios": lambda: ratios.achieved(ratios_frame()),
+    "training over tokens": lambda: training.curves_over_tokens(tokens_frame()),
+    "runs after equal tokens": lambda: training.losses_compared(compared_frame()),
+    "needles of one method": lambda: heat_map(grid("PCC-Lite 4x")),
+    "needles of five": lambda: heat_map(grid("PCC-Lite 4x", "PCC-Lite 16x", "ICAE 4x", "COCOM 4x", "PISCO 16x")),
+    "errors": lambda: classes(errors_frame()),
+    "pairs": lambda: reconstruction_and_answers(contexts_frame(), "token accuracy", "F1"),
+    "ratios": lambda: achieved(ratios_frame()),
 }
 
 
@@ -187,18 +177,18 @@ def test_colours_differ_for_colour_blind_readers_too() -> None:
         "deuteranope": np.array([[0.29275, 0.70725, 0], [0.29275, 0.70725, 0], [-0.02234, 0.02234, 1]]),
     }
     for theme, (who, matrix) in itertools.product((0, 1), blind.items()):
-        colours = [pair[theme] for pair in (*palette.METHODS.values(), palette.ENDS[palette.FULL])]
+        colours = [pair[theme] for pair in (*style.METHODS.values(), style.ENDS[style.FULL])]
         seen = [matrix @ np.array(to_rgb(colour)) ** 2.2 for colour in colours]
         for one, other in itertools.combinations(seen, 2):
             assert np.abs(np.cbrt(one) - np.cbrt(other)).max() > 0.08, who
 
 
 def test_no_two_methods_share_a_colour_controls_are_grey_and_pcc_is_thickest() -> None:
-    names = [*palette.METHODS, *palette.CONTROLS]
-    looks = palette.looks([*names, "plug-in", "another", "PCC-Lite 4x (wrong memory)"])
+    names = [*style.METHODS, *style.CONTROLS]
+    looks = style.looks([*names, "plug-in", "another", "PCC-Lite 4x (wrong memory)"])
     assert len({look.colour for look in looks.values()}) == len(looks)
-    assert len({dark for _, dark in palette.THEMES.items()}) == len(palette.THEMES)
-    for name in (*palette.CONTROLS, "PCC-Lite 4x (wrong memory)"):
+    assert len({dark for _, dark in style.THEMES.items()}) == len(style.THEMES)
+    for name in (*style.CONTROLS, "PCC-Lite 4x (wrong memory)"):
         assert len(set(to_rgb(looks[name].colour))) == 1, name
     widths = {name: looks[name].width for name in names}
     assert min(widths[name] for name in names if name.startswith("PCC")) > max(
@@ -207,59 +197,59 @@ def test_no_two_methods_share_a_colour_controls_are_grey_and_pcc_is_thickest() -
 
 
 def test_rates_of_a_method_have_its_colour() -> None:
-    looks = palette.looks(["PCC-Lite 4x", "PCC-Lite 16x, lab-llama", "ICAE 4x"])
-    assert looks["PCC-Lite 4x"].colour == looks["PCC-Lite 16x, lab-llama"].colour == palette.METHODS["PCC-Lite"][0]
+    looks = style.looks(["PCC-Lite 4x", "PCC-Lite 16x, lab-llama", "ICAE 4x"])
+    assert looks["PCC-Lite 4x"].colour == looks["PCC-Lite 16x, lab-llama"].colour == style.METHODS["PCC-Lite"][0]
     assert looks["PCC-Lite 4x"].marker != looks["PCC-Lite 16x, lab-llama"].marker
-    assert looks["ICAE 4x"].colour == palette.METHODS["ICAE"][0]
+    assert looks["ICAE 4x"].colour == style.METHODS["ICAE"][0]
 
 
 def test_no_two_methods_differ_in_colour_alone() -> None:
-    looks = palette.looks([*METHODS, *(f"method {n}" for n in range(20))]).values()
+    looks = style.looks([*METHODS, *(f"method {n}" for n in range(20))]).values()
     for one, other in itertools.combinations(looks, 2):
         assert one.marker != other.marker or one.colour != other.colour
         assert (one.colour, one.hatch) != (other.colour, other.hatch)
-    for one, other in itertools.combinations(palette.looks(METHODS).values(), 2):
+    for one, other in itertools.combinations(style.looks(METHODS).values(), 2):
         assert one.marker != other.marker
         assert one.hatch != other.hatch
 
 
 def test_a_method_looks_the_same_whatever_stands_beside_it() -> None:
-    assert palette.looks(["ICAE", "new"])["ICAE"] == palette.looks(["other", "PCC", "ICAE"])["ICAE"]
+    assert style.looks(["ICAE", "new"])["ICAE"] == style.looks(["other", "PCC", "ICAE"])["ICAE"]
 
 
 def test_the_same_data_gives_the_same_bytes(tmp_path: Path) -> None:
     written = []
     for folder in ("one", "two"):
-        figure = save(errors.classes, errors_frame(), "errors", "Errors", "In words", tmp_path / folder)
+        figure = save(classes, errors_frame(), "errors", "Errors", "In words", tmp_path / folder)
         paths = (figure.svg, figure.pdf, figure.png, figure.csv, figure.page)
         written.append([path.read_bytes() for path in paths])
     assert written[0] == written[1]
 
 
 def test_the_data_beside_a_figure_is_what_it_shows(tmp_path: Path) -> None:
-    figure = save(lambda frame: rates.against_rate(frame, "F1"), by_rate(), "rates", "Rates", "In words", tmp_path)
+    figure = save(lambda frame: tradeoffs.against_rate(frame, "F1"), by_rate(), "rates", "Rates", "In words", tmp_path)
     pd.testing.assert_frame_equal(pd.read_csv(figure.csv), by_rate())
 
 
 def test_lines_go_through_the_values_of_the_frame() -> None:
-    (panel,) = rates.against_rate(by_rate(), "F1").axes
+    (panel,) = tradeoffs.against_rate(by_rate(), "F1").axes
     drawn = {str(line.get_label()): line for line in panel.get_lines()}
     expected = by_rate().query("method == 'ICAE'")
     assert list(drawn["ICAE"].get_xdata()) == list(expected["rate"])
     assert list(drawn["ICAE"].get_ydata()) == list(expected["value"])
-    assert list(drawn[palette.FULL].get_ydata()) == [70.0, 70.0]
+    assert list(drawn[style.FULL].get_ydata()) == [70.0, 70.0]
 
 
 def test_the_front_is_what_nothing_beats_in_cost_and_score() -> None:
     frame = pd.DataFrame({"cost": [1.0, 2.0, 3.0, 2.0, 4.0], "value": [1.0, 3.0, 2.0, 3.0, 4.0]})
-    assert list(cost.on_front(frame)) == [True, True, False, True, True]
+    assert list(tradeoffs.on_front(frame)) == [True, True, False, True, True]
 
 
 def test_a_heat_map_says_each_cell_in_percent() -> None:
     frame = pd.DataFrame(
         [("PCC", 0.0, 256, 1.0), ("PCC", 1.0, 256, 0.25)], columns=["method", "depth", "length", "value"]
     )
-    (panel,) = needle.heat_map(frame).axes
+    (panel,) = heat_map(frame).axes
     assert [text.get_text() for text in panel.texts] == ["100", "25"]
     assert panel.yaxis_inverted()  # the beginning is on top
 
@@ -274,7 +264,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Results:
 
 @pytest.fixture(scope="module")
 def tables(measured: Results) -> list[Table]:
-    return [rag.table2(measured), pretraining.pretraining(measured)]
+    return [quality.table2(measured), quality.pretraining(measured)]
 
 
 @pytest.fixture(scope="module")
@@ -296,7 +286,7 @@ def test_everything_that_was_measured_is_drawn(drawn: dict[str, Figure]) -> None
 
 def test_nothing_is_drawn_of_nothing(tmp_path: Path) -> None:
     nothing = Results((), (), pd.DataFrame())
-    assert draw_all(nothing, [rag.table2(nothing), pretraining.pretraining(nothing)], tmp_path) == []
+    assert draw_all(nothing, [quality.table2(nothing), quality.pretraining(nothing)], tmp_path) == []
     assert not list(tmp_path.iterdir())
 
 
@@ -326,7 +316,7 @@ def test_seconds_of_the_rows_themselves_are_not_drawn(drawn: dict[str, Figure]) 
 def test_one_point_is_no_figure(tmp_path: Path) -> None:
     folder = made_results.make(tmp_path / "in", 8, ("full", "none", "lite-4"))
     results = reading.load([folder])
-    keys = {figure.key for figure in draw_all(results, [rag.table2(results)], tmp_path / "out")}
+    keys = {figure.key for figure in draw_all(results, [quality.table2(results)], tmp_path / "out")}
     assert not keys & {"answers", "answers-by-set", "reconstruction"}
 
 

@@ -12,10 +12,11 @@ import pytest
 import scipy.stats
 
 from pcc_bench.core.errors import UsageError
-from pcc_bench.reports import learning, report
+from pcc_bench.reports import report
+from pcc_bench.reports.figures import training
 from pcc_bench.results.collection import load
 
-RECONSTRUCTION = learning.MEASURES["ae_loss"]
+RECONSTRUCTION = training.MEASURES["ae_loss"]
 
 
 def lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -49,7 +50,7 @@ def test_a_line_is_the_least_squares_one_and_its_interval_covers() -> None:
     inside = 0
     for _ in range(2_000):
         values = [2 - 0.5 * np.log10(t) + 0.1 * chance.normal() for t in tokens]
-        line = learning.Line.through(tokens, values)
+        line = training.Line.through(tokens, values)
         value, low, high = line.at(3e5)
         inside += low <= 2 - 0.5 * np.log10(3e5) + 0.1 * chance.normal() <= high
     reference = scipy.stats.linregress(np.log10(tokens), values)
@@ -60,46 +61,46 @@ def test_a_line_is_the_least_squares_one_and_its_interval_covers() -> None:
 
 @pytest.mark.parametrize("recorded", [True, False], ids=["tokens in the evaluation", "tokens in the log alone"])
 def test_ten_times_the_tokens(tmp_path: Path, recorded: bool) -> None:
-    frame = learning.over_tokens(load([run(tmp_path / "one", recorded=recorded)]))
+    frame = training.over_tokens(load([run(tmp_path / "one", recorded=recorded)]))
     rows = frame[(frame["run"] == "one 4x") & (frame["measure"] == RECONSTRUCTION)]
     assert rows[rows["part"] == "measured"]["tokens"].tolist() == [1000, 2000, 4000, 8000, 16000, 32000]
     (ahead,) = rows[rows["part"] == "10x"].to_dict("records")
     assert (ahead["tokens"], ahead["points"]) == (320_000, 4)  # the two before the last phase are no part of it
     assert ahead["value"] == pytest.approx(13 - np.log10(3200))
     assert ahead["low"] == pytest.approx(ahead["value"]) == ahead["high"]
-    (said, other) = learning.sentences(frame[frame["run"] == "one 4x"])[:1] + learning.sentences(frame)[:1]
+    (said, other) = training.sentences(frame[frame["run"] == "one 4x"])[:1] + training.sentences(frame)[:1]
     assert said.startswith("one 4x, reconstruction (nats a token): 10.49 after 32,000 tokens; 10 times as many would ")
     assert "bring 9.49 [9.49, 9.49] (line through 4 measurements" in said and other.startswith("one 2x")
 
 
 def test_noise_widens_the_interval_and_too_few_points_have_no_line(tmp_path: Path) -> None:
-    frame = learning.over_tokens(load([run(tmp_path / "one", noise=0.2)]))
+    frame = training.over_tokens(load([run(tmp_path / "one", noise=0.2)]))
     for _, ahead in frame[frame["part"] == "10x"].iterrows():
         assert ahead["low"] < ahead["value"] - 0.1 and ahead["high"] > ahead["value"] + 0.1
     path = tmp_path / "one" / "evaluation.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
-    frame = learning.over_tokens(load([tmp_path / "one"]))
-    assert set(frame["part"]) == {"measured"} and learning.sentences(frame) == []
+    frame = training.over_tokens(load([tmp_path / "one"]))
+    assert set(frame["part"]) == {"measured"} and training.sentences(frame) == []
 
 
 def test_runs_are_held_together_after_equal_tokens(tmp_path: Path) -> None:
     run(tmp_path / "pooled")
     longer = run(tmp_path / "tokens", shift=1.0)
-    frame = learning.held_against(load([tmp_path])).set_index("run")
+    frame = training.held_against(load([tmp_path])).set_index("run")
     assert set(frame.index) == {f"{name} {rate}x" for name in ("pooled", "tokens") for rate in (2, 4)}
     row = frame.loc["pooled 4x"]
     assert row["value"] == pytest.approx(13 - np.log10(320)) and row["tokens"] == 32_000
     assert row["low"] < row["value"] < row["high"] < frame.loc["tokens 4x", "low"]
     path = longer / "evaluation-rows.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-2]))  # it was stopped after 16,000 tokens
-    assert set(learning.held_against(load([tmp_path]))["tokens"]) == {16_000}
+    assert set(training.held_against(load([tmp_path]))["tokens"]) == {16_000}
 
 
 def test_runs_on_other_rows_are_not_held_together(tmp_path: Path) -> None:
     path = run(tmp_path / "one") / "evaluation-rows.jsonl"
     run(tmp_path / "other")
     path.write_text(path.read_text().replace("[10, 10,", "[11, 10,"))
-    assert learning.held_against(load([tmp_path])).empty
+    assert training.held_against(load([tmp_path])).empty
     path.write_text('{"step": 0, "measure": "ae_loss_4x", "nll": [1.0], "tokens": [1, 2]}\n')
     with pytest.raises(UsageError, match=r"evaluation-rows\.jsonl, line 1: 1 losses of 2 rows"):
         load([tmp_path])

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from written_results import right, write
 
-from pcc_bench.reports import answers, report, segments
-from pcc_bench.reports.answers import Span
+from pcc_bench.reports import report
+from pcc_bench.reports.tables.losses import Span, answer_kind, answer_span, border_distance
 from pcc_bench.results.collection import load
 from pcc_bench.results.reading import Answer
 
@@ -34,24 +34,24 @@ ANSWER = Answer(row=0, context="", question="", references=(), answer="", scores
     ],
 )
 def test_answers_have_a_kind(question: str, reference: str, kind: str) -> None:
-    assert answers.kind(replace(ANSWER, question=question, references=(reference,))) == kind
+    assert answer_kind(replace(ANSWER, question=question, references=(reference,))) == kind
 
 
 def test_an_answer_stands_where_its_words_stand_once() -> None:
     text = "He had 4 cats in 1994, and Ann had two."
-    assert answers.span(text, ("4",)) == Span(7, 8)  # the 4 of 1994 is no answer
-    assert answers.span(text, ("had",)) is None  # twice
-    assert answers.span(text, ("dogs",)) is None
-    assert answers.span(text, ("dogs", "ann")) == Span(27, 30)  # another reference
+    assert answer_span(text, ("4",)) == Span(7, 8)  # the 4 of 1994 is no answer
+    assert answer_span(text, ("had",)) is None  # twice
+    assert answer_span(text, ("dogs",)) is None
+    assert answer_span(text, ("dogs", "ann")) == Span(27, 30)  # another reference
 
 
 def test_the_distance_to_a_border_is_counted_in_tokens() -> None:
     offsets = [(i, i + 1) for i in range(10)]  # a token a character; segments of 4 end before tokens 4 and 8
-    distances = [segments.distance(offsets, Span(place, place + 1), 4) for place in range(10)]
+    distances = [border_distance(offsets, Span(place, place + 1), 4) for place in range(10)]
     assert distances == [4, 3, 2, 1, 1, 2, 2, 1, 1, 2]
-    assert segments.distance(offsets, Span(3, 5), 4) == 0  # across
-    assert segments.distance(offsets[:4], Span(0, 1), 4) is None  # one segment
-    assert segments.distance(offsets, Span(20, 21), 4) is None
+    assert border_distance(offsets, Span(3, 5), 4) == 0  # across
+    assert border_distance(offsets[:4], Span(0, 1), 4) is None  # one segment
+    assert border_distance(offsets, Span(20, 21), 4) is None
 
 
 def test_kinds_add_up_to_the_rows_and_their_scores(tmp_path: Path) -> None:

@@ -19,11 +19,11 @@ import pytest
 from pcc_bench.core.errors import UsageError
 from pcc_bench.reports import overview, page
 from pcc_bench.reports.browser import embed
-from pcc_bench.reports.figures import Figure, palette, rates, training
-from pcc_bench.reports.figures.files import save
+from pcc_bench.reports.figures import Figure, style, tradeoffs, training
+from pcc_bench.reports.figures.draw import save
 from pcc_bench.reports.page_tables import table_view
 from pcc_bench.reports.table import Cell, Column, Published, Row, Table
-from pcc_bench.reports.tables import comparisons, losses, pretraining, rag
+from pcc_bench.reports.tables import comparisons, losses, quality
 from pcc_bench.results import collection as reading
 from pcc_bench.results.collection import Results
 
@@ -39,7 +39,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Results:
 
 @pytest.fixture(scope="module")
 def tables(measured: Results) -> list[Table]:
-    builders = (rag.table2, comparisons.comparisons, losses.kinds, pretraining.pretraining)
+    builders = (quality.table2, comparisons.comparisons, losses.kinds, quality.pretraining)
     return [build(measured) for build in builders]
 
 
@@ -55,7 +55,7 @@ def figures(tmp_path_factory: pytest.TempPathFactory) -> list[Figure]:
     frame = pd.DataFrame(points, columns=["method", "rate", "value", "low", "high"])
     return [
         save(training.curves, lines, "training", "Training", 'a <b>: "2.00" at step 0', out),
-        save(lambda data: rates.against_rate(data, "F1"), frame, "answers", "Answers", "PCC: 60.0 at 4x", out),
+        save(lambda data: tradeoffs.against_rate(data, "F1"), frame, "answers", "Answers", "PCC: 60.0 at 4x", out),
     ]
 
 
@@ -142,7 +142,7 @@ def test_every_measured_cell_is_on_the_page(text: str, tables: list[Table]) -> N
 
 def test_the_main_columns_come_first_and_rows_stand_by_rate(tmp_path: Path) -> None:
     folder = made_results.make(tmp_path, 8, ("full", "none", "lite-4", "lite-16"))
-    view = table_view(rag.table2(reading.load([folder])))
+    view = table_view(quality.table2(reading.load([folder])))
     heads = [(heading.over, heading.name) for heading in view.headings]
     assert heads[:5] == [
         *(("average", "EM (%)"), ("average", "F1 (%)"), ("average", "contains (%)")),  # one of them shows at a time
@@ -189,7 +189,7 @@ def test_published_values_are_hidden_until_they_are_asked_for(tmp_path: Path) ->
 
 
 def test_nothing_is_bold_where_nothing_is_told_apart(measured: Results) -> None:
-    table = rag.table2(measured)
+    table = quality.table2(measured)
     for j, column in enumerate(table.columns):
         cells = [line[j] for row, line in table.lines() if row.role == "method"]
         marked = [cell for cell in cells if cell.best or cell.tied]
@@ -197,7 +197,7 @@ def test_nothing_is_bold_where_nothing_is_told_apart(measured: Results) -> None:
 
 
 def test_the_overview_is_three_sentences_of_the_numbers(measured: Results) -> None:
-    table = rag.table2(measured)
+    table = quality.table2(measured)
     cell, best = table.cell("PCC-Lite 4x", "average.f1"), table.cell("ICAE 4x", "average.f1")
     first, second, *_ = overview.sentences([table])
     assert first.startswith(
@@ -265,7 +265,7 @@ def test_rows_of_other_data_are_kept_apart(measured: Results) -> None:
 
 def test_published_numbers_alone_make_a_page(tmp_path: Path) -> None:
     nothing = Results((), (), pd.DataFrame())
-    written = page.write(nothing, [rag.table2(nothing)], [], tmp_path / "new" / "folder").read_text("utf-8")
+    written = page.write(nothing, [quality.table2(nothing)], [], tmp_path / "new" / "folder").read_text("utf-8")
     assert "63.62" in written and "published numbers only" in written
     assert "with-published" in str(Elements(written).attributes("table-table2")["class"])  # they are all there is
     assert 'id="samples"' not in written and 'id="runs"' not in written
@@ -373,7 +373,7 @@ def test_the_page_is_legible(opened: Any) -> None:
         assert contrast(opened, selector) >= 4.5, selector
     paper = _colour(opened, "--card")
     assert _ratio(_colour(opened, "--figure-ink"), paper) >= 7  # text in figures
-    for light in palette.THEMES:
+    for light in style.THEMES:
         assert _ratio(_colour(opened, f"--series-{light[1:]}"), paper) >= 4.5, light  # names on lines
 
 

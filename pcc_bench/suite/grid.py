@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from pcc_bench.core.texttable import TextTable
-from pcc_bench.reports.ceiling import ceilings
-from pcc_bench.reports.metrics import NAMES, PERCENT
+from pcc_bench.reports.table import NAMES, PERCENT
+from pcc_bench.reports.tables.notes import ceilings
 from pcc_bench.results.reading import read_run
 from pcc_bench.results.run import READER, Run
 

@@ -1,6 +1,5 @@
 """Figures: pure functions of frames in one style; `draw_all` draws those that results have data for."""
 
-from pcc_bench.reports.figures.draw import draw_all
-from pcc_bench.reports.figures.files import Figure
+from pcc_bench.reports.figures.draw import Figure, draw_all
 
 __all__ = ["Figure", "draw_all"]

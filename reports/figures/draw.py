@@ -1,4 +1,4 @@
-"""All figures of a report."""
+"""All figures of a report: what they show in words, and their files."""
 
 from __future__ import annotations
 
@@ -9,12 +9,115 @@ from pathlib import Path
 
 import matplotlib.figure
 import pandas as pd
+from pandas import DataFrame
 
-from pcc_bench.reports import learning
-from pcc_bench.reports.figures import cost, errors, frames, needle, pairs, rates, ratios, recorded, training, words
-from pcc_bench.reports.figures.files import Figure, save
+from pcc_bench.core import escaping
+from pcc_bench.core.documents import replaced, write_text
+from pcc_bench.reports.figures import frames, tasks, tradeoffs, training
+from pcc_bench.reports.figures.style import COLUMN, PAGE, Sheet, applied, drawn_for
 from pcc_bench.reports.table import Column, Table
 from pcc_bench.results.collection import Results
+
+FORMATS = ("svg", "pdf", "png")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure that was written.
+
+    Attributes:
+        key: Name of its files.
+        title: One line.
+        alt: What it shows, for readers who can't see it.
+        svg: Vector, text as shapes.
+        pdf: Vector, for LaTeX.
+        png: 300 dots an inch.
+        csv: The data that is drawn.
+        page: Vector, for a window: wider, its text larger.
+    """
+
+    key: str
+    title: str
+    alt: str
+    svg: Path
+    pdf: Path
+    png: Path
+    csv: Path
+    page: Path
+
+
+def save(
+    draw: Callable[[DataFrame], matplotlib.figure.Figure], frame: DataFrame, key: str, title: str, alt: str, out: Path
+) -> Figure:
+    """Write a figure in all formats, and its data beside it; the same data gives the same bytes.
+
+    Args:
+        draw: Draws the frame, for the sheet in use.
+        frame: What it shows.
+        key: Name of the files.
+        title: One line.
+        alt: What it shows, in words.
+        out: Folder, made where it is missing.
+    """
+    paths = {kind: out / f"{key}.{kind}" for kind in (*FORMATS, "csv")}
+    wide = out / f"{key}-page.svg"
+    _write(draw, frame, COLUMN, [paths[kind] for kind in FORMATS])
+    _write(draw, frame, PAGE, [wide])
+    safe = frame.map(lambda value: escaping.csv_cell(value) if isinstance(value, str) else value)
+    write_text(paths["csv"], safe.to_csv(index=False, lineterminator="\n"))
+    return Figure(key, title, alt, paths["svg"], paths["pdf"], paths["png"], paths["csv"], wide)
+
+
+def _write(
+    draw: Callable[[DataFrame], matplotlib.figure.Figure], frame: DataFrame, sheet: Sheet, paths: Sequence[Path]
+) -> None:
+    no_date = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
+    with drawn_for(sheet), applied():
+        drawn = draw(frame)
+        drawn.draw_without_rendering()
+        drawn.set_layout_engine("none")  # it is laid out now, and once is enough
+        for path in paths:
+            kind = path.suffix.removeprefix(".")
+            with replaced(path) as part:
+                drawn.savefig(part, format=kind, metadata=no_date[kind])
+
+
+def series_in_words(frame: pd.DataFrame, series: str, x: str, y: str, at: str = "{:.3g}", digits: int = 1) -> str:
+    """A sentence a series: its values in the order of x, or its first and last where there are many.
+
+    Args:
+        frame: What is drawn.
+        series: Column that names them.
+        x: Column of the axis; nan for a level line.
+        y: Column of the values.
+        at: How a place on the axis is written.
+        digits: Of the values, after the point.
+    """
+    sentences = []
+    for name, rows in frame.groupby(series, sort=False):
+        rows = rows.sort_values(x)
+        few = rows if len(rows) <= 6 else rows.iloc[[0, -1]]
+        points = [
+            f"{value:.{digits}f}" + (f" at {at.format(place)}" if place == place else "")
+            for place, value in zip(few[x], few[y], strict=True)
+        ]
+        sentences.append(f"{name}: {', '.join(points)}.")
+    return " ".join(sentences)
+
+
+def spread_in_words(frame: pd.DataFrame, series: str, y: str, digits: int = 1) -> str:
+    """A sentence a series: its least and greatest value."""
+    ends = frame.groupby(series, sort=False)[y].agg(["min", "max"])
+    return " ".join(f"{name}: {low:.{digits}f} to {high:.{digits}f}." for name, low, high in ends.itertuples())
+
+
+def kinds_in_words(frame: pd.DataFrame, series: str, kind: str, y: str, digits: int = 1) -> str:
+    """A sentence a series: the value of each kind."""
+    return " ".join(
+        f"{name}: " + ", ".join(f"{row[kind]} {row[y]:.{digits}f}" for _, row in rows.iterrows()) + "."
+        for name, rows in frame.groupby(series, sort=False)
+    )
+
 
 POSITIONS = "decoder positions a question"
 LEAST = 2  # points: one alone is a number and no figure
@@ -65,43 +168,45 @@ def plans(results: Results, tables: Sequence[Table]) -> Iterator[Plan]:
     if "pretraining" in by_key:
         yield from _reconstruction(by_key["pretraining"])
     yield Plan(
-        "training", "Training: held-out text", frames.training(results), training.curves,
+        "training", "Training: held-out text", training.over_steps(results), training.curves,
         lambda frame: " ".join(
-            f"{str(measure).replace(chr(10), ' ')}: {words.over(rows, 'run', 'step', 'value', 'step {:g}', 2)}"
+            f"{str(measure).replace(chr(10), ' ')}: {series_in_words(rows, 'run', 'step', 'value', 'step {:g}', 2)}"
             for measure, rows in frame.groupby("measure", sort=False)
         ),
     )  # fmt: skip
     yield Plan(
-        "training-tokens", "Training: held-out rows over tokens", learning.over_tokens(results), training.over_tokens,
-        lambda frame: " ".join(learning.sentences(frame)) or words.over(frame, "run", "tokens", "value", digits=2),
+        "training-tokens", "Training: held-out rows over tokens", training.over_tokens(results),
+        training.curves_over_tokens,
+        lambda frame: " ".join(training.sentences(frame)) or series_in_words(frame, "run", "tokens", "value", digits=2),
     )  # fmt: skip
     yield Plan(
-        "training-compared", "Training: runs after equal tokens", learning.held_against(results), training.held_against,
-        lambda frame: words.listed(frame.replace("\n", " ", regex=True), "run", "measure", "value", 2),
+        "training-compared", "Training: runs after equal tokens", training.held_against(results),
+        training.losses_compared,
+        lambda frame: kinds_in_words(frame.replace("\n", " ", regex=True), "run", "measure", "value", 2),
     )  # fmt: skip
     yield Plan(
-        "memory", "Peak memory over the input's length", frames.memory(results), cost.memory,
-        lambda frame: "Gigabytes. " + words.over(frame, "series", "tokens", "gigabytes", "{:g} tokens"),
+        "memory", "Peak memory over the input's length", frames.memory(results), tradeoffs.memory,
+        lambda frame: "Gigabytes. " + series_in_words(frame, "series", "tokens", "gigabytes", "{:g} tokens"),
     )  # fmt: skip
     for task in frames.NEEDLES:
         yield Plan(
             task.removeprefix("pcc_"), f"Needles found, by depth and length ({task})", frames.needles(results, task),
-            needle.heat_map,
-            lambda frame: "Least and greatest share of a cell. " + words.spread(frame, "method", "value", 2),
+            tasks.heat_map,
+            lambda frame: "Least and greatest share of a cell. " + spread_in_words(frame, "method", "value", 2),
         )  # fmt: skip
     yield Plan(
-        "errors", "What a reconstruction gets wrong, by class of word", frames.errors(results), errors.classes,
-        lambda frame: "Percent. " + words.listed(frame, "method", "kind", "value"),
+        "errors", "What a reconstruction gets wrong, by class of word", frames.errors(results), tasks.classes,
+        lambda frame: "Percent. " + kinds_in_words(frame, "method", "kind", "value"),
     )  # fmt: skip
     yield Plan(
         "reconstruction-and-answers", "Contexts reconstructed, and the questions on them",
         frames.pairs(results, "token_accuracy", "f1"),
-        lambda frame: pairs.reconstruction_and_answers(frame, "token accuracy", "F1"),
-        lambda frame: "Mean F1. " + words.spread(frame, "method", "answers", 2),
+        lambda frame: tasks.reconstruction_and_answers(frame, "token accuracy", "F1"),
+        lambda frame: "Mean F1. " + spread_in_words(frame, "method", "answers", 2),
     )  # fmt: skip
     yield Plan(
-        "ratios", "Requested and achieved compression", frames.ratios(results), ratios.achieved,
-        lambda frame: "Achieved, least to greatest. " + words.spread(frame, "run", "ratio", 2),
+        "ratios", "Requested and achieved compression", frames.ratios(results), tasks.achieved,
+        lambda frame: "Achieved, least to greatest. " + spread_in_words(frame, "run", "ratio", 2),
     )  # fmt: skip
 
 
@@ -113,17 +218,17 @@ def _answers(results: Results, table: Table) -> Iterator[Plan]:
     if head is not None:
         yield _over_rate("answers", "Answers over compression", table, head)
         yield _over_cost(table, head, "positions", frames.quality_and_positions(results, table, head.key), POSITIONS)
-        for phase, mode in itertools.product(recorded.PHASES, recorded.MODES):
-            kind = f"{recorded.PHASES[phase].key}-{mode}"
-            yield _over_cost(table, head, kind, *recorded.quality_and_time(results, table, head.key, phase, mode))
+        for phase, mode in itertools.product(frames.PHASES, frames.MODES):
+            kind = f"{frames.PHASES[phase].key}-{mode}"
+            yield _over_cost(table, head, kind, *frames.quality_and_time(results, table, head.key, phase, mode))
     parts = [column.key for column in sets if head is None or column.key != head.key]
     if len(parts) > 1:
         frame = frames.scores(table, parts).drop(columns="runs")
         yield Plan(
             "answers-by-set", "Answers over compression, by data set", _with_rates(frame),
-            lambda frame: rates.by_set(frame, "F1 (%)"),
+            lambda frame: tradeoffs.by_set(frame, "F1 (%)"),
             lambda frame: " ".join(
-                f"{name}: {words.over(rows, 'method', 'rate', 'value', '{:.3g}x')}"
+                f"{name}: {series_in_words(rows, 'method', 'rate', 'value', '{:.3g}x')}"
                 for name, rows in frame.groupby("set", sort=False)
             ),
         )  # fmt: skip
@@ -141,8 +246,8 @@ def _over_rate(key: str, title: str, table: Table, column: Column) -> Plan:
         key,
         title,
         _with_rates(frames.scores(table, [column.key]).drop(columns="runs")),
-        lambda frame: rates.against_rate(frame, axis_label(column)),
-        lambda frame: words.over(frame, "method", "rate", "value", "{:.3g}x"),
+        lambda frame: tradeoffs.against_rate(frame, axis_label(column)),
+        lambda frame: series_in_words(frame, "method", "rate", "value", "{:.3g}x"),
     )
 
 
@@ -151,8 +256,8 @@ def _over_cost(table: Table, column: Column, kind: str, frame: pd.DataFrame, axi
         f"answers-{kind}",
         f"Answers over {axis.replace(chr(10), ', ')}",
         frame,
-        lambda frame: cost.pareto(frame, axis_label(column), axis),
-        lambda frame: words.over(frame, "method", "cost", "value"),
+        lambda frame: tradeoffs.pareto(frame, axis_label(column), axis),
+        lambda frame: series_in_words(frame, "method", "cost", "value"),
     )
 
 

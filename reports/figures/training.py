@@ -1,13 +1,196 @@
-"""Training curves."""
+"""What training brings: held-out measures over the tokens trained on, and runs held against each other."""
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import scipy.stats
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 from pandas import DataFrame
 
-from pcc_bench.reports import learning
-from pcc_bench.reports.figures import palette, style
+from pcc_bench import stats
+from pcc_bench.reports.figures import style
+from pcc_bench.results.collection import Results, Training
+
+MEASURES = {
+    "ae_loss": "reconstruction\n(nats a token)",
+    "next_token_loss": "completion\n(nats a token)",
+    "rag_loss": "answers\n(nats a token)",
+    "bleu": "BLEU",
+}
+POINTS = 4  # fewest that a line is fitted to
+MORE = 10  # times the tokens that a fit is asked about
+SEED = 0
+MEASURED, FITTED, AHEAD = "measured", "fit", f"{MORE}x"
+COLUMNS = ["run", "measure", "tokens", "value", "low", "high", "part", "points"]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A least-squares line through values over the logarithm of tokens.
+
+    Attributes:
+        slope: For each tenfold of tokens.
+        points: How many it goes through.
+    """
+
+    slope: float
+    points: int
+    _mean: tuple[float, float]
+    _spread: float
+    _error: float
+
+    @classmethod
+    def through(cls, tokens: npt.ArrayLike, values: npt.ArrayLike) -> Line:
+        """Fit it; at least three points with different tokens."""
+        x, y = np.log10(np.asarray(tokens, dtype=float)), np.asarray(values, dtype=float)
+        spread = float(((x - x.mean()) ** 2).sum())
+        slope = float(((x - x.mean()) * (y - y.mean())).sum() / spread)
+        residuals = y - y.mean() - slope * (x - x.mean())
+        error = math.sqrt(float((residuals**2).sum()) / (len(x) - 2))
+        return cls(slope, len(x), (float(x.mean()), float(y.mean())), spread, error)
+
+    def at(self, tokens: float, level: float = 0.95) -> tuple[float, float, float]:
+        """The value there, and both ends of the interval in which a further measurement would lie."""
+        away = math.log10(tokens) - self._mean[0]
+        value = self._mean[1] + self.slope * away
+        scale = self._error * math.sqrt(1 + 1 / self.points + away**2 / self._spread)
+        half = float(scipy.stats.t.ppf((1 + level) / 2, self.points - 2)) * scale
+        return value, value - half, value + half
+
+
+def held_out(run: Training) -> Iterator[tuple[str, str, str]]:
+    """The measures of a run: column of its evaluation, label of the measure, and what the run is called there."""
+    for base, axis in MEASURES.items():
+        for column in run.evaluation.columns:
+            rate = re.fullmatch(rf"{base}(?:_(\d+)x)?", str(column))
+            if rate:
+                yield str(column), axis, f"{run.name} {rate[1]}x" if rate[1] else run.name
+
+
+def over_steps(results: Results) -> pd.DataFrame:
+    """Held-out measurements: `run`, `step`, `measure`, `value`."""
+    parts = [
+        pd.DataFrame({"run": label, "step": run.evaluation["step"], "measure": axis, "value": run.evaluation[column]})
+        for run in results.trainings
+        for column, axis, label in held_out(run)
+    ]
+    parts.sort(key=lambda part: list(MEASURES.values()).index(part["measure"].iloc[0]))
+    frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["run", "step", "measure", "value"])
+    return frame.dropna(subset="value")
+
+
+def over_tokens(results: Results) -> pd.DataFrame:
+    """Held-out measures over training tokens, where a run has several, with lines through those of its last phase.
+
+    Returns:
+        `run`, `measure`, `tokens`, `value`; `part` says whether it was measured, is the fit, or the fit's value at ten
+        times the tokens, with `low` and `high`; `points`: those the fit goes through, 0 without one.
+    """
+    parts = []
+    for run in results.trainings:
+        tokens = tokens_of(run)
+        for column, axis, label in held_out(run):
+            known = pd.DataFrame({"tokens": tokens, "value": run.evaluation[column]}).dropna()
+            known = known[known["tokens"] > 0].drop_duplicates("tokens", keep="last")
+            if len(known) < 2:
+                continue
+            last = known[known["tokens"] > _begin(run)]
+            parts.append(_series(known, last).assign(run=label, measure=axis))
+    return pd.concat(parts, ignore_index=True)[COLUMNS] if parts else pd.DataFrame(columns=COLUMNS)
+
+
+def tokens_of(run: Training) -> pd.Series:
+    """Context tokens that a run had trained on at each measurement; older runs say it in their log only."""
+    if "tokens_seen" in run.evaluation:
+        return run.evaluation["tokens_seen"]
+    steps = run.evaluation["step"] if "step" in run.evaluation else pd.Series(dtype=float)
+    if "tokens_seen" not in run.log:
+        return pd.Series(math.nan, index=steps.index)
+    seen = run.log.dropna(subset=["tokens_seen"])
+    at = [0.0, *seen["step"]], [0.0, *seen["tokens_seen"]]
+    return pd.Series(np.interp(steps, *at), index=steps.index)
+
+
+def sentences(frame: pd.DataFrame) -> list[str]:
+    """What each fit says of ten times the tokens."""
+    said = []
+    for (run, measure), rows in frame.groupby(["run", "measure"], sort=False):
+        last = rows[rows["part"] == MEASURED].sort_values("tokens").iloc[-1]
+        for _, ahead in rows[rows["part"] == AHEAD].iterrows():
+            said.append(
+                f"{run}, {str(measure).replace(chr(10), ' ')}: {last['value']:.2f} after {last['tokens']:,.0f} tokens; "
+                f"{MORE} times as many would bring {ahead['value']:.2f} [{ahead['low']:.2f}, {ahead['high']:.2f}] "
+                f"(line through {ahead['points']} measurements of the last phase over the logarithm of tokens, 95 %; "
+                "no law says that the line goes on)."
+            )
+    return said
+
+
+def held_against(results: Results) -> pd.DataFrame:
+    """Runs on the same held-out rows after equal tokens: `run`, `measure`, `value`, `low`, `high`, `tokens`.
+
+    Tokens are those of the run that saw fewest; of the others the last measurement up to there. Intervals: bootstrap of
+    rows. Empty where fewer than two runs kept losses by row.
+    """
+    parts = []
+    for axis, runs in _by_measure(results).items():
+        fewest = min(float(losses["tokens_seen"].max()) for _, losses in runs)
+        rows = [(label, losses[losses["tokens_seen"] <= fewest].iloc[-1]) for label, losses in runs]
+        sizes = {tuple(losses["tokens"]) for _, losses in rows}
+        if len(runs) < 2 or len(sizes) > 1 or not fewest:
+            continue
+        parts += [{"run": label, "measure": axis, **_estimate(losses)} for label, losses in rows]
+    return pd.DataFrame(parts, columns=["run", "measure", "value", "low", "high", "tokens"])
+
+
+def _by_measure(results: Results) -> dict[str, list[tuple[str, pd.DataFrame]]]:
+    """For each measure the runs that have losses by row, each with its measurements in order."""
+    found: dict[str, list[tuple[str, pd.DataFrame]]] = {}
+    for run in results.trainings:
+        seen = dict(zip(run.evaluation.get("step", ()), tokens_of(run), strict=True))
+        for column, axis, label in held_out(run):
+            rows = run.rows[run.rows["measure"] == column] if len(run.rows) else run.rows
+            if len(rows):
+                mine = rows.assign(tokens_seen=[seen.get(step, math.nan) for step in rows["step"]])
+                found.setdefault(axis, []).append((label, mine.dropna(subset="tokens_seen")))
+    return found
+
+
+def _estimate(losses: pd.Series) -> dict[str, float]:
+    nll, tokens = (np.asarray(losses[name], dtype=float) for name in ("nll", "tokens"))
+    data = stats.Clusters(nll, tokens)
+    low, high = stats.paired_bootstrap(data, np.random.default_rng(SEED))
+    return {"value": float(data.mean), "low": float(low), "high": float(high), "tokens": float(losses["tokens_seen"])}
+
+
+def _begin(run: Training) -> float:
+    """Tokens before the last phase of a run."""
+    ends = [phase.get("until") or 0 for phase in run.recipe.get("phases") or [] if isinstance(phase, dict)]
+    steps, tokens = run.evaluation["step"], tokens_of(run)
+    before = tokens[steps <= max(ends, default=0)]
+    return float(before.max()) if len(before) else 0.0
+
+
+def _series(known: pd.DataFrame, last: pd.DataFrame) -> pd.DataFrame:
+    empty = {"low": math.nan, "high": math.nan, "points": 0}
+    parts = [known.assign(part=MEASURED, **empty)]
+    if len(last) >= POINTS:
+        line = Line.through(last["tokens"], last["value"])
+        ends: Sequence[tuple[float, str]] = [
+            (float(last["tokens"].min()), FITTED), (float(last["tokens"].max()), FITTED),
+            (MORE * float(last["tokens"].max()), AHEAD),
+        ]  # fmt: skip
+        fitted = [(at, *line.at(at), part, line.points) for at, part in ends]
+        parts.append(pd.DataFrame(fitted, columns=["tokens", "value", "low", "high", "part", "points"]))
+    return pd.concat(parts, ignore_index=True)
 
 
 @style.applied()
@@ -19,7 +202,7 @@ def curves(frame: DataFrame) -> Figure:
     """
     measures = list(dict.fromkeys(frame["measure"]))
     figure, panels = style.canvas(0.5 + 1.25 * len(measures), len(measures), sharex=True)
-    looks = palette.looks(frame["run"])
+    looks = style.looks(frame["run"])
     for panel, measure in zip(panels, measures, strict=True):
         for run, rows in frame[frame["measure"] == measure].groupby("run", sort=False):
             rows = rows.sort_values("step")
@@ -35,7 +218,7 @@ def curves(frame: DataFrame) -> Figure:
 
 
 @style.applied()
-def over_tokens(frame: DataFrame) -> Figure:
+def curves_over_tokens(frame: DataFrame) -> Figure:
     """What is measured on held-out rows over the tokens trained on, with a line that is drawn on to ten times as many.
 
     Args:
@@ -43,12 +226,12 @@ def over_tokens(frame: DataFrame) -> Figure:
     """
     measures = list(dict.fromkeys(frame["measure"]))
     figure, panels = style.canvas(0.6 + 1.35 * len(measures), len(measures), sharex=True)
-    looks = palette.looks(frame["run"])
+    looks = style.looks(frame["run"])
     for panel, measure in zip(panels, measures, strict=True):
         for run, rows in frame[frame["measure"] == measure].groupby("run", sort=False):
             look = looks[str(run)]
-            points = rows[rows["part"] == learning.MEASURED].sort_values("tokens")
-            fit, ahead = rows[rows["part"] != learning.MEASURED], rows[rows["part"] == learning.AHEAD]
+            points = rows[rows["part"] == MEASURED].sort_values("tokens")
+            fit, ahead = rows[rows["part"] != MEASURED], rows[rows["part"] == AHEAD]
             panel.plot(points["tokens"], points["value"], look.marker, color=look.colour, label=str(run))
             panel.plot(fit["tokens"], fit["value"], color=look.colour, linestyle="--", linewidth=0.8)
             panel.vlines(ahead["tokens"], ahead["low"], ahead["high"], colors=look.colour, linewidth=1.0, alpha=0.7)
@@ -62,7 +245,7 @@ def over_tokens(frame: DataFrame) -> Figure:
 
 
 @style.applied()
-def held_against(frame: DataFrame) -> Figure:
+def losses_compared(frame: DataFrame) -> Figure:
     """Held-out losses of runs after equal tokens, with their intervals, a panel a measure.
 
     Args:
@@ -73,7 +256,7 @@ def held_against(frame: DataFrame) -> Figure:
     for panel, measure in zip(panels, measures, strict=True):
         rows = frame[frame["measure"] == measure]
         places = [runs.index(run) for run in rows["run"]]
-        look = palette.looks(runs)[runs[0]]
+        look = style.looks(runs)[runs[0]]
         panel.hlines(places, rows["low"], rows["high"], colors=look.colour, linewidth=1.0, alpha=0.7)
         panel.plot(rows["value"], places, look.marker, color=look.colour)
         panel.set_yticks(range(len(runs)), runs)

@@ -9,9 +9,8 @@ from pcc_bench import stats
 from pcc_bench.reports import measure, paper
 from pcc_bench.reports.paper import Known
 from pcc_bench.reports.table import Cell, Column, Published, Role, Row, Table
-from pcc_bench.reports.tables.lines import FULL, NONE, ROLES, Line, label, provenance
+from pcc_bench.reports.tables.lines import FULL, NONE, ROLES, Line, Score, Spec, label, provenance
 from pcc_bench.reports.tables.notes import about, about_published, as_the_paper
-from pcc_bench.reports.tables.spec import Score, Spec
 
 ALPHA = 0.05
 

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pcc_bench import stats
 from pcc_bench.reports import measure
 from pcc_bench.reports.measure import Measure
-from pcc_bench.reports.metrics import p_value
-from pcc_bench.reports.table import Cell, Column, Row, Table
+from pcc_bench.reports.table import Cell, Column, Row, Table, p_value
 from pcc_bench.reports.tables.build import ALPHA
 from pcc_bench.reports.tables.lines import Line, lines
-from pcc_bench.reports.tables.rag import TASKS, of_table2
+from pcc_bench.reports.tables.quality import TASKS, of_table2
 from pcc_bench.results.collection import Results
 
 METRIC = "f1"

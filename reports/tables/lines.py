@@ -1,4 +1,4 @@
-"""Which runs make a line of a table, what it is called, and which runs may stand in one table."""
+"""Lines and columns of a table before they have cells: which runs make a line, which scores fill a column."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pcc_bench.reports.table import Provenance, Role, Row
+import numpy as np
+
+from pcc_bench.reports import measure
+from pcc_bench.reports.measure import Measure
+from pcc_bench.reports.table import PERCENT, Better, Cell, Column, Provenance, Role, Row
 from pcc_bench.results.run import Run, check_one_table
 
 FULL, NONE = "full-context", "no-context"
@@ -152,3 +156,80 @@ def _place(line: Line) -> tuple[int, float, int, str]:
     row = line.row
     method = ORDER.index(row.method) if row.method in ORDER else len(ORDER)
     return ROLES.index(row.role), row.rate or 0.0, method, row.label
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A column before it has cells.
+
+    Attributes:
+        key: As in `Column`.
+        group: As in `Column`.
+        name: As in `Column`.
+        metric: As in lm-eval's results.
+        tasks: A tuple a part; the score is the mean over the parts. Each names tasks of which a line has one.
+        dataset: As in `paper.Known`.
+        shown: As in `paper.Known`.
+        better: As in `Column`.
+        digits: As in `Column`.
+        detail: As in `Column`.
+    """
+
+    key: str
+    group: str
+    name: str
+    metric: str
+    tasks: tuple[tuple[str, ...], ...]
+    dataset: str
+    shown: str = ""
+    better: Better = "higher"
+    digits: int = 1
+    detail: bool = False
+
+    @property
+    def column(self) -> Column:
+        """What it is in the table."""
+        unit = "%" if self.metric in PERCENT else ""
+        return Column(
+            key=self.key,
+            group=self.group,
+            name=self.name,
+            unit=unit,
+            digits=self.digits,
+            better=self.better,
+            detail=self.detail,
+        )
+
+
+@dataclass(frozen=True)
+class Score:
+    """One cell's measurement: a measure a part."""
+
+    parts: tuple[Measure, ...]
+
+    @property
+    def value(self) -> float:
+        """The plain mean over the parts, in the table's unit."""
+        return float(np.mean([part.value for part in self.parts]))
+
+    def interval(self) -> tuple[float, float] | None:
+        """Its 95 % interval; None where it can't be said."""
+        if len(self.parts) == 1:
+            return self.parts[0].interval()
+        known = measure.combined([part.estimate() for part in self.parts])
+        return None if known is None else self.parts[0].ends(known)
+
+    def cell(self) -> Cell:
+        """Value, interval and counts."""
+        low, high = self.interval() or (None, None)
+        contexts = [part.contexts for part in self.parts if part.contexts is not None]
+        positions = sum(part.positions for part in self.parts)
+        return Cell(
+            value=self.value,
+            low=low,
+            high=high,
+            n=sum(part.n for part in self.parts),
+            contexts=sum(contexts) if len(contexts) == len(self.parts) else None,
+            seeds=max(part.seeds for part in self.parts),
+            ratio=sum(part.tokens for part in self.parts) / positions if positions else None,
+        )

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from pcc_bench.reports import answers, measure, segments
+from pcc_bench.core import shipped
+from pcc_bench.core.documents import is_file
+from pcc_bench.reports import measure
 from pcc_bench.reports.measure import Measure
 from pcc_bench.reports.table import Cell, Column, Table
 from pcc_bench.reports.tables.lines import Line, lines
-from pcc_bench.reports.tables.rag import TASKS, of_table2
+from pcc_bench.reports.tables.quality import TASKS, of_table2
 from pcc_bench.results.collection import Results
-from pcc_bench.results.reading import read_answers
+from pcc_bench.results.reading import Answer, read_answers
 from pcc_bench.results.run import Run
 
 METRIC = "f1"
@@ -24,12 +31,12 @@ NO_TOKENIZER = "lines whose tokenizer is not here"
 OTHER_TOKENS = "rows of which the tokenizer here makes another number of tokens than was recorded"
 NOWHERE = "rows whose answer stands in their context nowhere or twice"
 ONE_SEGMENT = "rows whose context is one segment"
-KINDS = (
+KINDS_NOTE = (
     "F1 of the rows of all sets together, by what the first reference is: a date or number by its form; a place "
     "where the question asks where or which city, country or the like; a name where it asks who, or where every word "
     "begins with a capital; other."
 )
-BORDERS = (
+BORDERS_NOTE = (
     "F1 of the rows of all sets together, by the encoder's tokens between the answer and the nearest border of two "
     "segments (0: the border is inside the answer). Methods that cut contexts into segments only."
 )
@@ -42,27 +49,29 @@ def kinds(results: Results) -> Table:
     def labels(run: Run, task: str) -> Labels:
         key = (task, run.tasks[task].population.fingerprint or run.id)
         if key not in known:
-            known[key] = {answer.row: answers.kind(answer) for answer in read_answers(run.tasks[task])}
+            known[key] = {answer.row: answer_kind(answer) for answer in read_answers(run.tasks[task])}
         return known[key]
 
-    made = [(line, _cells(line, labels, answers.KINDS)) for line in _lines(results)]
-    return _table("kinds", "Answers by kind", answers.KINDS, made, (KINDS,))
+    made = [(line, _cells(line, labels, KINDS)) for line in _lines(results)]
+    return _table("kinds", "Answers by kind", KINDS, made, (KINDS_NOTE,))
 
 
 def borders(results: Results) -> Table:
     """F1 by distance to a segment's border, a row a line of Table 2 whose method cuts contexts."""
-    cutting = [line for line in _lines(results) if line.row.role == "method" and segments.length(line.runs[0])]
+    cutting = [line for line in _lines(results) if line.row.role == "method" and segment_length(line.runs[0])]
     left: dict[str, Counter[str]] = {}
     columns = (*DISTANCES, FAR)
     made = []
     for line in cutting:
-        tokens, segment = segments.tokens_of(line.runs[0]), segments.length(line.runs[0])
+        tokens, segment = tokens_of(line.runs[0]), segment_length(line.runs[0])
         counts = left.setdefault(line.row.label, Counter())
         if tokens is None or segment is None:
             counts[NO_TOKENIZER] += 1
             continue
         made.append((line, _cells(line, _distances(tokens, segment, counts), columns)))
-    return _table("borders", "Answers by distance to a segment's border", columns, made, (BORDERS, *_left_out(left)))
+    return _table(
+        "borders", "Answers by distance to a segment's border", columns, made, (BORDERS_NOTE, *_left_out(left))
+    )
 
 
 def _left_out(left: Mapping[str, Counter[str]]) -> list[str]:
@@ -88,9 +97,7 @@ def _lines(results: Results) -> list[Line]:
     ]
 
 
-def _distances(
-    tokens: Callable[[str], segments.Offsets], segment: int, left: Counter[str]
-) -> Callable[[Run, str], Labels]:
+def _distances(tokens: Callable[[str], Offsets], segment: int, left: Counter[str]) -> Callable[[Run, str], Labels]:
     """What says for each row of a run's task how far its answer is from a border; rows without one are counted."""
 
     def labels(run: Run, task: str) -> Labels:
@@ -98,8 +105,8 @@ def _distances(
         counts = {} if recorded is None else dict(zip(run.tasks[task].rows.number.tolist(), recorded, strict=True))
         places = {}
         for answer in read_answers(run.tasks[task]):
-            span, offsets = answers.span(answer.context, answer.references), tokens(answer.context)
-            distance = None if span is None else segments.distance(offsets, span, segment)
+            span, offsets = answer_span(answer.context, answer.references), tokens(answer.context)
+            distance = None if span is None else border_distance(offsets, span, segment)
             if counts.get(answer.row, len(offsets)) != len(offsets):
                 left[OTHER_TOKENS] += 1
             elif span is None:
@@ -162,3 +169,100 @@ def _table(
         notes=own,
         own_notes=own,
     )
+
+
+Kind = Literal["number", "date", "name", "place", "other"]
+KINDS: tuple[Kind, ...] = ("number", "date", "name", "place", "other")
+_MONTHS = "January|February|March|April|May|June|July|August|September|October|November|December"
+_DATE = re.compile(
+    rf"\b(?:{_MONTHS})\b.*\d|\d.*\b(?:{_MONTHS})\b|^(?:{_MONTHS})$|\b\d{{4}}-\d{{2}}-\d{{2}}\b"
+    r"|\b\d{1,2}[/.]\d{1,2}[/.]\d{2,4}\b|^(?:in )?(?:1\d|20)\d{2}s?$",
+    re.IGNORECASE,
+)
+_NUMBER = re.compile(
+    r"\d|^(?:zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|twenty|thirty|hundred|thousand"
+    r"|million|billion)\b",
+    re.IGNORECASE,
+)
+_PLACE = re.compile(
+    r"\bwhere\b|\b(?:which|what)\s+(?:\w+\s+)?(?:city|town|village|country|state|county|province|region|continent"
+    r"|place|location|island|river|street|capital)\b",
+    re.IGNORECASE,
+)
+_PERSON = re.compile(r"\b(?:who|whom|whose)\b|\b(?:what|which)\b.*\bname\b", re.IGNORECASE)
+_SMALL = ("of", "the", "and", "de", "la", "von", "van", "a", "an", "in", "for", "&")
+
+
+@dataclass(frozen=True)
+class Span:
+    """Characters of a context, the end not included."""
+
+    start: int
+    end: int
+
+
+def answer_kind(answer: Answer) -> Kind:
+    """What kind of thing the first reference is, by its form and the question's words.
+
+    A date before a number, both by their form; a place where the question asks where, or which city, country or the
+    like; a name where it asks who or for a name, or where all words of the reference but small ones have a capital.
+    """
+    reference = answer.references[0].strip() if answer.references else ""
+    if _DATE.search(reference):
+        return "date"
+    if _NUMBER.search(reference):
+        return "number"
+    if _PLACE.search(answer.question):
+        return "place"
+    words = [word for word in reference.split() if word.lower() not in _SMALL]
+    if _PERSON.search(answer.question) or (words and all(word[0].isupper() for word in words)):
+        return "name"
+    return "other"
+
+
+def answer_span(context: str, references: Sequence[str]) -> Span | None:
+    """Where an answer stands in its context, as whole words; None where it stands nowhere or in several places."""
+    for reference in references:
+        pattern = rf"(?<!\w){re.escape(reference.strip())}(?!\w)"
+        places = [match.span() for match in re.finditer(pattern, context, re.IGNORECASE)] if reference.strip() else []
+        if places:
+            return Span(*places[0]) if len(places) == 1 else None
+    return None
+
+
+Offsets = Sequence[tuple[int, int]]  # characters of each token
+LENGTHS = ("segment_length", "document_length")  # options that say how many tokens a segment has
+TOKENIZER = "tokenizer.json"
+
+
+def segment_length(run: Run) -> int | None:
+    """Tokens of a segment; None where a method reads contexts whole or does not say."""
+    options = run.reported.options if run.reported else {}
+    known = [options[name] for name in LENGTHS if isinstance(options.get(name), int)]
+    return known[0] if known else None
+
+
+def tokens_of(run: Run) -> Callable[[str], Offsets] | None:
+    """What cuts a run's contexts into tokens: the tokenizer of its checkpoint, else of its decoder; None: not here."""
+    path = next((path for path in map(_file, (run.checkpoint, run.decoder)) if path is not None), None)
+    if path is None:
+        return None
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(path))
+    return cache(lambda text: tokenizer.encode(text, add_special_tokens=False).offsets)  # many questions, one context
+
+
+def _file(name: str) -> Path | None:
+    folder = Path(name) if Path(name).is_dir() else shipped.find(name)
+    return folder / TOKENIZER if folder is not None and is_file(folder / TOKENIZER) else None
+
+
+def border_distance(offsets: Offsets, answer: Span, segment: int) -> int | None:
+    """Tokens from an answer to the nearest joint: 0 across it, 1 beside it; None where the context is one segment."""
+    inside = [i for i, (start, end) in enumerate(offsets) if start < answer.end and end > answer.start]
+    joints = range(segment, len(offsets), segment)  # each before the token of that number
+    if not inside or not joints:
+        return None
+    first, last = inside[0], inside[-1]
+    return min(0 if first < joint <= last else joint - last if joint > last else first - joint + 1 for joint in joints)

@@ -1,0 +1,287 @@
+"""Quality against compression and cost, and memory against length; names stand on their lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+from pandas import DataFrame, Series
+
+from pcc_bench.reports.figures import style
+from pcc_bench.reports.figures.style import Look
+
+Points = npt.NDArray[np.float64]
+Place = tuple[tuple[float, float], tuple[float, float]]  # in pixels: a point of a line, and an offset from it
+
+DISTANCES = (5, 10, 17, 26)  # points from the mark
+SIDES = ((1, 0), (1, 1), (1, -1), (0, 1), (0, -1), (-1, 1), (-1, -1), (-1, 0))
+ALONG = (1.0, 0.75, 0.5, 0.25, 0.0)  # where a level line may carry its name, in shares of the axis
+FAR = 12  # points from which on a thin line leads to the mark
+MARK, STROKE = 4.0, 1.5  # pixels around points and lines that stay free
+STEP = 4.0  # pixels between the boxes that cover a line
+
+
+@dataclass(frozen=True)
+class Named:
+    """A line with its name.
+
+    Attributes:
+        name: What is written; "" for a line that names must not cover and that has none.
+        colour: Of the text.
+        points: `[points, 2]`, in data's units, in the order they are joined; one row of (nan, y) is a level line.
+    """
+
+    name: str
+    colour: str
+    points: Points
+
+    @property
+    def level(self) -> bool:
+        """Does it go across the whole panel?"""
+        return bool(np.isnan(self.points[0, 0]))
+
+
+def named_series(frame: DataFrame, x: str, looks: Mapping[str, Look]) -> list[Named]:
+    """The lines of a frame with columns `method`, `value` and the one that is x; nan in that is a level line."""
+    lines = []
+    for name, rows in frame.groupby("method", sort=False):
+        points = rows.sort_values(x)[[x, "value"]].to_numpy(dtype=float)
+        lines.append(Named(str(name), looks[str(name)].colour, points))
+    return lines
+
+
+def write_names(panel: Axes, lines: Sequence[Named]) -> None:
+    """Write the name of each line beside one of its points, its last one if there is room; of level lines, on them."""
+    figure = panel.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()
+    frame, point = panel.get_window_extent(), figure.dpi / 72
+    panel_box = np.array([frame.x0, frame.y0, frame.x1, frame.y1])
+    taken = np.array([box for line in lines for box in _covered(panel, line, panel_box)])
+    for line in sorted(filter(lambda line: line.name, lines), key=lambda line: (line.level, len(line.points))):
+        note = panel.annotate(line.name, (0, 0), xycoords="figure pixels", color=line.colour, annotation_clip=False)
+        size = note.get_window_extent()
+        places = list(_places(panel, line, panel_box, point))
+        boxes = np.array([_box(place, size.width, size.height) for place in places])
+        best = int(np.argmin(_costs(boxes, taken, panel_box)))
+        box = boxes[best]
+        note.remove()
+        if not line.level and np.hypot(*places[best][1]) > FAR * point:
+            _lead(panel, line, places[best], box)
+        x, y = panel.transAxes.inverted().transform(box[:2])
+        text = panel.text(x, y, line.name, transform=panel.transAxes, color=line.colour, va="bottom", ha="left")
+        text.set_in_layout(False)  # the axes stay where they were when the places were chosen
+        taken = np.vstack([taken, box])
+
+
+def _lead(panel: Axes, line: Named, place: Place, box: Points) -> None:
+    """A thin line from a mark to the nearest point of its name's box."""
+    start = np.array(place[0])
+    ends = panel.transAxes.inverted().transform([start, np.clip(start, box[:2], box[2:])])
+    panel.plot(*ends.T, transform=panel.transAxes, color=line.colour, linewidth=0.5, alpha=0.8, label="_nolegend_")
+
+
+def _covered(panel: Axes, line: Named, panel_box: Points) -> Iterator[Points]:
+    """Boxes over a line and its marks: `[left, bottom, right, top]` in pixels."""
+    if line.level:
+        y = panel.transData.transform((1.0, line.points[0, 1]))[1]
+        yield np.array([panel_box[0], y - STROKE, panel_box[2], y + STROKE])
+        return
+    places = panel.transData.transform(line.points)
+    for place in places:
+        yield np.concatenate([place - MARK, place + MARK])
+    for start, end in pairwise(places):
+        count = max(2, int(np.hypot(*(end - start)) / STEP))
+        for place in start + np.linspace(0, 1, count)[:, None] * (end - start):
+            yield np.concatenate([place - STROKE, place + STROKE])
+
+
+def _places(panel: Axes, line: Named, panel_box: Points, point: float) -> Iterator[Place]:
+    """Where a name may stand, the best first."""
+    if line.level:
+        y = panel.transData.transform((1.0, line.points[0, 1]))[1]
+        for share in ALONG:
+            for up in (1, -1):
+                across = -1 if share > 0.5 else 1 if share < 0.5 else 0
+                x = panel_box[0] + share * (panel_box[2] - panel_box[0])
+                yield (x, y), (across * point, 3 * up * point)
+        return
+    for distance in DISTANCES:
+        for x, y in panel.transData.transform(line.points)[::-1]:
+            for across, up in SIDES:
+                yield (x, y), (across * distance * point, up * distance * point)
+
+
+def _box(place: Place, width: float, height: float) -> Points:
+    """The box of a text at a place: beside the point, above or under it, or at a corner."""
+    (x, y), (across, up) = place
+    left = x + across - (width if across < 0 else 0 if across > 0 else width / 2)
+    bottom = y + up - (height if up < 0 else 0 if up > 0 else height / 2)
+    return np.array([left, bottom, left + width, bottom + height])
+
+
+def _costs(boxes: Points, taken: Points, panel_box: Points) -> Points:
+    """How bad each place is: what it covers, what of it is outside the panel, and how late it comes."""
+    apart = (
+        (boxes[:, None, 2] < taken[None, :, 0])
+        | (boxes[:, None, 0] > taken[None, :, 2])
+        | (boxes[:, None, 3] < taken[None, :, 1])
+        | (boxes[:, None, 1] > taken[None, :, 3])
+    )
+    covered = (~apart).sum(axis=1)
+    low, high = panel_box[:2] - boxes[:, :2], boxes[:, 2:] - panel_box[2:]
+    outside = np.maximum(np.concatenate([low, high], axis=1), 0).max(axis=1)
+    costs: Points = 100.0 * covered + 1000 * (outside > 0) + 10 * outside + np.arange(len(boxes))
+    return costs
+
+
+ACHIEVED = "achieved compression (source tokens per position)"
+
+
+@style.applied()
+def against_rate(frame: DataFrame, measure: str) -> Figure:
+    """A score over achieved compression, a line a method with its name on it; full and no context are level lines.
+
+    Args:
+        frame: Columns `method`, `rate` (achieved; nan for a level line), `value`, and `low` and `high`, the ends of its
+            95 % interval (nan where unknown).
+        measure: What the score is, for the axis.
+    """
+    figure, (panel,) = style.canvas(3.3)
+    looks = style.looks(frame["method"])
+    _draw(panel, frame, looks)
+    panel.set_ylabel(measure)
+    style.ratio_axis(panel, frame["rate"].dropna().tolist(), ACHIEVED)
+    write_names(panel, named_series(frame, "rate", looks))
+    return figure
+
+
+@style.applied()
+def by_set(frame: DataFrame, measure: str) -> Figure:
+    """The same, a panel a data set.
+
+    Args:
+        frame: As for `against_rate`, with a column `set`.
+        measure: What the score is, for the axis.
+    """
+    sets = list(dict.fromkeys(frame["set"]))
+    across = style.panels_across(len(sets))
+    lines = -(-len(sets) // across)
+    figure, panels = style.canvas(0.9 + 1.45 * lines, lines, across, sharex=True, sharey=True)
+    looks = style.looks(frame["method"])
+    for number, (panel, name) in enumerate(zip(panels, sets, strict=False)):
+        _draw(panel, frame[frame["set"] == name], looks)
+        panel.set_title(name)
+        lowest = number + across >= len(sets)
+        style.ratio_axis(panel, frame["rate"].dropna().tolist(), "achieved compression" if lowest else "")
+        panel.tick_params(labelbottom=lowest)
+        panel.set_ylabel("" if number % across else measure)
+    for panel in panels[len(sets) :]:
+        panel.remove()
+    style.legend(figure, panels[: len(sets)])
+    return figure
+
+
+def _draw(panel: Axes, frame: DataFrame, looks: dict[str, style.Look]) -> None:
+    for _, row in frame[frame["rate"].isna()].iterrows():
+        look = looks[row["method"]]
+        panel.axhline(
+            row["value"], color=look.colour, linestyle=look.dash, linewidth=look.width, label=row["method"], zorder=1
+        )
+        panel.axhspan(row["low"], row["high"], color=look.colour, alpha=0.08, linewidth=0, zorder=0)
+    for name, rows in frame.dropna(subset="rate").groupby("method", sort=False):
+        style.with_intervals(panel, rows, "rate", looks[str(name)], str(name))
+
+
+@style.applied()
+def pareto(frame: DataFrame, measure: str, cost: str) -> Figure:
+    """Quality over cost; the points that nothing beats in both are filled and joined by steps.
+
+    Args:
+        frame: Columns `method`, `cost`, `value`, `low`, `high` (ends of the 95 % interval, nan where unknown).
+        measure: What the score is, for the axis.
+        cost: What the cost is, with its unit.
+    """
+    figure, (panel,) = style.canvas(3.1)
+    front = on_front(frame)
+    edge = frame[front].sort_values("cost")
+    panel.step(edge["cost"], edge["value"], where="post", color=style.INK, linewidth=0.7, alpha=0.6, zorder=1)
+    looks = style.looks(frame["method"])
+    for name, rows in frame.groupby("method", sort=False):
+        look, rows = looks[str(name)], rows.sort_values("cost")
+        panel.plot(rows["cost"], rows["value"], color=look.colour, linewidth=look.width, linestyle=look.dash, alpha=0.7)
+        known = rows.dropna(subset=["low", "high"])
+        panel.vlines(known["cost"], known["low"], known["high"], colors=look.colour, linewidth=0.8, alpha=0.6)
+        faces = [look.colour if best else style.PAPER for best in front[rows.index]]
+        panel.scatter(
+            rows["cost"], rows["value"], s=26, marker=look.marker, c=faces, edgecolors=look.colour, linewidths=0.9,
+            zorder=3,
+        )  # fmt: skip
+    panel.set_xscale("log")
+    wide = frame["cost"].max() > 30 * frame["cost"].min()
+    panel.xaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    panel.xaxis.set_minor_formatter(NullFormatter())
+    panel.margins(x=0.12, y=0.12)
+    panel.set_xlabel(cost)
+    panel.set_ylabel(measure)
+    corners = edge[["cost", "value"]].to_numpy(dtype=float).repeat(2, axis=0)
+    steps = np.column_stack([corners[1:, 0], corners[:-1, 1]])  # of the front, which goes on level and then up
+    write_names(panel, [*named_series(frame, "cost", looks), Named("", style.INK, steps)])
+    return figure
+
+
+def on_front(frame: DataFrame) -> Series[bool]:
+    """For each row, whether no other row costs no more and scores no less, and is better in one of them."""
+    cost, value = frame["cost"].to_numpy(), frame["value"].to_numpy()
+    beaten = [
+        bool(np.any((cost <= mine) & (value >= score) & ((cost < mine) | (value > score))))
+        for mine, score in zip(cost, value, strict=True)
+    ]
+    return ~Series(beaten, index=frame.index, dtype=bool)
+
+
+@style.applied()
+def memory(frame: DataFrame) -> Figure:
+    """Peak memory over the input's length, as in the paper's figure.
+
+    Args:
+        frame: Columns `series` (label), `tokens` (of one input), `batch`, `gigabytes`, `source` ("measured",
+            "predicted" or "paper"; only what was measured is filled and solid).
+    """
+    figure, (panel,) = style.canvas(2.6)
+    looks = style.looks(frame["series"])
+    for (series, source), rows in frame.groupby(["series", "source"], sort=False):
+        rows = rows.sort_values("tokens")
+        look, measured = looks[str(series)], source == "measured"
+        panel.plot(
+            rows["tokens"],
+            rows["gigabytes"],
+            color=look.colour,
+            marker=look.marker,
+            linestyle="-" if measured else "--",
+            linewidth=look.width,
+            markerfacecolor=look.colour if measured else "none",
+            label=f"{series} ({source})",
+        )
+    lengths = sorted(frame["tokens"].unique())
+    batches = frame.groupby("tokens")["batch"].first()
+    panel.set_xscale("log", base=2)
+    panel.xaxis.set_major_locator(FixedLocator(lengths))
+    panel.xaxis.set_minor_locator(NullLocator())
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{batches.get(round(value), '')}x{_short(value)}"))
+    panel.set_ylim(bottom=0)
+    panel.set_xlabel("input (sequences x tokens)")
+    panel.set_ylabel("peak memory (GB)")
+    style.legend(figure, [panel])
+    return figure
+
+
+def _short(tokens: float) -> str:
+    return f"{tokens / 1024:g}k" if tokens >= 1024 else f"{tokens:g}"

@@ -1,0 +1,153 @@
+"""What was recorded beside the scores: the cost of a context, and hyper-parameters of training runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from pcc_bench.reports import paper
+from pcc_bench.reports.table import PAPER, Cell, Column, Row, Table
+from pcc_bench.reports.tables.lines import FULL, LABELS, label
+from pcc_bench.results.collection import Results, Training
+
+POINT = ["method", "encoder", "decoder", "rate", "context_tokens", "batch", "mode", "device", "dtype", "predicted"]
+PHASES = {"compress": "compress", "prefill": "prefill", "decode": "decode", "ttft": "first token", "total": "total"}
+BYTES = {
+    "peak_device_bytes": ("peak", "GiB", 2**30),
+    "kv_bytes": ("KV cache", "MiB", 2**20),
+    "memory_bytes": ("stored", "MiB", 2**20),
+}
+SAVED = "memory.saved_gb"
+NOTE = "Seconds are medians of the whole batch, n repeats; a total is per question, with so many questions a context."
+
+
+def cost(results: Results) -> Table:
+    """A row a point, a column a phase and a kind of memory; the paper's one known saving beside them."""
+    frame = results.cost
+    columns = _columns(frame) if len(frame) else []
+    rows, cells = [], []
+    if len(frame):
+        for number, (_, point) in enumerate(frame.groupby(POINT, sort=True, dropna=False)):
+            rows.append(_row(number, point.iloc[0]))
+            cells.append([_cell(point, column.key) for column in columns] + [Cell()])
+    columns.append(Column(key=SAVED, group="memory", name="saved (GB)", digits=2, better="higher"))
+    for known in paper.cells("cost"):
+        name = f"{label(known.method, known.rate)}, {known.shown} tokens"
+        rows.append(Row(key=f"published {name}", label=name, method=known.method, rate=known.rate))
+        cells.append([Cell()] * (len(columns) - 1) + [Cell(paper=known.published)])
+    return Table(
+        key="cost",
+        title="Cost of a context",
+        columns=tuple(columns),
+        rows=tuple(rows),
+        cells=tuple(map(tuple, cells)),
+        notes=(NOTE,) if len(frame) else (),
+    )
+
+
+def _columns(frame: pd.DataFrame) -> list[Column]:
+    made = []
+    for phase, name in PHASES.items():
+        for reuse in sorted(set(frame.loc[frame["phase"] == phase, "reuse"])):
+            times = f", {reuse} questions" if reuse > 1 else ""
+            made.append(Column(key=f"{phase}.{reuse}", group="ms", name=name + times, unit="ms", better="lower"))
+    for key, (name, unit, _) in BYTES.items():
+        if frame[key].notna().any():
+            made.append(Column(key=key, group=unit, name=name, unit=unit, digits=2, better="lower"))
+    return made
+
+
+def _row(number: int, point: pd.Series) -> Row:
+    rate = None if pd.isna(point["rate"]) else float(point["rate"])
+    encoder = f" ({point['encoder']})" if point["encoder"] else ""
+    told = " (predicted)" if point["predicted"] else ""
+    size = f"{point['batch']} x {point['context_tokens']:,} tokens"
+    name = f"{label(point['method'], rate)}{encoder} on {point['decoder']}, {size}, {point['mode']}, {point['device']}"
+    return Row(
+        key=f"point {number}",
+        label=name + told,
+        method=str(point["method"]) if point["method"] in LABELS else "",
+        rate=rate,
+        role="ceiling" if point["method"] == FULL else "method",
+        decoder=str(point["decoder"]),
+    )
+
+
+def _cell(point: pd.DataFrame, key: str) -> Cell:
+    """The newest measurement of a phase, or the most memory over the phases."""
+    if key in BYTES:
+        known = point[key].dropna()
+        return Cell(value=float(known.max()) / BYTES[key][2]) if len(known) else Cell()
+    phase, _, reuse = key.partition(".")
+    found = point[(point["phase"] == phase) & (point["reuse"] == int(reuse))]
+    if not len(found):
+        return Cell()
+    newest = found.iloc[-1]
+    return Cell(value=1000 * float(newest["median_s"]), n=int(newest["repeats"]) or None)
+
+
+SEPARATOR = " / "  # between the phases of one run
+
+
+def hyperparameters(results: Results) -> Table:
+    """A row a setting, a column a training run, and the paper's two beside them."""
+    told = paper.settings()
+    runs = {training.name: _flat(training) for training in results.trainings if training.recipe}
+    names = list(dict.fromkeys([*told.rows, *(key for flat in runs.values() for key in flat)]))
+    published = {LABELS[name]: dict(zip(told.rows, values, strict=True)) for name, values in told.columns.items()}
+    columns = [Column(key=name, name=name) for name in runs]
+    columns += [Column(key=f"{name}.paper", group="paper", name=name, source=PAPER) for name in published]
+    values = [*runs.values(), *published.values()]
+    return Table(
+        key="hyperparameters",
+        title="Hyper-parameters",
+        columns=tuple(columns),
+        rows=tuple(Row(key=name, label=name, method="") for name in names),
+        cells=tuple(tuple(Cell(text=column.get(name)) for column in values) for name in names),
+        notes=(f"The paper's settings: {told.source} (certainty {told.certainty}).",),
+    )
+
+
+def _flat(training: Training) -> dict[str, str]:
+    """A recipe under the names that the paper's settings have; of phases, each phase's value."""
+    recipe = training.recipe
+    optimisation, phases = recipe.get("optimisation", {}), recipe.get("phases") or [{}]
+    told = {
+        "optimiser": optimisation.get("optimizer"),
+        "schedule": optimisation.get("schedule"),
+        "learning rate": optimisation.get("learning_rate"),
+        "batch": optimisation.get("batch_size"),
+        "warm-up steps": optimisation.get("warmup_steps"),
+        "gradient norm": optimisation.get("max_grad_norm"),
+        "weight decay": optimisation.get("weight_decay"),
+        "steps": optimisation.get("steps"),
+        "epochs": optimisation.get("epochs"),
+        "precision": optimisation.get("precision"),
+        "trained": " and ".join(recipe.get("train") or ()),
+        "LoRA rank": recipe.get("lora_rank") or None,
+        "rate": _over_phases(phases, "rate"),
+        "segment length": _over_phases(phases, "segment_length"),
+        "segments": _over_phases(phases, "segments"),
+        "completion": _completion(recipe, phases),
+        "started from": recipe.get("start") or recipe.get("encoder"),
+        "decoder": recipe.get("decoder"),
+        "data": (recipe.get("data") or {}).get("path"),
+        "seed": recipe.get("seed"),
+    }
+    seen = training.log["tokens_seen"].iloc[-1] if "tokens_seen" in training.log else None
+    told["tokens seen"] = None if seen is None else f"{int(seen):,}"
+    return {key: str(value) for key, value in told.items() if value not in (None, "")}
+
+
+def _over_phases(phases: list[Mapping[str, Any]], key: str) -> str | None:
+    values = [str(phase[key]) for phase in phases if key in phase]
+    return SEPARATOR.join(values if len(set(values)) > 1 else values[:1]) or None
+
+
+def _completion(recipe: Mapping[str, Any], phases: list[Mapping[str, Any]]) -> str | None:
+    objective = (recipe.get("objective") or {}).get("completion")
+    values = [phase["completion"] if phase.get("completion") is not None else objective for phase in phases]
+    told = [str(value) for value in values if value is not None]
+    return SEPARATOR.join(told if len(set(told)) > 1 else told[:1]) or None
