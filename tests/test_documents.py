@@ -1,5 +1,6 @@
 """What strangers' documents can't do: every refusal is one sentence, and no file is ever half written."""
 
+import ast
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -132,3 +133,49 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_old_file(tmp_path: Path, mon
         documents.write_text(path, "[2]")
     monkeypatch.undo()
     assert documents.read_json(path) == [1]
+
+
+WRITING = {"write_text", "write_bytes", "savefig", "save_pretrained", "to_csv"}
+WRITERS = ("torch.save", "save_file", "np.save", "pickle.dump", "json.dump", "yaml.dump", "yaml.safe_dump")
+# A store of several processes; folders that are moved or marked as done at their end; models for tests; Linux' own.
+OWN_WAY = ("pcc_bench/lab/", "pcc_bench/core/gguf.py", "pcc_bench/core/converted.py", "pcc_bench/core/tiny.py")
+OWN_WAY += (
+    "pcc_bench/host/store/folder.py",
+    "baselines/export.py",
+    "baselines/llmlingua2/tiny.py",
+    "pcc_bench/cost/probe.py",
+)
+
+
+def _writes(node: ast.AST) -> bool:
+    if not isinstance(node, ast.Call):
+        return False
+    name = ast.unparse(node.func)
+    if name in WRITERS:
+        return not (name == "torch.save" and "buffer" in ast.unparse(node))
+    if name.endswith(".open") or name == "open":
+        modes = [ast.unparse(argument).strip("'") for argument in (*node.args, *(k.value for k in node.keywords))]
+        return any(mode in ("w", "wb", "x", "xb", "wt") for mode in modes)
+    if name.endswith(".to_csv"):
+        return bool(node.args)
+    return name.rpartition(".")[2] in WRITING and name != "documents.write_text" and "." in name
+
+
+def test_files_are_written_in_one_place() -> None:
+    """What a user keeps goes through `replaced`, `filled` or `write_text`: whole, or one sentence and the old file."""
+    beside = []
+    root = Path(__file__).parent.parent
+    for room in ("pcc_bench", "model", "tasks", "baselines", "reports"):
+        for path in (root / room).rglob("*.py"):
+            name = path.relative_to(root).as_posix()
+            tree = ast.parse(path.read_text("utf-8"))
+            safe = {
+                inner
+                for node in ast.walk(tree)
+                if isinstance(node, ast.With)
+                and any(part in ast.unparse(item) for item in node.items for part in ("replaced(", "filled("))
+                for inner in ast.walk(node)
+            }
+            if not name.startswith((*OWN_WAY, "pcc_bench/core/documents.py")):
+                beside += [f"{name}:{n.lineno}" for n in ast.walk(tree) if _writes(n) and n not in safe]
+    assert beside == []

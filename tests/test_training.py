@@ -668,6 +668,22 @@ def test_resuming_with_another_recipe_is_refused(state: dict[str, Any], tmp_path
     refuses("holds a run of another recipe", state, tmp_path, seed=2)
 
 
+def test_a_full_disk_leaves_the_recipe_of_a_run(
+    state: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop.claim(tmp_path, checked(state))
+    before = (tmp_path / "recipe.json").read_bytes()
+
+    def full(path: Path, text: str, **_: Any) -> None:
+        path.write_bytes(text.encode()[:9])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(UsageError, match=r"No space left on device.*the old file is untouched"):
+        loop.claim(tmp_path, checked(state))
+    assert (tmp_path / "recipe.json").read_bytes() == before
+
+
 def test_a_loss_that_is_not_finite_stops_and_names_the_step(
     state: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

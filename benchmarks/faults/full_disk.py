@@ -41,7 +41,7 @@ class Disk:
     """
 
     def __init__(self, place: Path) -> None:
-        self.place = place
+        self.place, self.old = place, place.with_name(f"{place.name}-old")
         self.mounted = False
 
     @contextmanager
@@ -82,7 +82,7 @@ class Disk:
 def reference(verb: Verb, disk: Disk) -> tuple[State, State, int, int]:
     """What lies there before, what the command makes of it with room, and how much each takes."""
     with disk.fresh() as folder:
-        fill(folder, verb)
+        fill(folder, verb, disk.old)
         old, before = (verb.read(folder) if verb.replaces else {}), disk.used()
         run_to_end(verb.words(folder), disk.place.with_suffix(".log"))
         return old, verb.read(folder), before, disk.used()
@@ -92,7 +92,7 @@ def trial(verb: Verb, disk: Disk, old: State, whole: State, room: int) -> tuple[
     """Fill the disk up, look, run again with room, compare: the status, and what was wrong ("" for nothing)."""
     log = disk.place.with_suffix(".log")
     with disk.fresh() as folder:
-        fill(folder, verb)
+        fill(folder, verb, disk.old)
         prepare = disk.limit(room if not disk.mounted else disk.used() + room)
         _, ended = os.waitpid(start(verb.words(folder), log, prepare), 0)
         status, lines = os.waitstatus_to_exitcode(ended), log.read_text("utf-8", "replace").splitlines()

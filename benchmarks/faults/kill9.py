@@ -41,7 +41,7 @@ def kill_after(words: Words, log: Path, seconds: float) -> bool:
 
 def reference(verb: Verb, place: Path) -> tuple[State, State, float]:
     """What lies there before, what an uninterrupted command makes of it, and its seconds."""
-    folder = fill(place / "whole", verb)
+    folder = fill(place / "whole", verb, place / "old")
     old = verb.read(folder) if verb.replaces else {}
     seconds = run_to_end(verb.words(folder), place / "whole.log")
     return old, verb.read(folder), seconds
@@ -49,7 +49,7 @@ def reference(verb: Verb, place: Path) -> tuple[State, State, float]:
 
 def trial(verb: Verb, place: Path, old: State, whole: State, seconds: float) -> tuple[bool, str]:
     """Kill, look, run again, compare: whether it was killed, and what was wrong ("" for nothing)."""
-    folder = fill(place / "killed", verb)
+    folder = fill(place / "killed", verb, place / "old")
     killed = kill_after(verb.words(folder), place / "killed.log", seconds)
     if names := torn(verb, folder, old, whole):
         return killed, f"after the kill, neither old nor new: {names}"

@@ -8,7 +8,9 @@ import re
 import shutil
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -195,7 +197,7 @@ def _over(name: str, words: Callable[[str, Path], Words], new: str, old: str) ->
 
 
 def start(words: Words, log: Path, prepare: Callable[[], object] = lambda: None) -> int:
-    """Run `pcc-bench WORDS` in a child, after `prepare` there; its process id."""
+    """Run `pcc-bench WORDS` in a child, after `prepare` there, with what it says of errors in `log`; its process id."""
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()
@@ -203,9 +205,9 @@ def start(words: Words, log: Path, prepare: Callable[[], object] = lambda: None)
         return child
     status = 1
     try:
-        target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        for stream in (1, 2):
-            os.dup2(target, stream)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+        sys.stdout, sys.stderr = (os.fdopen(stream, "w", closefd=False) for stream in (1, 2))
         sys.argv = ["pcc-bench", *words]
         prepare()
         cli.main()
@@ -213,10 +215,11 @@ def start(words: Words, log: Path, prepare: Callable[[], object] = lambda: None)
     except SystemExit as ended:
         status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except BaseException:
-        sys.excepthook(*sys.exc_info())
+        traceback.print_exc()
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(status)
 
 
@@ -233,12 +236,14 @@ def run_to_end(words: Words, log: Path) -> float:
     return time.perf_counter() - begin
 
 
-def fill(folder: Path, verb: Verb) -> Path:
-    """An empty output folder, or one with the old files."""
+def fill(folder: Path, verb: Verb, old: Path) -> Path:
+    """An empty output folder, or one with the old files, which are written to `old` once."""
+    if not old.exists():
+        old.mkdir(parents=True)
+        for words in verb.before(old):
+            run_to_end(words, old.with_suffix(".log"))
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    for words in verb.before(folder):
-        run_to_end(words, folder.with_suffix(".log"))
+    shutil.copytree(old, folder)
     return folder
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch.distributed.tensor import DTensor
 from transformers import Trainer, TrainingArguments
 
 from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.documents import is_of_the_disk, write_text
 from pcc_bench.core.errors import UsageError, first_line
 from pcc_bench.model import checkpoint, init
 from pcc_bench.model.config import PccConfig, validated
@@ -320,24 +320,21 @@ def _disk_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:
-        first = first_line(error)
-        if not isinstance(error, OSError) and not re.search(r"[Nn]o space|write|I/O", first):
+        if not is_of_the_disk(error):
             raise
         kept = last_state(folder)
         raise UsageError(
-            f"writing to {folder} failed ({first}): make room and run the same command again, which goes on from "
-            f"{kept.name if kept else 'the beginning'}"
+            f"writing to {folder} failed ({first_line(error)}): make room and run the same command again, which goes "
+            f"on from {kept.name if kept else 'the beginning'}"
         ) from error
 
 
 def claim(folder: Path, recipe: Recipe) -> None:
     """Make the output folder this recipe's, or see that it is."""
     path = folder / "recipe.json"
-    told = recipe.model_dump_json(indent=1)
     if path.is_file() and Recipe.read(str(path)) != recipe:  # compared as read: an older file lacks newer keys
         raise UsageError(f"{folder} holds a run of another recipe: choose another folder, or take its recipe.json")
-    folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(told, encoding="utf-8")
+    write_text(path, recipe.model_dump_json(indent=1))
 
 
 def _train_rows(weight: nn.Parameter, rows: list[int]) -> None:
