@@ -17,7 +17,7 @@ from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.layout import Frame, Layout
 from pcc_bench.model import checkpoint, inspection
-from pcc_bench.model.config import Padding, PccConfig, SlotPositions
+from pcc_bench.model.config import Padding, PccConfig, Pooling, SlotPositions
 from pcc_bench.model.pcc import AE, PCC, SPECIAL_TOKENS, Encoded
 
 
@@ -35,7 +35,7 @@ class PccCompressor(Compressor):
         super().__init__(decoder)
         self.pcc = pcc
         self.rate = float(pcc.config.rate)
-        self.label = "PCC-Lite" if pcc.config.encoder.kind == "full" else "PCC-Large"
+        self.label = _label(pcc.config)
         self._weights = checkpoint.weights_fingerprint(pcc)
 
     @classmethod
@@ -217,3 +217,12 @@ class PccCompressor(Compressor):
     @property
     def _dtype(self) -> torch.dtype:
         return torch.float32 if self.pcc.config.memory_dtype == "float32" else self.decoder.dtype
+
+
+def _label(config: PccConfig) -> str:
+    """What a checkpoint is called in print: by its encoder, or what it does where that is layers of the decoder."""
+    if config.encoder.layers is None:
+        return "PCC-Lite" if config.encoder.kind == "full" else "PCC-Large"
+    if config.pooling is not Pooling.MEAN:
+        return "PCC"
+    return "tuned context" if config.rate == 1 else "PCC pooled"

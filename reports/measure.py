@@ -6,7 +6,7 @@ Contexts are the unit of chance, as everywhere (`pcc_bench.stats`).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -250,6 +250,20 @@ def _average(parts: Sequence[Scored]) -> Scored | None:
     if any(not np.array_equal(part.number, first.number) or not np.array_equal(part.of, first.of) for part in parts):
         return None
     return Scored(first.number, first.context, first.content, np.mean([part.top for part in parts], axis=0), first.of)
+
+
+def achieved(tasks: Iterable[TaskRun]) -> float | None:
+    """Achieved compression: source tokens over positions of memory, each summed over all rows of all tasks.
+
+    Positions are slots and boundary vectors. None where no memory is accounted for, or where several tasks are given
+    and one has no samples: its sums are not known.
+    """
+    tasks = list(tasks)
+    if len(tasks) > 1 and not all(task.logged for task in tasks):
+        return None
+    sums = [_account(task) for task in tasks]
+    positions = sum(account["positions"] for account in sums)
+    return sum(account["tokens"] for account in sums) / positions if positions else None
 
 
 def _account(task: TaskRun) -> dict[str, float]:

@@ -7,12 +7,12 @@ from typing import Any
 
 from pcc_bench.core.texttable import TextTable
 from pcc_bench.reports.table import Cell, Column, Row, Table
+from pcc_bench.reports.tables.lines import OURS
 from pcc_bench.results.files import Reported
 from pcc_bench.results.rows import COMPRESSION
 from pcc_bench.results.run import Run
 
 SENTENCES = 3
-OURS = ("pcc-lite", "pcc-large", "pcc")  # whose best line the first sentence is about, where one was measured
 Line = tuple[Row, Cell]
 
 
@@ -38,6 +38,7 @@ def sentences(tables: Sequence[Table]) -> tuple[str, ...]:
 
 def _about_methods(lines: Sequence[Line], head: Column) -> Iterator[str]:
     methods = [line for line in lines if line[0].role == "method"]
+    # the first sentence is about our best line, where one was measured
     ours = [line for line in methods if line[0].method in OURS] or methods
     if not ours:
         return
@@ -47,19 +48,20 @@ def _about_methods(lines: Sequence[Line], head: Column) -> Iterator[str]:
     others = [line for line in methods if line[0].key != row.key]
     if others:
         yield _rival(row, cell, max(others, key=_value), head)
-    slower = sorted((line for line in methods if line[0].method == row.method and line[1].ratio), key=_ratio)
-    if len(slower) > 1:
-        least, most = slower[0], slower[-1]
+    rates = sorted((r.ratio, _print(c, head)) for r, c in methods if r.method == row.method and r.ratio)
+    if len(rates) > 1:
+        name = row.label if row.rate is None else row.label.replace(f" {row.rate:g}x", "", 1)
         yield (
-            f"From {_ratio(least):.2f}x to {_ratio(most):.2f}x achieved compression, {_name(row)} goes from "
-            f"{_print(least[1], head)} to {_print(most[1], head)}."
+            f"From {rates[0][0]:.2f}x to {rates[-1][0]:.2f}x achieved compression, {name} goes from "
+            f"{rates[0][1]} to {rates[-1][1]}."
         )
 
 
 def _place(row: Row, cell: Cell, head: Column, ends: dict[str, Line]) -> str:
     """A line, what it compresses to, and where it stands between floor and ceiling."""
-    at = f" at {cell.ratio:.2f}x achieved compression" if cell.ratio else ""
-    said = f"{row.label} reaches {_print(cell, head)} {head.heading}{at}"
+    at = f" at {row.ratio:.2f}x achieved compression" if row.ratio else ""
+    score = f"{head.name} ({head.group})" if head.group.startswith("average of") else head.heading
+    said = f"{row.label} reaches {_print(cell, head)} {score}{at}"
     if cell.normalised is None or set(ends) < {"ceiling", "floor"}:
         return f"{said}."
     low, high = ends["floor"], ends["ceiling"]
@@ -91,17 +93,9 @@ def _best(table: Table, lines: Sequence[Line], head: Column) -> Iterator[str]:
     yield f"{table.title}: {best[0].label} has the best {head.heading}, {_print(best[1], head)}{beside}."
 
 
-def _name(row: Row) -> str:
-    return row.label if row.rate is None else row.label.replace(f" {row.rate:g}x", "", 1)
-
-
 def _value(line: Line) -> float:
     assert line[1].value is not None
     return line[1].value
-
-
-def _ratio(line: Line) -> float:
-    return line[1].ratio or 0.0
 
 
 def _print(cell: Cell, head: Column) -> str:

@@ -147,9 +147,7 @@ def _leads(column: Column, head: Column) -> bool:
 
 def _about(table: Table, at: int | None) -> Iterator[_Part]:
     """Achieved compression and the headline's place between floor and ceiling."""
-    ratios = [
-        max((cell for cell in line if cell.ratio is not None), key=_size, default=Cell()).ratio for line in table.cells
-    ]
+    ratios = [row.ratio for row in table.rows]
     if any(ratio is not None for ratio in ratios):
         cells = [CellView(DASH if ratio is None else f"{ratio:.2f}x", sort=ratio) for ratio in ratios]
         yield _Part(Heading("achieved", "compression"), tuple(cells))
@@ -162,10 +160,6 @@ def _about(table: Table, at: int | None) -> Iterator[_Part]:
             for place in places
         ]
         yield _Part(Heading("normalised", head.heading), tuple(cells))
-
-
-def _size(cell: Cell) -> int:
-    return cell.n or 0
 
 
 def _metric(column: Column) -> str:

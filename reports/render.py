@@ -100,8 +100,8 @@ def as_csv(table: Table) -> str:
 def printed(table: Table, part: Part) -> list[Printed]:
     """The columns as they are printed: the line's name, achieved compression, scores, published values, normalised."""
     columns = [Printed("", "", lambda row, cells: (row.label, False))]
-    if part is not Part.RERUNS and any(_ratio(cells) is not None for cells in table.cells):
-        columns.append(Printed("", "achieved", lambda row, cells: (_times(_ratio(cells)), False)))
+    if part is not Part.RERUNS and any(row.ratio is not None for row in table.rows):
+        columns.append(Printed("", "achieved", lambda row, _: (f"{row.ratio:.2f}x" if row.ratio else DASH, False)))
     for j, column in enumerate(table.columns):
         cells = [line[j] for line in table.cells]
         ours = any(cell.value is not None or cell.text for cell in cells)
@@ -200,16 +200,6 @@ def _place(j: int) -> Printed:
         return (DASH if place is None else f"{place:.0f}"), False
 
     return Printed("", "normalised", text)
-
-
-def _ratio(cells: Sequence[Cell]) -> float | None:
-    """Achieved compression of a line: of its cell with most rows."""
-    known = [cell for cell in cells if cell.ratio is not None]
-    return max(known, key=lambda cell: cell.n or 0).ratio if known else None
-
-
-def _times(ratio: float | None) -> str:
-    return DASH if ratio is None else f"{ratio:.2f}x"
 
 
 def _groups(columns: Sequence[Printed]) -> list[str]:

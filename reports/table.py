@@ -121,6 +121,7 @@ class Row(Strict):
         rate: Requested source tokens per slot; None where there is no such thing.
         role: Ceilings and floors are shown apart and do not compete.
         decoder: Name of the decoder; "" where not known.
+        ratio: Achieved compression of all its rows: see `measure.achieved`.
         runs: Ids of the runs it was measured on (`results.Run.id`); none for a line that is only published.
     """
 
@@ -130,6 +131,7 @@ class Row(Strict):
     rate: float | None = None
     role: Role = "method"
     decoder: str = ""
+    ratio: float | None = None
     runs: tuple[str, ...] = ()
 
 

@@ -223,6 +223,12 @@ def test_a_memory_is_finished_from_its_raw_slots(decoder: Decoder, tmp_path: Pat
     torch.testing.assert_close(compressor.convert(raw).vectors, memory.vectors)
 
 
+def test_a_checkpoint_is_called_by_what_its_encoder_does(decoder: Decoder, tmp_path: Path) -> None:
+    checkpoint.save(fresh(decoder, tmp_path), tmp_path)
+    labels = [PccCompressor.load(str(tmp_path), decoder, rate=rate).label for rate in (1, 4)]
+    assert labels == ["tuned context", "PCC pooled"]
+
+
 def test_a_checkpoint_is_refused_by_another_decoder(models: Path, decoder: Decoder, tmp_path: Path) -> None:
     checkpoint.save(fresh(decoder, tmp_path), tmp_path)
     with pytest.raises(UsageError, match="was made for the decoder"):

@@ -6,7 +6,9 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,14 @@ import sacrebleu
 from written_results import POPULATION, questions, right, write
 
 from pcc_bench.core.errors import UsageError
-from pcc_bench.reports import paper, render, report
+from pcc_bench.reports import overview, paper, render, report
 from pcc_bench.reports.measure import measure
 from pcc_bench.reports.table import Table
+from pcc_bench.reports.tables.lines import family
 from pcc_bench.results.collection import Results, load
+from pcc_bench.results.files import result_files
+from pcc_bench.results.reading import read_run
+from pcc_bench.suite import grid
 
 SETS = ("squad", "hotpotqa", "adversarialqa", "nq")
 RUNS: list[tuple[str, float | None, float]] = [
@@ -522,3 +528,52 @@ def test_a_half_written_result_file_is_one_sentence(half: Callable[[str, float],
 def test_a_cut_file_of_samples_is_one_sentence(half: Callable[[str, float], Path]) -> None:
     with pytest.raises(UsageError, match=r"samples_pcc_nq.*, line \d+ is not valid JSON"):
         report.tables(load([half("samples_pcc_nq_*.jsonl", 0.55)]))
+
+
+REAL = {  # of the suite and of the report
+    "full context": "full context",
+    "full context, tuned": "tuned context",
+    "truncated context 4x": "truncated context 4x",
+    "PCC 4x": "PCC pooled 4x",
+    "PCC 16x": "PCC pooled 16x",
+    "no context": "no context",
+}
+
+
+def test_real_results_are_averaged_over_the_sets_they_share_and_named_by_their_encoder() -> None:
+    folder = Path(str(resources.files("pcc_bench"))) / "suites" / "results" / "real-table2"
+    table = report.BUILDERS["table2"](load([folder]))
+    assert set(REAL.values()) <= {row.label for row in table.rows if row.runs}
+    (head,) = [column for column in table.columns if column.key == table.headline]
+    assert head.heading == "average of SQuAD and AdversarialQA F1"
+    for label in REAL.values():
+        parts = [table.cell(label, f"{name}.f1").value for name in ("squad", "adversarialqa")]
+        assert table.cell(label, head.key).value == pytest.approx(np.mean(parts))
+    tuned, ours = (table.cell(label, head.key) for label in ("tuned context", "PCC pooled 4x"))
+    assert tuned.normalised == pytest.approx(100) and not tuned.best and not tuned.tied and ours.best
+    assert "PCC pooled 4x reaches" in overview.sentences([table])[0]
+
+
+def test_achieved_compression_is_one_number_in_suites_and_reports() -> None:
+    folder = Path(str(resources.files("pcc_bench"))) / "suites" / "results" / "real-table2"
+    table = report.BUILDERS["table2"](load([folder]))
+    paths = {label: path for path in result_files([folder]) for label in REAL if _in_cell(path, label)}
+    assert set(paths) == set(REAL)
+    of_suite = {line[0]: line[1] for line in grid.table(list(paths.items())).rows}
+    for label, name in REAL.items():
+        (row,) = [row for row in table.rows if row.label == name and row.runs]
+        assert of_suite[label] == (f"{row.ratio:.2f}x" if row.ratio else "")
+        assert f"{name} | {of_suite[label] or '-'} |" in re.sub(" +", " ", render.markdown(table))
+
+
+def _in_cell(path: Path, label: str) -> bool:
+    return path.parents[1].name.rpartition("-")[0] == label.replace(", ", "-").replace(" ", "-")
+
+
+def test_an_old_file_of_a_pooled_encoder_is_not_called_large(tmp_path: Path) -> None:
+    folder = Path(str(resources.files("pcc_bench"))) / "suites" / "results" / "real-table2"
+    (path,) = [path for path in result_files([folder]) if "PCC-4x" in str(path)]
+    state = json.loads(path.read_text("utf-8"))
+    state["config"]["pcc_bench"]["label"] = "PCC-Large"
+    (tmp_path / path.name).write_text(json.dumps(state), "utf-8")
+    assert family(read_run(tmp_path / path.name)) == "pcc-pooled"

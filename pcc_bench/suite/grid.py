@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pcc_bench.core.texttable import TextTable
+from pcc_bench.reports import measure
 from pcc_bench.reports.table import NAMES, PERCENT
 from pcc_bench.reports.tables.notes import ceilings
 from pcc_bench.results.reading import read_run
@@ -70,12 +69,8 @@ def _named(task: str, values: Mapping[str, Any], metrics: Sequence[str]) -> dict
 
 
 def _achieved(run: Run) -> str:
-    accounts = [task.rows.account for task in run.tasks.values() if task.logged]
-    source, positions = (
-        sum(float(np.nansum(account[name])) for account in accounts for name in names if name in account)
-        for names in (("source_tokens",), ("slots", "boundary"))
-    )
-    return f"{source / positions:.2f}x" if positions else ""
+    ratio = measure.achieved(task for task in run.tasks.values() if task.logged)
+    return "" if ratio is None else f"{ratio:.2f}x"
 
 
 def _notes(runs: Sequence[tuple[str, Run]]) -> tuple[str, ...]:

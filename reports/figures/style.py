@@ -20,7 +20,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from matplotlib.typing import RcKeyType
 from pandas import DataFrame
 
-FULL, NONE = "full context", "no context"
+FULL, NONE, TUNED = "full context", "no context", "tuned context"
 INK, GRID, PAPER = "#262626", "#d4d4d4", "#ffffff"
 
 # On white and on a dark page, text of these colours has WCAG's contrast of 4.5; any two differ by 0.09 or more in a
@@ -41,7 +41,8 @@ CONTROLS = {
     "random context": ("#575757", "#bcbcbc"),
     "BM25 context": ("#404040", "#d2d2d2"),
 }
-ENDS = {FULL: (INK, "#e1e4e8"), NONE: (INK, "#e1e4e8")}
+ENDS = dict.fromkeys((FULL, NONE, TUNED), (INK, "#e1e4e8"))
+END_MARKS = {FULL: ("*", "--"), NONE: ("H", ":"), TUNED: ("s", "-.")}  # marker and dash
 # Of methods that have no colour above: plug-ins, training runs, another's memory as a control.
 OTHERS = (
     ("#4a4fd0", "#9aa2ff"),
@@ -101,7 +102,8 @@ def looks(labels: Iterable[str]) -> dict[str, Look]:
     for label in wanted:
         name = family(label)
         if name in ENDS:
-            made[label] = Look(INK, "*" if name == FULL else "H", "", "--" if name == FULL else ":", THIN)
+            marker, dash = END_MARKS[name]
+            made[label] = Look(INK, marker, "", dash, THIN)
             continue
         colour = colours[name]
         place, used = places[colour], uses[colour]

@@ -9,7 +9,7 @@ from pcc_bench import stats
 from pcc_bench.reports import measure, paper
 from pcc_bench.reports.paper import Known
 from pcc_bench.reports.table import Cell, Column, Published, Role, Row, Table
-from pcc_bench.reports.tables.lines import FULL, NONE, ROLES, Line, Score, Spec, label, provenance
+from pcc_bench.reports.tables.lines import FULL, NONE, ROLES, TUNED, Line, Score, Spec, label, provenance
 from pcc_bench.reports.tables.notes import about, about_published, as_the_paper
 
 ALPHA = 0.05
@@ -36,7 +36,7 @@ def build(
         notes: Sentences of this table alone.
     """
     known, again = ([_renamed(cell, aliases or {}) for cell in read(key)] for read in (paper.cells, paper.reruns))
-    rows = [line.row for line in lines] + _published_rows(lines, [*known, *again])
+    rows = [_with_ratio(line) for line in lines] + _published_rows(lines, [*known, *again])
     columns: list[tuple[Column, list[Cell]]] = []
     for spec in specs:
         scores = [_score(line, spec) for line in lines]
@@ -61,6 +61,11 @@ def build(
         own_notes=tuple(own),
         provenance=tuple(provenance(run) for run in used.values()),
     )
+
+
+def _with_ratio(line: Line) -> Row:
+    tasks = (next(run.tasks[name] for run in line.runs if name in run.tasks) for name in sorted(line.tasks))
+    return line.row.model_copy(update={"ratio": measure.achieved(tasks)})
 
 
 def known_cell(known: Sequence[Known], row: Row, dataset: str, metric: str, shown: str) -> Published | None:
@@ -137,14 +142,17 @@ def _difference(one: Score, other: Score) -> float | None:
 
 
 def _normalised(rows: Sequence[Row], cells: Sequence[Cell]) -> list[Cell]:
-    """Cells with their place between the floor and the ceiling of the same decoder, where both were measured."""
+    """Cells with their place between the floor and the ceiling of the same decoder, where both were measured.
+
+    The ceiling of methods that were trained to answer is the full text with the same training, where it was measured.
+    """
     ends: dict[tuple[str, str], float] = {}
     for row, cell in zip(rows, cells, strict=True):
-        if row.method in (FULL, NONE) and cell.value is not None:
+        if row.method in (FULL, NONE, TUNED) and cell.value is not None:
             ends.setdefault((row.decoder, row.method), cell.value)
     made = []
     for row, cell in zip(rows, cells, strict=True):
-        low, high = ends.get((row.decoder, NONE)), ends.get((row.decoder, FULL))
+        low, high = ends.get((row.decoder, NONE)), ends.get((row.decoder, TUNED), ends.get((row.decoder, FULL)))
         if cell.value is not None and low is not None and high is not None and low != high:
             cell = cell.model_copy(update={"normalised": 100 * (cell.value - low) / (high - low)})
         made.append(cell)

@@ -10,12 +10,11 @@ from pcc_bench.reports import measure
 from pcc_bench.reports.measure import Measure
 from pcc_bench.reports.table import Cell, Column, Row, Table, p_value
 from pcc_bench.reports.tables.build import ALPHA
-from pcc_bench.reports.tables.lines import Line, lines
+from pcc_bench.reports.tables.lines import OURS, Line, lines
 from pcc_bench.reports.tables.quality import TASKS, of_table2
 from pcc_bench.results.collection import Results
 
 METRIC = "f1"
-OURS = ("pcc-lite", "pcc-large", "pcc")
 COLUMNS = (
     Column(key="difference", name="difference", unit="points"),
     Column(key="wins", group="rows", name="wins", digits=0),

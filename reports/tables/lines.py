@@ -14,9 +14,10 @@ from pcc_bench.reports.measure import Measure
 from pcc_bench.reports.table import PERCENT, Better, Cell, Column, Provenance, Role, Row
 from pcc_bench.results.run import Run, check_one_table
 
-FULL, NONE = "full-context", "no-context"
+FULL, NONE, TUNED = "full-context", "no-context", "tuned-context"
 LABELS = {
     FULL: "full context",
+    TUNED: "tuned context",
     NONE: "no context",
     "truncated-context": "truncated context",
     "random-context": "random context",
@@ -29,9 +30,11 @@ LABELS = {
     "pcc": "PCC",
     "pcc-lite": "PCC-Lite",
     "pcc-large": "PCC-Large",
+    "pcc-pooled": "PCC pooled",
     "be": "BE token",
 }
 ORDER = tuple(LABELS)
+OURS = ("pcc-lite", "pcc-large", "pcc-pooled", "pcc")
 ROLES: tuple[Role, ...] = ("ceiling", "method", "floor")  # from the top of a table down
 
 
@@ -52,8 +55,9 @@ class Line:
 
 def family(run: Run) -> str:
     """The method; for PCC also which encoder: as the result file says, or (of old ones) the checkpoint's name tells."""
-    said = run.reported.label if run.reported else None
-    recorded = next((key for key, text in LABELS.items() if text == said), None)
+    recorded = next((key for key, text in LABELS.items() if run.reported and text == run.reported.label), None)
+    if run.reported and run.reported.options.get("residual") and recorded in ("pcc-lite", "pcc-large"):
+        return TUNED if run.rate == 1 else "pcc-pooled"  # older files: pooled encoders had no label of their own
     if recorded is not None:
         return recorded
     name = Path(run.checkpoint).name.lower()
@@ -67,14 +71,14 @@ def family(run: Run) -> str:
 def label(method: str, rate: float | None) -> str:
     """What a method at a rate is called in print."""
     name = LABELS.get(method, method)
-    return name if rate is None or method in (FULL, NONE) else f"{name} {rate:g}x"
+    return name if rate is None or method in (FULL, NONE, TUNED) else f"{name} {rate:g}x"
 
 
 def role(run: Run) -> Role:
     """Models of lm-eval read everything, as the full context does."""
     if run.method == NONE or run.control:
         return "floor"
-    return "ceiling" if run.method == FULL or run.reported is None else "method"
+    return "ceiling" if family(run) in (FULL, TUNED) or run.reported is None else "method"
 
 
 def lines(runs: Iterable[Run], tasks: Callable[[str], bool], name: Callable[[Run], str] | None = None) -> list[Line]:

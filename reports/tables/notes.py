@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from pcc_bench.core.questions import PROMPTS
 from pcc_bench.reports.measure import LEVEL, Measure, compare, measure
 from pcc_bench.reports.table import NAMES, Cell, Column
-from pcc_bench.reports.tables.lines import NONE, Line, role
+from pcc_bench.reports.tables.lines import NONE, TUNED, Line, role
 from pcc_bench.results.run import Run, TaskRun, difference
 
 PAPERS_DECODER = re.compile(r"llama-?3-?8b", re.IGNORECASE)
@@ -24,6 +24,7 @@ INTERVALS = (
     "(5 %, Holm) does not tell from it; ceilings and floors do not compete."
 )
 NORMALISED = "normalised: 0 is no context, 100 the full context."
+NORMALISED_TUNED = "normalised: 0 is no context, 100 the tuned context (the full text, after training on questions)."
 ELSEWHERE = "Published values are of other data or another decoder than the measured ones: compare shapes only."
 Columns = Sequence[tuple[Column, Sequence[Cell]]]
 
@@ -43,7 +44,8 @@ def about(lines: Sequence[Line], columns: Columns) -> list[str]:
     """
     notes = [INTERVALS] if lines else []
     if any(cell.normalised is not None for _, cells in columns for cell in cells):
-        notes.append(NORMALISED)
+        tuned = any(line.row.method == TUNED for line in lines)
+        notes.append(NORMALISED_TUNED if tuned else NORMALISED)
     runs = [run for line in lines for run in line.runs]
     warnings = ceilings(runs, frozenset(task for line in lines for task in line.tasks))
     return [*warnings, *notes, *_counts(columns), *_bare(lines)]

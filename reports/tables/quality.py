@@ -15,21 +15,29 @@ from pcc_bench.results.run import Run
 SETS = {"squad": "SQuAD", "hotpotqa": "HotpotQA", "adversarialqa": "AdversarialQA", "nq": "NQ"}
 METRICS = {"exact_match": "EM", "f1": "F1", "contains": "contains"}
 TASKS = tuple(f"pcc_{name}" for name in SETS)
-AVERAGE = "average.f1"
 APART = ("ablations", "table5")  # suites whose checkpoints are not those of Table 2
 
 
-def specs() -> list[Spec]:
-    """A column a set and metric, and the plain averages over the four sets."""
+def _specs(lines: Sequence[Line]) -> tuple[list[Spec], str]:
+    """A column a set and metric, and plain averages; with the key of the main column.
+
+    The average is over the four sets. Where no line has all four, a second one is over the sets that all lines share.
+    """
     parts: dict[str, tuple[tuple[str, ...], ...]] = {name: ((f"pcc_{name}",),) for name in SETS}
     parts["average"] = tuple((task,) for task in TASKS)
-    return [
-        Spec(
-            f"{name}.{metric}", SETS.get(name, name), METRICS[metric], metric, tasks, name, detail=metric == "contains"
-        )
+    headings, headline = SETS | {"average": "average"}, "average"
+    if lines and not any(line.tasks >= set(TASKS) for line in lines):
+        shared = [name for name in SETS if all(f"pcc_{name}" in line.tasks for line in lines)]
+        headline = max(SETS, key=lambda name: sum(f"pcc_{name}" in line.tasks for line in lines))
+        if len(shared) > 1:
+            headline, headings["shared"] = "shared", "average of " + " and ".join(SETS[name] for name in shared)
+            parts["shared"] = tuple((f"pcc_{name}",) for name in shared)
+    specs = [
+        Spec(f"{name}.{metric}", headings[name], heading, metric, tasks, name, detail=metric == "contains")
         for name, tasks in parts.items()
-        for metric in METRICS
+        for metric, heading in METRICS.items()
     ]
+    return specs, f"{headline}.f1"
 
 
 def of_table2(results: Results) -> list[Run]:
@@ -41,7 +49,7 @@ def table2(results: Results) -> Table:
     """EM and F1 on the four sets, by method and rate."""
     made = lines(of_table2(results), TASKS.__contains__)
     check_comparable(made)
-    return build("table2", "Table 2: questions on contexts", made, specs(), AVERAGE)
+    return build("table2", "Table 2: questions on contexts", made, *_specs(made))
 
 
 def table5(results: Results) -> Table:
@@ -57,7 +65,8 @@ def table5(results: Results) -> Table:
     notes = (
         ("Decoders count tokens in their own way: rows may differ between decoders, not within one.",) if made else ()
     )
-    return build("table5", "Table 5: other decoders", made, [*specs(), gsm8k], AVERAGE, notes=notes)
+    specs, headline = _specs(made)
+    return build("table5", "Table 5: other decoders", made, [*specs, gsm8k], headline, notes=notes)
 
 
 def ablations(results: Results) -> Table:
@@ -65,7 +74,7 @@ def ablations(results: Results) -> Table:
     runs = [run for run in results.runs if _ablation(run)]
     made = lines(runs, TASKS.__contains__, _ablation)
     check_comparable(made)
-    return build("ablations", "Ablations", made, specs(), AVERAGE)
+    return build("ablations", "Ablations", made, *_specs(made))
 
 
 def _ablation(run: Run) -> str:
