@@ -6,14 +6,12 @@ Trained on the answers that a teacher gives who reads the whole text.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
 import torch
-from jinja2 import TemplateError
 from torch import nn
-from transformers import PreTrainedTokenizerBase
 
 from pcc_bench.baselines import lora, weights
 from pcc_bench.baselines.cocom import files
@@ -21,6 +19,7 @@ from pcc_bench.baselines.cocom.compressor import CocomCompressor, check_choice
 from pcc_bench.baselines.cocom.encoder import CocomEncoder, Documents, Overlong
 from pcc_bench.baselines.cocom.files import ALPHA_PER_RANK, CocomConfig
 from pcc_bench.core.checkpoint_files import read_torch, resolve
+from pcc_bench.core.context import literal, mark
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.tensors import check_weights
@@ -97,23 +96,18 @@ def chat_words(decoder: Decoder) -> tuple[str, str, str]:
     Raises:
         UsageError: The tokenizer has no chat template.
     """
-    documents, question = "<<documents>>", "<<question>>"
+    documents, question = mark("documents"), literal("question")
     user = USER.format(documents=documents, question=question)
-    tokenizer = decoder.tokenizer
-    if not tokenizer.chat_template:
+    if not decoder.tokenizer.chat_template:
         raise UsageError(f"the tokenizer of '{decoder.name}' has no chat template: pass opening=, lead= and closing=")
+    turns = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": user}]
     try:
-        text = _rendered(tokenizer, [("system", SYSTEM), ("user", user)])
-    except TemplateError:  # no system role: the original joins the two
-        text = _rendered(tokenizer, [("user", f"{SYSTEM}\n{user}")])
-    opening, rest = text.removeprefix(tokenizer.bos_token or "").split(documents)
+        text = decoder.chat(turns, add_generation_prompt=True)
+    except UsageError:  # no system role: the original joins the two
+        text = decoder.chat([{"role": "user", "content": f"{SYSTEM}\n{user}"}], add_generation_prompt=True)
+    opening, rest = text.removeprefix(decoder.tokenizer.bos_token or "").split(documents)
     lead, closing = rest.split(question)
     return opening, lead, closing
-
-
-def _rendered(tokenizer: PreTrainedTokenizerBase, turns: Sequence[tuple[str, str]]) -> str:
-    messages = [{"role": role, "content": content} for role, content in turns]
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
 
 def load_separate(decoder: Decoder, folder: Path, config: CocomConfig) -> tuple[list[int], nn.Module, dict[str, Any]]:

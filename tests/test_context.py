@@ -131,6 +131,12 @@ def test_unmatched_and_nested_marks_are_refused(marked: str) -> None:
         Prompt.parse(marked)
 
 
+@pytest.mark.parametrize("marked", [literal("a\x04").upper(), "\x0ea\x10\x03", mark("\x02").replace("s", "x")])
+def test_unknown_escapes_are_refused(marked: str) -> None:
+    with pytest.raises(UsageError, match="unknown escape in a context mark"):
+        Prompt.parse(marked)
+
+
 def test_parts_of_a_prompt() -> None:
     prompt = Prompt.parse("Read: " + mark("a\x02b", "\n\n") + "Q: " + literal("<|eot_id|>?"))
     assert prompt.parts == (

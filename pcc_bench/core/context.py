@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -29,7 +30,7 @@ _ESCAPES = {_STX: "s", _ETX: "e", _EOT: "t", _SO: "o", _DLE: "d", _DC1: "a"}
 _ORIGINALS = {letter: char for char, letter in _ESCAPES.items()}
 
 _CONTROL = re.compile(r"[\x02\x03\x04\x0e\x10\x11]")
-_ESCAPED = re.compile(r"\x10(.)", re.DOTALL)
+_ESCAPED = re.compile(r"\x10(.?)", re.DOTALL)
 _PART = re.compile(
     r"\x02(?P<context>[^\x02\x03\x04\x0e\x11]*)\x04(?P<after>[^\x02\x03\x04\x0e\x11]*)\x03"
     r"|\x0e(?P<literal>[^\x02\x03\x04\x0e\x11]*)\x03"
@@ -120,6 +121,28 @@ class Prompt(str):
         return cls(parts)
 
 
+def check_chat(contents: Iterable[str], text: str, where: str) -> None:
+    """See that a chat template leaves the marked parts of turns as they are.
+
+    Args:
+        contents: What is said, turn by turn.
+        text: The turns in their template.
+        where: Names the template in the error.
+
+    Raises:
+        UsageError: A context or other data is lost, changed or said twice: it would be read as something else.
+    """
+
+    def marked(texts: Iterable[str]) -> list[Part]:
+        return [part for text in texts for part in Prompt.parse(text).parts if part.kind is not Kind.TEXT]
+
+    expected = marked(contents)
+    with suppress(UsageError):  # marks that the template broke
+        if marked([text]) == expected:
+            return
+    raise UsageError(f"{where} drops, changes or repeats what is said in a turn: use another template, or none")
+
+
 def as_prompt(prompt: str) -> Prompt:
     """A plain string is a prompt with nothing to compress; marks are read in parsed prompts only."""
     return prompt if isinstance(prompt, Prompt) else Prompt([Part(str(prompt))] if prompt else [])
@@ -178,4 +201,9 @@ def _escape(text: str) -> str:
 
 
 def _unescape(text: str) -> str:
-    return _ESCAPED.sub(lambda match: _ORIGINALS[match[1]], text)
+    try:
+        return _ESCAPED.sub(lambda match: _ORIGINALS[match[1]], text)
+    except KeyError:
+        raise UsageError(
+            f"unknown escape in a context mark, near {text[:40]!r}: mark data with mark() or literal()"
+        ) from None

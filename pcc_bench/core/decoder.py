@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import cast
+from typing import Any, cast
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from pcc_bench.core.context import check_chat
 from pcc_bench.core.errors import UsageError, foreign
 from pcc_bench.core.ropes import Ropes
 from pcc_bench.core.tensors import check_finite
@@ -91,6 +92,18 @@ class Decoder:
     def embed(self, ids: Sequence[int]) -> torch.Tensor:
         """Input vectors of token ids: [n] -> [n, hidden size]."""
         return cast(torch.Tensor, self.embedding(torch.tensor(ids, dtype=torch.long, device=self.device)))
+
+    def chat(self, turns: Sequence[Mapping[str, str]], **ends: Any) -> str:
+        """Turns (`role`, `content`) in the tokenizer's chat template, as text.
+
+        Raises:
+            UsageError: The template is none, asks for what its sandbox refuses, or does not say what the turns say.
+        """
+        where = f"the chat template of '{self.name}'"
+        with foreign(f"{where} can't be applied"):
+            text = str(self.tokenizer.apply_chat_template(list(turns), tokenize=False, **ends))  # type: ignore[arg-type]
+        check_chat([turn["content"] for turn in turns], text, where)
+        return text
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, no special tokens added, look-alikes of special tokens read as ordinary characters."""

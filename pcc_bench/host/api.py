@@ -279,13 +279,12 @@ def _asked(reader: Reader, question: str, name: str) -> Prompt:
     words = question_prompt(name)
     text = mark("", SEPARATOR) + words.text.replace("{question}", literal(question))
     if words.needs_chat_template:
-        tokenizer = reader.decoder.tokenizer
-        if not tokenizer.chat_template:
+        if not reader.decoder.tokenizer.chat_template:
             raise UsageError(f"prompt={name} needs a chat template, and {reader.decoder.name} has none: use short")
         turns = [{"role": "user", "content": text}]
         turns += [{"role": "assistant", "content": words.answer_start}] if words.answer_start else []
         ends: dict[str, Any] = {"continue_final_message" if words.answer_start else "add_generation_prompt": True}
-        text = str(tokenizer.apply_chat_template(turns, tokenize=False, **ends))
+        text = reader.decoder.chat(turns, **ends)
     return Prompt.parse(text)
 
 

@@ -21,10 +21,10 @@ from tqdm import tqdm
 
 from pcc_bench.core import provenance, registry, shipped
 from pcc_bench.core.account import SCHEMA_VERSION
-from pcc_bench.core.context import Prompt, as_prompt
+from pcc_bench.core.context import Prompt, as_prompt, check_chat
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.documents import checked
-from pcc_bench.core.errors import UsageError, print_usage_errors_plainly
+from pcc_bench.core.errors import UsageError, foreign, print_usage_errors_plainly
 from pcc_bench.core.processors import set_by_decoder
 from pcc_bench.host import prefixes, verdict
 from pcc_bench.host.answering import Answering
@@ -228,6 +228,14 @@ class CompressedLM(HFLM):  # type: ignore[misc]
         cache_hook.dbdict.tablename = "unused"
         cache_hook.dbdict.conn.execute("CREATE TEMP TABLE unused (key TEXT PRIMARY KEY, value BLOB)")
         cache_hook.dbdict.conn.commit()
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """As lm-eval's; a template that can't be applied, or loses what is marked, is one sentence."""
+        where = f"the chat template of '{self.frozen.name}'"
+        with foreign(f"{where} can't be applied"):
+            text = str(super().apply_chat_template(chat_history, add_generation_prompt))
+        check_chat([turn["content"] for turn in chat_history], text, where)
+        return text
 
     def get_model_info(self) -> dict[str, Any]:
         """lm-eval's description of the model, with ours under `pcc_bench`; it goes into `results_*.json`."""
