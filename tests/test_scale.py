@@ -23,9 +23,8 @@ from pcc_bench.core.errors import UsageError
 from pcc_bench.suite import cell as process
 from pcc_bench.suite import runner
 from pcc_bench.suite.cell import Order, Outcome, perform, write_done
-from pcc_bench.suite.engine import open_engine
-from pcc_bench.suite.executor import Executor, Terms
-from pcc_bench.suite.spec import Cell, Settings, Suite
+from pcc_bench.suite.engines import open_engine
+from pcc_bench.suite.spec import Cell, Executor, Settings, Suite, Terms
 from pcc_bench.tasks.data import sample_folder
 
 

@@ -22,10 +22,9 @@ from pcc_bench.core import shipped as shipped_models
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.registry import names as methods
 from pcc_bench.host.inventory import task_names
-from pcc_bench.suite import local, runner
-from pcc_bench.suite.budget import estimate, plan
+from pcc_bench.suite import engines, runner
 from pcc_bench.suite.cell import DONE, Outcome, write_done
-from pcc_bench.suite.check import check, decoder
+from pcc_bench.suite.check import check, decoder, estimate, plan
 from pcc_bench.suite.grid import WIDEST, table
 from pcc_bench.suite.spec import Cell, Settings, Suite, shipped
 from pcc_bench.tasks.data import sample_folder
@@ -270,8 +269,8 @@ def fake_work(order: Any, end: Any) -> None:
 def test_failed_cells_are_told_and_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import multiprocessing
 
-    monkeypatch.setattr(local, "context", lambda: multiprocessing.get_context("fork"))
-    monkeypatch.setattr(local, "work", fake_work)
+    monkeypatch.setattr(engines, "context", lambda: multiprocessing.get_context("fork"))
+    monkeypatch.setattr(engines, "work", fake_work)
     entries = [{"label": t, "method": "pcc", "tasks": [t]} for t in ("pcc_squad", "pcc_nq", "pcc_hotpotqa")]
     path = write(tmp_path, cells=entries)
     suite, cells = Suite.read(str(path)), cells_of(path, tmp_path / "out")

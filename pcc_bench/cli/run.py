@@ -10,7 +10,7 @@ import typer
 
 from pcc_bench.cli.options import Data, Device, Dtype, Limit
 from pcc_bench.core.documents import write_text
-from pcc_bench.suite.executor import Executor, Terms
+from pcc_bench.suite.spec import Executor, Terms
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,10 +67,9 @@ def run(
     from pcc_bench.cli.terminal import show
     from pcc_bench.core import markers
     from pcc_bench.host.evaluate import kept_answers
-    from pcc_bench.suite import budget
     from pcc_bench.suite.cell import results
-    from pcc_bench.suite.check import check
-    from pcc_bench.suite.engine import open_engine
+    from pcc_bench.suite.check import check, plan
+    from pcc_bench.suite.engines import open_engine
     from pcc_bench.suite.runner import choose
     from pcc_bench.suite.runner import run as run_cells
     from pcc_bench.suite.spec import Settings, Suite
@@ -86,7 +85,7 @@ def run(
     chosen = choose(cells, only)
     check(chosen)
     if dry_run:
-        show(budget.plan(chosen))
+        show(plan(chosen))
         return
     terms = Terms(gpus_per_cell, cpus_per_cell, retries, at_once)
     try:

@@ -1,19 +1,29 @@
-"""What can be known to be wrong with a suite before anything runs."""
+"""What can be known of a suite before anything runs and without loading a model: what is wrong, what it will take."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import functools
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pcc_bench.core import registry, shipped
+from pcc_bench.core.context import Kind, as_prompt
+from pcc_bench.core.documents import parse_json
 from pcc_bench.core.errors import UsageError
+from pcc_bench.core.texttable import TextTable
+from pcc_bench.cost import probe
 from pcc_bench.host import inventory
 from pcc_bench.host.arguments import check_batch_size, default_checkpoint, parse_arguments, parse_metadata
 from pcc_bench.host.settings import check_settings
+from pcc_bench.suite.cell import results
 from pcc_bench.suite.spec import Cell
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+SHARE = 0.5  # of a matrix product's speed that a forward reaches
+LOOKED_AT = 40  # rows of a task whose prompts are built and counted; the others are taken to be like them
 
 
 def check(cells: Iterable[Cell]) -> None:
@@ -24,16 +34,39 @@ def check(cells: Iterable[Cell]) -> None:
     """
     cells = list(cells)
     for cell in cells:
-        _method(cell)
+        name = cell.command.model
+        if name not in registry.names():
+            import lm_eval.models  # noqa: F401  # fills the registry
+            from lm_eval.api.registry import model_registry
+
+            if name not in set(model_registry.keys()):
+                hint = registry.suggest(name, registry.names())
+                raise UsageError(f"cell '{cell.label}': unknown method '{name}'{hint} (models of lm-eval work too)")
         check_batch_size(cell.command.batch_size)
-    _tasks(cells)
-    ours = set(inventory.task_names())
+    ours = inventory.task_names()
+    others = {task: cell.label for cell in cells for task in cell.command.tasks.split(",") if task not in ours}
+    if others:
+        from lm_eval.tasks import TaskManager  # reads thousands of files
+
+        manager = TaskManager()
+        for task, label in others.items():
+            if not manager.match_tasks([task]):
+                raise UsageError(f"cell '{label}': unknown task '{task}'{registry.suggest(task, ours)}")
     for cell in cells:
-        if set(cell.command.tasks.split(",")) <= ours:
+        if set(cell.command.tasks.split(",")) <= set(ours):
             settings = parse_metadata(cell.command.metadata) if cell.command.metadata else {}
             check_settings(settings, f"cell '{cell.label}', metadata")
     for cell in cells:
-        _tokenizer(cell)
+        # One on the hub is looked at when its cell runs; a cell without a checkpoint will fail and say so.
+        name = _reader(cell)
+        folder = Path(name) if name else None
+        if "tokenizer" in arguments(cell) or folder is None or not (folder / "config.json").is_file():
+            continue
+        if not any((folder / file).is_file() for file in TOKENIZER_FILES):
+            raise UsageError(
+                f"cell '{cell.label}': the decoder {folder} lacks a tokenizer ({TOKENIZER_FILES[0]}): put it there, or "
+                "pass model_args tokenizer=<folder or hub id>"
+            )
 
 
 def arguments(cell: Cell) -> Mapping[str, Any]:
@@ -58,43 +91,134 @@ def decoder(cell: Cell) -> str | None:
     return shipped.located(kind.decoder_path(pretrained, named), given.get("gguf_file"))
 
 
-def _method(cell: Cell) -> None:
-    name = cell.command.model
-    if name in registry.names():
-        return
-    import lm_eval.models  # noqa: F401  # fills the registry
-    from lm_eval.api.registry import model_registry
+@dataclass(frozen=True)
+class Cost:
+    """An estimate for one cell.
 
-    known = sorted(model_registry.keys())
-    if name not in known:
-        hint = registry.suggest(name, registry.names())
-        raise UsageError(f"cell '{cell.label}': unknown method '{name}'{hint} (models of lm-eval work too)")
+    Attributes:
+        rows: Rows asked.
+        contexts: Different contexts among the rows looked at, for as many as there are rows; 0 where none is marked.
+        context_tokens: Decoder tokens of all contexts, each counted once a row.
+        text_tokens: Decoder tokens of everything else in the prompts.
+        new_tokens: Most tokens of all answers.
+        unknown: Why there is no estimate; "" where there is.
+    """
 
-
-def _tasks(cells: Iterable[Cell]) -> None:
-    ours = inventory.task_names()
-    wanted = {task: cell.label for cell in cells for task in cell.command.tasks.split(",") if task not in ours}
-    if not wanted:
-        return
-    from lm_eval.tasks import TaskManager  # reads thousands of files
-
-    manager = TaskManager()
-    for task, label in wanted.items():
-        if not manager.match_tasks([task]):
-            raise UsageError(f"cell '{label}': unknown task '{task}'{registry.suggest(task, ours)}")
+    rows: int = 0
+    contexts: int = 0
+    context_tokens: float = 0
+    text_tokens: float = 0
+    new_tokens: float = 0
+    unknown: str = ""
 
 
-def _tokenizer(cell: Cell) -> None:
-    """A decoder in a folder here has a tokenizer; one on the hub is looked at when its cell runs."""
+def plan(cells: Sequence[Cell]) -> TextTable:
+    """What is done, what is missing and what that takes."""
+    rows = []
+    known: dict[str, Cost] = {}
+    speed = functools.cache(lambda name: probe.speed(probe.find_device(name)))
+    for cell in cells:
+        done = results(cell.command) is not None
+        reader = _reader(cell) or cell.command.model_args  # cells that read alike are looked at once
+        key = json.dumps([cell.command.tasks, cell.command.metadata, cell.command.limit, reader])
+        if key not in known:
+            known[key] = estimate(cell)
+        cost = known[key]
+        work = _work(cell, cost)
+        state = "done" if done else "to do"
+        if cost.unknown:
+            rows.append((cell.label, cell.command.tasks, state, "unknown", "", "", "", "", cost.unknown))
+            continue
+        counts = (f"{cost.rows:,}", f"{cost.contexts:,}", f"{cost.context_tokens:,.0f}", f"{cost.text_tokens:,.0f}")
+        flops, minutes = "unknown", "unknown"
+        if work is not None:
+            prefill, decoding = work
+            flops, minutes = f"{prefill:.2g}", "0"
+            if not done:
+                flops_a_second, bytes_a_second = speed(cell.command.device)
+                seconds = prefill / (SHARE * flops_a_second) + decoding / bytes_a_second
+                minutes = f"{seconds / 60:.2g}"
+        rows.append((cell.label, cell.command.tasks, state, minutes, *counts, flops))
+    counts = ("rows", "contexts", "context tokens", "other tokens", "decoder FLOPs")
+    notes = (
+        f"Tokens are the decoder's, extrapolated from the first {LOOKED_AT} rows of each task.",
+        "FLOPs: the decoder's prefill of other tokens and memory; neither compressing nor generated tokens.",
+        f"minutes: a rough estimate for this machine, timed now: prefill at {SHARE:.0%} of a matrix product's speed, "
+        "answers as long as they may be, the weights read once a token and batch; without compressing and start-up.",
+    )
+    return TextTable(("cell", "tasks", "state", "minutes", *counts), tuple(rows), notes)
+
+
+def estimate(cell: Cell) -> Cost:
+    """Rows, contexts and tokens of a cell; its tasks are loaded, its model is not."""
+    from lm_eval.tasks import TaskManager
+
+    from pcc_bench import tasks
+    from pcc_bench.host import inventory
+
+    names = cell.command.tasks.split(",")
+    ours = set(names) <= set(inventory.task_names())
+    metadata = {**arguments(cell), **parse_json(cell.command.metadata or "{}", f"metadata of cell '{cell.label}'")}
     try:
-        name = decoder(cell)
+        manager = TaskManager(include_path=tasks.__path__[0], include_defaults=not ours, metadata=metadata)
+        loaded = [task for name in names for task in manager.load([name])["tasks"].values()]
+        parts = [_of_task(task, cell, metadata) for task in loaded]
+    except (UsageError, OSError, ValueError, KeyError) as error:
+        return Cost(unknown=(str(error).strip() or type(error).__name__).splitlines()[0])
+    return Cost(
+        rows=sum(part.rows for part in parts),
+        contexts=sum(part.contexts for part in parts),
+        context_tokens=sum(part.context_tokens for part in parts),
+        text_tokens=sum(part.text_tokens for part in parts),
+        new_tokens=sum(part.new_tokens for part in parts),
+    )
+
+
+def _of_task(task: Any, cell: Cell, metadata: Mapping[str, Any]) -> Cost:
+    from pcc_bench.tasks.demonstrations import TokenCounter
+
+    docs = list(task.eval_docs)
+    limit = cell.command.limit
+    rows = len(docs) if limit is None else min(len(docs), int(limit if limit >= 1 else limit * len(docs)))
+    name = decoder(cell)
+    counter = TokenCounter.open({"tokenizer": name, **metadata} if name else metadata, "the estimate counts tokens")
+    looked_at = docs[: min(rows, LOOKED_AT)]
+    tokens, contexts = {True: 0, False: 0}, set()  # tokens by "is it of a context?"
+    for doc in looked_at:
+        asked = task.fewshot_context(doc, num_fewshot=task.config.num_fewshot or 0)
+        for prompt in map(as_prompt, asked if isinstance(asked, list) else [asked]):
+            contexts |= set(prompt.contexts)
+            for part in prompt.parts:
+                tokens[part.kind is Kind.CONTEXT] += counter.count(part.text)
+    scale = rows / len(looked_at) if looked_at else 0
+    longest = task.config.generation_kwargs.get("max_gen_toks", 0) if task.OUTPUT_TYPE == "generate_until" else 0
+    return Cost(rows, round(scale * len(contexts)), scale * tokens[True], scale * tokens[False], rows * longest)
+
+
+def _reader(cell: Cell) -> str | None:
+    try:
+        return decoder(cell)
     except UsageError:
-        return  # no such checkpoint: that cell will fail and say so, the others run
-    folder = Path(name) if name else None
-    if "tokenizer" in arguments(cell) or folder is None or not (folder / "config.json").is_file():
-        return
-    if not any((folder / file).is_file() for file in TOKENIZER_FILES):
-        raise UsageError(
-            f"cell '{cell.label}': the decoder {folder} lacks a tokenizer ({TOKENIZER_FILES[0]}): put it there, or "
-            "pass model_args tokenizer=<folder or hub id>"
-        )
+        return None
+
+
+def _work(cell: Cell, cost: Cost) -> tuple[float, float] | None:
+    """FLOPs of the decoder's prefill, and bytes of weights that it reads to decode, one token of a batch at a time.
+
+    None where its size or the method's rate is unknown.
+    """
+    from pcc_bench.cost import sizes
+
+    name, method, given = _reader(cell), cell.command.model, arguments(cell)
+    try:
+        # lm-eval's own models read everything.
+        kind = registry.get(method) if method in registry.names() else None
+        rate = kind.recorded_rate(str(given.get("pretrained", "")), given) if kind else 1.0
+        if name is None or rate is None or not cost.rows:
+            return None
+        model = sizes.measure(sizes.config_of(name))
+    except (UsageError, ValueError, AttributeError):
+        return None
+    positions = (cost.text_tokens + cost.context_tokens / rate) / cost.rows
+    batch = int(cell.command.batch_size) if str(cell.command.batch_size).isdigit() else 1
+    return cost.rows * model.forward(positions, head=False), cost.new_tokens / batch * 4 * model.parameters

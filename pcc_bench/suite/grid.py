@@ -30,42 +30,32 @@ def table(lines: Sequence[tuple[str, Path | None]], metrics: Sequence[str] = ())
     """
     runs = [(label, read_run(path) if path else None) for label, path in lines]
     scores = [_scores(run, metrics or USUAL) if run else {} for _, run in runs]
-    columns = list(dict.fromkeys(column for found in scores for column in found))
+    columns = list(dict.fromkeys(column for line in scores for column in line))
     rows = [
-        (label, _achieved(run) if run else "", *(found.get(column, "") for column in columns))
-        for (label, run), found in zip(runs, scores, strict=True)
+        (label, _achieved(run) if run else "", *(line.get(column, "") for column in columns))
+        for (label, run), line in zip(runs, scores, strict=True)
     ]
-    made = TextTable(
-        ("method", "achieved", *columns), tuple(rows), _notes([(label, run) for label, run in runs if run])
-    ).without_empty_columns()
-    return made if len(columns) <= WIDEST else _turned(made)
-
-
-def _turned(made: TextTable) -> TextTable:
-    """The table with a line for each score and a column for each cell."""
-    methods, *scores = zip(made.columns, *made.rows, strict=True)
-    return TextTable(("", *methods[1:]), tuple(scores), made.notes)
+    notes = _notes([(label, run) for label, run in runs if run])
+    lined = TextTable(("method", "achieved", *columns), tuple(rows), notes).without_empty_columns()
+    if len(columns) <= WIDEST:
+        return lined
+    methods, *turned = zip(lined.columns, *lined.rows, strict=True)
+    return TextTable(("", *methods[1:]), tuple(turned), lined.notes)
 
 
 def _scores(run: Run, metrics: Sequence[str]) -> dict[str, str]:
     """Column -> score, tasks first and then the averages of their groups."""
-    found: dict[str, str] = {}
-    for task in run.tasks.values():
-        found |= _named(task.name, task.scores, metrics)
+    parts: list[tuple[str, Mapping[str, Any]]] = [(task.name, task.scores) for task in run.tasks.values()]
     for group, values in run.groups.items():
-        found |= _named(f"{group} mean", {key.partition(",")[0]: value for key, value in values.items()}, metrics)
-    return found
-
-
-def _named(task: str, values: Mapping[str, Any], metrics: Sequence[str]) -> dict[str, str]:
-    found = {}
-    for metric in metrics:
-        value = values.get(metric)
-        if not isinstance(value, int | float) or not math.isfinite(value):
-            continue
-        heading = f"{task.removeprefix('pcc_')} {NAMES.get(metric, metric)}"
-        found[heading] = f"{100 * value:.1f}" if metric in PERCENT else f"{value:.4g}"
-    return found
+        parts.append((f"{group} mean", {key.partition(",")[0]: value for key, value in values.items()}))
+    columns = {}
+    for name, values in parts:
+        for metric in metrics:
+            value = values.get(metric)
+            if isinstance(value, int | float) and math.isfinite(value):
+                heading = f"{name.removeprefix('pcc_')} {NAMES.get(metric, metric)}"
+                columns[heading] = f"{100 * value:.1f}" if metric in PERCENT else f"{value:.4g}"
+    return columns
 
 
 def _achieved(run: Run) -> str:

@@ -18,10 +18,8 @@ from pcc_bench.core import documents, registry
 from pcc_bench.core.claims import claimed, is_claim
 from pcc_bench.core.errors import UsageError
 from pcc_bench.host.evaluate import kept_answers
-from pcc_bench.suite import cell as process
-from pcc_bench.suite.cell import Outcome
-from pcc_bench.suite.engine import Engine, Job
-from pcc_bench.suite.local import Local
+from pcc_bench.suite.cell import LOG, Outcome, results
+from pcc_bench.suite.engines import Engine, Job, Local
 from pcc_bench.suite.spec import Cell, Suite
 
 MARK = "suite.json"
@@ -61,7 +59,7 @@ class Attempt:
         if outcome is None or outcome.error:
             return outcome
         end = time.monotonic() + VISIBLE
-        while process.results(self.cell.command) is None:
+        while results(self.cell.command) is None:
             if time.monotonic() > end:
                 return Outcome(
                     "it ended, and its results are not here: is --output a folder that all machines share?", final=True
@@ -98,7 +96,7 @@ def _run_all(cells: Sequence[Cell], say: Say, open_engine: Callable[[], Engine])
     queue: deque[tuple[Cell, str, int]] = deque()
     for number, cell in enumerate(cells, 1):
         name = f"[{number}/{len(cells)}] {cell.label} ({cell.command.tasks})"
-        if process.results(cell.command):
+        if results(cell.command):
             say(f"{name}: done before")
         else:
             queue.append((cell, name, 1))
@@ -112,17 +110,20 @@ def _run_all(cells: Sequence[Cell], say: Say, open_engine: Callable[[], Engine])
             while queue and len(running) < engine.at_once:
                 cell, name, number = queue.popleft()
                 state = "running" if engine.at_once == 1 else "handed over"
-                say(f"{name}: {state}, log in {cell.folder / process.LOG}")
+                say(f"{name}: {state}, log in {cell.folder / LOG}")
                 running.append(Attempt(cell, name, number, engine.submit(cell), time.monotonic()))
             ended = [(attempt, outcome) for attempt in running if (outcome := attempt.outcome()) is not None]
             for attempt, outcome in ended:
                 running.remove(attempt)
-                again = _again(attempt, outcome, engine.retries)
-                _tell(attempt, outcome, again, say)
-                if again:
-                    queue.append((attempt.cell, attempt.name, attempt.number + 1))
-                elif outcome.error:
+                seconds = f"{time.monotonic() - attempt.start:.0f} s"
+                if not outcome.error:
+                    say(f"{attempt.name}: done in {seconds}")
+                elif outcome.final or attempt.number > engine.retries:
+                    say(f"{attempt.name}: failed after {seconds}: {outcome.error}")
                     failed[attempt.cell.label] = outcome.error
+                else:
+                    say(f"{attempt.name}: failed after {seconds}: {outcome.error}; it is tried again")
+                    queue.append((attempt.cell, attempt.name, attempt.number + 1))
             if not ended:
                 time.sleep(POLL)
             if time.monotonic() - looked > LOOK:
@@ -135,18 +136,6 @@ def _run_all(cells: Sequence[Cell], say: Say, open_engine: Callable[[], Engine])
     return failed
 
 
-def _again(attempt: Attempt, outcome: Outcome, retries: int) -> bool:
-    return bool(outcome.error) and not outcome.final and attempt.number <= retries
-
-
-def _tell(attempt: Attempt, outcome: Outcome, again: bool, say: Say) -> None:
-    seconds = f"{time.monotonic() - attempt.start:.0f} s"
-    if not outcome.error:
-        say(f"{attempt.name}: done in {seconds}")
-        return
-    say(f"{attempt.name}: failed after {seconds}: {outcome.error}" + ("; it is tried again" if again else ""))
-
-
 def choose(cells: Sequence[Cell], pattern: str | None) -> list[Cell]:
     """The cells whose label (in a suite or a report), or one of whose tasks, matches a pattern (`*`: anything).
 
@@ -155,20 +144,20 @@ def choose(cells: Sequence[Cell], pattern: str | None) -> list[Cell]:
     """
     if pattern is None:
         return list(cells)
+
+    def plain(label: str) -> str:
+        """A label as it is compared: reports write `PCC-Lite 4x` and `BM25 context`, suites `PCC 4x` and `bm25`."""
+        return re.sub(r"[\s-]+", " ", re.sub(r"(?<=PCC)[\s-]Lite\b", "", label, flags=re.IGNORECASE)).casefold()
+
     chosen = [
         cell
         for cell in cells
-        if any(fnmatchcase(_plain(name), _plain(pattern)) for name in (cell.label, *cell.command.tasks.split(",")))
+        if any(fnmatchcase(plain(name), plain(pattern)) for name in (cell.label, *cell.command.tasks.split(",")))
     ]
     if not chosen:
         hint = registry.suggest(pattern, list(dict.fromkeys(cell.label for cell in cells)))
         raise UsageError(f"--only {pattern} matches no cell{hint}")
     return chosen
-
-
-def _plain(label: str) -> str:
-    """A label as it is compared: where reports write `PCC-Lite 4x` and `BM25 context`, suites have `PCC 4x`, `bm25`."""
-    return re.sub(r"[\s-]+", " ", re.sub(r"(?<=PCC)[\s-]Lite\b", "", label, flags=re.IGNORECASE)).casefold()
 
 
 def claim(suite: Suite, out: Path) -> None:

@@ -1,11 +1,15 @@
-"""What a suite file says, checked, and the cells it stands for."""
+"""What a suite file says, checked, the cells it stands for, and how an engine is to run them.
+
+It is light: `--help` imports it.
+"""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
 
@@ -88,8 +92,8 @@ class Matrix(Settings):
         for checkpoint, pretrained in self.checkpoints.items():
             for label, decoder in self.decoders.items():
                 args = {**self.model_args, "pretrained": pretrained, "decoder": decoder}
-                made = {**settings, "model_args": args, "method": self.method, "tasks": self.tasks}
-                yield Entry(label=f"{checkpoint} on {label}", **made)
+                cell = {**settings, "model_args": args, "method": self.method, "tasks": self.tasks}
+                yield Entry(label=f"{checkpoint} on {label}", **cell)
 
 
 @dataclass(frozen=True)
@@ -163,13 +167,33 @@ class Suite(_Strict):
             device: As in lm-eval.
             memory_store: Keeps the memories of all cells of methods of ours.
         """
-        cells = [_cell(entry, changes.over(entry.over(self.defaults)), out, device) for entry in self.entries]
-        return [
-            replace(cell, command=replace(cell.command, memory_store=memory_store))
-            if cell.command.model in registry.names()
-            else cell
-            for cell in cells
-        ]
+        cells = []
+        for entry in self.entries:
+            settings = changes.over(entry.over(self.defaults))
+            for key, value in settings.model_args.items():
+                if "," in str(value) or "=" in str(value):
+                    raise UsageError(
+                        f"cell '{entry.label}': model_args {key}={value} has a comma or =, which lm-eval can't read"
+                    )
+            command = Command(
+                model=entry.method,
+                model_args=",".join(f"{key}={value}" for key, value in settings.model_args.items()),
+                tasks=",".join(entry.tasks),
+                output=out,
+                limit=settings.limit,
+                batch_size=str(settings.batch_size or 1),
+                device=device,
+                metadata=json.dumps(settings.metadata, sort_keys=True) if settings.metadata else None,
+                num_fewshot=settings.num_fewshot,
+                chat_template=bool(settings.chat_template),
+                seed=settings.seed,
+            )
+            # A changed cell is another run: it gets another folder, and the old one stays as it is.
+            name = re.sub(r"[^\w.-]+", "-", entry.label).strip("-")
+            folder = out / f"{name}-{provenance.digest(command.identity)[:8]}"
+            store = memory_store if entry.method in registry.names() else None
+            cells.append(Cell(entry.label, replace(command, output=folder, memory_store=store)))
+        return cells
 
 
 def shipped() -> dict[str, Path]:
@@ -177,27 +201,26 @@ def shipped() -> dict[str, Path]:
     return {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
 
 
-def _cell(entry: Entry, settings: Settings, out: Path, device: str | None) -> Cell:
-    command = Command(
-        model=entry.method,
-        model_args=_arguments(entry.label, settings.model_args),
-        tasks=",".join(entry.tasks),
-        output=out,
-        limit=settings.limit,
-        batch_size=str(settings.batch_size or 1),
-        device=device,
-        metadata=json.dumps(settings.metadata, sort_keys=True) if settings.metadata else None,
-        num_fewshot=settings.num_fewshot,
-        chat_template=bool(settings.chat_template),
-        seed=settings.seed,
-    )
-    # A changed cell is another run: it gets another folder, and the old one stays as it is.
-    name = re.sub(r"[^\w.-]+", "-", entry.label).strip("-")
-    return Cell(entry.label, replace(command, output=out / f"{name}-{provenance.digest(command.identity)[:8]}"))
+class Executor(StrEnum):
+    """Engines, by what the user calls them."""
+
+    LOCAL = "local"
+    RAY = "ray"
+    SUBMITIT = "submitit"
 
 
-def _arguments(label: str, arguments: Mapping[str, Scalar]) -> str:
-    for key, value in arguments.items():
-        if "," in str(value) or "=" in str(value):
-            raise UsageError(f"cell '{label}': model_args {key}={value} has a comma or =, which lm-eval can't read")
-    return ",".join(f"{key}={value}" for key, value in arguments.items())
+@dataclass(frozen=True)
+class Terms:
+    """How an engine runs cells.
+
+    Attributes:
+        gpus: Of a machine, for a cell; a fraction shares one (Ray). 0 leaves the matter to the engine.
+        cpus: CPU cores for a cell.
+        retries: See `Engine`; None is the engine's own default, and so it is with `at_once`.
+        at_once: See `Engine`.
+    """
+
+    gpus: float = 0
+    cpus: int = 1
+    retries: int | None = None
+    at_once: int | None = None
