@@ -15,16 +15,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from pcc_bench.cli import main
 from pcc_bench.core.errors import UsageError
 from pcc_bench.cost import geometry, measure, probe, records
-from pcc_bench.cost import layers as few_layers
+from pcc_bench.cost import predict as few_layers
 from pcc_bench.cost import predict as predicting
 from pcc_bench.cost.estimate import encoding_flops
-from pcc_bench.cost.layers import Layers
-from pcc_bench.cost.phases import Held, Laps, Setting
-from pcc_bench.cost.phases import records as as_records
+from pcc_bench.cost.predict import Layers
 from pcc_bench.cost.records import CostRecord, Mode, Phase, Provenance
 from pcc_bench.cost.sweeps import MEASURED, PREDICTED
 from pcc_bench.cost.tables import markdown
-from pcc_bench.cost.work import Point, Shape
+from pcc_bench.cost.work import Held, Laps, Point, Setting, Shape
+from pcc_bench.cost.work import records as as_records
 from pcc_bench.model import checkpoint, init, published
 from pcc_bench.results.collection import costs
 
@@ -40,7 +39,7 @@ def subject(pair: str = PAIRS[0], **policies: str) -> measure.Subject:
     made = geometry.named(pair)
     pcc, decoder = geometry.build(made, RATES, CPU, torch.float32, seed=0)
     pcc.config = pcc.config.with_options(**policies)
-    shape = Shape(made.encoder_name, made.decoder, pcc.config, geometry.config_of(made.decoder))
+    shape = Shape(made.encoder_name, made.decoder, pcc.config, geometry.model_config(made.decoder))
     return measure.Subject(shape, pcc, decoder, SETTING)
 
 
@@ -149,7 +148,7 @@ def test_what_is_built_has_the_sizes_that_are_computed(pair: str) -> None:
 
 def shape_of(name: str) -> Shape:
     pair = geometry.named(name)
-    return Shape(pair.encoder_name, pair.decoder, pair.config(RATES), geometry.config_of(pair.decoder))
+    return Shape(pair.encoder_name, pair.decoder, pair.config(RATES), geometry.model_config(pair.decoder))
 
 
 def test_an_8k_context_of_llama_3_takes_a_gibibyte_of_cache() -> None:

@@ -10,9 +10,8 @@ import pytest
 from test_gate import answers, gate, qa, run_folder
 
 from pcc_bench.cost import geometry, predict, records
-from pcc_bench.cost.phases import Setting
 from pcc_bench.cost.records import CostRecord, Mode, Phase, Provenance
-from pcc_bench.cost.work import Point, Shape
+from pcc_bench.cost.work import Point, Setting, Shape
 from pcc_bench.gate.compare import compare
 from pcc_bench.gate.policy import Policy
 from pcc_bench.gate.result import Comparison, Verdict
@@ -24,7 +23,7 @@ SPEED = predict.Speed(1e12, 1e9, "made up")
 def found(encoder: str = "old", hardware: str = "here", slower: float = 1.0, **changes: Any) -> list[CostRecord]:
     """Records of one checkpoint at two lengths, as if they had been measured."""
     pair = geometry.named("tiny")
-    shape = Shape(encoder, "some decoder", pair.config([4, 8]), geometry.config_of(pair.decoder))
+    shape = Shape(encoder, "some decoder", pair.config([4, 8]), geometry.model_config(pair.decoder))
     origin = Provenance(weights=encoder, seed=0, code="", versions={}, hardware=hardware)
     setting = Setting("cpu", "float32", 1, origin)
     points = [Point(context, 8, 4, 1, 4) for context in (256, 512)]

@@ -9,9 +9,8 @@ import pytest
 
 from pcc_bench.core.errors import UsageError
 from pcc_bench.cost import geometry, predict, records, sweeps
-from pcc_bench.cost.phases import Setting
 from pcc_bench.cost.records import Mode, Provenance
-from pcc_bench.cost.work import Point, Shape
+from pcc_bench.cost.work import Point, Setting, Shape
 from pcc_bench.reports import report
 from pcc_bench.reports.figures import frames
 from pcc_bench.results.collection import load
@@ -26,7 +25,7 @@ def record(path: Path, checkpoints: dict[str, int], contexts: Sequence[int], pre
     origin = Provenance(weights="", seed=0, code="", versions={}, hardware="here")
     setting = Setting("cpu", "float32", 1, origin, predicted)
     for name, rate in checkpoints.items():
-        shape = Shape(name, "lab-llama", pair.config([rate]), geometry.config_of(pair.decoder))
+        shape = Shape(name, "lab-llama", pair.config([rate]), geometry.model_config(pair.decoder))
         clock = predict.Stated(shape, "float32", SPEED)
         made = [
             found

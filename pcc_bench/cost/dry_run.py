@@ -103,11 +103,22 @@ def plan(recipe: Recipe, *, utilisation: float = 0.4, device: str = "H100", devi
     Raises:
         UsageError: An impossible option, a model whose sizes can't be found, or a recipe that can't be planned.
     """
-    _check_options(recipe, utilisation, device, devices)
+    if device not in PEAK:
+        raise UsageError(f"the peak speed of device '{device}' is not known: choose among {', '.join(PEAK)}")
+    if not 0 < utilisation <= 1:
+        raise UsageError(f"utilisation {utilisation} is no share of the peak: give a number above 0 and up to 1")
+    at_once = recipe.optimisation.micro_batch_size * devices
+    if devices < 1 or recipe.optimisation.batch_size % at_once:
+        raise UsageError(
+            f"recipe {recipe.name}: batch_size {recipe.optimisation.batch_size} can't be shared evenly by {devices} "
+            f"devices with micro_batch_size {recipe.optimisation.micro_batch_size}: choose another number of devices"
+        )
     geometry = estimate.geometry_of(recipe)
     steps = _steps(recipe)
     samples = [estimate.sample_of(recipe, phase, steps) for phase in range(len(recipe.phases))]
-    starts, ends = [0, *_ends(recipe, steps)[:-1]], _ends(recipe, steps)
+    ends = [phase.until or steps for phase in recipe.phases]
+    if len(ends) > 1 and ends[-2] >= steps:
+        raise UsageError(f"recipe {recipe.name}: a phase ends at step {ends[-2]}, but the run has {steps} steps")
     batch = recipe.optimisation.batch_size
     phases = tuple(
         PhasePlan(
@@ -117,7 +128,7 @@ def plan(recipe: Recipe, *, utilisation: float = 0.4, device: str = "H100", devi
             (end - start) * batch * sample.tokens,
             (end - start) * batch * estimate.flops_of(recipe, geometry, sample),
         )
-        for phase, sample, start, end in zip(recipe.phases, samples, starts, ends, strict=True)
+        for phase, sample, start, end in zip(recipe.phases, samples, [0, *ends[:-1]], ends, strict=True)
     )
     parts = estimate.parts_of(recipe, geometry)
     memory = estimate.memory_of(recipe, geometry, parts, samples)
@@ -126,30 +137,20 @@ def plan(recipe: Recipe, *, utilisation: float = 0.4, device: str = "H100", devi
 
 def _steps(recipe: Recipe) -> int:
     """Optimizer steps: the recipe's, or from the training rows of its data and the epochs."""
-    optimisation = recipe.optimisation
+    optimisation, data = recipe.optimisation, recipe.data
     if optimisation.steps:
         return optimisation.steps
-    return (optimisation.epochs or 1) * math.ceil(_training_rows(recipe) / optimisation.batch_size)
-
-
-def _training_rows(recipe: Recipe) -> int:
-    data = recipe.data
     if Path(data.path).exists():
-        return len(read_corpora(data, recipe.seed)[0].documents or ())
-    if data.path not in KNOWN_ROWS:
+        rows = len(read_corpora(data, recipe.seed)[0].documents or ())
+    elif data.path in KNOWN_ROWS:
+        rows = KNOWN_ROWS[data.path]
+        rows -= 0 if data.held_out else math.ceil(rows / data.held_out_every)
+    else:
         raise UsageError(
             f"recipe {recipe.name}: how many rows {data.path} has is not known before it is read: "
             "give optimisation.steps instead of epochs for a dry run"
         )
-    rows = KNOWN_ROWS[data.path]
-    return rows if data.held_out else rows - math.ceil(rows / data.held_out_every)
-
-
-def _ends(recipe: Recipe, steps: int) -> list[int]:
-    ends = [phase.until or steps for phase in recipe.phases]
-    if len(ends) > 1 and ends[-2] >= steps:
-        raise UsageError(f"recipe {recipe.name}: a phase ends at step {ends[-2]}, but the run has {steps} steps")
-    return ends
+    return (optimisation.epochs or 1) * math.ceil(rows / optimisation.batch_size)
 
 
 def _notes(recipe: Recipe) -> tuple[str, ...]:
@@ -163,53 +164,36 @@ def _notes(recipe: Recipe) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _check_options(recipe: Recipe, utilisation: float, device: str, devices: int) -> None:
-    if device not in PEAK:
-        raise UsageError(f"the peak speed of device '{device}' is not known: choose among {', '.join(PEAK)}")
-    if not 0 < utilisation <= 1:
-        raise UsageError(f"utilisation {utilisation} is no share of the peak: give a number above 0 and up to 1")
-    at_once = recipe.optimisation.micro_batch_size * devices
-    if devices < 1 or recipe.optimisation.batch_size % at_once:
-        raise UsageError(
-            f"recipe {recipe.name}: batch_size {recipe.optimisation.batch_size} can't be shared evenly by {devices} "
-            f"devices with micro_batch_size {recipe.optimisation.micro_batch_size}: choose another number of devices"
-        )
-
-
 def render(plan: Plan) -> str:
     """A plan as plain text, a table for each question."""
-    memory = plan.memory
+    memory, seconds = plan.memory, plan.seconds
+    units = (("hours", 3600), ("minutes", 60), ("seconds", 1))
+    duration = next(f"{seconds / length:.1f} {unit}" for unit, length in units if seconds >= 2 * length or length == 1)
     accumulation = plan.recipe.optimisation.batch_size // (plan.recipe.optimisation.micro_batch_size * plan.devices)
     lines = [f"{plan.recipe.name}: {plan.recipe.purpose}".removesuffix(": "), ""]
     lines += [f"{'weights':<16}{'parameters':>16}{'trained':>16}"]
     lines += [f"{part.name:<16}{part.parameters:>16,}{part.trained:>16,}" for part in plan.parts]
     lines += [f"{'in all':<16}{plan.parameters:>16,}{plan.trained:>16,}", ""]
     lines += [f"{'segments of':<12}{'rate':>6}{'steps':>10}{'tokens':>16}{'FLOPs':>11}"]
-    lines += [_phase_line(str(p.segment_length), f"{p.rate}x", p.steps, p.tokens, p.flops) for p in plan.phases]
-    lines += [_phase_line("in all", "", plan.steps, plan.tokens, plan.flops), ""]
+    rows = [(str(p.segment_length), f"{p.rate}x", p.steps, p.tokens, p.flops) for p in plan.phases]
+    rows.append(("in all", "", plan.steps, plan.tokens, plan.flops))
+    lines += [
+        f"{segments:<12}{rate:>6}{steps:>10,}{tokens:>16,.0f}{flops:>11.2e}"
+        for segments, rate, steps, tokens, flops in rows
+    ]
+    lines.append("")
     lines += [
         f"batch    {plan.recipe.optimisation.batch_size} = {plan.recipe.optimisation.micro_batch_size} a process "
         f"x {plan.devices} processes x {accumulation} accumulated",
         f"memory   about {_gib(memory.total)} a process (estimate): weights {_gib(memory.weights)}, "
         f"autocast's copies {_gib(memory.copies)}, gradients {_gib(memory.gradients)}, "
         f"Adam {_gib(memory.optimizer)}, activations {_gib(memory.activations)}",
-        f"time     about {_duration(plan.seconds)} on {plan.devices} x {plan.device} at {plan.utilisation:.0%} of "
+        f"time     about {duration} on {plan.devices} x {plan.device} at {plan.utilisation:.0%} of "
         f"{PEAK[plan.device] / 1e12:.0f} TFLOP/s",
         *[f"note     {note}" for note in plan.notes],
     ]
     return "\n".join(lines)
 
 
-def _phase_line(segments: str, rate: str, steps: int, tokens: float, flops: float) -> str:
-    return f"{segments:<12}{rate:>6}{steps:>10,}{tokens:>16,.0f}{flops:>11.2e}"
-
-
 def _gib(size: float) -> str:
     return f"{size / 2**30:.1f} GiB"
-
-
-def _duration(seconds: float) -> str:
-    for unit, length in (("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.1f} seconds"

@@ -131,21 +131,17 @@ def geometry_of(recipe: Recipe) -> Geometry:
     """
     reads = config_of(recipe.decoder)
     layers, rank, pooling = recipe.encoder_layers, recipe.lora_rank, recipe.pooling
-    if recipe.start and (Path(recipe.start) / "config.json").is_file() and (described := _own(Path(recipe.start))):
-        layers, pooling = described.encoder.layers, described.pooling
-        rank = int((described.encoder.lora or {}).get("r", 0))
+    if recipe.start and (Path(recipe.start) / "config.json").is_file():
+        described = PccConfig.read(Path(recipe.start))
+        if described.encoder.layers is not None:  # the encoder is made of the decoder's layers
+            layers, pooling = described.encoder.layers, described.pooling
+            rank = int((described.encoder.lora or {}).get("r", 0))
     if layers is not None:
         encoder, adapter = first_layers(reads, layers, rank)
         with torch.device("meta"):
             converter = _count(Converter(encoder.hidden_size, reads.hidden_size))
         return Geometry(encoder, adapter, adapter, measure(reads), converter, pooling is Pooling.MEAN)
     return sized(*_encoder_config(recipe), reads)
-
-
-def _own(folder: Path) -> PccConfig | None:
-    """The configuration of a checkpoint whose encoder is made of the decoder's layers."""
-    config = PccConfig.read(folder)
-    return None if config.encoder.layers is None else config
 
 
 def sized(config: PreTrainedConfig, rank: int, reads: PreTrainedConfig) -> Geometry:

@@ -1,31 +1,39 @@
-"""True sizes of encoders and decoders by name, and checkpoints of those sizes with random weights.
+"""Sizes of what the user names, a geometry or a checkpoint, and checkpoints of a geometry with random weights.
 
-Speed, memory and FLOPs do not depend on what the weights are, so nothing is downloaded. Answers mean nothing.
+Of a checkpoint, ours or in the published layout, no weights are read. Speed, memory and FLOPs do not depend on what the
+weights are, so nothing is downloaded. Answers mean nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from peft import get_peft_model
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
-from pcc_bench.core import registry, tiny
-from pcc_bench.core.checkpoint_files import plain
+from pcc_bench.core import registry, shipped, tiny
+from pcc_bench.core.checkpoint_files import plain, resolve
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError
-from pcc_bench.cost.sizes import KNOWN, LARGE, LITE, from_state
+from pcc_bench.cost.sizes import KNOWN, LARGE, LITE, config_of, from_state
+from pcc_bench.cost.work import Shape
+from pcc_bench.model import checkpoint
+from pcc_bench.model.compressor import PccCompressor
 from pcc_bench.model.config import MEMORY_TOKENS, DecoderConfig, EncoderConfig, PccConfig, check_rate, validated
 from pcc_bench.model.converter import Converter
 from pcc_bench.model.encoder import MEMORY_TOKEN_NAMES, Encoder
 from pcc_bench.model.init import lora_config
 from pcc_bench.model.pcc import PCC, SPECIAL_TOKENS
+from pcc_bench.model.published import rate_in_name, read_adapter
 
 LORA_RANK = 64  # the paper's Large
 SEGMENT_LENGTH = 256
+DEFAULT_RATE = 4
+WITHOUT_BOS = ("qwen2",)  # families whose tokenizers have no beginning of sequence
 LORA = "lora-"  # before the name of an encoder: frozen, with an adapter
 
 _SMALL = {"model_type": "llama", "hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 8}
@@ -78,12 +86,16 @@ class Pair:
         Raises:
             UsageError: A rate that does not cut segments into whole slots.
         """
-        _check_rates(rates)
-        encoder = config_of(self.encoder).to_dict()
+        for rate in rates:
+            try:
+                check_rate(rate, SEGMENT_LENGTH)
+            except ValueError as error:
+                raise UsageError(f"--rate: {error}; give 4, 8, 16 ...") from None
+        encoder = model_config(self.encoder).to_dict()
         encoder["vocab_size"] += MEMORY_TOKENS
         lora = plain(lora_config(LORA_RANK).to_dict()) if self.lora else None
         kind = EncoderConfig(kind="lora" if self.lora else "full", config=encoder, lora=lora)
-        decoder = DecoderConfig(hidden_size=config_of(self.decoder).hidden_size)
+        decoder = DecoderConfig(hidden_size=model_config(self.decoder).hidden_size)
         state = {"rate": rates[0], "rates": list(rates), "segment_length": SEGMENT_LENGTH, "memory_dtype": "decoder"}
         return validated(state | {"encoder": kind.model_dump(), "decoder": decoder.model_dump()}, "--rate")
 
@@ -110,9 +122,9 @@ def named(name: str) -> Pair:
     return Pair(encoder.removeprefix(LORA), encoder.startswith(LORA), decoder)
 
 
-def config_of(model: str) -> PreTrainedConfig:
+def model_config(name: str) -> PreTrainedConfig:
     """Configuration of a model in `MODELS`."""
-    return from_state(MODELS[model])
+    return from_state(MODELS[name])
 
 
 def build(
@@ -141,7 +153,7 @@ def build(
     torch.manual_seed(seed)
     config = pair.config(rates)
     tokenizer = tiny.make_tokenizer(texts, vocabulary)
-    decoder = Decoder(_model(config_of(pair.decoder), device, dtype), tokenizer, pair.decoder)
+    decoder = Decoder(_model(model_config(pair.decoder), device, dtype), tokenizer, pair.decoder)
     read = tiny.make_tokenizer(texts, vocabulary, adds_bos=False, special=MEMORY_TOKEN_NAMES)
     own = encoder_dtype or dtype
     model = _model(from_state(config.encoder.config), device, own)
@@ -163,14 +175,61 @@ def at_rate(pcc: PCC, rate: int) -> PCC:
     return PCC(config, encoder, pcc.converter, pcc.special).eval()
 
 
-def _check_rates(rates: Sequence[int]) -> None:
-    for rate in rates:
-        try:
-            check_rate(rate, SEGMENT_LENGTH)
-        except ValueError as error:
-            raise UsageError(f"--rate: {error}; give 4, 8, 16 ...") from None
-
-
 def _model(config: PreTrainedConfig, device: torch.device, dtype: torch.dtype) -> Any:
     with device:
         return AutoModelForCausalLM.from_config(config, dtype=dtype)
+
+
+def of_geometry(name: str, rates: Sequence[int]) -> Shape:
+    """The shape of `--random-weights`.
+
+    Raises:
+        UsageError: There is no such geometry, or a rate does not go with it.
+    """
+    pair = named(name)
+    reads = model_config(pair.decoder)
+    config = pair.config(rates or (DEFAULT_RATE,))
+    return Shape(pair.encoder_name, pair.decoder, config, reads, reads.model_type not in WITHOUT_BOS)
+
+
+def of_checkpoint(name: str, decoder: str | None, rates: Sequence[int]) -> Shape:
+    """The shape of a checkpoint and its decoder.
+
+    Args:
+        name: Folder, hub id, or name of a shipped one.
+        decoder: Folder or hub id, where it is not the one recorded.
+        rates: That are asked for; none: the checkpoint's own.
+
+    Raises:
+        UsageError: It is no checkpoint, does not declare a rate, or its decoder is not known.
+    """
+    folder = resolve(shipped.located(name))
+    path = PccCompressor.decoder_path(shipped.located(name), decoder)
+    reads = config_of(path)
+    if checkpoint.is_own(folder):
+        config = PccConfig.read(folder)
+        for rate in rates:
+            config.with_options(rate=rate)
+    else:
+        config = _published(folder, name, reads.hidden_size, rates)
+    known = decoder or config.decoder.name or path
+    return Shape(name, known, config, reads, reads.model_type not in WITHOUT_BOS)
+
+
+def _published(folder: Path, name: str, width: int, rates: Sequence[int]) -> PccConfig:
+    """What `pcc_bench.model.published` makes of a folder, from its configuration files alone."""
+    rate = rates[0] if rates else rate_in_name(name)
+    if rate is None or len(rates) > 1:
+        raise UsageError(f"{name} is in the published format, which has one rate and does not record it: pass --rate 4")
+    adapter = folder / "adapter_config.json"
+    if adapter.is_file():
+        lora = read_adapter(folder)
+        base = str(lora.base_model_name_or_path)
+        state = config_of(base).to_dict()
+        state["vocab_size"] += MEMORY_TOKENS
+        kind = EncoderConfig(kind="lora", config=state, base=base, lora={"r": lora.r})
+    else:
+        kind = EncoderConfig(kind="full", config=config_of(str(folder)).to_dict())
+    made_for = DecoderConfig(hidden_size=width)
+    given = {"rate": rate, "encoder": kind.model_dump(), "decoder": made_for.model_dump()}
+    return validated(given, f"{folder} with the options given")

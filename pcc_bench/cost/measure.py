@@ -19,9 +19,8 @@ from pcc_bench.core.errors import UsageError
 from pcc_bench.core.generation import autocast_for, keep_logits, memory_errors
 from pcc_bench.cost import probe
 from pcc_bench.cost.geometry import at_rate
-from pcc_bench.cost.phases import Held, Laps, Setting, records
 from pcc_bench.cost.records import CostRecord, Mode
-from pcc_bench.cost.work import Point, Shape
+from pcc_bench.cost.work import Held, Laps, Point, Setting, Shape, records
 from pcc_bench.model.pcc import PCC
 
 WARM_UP = 2  # rounds before the clock counts; the last one looks for the peak of memory
@@ -68,18 +67,18 @@ def measure(
     while True:
         try:
             with memory_errors(f"measuring {point}", "give a smaller --batch"):
-                return [record for mode in modes for record in _mode(subject, point, mode, reuse, repeats)]
+                return [record for mode in modes for record in _rounds(subject, point, mode, reuse, repeats)]
         except UsageError as error:  # `memory_errors` raises it, and nothing else inside
-            said = str(error).partition(":")[0]
+            reason = str(error).partition(":")[0]
         probe.release(subject.decoder.device)
         if point.batch == 1:
-            tell(f"{said}: left out")
+            tell(f"{reason}: left out")
             return []
         point = replace(point, batch=point.batch // 2)
-        tell(f"{said}: trying batch {point.batch}")
+        tell(f"{reason}: trying batch {point.batch}")
 
 
-def _mode(subject: Subject, point: Point, mode: Mode, reuse: Sequence[int], repeats: int) -> Iterator[CostRecord]:
+def _rounds(subject: Subject, point: Point, mode: Mode, reuse: Sequence[int], repeats: int) -> Iterator[CostRecord]:
     runner = Runner(subject, point)
     for _ in range(WARM_UP):
         probe.reset_peaks(subject.decoder.device)

@@ -37,10 +37,10 @@ def hardware(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+        match = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
     except OSError:
-        found = None
-    return found[1] if found else device.type
+        match = None
+    return match[1] if match else device.type
 
 
 def speed(device: torch.device) -> tuple[float, float]:
@@ -95,8 +95,8 @@ def peak_host() -> int | None:
     """Largest resident set of this process since `reset_peaks`, in bytes; None where Linux does not tell it."""
     if not _CLEAR.exists():
         return None
-    found = re.search(r"^VmHWM:\s+(\d+) kB$", _STATUS.read_text(encoding="utf-8"), re.MULTILINE)
-    return int(found[1]) * 1024 if found else None
+    match = re.search(r"^VmHWM:\s+(\d+) kB$", _STATUS.read_text(encoding="utf-8"), re.MULTILINE)
+    return int(match[1]) * 1024 if match else None
 
 
 def release(device: torch.device) -> None:

@@ -142,8 +142,8 @@ def replace(path: Path, records: Sequence[CostRecord]) -> None:
         UsageError: The file is damaged, or can't be written.
     """
     new = {record.setting() for record in records}
-    kept = [record for record in read(path) if record.setting() not in new]
-    write_text(path, "".join(record.model_dump_json() + "\n" for record in (*kept, *records)))
+    others = [record for record in read(path) if record.setting() not in new]
+    write_text(path, "".join(record.model_dump_json() + "\n" for record in (*others, *records)))
 
 
 def read(path: Path) -> list[CostRecord]:

@@ -97,7 +97,7 @@ class Model:
 
     def masked(self, positions: float) -> float:
         """Of these FLOPs, the ones on later positions, which causal kernels skip."""
-        return self._attention(positions) / 2
+        return 2 * self.layers * self.attention * positions**2
 
     def cache_values(self, positions: int) -> int:
         """Numbers that the keys and values of one row take."""
@@ -105,7 +105,8 @@ class Model:
 
     def backward(self, positions: float, *, head: bool, trained: bool) -> float:
         """FLOPs of the backward pass to the activations, and to the weights where they are trained."""
-        return self._products(positions, head) * (2 if trained else 1) + 2 * self._attention(positions)
+        products = 2 * (self.body + (self.head if head else 0)) * positions
+        return products * (2 if trained else 1) + 8 * self.layers * self.attention * positions**2
 
     def activations(self, *, trained: bool) -> int:
         """Bytes kept for backward, a position, under bfloat16 autocast with an attention kernel that keeps no scores.
@@ -117,12 +118,6 @@ class Model:
         else:
             wide, inner = (21, 4) if trained else (17, 2)
         return self.layers * (wide * self.hidden_size + inner * self.feed_forward)
-
-    def _products(self, positions: float, head: bool) -> float:
-        return 2 * (self.body + (self.head if head else 0)) * positions
-
-    def _attention(self, positions: float) -> float:
-        return 4 * self.layers * self.attention * positions**2
 
 
 @cache
@@ -168,9 +163,9 @@ def measure(config: PreTrainedConfig) -> Model:
 
 def from_state(state: dict[str, Any]) -> PreTrainedConfig:
     """A configuration from plain data; token ids are left out, as they need not fit a small vocabulary."""
-    kept = {key: value for key, value in state.items() if not key.endswith("_token_id")}
+    plain = {key: value for key, value in state.items() if not key.endswith("_token_id")}
     ids = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
-    config: PreTrainedConfig = AutoConfig.for_model(**{**kept, **ids})
+    config: PreTrainedConfig = AutoConfig.for_model(**{**plain, **ids})
     return config
 
 

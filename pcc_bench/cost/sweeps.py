@@ -16,13 +16,11 @@ from tqdm import tqdm
 from pcc_bench.core import provenance, registry, shipped
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.generation import memory_errors
-from pcc_bench.cost import geometry, probe, records, shapes
+from pcc_bench.cost import geometry, probe, records
 from pcc_bench.cost import measure as measuring
 from pcc_bench.cost import predict as predicting
-from pcc_bench.cost.layers import Layers
-from pcc_bench.cost.phases import BYTES, Setting
 from pcc_bench.cost.records import CostRecord, Mode, Phase, Provenance
-from pcc_bench.cost.work import FULL_TEXT, Point, Shape
+from pcc_bench.cost.work import BYTES, FULL_TEXT, Point, Setting, Shape
 from pcc_bench.host import compressing
 
 MEASURED, PREDICTED = "cost_measured.jsonl", "cost_predicted.jsonl"
@@ -105,12 +103,12 @@ def measure(source: Source, sweep: Sweep, repeats: int, out: Path, tell: Callabl
         UsageError: Anything that does not fit; nothing could be measured.
     """
     device = probe.find_device(source.device)
-    _set_threads(source)
     shape = _shape(source, sweep)
     rates = sweep.rates or shape.config.declared_rates
     points = sweep.points(rates)
     shape.check(point for point, _ in points)
-    setting = _setting(source, device)
+    place = _provenance(source, probe.hardware(device))
+    setting = Setting(device.type, _dtype(source, device), torch.get_num_threads(), place)
     path = out / MEASURED
     missing = [
         (point, left) for point, modes in points if (left := _missing(path, shape, point, modes, sweep, setting))
@@ -121,7 +119,15 @@ def measure(source: Source, sweep: Sweep, repeats: int, out: Path, tell: Callabl
         subject = _subject(source, shape, rates, setting, device)
         for point, modes in tqdm(missing, desc="cost", unit="point"):
             records.replace(path, measuring.measure(subject, point, modes, sweep.reuse, repeats, tell))
-    return _shown(path, shape, sweep, setting)
+    questions = (sweep.question, sweep.new)
+    shown = [
+        record
+        for record in records.read(path)
+        if _is_of(record, shape, setting) and (record.question_tokens, record.new_tokens) == questions
+    ]
+    if not shown:
+        raise UsageError("there was not enough memory for any point: give a shorter --context or a smaller --dtype")
+    return shown
 
 
 def predict(
@@ -147,29 +153,6 @@ def predict(
     Raises:
         UsageError: Anything that does not fit.
     """
-    _check_speed(peak, bandwidth, utilisation, overhead)
-    _set_threads(source)
-    shape = _shape(source, sweep)
-    points = sweep.points(sweep.rates or shape.config.declared_rates)
-    shape.check(point for point, _ in points)
-    if peak is not None and bandwidth is not None:
-        clock, setting = _stated(source, shape, peak, bandwidth, utilisation or DEFAULT_SHARE, overhead or 0.0)
-    else:
-        clock, setting = _here(source, shape)
-    with memory_errors("timing a few layers", "give a shorter --context, or --device-peak and --bandwidth"):
-        found = [
-            record
-            for point, modes in points
-            for record in predicting.predict(shape, point, modes, sweep.reuse, setting, clock)
-        ]
-    if out is not None:
-        records.replace(out / PREDICTED, found)
-    return found
-
-
-def _check_speed(
-    peak: float | None, bandwidth: float | None, utilisation: float | None, overhead: float | None
-) -> None:
     if (peak is None) != (bandwidth is None):
         raise UsageError("--device-peak and --bandwidth go together: give both, or none to time parts here")
     if any(value is not None and not 0 < value < math.inf for value in (peak, bandwidth)):
@@ -180,33 +163,41 @@ def _check_speed(
         raise UsageError(f"--overhead {overhead} is no time: give milliseconds, 0 or more")
     if peak is None and (utilisation is not None or overhead is not None):
         raise UsageError("--utilisation and --overhead go with --device-peak: what is here is timed")
-
-
-def _stated(
-    source: Source, shape: Shape, peak: float, bandwidth: float, share: float, overhead: float
-) -> tuple[predicting.Clock, Setting]:
-    speed = predicting.Speed(
-        peak * 1e12 * share, bandwidth * 1e9, f"stated, peak at {share:.0%}", start=overhead / 1000
-    )
-    dtype = source.dtype or "bfloat16"
-    stated = _provenance(source, f"{peak:g} TFLOP/s, {bandwidth:g} GB/s", str(speed))
-    setting = Setting("stated", dtype, torch.get_num_threads(), stated, predicted=True)
-    return predicting.Stated(shape, dtype, speed), setting
-
-
-def _here(source: Source, shape: Shape) -> tuple[predicting.Clock, Setting]:
-    device = probe.find_device(source.device)
-    dtype = _dtype(source, device)
-    with memory_errors("building a few layers", "give a smaller --dtype, or --device-peak and --bandwidth"):
-        clock = Layers(shape, device, compressing.DTYPES[dtype])
-    timed = _provenance(source, probe.hardware(device), str(clock))
-    return clock, Setting(device.type, dtype, torch.get_num_threads(), timed, predicted=True)
+    shape = _shape(source, sweep)
+    points = sweep.points(sweep.rates or shape.config.declared_rates)
+    shape.check(point for point, _ in points)
+    clock: predicting.Clock
+    if peak is not None and bandwidth is not None:
+        share = utilisation or DEFAULT_SHARE
+        said = f"stated, peak at {share:.0%}"
+        speed = predicting.Speed(peak * 1e12 * share, bandwidth * 1e9, said, start=(overhead or 0.0) / 1000)
+        dtype, device = source.dtype or "bfloat16", "stated"
+        clock = predicting.Stated(shape, dtype, speed)
+        place = _provenance(source, f"{peak:g} TFLOP/s, {bandwidth:g} GB/s", str(speed))
+    else:
+        here = probe.find_device(source.device)
+        dtype, device = _dtype(source, here), here.type
+        with memory_errors("building a few layers", "give a smaller --dtype, or --device-peak and --bandwidth"):
+            clock = predicting.Layers(shape, here, compressing.DTYPES[dtype])
+        place = _provenance(source, probe.hardware(here), str(clock))
+    setting = Setting(device, dtype, torch.get_num_threads(), place, predicted=True)
+    with memory_errors("timing a few layers", "give a shorter --context, or --device-peak and --bandwidth"):
+        predictions = [
+            record
+            for point, modes in points
+            for record in predicting.predict(shape, point, modes, sweep.reuse, setting, clock)
+        ]
+    if out is not None:
+        records.replace(out / PREDICTED, predictions)
+    return predictions
 
 
 def _shape(source: Source, sweep: Sweep) -> Shape:
+    if source.threads is not None:
+        torch.set_num_threads(source.threads)
     if source.random_weights:
-        return shapes.of_geometry(source.random_weights, sweep.rates)
-    return shapes.of_checkpoint(str(source.checkpoint), source.decoder, sweep.rates)
+        return geometry.of_geometry(source.random_weights, sweep.rates)
+    return geometry.of_checkpoint(str(source.checkpoint), source.decoder, sweep.rates)
 
 
 def _subject(
@@ -230,24 +221,12 @@ def _missing(
     path: Path, shape: Shape, point: Point, modes: Sequence[Mode], sweep: Sweep, setting: Setting
 ) -> tuple[Mode, ...]:
     """The modes of a point that the file lacks; the totals of a mode are written with all the rest of it."""
-    done = {
-        (record.mode, record.reuse)
-        for record in records.read(path)
-        if record.phase is Phase.TOTAL and _is_of(record, shape, setting) and _point(record) == point
-    }
+    done = set()
+    for record in records.read(path):
+        sizes = (record.context_tokens, record.question_tokens, record.new_tokens, record.batch, record.rate)
+        if record.phase is Phase.TOTAL and _is_of(record, shape, setting) and Point(*sizes) == point:
+            done.add((record.mode, record.reuse))
     return tuple(mode for mode in modes if not {(mode, reuse) for reuse in sweep.reuse} <= done)
-
-
-def _shown(path: Path, shape: Shape, sweep: Sweep, setting: Setting) -> list[CostRecord]:
-    """The records to show: this geometry's and setting's, with these questions and answers."""
-    found = [
-        record
-        for record in records.read(path)
-        if _is_of(record, shape, setting) and (record.question_tokens, record.new_tokens) == (sweep.question, sweep.new)
-    ]
-    if not found:
-        raise UsageError("there was not enough memory for any point: give a shorter --context or a smaller --dtype")
-    return found
 
 
 def _is_of(record: CostRecord, shape: Shape, setting: Setting) -> bool:
@@ -258,22 +237,8 @@ def _is_of(record: CostRecord, shape: Shape, setting: Setting) -> bool:
     )
 
 
-def _point(record: CostRecord) -> Point:
-    return Point(record.context_tokens, record.question_tokens, record.new_tokens, record.batch, record.rate)
-
-
-def _set_threads(source: Source) -> None:
-    if source.threads is not None:
-        torch.set_num_threads(source.threads)
-
-
 def _dtype(source: Source, device: torch.device) -> str:
     return source.dtype or ("float32" if device.type == "cpu" else "bfloat16")
-
-
-def _setting(source: Source, device: torch.device) -> Setting:
-    place = _provenance(source, probe.hardware(device))
-    return Setting(device.type, _dtype(source, device), torch.get_num_threads(), place)
 
 
 def _provenance(source: Source, hardware: str, speed: str = "") -> Provenance:

@@ -36,23 +36,23 @@ class _Group:
 
     Attributes:
         rate: Of the memories.
-        found: Records by phase, mode and questions a context.
+        records: Records by phase, mode and questions a context.
     """
 
     rate: int | None
-    found: dict[_At, CostRecord]
+    records: dict[_At, CostRecord]
 
     def get(self, phase: Phase, mode: Mode, reuse: int = 1) -> CostRecord | None:
-        return self.found.get((phase, mode, reuse))
+        return self.records.get((phase, mode, reuse))
 
     @property
     def any(self) -> CostRecord:
-        return next(iter(self.found.values()))
+        return next(iter(self.records.values()))
 
     @property
     def memory(self) -> CostRecord | None:
         """A record that has a memory."""
-        return next((record for record in self.found.values() if record.slots), None)
+        return next((record for record in self.records.values() if record.slots), None)
 
     @property
     def cells(self) -> tuple[str, ...]:
@@ -63,7 +63,7 @@ class _Group:
 
     @property
     def reuses(self) -> list[int]:
-        return sorted({reuse for phase, _, reuse in self.found if phase is Phase.TOTAL})
+        return sorted({reuse for phase, _, reuse in self.records if phase is Phase.TOTAL})
 
 
 KEY = ("context", "batch", "rate", "achieved")
@@ -118,7 +118,7 @@ def _time(groups: Sequence[_Group]) -> TextTable:
             *(_seconds(group.get(Phase.TTFT, mode)) for mode in modes),
             *(_gain(group.get(Phase.TTFT, Mode.FULL), group.get(Phase.TTFT, m)) for m in (Mode.COLD, Mode.WARM)),
             *(
-                _told(group.get(Phase.DECODE, mode), lambda r: f"{r.tokens_per_s:,.1f}" if r.tokens_per_s else "")
+                _text(group.get(Phase.DECODE, mode), lambda r: f"{r.tokens_per_s:,.1f}" if r.tokens_per_s else "")
                 for mode in (Mode.FULL, Mode.WARM)
             ),
         )
@@ -134,8 +134,8 @@ def _work(groups: Sequence[_Group]) -> TextTable:
     for group in groups:
         for reuse in group.reuses:
             full, cached, cold, warm = (group.get(Phase.TOTAL, mode, reuse) for mode in Mode)
-            flops = (_told(group.get(Phase.TTFT, m), _giga) for m in (Mode.FULL, Mode.COLD, Mode.WARM))
-            answers = (_told(record, lambda r: f"{r.median_s:.4g}") for record in (full, cached, cold, warm))
+            flops = (_text(group.get(Phase.TTFT, m), _giga) for m in (Mode.FULL, Mode.COLD, Mode.WARM))
+            answers = (_text(record, lambda r: f"{r.median_s:.4g}") for record in (full, cached, cold, warm))
             gains = (_gain(full, cold), _gain(full, warm))
             pays = (_break_even(group, lambda r: r.median_s), _break_even(group, lambda r: r.flops))
             rows.append((*group.cells, str(reuse), *answers, *gains, *pays, *flops))
@@ -147,13 +147,13 @@ def _bytes(groups: Sequence[_Group]) -> TextTable:
     rows = []
     for group in groups:
         full, cold, warm = (group.get(Phase.TTFT, mode) for mode in (Mode.FULL, Mode.COLD, Mode.WARM))
-        sizes = (_told(full, lambda r: _mib(r.kv_bytes)), _told(group.memory, lambda r: _mib(r.kv_bytes)))
-        memory = _told(group.memory, lambda r: _mib(r.memory_bytes))
-        rows.append((*group.cells, *sizes, memory, *(_told(record, _peak) for record in (full, cold, warm))))
+        sizes = (_text(full, lambda r: _mib(r.kv_bytes)), _text(group.memory, lambda r: _mib(r.kv_bytes)))
+        memory = _text(group.memory, lambda r: _mib(r.memory_bytes))
+        rows.append((*group.cells, *sizes, memory, *(_text(record, _peak) for record in (full, cold, warm))))
     return TextTable(columns, tuple(rows), BYTES_NOTES)
 
 
-def _told(record: CostRecord | None, say: Callable[[CostRecord], str]) -> str:
+def _text(record: CostRecord | None, say: Callable[[CostRecord], str]) -> str:
     return say(record) if record else ""
 
 
