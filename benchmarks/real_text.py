@@ -1,9 +1,9 @@
 """A real training run on real text, small enough for a laptop: what training PCC looks like.
 
 Stages, each resumable by calling again: a small Llama decoder trained on the text; a PCC-Lite (GPT-2 encoder and
-converter) that begins at 1x (`pcc_bench.lab.lite` says why), then is pretrained at 2x on reconstruction and
+converter) that begins at 1x (`pcc_bench.lab.compressors` says why), then is pretrained at 2x on reconstruction and
 completion, all with `pcc-bench train`'s own code; the curves of the 2x stage as a picture. The decoder starts with the
-circuit that copies (`pcc_bench.lab.induction`), and half of its training is saying again what stands between memory
+circuit that copies (`pcc_bench.lab.heads`), and half of its training is saying again what stands between memory
 boundaries: a decoder that can't copy from its own tokens can't copy from slots either.
 
     python benchmarks/real_text.py --text <folder of .txt files> --out runs/real-text
@@ -27,8 +27,8 @@ mpl.use("agg")
 import matplotlib.pyplot as plt
 
 from pcc_bench.core import tiny
-from pcc_bench.lab.induction import draw_induction_heads
-from pcc_bench.lab.lite import at_rate, start_lite
+from pcc_bench.lab.compressors import at_rate, start_lite
+from pcc_bench.lab.heads import draw_induction_heads
 from pcc_bench.model import init
 from pcc_bench.model.pcc import SPECIAL_TOKENS
 from pcc_bench.model.training.corpus import read_documents

@@ -11,12 +11,14 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from pcc_bench.core import shipped, tiny
-from pcc_bench.lab import check, parts, ship, stages
-from pcc_bench.lab.decoders import DecoderRecipe, Lessons, start
+from pcc_bench.lab import build, check, parts, stages
+from pcc_bench.lab.compressors import at_rate, start_lite
+from pcc_bench.lab.decoders import Lessons, start
 from pcc_bench.lab.findings import findings
-from pcc_bench.lab.induction import draw_induction_heads
+from pcc_bench.lab.heads import draw_induction_heads
 from pcc_bench.lab.lessons import ANSWER, RANDOM, draw_lesson
-from pcc_bench.lab.lite import at_rate, rates_up_to, start_lite
+from pcc_bench.lab.parts import DecoderRecipe
+from pcc_bench.lab.stages import rates_up_to
 from pcc_bench.model import checkpoint, init
 from pcc_bench.model.pcc import SPECIAL_TOKENS
 
@@ -166,7 +168,7 @@ def test_what_ships_is_what_was_recorded_and_small() -> None:
     record = check.read_record(shipped.FOLDER)
     assert check._hashes(shipped.FOLDER, record.parts) == record.files
     assert record.data == check._world()
-    assert sum(path.stat().st_size for path in shipped.FOLDER.rglob("*") if path.is_file()) <= ship.LIMIT
+    assert sum(path.stat().st_size for path in shipped.FOLDER.rglob("*") if path.is_file()) <= build.LIMIT
     assert {path.parent.name for path in shipped.FOLDER.glob("*/config.json")} == set(record.parts)
     assert set(record.parts) <= set(shipped.SHIPPED)
     assert shipped.DEFAULT in record.parts

@@ -17,9 +17,8 @@ from typer.testing import CliRunner
 from pcc_bench.cli import app
 from pcc_bench.core import shipped
 from pcc_bench.core.errors import UsageError
-from pcc_bench.lab import build, check, compressors, decoders, parts, ship, skills, stages
-from pcc_bench.lab import material as data
-from pcc_bench.lab.decoders import DecoderRecipe
+from pcc_bench.lab import build, check, compressors, decoders, parts, skills, stages
+from pcc_bench.lab.parts import DecoderRecipe
 from pcc_bench.model import checkpoint
 from pcc_bench.model.config import PccConfig
 
@@ -45,7 +44,7 @@ def small() -> Iterator[None]:
         for module in (parts, build, check):
             patch.setattr(module, "PARTS", PARTS)
         for name, value in {"DOCUMENTS": 30, "ROWS": 8, "HELD_OUT_DOCUMENTS": 2}.items():
-            patch.setattr(data, name, value)
+            patch.setattr(stages, name, value)
         few = {"batch_size": 2, "micro_batch_size": 2}
         patch.setattr(stages, "optimisation", lambda *given: optimisation(*given) | few)
         patch.setattr(stages, "FIRST_STEPS", 1)
@@ -296,7 +295,7 @@ def test_what_ships_goes_without_the_checkpoint_before_fine_tuning(
     recorded: Path, tmp_path: Path, unmeasured: None
 ) -> None:
     target = tmp_path / "models"
-    size = ship.ship(recorded, target, ["lab-llama", "pcc-lab-4x"])
+    size = build.ship(recorded, target, ["lab-llama", "pcc-lab-4x"])
     assert size == sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
     assert not (target / "pcc-lab-4x" / "pretrained").exists()
     assert weights(target, "pcc-lab-4x") == weights(recorded, "pcc-lab-4x")
@@ -322,10 +321,10 @@ def test_what_does_not_fit_or_does_not_ship_is_refused(
         "pcc-lab-16x": "has no finished pcc-lab-16x: 'pcc-bench lab build pcc-lab-16x --output .*' makes it",
     }.items():
         with pytest.raises(UsageError, match=message):
-            ship.ship(lab, tmp_path / "models", [name])
-    monkeypatch.setattr(ship, "LIMIT", 1000)
+            build.ship(lab, tmp_path / "models", [name])
+    monkeypatch.setattr(build, "LIMIT", 1000)
     with pytest.raises(UsageError, match="more than the 0 that may ship: take a part out"):
-        ship.ship(lab, tmp_path / "models", ["lab-llama"])
+        build.ship(lab, tmp_path / "models", ["lab-llama"])
     assert not (tmp_path / "models").exists()
 
 

@@ -17,12 +17,11 @@ from pcc_bench.core.context import Kind, Part, Prompt
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.registry import get
 from pcc_bench.host.prompts import PromptEncoder
-from pcc_bench.lab import material
+from pcc_bench.lab import classifier, stages
+from pcc_bench.lab import rivals as training
 from pcc_bench.lab.lessons import corpus
-from pcc_bench.lab.rivals import classifier
-from pcc_bench.lab.rivals import train as training
-from pcc_bench.lab.rivals.recipes import ClassifierRecipe, RivalRecipe
-from pcc_bench.lab.rivals.rival import Rival
+from pcc_bench.lab.parts import ClassifierRecipe, RivalRecipe
+from pcc_bench.lab.rivals import Rival
 from pcc_bench.model import init
 from pcc_bench.model.pcc import SPECIAL_TOKENS
 from pcc_bench.model.training.loop import fit
@@ -47,7 +46,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     tiny.make_model("llama", tokenizer, folder / "lab-llama", **sizes, tie_word_embeddings=True)
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {"DOCUMENTS": 40, "ROWS": 12, "HELD_OUT_DOCUMENTS": 10}.items():
-            patch.setattr(material, name, value)
+            patch.setattr(stages, name, value)
         patch.setattr(training, "GROWING", ((4, 1), (8, 1)))
         patch.setattr(training, "HELD_OUT_ROWS", 4)
         patch.setattr(training, "GENERATED_ROWS", 1)

@@ -64,8 +64,8 @@ def ship(
     to: Annotated[Path, typer.Option(help="Where to; by default into the package.")] = shipped.FOLDER,
 ) -> None:
     """Copy the parts that ship into the package. Then: `pcc-bench lab record --figures FOLDER`."""
-    from pcc_bench.lab.ship import LIMIT
-    from pcc_bench.lab.ship import ship as ship_parts
+    from pcc_bench.lab.build import LIMIT
+    from pcc_bench.lab.build import ship as ship_parts
 
     size = ship_parts(folder, to, tuple(parts or ()))
     typer.echo(f"{to} holds {size / 2**20:.1f} MiB of the {LIMIT / 2**20:.0f} that may ship")

@@ -1,4 +1,4 @@
-"""`pcc-bench lab build`: remake the lab, or any part of it, from nothing but this package."""
+"""`pcc-bench lab build` and `lab ship`: remake the lab, or any part of it, from nothing but this package; ship it."""
 
 from __future__ import annotations
 
@@ -19,17 +19,26 @@ from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 from pcc_bench.core.claims import claimed
 from pcc_bench.core.documents import checked, is_of_the_disk, read_json, read_json_lines, read_text, write_text
 from pcc_bench.core.errors import UsageError, first_line
-from pcc_bench.core.shipped import CARD
+from pcc_bench.core.shipped import CARD, PRETRAINED, SHIPPED
+from pcc_bench.lab.classifier import train_classifier
 from pcc_bench.lab.compressors import ABOUT, adapt_compressor, train_compressor
-from pcc_bench.lab.decoders import DecoderRecipe, train_decoder
-from pcc_bench.lab.parts import PARTS, AdaptationRecipe, CompressorRecipe, identity, needs, part
-from pcc_bench.lab.rivals.classifier import train_classifier
-from pcc_bench.lab.rivals.recipes import RivalRecipe
-from pcc_bench.lab.rivals.train import train_rival
+from pcc_bench.lab.decoders import save_in_half, train_decoder
+from pcc_bench.lab.parts import (
+    PARTS,
+    AdaptationRecipe,
+    CompressorRecipe,
+    DecoderRecipe,
+    RivalRecipe,
+    identity,
+    needs,
+    part,
+)
+from pcc_bench.lab.rivals import train_rival
 from pcc_bench.lab.skills import RECONSTRUCTION
 
 logger = logging.getLogger(__name__)
 TIME = "time.json"  # in a part's work folder: how long earlier calls took, and when the present one began
+LIMIT = 36 * 2**20  # bytes of all parts that ship
 WORK = "work"  # data and states of unfinished runs; may be deleted
 
 
@@ -58,19 +67,19 @@ def build(folder: Path, names: Sequence[str] = (), again: bool = False) -> list[
         again: Make parts anew whose recipe, or whose world, is another one now.
 
     Returns:
-        The parts that were made.
+        The parts that were built.
 
     Raises:
         UsageError: An unknown part; a part of another recipe or world; no space.
     """
-    made = []
+    built = []
     for name in in_order(names or tuple(PARTS)):
         with claimed(folder / WORK, name):
             if not _is_done(folder, name, again):
                 logger.info("building %s", name)
                 _build_part(folder, name)
-                made.append(name)
-    return made
+                built.append(name)
+    return built
 
 
 def read_card(folder: Path, name: str) -> dict[str, Any] | None:
@@ -100,11 +109,11 @@ def _is_done(folder: Path, name: str, again: bool) -> bool:
     work = folder / WORK / name
     started = work / "identity"
     card = read_card(folder, name)
-    found = card["identity"] if card else read_text(started) if started.is_file() else None
-    if found is not None and found != identity(name):
+    old = card["identity"] if card else read_text(started) if started.is_file() else None
+    if old is not None and old != identity(name):
         if not again:
             raise UsageError(
-                f"{folder / name} was made by another recipe or for another world (it is {found}, the lab's is now "
+                f"{folder / name} was made by another recipe or for another world (it is {old}, the lab's is now "
                 f"{identity(name)}): build with --again to make it anew, or build into another folder"
             )
         shutil.rmtree(folder / name, ignore_errors=True)
@@ -120,7 +129,18 @@ def _build_part(folder: Path, name: str) -> None:
         since = time.time()
         earlier = _earlier_seconds(work, since)
         write_text(work / "identity", identity(name))
-        _make(folder, name, work)
+        recipe = part(name)
+        if isinstance(recipe, DecoderRecipe):
+            train_decoder(recipe, work)
+            _export_decoder(work, folder / name)
+        elif isinstance(recipe, CompressorRecipe):
+            train_compressor(folder, name, recipe, work)
+        elif isinstance(recipe, AdaptationRecipe):
+            adapt_compressor(folder, name, recipe, work)
+        elif isinstance(recipe, RivalRecipe):
+            train_rival(folder, name, recipe, work)
+        else:
+            train_classifier(folder / name, recipe, work)
         _write_card(folder, name, work, earlier + time.time() - since)
     except (OSError, SafetensorError, RuntimeError) as error:
         if not is_of_the_disk(error):
@@ -130,21 +150,6 @@ def _build_part(folder: Path, name: str) -> None:
             f"which goes on with {name}"
         ) from error
     shutil.rmtree(work)
-
-
-def _make(folder: Path, name: str, work: Path) -> None:
-    recipe = part(name)
-    if isinstance(recipe, DecoderRecipe):
-        train_decoder(recipe, work)
-        _export_decoder(work, folder / name)
-    elif isinstance(recipe, CompressorRecipe):
-        train_compressor(folder, name, recipe, work)
-    elif isinstance(recipe, AdaptationRecipe):
-        adapt_compressor(folder, name, recipe, work)
-    elif isinstance(recipe, RivalRecipe):
-        train_rival(folder, name, recipe, work)
-    else:
-        train_classifier(folder / name, recipe, work)
 
 
 def _earlier_seconds(work: Path, now: float) -> float:
@@ -160,13 +165,7 @@ def _earlier_seconds(work: Path, now: float) -> float:
 
 def _export_decoder(work: Path, folder: Path) -> None:
     """In half precision: what is shipped is what compressors are trained with."""
-    model = AutoModelForCausalLM.from_pretrained(work)
-    model.half().save_pretrained(folder)
-    AutoTokenizer.from_pretrained(work).save_pretrained(folder)
-    path = folder / "config.json"
-    config = read_json(path)
-    config["dtype"] = "float32"  # to be computed with; only stored in half
-    write_text(path, json.dumps(config, indent=2) + "\n")
+    save_in_half(AutoModelForCausalLM.from_pretrained(work), AutoTokenizer.from_pretrained(work), folder)
     (folder / "README.md").write_text(f"# {folder.name}\n\n{ABOUT}\n", encoding="utf-8")
     shutil.copy(work / "log.jsonl", folder / "log.jsonl")
 
@@ -174,12 +173,15 @@ def _export_decoder(work: Path, folder: Path) -> None:
 def _write_card(folder: Path, name: str, work: Path, seconds: float) -> None:
     logs = {path.parent.name: path for path in sorted(work.glob("*/log.jsonl"))}
     recipe = part(name)
-    tokens = {stage: _tokens_seen(path) for stage, path in logs.items()}
+    tokens = {}
+    for stage, path in logs.items():
+        *_, (_, last) = read_json_lines(path)
+        tokens[stage] = int(last["tokens_seen"])
     if isinstance(recipe, DecoderRecipe):
         tokens = {"lessons": recipe.steps * recipe.tokens}
     state = {
         "identity": identity(name),
-        "recipe": part(name).model_dump(mode="json"),
+        "recipe": recipe.model_dump(mode="json"),
         "tokens_seen": tokens,
         "seconds": round(seconds),
         "threads": torch.get_num_threads(),
@@ -191,6 +193,41 @@ def _write_card(folder: Path, name: str, work: Path, seconds: float) -> None:
     write_text(folder / name / CARD, json.dumps(state, indent=1) + "\n")
 
 
-def _tokens_seen(log: Path) -> int:
-    *_, (_, last) = read_json_lines(log)
-    return int(last["tokens_seen"])
+def ship(source: Path, target: Path, names: Sequence[str] = ()) -> int:
+    """Copy finished parts that ship, each without the checkpoint before its fine-tuning.
+
+    Args:
+        source: A folder of `build`.
+        target: Where to; what is there of a part is replaced, other parts stay.
+        names: Parts; all of `SHIPPED` where empty.
+
+    Returns:
+        Bytes of all files in the target.
+
+    Raises:
+        UsageError: A part that is no part of `SHIPPED`, that is not finished, or of another recipe; more than `LIMIT`.
+            Nothing is copied then.
+    """
+    names = names or SHIPPED
+    for name in names:
+        if name not in SHIPPED:
+            raise UsageError(f"the lab's part '{name}' does not ship; {', '.join(SHIPPED)} do")
+        card = read_card(source, name)
+        if card is None:
+            raise UsageError(
+                f"{source} has no finished {name}: 'pcc-bench lab build {name} --output {source}' makes it"
+            )
+        if card["identity"] != identity(name):
+            raise UsageError(f"{source / name} was made by another recipe or for another world: build it with --again")
+    files = [path for path in target.rglob("*") if path.relative_to(target).parts[0] not in names]
+    files += [path for name in names for path in (source / name).rglob("*") if path.parent.name != PRETRAINED]
+    size = sum(path.stat().st_size for path in files if path.is_file())
+    if size > LIMIT:
+        raise UsageError(
+            f"{target} would hold {size / 2**20:.1f} MiB, more than the {LIMIT / 2**20:.0f} that may ship: "
+            "take a part out of SHIPPED in pcc_bench/core/shipped.py"
+        )
+    for name in names:
+        shutil.rmtree(target / name, ignore_errors=True)
+        shutil.copytree(source / name, target / name, ignore=shutil.ignore_patterns(PRETRAINED))
+    return size

@@ -60,44 +60,46 @@ def record(folder: Path, names: Sequence[str] = (), figures: Path | None = None)
     Raises:
         UsageError: There is no finished part, or the other record is of parts that were made otherwise.
     """
-    found = [name for name in (names or PARTS) if read_card(folder, name)]
-    if not found:
+    finished = [name for name in (names or PARTS) if read_card(folder, name)]
+    if not finished:
         raise UsageError(f"{folder} has no finished part of the lab: make some with 'pcc-bench lab build'")
     known = read_record(folder) if (folder / RECORD).is_file() else None
-    made = Record(world=VERSION, data=_world(), parts={}, files={}, measured=_taken(figures), check=())
-    for name in found:
+    taken: tuple[Measured, ...] = ()
+    if figures is not None:
+        other = read_record(figures)
+        for name in other.parts:
+            if _is_other(name, other):
+                raise UsageError(f"{figures / RECORD}: {name} was made by another recipe: measure it again there")
+        taken = other.measured
+    now = Record(world=VERSION, data=_world(), parts={}, files={}, measured=taken, check=())
+    for name in finished:
         files = _hashes(folder, [name])
-        old = known if known and _is_recorded(name, files, known, made) else None
+        old = None
+        if known and (known.world, known.data) == (now.world, now.data) and files.items() <= known.files.items():
+            old = known if known.parts.get(name) == identity(name) else None
         measured: tuple[Measured, ...] = ()
         if figures is None:
-            measured = _of(name, old.measured) if old else _measured(folder, name)
-        made = made.model_copy(
+            measured = _of(name, old.measured) if old else (*measure(folder, name), *_besides(folder, name))
+        if old:  # but the figures of a checkpoint that is not here any more
+            here = (folder / name / PRETRAINED).is_dir()
+            few = tuple(figure for figure in _of(name, old.check) if here or figure.task != RECONSTRUCTION)
+        else:
+            few = _quick(folder, [name])
+        now = now.model_copy(
             update={
-                "parts": {**made.parts, name: identity(name)},
-                "files": {**made.files, **files},
-                "measured": (*made.measured, *measured),
-                "check": (*made.check, *(_checkable(folder, name, old.check) if old else _quick(folder, [name]))),
+                "parts": {**now.parts, name: identity(name)},
+                "files": {**now.files, **files},
+                "measured": (*now.measured, *measured),
+                "check": (*now.check, *few),
             }
         )
-        write_text(folder / RECORD, made.model_dump_json(indent=1) + "\n")
-    return made
-
-
-def _is_recorded(name: str, files: dict[str, str], known: Record, now: Record) -> bool:
-    same_world = (known.world, known.data) == (now.world, now.data)
-    same_files = files.items() <= known.files.items()
-    return same_world and same_files and known.parts.get(name) == identity(name)
+        write_text(folder / RECORD, now.model_dump_json(indent=1) + "\n")
+    return now
 
 
 def _of(name: str, figures: Iterable[Measured]) -> tuple[Measured, ...]:
     """A part's figures; a decoder's are named `<part>, full-context`."""
     return tuple(figure for figure in figures if figure.model.partition(",")[0] == name)
-
-
-def _checkable(folder: Path, name: str, figures: Iterable[Measured]) -> tuple[Measured, ...]:
-    """A part's figures without those of a checkpoint that is not here any more."""
-    here = (folder / name / PRETRAINED).is_dir()
-    return tuple(figure for figure in _of(name, figures) if here or figure.task != RECONSTRUCTION)
 
 
 def read_record(folder: Path) -> Record:
@@ -123,15 +125,15 @@ def check(folder: Path) -> list[str]:
     if known.world != VERSION:
         wrong.append(f"the record is of version {known.world} of the world, this generator is version {VERSION}")
     wrong += [
-        f"the world's {name} rows have changed" for name, found in _world().items() if known.data.get(name) != found
+        f"the world's {name} rows have changed" for name, digest in _world().items() if known.data.get(name) != digest
     ]
     wrong += [
         f"{name}: its recipe, or what it is made from, has changed" for name in known.parts if _is_other(name, known)
     ]
     missing = [name for name in known.files if not (folder / name).is_file()]
     wrong += [f"{folder / name} is missing" for name in missing]
-    present = {name: found for name, found in _hashes(folder, known.parts).items() if name in known.files}
-    wrong += [f"{folder / name} has changed" for name, found in present.items() if known.files[name] != found]
+    present = {name: digest for name, digest in _hashes(folder, known.parts).items() if name in known.files}
+    wrong += [f"{folder / name} has changed" for name, digest in present.items() if known.files[name] != digest]
     if missing:
         return wrong
     expected = tuple(figure for name in known.parts for figure in _of(name, known.check))
@@ -156,21 +158,6 @@ def _is_other(name: str, known: Record) -> bool:
     return name not in PARTS or known.parts[name] != identity(name)
 
 
-def _measured(folder: Path, name: str) -> tuple[Measured, ...]:
-    return (*measure(folder, name), *_besides(folder, name))
-
-
-def _taken(folder: Path | None) -> tuple[Measured, ...]:
-    """The figures of another folder's record; none where none is given."""
-    if folder is None:
-        return ()
-    known = read_record(folder)
-    for name in known.parts:
-        if _is_other(name, known):
-            raise UsageError(f"{folder / RECORD}: {name} was made by another recipe: measure it again there")
-    return known.measured
-
-
 def _besides(folder: Path, name: str) -> Iterator[Measured]:
     """What `lab check` does not measure again: tracking, and reconstruction of a checkpoint that was not kept."""
     if (folder / name / PRETRAINED).is_dir():
@@ -186,11 +173,11 @@ def _quick(folder: Path, names: Iterable[str]) -> tuple[Measured, ...]:
 
 
 def _differences(expected: Sequence[Measured], measured: Sequence[Measured]) -> list[str]:
-    found = {(figure.model, figure.task, figure.metric): figure.value for figure in measured}
+    values = {(figure.model, figure.task, figure.metric): figure.value for figure in measured}
     return [
         f"{figure.model}: {figure.task} {figure.metric} is {now}, it was {figure.value}"
         for figure in expected
-        if abs((now := found.get((figure.model, figure.task, figure.metric), float("nan"))) - figure.value) > TOLERANCE
+        if abs((now := values.get((figure.model, figure.task, figure.metric), float("nan"))) - figure.value) > TOLERANCE
         or now != now
     ]
 

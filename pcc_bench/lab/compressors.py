@@ -1,30 +1,50 @@
-"""Train a compressor of the lab: from nothing, or from another one for another decoder."""
+"""Train a compressor of the lab: from nothing, or from another one for another decoder.
+
+A Lite begins by reading. Its first checkpoint compresses nothing: each slot is (almost) the decoder's embedding of one
+token, which the decoder can read as it is. From there the rate doubles from stage to stage. A fresh compressor that is
+asked for 4x at once gives the decoder nothing to read at first.
+
+The encoder of a Large is the frozen decoder itself, with a LoRA. A causal LM whose embeddings are tied ends each
+position near the embedding of the token that it would say next. The converter therefore begins by passing its input
+on: slots are then vectors that the decoder knows.
+"""
 
 from __future__ import annotations
 
+import copy
 import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
+from transformers.models.auto.modeling_auto import AutoModelForCausalLM
+
+from pcc_bench.core import tiny
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.shipped import PRETRAINED
-from pcc_bench.lab.large import start_large
-from pcc_bench.lab.lite import at_rate, start_lite
-from pcc_bench.lab.material import write_data
+from pcc_bench.lab.heads import draw_reading_heads, places_for, point_memory_tokens, width_for
 from pcc_bench.lab.parts import AdaptationRecipe, CompressorRecipe, compressor
 from pcc_bench.lab.skills import DOCUMENTS, RECONSTRUCTION, reconstruction
 from pcc_bench.lab.stages import (
+    FIRST_RATE,
     SEGMENT,
     adapting_recipe,
     converting_recipe,
     pretraining_recipe,
     stages,
     tuning_recipe,
+    write_data,
 )
 from pcc_bench.model import checkpoint, init
+from pcc_bench.model.config import Boundaries
+from pcc_bench.model.converter import Converter
+from pcc_bench.model.encoder import MEMORY_TOKEN_NAMES
 from pcc_bench.model.training.loop import train
 
+HEADS = 4
+INNER = 2  # width of a block's inner layer, in widths of the encoder: half of GPT-2's, for the size of what ships
+LINEAR = 4.0  # where GELU is the identity
 DATA = "data"  # folder of the training data, in the work folder
 ABOUT = (
     "A part of pcc_bench's lab, trained from nothing on a generated world, and good for nothing else. The recipe with "
@@ -46,7 +66,11 @@ def train_compressor(folder: Path, name: str, recipe: CompressorRecipe, work: Pa
     frozen = init.open_decoder(str(decoder))
     start = work / "start"
     if not (start / "config.json").is_file():
-        _start(recipe, frozen, start)
+        sizes: dict[str, Any] = {"segment_length": SEGMENT, "boundaries": recipe.boundaries, "seed": recipe.seed}
+        if recipe.kind == "lite":
+            start_lite(frozen, start, rate=recipe.rate, layers=recipe.layers, **sizes)
+        else:
+            start_large(frozen, start, rank=recipe.lora_rank, **sizes)
     for rate, steps in stages(recipe):
         begin = work / f"begin-{rate}x"
         if not (begin / "config.json").is_file():
@@ -91,14 +115,6 @@ def adapt_compressor(folder: Path, name: str, recipe: AdaptationRecipe, work: Pa
     _export(tuned, folder / name, frozen, decoder)
 
 
-def _start(recipe: CompressorRecipe, frozen: Decoder, folder: Path) -> None:
-    sizes: dict[str, Any] = {"segment_length": SEGMENT, "seed": recipe.seed}
-    if recipe.kind == "lite":
-        start_lite(frozen, folder, rate=recipe.rate, layers=recipe.layers, boundaries=recipe.boundaries, **sizes)
-    else:
-        start_large(frozen, folder, rank=recipe.lora_rank, boundaries=recipe.boundaries, **sizes)
-
-
 def _measure_pretrained(source: Path, part: Path, frozen: Decoder, decoder: Path, work: Path, keep: bool) -> None:
     """Reconstruction before fine-tuning, for the part's card."""
     pretrained = part / PRETRAINED
@@ -121,3 +137,100 @@ def _export(source: Path, target: Path, frozen: Decoder, decoder: Path) -> None:
     checkpoint.save(pcc.half(), target)
     for log in ("log.jsonl", "evaluation.jsonl"):
         shutil.copy(source / log, target / log)
+
+
+def start_lite(
+    decoder: Decoder,
+    folder: Path,
+    *,
+    rate: int,
+    segment_length: int,
+    layers: int = 4,
+    boundaries: Boundaries = Boundaries.PER_SEGMENT,
+    seed: int = 0,
+) -> Path:
+    """Write a checkpoint at 1x from which a compressor of some rate can be trained.
+
+    Args:
+        decoder: The decoder it is for, whose tokenizer and embeddings the encoder starts with.
+        folder: Where to; the encoder alone goes to `folder/encoder`.
+        rate: The rate it will have in the end.
+        segment_length: Tokens a segment, at most as many as there are memory tokens (64).
+        layers: Of the encoder.
+        boundaries: Boundary vectors.
+        seed: Of what is drawn.
+    """
+    tokenizer: Any = copy.deepcopy(decoder.tokenizer)
+    tokenizer.add_special_tokens({"additional_special_tokens": list(MEMORY_TOKEN_NAMES)}, False)
+    width = width_for(decoder.hidden_size)
+    encoder = folder / "encoder"
+    size: dict[str, Any] = {"width": width, "layers": layers, "heads": HEADS, "window": 512, "n_inner": INNER * width}
+    # Of one pass over the text nothing is learned by heart; dropout would only blur what the slots carry.
+    undisturbed: dict[str, Any] = {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0}
+    tiny.make_model("gpt2", tokenizer, encoder, seed=seed, std=0.02, **size, **undisturbed)
+    model = AutoModelForCausalLM.from_pretrained(encoder)
+    embeddings = decoder.embedding.weight.detach().float()
+    places = places_for(rate, HEADS, layers)
+    draw_reading_heads(model, embeddings, places, seed)
+    model.save_pretrained(encoder)
+    pcc = init.fresh(str(encoder), decoder, [1], folder, segment_length=segment_length, seed=seed)
+    point_memory_tokens(pcc.encoder.body, pcc.encoder.memory_ids, 1, places)
+    pass_through(pcc.converter, float(embeddings.std()))
+    pcc.config = pcc.config.model_copy(update={"boundaries": boundaries, "encoder_bos": False})
+    checkpoint.save(pcc, folder)
+    return folder
+
+
+def at_rate(start: Path, folder: Path, decoder: Decoder, rate: int, final_rate: int) -> Path:
+    """Write a copy of a checkpoint whose memory tokens stand for `rate` tokens each, to be trained on.
+
+    Those of a Lite are pointed at the tokens they stand for; a Large's learn it.
+    """
+    pcc = checkpoint.load(str(start), decoder, adapt=True).float()
+    if pcc.config.encoder.kind == "full":
+        places = places_for(final_rate, HEADS, pcc.encoder.body.config.n_layer)
+        point_memory_tokens(pcc.encoder.body, pcc.encoder.memory_ids, rate, places)
+    pcc.config = pcc.config.model_copy(update={"rate": rate, "rates": (rate,)})
+    checkpoint.save(init.adapted(pcc, decoder, folder), folder)
+    return folder
+
+
+def pass_through(converter: Converter, std: float) -> None:
+    """Let a converter pass the token's channels on, at the scale of the decoder's embeddings."""
+    size = converter.decoder_size
+    with torch.no_grad():
+        converter.dense_in.weight.zero_()
+        converter.dense_in.weight[:, :size] = torch.eye(size)
+        converter.dense_in.bias.fill_(LINEAR)
+        converter.dense_out.weight.copy_(std * torch.eye(size))
+        converter.dense_out.bias.fill_(-LINEAR * std)
+
+
+def start_large(
+    decoder: Decoder,
+    folder: Path,
+    *,
+    segment_length: int,
+    rank: int,
+    boundaries: Boundaries = Boundaries.PER_SEGMENT,
+    seed: int = 0,
+) -> Path:
+    """Write a checkpoint at `FIRST_RATE`, from which a compressor of that rate or a higher one can be trained.
+
+    Args:
+        decoder: The decoder it is for, and whose weights its encoder has.
+        folder: Where to.
+        segment_length: Tokens a segment.
+        rank: Of the LoRA.
+        boundaries: Boundary vectors.
+        seed: Of what is drawn.
+    """
+    sizes: dict[str, Any] = {"segment_length": segment_length, "lora_rank": rank, "seed": seed}
+    pcc = init.fresh(decoder.name, decoder, [FIRST_RATE], folder, **sizes)
+    pass_through(pcc.converter, float(decoder.embedding.weight.float().std()))
+    # Of one pass over the text nothing is learned by heart; dropout would only blur what the slots carry.
+    lora = {**(pcc.config.encoder.lora or {}), "lora_dropout": 0.0}
+    encoder = pcc.config.encoder.model_copy(update={"lora": lora})
+    pcc.config = pcc.config.model_copy(update={"encoder": encoder, "boundaries": boundaries, "encoder_bos": False})
+    checkpoint.save(pcc, folder)
+    return folder

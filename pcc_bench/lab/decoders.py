@@ -6,10 +6,9 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from safetensors.torch import load_file
 from torch.utils.data import IterableDataset
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
@@ -17,8 +16,10 @@ from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 from transformers.trainer import TRAINER_STATE_NAME
 
 from pcc_bench.core import tiny
-from pcc_bench.lab.induction import draw_induction_heads
+from pcc_bench.core.documents import read_json, write_text
+from pcc_bench.lab.heads import draw_induction_heads
 from pcc_bench.lab.lessons import ANSWER, RANDOM, SAY_AGAIN, Lesson, corpus, draw_lesson
+from pcc_bench.lab.parts import DecoderRecipe
 from pcc_bench.model.pcc import SPECIAL_TOKENS
 from pcc_bench.model.training.evaluation import keep_until
 from pcc_bench.model.training.muon import MuonAndAdamW
@@ -28,38 +29,6 @@ ROUND = 8  # steps whose lessons are drawn together and sorted by length
 PAD_TO = 16  # lengths are multiples of this: few shapes, few kernels to prepare
 TOKENIZER_LESSONS = 4_000
 WARMUP_STEPS = 40
-
-
-class DecoderRecipe(BaseModel):
-    """How a decoder is made.
-
-    Attributes:
-        family: Architecture.
-        width: Hidden size.
-        layers: Number of blocks.
-        heads: Attention heads.
-        vocabulary: Tokens of its own byte-level BPE tokenizer.
-        steps: Optimizer steps.
-        tokens: Tokens a step, padding included.
-        learning_rate: Peak.
-        decay: Share of the steps, at the end, in which the learning rate falls to 0; before them it is constant.
-        growing: Share of the steps over which lessons grow to their full length.
-        seed: Of weights and lessons.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    family: Literal["llama", "mistral", "qwen2", "phi3"]
-    width: int = 256
-    layers: int = 6
-    heads: int = 4
-    vocabulary: int = 2048
-    steps: int = 2000
-    tokens: int = 4096
-    learning_rate: float = 1.5e-3
-    decay: float = 0.4
-    growing: float = 0.45
-    seed: int = 0
 
 
 class Lessons(IterableDataset[dict[str, torch.Tensor]]):
@@ -87,11 +56,11 @@ class Lessons(IterableDataset[dict[str, torch.Tensor]]):
         ease = max(0.0, 1 - number * ROUND / (self.recipe.growing * self.recipe.steps))
         random = seeded(self.recipe.seed, "round", number)
         rows: list[tuple[list[int], list[float]]] = []
-        wanted, index = ROUND * self.recipe.tokens, number * 10_000
-        while wanted > 0:
+        missing, index = ROUND * self.recipe.tokens, number * 10_000  # tokens
+        while missing > 0:
             lessons = [draw_lesson(self.recipe.seed, index + i, ease) for i in range(32)]
             rows += self._encode(lessons, index)
-            wanted -= sum(len(ids) for ids, _ in rows[-32:])
+            missing -= sum(len(ids) for ids, _ in rows[-32:])
             index += 32
         rows.sort(key=lambda row: len(row[0]))
         total, batches = sum(len(ids) for ids, _ in rows), [[] for _ in range(ROUND)]  # type: ignore[var-annotated]
@@ -109,14 +78,14 @@ class Lessons(IterableDataset[dict[str, torch.Tensor]]):
         for number, lesson in enumerate(lessons):
             ids, weights = [self.tokenizer.bos_token_id], [0.0]
             for _ in lesson:
-                run, text, found, spans = next(tokens)
+                run, text, piece_ids, spans = next(tokens)
                 if text.startswith(RANDOM):
-                    found = self._random_ids(index + number, int(text.removeprefix(RANDOM)))
+                    piece_ids = self._random_ids(index + number, int(text.removeprefix(RANDOM)))
                     again = len(ids) > 3  # the first time it can't be known
-                    weights += [run[0].weight if again else 0.0] * len(found)
+                    weights += [run[0].weight if again else 0.0] * len(piece_ids)
                 else:
                     weights += _weights(run, spans)
-                ids += found
+                ids += piece_ids
             yield ids, weights
 
     def _random_ids(self, index: int, length: int) -> list[int]:
@@ -128,9 +97,9 @@ class Lessons(IterableDataset[dict[str, torch.Tensor]]):
         longest = -(-max(len(ids) for ids, _ in rows) // PAD_TO) * PAD_TO + 1
         ids = torch.full((len(rows), longest), self.tokenizer.pad_token_id)
         weights = torch.zeros(len(rows), longest)
-        for row, (found, weight) in enumerate(rows):
-            ids[row, : len(found)] = torch.tensor(found)
-            weights[row, : len(found)] = torch.tensor(weight)
+        for row, (tokens, weight) in enumerate(rows):
+            ids[row, : len(tokens)] = torch.tensor(tokens)
+            weights[row, : len(tokens)] = torch.tensor(weight)
         return {"input_ids": ids, "weights": weights}
 
 
@@ -194,8 +163,9 @@ def train_decoder(recipe: DecoderRecipe, folder: Path) -> None:
     """Make a decoder, or go on where an earlier call was interrupted; model and tokenizer are saved in `folder`."""
     states = folder / "states"
     states.mkdir(parents=True, exist_ok=True)
-    last = _last_state(states)
-    step = _step(last) if last else 0
+    # The Trainer's own record comes last: a state with it was written to its end.
+    ended = [path.parent for path in states.glob(f"checkpoint-*/{TRAINER_STATE_NAME}")]
+    step, last = max(((int(state.name.rpartition("-")[2]), state) for state in ended), default=(0, None))
     tokenizer, model = start(recipe, folder)
     trainer = _LessonTrainer(
         model=model,
@@ -232,13 +202,12 @@ def train_decoder(recipe: DecoderRecipe, folder: Path) -> None:
     model.save_pretrained(folder)
 
 
-def _last_state(folder: Path) -> Path | None:
-    """The newest state that was written to its end: the Trainer's own record comes last."""
-    return max((path.parent for path in folder.glob(f"checkpoint-*/{TRAINER_STATE_NAME}")), key=_step, default=None)
-
-
-def _step(state: Path) -> int:
-    return int(state.name.rpartition("-")[2])
+def save_in_half(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Model and tokenizer, in half precision on disk and to be computed with in full."""
+    model.half().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    path = folder / "config.json"
+    write_text(path, json.dumps(read_json(path) | {"dtype": "float32"}, indent=2) + "\n")
 
 
 def start(recipe: DecoderRecipe, folder: Path) -> tuple[PreTrainedTokenizerBase, Any]:

@@ -116,30 +116,37 @@ def findings(measured: Sequence[Measured]) -> pd.DataFrame:
     """
     scores = {model: _mean_f1(measured, model) for model in {figure.model for figure in measured}}
     rows = [_judged(claim, scores) for claim in CLAIMS]
-    rows.append(_tracking(measured))
+    text = "how well a context is reconstructed tells how well its questions are answered"
+    tracking = next((figure for figure in measured if figure.task == TRACKING), None)
+    if tracking is None:
+        rows.append((text, "no figure", Verdict.MISSING))
+    else:
+        low, high = tracking.low, tracking.high
+        figure = f"{tracking.model}: rank correlation {tracking.value:.2f} [{low:.2f}, {high:.2f}], n = {tracking.n}"
+        rows.append((text, figure, verdict([Figure((high + low) / 2, (high - low) / 2)])))
     return pd.DataFrame(rows, columns=["the paper says", "the lab measured (F1)", "verdict"])
 
 
 def _mean_f1(measured: Sequence[Measured], model: str) -> Figure | None:
-    found = [
+    each = [
         figure
         for figure in measured
         if figure.model == model and figure.metric == "f1" and figure.task in QUESTION_SETS
     ]
-    if len(found) != len(QUESTION_SETS):
+    if len(each) != len(QUESTION_SETS):
         return None
-    halves = [(figure.high - figure.low) / 2 for figure in found]
-    return Figure(sum(figure.value for figure in found) / len(found), math.hypot(*halves) / len(found))
+    halves = [(figure.high - figure.low) / 2 for figure in each]
+    return Figure(sum(figure.value for figure in each) / len(each), math.hypot(*halves) / len(each))
 
 
 def _judged(claim: Claim, scores: Mapping[str, Figure | None]) -> tuple[str, str, str]:
     figures = {model: figure for model in claim.models if (figure := scores.get(model)) is not None}
-    told = ", ".join(f"{model} {figure}" for model, figure in figures.items())
+    values = ", ".join(f"{model} {figure}" for model, figure in figures.items())
     absent = [model for model in claim.models if model not in figures]
     if absent:
         missing = f"no figure of {', '.join(absent)}"
-        return claim.text, f"{told}; {missing}" if told else missing, Verdict.MISSING
-    return claim.text, told, verdict([_sum(weights, figures) for weights in claim.above])
+        return claim.text, f"{values}; {missing}" if values else missing, Verdict.MISSING
+    return claim.text, values, verdict([_sum(weights, figures) for weights in claim.above])
 
 
 def _sum(weights: Mapping[str, float], figures: Mapping[str, Figure]) -> Figure:
@@ -155,13 +162,3 @@ def verdict(differences: Sequence[Figure]) -> Verdict:
     if any(figure.value + figure.half < 0 for figure in differences):
         return Verdict.DISAGREES
     return Verdict.UNDECIDED
-
-
-def _tracking(measured: Sequence[Measured]) -> tuple[str, str, str]:
-    text = "how well a context is reconstructed tells how well its questions are answered"
-    found = next((figure for figure in measured if figure.task == TRACKING), None)
-    if found is None:
-        return text, "no figure", Verdict.MISSING
-    told = f"{found.model}: rank correlation {found.value:.2f} [{found.low:.2f}, {found.high:.2f}], n = {found.n}"
-    half = (found.high - found.low) / 2
-    return text, told, verdict([Figure((found.high + found.low) / 2, half)])

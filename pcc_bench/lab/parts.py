@@ -9,10 +9,40 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from pcc_bench.core.errors import UsageError
-from pcc_bench.lab.decoders import DecoderRecipe
-from pcc_bench.lab.rivals.recipes import ClassifierRecipe, RivalRecipe
 from pcc_bench.model.config import Boundaries
 from pcc_bench.tasks.lab.world import VERSION
+
+
+class DecoderRecipe(BaseModel):
+    """How a decoder is made.
+
+    Attributes:
+        family: Architecture.
+        width: Hidden size.
+        layers: Number of blocks.
+        heads: Attention heads.
+        vocabulary: Tokens of its own byte-level BPE tokenizer.
+        steps: Optimizer steps.
+        tokens: Tokens a step, padding included.
+        learning_rate: Peak.
+        decay: Share of the steps, at the end, in which the learning rate falls to 0; before them it is constant.
+        growing: Share of the steps over which lessons grow to their full length.
+        seed: Of weights and lessons.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    family: Literal["llama", "mistral", "qwen2", "phi3"]
+    width: int = 256
+    layers: int = 6
+    heads: int = 4
+    vocabulary: int = 2048
+    steps: int = 2000
+    tokens: int = 4096
+    learning_rate: float = 1.5e-3
+    decay: float = 0.4
+    growing: float = 0.45
+    seed: int = 0
 
 
 class CompressorRecipe(BaseModel):
@@ -68,6 +98,58 @@ class AdaptationRecipe(BaseModel):
     pretraining: int = 400
     completion: float = 0.3
     tuning: int = 200
+    seed: int = 0
+
+
+class RivalRecipe(BaseModel):
+    """How a soft baseline is made: pretraining on text, then fine-tuning on questions, like PCC-Large.
+
+    Attributes:
+        method: Which.
+        rate: Its compression.
+        decoder: The decoder that it adapts.
+        pretraining: Steps of pretraining.
+        completion: Share of completion in its last 40 %; AutoCompressor's only objective is to read on.
+        tuning: Steps of fine-tuning.
+        rank: Of the LoRA.
+        seed: Of everything drawn.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: Literal["icae", "cocom", "autocompressor"]
+    rate: int = 4
+    decoder: str = "lab-llama"
+    pretraining: int = 900
+    completion: float = 0.3
+    tuning: int = 200
+    rank: int = 32
+    seed: int = 0
+
+
+class ClassifierRecipe(BaseModel):
+    """How the token classifier of LLMLingua-2's kind is made: a BERT that learns which words carry facts.
+
+    Attributes:
+        width: Hidden size.
+        layers: Number of blocks.
+        heads: Attention heads.
+        vocabulary: Word pieces of its own tokenizer.
+        steps: Optimizer steps.
+        batch: Passages a step.
+        learning_rate: Peak.
+        seed: Of weights and passages.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    width: int = 128
+    layers: int = 2
+    heads: int = 2
+    vocabulary: int = 2000
+    steps: int = 300
+    batch: int = 16
+    learning_rate: float = 1e-3
     seed: int = 0
 
 

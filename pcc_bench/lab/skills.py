@@ -16,9 +16,7 @@ from pcc_bench import stats, tasks
 from pcc_bench.core.generation import generate
 from pcc_bench.core.shipped import PRETRAINED
 from pcc_bench.host import startup
-from pcc_bench.lab.decoders import DecoderRecipe
-from pcc_bench.lab.parts import part
-from pcc_bench.lab.rivals.recipes import ClassifierRecipe, RivalRecipe
+from pcc_bench.lab.parts import ClassifierRecipe, DecoderRecipe, RivalRecipe, part
 from pcc_bench.model import checkpoint, init
 from pcc_bench.model.config import PccConfig
 from pcc_bench.model.training.objectives import Task, decoder_prefix, lay_out, token_nll
@@ -69,11 +67,11 @@ def measure(folder: Path, name: str, rows_each: int = ROWS, documents: int = DOC
     if isinstance(recipe, DecoderRecipe):
         whole = answering(f"{name}, full-context", "full-context", {"pretrained": str(folder / name)}, rows_each)
         return [*whole, *answering(f"{name}, no-context", "no-context", {"pretrained": str(folder / name)}, rows_each)]
-    found = answering(name, *_method(folder, name), rows_each)
+    figures = answering(name, *_method(folder, name), rows_each)
     pretrained = folder / name / PRETRAINED
     if pretrained.is_dir():
-        found.append(reconstruction(name, pretrained, documents))
-    return found
+        figures.append(reconstruction(name, pretrained, documents))
+    return figures
 
 
 def _method(folder: Path, name: str) -> tuple[str, dict[str, Any]]:
@@ -116,13 +114,13 @@ def evaluated(method: str, arguments: dict[str, Any], names: Sequence[str], rows
 
 def _percent(model: str, task: str, metric: str, samples: Sequence[dict[str, Any]], ratio: Any) -> Measured:
     scores = 100 * np.array([float(sample[metric]) for sample in samples])
-    found = stats.estimate(stats.clustered(scores, [sample["doc"]["context"] for sample in samples]))
-    low, high = found.interval()
+    mean = stats.estimate(stats.clustered(scores, [sample["doc"]["context"] for sample in samples]))
+    low, high = mean.interval()
     return Measured(
         model=model,
         task=task,
         metric=metric,
-        value=round(float(found.difference), 2),
+        value=round(float(mean.difference), 2),
         low=round(max(0.0, float(low)), 2),
         high=round(min(100.0, float(high)), 2),
         n=len(samples),
@@ -166,7 +164,7 @@ def tracking(folder: Path, name: str, count: int = TRACKED) -> Measured | None:
     scores: dict[str, list[float]] = {}
     for sample in done["samples"]["pcc_squad"]:
         scores.setdefault(sample["doc"]["context"], []).append(float(sample["f1"]))
-    answered = np.array([np.mean(found) for found in scores.values()])
+    answered = np.array([np.mean(f1) for f1 in scores.values()])
     said = np.array(list(_log_likelihoods(folder / name / PRETRAINED, list(scores))))
     if np.ptp(answered) == 0:
         return None

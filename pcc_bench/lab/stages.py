@@ -1,22 +1,68 @@
-"""The stages in which a compressor of the lab is trained, each as a recipe that `pcc-bench train` could read."""
+"""What compressors of the lab learn from (text and questions of the world, the same for all), and in which stages.
+
+Each stage is a recipe that `pcc-bench train` could read.
+"""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
-from pcc_bench.lab.large import FIRST_RATE
-from pcc_bench.lab.lite import rates_up_to
-from pcc_bench.lab.material import QUESTIONS, TEXT, TEXT_HELD_OUT
+from pcc_bench.core.documents import write_text
 from pcc_bench.lab.parts import AdaptationRecipe, CompressorRecipe
 from pcc_bench.model.training.recipe import Recipe
+from pcc_bench.tasks.adversarialqa import rows as adversarialqa
+from pcc_bench.tasks.example import Example
+from pcc_bench.tasks.hotpotqa import rows as hotpotqa
+from pcc_bench.tasks.lab.rows import rows
+from pcc_bench.tasks.nq import rows as nq
+from pcc_bench.tasks.squad import rows as squad
 
 SEGMENT = 64  # encoder tokens a segment
 GROWING = ((4, 60), (8, 80), (16, 100), (32, 140))  # PCC-Large: segment lengths of the first steps, and how many steps
 LENGTHENING = ((4, 40), (8, 40), (16, 60), (32, 60))  # the same of an adaptation, whose encoder has learned before
 FIRST_STEPS, STAGE_STEPS = 40, 100  # of the stage of pretraining at 1x, which is easy; of each other before the last
+FIRST_RATE = 4  # of a Large's pretraining
 PURPOSE = "A part of the lab."
+
+
+TEXT, TEXT_HELD_OUT, QUESTIONS = "text.jsonl", "text-held-out.jsonl", "questions.jsonl"
+DOCUMENTS, ROWS = 6_000, 6_000  # of text; of each of the four question sets
+HELD_OUT_DOCUMENTS = 100
+TUNING_SENTENCES = (6, 26)  # contexts of the fine-tuning rows
+_READERS: dict[str, Callable[[Any], Any]] = {
+    "squad": squad.read,
+    "adversarialqa": adversarialqa.read,
+    "hotpotqa": hotpotqa.read,
+    "nq": nq.read,
+}
+
+
+def write_data(folder: Path) -> None:
+    """Write what is not there yet: `TEXT`, `TEXT_HELD_OUT` and `QUESTIONS`."""
+    lines: dict[str, Callable[[], Iterable[dict[str, Any]]]] = {
+        TEXT: lambda: rows("text", "train", DOCUMENTS, seed=1),
+        TEXT_HELD_OUT: lambda: rows("text", "validation", HELD_OUT_DOCUMENTS, seed=1),
+        QUESTIONS: _questions,
+    }
+    for name, read in lines.items():
+        if not (folder / name).is_file():
+            write_text(folder / name, "".join(json.dumps(line) + "\n" for line in read()))
+
+
+def _questions() -> Iterable[dict[str, Any]]:
+    """Rows of all question sets with the context as the tasks show it, in turns."""
+    sets = [
+        [read(row) for row in rows(name, "train", ROWS, seed=1, sentences=TUNING_SENTENCES)]
+        for name, read in _READERS.items()
+    ]
+    for examples in zip(*sets, strict=True):
+        for example in examples:
+            if isinstance(example, Example):
+                yield {"context": example.context, "question": example.question, "answers": example.answers}
 
 
 def stages(recipe: CompressorRecipe) -> list[tuple[int, int]]:
@@ -33,6 +79,11 @@ def stages(recipe: CompressorRecipe) -> list[tuple[int, int]]:
     return [*before, (recipe.rate, recipe.pretraining - sum(steps for _, steps in before))]
 
 
+def rates_up_to(rate: int) -> tuple[int, ...]:
+    """1, 2, 4, ... up to a rate."""
+    return (*itertools.takewhile(lambda step: step < rate, (2**power for power in itertools.count())), rate)
+
+
 def pretraining_recipe(
     name: str, recipe: CompressorRecipe, rate: int, steps: int, start: str, decoder: str, data: str
 ) -> Recipe:
@@ -45,7 +96,7 @@ def pretraining_recipe(
     only_completion = recipe.completion == 1
     phases = _reconstruction_first(rate, steps) if final and not only_completion else [_phase(rate)]
     if recipe.kind == "large" and rate == FIRST_RATE:
-        phases = [*_growing(GROWING, FIRST_RATE, float(only_completion)), *phases]
+        phases = [*growing(GROWING, FIRST_RATE, float(only_completion)), *phases]
     return _on_text(
         f"{name}, pretraining at {rate}x",
         {"start": start, "decoder": decoder, "seed": recipe.seed, "phases": phases},
@@ -75,7 +126,7 @@ def converting_recipe(name: str, recipe: AdaptationRecipe, rate: int, start: str
 def adapting_recipe(name: str, recipe: AdaptationRecipe, rate: int, start: str, decoder: str, data: str) -> Recipe:
     """The second stage of an adaptation: converter and encoder learn from segments that grow, reconstruction first."""
     steps = recipe.pretraining
-    phases = [*_growing(LENGTHENING, rate, 0.0), *_reconstruction_first(rate, steps)]
+    phases = [*growing(LENGTHENING, rate, 0.0), *_reconstruction_first(rate, steps)]
     return _on_text(
         f"{name}, pretraining at {rate}x",
         {"start": start, "decoder": decoder, "seed": recipe.seed, "phases": phases},
@@ -107,13 +158,13 @@ def tuning_recipe(
 
 
 def _on_text(
-    name: str, made: dict[str, Any], *, completion: float, steps: int, evaluate_every: int, data: str
+    name: str, models: dict[str, Any], *, completion: float, steps: int, evaluate_every: int, data: str
 ) -> Recipe:
     return Recipe.checked(
         {
             "name": name,
             "purpose": PURPOSE,
-            **made,
+            **models,
             "data": {"path": f"{data}/{TEXT}", "held_out": f"{data}/{TEXT_HELD_OUT}", "held_out_rows": 64},
             "objective": {"completion": completion, "completion_tokens": 48},
             "optimisation": optimisation(steps, 1e-3),
@@ -132,7 +183,8 @@ def _reconstruction_first(rate: int, steps: int) -> list[dict[str, Any]]:
     return [{**_phase(rate), "completion": 0.0, "until": max(1, int(0.6 * steps))}, _phase(rate)]
 
 
-def _growing(lengths: Sequence[tuple[int, int]], rate: int, completion: float) -> list[dict[str, Any]]:
+def growing(lengths: Sequence[tuple[int, int]], rate: int, completion: float) -> list[dict[str, Any]]:
+    """Phases of segments that grow."""
     ends = itertools.accumulate(steps for _, steps in lengths)
     return [
         {"segment_length": length, "rate": rate, "completion": completion, "until": until}

@@ -6,7 +6,6 @@ which words of a passage are a name, a value, or say what the value is of.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,8 +16,8 @@ from torch.utils.data import Dataset
 from transformers import BertConfig, BertForTokenClassification, Trainer, TrainingArguments
 
 from pcc_bench.baselines.llmlingua2.tiny import make_bert_tokenizer
-from pcc_bench.core.documents import read_json, write_text
-from pcc_bench.lab.rivals.recipes import ClassifierRecipe
+from pcc_bench.lab.decoders import save_in_half
+from pcc_bench.lab.parts import ClassifierRecipe
 from pcc_bench.model.training.evaluation import append
 from pcc_bench.tasks.lab.draws import integer, seeded
 from pcc_bench.tasks.lab.passages import Passage, draw_passage
@@ -95,7 +94,7 @@ def train_classifier(folder: Path, recipe: ClassifierRecipe, work: Path) -> None
         data_collator=lambda rows: _batch(tokenizer, rows),
     )
     trainer.train()
-    _export(model, tokenizer, folder)
+    save_in_half(model, tokenizer, folder)
     log = folder / "log.jsonl"
     log.unlink(missing_ok=True)
     for line in trainer.state.log_history:
@@ -109,10 +108,10 @@ class _KeepTrainer(Trainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        wanted = inputs.pop("wanted")
-        kept = model(**inputs).logits.log_softmax(-1)
-        counted = wanted != IGNORED
-        nll = -(wanted * kept[..., 1] + (1 - wanted) * kept[..., 0])
+        taught = inputs.pop("taught")
+        staying = model(**inputs).logits.log_softmax(-1)
+        counted = taught != IGNORED
+        nll = -(taught * staying[..., 1] + (1 - taught) * staying[..., 0])
         return nll[counted].mean()
 
 
@@ -124,18 +123,10 @@ def _batch(tokenizer: Any, rows: Sequence[tuple[str, list[tuple[int, int, float]
         return_tensors="pt",
     )
     spans = encoded.pop("offset_mapping")
-    wanted = torch.full(encoded["input_ids"].shape, IGNORED)
+    taught = torch.full(encoded["input_ids"].shape, IGNORED)
     for row, (_, words) in enumerate(rows):
         weights = {place: weight for first, last, weight in words for place in range(first, last)}
         for column, (first, last) in enumerate(spans[row].tolist()):
             if last > first:
-                wanted[row, column] = weights.get(first, REST)
-    return {**encoded, "wanted": wanted}
-
-
-def _export(model: BertForTokenClassification, tokenizer: Any, folder: Path) -> None:
-    """In half precision on disk, to be computed with in full."""
-    model.half().save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    path = folder / "config.json"
-    write_text(path, json.dumps(read_json(path) | {"dtype": "float32"}, indent=2) + "\n")
+                taught[row, column] = weights.get(first, REST)
+    return {**encoded, "taught": taught}
