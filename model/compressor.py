@@ -136,14 +136,14 @@ class PccCompressor(Compressor):
         """As `compress`, up to the converter."""
         start = time.perf_counter()
         with torch.inference_mode():
-            encoded = self.pcc.encode(self.pcc.encoder.tokenize(contexts))
+            encoded = self.pcc.encode(self.pcc.encoder.tokenize(contexts), convert=False)
             slots = [self._raw_slots(context).cpu() for context in encoded]
         per_token = (time.perf_counter() - start) / max(1, sum(context.tokens for context in encoded))
         counts = self.decoder.count_tokens(contexts)
         return [
             RawMemory(
                 slots=hidden,
-                segments=tuple(map(len, context.hidden)),
+                segments=tuple(map(len, context.slots)),
                 source_tokens=tokens,
                 compressor_tokens=context.tokens,
                 source_bytes=len(text.encode()),
@@ -212,7 +212,7 @@ class PccCompressor(Compressor):
         )
 
     def _raw_slots(self, context: Encoded) -> torch.Tensor:
-        return torch.cat([torch.empty(0, self.pcc.encoder.slot_size, device=self.decoder.device), *context.hidden])
+        return torch.cat([torch.empty(0, self.pcc.encoder.slot_size, device=self.decoder.device), *context.slots])
 
     @property
     def _dtype(self) -> torch.dtype:

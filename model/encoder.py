@@ -127,6 +127,19 @@ class Encoder(nn.Module):
             if (piece := list(ids[start : start + length]))
         ]
 
+    def parts(self, segments: Sequence[Segment], slots: int | None) -> Iterator[list[int]]:
+        """Indices of segments that fill whole forwards and have about so many slots; None: all of them."""
+        part: list[int] = []
+        size = 0
+        for batch in self._batches(segments):
+            part += batch
+            size += sum(segments[i].slots for i in batch)
+            if slots is not None and size >= slots:
+                yield sorted(part)
+                part, size = [], 0
+        if part:
+            yield sorted(part)
+
     def forward(self, segments: Sequence[Segment]) -> list[torch.Tensor]:
         """Encode segments in few large forwards, sorted by length.
 

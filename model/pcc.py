@@ -15,6 +15,7 @@ from pcc_bench.model.encoder import Encoder
 
 OPEN, CLOSE, AE = "<mem>", "</mem>", "<ae>"
 SPECIAL_TOKENS = (OPEN, CLOSE, AE)
+PART_SLOTS = 2_048  # converted together: 9 MiB of the widest small encoder here, 64 MiB of Llama-3-8B
 
 
 @dataclass(frozen=True)
@@ -23,13 +24,12 @@ class Encoded:
 
     Attributes:
         tokens: Encoder tokens read (padding included where it is attended to).
-        slots: Converted slots of each segment: [slots of the segment, hidden size of the decoder], float32.
-        hidden: The same before the converter: [slots of the segment, hidden size of the encoder].
+        slots: Slots of each segment: [slots of the segment, hidden size of the decoder], float32; before the converter
+            [slots of the segment, slot size of the encoder].
     """
 
     tokens: int
     slots: list[torch.Tensor]
-    hidden: list[torch.Tensor]
 
 
 class PCC(nn.Module):
@@ -63,21 +63,32 @@ class PCC(nn.Module):
         del self.special
         self.special = nn.Parameter(special)
 
-    def encode(self, contexts: Sequence[Sequence[int]]) -> list[Encoded]:
+    def encode(self, contexts: Sequence[Sequence[int]], *, convert: bool = True) -> list[Encoded]:
         """Compress contexts given in encoder tokens; all their segments share few forwards.
+
+        Without gradients no more than `PART_SLOTS` slots and a batch are held before the converter.
+
+        Args:
+            contexts: Their tokens.
+            convert: False leaves the slots as the encoder gives them.
 
         Returns:
             One `Encoded` a context, in order; a context without tokens has no segments.
         """
         segments = self.encoder.segments(contexts)
-        hidden = self.encoder(segments)
-        converted = self._convert(hidden)
-        encoded = [Encoded(0, [], []) for _ in contexts]
-        for segment, before, after in zip(segments, hidden, converted, strict=True):
-            done = encoded[segment.context]
-            encoded[segment.context] = Encoded(
-                done.tokens + len(segment.ids), [*done.slots, after], [*done.hidden, before]
-            )
+        slots: list[torch.Tensor] = [torch.empty(0)] * len(segments)
+        for part in self.encoder.parts(segments, None if torch.is_grad_enabled() else PART_SLOTS):
+            hidden = self.encoder([segments[i] for i in part])
+            # A slot before the converter may be a view of all its batch's hidden states.
+            pieces = self._convert(hidden) if convert else [piece.clone() for piece in hidden]
+            for i, piece in zip(part, pieces, strict=True):
+                slots[i] = piece
+            del hidden, pieces
+        encoded = [Encoded(0, []) for _ in contexts]
+        for segment, piece in zip(segments, slots, strict=True):
+            before = encoded[segment.context]
+            before.slots.append(piece)
+            encoded[segment.context] = Encoded(before.tokens + len(segment.ids), before.slots)
         return encoded
 
     def frame(self, slots: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -90,9 +90,9 @@ def test_golden_folders_are_there() -> None:
 
 @pytest.mark.parametrize("case", ["a", "b", "c"])
 def test_golden_slots_before_and_after_the_converter(golden: Golden, pcc: PCC, case: str) -> None:
-    encoded = pcc.encode(context_ids(golden, case))
-    close(torch.stack([torch.cat(one.hidden) for one in encoded]), golden.io[f"{case}.slots_encoder"])
-    close(torch.stack([torch.cat(one.slots) for one in encoded]), golden.io[f"{case}.slots_converter"])
+    for convert, key in ((False, "slots_encoder"), (True, "slots_converter")):
+        encoded = pcc.encode(context_ids(golden, case), convert=convert)
+        close(torch.stack([torch.cat(one.slots) for one in encoded]), golden.io[f"{case}.{key}"])
 
 
 def test_golden_converter_on_tiny_values(golden: Golden, pcc: PCC) -> None:
