@@ -109,15 +109,16 @@ class PccCompressor(Compressor):
 
     def compress(self, contexts: Sequence[str]) -> list[Memory]:
         """Compress contexts; segments of all of them share few forwards, seconds are shared by tokens read."""
+        counts = self.decoder.count_tokens(contexts)
         start = time.perf_counter()
         with torch.inference_mode():
             encoded = self.pcc.encode(self.pcc.encoder.tokenize(contexts))
-            vectors = [self.pcc.frame(context.slots).to(self._dtype).cpu() for context in encoded]
+            sizes = [[len(segment) for segment in context.slots] for context in encoded]
+            vectors = [self.pcc.memory(context).to(self._dtype).cpu() for context in encoded]
         per_token = (time.perf_counter() - start) / max(1, sum(context.tokens for context in encoded))
-        counts = self.decoder.count_tokens(contexts)
         memories = []
-        for text, context, memory, tokens in zip(contexts, encoded, vectors, counts, strict=True):
-            slots = sum(len(segment) for segment in context.slots)
+        for text, context, segments, memory, tokens in zip(contexts, encoded, sizes, vectors, counts, strict=True):
+            slots = sum(segments)
             memories.append(
                 Memory(
                     source_tokens=tokens,
@@ -127,7 +128,7 @@ class PccCompressor(Compressor):
                     boundary=len(memory) - slots,
                     seconds=context.tokens * per_token,
                     vectors=memory,
-                    positions=self.pcc.positions(context.tokens, [len(segment) for segment in context.slots]),
+                    positions=self.pcc.positions(context.tokens, segments),
                 )
             )
         return memories

@@ -79,6 +79,18 @@ def shipped() -> Maps:
     return checked(Maps, {"maps": parse_yaml(read_text(SHIPPED), str(SHIPPED))}, str(SHIPPED))
 
 
+def maps_of(compress: str) -> Maps | None:
+    """The maps of the file that `--compress` names; None where it names none.
+
+    Raises:
+        UsageError: The file can't be read, or holds no maps.
+    """
+    if not compress.endswith((".yaml", ".yml")):
+        return None
+    state = read_yaml(Path(compress))
+    return checked(Maps, {"maps": state if isinstance(state, list) else [state]}, compress)
+
+
 def chosen(compress: str, task: str) -> Mapped:
     """The map of a task that `--compress` means.
 
@@ -89,9 +101,7 @@ def chosen(compress: str, task: str) -> Mapped:
     Raises:
         UsageError: There is none.
     """
-    if compress.endswith((".yaml", ".yml")):
-        state = read_yaml(Path(compress))
-        maps = checked(Maps, {"maps": state if isinstance(state, list) else [state]}, compress)
+    if (maps := maps_of(compress)) is not None:
         if (known := maps.of(task)) is None:
             raise UsageError(f"{compress} has no map for {task}: add one with tasks: {task}")
         return known

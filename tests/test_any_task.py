@@ -20,6 +20,8 @@ from pcc_bench.core.errors import UsageError
 from pcc_bench.host import startup
 from pcc_bench.host.evaluate import Command
 from pcc_bench.host.responses import Response
+from pcc_bench.host.validate import Report, _look_at_tasks
+from pcc_bench.suite.spec import Settings, Suite
 from pcc_bench.tasks.foreign import Mapped, chosen, mark_tasks, shipped, spans_of
 
 THEIRS = Path(lm_eval.tasks.__path__[0])
@@ -215,6 +217,50 @@ def test_bad_inputs_are_one_sentence(offline: None, tmp_path: Path) -> None:
 
     with pytest.raises(UsageError, match="say themselves what is compressed: leave --compress out"):
         mark_tasks({"pcc_gsm8k": load("pcc_gsm8k")}, "auto")
+
+
+def test_metadata_name_the_part_too_for_a_plain_lm_eval_and_for_validate(
+    models: Path, offline: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    startup.install()
+    include: dict[str, Any] = {"include_path": str(THEIRS / "drop"), "include_defaults": False}
+    manager = TaskManager(**include, metadata={"compress": "passage", "other": 1})
+    found: Any = lm_eval.simple_evaluate(
+        "pcc",
+        model_args={"pretrained": str(models / "pcc"), "decoder": str(models / "llama"), "device": "cpu"},
+        tasks=["drop"],
+        task_manager=manager,
+        bootstrap_iters=0,
+        gen_kwargs="max_gen_toks=6",
+    )
+    assert found["results"]["drop"]["compression,none"] > 0
+    metadata = found["configs"]["drop"]["metadata"]
+    assert (metadata["other"], metadata["compress"]) == (1, {"passage": ""})
+    assert not isinstance(prompt_of(TaskManager(**include).load(["drop"])["tasks"]["drop"]), Prompt)
+    monkeypatch.setattr("lm_eval.tasks.manager.__file__", str(THEIRS / "drop" / "manager.py"))  # all there is
+    report = Report()
+    _look_at_tasks(report, "drop", {"compress": "passage"}, None)
+    assert report.holds, report.checks
+    assert [part[0] for part in report.examples[0].parts].count("context") == 1
+    _look_at_tasks(report, "drop,pcc_gsm8k", {"compress": "passage", "data": "lab", "pretrained": "lab-llama"}, None)
+    assert [check.holds for check in report.checks] == [True, True, False]
+    assert "leave --compress out" in report.checks[-1].says
+
+
+def test_a_suite_names_the_part(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "name: mine\ndefaults: {compress: auto}\ncells:\n"
+        "- {label: a, method: pcc, tasks: [squadv2]}\n- {label: b, method: pcc, tasks: [drop], compress: passage}\n",
+        encoding="utf-8",
+    )
+    one, two = (cell.command for cell in Suite.read(str(file)).plan(tmp_path, Settings()))
+    assert (one.compress, two.compress) == ("auto", "passage")
+    words = two.arguments
+    assert words[words.index("--metadata") + 1] == '{"compress": "passage"}'
+    both = Command("pcc", "", "drop", tmp_path, metadata='{"compress": "question"}', compress="passage")
+    with pytest.raises(UsageError, match="--compress passage and --metadata name different parts: leave one out"):
+        _ = both.arguments
 
 
 def test_the_option_is_part_of_what_a_folder_of_answers_is_for(tmp_path: Path) -> None:

@@ -170,6 +170,32 @@ def test_segments_share_forwards_and_keep_their_order(models: Path, decoder: Dec
         torch.testing.assert_close(torch.cat(encoded.slots), torch.cat(alone.slots), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("policy", list(Boundaries))
+def test_a_long_context_is_converted_in_parts_and_held_once(
+    models: Path, decoder: Decoder, policy: Boundaries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pcc = checkpoint.load(str(models / "pcc"), decoder, boundaries=policy)
+    pcc.encoder.batch_tokens = 600
+    contexts = [[i % 900 + 5 for i in range(tokens)] for tokens in (5000, 700, 0)]
+    sizes: list[int] = []
+    pcc.converter.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
+    whole = pcc.encode(contexts)  # with gradients all at once
+    assert len(sizes) == 1
+    monkeypatch.setattr("pcc_bench.model.pcc.PART_SLOTS", 64)
+    with torch.inference_mode():
+        raw = pcc.encode(contexts, convert=False)
+        in_parts = pcc.encode(contexts)
+    assert sum(sizes[1:]) == sizes[0]
+    assert max(sizes[1:]) < 64 + 600  # the slots of a forward, at most, on top
+    for one, other, hidden in zip(whole, in_parts, raw, strict=True):
+        assert (one.tokens, len(one.slots)) == (other.tokens, len(other.slots))
+        torch.testing.assert_close(pcc.frame([pcc.converter(slots) for slots in hidden.slots]), pcc.frame(one.slots))
+        memory = pcc.memory(other)
+        torch.testing.assert_close(memory, pcc.frame(one.slots))
+        assert other.slots == []
+        assert memory.untyped_storage().nbytes() == memory.nbytes
+
+
 def test_a_context_without_tokens_has_no_slots(models: Path, decoder: Decoder) -> None:
     pcc = checkpoint.load(str(models / "pcc"), decoder)
     empty, full = pcc.encode([[], [7, 8]])

@@ -102,6 +102,9 @@ Method = Annotated[
 MethodOptions = Annotated[
     list[str] | None, typer.Option("--option", help="Further options of the method, e.g. boundaries=once; repeatable.")
 ]
+CompressPart = Annotated[
+    str | None, typer.Option("--compress", help="Part of lm-eval's own tasks: auto, a field, a template or a map.yaml.")
+]
 Force = Annotated[bool, typer.Option("--force", help="Write into a folder that is not empty.")]
 
 
@@ -121,10 +124,7 @@ def evaluate(
     apply_chat_template: ChatTemplate = False,
     seed: Seed = None,
     wide: Wide = False,
-    compress_part: Annotated[
-        str | None,
-        typer.Option("--compress", help="Part of lm-eval's own tasks: auto, a field, a template or a map.yaml."),
-    ] = None,
+    compress_part: CompressPart = None,
     extra: Extra = None,
 ) -> None:
     """Run tasks through lm-eval, keep every answer, print one table.
@@ -387,6 +387,7 @@ def validate(
     apply_chat_template: ChatTemplate = False,
     seed: Seed = None,
     wide: Wide = False,
+    compress_part: CompressPart = None,
     extra: Extra = None,
 ) -> None:
     """Find trouble before a GPU does: configurations, tokenizers, weights' headers, one row a task.
@@ -403,8 +404,9 @@ def validate(
     model_args = with_setting(model_args, "dtype", dtype) or ""
     metadata = with_setting(metadata, "data", data)
     settings = (limit, batch_size, device, metadata, num_fewshot, apply_chat_template, seed)
-    check(Command(model, model_args, tasks, output or Path(), *settings, tuple(extra or ())))
-    report = module.validate(model, model_args, tasks, metadata)
+    command = Command(model, model_args, tasks, output or Path(), *settings, tuple(extra or ()), compress=compress_part)
+    check(command)
+    report = module.validate(model, model_args, tasks, command.task_metadata)
     for example in report.examples:
         typer.echo(f"\nfirst row of {example.task}:")
         show(module.example_table(example))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from pcc_bench.core.errors import UsageError
 
 ANSWERS = "answers"  # lm-eval adds _rank0.db
 
@@ -65,6 +68,22 @@ class Command:
         }
 
     @property
+    def task_metadata(self) -> str | None:
+        """`metadata` as tasks are given it: with `compress`.
+
+        Raises:
+            UsageError: The metadata can't be read, or name another part.
+        """
+        if self.compress is None:
+            return self.metadata
+        from pcc_bench.host.arguments import parse_metadata  # imports torch and lm-eval
+
+        settings = parse_metadata(self.metadata) if self.metadata else {}
+        if settings.get("compress", self.compress) != self.compress:
+            raise UsageError(f"--compress {self.compress} and --metadata name different parts: leave one out")
+        return json.dumps({**settings, "compress": self.compress})
+
+    @property
     def arguments(self) -> list[str]:
         """The arguments of `lm-eval run`."""
         pairs = {
@@ -74,7 +93,7 @@ class Command:
             "--limit": None if self.limit is None else f"{self.limit:g}",
             "--batch_size": self.batch_size,
             "--device": self.device,
-            "--metadata": self.metadata,
+            "--metadata": self.task_metadata,
             "--num_fewshot": self.num_fewshot,
             "--seed": self.seed,
             "--output_path": self.output,

@@ -7,7 +7,7 @@ import logging
 import os
 import sqlite3
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext, redirect_stdout
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -70,14 +70,16 @@ def run(command: Command) -> list[Path]:
 
 
 def check(command: Command) -> None:
-    """See that batch size and limit are such.
+    """See that batch size and limit are such, and that a map of what is compressed is one.
 
     Raises:
         UsageError: One is not.
     """
     from pcc_bench.host.arguments import check_batch_size
+    from pcc_bench.tasks.foreign import maps_of
 
     check_batch_size(command.batch_size)
+    maps_of(command.compress or "")
     if command.limit is not None and not 0 < command.limit < float("inf"):
         raise UsageError(f"--limit {command.limit:g} leaves no row: give a number of rows, or a fraction below 1")
 
@@ -205,7 +207,6 @@ def _adjusted(command: Command) -> Iterator[None]:
     no repository, and git complains; and it counts the answers in its own cache, which are none of ours.
     """
     from lm_eval import evaluator, tasks
-    from lm_eval.tasks.manager import TaskManager
 
     from pcc_bench import tasks as own
 
@@ -220,26 +221,11 @@ def _adjusted(command: Command) -> Iterator[None]:
         evaluator.get_git_commit_hash = lambda: None
     if command.model in registry.names():
         log.addFilter(_is_no_count_of_cache)
-    load = TaskManager.load
-    if command.compress is not None:
-        TaskManager.load = _marking(load, command.compress)
     try:
         yield
     finally:
-        tasks.TaskManager, evaluator.get_git_commit_hash, TaskManager.load = manager, commit, load
+        tasks.TaskManager, evaluator.get_git_commit_hash = manager, commit
         log.removeFilter(_is_no_count_of_cache)
-
-
-def _marking(load: Callable[..., Any], compress: str) -> Callable[..., Any]:
-    """lm-eval's way to load tasks, with the part marked that is to be compressed."""
-    from pcc_bench.tasks.foreign import mark_tasks
-
-    def load_and_mark(manager: Any, task_list: Any) -> Any:
-        loaded = load(manager, task_list)
-        mark_tasks(loaded["tasks"], compress)
-        return loaded
-
-    return load_and_mark
 
 
 def _is_no_count_of_cache(record: logging.LogRecord) -> bool:

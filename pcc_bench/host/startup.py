@@ -7,6 +7,7 @@ is imported, if ever, ours is added:
 
 - our model names, as lazy strings, where lm-eval does not know the name yet;
 - our task folder, between lm-eval's own tasks and the user's `include_path`, so that the user's tasks win;
+- `compress` in the metadata that a run gives its tasks: the part of lm-eval's own tasks that becomes a context;
 - an exit status for a run of our models that scored nothing, after lm-eval's command has printed its table.
 
 Nothing of torch, lm-eval or pcc_bench is imported at start-up, and no failure in here reaches lm-eval.
@@ -144,12 +145,26 @@ def _add_tasks(module: "ModuleType") -> None:
         try:
             call = signature.bind(self, *args, **kwargs)
             given = _look_into(folder, call)
+            part = _compressed_part(call)
         except Exception:  # most often a mistake in the call, which lm-eval should tell in its own words
             return original(self, *args, **kwargs)
         original(*call.args, **call.kwargs)
         self.include_path = given
+        self.pcc_bench_compress = part
         return None
 
+    load: Callable[..., Any] = manager.load
+
+    @functools.wraps(load)
+    def load_and_mark(self: "Any", *args: "Any", **kwargs: "Any") -> "Any":
+        loaded = load(self, *args, **kwargs)
+        if (part := getattr(self, "pcc_bench_compress", None)) is not None:
+            from pcc_bench.tasks.foreign import mark_tasks
+
+            mark_tasks(loaded["tasks"], part)
+        return loaded
+
+    manager.load = load_and_mark
     initialise.pcc_bench_tasks = folder  # type: ignore[attr-defined]
     manager.__init__ = initialise
 
@@ -165,6 +180,15 @@ def _look_into(folder: str, call: "BoundArguments") -> "Any":
     if call.arguments["include_defaults"] and not known:
         call.arguments["include_path"] = [folder, *paths]
     return given
+
+
+def _compressed_part(call: "BoundArguments") -> "str | None":
+    """Take a text `compress` out of the metadata for all tasks; ours have a table of that name in their YAML."""
+    metadata = call.arguments.get("metadata")
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("compress"), str):
+        return None
+    call.arguments["metadata"] = {key: value for key, value in metadata.items() if key != "compress"}
+    return str(metadata["compress"])
 
 
 def _task_folder() -> str:

@@ -20,6 +20,7 @@ from pcc_bench.host.arguments import check_batch_size, default_checkpoint, parse
 from pcc_bench.host.settings import check_settings
 from pcc_bench.suite.cell import results
 from pcc_bench.suite.spec import Cell
+from pcc_bench.tasks.foreign import maps_of
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 SHARE = 0.5  # of a matrix product's speed that a forward reaches
@@ -43,6 +44,7 @@ def check(cells: Iterable[Cell]) -> None:
                 hint = registry.suggest(name, registry.names())
                 raise UsageError(f"cell '{cell.label}': unknown method '{name}'{hint} (models of lm-eval work too)")
         check_batch_size(cell.command.batch_size)
+        maps_of(cell.command.compress or "")
     ours = inventory.task_names()
     others = {task: cell.label for cell in cells for task in cell.command.tasks.split(",") if task not in ours}
     if others:
@@ -120,7 +122,7 @@ def plan(cells: Sequence[Cell]) -> TextTable:
     for cell in cells:
         done = results(cell.command) is not None
         reader = _reader(cell) or cell.command.model_args  # cells that read alike are looked at once
-        key = json.dumps([cell.command.tasks, cell.command.metadata, cell.command.limit, reader])
+        key = json.dumps([cell.command.tasks, cell.command.task_metadata, cell.command.limit, reader])
         if key not in known:
             known[key] = estimate(cell)
         cost = known[key]
@@ -158,7 +160,7 @@ def estimate(cell: Cell) -> Cost:
 
     names = cell.command.tasks.split(",")
     ours = set(names) <= set(inventory.task_names())
-    metadata = {**arguments(cell), **parse_json(cell.command.metadata or "{}", f"metadata of cell '{cell.label}'")}
+    metadata = {**arguments(cell), **parse_json(cell.command.task_metadata or "{}", f"metadata of cell '{cell.label}'")}
     try:
         manager = TaskManager(include_path=tasks.__path__[0], include_defaults=not ours, metadata=metadata)
         loaded = [task for name in names for task in manager.load([name])["tasks"].values()]

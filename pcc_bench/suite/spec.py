@@ -38,6 +38,7 @@ class Settings(_Strict):
         num_fewshot: lm-eval's examples.
         chat_template: Use the tokenizer's.
         seed: As in lm-eval.
+        compress: Which part of lm-eval's own tasks is compressed, as `pcc-bench eval --compress`.
     """
 
     model_args: dict[str, Scalar] = {}
@@ -47,6 +48,7 @@ class Settings(_Strict):
     num_fewshot: int | None = None
     chat_template: bool | None = None
     seed: str | None = None
+    compress: str | None = Field(default=None, min_length=1)
 
     def over(self, base: Settings) -> Settings:
         """These settings where they say something, `base` where they do not."""
@@ -187,6 +189,7 @@ class Suite(_Strict):
                 num_fewshot=settings.num_fewshot,
                 chat_template=bool(settings.chat_template),
                 seed=settings.seed,
+                compress=settings.compress,
             )
             # A changed cell is another run: it gets another folder, and the old one stays as it is.
             name = re.sub(r"[^\w.-]+", "-", entry.label).strip("-")
