@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -14,6 +15,11 @@ from pcc_bench.core.texttable import TextTable
 from pcc_bench.reports.table import PAPER, Cell, Column, Row, Table
 
 DASH = "-"
+FITS = 465.0  # points of a page's width that a LaTeX table takes
+LETTER, GAP = 4.3, 6.0  # points: a digit of 8 pt type, and what lies between two columns
+BOLD = 1.16  # bold letters are so much wider
+BROAD = 32  # letters: longer texts are set in several lines
+TALL = 45  # lines of a page
 FIELDS = ("value", "low", "high", "n", "contexts", "seeds", "ratio", "normalised", "best", "tied")
 
 
@@ -57,10 +63,15 @@ def brief(table: Table) -> str:
 
 
 def latex(table: Table) -> str:
-    r"""`table*` environments with booktabs; the document needs `\usepackage{booktabs}` and `\usepackage{graphicx}`."""
-    text = _latex(table, Part.BESIDE, f"{table.title}. {' '.join(table.notes)}", table.key)
+    r"""`table*` environments of 8 pt type, as many as its columns and lines need to fit a page with usual margins.
+
+    The document needs `\usepackage{array}` and `\usepackage{booktabs}`.
+    """
+    numbered = re.fullmatch(r"Table (\d+): (.)(.*)", table.title)
+    title = f"{numbered[2].upper()}{numbered[3]} (Table {numbered[1]} of the PCC paper)" if numbered else table.title
+    text = _latex(table, Part.BESIDE, title, table.key, table.notes)
     if has_reruns(table):
-        text += "\n" + _latex(table, Part.RERUNS, f"{table.title}. {RERUNS}.", f"{table.key}-reruns")
+        text += "\n" + _latex(table, Part.RERUNS, f"{title}. {RERUNS}", f"{table.key}-reruns", ())
     return text
 
 
@@ -71,9 +82,10 @@ def has_reruns(table: Table) -> bool:
 
 def document(tables: Sequence[Table]) -> str:
     """A LaTeX document that shows the `.tex` files of tables beside it."""
-    head = [r"\documentclass{article}", r"\usepackage[landscape,margin=1.5cm]{geometry}", r"\usepackage{booktabs}"]
-    head += [r"\usepackage{graphicx}", r"\begin{document}"]
-    return "\n".join([*head, *(rf"\input{{{table.key}.tex}}" for table in tables), r"\end{document}"]) + "\n"
+    head = [r"\documentclass{article}", r"\usepackage[a4paper,margin=2cm]{geometry}", r"\usepackage{array}"]
+    head += [r"\usepackage{booktabs}", r"\extrafloats{200}", r"\begin{document}"]
+    shown = [rf"\input{{{table.key}.tex}}" + "\n" + r"\clearpage" for table in tables]
+    return "\n".join([*head, *shown, r"\end{document}"]) + "\n"
 
 
 def as_csv(table: Table) -> str:
@@ -146,22 +158,64 @@ def _listed(notes: Sequence[str]) -> list[str]:
     return ["\n".join(f"- {escaping.markdown(note)}" for note in notes)] if notes else []
 
 
-def _latex(table: Table, part: Part, caption: str, mark: str) -> str:
-    columns = printed(table, part)
-    lines = [r"\begin{table*}", r"\centering", r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%"]
-    lines += [rf"\begin{{tabular}}{{l{'r' * (len(columns) - 1)}}}", r"\toprule", *_groups(columns)]
-    lines += [" & ".join(escaping.latex(column.name) for column in columns) + r" \\", r"\midrule"]
-    before: str | None = None
-    for row, cells in _lines(table, part):
-        if before not in (None, row.role):
-            lines.append(r"\midrule")
-        before = row.role
-        told = [column.text(row, cells) for column in columns]
-        lines.append(
-            " & ".join(rf"\textbf{{{escaping.latex(t)}}}" if bold else escaping.latex(t) for t, bold in told) + r" \\"
+def _latex(table: Table, part: Part, title: str, mark: str, notes: Sequence[str]) -> str:
+    columns, lines = printed(table, part), _lines(table, part)
+    texts = [[column.text(row, cells) for column in columns] for row, cells in lines]
+    widths = [
+        max(min(len(text) * (BOLD if bold else 1), BROAD) for text, bold in [(column.name, False), *column_texts])
+        for column, column_texts in zip(columns, map(list, zip(*texts, strict=True)), strict=True)
+    ]
+    parts: list[tuple[list[int], list[int]]] = []
+    for block in _blocks(columns, widths):
+        known = [i for i, line in enumerate(texts) if any(line[j][0] != DASH for j in block)]
+        most = max((len(texts[i][j][0]) for i in known for j in (0, *block)), default=0)
+        tall = TALL // max(1, -(-most // BROAD))  # a broad text takes several lines
+        parts += [(block, known[start : start + tall]) for start in range(0, len(known), tall)]
+    made = []
+    for number, (block, known) in enumerate(parts, 1):
+        rows, role = [], None
+        for i in known:
+            rows += [r"\midrule"] if role not in (None, lines[i][0].role) else []
+            role = lines[i][0].role
+            cells = [(escaping.latex(text), bold) for text, bold in (texts[i][j] for j in (0, *block))]
+            rows.append(" & ".join(rf"\textbf{{{text}}}" if bold else text for text, bold in cells) + r" \\")
+        shape = "".join(
+            (rf">{{\raggedright\arraybackslash}}p{{{BROAD * LETTER:g}pt}}" if widths[j] >= BROAD else "r" if j else "l")
+            for j in (0, *block)
         )
-    lines += [r"\bottomrule", r"\end{tabular}}", rf"\caption{{{escaping.latex(caption)}}}", rf"\label{{tab:{mark}}}"]
-    return "\n".join([*lines, r"\end{table*}"]) + "\n"
+        caption = title + (f", part {number} of {len(parts)}" if len(parts) > 1 else "")
+        made += [r"\begin{table*}[tp]", r"\centering\footnotesize", rf"\setlength{{\tabcolsep}}{{{GAP / 2:g}pt}}"]
+        made += [r"\addtocounter{table}{-1}"] if number > 1 else []  # the parts are one table
+        made += [rf"\caption{{{escaping.latex(caption)}.}}", rf"\label{{tab:{mark}{f'-{number}' * (number > 1)}}}"]
+        made += [rf"\begin{{tabular}}{{{shape}}}", r"\toprule", *_groups([columns[j] for j in (0, *block)])]
+        made += [" & ".join(escaping.latex(columns[j].name) for j in (0, *block)) + r" \\", r"\midrule"]
+        made += [*rows, r"\bottomrule", r"\end{tabular}"]
+        if notes and number == len(parts):
+            said = " ".join(map(escaping.latex, notes))
+            made += [r"\par\medskip", rf"\begin{{minipage}}{{\textwidth}}\raggedright {said}\end{{minipage}}"]
+        made.append(r"\end{table*}")
+    return "\n".join(made) + "\n"
+
+
+def _blocks(columns: Sequence[Printed], widths: Sequence[float]) -> list[list[int]]:
+    """Columns that fit on a page beside the first, in order; a group is divided only where it alone is too wide."""
+    sizes = [LETTER * width + GAP for width in widths]
+    groups: list[list[int]] = []
+    for j in range(1, len(columns)):
+        if groups and columns[j].group and columns[j].group == columns[groups[-1][0]].group:
+            groups[-1].append(j)
+        else:
+            groups.append([j])
+    blocks: list[list[int]] = [[]]
+    room = FITS - sizes[0]
+    for group in groups:
+        if sum(sizes[j] for j in (*blocks[-1], *group)) > room and blocks[-1]:
+            blocks.append([])
+        for j in group:
+            if sum(sizes[i] for i in (*blocks[-1], j)) > room and blocks[-1]:
+                blocks.append([])
+            blocks[-1].append(j)
+    return blocks
 
 
 def number(value: float, digits: int) -> str:
