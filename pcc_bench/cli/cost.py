@@ -16,43 +16,47 @@ if TYPE_CHECKING:
 MODES = ("full", "prefix-cached", "cold", "warm")
 
 
+# Options of a few words stand in the verb's signature.
+Checkpoint = Annotated[str | None, typer.Argument(help="A PCC checkpoint, folder or hub id; by default pcc-lab-4x.")]
+Weights = Annotated[
+    str | None,
+    typer.Option(help="Instead of a checkpoint, true sizes: lite, large, small, tiny, or ENCODER+DECODER."),
+]
+Batch = Annotated[list[int] | None, typer.Option("--batch-size", min=1, help="Contexts at a time; repeatable. [1]")]
+Dtype = Annotated[
+    str | None, typer.Option(help="float32, bfloat16 or float16; auto, the default: bfloat16, on a CPU float32.")
+]
+Utilisation = Annotated[
+    float | None, typer.Option(help="With --device-peak: share of it that a forward reaches. [0.5]")
+]
+Overhead = Annotated[float | None, typer.Option(min=0, help="With --device-peak: ms to start a forward's kernels. [0]")]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", help="Folder of cost_*.jsonl, which 'pcc-bench report' reads.")
+]
+
+
 def cost(
-    ckpt: Annotated[
-        str | None, typer.Argument(help="A PCC checkpoint, folder or hub id; by default pcc-lab-4x.")
-    ] = None,
-    random_weights: Annotated[
-        str | None,
-        typer.Option(help="Instead of a checkpoint, true sizes: lite, large, small, tiny, or ENCODER+DECODER."),
-    ] = None,
+    ckpt: Checkpoint = None,
+    random_weights: Weights = None,
     predict: Annotated[bool, typer.Option("--predict", help="Compute from sizes; load and run no model.")] = False,
     decoder: Annotated[str | None, typer.Option(help="The decoder, where it is not the checkpoint's.")] = None,
     context: Annotated[list[int] | None, typer.Option(min=1, help="Tokens; repeat for several. [1024]")] = None,
     rate: Annotated[list[int] | None, typer.Option(min=1, help="Source tokens per slot; repeatable. [4]")] = None,
-    batch: Annotated[
-        list[int] | None, typer.Option("--batch-size", min=1, help="Contexts at a time; repeatable. [1]")
-    ] = None,
+    batch: Batch = None,
     reuse: Annotated[list[int] | None, typer.Option(min=1, help="Questions a context; repeatable. [1]")] = None,
     mode: Annotated[list[str] | None, typer.Option(help=f"{', '.join(MODES)}; repeatable. [all]")] = None,
     question_tokens: Annotated[int, typer.Option(min=1, help="Read behind each context.")] = 32,
     new_tokens: Annotated[int, typer.Option(min=1, help="Of each answer.")] = 32,
     repeats: Annotated[int, typer.Option(min=1, help="Times that each mode is timed.")] = 20,
     device: Device = None,
-    dtype: Annotated[
-        str | None, typer.Option(help="float32, bfloat16 or float16; auto, the default: bfloat16, on a CPU float32.")
-    ] = None,
+    dtype: Dtype = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Of torch on a CPU.")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of random weights and of the tokens read.")] = 0,
     device_peak: Annotated[float | None, typer.Option(help="For --predict: TFLOP/s of the device.")] = None,
     bandwidth: Annotated[float | None, typer.Option(help="For --predict: GB/s of its memory.")] = None,
-    utilisation: Annotated[
-        float | None, typer.Option(help="With --device-peak: share of it that a forward reaches. [0.5]")
-    ] = None,
-    overhead: Annotated[
-        float | None, typer.Option(min=0, help="With --device-peak: ms to start a forward's kernels. [0]")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder of cost_*.jsonl, which 'pcc-bench report' reads.")
-    ] = None,
+    utilisation: Utilisation = None,
+    overhead: Overhead = None,
+    out: Output = None,
 ) -> None:
     """Measure, or predict, what compression saves: time, tokens per second, memory.
 
@@ -76,29 +80,21 @@ def cost(
     from pcc_bench.cost import sweeps
     from pcc_bench.cost.tables import markdown
 
-    sweep = sweeps.Sweep(
-        contexts=tuple(context or (1024,)),
-        rates=tuple(rate or ()),
-        batches=tuple(batch or (1,)),
-        reuse=tuple(reuse or (1,)),
-        modes=_modes(mode or MODES),
-        question=question_tokens,
-        new=new_tokens,
-    )
-    named = ckpt if ckpt or random_weights else shipped.DEFAULT
-    source = sweeps.Source(named, random_weights, decoder, device, None if dtype == "auto" else dtype, threads, seed)
-    given = (device_peak, bandwidth, utilisation, overhead)
+    contexts, batches, questions = (tuple(context or (1024,)), tuple(batch or (1,)), tuple(reuse or (1,)))
+    modes = _modes(mode or MODES)
+    sweep = sweeps.Sweep(contexts, tuple(rate or ()), batches, questions, modes, question_tokens, new_tokens)
+    weights = ckpt if ckpt or random_weights else shipped.DEFAULT
+    source = sweeps.Source(weights, random_weights, decoder, device, None if dtype == "auto" else dtype, threads, seed)
+    speed = (device_peak, bandwidth, utilisation, overhead)
     if predict:
-        found = sweeps.predict(source, sweep, *given, out)
-    elif any(value is not None for value in given):
+        records = sweeps.predict(source, sweep, *speed, out)
+    elif any(value is not None for value in speed):
         raise UsageError("--device-peak, --bandwidth, --utilisation and --overhead are for --predict: add it")
     elif out is None:
         raise UsageError("--output names no folder: give one for the measurements, or pass --predict")
     else:
-        found = sweeps.measure(source, sweep, repeats, out, typer.echo)
-    typer.echo(markdown(found))
-    if out is not None:
-        typer.echo(f"\nwritten: {out}")
+        records = sweeps.measure(source, sweep, repeats, out, typer.echo)
+    typer.echo(markdown(records) + ("" if out is None else f"\n\nwritten: {out}"))
 
 
 def _modes(names: list[str] | tuple[str, ...]) -> tuple[Mode, ...]:

@@ -49,7 +49,8 @@ class Finding:
 def examine() -> Iterator[Finding]:
     """Look at everything, the quick things first."""
     hook = _hook()  # before anything here makes lm-eval know us
-    yield _python()
+    version, least = (".".join(map(str, numbers)) for numbers in (sys.version_info[:3], PYTHON))
+    yield Finding("Python", version, sys.version_info >= PYTHON, mend=f"install Python >= {least}, then: make demo")
     yield from _packages()
     yield from _extras()
     yield hook
@@ -60,28 +61,18 @@ def examine() -> Iterator[Finding]:
     yield from _lm_eval()
 
 
-def _python() -> Finding:
-    version = ".".join(map(str, sys.version_info[:3]))
-    wanted = ".".join(map(str, PYTHON))
-    return Finding("Python", version, sys.version_info >= PYTHON, mend=f"install Python >= {wanted}, then: make demo")
-
-
 def _packages() -> Iterator[Finding]:
     try:
-        wanted = [Requirement(line) for line in requires("pcc-bench") or []]
+        requirements = [Requirement(line) for line in requires("pcc-bench") or []]
     except PackageNotFoundError:
         yield Finding("pcc-bench", "not installed (run from its source)", False, False, "pip install -e .")
         return
-    for requirement in wanted:
+    for requirement in requirements:
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
-            yield _package(requirement)
-
-
-def _package(requirement: Requirement) -> Finding:
-    version = installed(requirement.name)
-    good = version is not None and requirement.specifier.contains(version, prereleases=True)
-    wanted = f"{requirement.name}{requirement.specifier}"
-    return Finding(requirement.name, version or "not installed", good, mend=f"pip install '{wanted}'")
+            version = installed(requirement.name)
+            good = version is not None and requirement.specifier.contains(version, prereleases=True)
+            remedy = f"pip install '{requirement.name}{requirement.specifier}'"
+            yield Finding(requirement.name, version or "not installed", good, mend=remedy)
 
 
 def _extras() -> Iterator[Finding]:

@@ -41,4 +41,8 @@ ChatTemplate = Annotated[
 Seed = Annotated[str | None, typer.Option(help="One seed, or four (python,numpy,torch,fewshot).")]
 Wide = Annotated[bool, typer.Option("--wide", help="All columns of the table.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder of the results; one command each.")]
+CompressPart = Annotated[
+    str | None, typer.Option("--compress", help="Part of lm-eval's own tasks: auto, a field, a template or a map.yaml.")
+]
 Extra = Annotated[list[str] | None, typer.Argument(help="After --: further options of 'lm_eval run'.")]
+Rate = Annotated[int | None, typer.Option(help="Source tokens per slot; one of the rates the checkpoint declares.")]

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+import typer
 
 if TYPE_CHECKING:
     from pcc_bench.core.texttable import TextTable
@@ -30,3 +34,27 @@ def show(table: TextTable) -> None:
     console.print(pretty)
     for note in table.sentences():
         console.print(Text(note))
+
+
+def show_marks(lines: Sequence[tuple[str, str, str]]) -> None:
+    """Print a check list: a mark, what was looked at, what was found; one line each, however long."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(soft_wrap=True)
+    colours = {"OK": "green", "note": "yellow"}
+    widths = [max(len(line[i]) for line in lines) for i in (0, 1)]
+    for mark, what, says in lines:
+        console.print(
+            Text.assemble((mark.ljust(widths[0]), colours.get(mark, "red")), f"  {what.ljust(widths[1])}  {says}")
+        )
+
+
+@contextmanager
+def resumable(state: Callable[[], str]) -> Iterator[None]:
+    """Let an interrupted verb say what is kept (`state`) and that the same command goes on; its status is 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"\nstopped: {state()}; the same command goes on", err=True)
+        raise typer.Exit(130) from None

@@ -40,19 +40,16 @@ def compare(
     look, last = policy.stage(stage)
     chosen = select(baseline, policy, look)
     if baseline.tasks and not chosen:
-        raise UsageError(
-            f"the policy gates none of the baseline's tasks ({', '.join(baseline.tasks)}): see its 'tasks'"
-        )
+        has = ", ".join(baseline.tasks)
+        raise UsageError(f"the policy gates none of the baseline's tasks ({has}): see its 'tasks'")
     matched, lines, notes = _match_all(candidate, baseline, policy, chosen, last)
     gated = [task for name, task in matched.items() if policy.gates(name)]
     if chosen:
         known = {name for task in chosen for name in row_metrics(baseline.tasks[task])}
         reason = f"the policy gates it, and the baseline has not got it: it has {', '.join(sorted(known))}"
-        lines += [
-            Comparison(task=", ".join(chosen), metric=metric, verdict=FAIL, reason=reason)
-            for metric in policy.metrics
-            if not any(metric in (name, name.partition(",")[0]) for name in known)
-        ]
+        either = {*known, *(name.partition(",")[0] for name in known)}
+        lacking = [metric for metric in policy.metrics if metric not in either]
+        lines += [Comparison(task=", ".join(chosen), metric=name, verdict=FAIL, reason=reason) for name in lacking]
         scores, missing = all_scores(matched, policy)
         lines += [*missing, *judge(scores, policy, policy.alpha * look.share)]
         for unit, tasks in units(gated, policy.pool).items():

@@ -95,7 +95,7 @@ def _stage(recipe: RivalRecipe, stage: Recipe, folder: Path, start: Path | None)
 def pretraining_recipe(name: str, recipe: RivalRecipe, decoder: str, data: str) -> Recipe:
     """Pretraining: segments grow and reconstruction comes first, as for PCC-Large; AutoCompressor reads on."""
     reads_on = recipe.method == "autocompressor"
-    last = {"segment_length": SEGMENT, "rate": recipe.rate}
+    last: dict[str, Any] = {"segment_length": SEGMENT, "rate": recipe.rate}
     if reads_on:
         phases = [{**last, "segments": SEGMENTS}]
     else:

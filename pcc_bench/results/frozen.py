@@ -58,7 +58,8 @@ class FrozenTask(_Strict):
 
     @model_validator(mode="after")
     def _is_rectangular(self) -> Self:
-        columns = {"hashes": self.hashes, "contexts": self.contexts, **self.scores, **self.costs}
+        named: dict[str, Sequence[Any]] = {"hashes": self.hashes, "contexts": self.contexts}
+        columns = named | {**self.scores, **self.costs}
         for name, values in columns.items():
             if len(values) != len(self.rows):
                 raise ValueError(f"{name} has {len(values)} entries for {len(self.rows)} rows")

@@ -60,8 +60,8 @@ def check(cells: Iterable[Cell]) -> None:
             check_settings(settings, f"cell '{cell.label}', metadata")
     for cell in cells:
         # One on the hub is looked at when its cell runs; a cell without a checkpoint will fail and say so.
-        name = _reader(cell)
-        folder = Path(name) if name else None
+        reader = _reader(cell)
+        folder = Path(reader) if reader else None
         if "tokenizer" in arguments(cell) or folder is None or not (folder / "config.json").is_file():
             continue
         if not any((folder / file).is_file() for file in TOKENIZER_FILES):
@@ -141,14 +141,14 @@ def plan(cells: Sequence[Cell]) -> TextTable:
                 seconds = prefill / (SHARE * flops_a_second) + decoding / bytes_a_second
                 minutes = f"{seconds / 60:.2g}"
         rows.append((cell.label, cell.command.tasks, state, minutes, *counts, flops))
-    counts = ("rows", "contexts", "context tokens", "other tokens", "decoder FLOPs")
+    counted = ("rows", "contexts", "context tokens", "other tokens", "decoder FLOPs")
     notes = (
         f"Tokens are the decoder's, extrapolated from the first {LOOKED_AT} rows of each task.",
         "FLOPs: the decoder's prefill of other tokens and memory; neither compressing nor generated tokens.",
         f"minutes: a rough estimate for this machine, timed now: prefill at {SHARE:.0%} of a matrix product's speed, "
         "answers as long as they may be, the weights read once a token and batch; without compressing and start-up.",
     )
-    return TextTable(("cell", "tasks", "state", "minutes", *counts), tuple(rows), notes)
+    return TextTable(("cell", "tasks", "state", "minutes", *counted), tuple(rows), notes)
 
 
 def estimate(cell: Cell) -> Cost:

@@ -1,0 +1,200 @@
+"""The verbs of memories: `pcc-bench compress` and `ask`; for a server `prompt` and `serve-check`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pcc_bench.cli.options import Device, Dtype, Rate
+from pcc_bench.core.errors import UsageError
+
+RecordedDecoder = Annotated[
+    str | None,
+    typer.Option("--decoder", help="The decoder, folder or hub id; by default the one the checkpoint records."),
+]
+Method = Annotated[
+    str | None,
+    typer.Option("--model", help="A method ('pcc-bench ls methods'); by default the checkpoint's, else pcc."),
+]
+MethodOptions = Annotated[
+    list[str] | None, typer.Option("--option", help="Further options of the method, e.g. boundaries=once; repeatable.")
+]
+Memory = Annotated[Path, typer.Argument(help="A memory file ('pcc-bench compress', .safetensors).")]
+Decoder = Annotated[
+    str | None, typer.Option(help="The decoder, folder or hub id; by default the one the memory records.")
+]
+Checkpoint = Annotated[
+    str | None, typer.Option(help="Of a method that brings its own decoder, where it is not the one recorded.")
+]
+Words = Annotated[str, typer.Option("--prompt", help="Words of the question: official (the paper's), short or chat.")]
+Tokens = Annotated[int, typer.Option(min=1, help="Most tokens of the answer.")]
+OwnDevice = Annotated[str | None, typer.Option(help="Of our own decoder: cuda, cpu ...; a GPU by default.")]
+OwnDtype = Annotated[str, typer.Option(help="Of our own decoder: auto, float32, bfloat16 or float16.")]
+
+
+def compress(
+    ckpt: Annotated[str, typer.Argument(help="The checkpoint, folder or hub id.")],
+    out: Annotated[Path | None, typer.Option("--output", "-o", help="The memory file to write (.safetensors).")] = None,
+    store: Annotated[Path | None, typer.Option(help="A memory store to read it from, or to keep it in.")] = None,
+    file: Annotated[Path | None, typer.Argument(help="A UTF-8 text file; - reads standard input.")] = None,
+    text: Annotated[str | None, typer.Option(help="The text itself, instead of a file.")] = None,
+    method: Method = None,
+    query: Annotated[str | None, typer.Option(help="The question, for a method that compresses for one.")] = None,
+    rate: Rate = None,
+    decoder: RecordedDecoder = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    store_dtype: Annotated[
+        str, typer.Option(help="What the store keeps: exact, or slots before the converter in float32 ... int8.")
+    ] = "exact",
+    option: MethodOptions = None,
+) -> None:
+    """Compress a text into a memory file, or into a store that evaluations read, and print its counts.
+
+    Example: `pcc-bench compress CKPT book.txt --rate 16 --output book.safetensors`
+    """
+    from pcc_bench.cli.terminal import show
+    from pcc_bench.core import memory_file
+    from pcc_bench.core.texttable import TextTable
+    from pcc_bench.host.api import ContextCompressor
+    from pcc_bench.host.compressing import compress as compress_text
+    from pcc_bench.host.compressing import counts, parse_options, read_input
+    from pcc_bench.host.store.store import MemoryStore
+
+    if out is None and store is None:
+        raise UsageError("the memory has no place to go: pass --output FILE, --store FOLDER, or both")
+    content = read_input(file, text)
+    options = parse_options(option or ()) | ({} if rate is None else {"rate": rate})
+    pcc = ContextCompressor.from_pretrained(ckpt, method, decoder, device or "auto", dtype or "auto", **options)
+    pcc.check_queries([query or ""])
+    stored = MemoryStore(store, pcc.compressor, store_dtype) if store else None
+    memory = compress_text(content, pcc.compressor, stored, query or "")
+    show(TextTable(("count", "value"), tuple(counts(memory, pcc.compressor).items())))
+    if stored:
+        typer.echo(f"memory store {store}: {'it was there' if stored.counts['hits'] else 'written'}")
+    if out:
+        memory_file.save(memory, pcc.compressor, out)
+        typer.echo(f"written: {out} ({out.stat().st_size:,} bytes)")
+
+
+def ask(
+    source: Annotated[
+        Path, typer.Argument(help="A memory ('pcc-bench compress', .safetensors), or a text; - is stdin.")
+    ],
+    question: Annotated[str, typer.Argument(help="The question.")],
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(help="Compresses a text; by default the method's that ships, good for the lab's texts only."),
+    ] = None,
+    method: Method = None,
+    decoder: RecordedDecoder = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of the answer.")] = 30,
+    prompt: Annotated[
+        str, typer.Option(help="Words of the question: official (the paper's), short or chat.")
+    ] = "official",
+    device: Device = None,
+    dtype: Dtype = None,
+    option: MethodOptions = None,
+) -> None:
+    """Ask the decoder a question about a memory that was saved before, or about a text, compressed now.
+
+    Example: `pcc-bench ask book.safetensors "Who is the captain?"`
+    """
+    from pcc_bench.core.registry import get
+    from pcc_bench.host.api import ContextCompressor, open_memory
+    from pcc_bench.host.compressing import parse_options, read_input
+
+    options = parse_options(option or ())
+    if source.suffix == ".safetensors":
+        if options or method:
+            raise UsageError(f"{source} is a memory, already compressed: --model and --option are for texts")
+        memory = open_memory(source, decoder, checkpoint, device or "auto", dtype or "auto")
+    else:
+        text = read_input(source, None)
+        pcc = ContextCompressor.from_pretrained(
+            checkpoint or get(method or "pcc").default, method, decoder, device or "auto", dtype or "auto", **options
+        )
+        memory = pcc.compress(text, query=question if pcc.compressor.query_aware else None)
+    typer.echo(memory.answer(question, max_new_tokens, prompt).strip())
+
+
+def prompt(
+    memory: Memory,
+    question: Annotated[str, typer.Option(help="What to ask of the memory.")],
+    out: Annotated[Path, typer.Option("--output", "-o", help="A .pt (input vectors) or .json (body of a request).")],
+    chat: Annotated[
+        bool, typer.Option("--chat", help="The memory alone, for a part of a chat. Another protocol, see below.")
+    ] = False,
+    words: Words = "official",
+    max_new_tokens: Tokens = 30,
+    decoder: Decoder = None,
+    checkpoint: Checkpoint = None,
+    device: OwnDevice = None,
+    dtype: OwnDtype = "auto",
+) -> None:
+    """Write the exact input vectors of a memory and a question, for vLLM's endpoints.
+
+    What is written is what our decoder reads: BOS, boundary vectors, slots, embedded text. With --chat it is the memory
+    alone: the server's chat template then stands around it, with which no method was trained, so that scores of the two
+    protocols are not to be compared.
+
+    Example: `pcc-bench prompt book.safetensors --question "Who is the captain?" -o prompt.json`
+    """
+    from pcc_bench.host.api import open_memory
+    from pcc_bench.host.serving.prompt import write
+
+    opened = open_memory(memory, decoder, checkpoint, device or "auto", dtype)
+    written = write(opened, question, words, max_new_tokens, out, chat)
+    length, width = written.vectors.shape
+    kind = str(written.vectors.dtype).removeprefix("torch.")
+    typer.echo(f"written: {out} ({length} vectors of width {width}, {kind}, for {written.endpoint})")
+    if out.suffix == ".json":
+        typer.echo(f"ask: curl http://HOST:8000{written.endpoint} -H 'Content-Type: application/json' -d @{out}")
+    else:
+        typer.echo(f"base64 of this file is the field; ask with it: {written.sampling.fields()}")
+
+
+def serve_check(
+    url: Annotated[str, typer.Argument(help="A vLLM server, http://HOST:8000; #NAME chooses among several models.")],
+    memory: Memory,
+    question: Annotated[list[str] | None, typer.Option(help="What to ask of the memory; repeatable.")] = None,
+    questions: Annotated[Path | None, typer.Option(help="A UTF-8 file with a question a line.")] = None,
+    words: Words = "official",
+    max_new_tokens: Tokens = 30,
+    decoder: Decoder = None,
+    checkpoint: Checkpoint = None,
+    device: OwnDevice = None,
+    dtype: OwnDtype = "auto",
+) -> None:
+    """Ask a running vLLM server about a memory, and compare with the greedy answer of our own decoder.
+
+    Ends with status 1 where an answer differs. In float32 on both sides answers are equal but for near ties; in
+    bfloat16 they part where two tokens are nearly as likely.
+
+    Example: `pcc-bench serve-check http://localhost:8000 book.safetensors --question "Who is the captain?"`
+    """
+    from pcc_bench.core.documents import read_text
+    from pcc_bench.core.texttable import TextTable
+    from pcc_bench.host.api import open_memory
+    from pcc_bench.host.serving.engines import Server
+    from pcc_bench.host.serving.prompt import compare
+
+    asked = list(question or ())
+    if questions is not None:
+        asked += [line.strip() for line in read_text(questions).splitlines() if line.strip()]
+    if not asked:
+        raise UsageError("there is nothing to ask: pass --question, or --questions FILE")
+    server = Server(url)
+    opened = open_memory(memory, decoder, checkpoint, device or "auto", dtype)
+    results = compare(server, opened, asked, words, max_new_tokens)
+    rows = [
+        ("yes" if r.equal else f"to token {r.same} of {r.tokens}", repr(r.question), repr(r.ours), repr(r.theirs))
+        for r in results
+    ]
+    typer.echo(TextTable(("equal", "question", "our answer", "the server's"), tuple(rows)).markdown())
+    equal = sum(r.equal for r in results)
+    typer.echo(f"\n{equal} of {len(results)} answers of {server.model.id} at {server.url} equal ours")
+    if equal < len(results):
+        raise typer.Exit(1)

@@ -1,0 +1,251 @@
+"""The verbs that run lm-eval: `pcc-bench eval`, `validate`, `run` (a suite) and `demo`."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pcc_bench.cli.options import (
+    BatchSize,
+    ChatTemplate,
+    CompressPart,
+    Data,
+    Device,
+    Dtype,
+    Extra,
+    FewShot,
+    Limit,
+    Metadata,
+    Model,
+    ModelArgs,
+    Output,
+    Seed,
+    Wide,
+)
+from pcc_bench.core.documents import write_text
+from pcc_bench.core.errors import UsageError
+from pcc_bench.suite.spec import Executor, Terms
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pcc_bench.suite.spec import Cell, Suite
+
+# Options of `run`.
+SuiteOutput = Annotated[
+    Path, typer.Option("--output", "-o", help="Folder of the results, a folder a cell, and of the table.")
+]
+Only = Annotated[
+    str | None, typer.Option(help="Only cells whose label, here or in a report, or task matches, e.g. 'pcc*'.")
+]
+Into = Annotated[
+    Path | None,
+    typer.Option(help="A Markdown file whose table between run:SUITE and /run (HTML comments) is renewed."),
+]
+Store = Annotated[
+    Path | None, typer.Option(help="A folder that keeps the memories of all cells, for any number of processes.")
+]
+WhoRuns = Annotated[
+    Executor, typer.Option(help="Who runs the cells: this machine, a Ray cluster, or SLURM through submitit.")
+]
+Retries = Annotated[
+    int | None,
+    typer.Option(min=0, help="New attempts at a cell whose machine or process is lost; 2 by default, local 0."),
+]
+AtOnce = Annotated[
+    int | None, typer.Option(min=1, help="Most cells at a time; by default 1 on this machine, else all that fit.")
+]
+EngineOptions = Annotated[
+    list[str] | None,
+    typer.Option(help="KEY=VALUE of the engine: address=HOST:PORT, slurm_partition=gpu ...; repeatable."),
+]
+
+
+def evaluate(
+    tasks: Annotated[str, typer.Option(help="Tasks, comma-separated ('pcc-bench ls tasks'), or any of lm-eval's.")],
+    output: Output,
+    model: Model = "pcc",
+    model_args: ModelArgs = "",
+    limit: Limit = None,
+    batch_size: BatchSize = "1",
+    device: Device = None,
+    dtype: Dtype = None,
+    data: Data = None,
+    metadata: Metadata = None,
+    num_fewshot: FewShot = None,
+    apply_chat_template: ChatTemplate = False,
+    seed: Seed = None,
+    wide: Wide = False,
+    compress_part: CompressPart = None,
+    extra: Extra = None,
+) -> None:
+    """Run tasks through lm-eval, keep every answer, print one table.
+
+    Killed? The same command again answers only what is missing.
+
+    Example: `pcc-bench eval --model pcc --model-args pretrained=CKPT,rate=4 --tasks pcc_squad --limit 200
+    --batch-size 8 --output results/pcc-4x -- --gen_kwargs max_gen_toks=50`
+    """
+    from pcc_bench.cli.terminal import resumable, show
+    from pcc_bench.host.command import Command
+    from pcc_bench.host.evaluate import kept_answers, run, with_setting
+    from pcc_bench.reports.summary import summarise
+
+    model_args = with_setting(model_args, "dtype", dtype) or ""
+    metadata = with_setting(metadata, "data", data)
+    settings = (limit, batch_size, device, metadata, num_fewshot, apply_chat_template, seed)
+    with resumable(lambda: f"{kept_answers(output):,} answers are kept in {output}"):
+        files = run(Command(model, model_args, tasks, output, *settings, tuple(extra or ()), compress=compress_part))
+    if files:  # only the first of several processes has any
+        show(summarise(files, wide))
+
+
+def validate(
+    tasks: Annotated[str, typer.Option(help="Tasks, comma-separated; none by default.")] = "",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="As in 'eval'; nothing is written.")] = None,
+    model: Model = "pcc",
+    model_args: ModelArgs = "",
+    limit: Limit = None,
+    batch_size: BatchSize = "1",
+    device: Device = None,
+    dtype: Dtype = None,
+    data: Data = None,
+    metadata: Metadata = None,
+    num_fewshot: FewShot = None,
+    apply_chat_template: ChatTemplate = False,
+    seed: Seed = None,
+    wide: Wide = False,
+    compress_part: CompressPart = None,
+    extra: Extra = None,
+) -> None:
+    """Find trouble before a GPU does: configurations, tokenizers, weights' headers, one row a task.
+
+    Takes the options of `eval`, with the same defaults: put the one word in the place of the other.
+
+    Example: `pcc-bench validate --model-args pretrained=CKPT,rate=16 --tasks pcc_squad`
+    """
+    from pcc_bench.cli.terminal import show, show_marks
+    from pcc_bench.host import validate as module
+    from pcc_bench.host.command import Command
+    from pcc_bench.host.evaluate import check, with_setting
+
+    model_args = with_setting(model_args, "dtype", dtype) or ""
+    metadata = with_setting(metadata, "data", data)
+    settings = (limit, batch_size, device, metadata, num_fewshot, apply_chat_template, seed)
+    command = Command(model, model_args, tasks, output or Path(), *settings, tuple(extra or ()), compress=compress_part)
+    check(command)
+    report = module.validate(model, model_args, tasks, command.task_metadata)
+    for example in report.examples:
+        typer.echo(f"\nfirst row of {example.task}:")
+        show(module.example_table(example))
+    show_marks([("OK" if check.holds else "FAIL", check.what, check.says) for check in report.checks])
+    if not report.holds:
+        raise typer.Exit(1)
+
+
+def run(
+    suite: Annotated[str, typer.Argument(help="A suite file, or a shipped suite: table2, lab-table2, ...")],
+    out: SuiteOutput,
+    only: Only = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and what it takes; run nothing.")] = False,
+    limit: Limit = None,
+    batch_size: Annotated[str | None, typer.Option(help="A number, or auto; by default the suite's.")] = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    data: Data = None,
+    into: Into = None,
+    memory_store: Store = None,
+    executor: WhoRuns = Executor.LOCAL,
+    gpus_per_cell: Annotated[float, typer.Option(min=0, help="GPUs a cell gets from Ray or submitit.")] = 0,
+    cpus_per_cell: Annotated[int, typer.Option(min=1, help="CPU cores a cell gets from Ray or submitit.")] = 1,
+    retries: Retries = None,
+    at_once: AtOnce = None,
+    executor_option: EngineOptions = None,
+) -> None:
+    """Run a suite: methods by tasks, or checkpoints by decoders; one table.
+
+    Killed, or some cells failed? The same command again runs only what is missing. Exit status 1: a cell failed.
+
+    Example: `pcc-bench run lab-table2 --output results/lab-table2`,
+    `pcc-bench run table2 --output SHARED/table2 --executor ray --gpus-per-cell 1`
+    """
+    from pcc_bench.cli.terminal import resumable, show
+    from pcc_bench.core import markers
+    from pcc_bench.host.evaluate import kept_answers
+    from pcc_bench.suite import runner
+    from pcc_bench.suite.cell import results
+    from pcc_bench.suite.check import check, plan
+    from pcc_bench.suite.engines import open_engine
+    from pcc_bench.suite.spec import Settings, Suite
+
+    read = Suite.read(suite)
+    changes = Settings(limit=limit, batch_size=batch_size, metadata={"data": data} if data else {})
+    changes = Settings(model_args={"dtype": dtype} if dtype else {}).over(changes)
+    cells = read.plan(out, changes, device, memory_store)
+    chosen = runner.choose(cells, only)
+    check(chosen)
+    if dry_run:
+        show(plan(chosen))
+        return
+
+    def state() -> str:
+        done = sum(results(cell.command) is not None for cell in cells)
+        answers = sum(kept_answers(cell.folder) for cell in cells)
+        return f"{done} of {len(cells)} cells are done, {answers:,} answers are kept in {out}"
+
+    terms = Terms(gpus_per_cell, cpus_per_cell, retries, at_once)
+    engine = functools.partial(open_engine, executor, out, terms, executor_option or ())
+    with resumable(state):
+        failed = runner.run(read, out, chosen, typer.echo, engine)
+    text = _show_table(read, out, cells)
+    if into is not None:
+        markers.fill(into, "run", {read.name: text}, partly=True)
+    if failed:
+        typer.echo("\nfailed, tried again by the next call:\n" + "\n".join(f"- {k}: {v}" for k, v in failed.items()))
+        raise typer.Exit(1)
+
+
+def _show_table(suite: Suite, out: Path, cells: Sequence[Cell]) -> str:
+    """Print the table of all cells that are done, and keep it."""
+    from pcc_bench.cli.terminal import show
+    from pcc_bench.suite.cell import results
+    from pcc_bench.suite.grid import table
+
+    lines = [(cell.label, results(cell.command)) for cell in cells]
+    scores = table(lines, suite.metrics)
+    text = scores.markdown()
+    write_text(out / "table.md", text + "\n")
+    typer.echo()
+    show(scores)
+    typer.echo(f"\nwritten: {out / 'table.md'}")
+    missing = [label for label, path in lines if path is None]
+    if missing:
+        typer.echo(f"missing: {', '.join(missing)}")
+    return text
+
+
+def run_demo(
+    out: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path(".demo"),
+    rows: Annotated[int, typer.Option(help="Questions of each kind (--real: at most 100).", min=2)] = 100,
+    real: Annotated[bool, typer.Option("--real", help="Real SQuAD questions, read by smollm2-135m.")] = False,
+    checkpoint: Annotated[str | None, typer.Option(help="With --real: a PCC checkpoint for that decoder.")] = None,
+) -> None:
+    """Run everything in miniature, without a network: trained models, their questions, one table.
+
+    Example: `pcc-bench demo`, `pcc-bench demo --real`
+    """
+    from pcc_bench.cli import demo as module
+
+    if checkpoint and not real:
+        raise UsageError("--checkpoint is for real rows: add --real")
+    if not real:
+        typer.echo(module.ABOUT)
+        table = module.run(out, rows)
+        typer.echo(f"\n{table.markdown()}\n\nFiles: {out}\n\n{module.NEXT}")
+        return
+    typer.echo(module.REAL_ABOUT.format(decoder=module.DECODER))
+    table, answers = module.run_real(out, rows, checkpoint)
+    typer.echo(f"\n{table.markdown()}\n{module.missing_checkpoint(checkpoint)}\n\n{answers}\n\nFiles: {out}")
