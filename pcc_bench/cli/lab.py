@@ -37,8 +37,8 @@ def build(
 
     if threads:
         torch.set_num_threads(threads)
-    made = build_parts(output, tuple(parts or ()), again)
-    typer.echo(f"built {', '.join(made)} in {output}" if made else f"everything is there already, in {output}")
+    built = build_parts(output, tuple(parts or ()), again)
+    typer.echo(f"built {', '.join(built)} in {output}" if built else f"everything is there already, in {output}")
 
 
 @app.command()

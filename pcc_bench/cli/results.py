@@ -41,14 +41,14 @@ def report(
     from pcc_bench.reports import render
     from pcc_bench.reports import report as module
 
-    made = module.write(results or (), out, paper)
-    for note in made.notes:
+    written = module.write(results or (), out, paper)
+    for note in written.notes:
         typer.echo(escaping.visible(f"note: {note}"))
     if into is not None:
-        changed = markers.fill(into, "report", {table.key: render.brief(table) for table in made.tables})
+        changed = markers.fill(into, "report", {table.key: render.brief(table) for table in written.tables})
         typer.echo(f"{'renewed' if changed else 'up to date'}: {into}")
-    names = ", ".join(table.key for table in made.tables) or "none"
-    typer.echo(f"tables: {names}\nwritten: {out / 'index.html'} ({len(made.files)} files in {out})")
+    names = ", ".join(table.key for table in written.tables) or "none"
+    typer.echo(f"tables: {names}\nwritten: {out / 'index.html'} ({len(written.files)} files in {out})")
 
 
 def compare(
@@ -170,5 +170,5 @@ def rows(
     chosen = select(load(baseline), rules, rules.stage(stage)[0])
     # lm-eval numbers the rows right only if they are sorted, and reads an empty list as "all".
     # One argument of a command holds 128 KiB on Linux, some 20,000 rows without blanks.
-    wanted = {task: sorted(numbers) for task, numbers in chosen.items() if numbers}
-    typer.echo(json.dumps(wanted, separators=(",", ":")))
+    samples = {task: sorted(numbers) for task, numbers in chosen.items() if numbers}
+    typer.echo(json.dumps(samples, separators=(",", ":")))

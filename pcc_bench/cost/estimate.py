@@ -241,39 +241,28 @@ def memory_of(recipe: Recipe, geometry: Geometry, parts: tuple[Part, ...], sampl
     autocast, and what is frozen (the decoder, the base under a LoRA) is held in bfloat16 only.
     """
     mixed = recipe.optimisation.precision == "bfloat16"
-    learning = _learning_tensors(recipe, geometry, parts)
+    encoder, learns = geometry.encoder, set(recipe.train)
+    learning = sum(part.trained for part in parts)  # weights in tensors that learn
+    if Trained.MEMORY_TOKENS in learns and Trained.ENCODER not in learns:  # a few rows: the whole table's gradient
+        learning += encoder.vocabulary * encoder.hidden_size
+    products = geometry.converter if Trained.CONVERTER in learns else 0  # of these, in matrix products
+    if Trained.ENCODER in learns:
+        products += geometry.lora_products if geometry.lora else encoder.body
     frozen = sum(part.parameters for part in parts) - learning
-    copies = 2 * _learning_products(recipe, geometry) if mixed else 0
+    copies = 2 * products if mixed else 0
     activations = max(_activations(recipe, geometry, sample) for sample in samples)
     return Memory(4 * learning + (2 if mixed else 4) * frozen, copies, 4 * learning, 8 * learning, activations)
-
-
-def _learning_tensors(recipe: Recipe, geometry: Geometry, parts: tuple[Part, ...]) -> int:
-    """Weights in tensors that learn: for a few rows of the embedding, its whole table (without an adapter on it)."""
-    encoder, learns = geometry.encoder, set(recipe.train)
-    learning = sum(part.trained for part in parts)
-    if Trained.MEMORY_TOKENS in learns and Trained.ENCODER not in learns:
-        learning += encoder.vocabulary * encoder.hidden_size
-    return learning
-
-
-def _learning_products(recipe: Recipe, geometry: Geometry) -> int:
-    """Weights of matrix products that learn."""
-    learning = geometry.converter if Trained.CONVERTER in recipe.train else 0
-    if Trained.ENCODER in recipe.train:
-        learning += geometry.lora_products if geometry.lora else geometry.encoder.body
-    return learning
 
 
 def _activations(recipe: Recipe, geometry: Geometry, sample: Sample) -> float:
     """Bytes kept for backward by one micro-batch, and its logits."""
     encoder, decoder = geometry.encoder, geometry.decoder
     full = Trained.ENCODER in recipe.train
-    kept = encoder.activations(trained=full) if _encoder_learns(recipe) else 0
-    if kept and recipe.optimisation.gradient_checkpointing:  # the input of every block, and one block at a time
-        kept = 2 * encoder.layers * encoder.hidden_size + kept // encoder.layers
+    position = encoder.activations(trained=full) if _encoder_learns(recipe) else 0  # bytes
+    if position and recipe.optimisation.gradient_checkpointing:  # the input of every block, and one block at a time
+        position = 2 * encoder.layers * encoder.hidden_size + position // encoder.layers
     longest = max(length for _, length in sample.decoder_rows)
     scale = 1 if recipe.optimisation.precision == "bfloat16" else 2
-    a_sample = scale * (sample.tokens + sample.slots) * kept
+    a_sample = scale * (sample.tokens + sample.slots) * position
     a_sample += longest * (scale * decoder.activations(trained=False) + LOGIT_BYTES * decoder.vocabulary)
     return recipe.optimisation.micro_batch_size * a_sample

@@ -47,15 +47,15 @@ def speed(device: torch.device) -> tuple[float, float]:
     """FLOP/s of a matrix product and bytes/s of a copy, the better of three, here and now."""
     dtype, width = (torch.bfloat16, 8192) if device.type == "cuda" else (torch.float32, 1024)
     a, b = torch.ones(width, width, dtype=dtype, device=device), torch.empty(width, width, dtype=dtype, device=device)
-    product = min(_seconds(lambda: torch.mm(a, a, out=b), device) for _ in range(3))
-    copy = min(_seconds(lambda: b.copy_(a), device) for _ in range(3))
+
+    def seconds(work: Callable[[], object]) -> float:
+        watch = Stopwatch(device)
+        work()
+        return watch.lap()
+
+    product = min(seconds(lambda: torch.mm(a, a, out=b)) for _ in range(3))
+    copy = min(seconds(lambda: b.copy_(a)) for _ in range(3))
     return 2 * width**3 / product, 2 * a.nbytes / copy
-
-
-def _seconds(work: Callable[[], object], device: torch.device) -> float:
-    watch = Stopwatch(device)
-    work()
-    return watch.lap()
 
 
 class Stopwatch:

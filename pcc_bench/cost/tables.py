@@ -95,10 +95,10 @@ def _groups(records: Sequence[CostRecord]) -> list[_Group]:
     groups: dict[tuple[int, int, int], dict[_At, CostRecord]] = {}
     for record in records:
         place, at = (record.context_tokens, record.batch), (record.phase, record.mode, record.reuse)
-        found = whole.setdefault(place, {}) if record.rate is None else groups.setdefault((*place, record.rate), {})
-        found[at] = record
-    alone = [_Group(None, found) for place, found in whole.items() if place not in {key[:2] for key in groups}]
-    beside = [_Group(key[2], {**found, **whole.get(key[:2], {})}) for key, found in groups.items()]
+        group = whole.setdefault(place, {}) if record.rate is None else groups.setdefault((*place, record.rate), {})
+        group[at] = record
+    alone = [_Group(None, text) for place, text in whole.items() if place not in {key[:2] for key in groups}]
+    beside = [_Group(key[2], {**memories, **whole.get(key[:2], {})}) for key, memories in groups.items()]
     return sorted([*beside, *alone], key=lambda group: (group.any.context_tokens, group.any.batch, group.rate or 0))
 
 
@@ -134,7 +134,8 @@ def _work(groups: Sequence[_Group]) -> TextTable:
     for group in groups:
         for reuse in group.reuses:
             full, cached, cold, warm = (group.get(Phase.TOTAL, mode, reuse) for mode in Mode)
-            flops = (_text(group.get(Phase.TTFT, m), _giga) for m in (Mode.FULL, Mode.COLD, Mode.WARM))
+            firsts = (group.get(Phase.TTFT, mode) for mode in (Mode.FULL, Mode.COLD, Mode.WARM))
+            flops = (_text(record, lambda r: f"{r.flops / 1e9:,.4g}") for record in firsts)
             answers = (_text(record, lambda r: f"{r.median_s:.4g}") for record in (full, cached, cold, warm))
             gains = (_gain(full, cold), _gain(full, warm))
             pays = (_break_even(group, lambda r: r.median_s), _break_even(group, lambda r: r.flops))
@@ -175,10 +176,6 @@ def _break_even(group: _Group, of: Callable[[CostRecord], float]) -> str:
         return ""
     saved = of(full) - of(read)
     return f"{of(once) / saved:.2f}" if saved > 0 else "never"
-
-
-def _giga(record: CostRecord) -> str:
-    return f"{record.flops / 1e9:,.4g}"
 
 
 def _mib(size: float) -> str:

@@ -13,7 +13,7 @@ from scipy.stats import t
 from pcc_bench import stats
 from pcc_bench.core.errors import UsageError
 from pcc_bench.gate import costs
-from pcc_bench.gate.policy import Policy, Rule, SpeedRule
+from pcc_bench.gate.policy import Policy, SpeedRule
 from pcc_bench.gate.result import FAIL, INCONCLUSIVE, PASS, REPORTED, UNIT, Comparison, Mark, Verdict
 from pcc_bench.gate.scores import Matched, Scores, Selection, all_scores, match, row_metrics, select, units
 from pcc_bench.results.run import Run, unrecorded
@@ -197,11 +197,18 @@ def _line(
     better, worse = int((scores.sign * change > 0).sum()), int((scores.sign * change < 0).sum())
     difference, detectable = float(change.mean()), float(mean.detectable(alpha / comparisons, policy.power))
     p_drop, _ = _tests(scores)
+    drops = f"{100 * detectable:.2f} points" if scores.rule.scale == 1 else f"{detectable:.4g}"
+    reasons = {
+        PASS: "a drop beyond the rule is ruled out",
+        FAIL: "the drop is more than chance and more than the rule allows",
+        INCONCLUSIVE: f"neither proven nor ruled out: this run finds drops of {drops} or more",
+        REPORTED: "reported only",
+    }
     return Comparison(
         task=scores.unit,
         metric=scores.metric,
         verdict=mark,
-        reason=_equal(scores, mark, alpha) or _reason(mark, scores.rule, detectable),
+        reason=_equal(scores, mark, alpha) or reasons[mark],
         rule=str(scores.rule) if scores.gated else "",
         scale=scores.rule.scale,
         n=len(change),
@@ -238,16 +245,6 @@ def _rows_needed(rows: int, contexts: int, drop: float, alpha: float) -> int:
         return bool(t.ppf(1 - alpha, clusters - 1) * error <= drop)
 
     return bisect_left(range(MOST_ROWS), True, lo=rows, key=rules_out)
-
-
-def _reason(mark: Mark, rule: Rule, detectable: float) -> str:
-    unit = f"{100 * detectable:.2f} points" if rule.scale == 1 else f"{detectable:.4g}"
-    return {
-        PASS: "a drop beyond the rule is ruled out",
-        FAIL: "the drop is more than chance and more than the rule allows",
-        INCONCLUSIVE: f"neither proven nor ruled out: this run finds drops of {unit} or more",
-        REPORTED: "reported only",
-    }[mark]
 
 
 def _checks(scores: Scores, data: stats.Clusters, seed: int) -> dict[str, object]:

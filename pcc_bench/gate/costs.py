@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from pcc_bench.core.errors import UsageError
 from pcc_bench.cost.records import CostRecord, Mode, Phase
@@ -168,8 +167,14 @@ def _positions(tasks: Sequence[Matched], side: int) -> float:
 
 
 def _clock(mine: Rows, theirs: Rows) -> tuple[float, float, int]:
-    """Tokens, seconds and rows of the rows that both answered afresh."""
-    both = np.intersect1d(mine.number[_timed(mine)], theirs.number[_timed(theirs)])
+    """Tokens, seconds and rows of the rows that both answered afresh: with all counts, and not from a cache."""
+    timed = []
+    for rows in (mine, theirs):
+        if not set(CLOCK) <= set(rows.account):
+            return 0.0, 0.0, 0
+        whole = ~np.isnan(np.array([rows.account[name] for name in CLOCK])).any(axis=0)
+        timed.append(rows.number[whole & ~(rows.account.get("cached", np.zeros(len(rows))) > 0)])
+    both = np.intersect1d(*timed)
     there = np.isin(mine.number, both)
     if not there.any():
         return 0.0, 0.0, 0
@@ -177,16 +182,6 @@ def _clock(mine: Rows, theirs: Rows) -> tuple[float, float, int]:
     _, first = np.unique(mine.context[there], return_index=True)  # a memory is made once, and charged to each row
     seconds = math.fsum(prefill + decoding) + math.fsum(compressing[first])
     return math.fsum(source + new), seconds, int(there.sum())
-
-
-def _timed(rows: Rows) -> npt.NDArray[np.bool_]:
-    """Which rows have an account with all counts, and were not answered from a cache."""
-    if not set(CLOCK) <= set(rows.account):
-        return np.zeros(len(rows), np.bool_)
-    there = ~np.isnan(np.array([rows.account[name] for name in CLOCK])).any(axis=0)
-    cached = rows.account.get("cached", np.zeros(len(rows)))
-    timed: npt.NDArray[np.bool_] = there & ~(cached > 0)
-    return timed
 
 
 def check_records(

@@ -139,9 +139,9 @@ class Scores:
     candidate: stats.Array
     contexts: Sequence[tuple[str, int]]
 
-    def differences(self, kept: float = 1.0) -> stats.Clusters:
-        """Candidate less `kept` times the baseline, positive where the candidate is better."""
-        return stats.clustered(self.sign * (self.candidate - kept * self.baseline), self.contexts)
+    def differences(self, share: float = 1.0) -> stats.Clusters:
+        """Candidate less a share of the baseline, positive where the candidate is better."""
+        return stats.clustered(self.sign * (self.candidate - share * self.baseline), self.contexts)
 
 
 def units(tasks: Sequence[Matched], pool: bool) -> dict[str, list[Matched]]:

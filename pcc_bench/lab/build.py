@@ -132,7 +132,11 @@ def _build_part(folder: Path, name: str) -> None:
         recipe = part(name)
         if isinstance(recipe, DecoderRecipe):
             train_decoder(recipe, work)
-            _export_decoder(work, folder / name)
+            # In half precision: what is shipped is what compressors are trained with.
+            model, tokenizer = AutoModelForCausalLM.from_pretrained(work), AutoTokenizer.from_pretrained(work)
+            save_in_half(model, tokenizer, folder / name)
+            (folder / name / "README.md").write_text(f"# {name}\n\n{ABOUT}\n", encoding="utf-8")
+            shutil.copy(work / "log.jsonl", folder / name / "log.jsonl")
         elif isinstance(recipe, CompressorRecipe):
             train_compressor(folder, name, recipe, work)
         elif isinstance(recipe, AdaptationRecipe):
@@ -161,13 +165,6 @@ def _earlier_seconds(work: Path, now: float) -> float:
         earlier = spent.earlier + max(0.0, last - spent.since)
     write_text(path, json.dumps({"earlier": earlier, "since": now}))
     return earlier
-
-
-def _export_decoder(work: Path, folder: Path) -> None:
-    """In half precision: what is shipped is what compressors are trained with."""
-    save_in_half(AutoModelForCausalLM.from_pretrained(work), AutoTokenizer.from_pretrained(work), folder)
-    (folder / "README.md").write_text(f"# {folder.name}\n\n{ABOUT}\n", encoding="utf-8")
-    shutil.copy(work / "log.jsonl", folder / "log.jsonl")
 
 
 def _write_card(folder: Path, name: str, work: Path, seconds: float) -> None:

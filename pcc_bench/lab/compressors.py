@@ -53,14 +53,7 @@ ABOUT = (
 
 
 def train_compressor(folder: Path, name: str, recipe: CompressorRecipe, work: Path) -> None:
-    """Make a compressor, or go on where an earlier call was interrupted.
-
-    Args:
-        folder: Where the parts are.
-        name: The part.
-        recipe: Its recipe.
-        work: For its stages and their states.
-    """
+    """Make a compressor, or go on where an earlier call was interrupted: `work` has its stages and their states."""
     decoder, data = folder / recipe.decoder, work.parent / DATA
     write_data(data)
     frozen = init.open_decoder(str(decoder))
@@ -88,12 +81,6 @@ def train_compressor(folder: Path, name: str, recipe: CompressorRecipe, work: Pa
 
 def adapt_compressor(folder: Path, name: str, recipe: AdaptationRecipe, work: Path) -> None:
     """Take a compressor to another decoder, or go on where an earlier call was interrupted.
-
-    Args:
-        folder: Where the parts are.
-        name: The part.
-        recipe: Its recipe.
-        work: For its stages and their states.
 
     Raises:
         UsageError: The compressor that it starts from was not kept as it was before fine-tuning.

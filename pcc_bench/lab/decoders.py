@@ -80,18 +80,16 @@ class Lessons(IterableDataset[dict[str, torch.Tensor]]):
             for _ in lesson:
                 run, text, piece_ids, spans = next(tokens)
                 if text.startswith(RANDOM):
-                    piece_ids = self._random_ids(index + number, int(text.removeprefix(RANDOM)))
+                    random = seeded(self.recipe.seed, "random", index + number)
+                    first = len(tiny.SPECIAL) + len(SPECIAL_TOKENS)
+                    count, words = int(text.removeprefix(RANDOM)), len(self.tokenizer) - first
+                    piece_ids = [first + int(random.random() * words) for _ in range(count)]
                     again = len(ids) > 3  # the first time it can't be known
                     weights += [run[0].weight if again else 0.0] * len(piece_ids)
                 else:
                     weights += _weights(run, spans)
                 ids += piece_ids
             yield ids, weights
-
-    def _random_ids(self, index: int, length: int) -> list[int]:
-        random = seeded(self.recipe.seed, "random", index)
-        first = len(tiny.SPECIAL) + len(SPECIAL_TOKENS)
-        return [first + int(random.random() * (len(self.tokenizer) - first)) for _ in range(length)]
 
     def _batch(self, rows: Sequence[tuple[list[int], list[float]]]) -> dict[str, torch.Tensor]:
         longest = -(-max(len(ids) for ids, _ in rows) // PAD_TO) * PAD_TO + 1

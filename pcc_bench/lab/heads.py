@@ -70,7 +70,7 @@ def draw_induction_heads(model: Any, seed: int = 0) -> None:
             query, key = _look_back(head + 1, size, model.model.rotary_emb.inv_freq, constant)
             rows = slice(head * size, (head + 1) * size)
             first.query[rows, 0], first.key[rows, 0] = query, key
-        reads, carries, copies = (_orthonormal(width, generator) for _ in range(3))
+        reads, carries, copies = (torch.linalg.qr(torch.randn(width, width, generator=generator))[0] for _ in range(3))
         reads, carries = reads[:size], carries[:size]
         reads[:, 0] = carries[:, 0] = 0
         first.value[:size] = reads
@@ -91,11 +91,6 @@ def _look_back(offset: int, size: int, frequencies: torch.Tensor, constant: floa
     query = scale * torch.cat([angles.cos(), -angles.sin()])
     key = scale * torch.cat([torch.ones(half), torch.zeros(half)])
     return query, key
-
-
-def _orthonormal(size: int, generator: torch.Generator) -> torch.Tensor:
-    rows: torch.Tensor = torch.linalg.qr(torch.randn(size, size, generator=generator))[0]
-    return rows
 
 
 def _attention(module: nn.Module, width: int) -> _Attention:

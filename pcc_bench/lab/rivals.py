@@ -55,14 +55,7 @@ PURPOSES: dict[Task, Purpose] = {
 
 
 def train_rival(folder: Path, name: str, recipe: RivalRecipe, work: Path) -> None:
-    """Make a baseline, or go on where an earlier call was interrupted.
-
-    Args:
-        folder: Where the parts are.
-        name: The part.
-        recipe: Its recipe.
-        work: For its stages and their states.
-    """
+    """Make a baseline, or go on where an earlier call was interrupted: `work` has its stages and their states."""
     decoder, data = folder / recipe.decoder, work.parent / "data"
     write_data(data)
     pretraining, tuning = work / "pretraining", work / "tuning"

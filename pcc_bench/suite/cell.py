@@ -80,8 +80,22 @@ def perform(order: Order) -> Outcome:
     """
     os.environ.update(order.environment)
     try:
-        _enter(order)
         command = order.command
+        try:
+            os.chdir(order.folder)
+        except OSError as error:
+            raise UsageError(
+                f"{node()} can't enter the working folder {order.folder} ({first_line(error)}): start the suite in a "
+                "folder that all machines share"
+            ) from None
+        if not documents.is_folder(command.output):
+            raise UsageError(
+                f"{node()} does not see {command.output.absolute()}: choose an --output that all machines share"
+            )
+        if provenance.code() != order.code:
+            raise UsageError(
+                f"{node()} has another version of pcc-bench than {order.folder}'s machine: install the same"
+            )
         with (command.output / LOG).open("a", encoding="utf-8") as log:
             for stream in (1, 2):
                 os.dup2(log.fileno(), stream)
@@ -111,24 +125,3 @@ def results(command: Command) -> Path | None:
         return None
     path = command.output / done.results
     return path if done.identity == command.identity and path.is_file() else None
-
-
-def _enter(order: Order) -> None:
-    """Go to the working folder, on a machine that may lack it.
-
-    Raises:
-        UsageError: It does, or it lacks the results' folder, or it has another version of this code.
-    """
-    try:
-        os.chdir(order.folder)
-    except OSError as error:
-        raise UsageError(
-            f"{node()} can't enter the working folder {order.folder} ({first_line(error)}): start the suite in a "
-            "folder that all machines share"
-        ) from None
-    if not documents.is_folder(order.command.output):
-        raise UsageError(
-            f"{node()} does not see {order.command.output.absolute()}: choose an --output that all machines share"
-        )
-    if provenance.code() != order.code:
-        raise UsageError(f"{node()} has another version of pcc-bench than {order.folder}'s machine: install the same")
