@@ -27,11 +27,13 @@ def run(setting: Setting) -> None:
     if device.type == "cuda":
         memory = torch.cuda.get_device_properties(device).total_memory
         setting.add(Row(PART, "memory", memory / 2**30, "GiB"))
-    side = 256 if setting.small else 8192
+    side = 256 if setting.small else 8192 if device.type == "cuda" else 2048
     left, right = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))
     seconds = median_seconds(lambda: left @ right, device, 10)
     setting.add(Row(PART, MATMUL, 2 * side**3 / seconds / 1e12, "TFLOP/s", note=f"{side:,} x {side:,}, random"))
-    source = torch.empty(2**24 if setting.small else 2**32, dtype=torch.uint8, device=device)
+    source = torch.empty(
+        2**32 if device.type == "cuda" and not setting.small else 2**24, dtype=torch.uint8, device=device
+    )
     target = torch.empty_like(source)
     seconds = median_seconds(lambda: target.copy_(source), device, 10)
     setting.add(Row(PART, COPY, 2 * source.numel() / seconds / 1e9, "GB/s", note=f"{source.numel() >> 20:,} MiB"))

@@ -42,10 +42,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Setting:
-    """Where results go, and whether sizes are tiny."""
+    """Where results go, whether sizes are tiny, and the one case of a part that runs (None: all)."""
 
     out: Path
     small: bool
+    only: str | None = None
 
     def add(self, *rows: Row) -> None:
         """Append rows; the file is replaced whole."""
@@ -88,8 +89,10 @@ def part(run: Callable[[Setting], None]) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--small", action="store_true")
+    parser.add_argument("--only", help="one case of a part, such as the recipe smollm2 of training.py")
     arguments = parser.parse_args()
-    run(Setting(arguments.out, arguments.small))
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    run(Setting(arguments.out, arguments.small, arguments.only))
 
 
 def _stop(number: int, frame: object) -> None:

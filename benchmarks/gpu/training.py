@@ -61,7 +61,8 @@ CASES = (
 def run(setting: Setting) -> None:
     """All cases; one that fails is a row."""
     device, ceiling = probe.find_device(None), setting.value(MATMUL)
-    for case in CASES[: 2 if setting.small else None]:
+    cases = [case for case in CASES if setting.only in (None, str(case))]
+    for case in cases[: 2 if setting.small else None]:
         with tempfile.TemporaryDirectory() as folder:
             try:
                 measure(setting, case, Path(folder), device, ceiling)
