@@ -126,7 +126,7 @@ class CausalEncoder(SoftEncoder):
 
     def bos(self) -> list[int]:
         """Beginning of sequence, where the decoder has one."""
-        return [] if self.decoder.bos_token_id is None else [self.decoder.bos_token_id]
+        return self.decoder.bos
 
     def _vectors(self, row: Row) -> torch.Tensor:
         return torch.cat([part if isinstance(part, torch.Tensor) else self.decoder.embed(part) for part in row])

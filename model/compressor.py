@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -113,25 +114,12 @@ class PccCompressor(Compressor):
         start = time.perf_counter()
         with torch.inference_mode():
             encoded = self.pcc.encode(self.pcc.encoder.tokenize(contexts))
-            sizes = [[len(segment) for segment in context.slots] for context in encoded]
-            vectors = [self.pcc.memory(context).to(self._dtype).cpu() for context in encoded]
-        per_token = (time.perf_counter() - start) / max(1, sum(context.tokens for context in encoded))
-        memories = []
-        for text, context, segments, memory, tokens in zip(contexts, encoded, sizes, vectors, counts, strict=True):
-            slots = sum(segments)
-            memories.append(
-                Memory(
-                    source_tokens=tokens,
-                    compressor_tokens=context.tokens,
-                    source_bytes=len(text.encode()),
-                    slots=slots,
-                    boundary=len(memory) - slots,
-                    seconds=context.tokens * per_token,
-                    vectors=memory,
-                    positions=self.pcc.positions(context.tokens, segments),
-                )
-            )
-        return memories
+        memories = [
+            self._memory(context, tokens, len(text.encode()))
+            for text, context, tokens in zip(contexts, encoded, counts, strict=True)
+        ]
+        per_token = (time.perf_counter() - start) / max(1, sum(memory.compressor_tokens for memory in memories))
+        return [replace(memory, seconds=memory.compressor_tokens * per_token) for memory in memories]
 
     def compress_raw(self, contexts: Sequence[str]) -> list[RawMemory]:
         """As `compress`, up to the converter."""
@@ -157,17 +145,14 @@ class PccCompressor(Compressor):
         """Converter and boundary vectors."""
         with torch.inference_mode():
             slots = self.pcc.converter(raw.slots.to(self.decoder.device))
-            vectors = self.pcc.frame(slots.split(raw.segments) if raw.segments else []).to(self._dtype).cpu()
-        return Memory(
-            source_tokens=raw.source_tokens,
-            compressor_tokens=raw.compressor_tokens,
-            source_bytes=raw.source_bytes,
-            slots=len(raw.slots),
-            boundary=len(vectors) - len(raw.slots),
-            seconds=raw.seconds,
-            vectors=vectors,
-            positions=self.pcc.positions(raw.compressor_tokens, raw.segments),
-        )
+        encoded = Encoded(raw.compressor_tokens, list(slots.split(raw.segments)) if raw.segments else [])
+        return replace(self._memory(encoded, raw.source_tokens, raw.source_bytes), seconds=raw.seconds)
+
+    def _memory(self, context: Encoded, source_tokens: int, source_bytes: int) -> Memory:
+        with torch.inference_mode():
+            memory = self.pcc.memory(context, source_tokens, source_bytes, release=True)
+            assert memory.vectors is not None
+            return replace(memory, vectors=memory.vectors.to(self._dtype).cpu())
 
     @property
     def depends_on_batch(self) -> bool:
@@ -206,7 +191,7 @@ class PccCompressor(Compressor):
         beyond = range(len(tokenizer), self.decoder.model.config.get_text_config().vocab_size)
         special = [vocabulary[name] for name in SPECIAL_TOKENS if config.suppress_special and name in vocabulary]
         return Layout(
-            starts_with_bos=self.decoder.bos_token_id is not None,
+            starts_with_bos=bool(self.decoder.bos),
             reconstruction=Frame(closing=self.pcc.special_vector(AE)[None]),
             stop_token_ids=(*stops, *padding),
             suppressed_token_ids=(*beyond, *special),

@@ -9,6 +9,7 @@ from fractions import Fraction
 import torch
 from torch import nn
 
+from pcc_bench.core.compressor import Memory
 from pcc_bench.model.config import Boundaries, PccConfig, Pooling, SlotPositions
 from pcc_bench.model.converter import Converter
 from pcc_bench.model.encoder import Encoder
@@ -103,19 +104,6 @@ class PCC(nn.Module):
         parts = self._framed(slots)
         return torch.cat(parts) if parts else self.special.new_zeros(0, self.special.shape[1], dtype=torch.float32)
 
-    def memory(self, encoded: Encoded) -> torch.Tensor:
-        """As `frame`, without gradients: the slots are let go while they are copied, so that they are held once."""
-        parts = self._framed(encoded.slots)
-        encoded.slots.clear()
-        size = (sum(map(len, parts)), self.special.shape[1])
-        memory = torch.empty(size, dtype=torch.float32, device=self.special.device)
-        end = len(memory)
-        while parts:
-            part = parts.pop()
-            memory[end - len(part) : end] = part
-            end -= len(part)
-        return memory
-
     def _framed(self, slots: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         opening, closing = (self.special_vector(token).float()[None] for token in (OPEN, CLOSE))
         if not slots:
@@ -125,6 +113,39 @@ class PCC(nn.Module):
         if self.config.boundaries is Boundaries.ONCE:
             return [opening, *slots, closing]
         return list(slots)
+
+    def memory(self, context: Encoded, source_tokens: int = 0, source_bytes: int = 0, release: bool = False) -> Memory:
+        """A context as the decoder reads it.
+
+        Args:
+            context: From `encode`.
+            source_tokens: The context in decoder tokens, where an account is kept.
+            source_bytes: Its bytes, likewise.
+            release: Let the context's slots go while they are copied, so that they are held once; without gradients.
+        """
+        lengths = list(map(len, context.slots))
+        slots, positions = sum(lengths), self.positions(context.tokens, lengths)
+        vectors = self._copied_once(context.slots) if release else self.frame(context.slots)
+        return Memory(
+            source_tokens=source_tokens,
+            compressor_tokens=context.tokens,
+            source_bytes=source_bytes,
+            slots=slots,
+            boundary=len(vectors) - slots,
+            vectors=vectors,
+            positions=positions,
+        )
+
+    def _copied_once(self, slots: list[torch.Tensor]) -> torch.Tensor:
+        parts = self._framed(slots)
+        slots.clear()
+        memory = torch.empty(sum(map(len, parts)), self.special.shape[1], device=self.special.device)
+        end = len(memory)
+        while parts:
+            part = parts.pop()
+            memory[end - len(part) : end] = part
+            end -= len(part)
+        return memory
 
     def positions(self, tokens: int, slots: Sequence[int]) -> tuple[int, ...] | None:
         """Position ids of the vectors of `frame`, counted from the memory's start; what follows counts on from them.

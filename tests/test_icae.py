@@ -82,7 +82,7 @@ class Golden:
     def text(self, key: str) -> str:
         """A context without the BOS that the tokenizer adds again."""
         first, *rest = self.io[key].flatten().tolist()
-        assert first == self.decoder.bos_token_id
+        assert [first] == self.decoder.bos
         return words(rest)
 
     def prompt(self, use: str, after: str = "") -> tuple[IcaeCompressor, torch.Tensor]:
@@ -349,7 +349,7 @@ def test_beyond_the_last_span_more_text_changes_nothing_and_is_counted(hub: Path
 
 
 def test_a_chat_template_is_not_framed_again(hub: Path, mistral: Decoder, llama: Decoder) -> None:
-    bos = mistral.bos_token_id
+    (bos,) = mistral.bos
     opening, closing = (mistral.tokenizer.encode(text, add_special_tokens=False) for text in ("[INST]", "[/INST]"))
     compressor = IcaeCompressor.load(str(hub), mistral, file=FT)
     encoder, memory = PromptEncoder(mistral, compressor), compressor.compress(["Rain."])

@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.generation import generate
+from pcc_bench.core.plan import Plan
 from pcc_bench.model.compressor import PccCompressor
 from pcc_bench.model.pcc import PCC
 from pcc_bench.model.training import objectives
@@ -152,7 +153,7 @@ def test_golden_greedy_ids_and_text(golden: Golden, case: str, prompt: str) -> N
     (memory,) = compressor.compress([text])
     assert memory.vectors is not None
     prompt_ids = golden.decoder.tokenizer.encode(expected["prompt"], add_special_tokens=False)
-    vectors = objectives.prompt_vectors(compressor.pcc, golden.decoder, memory.vectors, prompt_ids)
+    vectors = Plan((golden.decoder.bos, memory, prompt_ids)).vectors(golden.decoder)
     if f"{case}.gen.{prompt}.inputs_embeds" in golden.io:
         close(vectors[None], golden.io[f"{case}.gen.{prompt}.inputs_embeds"])
     stops = compressor.layout.stop_token_ids

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,7 @@ def test_at_1x_untrained_log_likelihoods_are_the_full_texts_with_the_same_frame(
     (encoded,) = pcc.encode([ids])
     with torch.no_grad():
         ours = objectives.token_nll(decoder, objectives.lay_out(pcc, decoder, [encoded], [target], Task.ANSWERING))
-        text = objectives.decoder_prefix(pcc, decoder, pcc.frame([decoder.embed(ids)]))
+        text = objectives.memory_plan(pcc, decoder, replace(encoded, slots=[decoder.embed(ids)]))
         theirs = objectives.token_nll(decoder, objectives.behind(decoder, [text], [target]))
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
 

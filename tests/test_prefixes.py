@@ -12,9 +12,9 @@ from lm_eval.api.instance import Instance
 
 from pcc_bench.core.compressor import Memory
 from pcc_bench.core.context import Prompt, literal, mark
+from pcc_bench.core.plan import Plan, common_length
 from pcc_bench.host import models as lm_models
 from pcc_bench.host.lm import CompressedLM
-from pcc_bench.host.prompts import Plan, common_length
 
 QUESTIONS = ["Who?", "Where did it happen, and in which year?", "Why?"]
 GREEDY = {"until": [], "do_sample": False, "max_gen_toks": 10}

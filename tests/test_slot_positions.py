@@ -15,10 +15,10 @@ from pcc_bench.core.context import Prompt, literal, mark
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.documents import write_text
 from pcc_bench.core.errors import UsageError
+from pcc_bench.core.plan import Plan, positions
 from pcc_bench.host import models as lm_models
 from pcc_bench.host.api import ContextCompressor, open_memory
 from pcc_bench.host.lm import CompressedLM
-from pcc_bench.host.prompts import Plan, positions
 from pcc_bench.model import PccCompressor, checkpoint, init
 from pcc_bench.model.config import Boundaries, PccConfig, SlotPositions
 from pcc_bench.model.pcc import PCC, centres
@@ -171,8 +171,8 @@ def test_training_reads_what_evaluation_reads(decoder: Decoder, tmp_path: Path) 
                 (encoded,) = pcc.encode([context])
                 memory = pcc.positions(encoded.tokens, [len(slots) for slots in encoded.slots])
                 assert memory is not None
-                vectors = objectives.decoder_prefix(pcc, decoder, pcc.frame(encoded.slots), task)
-                start = int(decoder.bos_token_id is not None)
+                vectors = objectives.memory_plan(pcc, decoder, encoded, task).vectors(decoder)
+                start = len(decoder.bos)
                 ids = [*range(start), *(start + place for place in memory)]
                 ids += range(ids[-1] + 1, ids[-1] + 1 + (task is Task.RECONSTRUCTION))
                 score = by_hand(decoder, Plan((vectors,)), ids, target)[1]

@@ -130,7 +130,7 @@ class CocomCompressor(SoftCompressor):
     def layout(self) -> Layout:
         """BOS where the decoder has one, then the original's prompt around memories and question."""
         frame = Frame(self._opening, self._closing, self.words[1])
-        return Layout(starts_with_bos=self.decoder.bos_token_id is not None, frame=frame)
+        return Layout(starts_with_bos=bool(self.decoder.bos), frame=frame)
 
     def options(self) -> dict[str, Any]:
         """How contexts are cut, how many vectors they become, and what stands around them."""

@@ -139,13 +139,12 @@ class IcaeCompressor(SoftCompressor):
         first, tuned = self.version == 1, self.use == "ft"
         behind = Frame(closing=self.behind) if first and tuned else Frame()
         beyond = tuple(range(len(self.decoder.tokenizer), self.decoder.embedding.weight.shape[0]))
-        bos = [] if self.decoder.bos_token_id is None else [self.decoder.bos_token_id]
         return Layout(
             starts_with_bos=tuned and not first,
             frame=Frame(*self._template) if tuned and not first else behind,
             templated=behind,
             reconstruction=Frame() if self.use == "ae" else None,
-            stop_token_ids=(*bos, *beyond) if first else (),
+            stop_token_ids=(*self.decoder.bos, *beyond) if first else (),
             suppressed_token_ids=() if first else beyond,
         )
 

@@ -25,6 +25,7 @@ from pcc_bench.core.context import Prompt
 from pcc_bench.core.documents import read_json
 from pcc_bench.core.errors import first_line
 from pcc_bench.core.generation import generate
+from pcc_bench.core.plan import Plan
 from pcc_bench.cost import probe
 from pcc_bench.host import models, startup
 from pcc_bench.host.lm import CompressedLM
@@ -133,7 +134,7 @@ def golden_output(folder: Path, device: torch.device, dtype: torch.dtype) -> Out
     (memory,) = compressor.compress([samples["a"][0]["text"]])
     assert memory.vectors is not None
     prompt = decoder.tokenizer.encode(expected["a.gen.ae"]["prompt"], add_special_tokens=False)
-    vectors = objectives.prompt_vectors(compressor.pcc, decoder, memory.vectors.to(device), prompt)
+    vectors = Plan((decoder.bos, memory, prompt)).vectors(decoder)
     out = generate(decoder, [vectors], 20, compressor.layout.stop_token_ids, compressor.layout.suppressed_token_ids)
     return [slots, logits], [str(out.ids[0])]
 

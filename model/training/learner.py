@@ -15,6 +15,7 @@ from torch import nn
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.generation import generate
+from pcc_bench.core.plan import Plan, positions
 from pcc_bench.model.training import objectives
 from pcc_bench.model.training.objectives import Inputs, Task
 from pcc_bench.model.training.recipe import Combination, Recipe, Trained
@@ -63,12 +64,8 @@ class Learner(nn.Module, ABC):
         """Compress contexts given in the compressor's tokens."""
 
     @abstractmethod
-    def prefixes(self, encoded: Sequence[Any], task: Task) -> list[torch.Tensor]:
-        """What stands before each target in the decoder's input: [length, hidden size], float32."""
-
-    def positions(self, encoded: Sequence[Any], task: Task) -> list[list[int]] | None:
-        """Position ids of `prefixes`; None where they count from 0."""
-        return None
+    def plans(self, encoded: Sequence[Any], task: Task) -> list[Plan]:
+        """What stands before each target in the decoder's input."""
 
     def part(self, name: Trained) -> list[nn.Parameter]:
         """The weights that a recipe calls by a name.
@@ -86,15 +83,14 @@ class Learner(nn.Module, ABC):
         labels: Sequence[Sequence[int]] | None = None,
     ) -> Inputs:
         """What the decoder is trained on; see `objectives.behind`."""
-        positions = self.positions(encoded, task)
-        return objectives.behind(self.decoder, self.prefixes(encoded, task), targets, labels, positions)
+        return objectives.behind(self.decoder, self.plans(encoded, task), targets, labels)
 
     def reconstruct(self, samples: Sequence[Sample]) -> list[str]:
         """Greedy reconstructions, each at most a few tokens longer than its text."""
-        encoded = self.encode([sample.context for sample in samples])
+        plans = self.plans(self.encode([sample.context for sample in samples]), Task.RECONSTRUCTION)
         limit = max(self.decoder.count_tokens([sample.text for sample in samples])) + 4
-        prefixes = self.prefixes(encoded, Task.RECONSTRUCTION)
-        out = generate(self.decoder, prefixes, limit, positions=self.positions(encoded, Task.RECONSTRUCTION))
+        vectors = [plan.vectors(self.decoder).float() for plan in plans]
+        out = generate(self.decoder, vectors, limit, positions=positions(plans, None))
         return [str(self.decoder.tokenizer.decode(ids, skip_special_tokens=True)) for ids in out.ids]
 
     def collator(self) -> Collator:
@@ -162,26 +158,25 @@ class Learner(nn.Module, ABC):
     ) -> Inputs:
         """Targets behind their memories, so many to a memory: in one row where that gives the same, else a row each."""
         ids, labels = rows["ids"], rows["labels"]
-        prefixes, positions = self.prefixes(encoded, task), self.positions(encoded, task)
+        plans = self.plans(encoded, task)
         ends = list(accumulate(sizes, initial=0))
         groups = [(ids[begin:end], labels[begin:end]) for begin, end in pairwise(ends)]
-        longest = max(len(prefix) + sum(map(len, group)) for prefix, (group, _) in zip(prefixes, groups, strict=True))
+        longest = max(plan.length + sum(map(len, group)) for plan, (group, _) in zip(plans, groups, strict=True))
         unscored = all(label[:1] == [objectives.IGNORED] for label in labels)
         if unscored and max(sizes) > 1 and objectives.can_share(self.decoder, longest):
             targets, scored = ([group[part] for group in groups] for part in (0, 1))
-            return objectives.sharing(self.decoder, prefixes, targets, scored, positions)
+            return objectives.sharing(self.decoder, plans, targets, scored)
         owners = [number for number, size in enumerate(sizes) for _ in range(size)]
-        own = None if positions is None else [positions[number] for number in owners]
-        return objectives.behind(self.decoder, [prefixes[number] for number in owners], ids, labels, own)
+        return objectives.behind(self.decoder, [plans[number] for number in owners], ids, labels)
 
     def _divergence(
         self, logits: torch.Tensor, texts: Sequence[Sequence[int]], rows: Mapping[str, list[list[int]]]
     ) -> torch.Tensor:
         """Kullback-Leibler divergence from the decoder that reads the whole text: nats, summed over the labels."""
         with torch.no_grad():
-            prefixes = [objectives.text_prefix(self.decoder, ids) for ids in texts]
+            plans = [objectives.text_plan(self.decoder, ids) for ids in texts]
             teacher, _ = objectives.predictions(
-                self.decoder, objectives.behind(self.decoder, prefixes, rows["ids"], rows["labels"])
+                self.decoder, objectives.behind(self.decoder, plans, rows["ids"], rows["labels"])
             )
         log_probabilities = nn.functional.log_softmax(logits, -1), nn.functional.log_softmax(teacher, -1)
         return nn.functional.kl_div(*log_probabilities, reduction="sum", log_target=True)

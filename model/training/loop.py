@@ -19,6 +19,7 @@ from transformers import Trainer, TrainingArguments
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.documents import is_of_the_disk, write_text
 from pcc_bench.core.errors import UsageError, first_line
+from pcc_bench.core.plan import Plan
 from pcc_bench.model import checkpoint, init
 from pcc_bench.model.config import PccConfig, validated
 from pcc_bench.model.encoder import Encoder
@@ -88,14 +89,9 @@ class PccForTraining(Learner):
         """Compress; `Evaluation` makes sharded weights whole for it."""
         return self.pcc.encode(contexts)
 
-    def prefixes(self, encoded: Sequence[Encoded], task: Task) -> list[torch.Tensor]:
+    def plans(self, encoded: Sequence[Encoded], task: Task) -> list[Plan]:
         """BOS, memory, and `<ae>` for reconstruction."""
-        memories = [self.pcc.frame(one.slots) for one in encoded]
-        return [objectives.decoder_prefix(self.pcc, self.decoder, memory, task) for memory in memories]
-
-    def positions(self, encoded: Sequence[Encoded], task: Task) -> list[list[int]] | None:
-        """As the checkpoint's `slot_positions` say."""
-        return objectives.prefix_positions(self.pcc, self.decoder, encoded, task)
+        return [objectives.memory_plan(self.pcc, self.decoder, one, task) for one in encoded]
 
     def activation_checkpointing_enable(self, **options: Any) -> None:
         """Recompute the encoder's activations in the backward pass; asked for by the Trainer."""

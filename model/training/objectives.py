@@ -15,6 +15,7 @@ from torch import nn
 
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.generation import autocast_for, continued, pad_token_id
+from pcc_bench.core.plan import Plan, positions
 from pcc_bench.model.pcc import AE, PCC, Encoded
 
 IGNORED = -100
@@ -46,40 +47,15 @@ class Inputs:
     positions: torch.Tensor | None = None
 
 
-def decoder_prefix(pcc: PCC, decoder: Decoder, memory: torch.Tensor, task: Task | None = None) -> torch.Tensor:
-    """BOS (where the decoder has one), the memory, and `<ae>` for reconstruction: [length, hidden size], float32."""
-    parts = [memory.float()]
-    if decoder.bos_token_id is not None:
-        parts.insert(0, decoder.embed([decoder.bos_token_id]).float())
-    if task is Task.RECONSTRUCTION:
-        parts.append(pcc.special_vector(AE).float()[None])
-    return torch.cat(parts)
+def memory_plan(pcc: PCC, decoder: Decoder, context: Encoded, task: Task | None = None) -> Plan:
+    """BOS (where the decoder has one), the memory, and `<ae>` for reconstruction: the layout of an evaluation."""
+    closing = [pcc.special_vector(AE).float()[None]] if task is Task.RECONSTRUCTION else []
+    return Plan((decoder.bos, pcc.memory(context), *closing))
 
 
-def prefix_positions(
-    pcc: PCC, decoder: Decoder, encoded: Sequence[Encoded], task: Task | None = None
-) -> list[list[int]] | None:
-    """Position ids of each `decoder_prefix`, from which targets count on; None where all count from 0."""
-    rows = []
-    for context in encoded:
-        memory = pcc.positions(context.tokens, [len(segment) for segment in context.slots])
-        if memory is None:
-            return None
-        start = int(decoder.bos_token_id is not None)
-        ids = [*range(start), *(start + position for position in memory)]
-        rows.append([*ids, *[max(ids, default=-1) + 1] * (task is Task.RECONSTRUCTION)])
-    return rows
-
-
-def text_prefix(decoder: Decoder, ids: Sequence[int]) -> torch.Tensor:
+def text_plan(decoder: Decoder, ids: Sequence[int]) -> Plan:
     """BOS (where the decoder has one) and a text: what the decoder reads where nothing is compressed."""
-    return decoder.embed([*([] if decoder.bos_token_id is None else [decoder.bos_token_id]), *ids]).float()
-
-
-def prompt_vectors(pcc: PCC, decoder: Decoder, memory: torch.Tensor, text: Sequence[int]) -> torch.Tensor:
-    """A memory followed by text, ready for `generate`: [length, hidden size]."""
-    prefix = decoder_prefix(pcc, decoder, memory.to(decoder.device))
-    return torch.cat([prefix, decoder.embed(text).float()])
+    return Plan(([*decoder.bos, *ids],))
 
 
 def decoder_inputs(
@@ -112,38 +88,35 @@ def lay_out(
         task: What the targets are.
         labels: Ids to score, aligned with `targets`, -100 for those not scored; all of them where None.
     """
-    prefixes = [decoder_prefix(pcc, decoder, pcc.frame(context.slots), task) for context in encoded]
-    return behind(decoder, prefixes, targets, labels, prefix_positions(pcc, decoder, encoded, task))
+    return behind(decoder, [memory_plan(pcc, decoder, context, task) for context in encoded], targets, labels)
 
 
 def behind(
     decoder: Decoder,
-    prefixes: Sequence[torch.Tensor],
+    plans: Sequence[Plan],
     targets: Sequence[Sequence[int]],
     labels: Sequence[Sequence[int]] | None = None,
-    positions: Sequence[Sequence[int]] | None = None,
 ) -> Inputs:
-    """Lay out targets behind input vectors, which predict the target's first token and are not scored themselves.
+    """Lay out targets behind plans, which predict the target's first token and are not scored themselves.
 
     Args:
         decoder: Embeds the targets.
-        prefixes: What stands before each target: [length, hidden size].
+        plans: What stands before each target; position ids of the target count on from its.
         targets: See `lay_out`.
         labels: See `lay_out`.
-        positions: Position ids of the input vectors, from which the targets' count on; None: all count from 0.
     """
-    rows = [
-        torch.cat([prefix, decoder.embed(target).float()]) for prefix, target in zip(prefixes, targets, strict=True)
-    ]
+    pairs = zip(plans, targets, strict=True)
+    rows = [torch.cat([plan.vectors(decoder).float(), decoder.embed(target).float()]) for plan, target in pairs]
     width = max(map(len, rows))
     vectors = decoder.embed([pad_token_id(decoder)]).float().expand(len(rows), width, -1).clone()
     mask = torch.zeros(len(rows), width, dtype=torch.long, device=decoder.device)
     marked = torch.full((len(rows), width), IGNORED, dtype=torch.long, device=decoder.device)
-    for i, (prefix, row) in enumerate(zip(prefixes, rows, strict=True)):
+    for i, (plan, row) in enumerate(zip(plans, rows, strict=True)):
         vectors[i, : len(row)] = row
         mask[i, : len(row)] = 1
-        marked[i, len(prefix) : len(row)] = torch.tensor((labels or targets)[i], device=decoder.device)
-    ids = None if positions is None else continued(positions, list(map(len, rows))).to(decoder.device)
+        marked[i, plan.length : len(row)] = torch.tensor((labels or targets)[i], device=decoder.device)
+    known = positions(plans, None)
+    ids = None if known is None else continued(known, list(map(len, rows))).to(decoder.device)
     return Inputs(vectors, mask, marked, ids)
 
 
@@ -156,32 +129,30 @@ def can_share(decoder: Decoder, length: int) -> bool:
 
 def sharing(
     decoder: Decoder,
-    prefixes: Sequence[torch.Tensor],
+    plans: Sequence[Plan],
     targets: Sequence[Sequence[Sequence[int]]],
     labels: Sequence[Sequence[Sequence[int]]],
-    positions: Sequence[Sequence[int]] | None = None,
 ) -> Inputs:
-    """Lay out all targets of a prefix in one row: each reads the prefix and itself, where it would stand alone.
+    """Lay out all targets of a plan in one row: each reads the plan and itself, where it would stand alone.
 
     Args:
         decoder: Embeds the targets; see `can_share`.
-        prefixes: One a row: [length, hidden size].
-        targets: Of each prefix, the decoder ids of its targets.
+        plans: One a row; position ids of its targets count on from its.
+        targets: Of each plan, the decoder ids of its targets.
         labels: Aligned with `targets`; the first of each target must be -100, since its own row would predict it from
-            the prefix's last position, which here belongs to all of them.
-        positions: Position ids of the prefixes, from which each target's count on; None: all count from 0.
+            the plan's last position, which here belongs to all of them.
     """
     ids = [[token for target in row for token in target] for row in targets]
     scored = [[label for target in row for label in target] for row in labels]
-    inputs = behind(decoder, prefixes, ids, scored)
+    inputs = behind(decoder, plans, ids, scored)
     batch, width = inputs.labels.shape
     owner = torch.full((batch, width), -1)
     places = torch.zeros(batch, width, dtype=torch.long)
-    for i, (prefix, row) in enumerate(zip(prefixes, targets, strict=True)):
-        known = torch.arange(len(prefix)) if positions is None else torch.tensor(positions[i])
+    for i, (plan, row) in enumerate(zip(plans, targets, strict=True)):
+        known = torch.tensor(plan.positions(), dtype=torch.long)
         start = int(known.max()) + 1
         spans = [known, *(torch.arange(start, start + len(target)) for target in row)]
-        length = len(prefix) + len(ids[i])
+        length = plan.length + len(ids[i])
         places[i, :length] = torch.cat(spans)
         owner[i, :length] = torch.cat([torch.full_like(span, k) for k, span in enumerate(spans)])
     reads = (owner[:, None] == owner[..., None]) | (owner[:, None] == 0)

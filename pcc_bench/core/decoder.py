@@ -57,9 +57,9 @@ class Decoder:
         return self.embedding.weight.shape[1]
 
     @property
-    def bos_token_id(self) -> int | None:
-        """Beginning of sequence; some decoders have none."""
-        return cast("int | None", self.tokenizer.bos_token_id)
+    def bos(self) -> list[int]:
+        """Beginning of sequence, as ids; none where the decoder has no such token."""
+        return [] if self.tokenizer.bos_token_id is None else [int(self.tokenizer.bos_token_id)]
 
     @cached_property
     def ropes(self) -> Ropes:

@@ -17,6 +17,7 @@ import torch
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.generation import autocast_for, keep_logits, memory_errors
+from pcc_bench.core.plan import Plan
 from pcc_bench.cost import probe
 from pcc_bench.cost.geometry import at_rate
 from pcc_bench.cost.records import CostRecord, Mode
@@ -101,8 +102,7 @@ class Runner:
         self.point = point
         self.decoder = subject.decoder
         self.pcc = at_rate(subject.pcc, point.rate) if point.rate else subject.pcc
-        bos = subject.decoder.bos_token_id if subject.shape.bos else None
-        self.bos = [] if bos is None else [bos]
+        self.bos = subject.decoder.bos if subject.shape.bos else []
         self.memories: list[torch.Tensor] = []
         self.slots = self.boundary = 0
         self.watch = probe.Stopwatch(subject.decoder.device)
@@ -151,15 +151,14 @@ class Runner:
     def _compress(self, contexts: Sequence[Sequence[int]]) -> None:
         """Memories of contexts in the encoder's tokens: [slots + boundary, hidden size], on the host as in a run."""
         dtype = torch.float32 if self.pcc.config.memory_dtype == "float32" else self.decoder.dtype
-        encoded = self.pcc.encode(contexts)
-        self.memories = [self.pcc.frame(context.slots).to(dtype).cpu() for context in encoded]
-        self.slots = sum(map(len, encoded[0].slots))
-        self.boundary = len(self.memories[0]) - self.slots
+        memories = [self.pcc.memory(context) for context in self.pcc.encode(contexts)]
+        self.slots, self.boundary = memories[0].slots, memories[0].boundary
+        self.memories = [memory.vectors.to(dtype).cpu() for memory in memories if memory.vectors is not None]
 
     def _read_memories(self, question: torch.Tensor) -> tuple[float, Any, torch.Tensor]:
-        memories = torch.stack(self.memories).to(self.decoder.device)
-        start = self.decoder.embed(self.bos * self.point.batch).view(self.point.batch, len(self.bos), -1)
-        vectors = torch.cat([start.to(memories.dtype), memories, self.decoder.embedding(question)], 1)
+        plans = [Plan((self.bos, *row)) for row in zip(self.memories, question.tolist(), strict=True)]
+        dtype = plans[0].dtype(self.decoder)
+        vectors = torch.stack([plan.vectors(self.decoder).to(dtype) for plan in plans])
         cache, first = self._read({"inputs_embeds": vectors})
         return self.watch.lap(), cache, first
 

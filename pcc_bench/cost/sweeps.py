@@ -213,7 +213,7 @@ def _subject(
         rate = shape.config.rate  # a published checkpoint does not record it
         loaded: Any = compressing.open_compressor(located, source.decoder, str(device), setting.dtype, {"rate": rate})
         torch.manual_seed(source.seed)
-        known = replace(shape, bos=loaded.decoder.bos_token_id is not None)
+        known = replace(shape, bos=bool(loaded.decoder.bos))
         return measuring.Subject(known, loaded.pcc, loaded.decoder, setting)
 
 

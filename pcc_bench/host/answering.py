@@ -16,9 +16,9 @@ from transformers import StoppingCriteriaList
 from pcc_bench.core.compressor import Compressor
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.generation import DecoderInput, ReadPrefix, generate, memory_errors, now, score
+from pcc_bench.core.plan import positions, realise
 from pcc_bench.host.planning import Job
 from pcc_bench.host.prefixes import PrefixReader
-from pcc_bench.host.prompts import positions, realise
 from pcc_bench.host.responses import Answer, Response, Score
 from pcc_bench.host.serving.engines import Engine
 from pcc_bench.host.serving.wire import Sampling

@@ -21,10 +21,11 @@ from pcc_bench.core.errors import UsageError
 from pcc_bench.core.generation import generate, memory_errors
 from pcc_bench.core.layout import Reader
 from pcc_bench.core.memory_file import SavedMemory
+from pcc_bench.core.plan import Plan, positions, realise
 from pcc_bench.core.questions import OFFICIAL, question_prompt
 from pcc_bench.host import compressing
 from pcc_bench.host.memories import CHUNK_CHARACTERS, MemoryBook, Source
-from pcc_bench.host.prompts import Plan, PromptEncoder, positions, realise
+from pcc_bench.host.prompts import PromptEncoder
 
 SEPARATOR = "\n\n"  # between a context that is text and the words behind it, as in the tasks
 

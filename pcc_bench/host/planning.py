@@ -10,8 +10,9 @@ from pcc_bench.core.account import SampleRecord
 from pcc_bench.core.compressor import Memory
 from pcc_bench.core.context import Kind, Prompt
 from pcc_bench.core.errors import UsageError
+from pcc_bench.core.plan import Plan
 from pcc_bench.host.memories import MemoryBook, Source
-from pcc_bench.host.prompts import Plan, PromptEncoder
+from pcc_bench.host.prompts import PromptEncoder
 
 OVERFLOW = ("error", "skip", "truncate")
 

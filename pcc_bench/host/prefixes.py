@@ -18,8 +18,8 @@ from transformers.cache_utils import DynamicLayer
 
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.generation import ReadPrefix, autocast_for, keep_logits, left_pad, positions_of
+from pcc_bench.core.plan import Plan, common_length, positions, realise
 from pcc_bench.host.planning import Job
-from pcc_bench.host.prompts import Plan, common_length, positions, realise
 
 SHORTEST = 32  # positions that are worth a forward of their own
 PLAIN = {"until", "max_gen_toks", "max_new_tokens", "min_new_tokens", "do_sample", "temperature", "top_k", "top_p"}

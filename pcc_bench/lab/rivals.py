@@ -19,6 +19,7 @@ from pcc_bench.baselines.cocom.encoder import CocomEncoder
 from pcc_bench.baselines.icae.encoder import IcaeEncoder
 from pcc_bench.baselines.soft import CausalEncoder, Purpose
 from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.plan import Plan
 from pcc_bench.core.errors import UsageError
 from pcc_bench.lab.parts import RivalRecipe
 from pcc_bench.lab.stages import (
@@ -161,9 +162,9 @@ class Rival(Learner):
         """Vectors of each context: [n, width], float32."""
         return self.encoder.encode(contexts)
 
-    def prefixes(self, encoded: Sequence[torch.Tensor], task: Task) -> list[torch.Tensor]:
-        """As the method was published: [length, width], float32."""
-        return [self.encoder.prompt(vectors, PURPOSES[task]).float() for vectors in encoded]
+    def plans(self, encoded: Sequence[torch.Tensor], task: Task) -> list[Plan]:
+        """As the method was published."""
+        return [Plan((self.encoder.prompt(vectors, PURPOSES[task]).float(),)) for vectors in encoded]
 
     def forward(
         self,

@@ -19,7 +19,7 @@ from pcc_bench.host import startup
 from pcc_bench.lab.parts import ClassifierRecipe, DecoderRecipe, RivalRecipe, part
 from pcc_bench.model import checkpoint, init
 from pcc_bench.model.config import PccConfig
-from pcc_bench.model.training.objectives import Task, decoder_prefix, lay_out, token_nll
+from pcc_bench.model.training.objectives import Task, lay_out, memory_plan, token_nll
 from pcc_bench.tasks.lab.rows import rows
 
 QUESTION_SETS = ("pcc_squad", "pcc_hotpotqa", "pcc_adversarialqa", "pcc_nq")
@@ -137,8 +137,8 @@ def reconstruction(name: str, folder: Path, documents: int) -> Measured:
     spans = [span for text in texts if (span := _first_segment(pcc, text))]
     with torch.inference_mode():
         encoded = pcc.encode(pcc.encoder.tokenize(spans))
-        prompts = [decoder_prefix(pcc, decoder, pcc.frame(one.slots), Task.RECONSTRUCTION) for one in encoded]
-        out = generate(decoder, prompts, max(decoder.count_tokens(spans)) + 4)
+        plans = [memory_plan(pcc, decoder, one, Task.RECONSTRUCTION) for one in encoded]
+        out = generate(decoder, [plan.vectors(decoder).float() for plan in plans], max(decoder.count_tokens(spans)) + 4)
     said = [str(decoder.tokenizer.decode(ids, skip_special_tokens=True)).strip() for ids in out.ids]
     drawn = sorted(_resampled_bleu(said, spans, 200))
     slots = sum(len(memory) for one in encoded for memory in one.slots)
