@@ -117,7 +117,7 @@ def official_step(model: PccForTraining, batch: dict[str, Any]) -> float:
         slots.append(hidden[:, -config.slots_per_segment :])
     converted = pcc.converter(torch.cat(slots, dim=1)).split(config.slots_per_segment, dim=1)
     frames = torch.stack([pcc.frame([part[row] for part in converted]) for row in range(len(ids))])
-    start_tokens = decoder.embed((decoder.bos or [0])).expand(len(ids), 1, -1)
+    start_tokens = decoder.embed(decoder.bos or [0]).expand(len(ids), 1, -1)
     ae = pcc.special_vector("<ae>").expand(len(ids), 1, -1)
     inputs = torch.cat([start_tokens, frames, ae, decoder.embedding(ids)], dim=1)
     labels = torch.cat([torch.full(inputs.shape[:2], -100)[:, : inputs.shape[1] - ids.shape[1]], ids], dim=1)
