@@ -36,7 +36,6 @@ ABLATIONS = {"", "-random", "-memory-tokens", "-whole", "-squad", "-squad-kl"}
 SMALL = {
     "smollm2",
     "smollm2-squad",
-    "smollm2-squad-gate",
     "smollm2-1x",
     *(f"smollm2-ablation{name}" for name in ABLATIONS),
 }
