@@ -19,8 +19,8 @@ from pcc_bench.baselines.cocom.encoder import CocomEncoder
 from pcc_bench.baselines.icae.encoder import IcaeEncoder
 from pcc_bench.baselines.soft import CausalEncoder, Purpose
 from pcc_bench.core.decoder import Decoder
-from pcc_bench.core.plan import Plan
 from pcc_bench.core.errors import UsageError
+from pcc_bench.core.plan import Plan
 from pcc_bench.lab.parts import RivalRecipe
 from pcc_bench.lab.stages import (
     GROWING,
