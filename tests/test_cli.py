@@ -174,7 +174,22 @@ def test_results_that_were_not_saved_are_an_error(evaluation: Run, monkeypatch: 
         raise OSError("no space left on device")
 
     monkeypatch.setattr("lm_eval.loggers.evaluation_tracker.asdict", no_space)
-    assert "no results could be saved" in evaluation().sentence
+    assert "the results can't be saved (no space left on device): make room" in evaluation().sentence
+
+
+def test_results_whose_rows_were_not_saved_are_none(
+    evaluation: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def full(path: Path, *_: object, **__: object) -> None:
+        Path(path).write_text('{"doc_id": 0, "do', "utf-8")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lm_eval.loggers.evaluation_tracker.open", full, raising=False)
+        assert "the results can't be saved (No space left on device): make room" in evaluation().sentence
+    left = {path.name for path in tmp_path.rglob("*") if path.suffix in (".json", ".jsonl", ".part")}
+    assert left == {"command.json"}
+    assert evaluation().code == 0
 
 
 def test_a_killed_run_goes_on_where_it_stopped(run: Run, models: Path, tmp_path: Path) -> None:

@@ -289,7 +289,7 @@ def test_parts_of_a_folder_are_held_side_by_side(tmp_path: Path) -> None:
 
 def test_evaluations_hold_their_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command = Command("pcc", "pretrained=x", "pcc_squad", tmp_path)
-    monkeypatch.setattr(evaluate, "_run_lm_eval", lambda arguments: evaluate.run(command))
+    monkeypatch.setattr(evaluate, "_run_lm_eval", lambda *_: evaluate.run(command))
     with pytest.raises(UsageError, match="in use by"):
         evaluate.run(command)
 

@@ -112,6 +112,13 @@ def test_pcc_answers_as_in_a_batch_of_one(models: Path, rows: list[dict[str, Any
     assert one == nine
 
 
+def test_the_shipped_checkpoint_answers_as_in_a_batch_of_one(rows: list[dict[str, Any]]) -> None:
+    """`repetition_penalty=1.3,min_new_tokens=40` on nine questions: six answers were those of their batch."""
+    requests = asked(rows, SETTINGS["penalty"])
+    one, nine = (load(Path("pcc-lab-4x"), "pcc", batch_size=size).generate_until(requests, True) for size in (1, 9))
+    assert one == nine and len(set(one)) > 6
+
+
 @pytest.mark.parametrize("method", ["identity", "full-context"])
 def test_what_the_decoders_own_configuration_brings_in_acts_alike_and_is_said(
     models: Path, rows: list[dict[str, Any]], tmp_path: Path, method: str

@@ -12,8 +12,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lm_eval.api.instance import Instance
+from test_processors import Identity
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Phi3Config
 
+from pcc_bench.core import registry
 from pcc_bench.core.context import Prompt, literal, mark
 from pcc_bench.core.ropes import Ropes
 from pcc_bench.host import models as lm_models
@@ -52,9 +54,10 @@ def folder(request: pytest.FixtureRequest, models: Path, tmp_path_factory: pytes
     return folder
 
 
-def load(folder: Path, **arguments: Any) -> CompressedLM:
+def load(folder: Path, soft: bool = False, **arguments: Any) -> CompressedLM:
     given = {"pretrained": str(folder), "device": "cpu", "dtype": "float32", "max_length": 2048, **arguments}
-    model: CompressedLM = lm_models.full_context(**given)  # type: ignore[attr-defined]
+    kind = type("identity", (CompressedLM,), {"method": "identity"}) if soft else lm_models.full_context  # type: ignore[attr-defined]
+    model: CompressedLM = kind(**given)
     return model
 
 
@@ -83,14 +86,17 @@ def alone(folder: Path, requests: Sequence[Instance], kind: str) -> list[Any]:
     return [getattr(load(folder, batch_size=1, reuse_prefix=False), kind)([request], True)[0] for request in requests]
 
 
+@pytest.mark.parametrize("soft", [False, True], ids=["text", "memory"])
 @pytest.mark.parametrize("kind", ["loglikelihood", "generate_until"])
 def test_neither_neighbours_nor_shared_beginnings_nor_order_change_an_answer(
-    folder: Path, rows: list[dict[str, Any]], kind: str
+    folder: Path, rows: list[dict[str, Any]], kind: str, soft: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    known = registry.get
+    monkeypatch.setattr(registry, "get", lambda name: Identity if name == "identity" else known(name))
     requests = asked(kind, prompts(rows, load(folder)))
     expected = alone(folder, requests, kind)
     for batch_size, reuse in ((1, True), (9, True), (9, False)):
-        model = load(folder, batch_size=batch_size, reuse_prefix=reuse)
+        model = load(folder, soft, batch_size=batch_size, reuse_prefix=reuse)
         answers = getattr(model, kind)(requests, True)
         if kind == "generate_until":
             assert answers == expected

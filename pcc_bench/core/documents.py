@@ -25,6 +25,7 @@ from pcc_bench.core.errors import UsageError, first_line
 
 Model = TypeVar("Model", bound=BaseModel)
 DEEPEST = 100  # levels of a document; libraries that read a part of it give up at about 250
+_WRITE_FAILED = re.compile(r"[Nn]o space|os error \d+|writ(e|ing)|I/O|unexpected pos \d+ vs")  # the last: torch.save
 COMPRESSED: Mapping[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open}  # what a name ends in
 
 
@@ -197,7 +198,7 @@ def checked(model: type[Model], state: Any, where: str) -> Model:
 
 def is_of_the_disk(error: Exception) -> bool:
     """Is it about writing? safetensors, tokenizers and torch have errors of their own for a full disk."""
-    return isinstance(error, OSError) or bool(re.search(r"[Nn]o space|os error \d+|writ(e|ing)|I/O", first_line(error)))
+    return isinstance(error, OSError) or bool(_WRITE_FAILED.search(first_line(error)))
 
 
 @contextmanager
@@ -222,6 +223,25 @@ def writing(path: Path) -> Iterator[None]:
         ) from error
 
 
+def move_over(part: Path, folder: Path, last: str = "") -> None:
+    """Move the files of a folder into another on the same disk, each over its own name.
+
+    Args:
+        part: Where they are.
+        folder: Where they go.
+        last: What the names of those begin with that are moved last: the ones that say that the others are there.
+
+    Raises:
+        UsageError: `folder` can't be written.
+    """
+    paths = [path for path in part.rglob("*") if path.is_file()]
+    with writing(folder):
+        for path in sorted(paths, key=lambda path: (bool(last) and path.name.startswith(last), path)):
+            place = folder / path.relative_to(part)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(place)
+
+
 @contextmanager
 def filled(folder: Path) -> Iterator[Path]:
     """Write files into a folder inside `folder`, then move each over its own name: as `replaced`, for several files.
@@ -234,10 +254,7 @@ def filled(folder: Path) -> Iterator[Path]:
         with writing(folder):
             part.mkdir(parents=True, exist_ok=True)
             yield part
-            for path in sorted(path for path in part.rglob("*") if path.is_file()):
-                place = folder / path.relative_to(part)
-                place.parent.mkdir(parents=True, exist_ok=True)
-                path.replace(place)
+        move_over(part, folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

@@ -124,7 +124,9 @@ def generate(
     clock = _FirstTokenClock(decoder)
     processors = [clock] if settings is None else [clock, settings]
     start = now(decoder.device)
-    with torch.inference_mode(), autocast_for(decoder, inputs.get("inputs_embeds")):
+    vectors = inputs.get("inputs_embeds")
+    rereading = decoder.ropes.rereading(decoder.model, vectors)
+    with torch.inference_mode(), autocast_for(decoder, vectors), rereading:
         out = decoder.model.generate(
             **inputs,
             max_new_tokens=max_new_tokens,

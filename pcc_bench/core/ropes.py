@@ -7,8 +7,10 @@ row of a batch. A row is decoded as if it were alone if those beside it choose a
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any
 
 import torch
@@ -67,6 +69,38 @@ class Ropes:
         if self.growing:
             with torch.inference_mode():
                 model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device), use_cache=False)
+
+    @contextmanager
+    def rereading(self, model: PreTrainedModel, vectors: torch.Tensor | None) -> Iterator[None]:
+        """Have `model.generate` read the whole prompt again where an answer leaves the original window.
+
+        transformers does so for prompts of token ids (Phi-3), whose keys would be rotated by the factors of the window;
+        behind a prompt of vectors they stayed so.
+
+        Args:
+            model: The decoder.
+            vectors: The prompts, padded: [batch, length, hidden size]; None where they are token ids.
+        """
+        prepare = model.prepare_inputs_for_generation
+
+        @wraps(prepare)  # transformers looks at its signature
+        def prepare_whole(input_ids: torch.Tensor, past_key_values: Any = None, **kwargs: Any) -> Any:
+            known = 0 if past_key_values is None else past_key_values.get_seq_length()
+            if known not in self.switching or kwargs.get("is_first_iteration"):
+                return prepare(input_ids, past_key_values=past_key_values, **kwargs)
+            assert vectors is not None
+            new = model.get_input_embeddings()(input_ids).to(vectors.dtype)
+            kwargs |= {"inputs_embeds": torch.cat([vectors, new], 1), "is_first_iteration": True}
+            return prepare(input_ids, **{**kwargs, "next_sequence_length": None})
+
+        if not self.switching or vectors is None:
+            yield
+            return
+        model.prepare_inputs_for_generation = prepare_whole  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            del model.prepare_inputs_for_generation
 
 
 def _parameters(config: Any) -> list[Mapping[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -21,9 +22,10 @@ from pydantic import BaseModel
 import pcc_bench
 from pcc_bench.core import documents, provenance, registry
 from pcc_bench.core.claims import claimed
-from pcc_bench.core.errors import UsageError
+from pcc_bench.core.errors import UsageError, first_line
 from pcc_bench.host import startup
 from pcc_bench.host.command import ANSWERS, Command
+from pcc_bench.host.responses import database_errors
 
 COMMAND_FILE = "command.json"
 PACKAGES = ("lm_eval", "torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "safetensors", "numpy")
@@ -62,11 +64,22 @@ def run(command: Command) -> list[Path]:
     if command.metadata and asks_ours_only(command):
         check_settings(parse_metadata(command.metadata))
     with claimed(command.output):
+        _make_answers(command.output)
+        named = replace(command, model_args=_named(command))
+        if not _is_first_process():
+            _run_lm_eval(named, command.output)  # which writes none there
+            return []
+        for part in command.output.glob(".*.part"):  # of a killed command
+            shutil.rmtree(part, ignore_errors=True)
         before = set(command.output.rglob("results_*.json"))
-        if _is_first_process():
-            record(command)
-        _run_lm_eval(replace(command, model_args=_named(command)))
-        return new_results(command.output, before) if _is_first_process() else []
+        record(command)
+        part = command.output / f".{os.getpid()}.part"
+        try:
+            _run_lm_eval(named, part)
+            documents.move_over(part, command.output, last="results_")  # which says that the samples are there
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+        return new_results(command.output, before)
 
 
 def check(command: Command) -> None:
@@ -179,12 +192,24 @@ def _named(command: Command) -> str:
     return with_setting(named, "memory_store", str(store) if store else None) or ""
 
 
-def _run_lm_eval(command: Command) -> None:
+def _make_answers(folder: Path) -> None:
+    """Make the file of this process's answers: lm-eval opens it in a thread, whose errors are no sentence.
+
+    Raises:
+        UsageError: It can't be written, or is no database.
+    """
+    path = folder / f"{ANSWERS}_rank{os.environ.get('RANK', '0')}.db"
+    with database_errors(path), closing(sqlite3.connect(path, timeout=60)) as connection, connection:
+        connection.execute("CREATE TABLE IF NOT EXISTS unnamed (key TEXT PRIMARY KEY, value BLOB)")
+
+
+def _run_lm_eval(command: Command, results: Path) -> None:
+    """Run it, with its results in a folder of their own."""
     from lm_eval._cli import HarnessCLI
     from lm_eval.utils import setup_logging
 
     setup_logging()
-    with _command_line(["lm-eval", "run", *command.arguments]), _adjusted(command):
+    with _command_line(["lm-eval", "run", *command.arguments, "--output_path", str(results)]), _adjusted(command):
         harness = HarnessCLI()
         try:
             parsed = harness.parse_args()
@@ -219,6 +244,8 @@ def _adjusted(command: Command) -> Iterator[None]:
     here = Path.cwd()
     if not any((folder / ".git").exists() for folder in (here, *here.parents)):
         evaluator.get_git_commit_hash = lambda: None
+    tracker = logging.getLogger("lm_eval.loggers.evaluation_tracker")
+    tracker.addFilter(_is_saved)
     if command.model in registry.names():
         log.addFilter(_is_no_count_of_cache)
     try:
@@ -226,10 +253,20 @@ def _adjusted(command: Command) -> Iterator[None]:
     finally:
         tasks.TaskManager, evaluator.get_git_commit_hash = manager, commit
         log.removeFilter(_is_no_count_of_cache)
+        tracker.removeFilter(_is_saved)
 
 
 def _is_no_count_of_cache(record: logging.LogRecord) -> bool:
     return not record.getMessage().startswith(("Cached requests:", "Loading '"))
+
+
+def _is_saved(record: logging.LogRecord) -> bool:
+    """lm-eval says of results and samples that it could not save them, and goes on."""
+    if record.getMessage().startswith("Could not save"):
+        error = sys.exc_info()[1]
+        why = getattr(error, "strerror", None) or first_line(error or OSError())
+        raise UsageError(f"the results can't be saved ({why}): make room, and repeat the command (answers are kept)")
+    return True
 
 
 def _explain(error: ValueError) -> None:

@@ -54,6 +54,22 @@ class Score(tuple[float, bool]):
 Answer = Response | Score
 
 
+@contextmanager
+def database_errors(path: Path) -> Iterator[None]:
+    """Failures of the disk and of a file of answers; earlier batches are in it, whole.
+
+    Raises:
+        UsageError: The file can't be read or written.
+    """
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise UsageError(
+            f"the answers in {path} can't be read or written ({error}): make room, or remove the file "
+            "if it is damaged, and run the same command again; it goes on behind the answers that are there"
+        ) from error
+
+
 class ResponseCache:
     """Answers by key, in an SQLite file; each batch is committed, so that a killed run can go on where it stopped.
 
@@ -65,7 +81,7 @@ class ResponseCache:
     def __init__(self, path: Path, fingerprint: str) -> None:
         self.fingerprint = fingerprint
         self.path = path
-        with self._one_sentence():
+        with database_errors(self.path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(path, timeout=60)
             with self._connection:
@@ -86,7 +102,7 @@ class ResponseCache:
 
     def get(self, key: str) -> Answer | None:
         """The stored answer, its record marked `cached`."""
-        with self._one_sentence():
+        with database_errors(self.path):
             row = self._connection.execute(f"SELECT value FROM {TABLE} WHERE key = ?", (key,)).fetchone()
         if row is None:
             return None
@@ -97,16 +113,5 @@ class ResponseCache:
     def put(self, answers: Iterable[tuple[str, Answer]]) -> None:
         """Store a batch of answers in one transaction."""
         rows = [(key, json.dumps([str(a) if isinstance(a, Response) else list(a), a.record])) for key, a in answers]
-        with self._one_sentence(), self._connection:
+        with database_errors(self.path), self._connection:
             self._connection.executemany(f"INSERT OR REPLACE INTO {TABLE} VALUES (?, ?)", rows)
-
-    @contextmanager
-    def _one_sentence(self) -> Iterator[None]:
-        """Failures of the disk and of the file; earlier batches are in it, whole."""
-        try:
-            yield
-        except (sqlite3.Error, OSError) as error:
-            raise UsageError(
-                f"the answers in {self.path} can't be read or written ({error}): make room, or remove the file "
-                "if it is damaged, and run the same command again; it goes on behind the answers that are there"
-            ) from error
