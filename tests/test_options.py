@@ -3,6 +3,7 @@
 import ast
 import multiprocessing
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from pcc_bench import tasks
-from pcc_bench.cli import app
+from pcc_bench.cli import app, main
 from pcc_bench.core import claims, documents, registry
 from pcc_bench.core.errors import UsageError
 from pcc_bench.host import evaluate, models
@@ -285,6 +286,28 @@ def test_a_killed_command_blocks_nobody(tmp_path: Path) -> None:
 def test_parts_of_a_folder_are_held_side_by_side(tmp_path: Path) -> None:
     with claims.claimed(tmp_path, "one"), claims.claimed(tmp_path, "two"):
         pass
+
+
+@pytest.mark.parametrize(
+    ("words", "held"),
+    [
+        (("eval", "--model", "pcc", "--tasks", "pcc_squad", "--data", "lab", "-o", "OUT"), ("", "")),
+        (("run", "lab-table2", "-o", "OUT"), ("", "")),
+        (("train", "lite-4x", "-o", "OUT"), ("", "")),
+        (("lab", "build", "lab-llama", "-o", "OUT"), ("work", "lab-llama")),
+    ],
+    ids=lambda words: " ".join(words),
+)
+def test_the_second_of_two_commands_on_a_folder_is_refused(
+    tmp_path: Path, words: tuple[str, ...], held: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "out"
+    with claims.claimed(place / held[0], held[1]), pytest.raises(SystemExit) as ended:
+        main([word.replace("OUT", str(place)) for word in words])
+    error = capsys.readouterr().err
+    assert ended.value.code == 2 and error.count("\n") == 1
+    assert re.search(rf"in use by '.*' \(process {os.getpid()} on .*\): wait for its end, or choose another", error)
+    assert all(map(claims.is_claim, (path for path in place.rglob("*") if path.is_file())))
 
 
 def test_evaluations_hold_their_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
