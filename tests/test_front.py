@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
 import re
@@ -11,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from written_results import questions, write
 
 from pcc_bench import cli
 from pcc_bench.cli.terminal import show
@@ -31,6 +33,14 @@ VERBS = sorted(
 )
 
 
+VERBS += [
+    f"{group.name or group.typer_instance.info.name} {command.name or command.callback.__name__}"
+    for group in cli.app.registered_groups
+    for command in group.typer_instance.registered_commands
+    if command.callback
+]
+
+
 @pytest.mark.parametrize("verb", ["", *VERBS])
 def test_help_fits_a_hundred_columns(
     verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -38,7 +48,7 @@ def test_help_fits_a_hundred_columns(
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setenv("TERMINAL_WIDTH", "100")
     with pytest.raises(SystemExit):
-        cli.main([*filter(None, [verb]), "--help"])
+        cli.main([*verb.split(), "--help"])
     lines = ANSI.sub("", capsys.readouterr().out).splitlines()
     assert len(lines) > 5
     for line in lines:
@@ -58,6 +68,38 @@ def test_lists_fit_a_hundred_columns(
     assert all(len(line) <= 100 for line in out.splitlines())
     names = [row[0] for row in table.rows]
     assert all(name in out for name in names), "a name is broken over two lines"
+
+
+@pytest.mark.parametrize("words", ["lab ls", "lab table", "lab findings", "gate", "cost"])
+def test_tables_of_verbs_fit_a_hundred_columns(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    arguments = words.split()
+    if words == "gate":
+        for name in ("a", "b"):
+            write(tmp_path / name, "pcc", questions(0.5), 4.0)
+        arguments += [str(tmp_path / "a"), "--against", str(tmp_path / "b")]
+    elif words == "cost":
+        arguments += [
+            "--predict",
+            "--random-weights",
+            "tiny",
+            "--context",
+            "64",
+            "--device-peak",
+            "9",
+            "--bandwidth",
+            "9",
+        ]
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    with contextlib.suppress(SystemExit):
+        cli.main(arguments)
+    out = ANSI.sub("", capsys.readouterr().out)
+    rows = [line for line in out.splitlines() if line.startswith("  ")]
+    assert len(rows) > 3, out
+    assert all(len(line) <= 100 for line in rows)
+    assert "| " not in out, "Markdown is for pipes"
 
 
 def test_help_takes_less_than_half_a_second_of_processor_time() -> None:

@@ -76,9 +76,10 @@ def cost(
 
     `pcc-bench cost --predict --random-weights lite --context 8000 --rate 16 --device-peak 989 --bandwidth 4800`
     """
+    from pcc_bench.cli.terminal import show
     from pcc_bench.core import shipped
     from pcc_bench.cost import sweeps
-    from pcc_bench.cost.tables import markdown
+    from pcc_bench.cost.tables import heading, tables
 
     contexts, batches, questions = (tuple(context or (1024,)), tuple(batch or (1,)), tuple(reuse or (1,)))
     modes = _modes(mode or MODES)
@@ -94,7 +95,12 @@ def cost(
         raise UsageError("--output names no folder: give one for the measurements, or pass --predict")
     else:
         records = sweeps.measure(source, sweep, repeats, out, typer.echo)
-    typer.echo(markdown(records) + ("" if out is None else f"\n\nwritten: {out}"))
+    typer.echo(heading(records))
+    for table in tables(records):
+        typer.echo()
+        show(table)
+    if out is not None:
+        typer.echo(f"\nwritten: {out}")
 
 
 def _modes(names: list[str] | tuple[str, ...]) -> tuple[Mode, ...]:

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
+from pcc_bench.cli.terminal import show, show_frame
 from pcc_bench.core import shipped
+from pcc_bench.core.texttable import TextTable
 
 app = typer.Typer(help="The lab: the paper in miniature, trained from nothing.", no_args_is_help=True)
 
@@ -54,7 +56,7 @@ def record(
     from pcc_bench.lab.check import record as record_parts
     from pcc_bench.lab.check import table as as_table
 
-    typer.echo(as_table(record_parts(folder, tuple(parts or ()), figures)).to_markdown())
+    show_frame(as_table(record_parts(folder, tuple(parts or ()), figures)).reset_index())
 
 
 @app.command()
@@ -90,7 +92,7 @@ def table(folder: Folder = shipped.FOLDER) -> None:
     from pcc_bench.lab.check import read_record
     from pcc_bench.lab.check import table as as_table
 
-    typer.echo(as_table(read_record(folder)).to_markdown())
+    show_frame(as_table(read_record(folder)).reset_index())
 
 
 @app.command()
@@ -99,7 +101,7 @@ def findings(folder: Folder = shipped.FOLDER) -> None:
     from pcc_bench.lab.check import read_record
     from pcc_bench.lab.findings import findings as judged
 
-    typer.echo(judged(read_record(folder).measured).to_markdown(index=False))
+    show_frame(judged(read_record(folder).measured))
 
 
 @app.command("ls")
@@ -108,8 +110,7 @@ def list_parts(folder: Folder = shipped.FOLDER) -> None:
     from pcc_bench.lab.build import in_order, read_card
     from pcc_bench.lab.parts import PARTS, needs, part
 
-    typer.echo(f"{'part':27} {'built':6} {'minutes':>7} {'ships':6} {'needs':24} recipe, where it is not the default")
-    spent = []
+    spent, rows = [], []
     for name in in_order(PARTS):
         card = read_card(folder, name)
         spent += [card["seconds"] / 60] if card else []
@@ -117,5 +118,6 @@ def list_parts(folder: Folder = shipped.FOLDER) -> None:
         ships = "yes" if name in shipped.SHIPPED else "no"
         changed = part(name).model_dump(exclude_defaults=True, mode="json")
         recipe = ", ".join(f"{key}={value}" for key, value in changed.items() if key not in ("decoder", "start"))
-        typer.echo(f"{name:27} {built:6} {minutes:>7} {ships:6} {', '.join(needs(name)) or '-':24} {recipe}")
+        rows.append((name, built, minutes, ships, ", ".join(needs(name)) or "-", recipe))
+    show(TextTable(("part", "built", "minutes", "ships", "needs", "recipe, where it is not the default"), tuple(rows)))
     typer.echo(f"{len(spent)} of {len(PARTS)} parts are built in {folder}; they took {sum(spent):.0f} minutes")

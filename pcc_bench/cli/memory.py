@@ -175,6 +175,7 @@ def serve_check(
 
     Example: `pcc-bench serve-check http://localhost:8000 book.safetensors --question "Who is the captain?"`
     """
+    from pcc_bench.cli.terminal import show
     from pcc_bench.core.documents import read_text
     from pcc_bench.core.texttable import TextTable
     from pcc_bench.host.api import open_memory
@@ -193,7 +194,7 @@ def serve_check(
         ("yes" if r.equal else f"to token {r.same} of {r.tokens}", repr(r.question), repr(r.ours), repr(r.theirs))
         for r in results
     ]
-    typer.echo(TextTable(("equal", "question", "our answer", "the server's"), tuple(rows)).markdown())
+    show(TextTable(("equal", "question", "our answer", "the server's"), tuple(rows)))
     equal = sum(r.equal for r in results)
     typer.echo(f"\n{equal} of {len(results)} answers of {server.model.id} at {server.url} equal ours")
     if equal < len(results):

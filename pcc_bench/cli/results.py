@@ -99,10 +99,11 @@ def gate(
 
     Example: `pcc-bench gate results/new --against baseline.json.xz --policy gate.yaml --junit gate.xml`
     """
+    from pcc_bench.cli.terminal import show
     from pcc_bench.core.documents import write_text
     from pcc_bench.gate.compare import compare
     from pcc_bench.gate.policy import Policy
-    from pcc_bench.gate.result import append_summary, github_commands
+    from pcc_bench.gate.result import above, append_summary, github_commands, table
     from pcc_bench.gate.result import junit as junit_xml
     from pcc_bench.gate.result import markdown as summary
     from pcc_bench.results.frozen import load
@@ -110,7 +111,8 @@ def gate(
     rules = Policy.read(policy)
     beside = load(reference) if reference else None
     verdict = compare(load(candidate), load(against), rules, stage, beside)
-    typer.echo(summary(verdict))
+    typer.echo(f"{above(verdict)}\n")
+    show(table(verdict))
     commands = github_commands(verdict)
     if commands:
         typer.echo(commands)

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+
     from pcc_bench.core.texttable import TextTable
+
+
+NAME = 50  # letters of the longest text that is kept on one line
 
 
 def show(table: TextTable) -> None:
@@ -27,13 +32,22 @@ def show(table: TextTable) -> None:
 
     pretty = Table(box=box.SIMPLE_HEAD)
     for place, column in enumerate(table.columns):
-        pretty.add_column(column, no_wrap=place == 0, overflow="fold")  # names stay whole, nothing is left out
+        name = place == 0 and max(len(row[0]) for row in table.rows) <= NAME
+        pretty.add_column(column, no_wrap=name, overflow="fold")  # names stay whole, nothing is left out
     for row in table.rows:
         pretty.add_row(*map(Text, row))
     console = Console()
     console.print(pretty)
     for note in table.sentences():
         console.print(Text(note))
+
+
+def show_frame(frame: DataFrame) -> None:
+    """As `show`."""
+    from pcc_bench.core.texttable import TextTable
+
+    rows = (map(str, row) for row in frame.itertuples(index=False))
+    show(TextTable(tuple(map(str, frame)), tuple(map(tuple, rows))))
 
 
 def show_marks(lines: Sequence[tuple[str, str, str]]) -> None:

@@ -72,21 +72,25 @@ KEY = ("context", "batch", "rate", "achieved")
 def tables(records: Iterable[CostRecord]) -> list[TextTable]:
     """Three tables of records of one geometry on one device."""
     groups = _groups(list(records))
-    return [_time(groups), _work(groups), _bytes(groups)]
+    return [table.without_empty_columns() for table in (_time(groups), _work(groups), _bytes(groups))]
 
 
 def markdown(records: Sequence[CostRecord]) -> str:
-    """The tables one below the other, with a line on what they are about."""
+    """The tables one below the other, with lines on what they are about."""
+    return "\n\n".join([heading(records), *(table.markdown() for table in tables(records))])
+
+
+def heading(records: Sequence[CostRecord]) -> str:
+    """Models, device, and whether anything was measured."""
     first = records[0]
     encoder = next((record.encoder for record in records if record.encoder), "")
     said = "PREDICTED, not measured: " + first.provenance.speed if first.predicted else "measured"
     threads = f", {first.threads} threads" if first.device == "cpu" else ""
-    heading = (
+    return (
         f"{f'{encoder} for ' if encoder else ''}{first.decoder}, {first.dtype}, {first.device} "
         f"({first.provenance.hardware}){threads}; {said}\n"
         f"question {first.question_tokens} tokens, answer {first.new_tokens} tokens"
     )
-    return "\n\n".join([heading, *(table.without_empty_columns().markdown() for table in tables(records))])
 
 
 def _groups(records: Sequence[CostRecord]) -> list[_Group]:

@@ -114,7 +114,8 @@ COSTS = ("ratio", "speed", "memory")
 
 def table(verdict: Verdict) -> TextTable:
     """All comparisons, those that count first."""
-    return TextTable(COLUMNS, tuple(map(_row, verdict.comparisons)), (*NOTES, *verdict.notes))
+    rows = tuple(map(_row, verdict.comparisons))
+    return TextTable(COLUMNS, rows, (*NOTES, *verdict.notes)).without_empty_columns()
 
 
 def headline(verdict: Verdict) -> str:
@@ -127,12 +128,15 @@ def headline(verdict: Verdict) -> str:
     return f"gate: {what}{stage}{go_on} ({verdict.rows:,} of {verdict.rows_in_all:,} rows{spared})"
 
 
+def above(verdict: Verdict) -> str:
+    """Headline, and what ran."""
+    sides = f"candidate: {_run(verdict.candidate)}; baseline: {_run(verdict.baseline)}"
+    return f"**{headline(verdict)}**\n\n{escaping.markdown(sides)}"
+
+
 def markdown(verdict: Verdict) -> str:
     """Headline, what ran, and the table."""
-    sides = f"candidate: {_run(verdict.candidate)}; baseline: {_run(verdict.baseline)}"
-    return "\n\n".join(
-        [f"**{headline(verdict)}**", escaping.markdown(sides), table(verdict).without_empty_columns().markdown()]
-    )
+    return f"{above(verdict)}\n\n{table(verdict).markdown()}"
 
 
 def workflow_commands(verdict: Verdict) -> str:

@@ -1,0 +1,130 @@
+"""Every command of the README and the docs runs as it is written there, on small models, or says here why not."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lm_eval.tasks
+import pytest
+
+from pcc_bench import cli
+
+ROOT = Path(__file__).parents[1]
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md")
+PROGRAMS = (
+    "pcc-bench",
+    "lm_eval",
+    "accelerate",
+    "make",
+    "pip",
+    "pytest",
+    "python",
+    "curl",
+    "vllm",
+    "benchmarks/gpu/run.sh",
+)
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+NOT_RUN = {  # what a command names: why no test runs it
+    r"^make ": "builds an environment, or is all tests: what CI begins with",
+    r"^pip ": "asks a package index",
+    r"^pytest ": "a run of pytest in a run of pytest: tests/test_gate_plugin.py does that",
+    r"^python benchmarks/": "minutes to hours of measuring: tests/test_scripts.py starts the scripts",
+    r"^benchmarks/gpu/": "needs a GPU: tests/test_scripts.py runs its small form",
+    r"^vllm |^curl |serve-check|backend=": "needs a server: tests/test_serving.py has one",
+    r"^accelerate ": "several processes: tests/test_sharding.py",
+    r"BroAlanTaps/|microsoft/|sggetao/|princeton-nlp/|naver/|meta-llama/": "published weights, which were never here",
+    r"<its base>|<any token": "weights of one's own of a published method",
+    r"smollm2": "a real LLM (make real) or its training: tests/test_real_decoder.py, tests/test_recipes.py",
+    r"lab (build|record|ship|check)": "minutes to hours: tests/test_lab_build.py trains small parts",
+    r"^pcc-bench run .*(SHARED|lab-tasks|--out results/lab-table2$)": "hours: tests/test_suite.py runs a small suite",
+    r"--random-weights|--device cuda|results/(old|new)-checkpoint|costs/new": "measures seconds: tests/test_cost.py",
+    r"--compress |\"compress\"": "tasks of lm-eval read from the hub: tests/test_any_task.py has them here",
+    r"pcc_needle": "long contexts: tests/test_needle.py",
+    r"^pcc-bench report (runs|results/ruler)": "reads runs that this list names",
+}
+PLACES = {"CKPT": "pcc", "CHECKPOINT": "pcc", "NEW": "pcc", "DECODER": "llama", "<decoder>": "llama"}  # tiny models
+
+RESULTS = {  # what pages have measured before
+    **dict.fromkeys(("results/table2", "results/lab-table2"), ("full-context", "no-context", "PCC-4x", "PCC-16x")),
+    **{"results/pretraining": ("PCC-Large-4x",), "results/pcc-4x": ("PCC-4x",), "results/pcc-16x": ("PCC-16x",)},
+}
+
+
+def commands(page: Path) -> list[str]:
+    blocks = [text for language, text in BLOCK.findall(page.read_text("utf-8")) if language in ("", "sh", "bash")]
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    words = [re.sub(r"\s+", " ", line).strip() for line in lines]
+    return [line for line in words if re.sub(r"^(\w+=\S+ )+", "", line).startswith(tuple(f"{p} " for p in PROGRAMS))]
+
+
+def reason(command: str) -> str | None:
+    plain = re.sub(r"^(\w+=\S+ )+", "", " ".join(shlex.split(command, comments=True)))
+    return next((why for pattern, why in NOT_RUN.items() if re.search(pattern, plain)), None)
+
+
+RUN = {page: [line for line in commands(page) if reason(line) is None] for page in PAGES}
+
+
+@pytest.fixture
+def _our_tasks_alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """lm-eval's thousands of tasks are not indexed."""
+    manager = lm_eval.tasks.TaskManager
+    ours = str(ROOT / "tasks")
+    monkeypatch.setattr(
+        lm_eval.tasks, "TaskManager",
+        lambda include_path=None, metadata=None, include_defaults=False: manager(
+            include_path=ours, include_defaults=False, metadata=metadata
+        ),
+    )  # fmt: skip
+    return
+
+
+def typed(command: str, models: Path) -> list[str]:
+    """Arguments of `pcc-bench`, with few rows and folders here in place of the page's names; lm_eval's are eval's."""
+    for name, folder in PLACES.items():
+        command = re.sub(rf"(?<![\w/]){re.escape(name)}(?![\w])", str(models / folder), command)
+    program, *words = shlex.split(command, comments=True)
+    words = ["eval", *words] if program == "lm_eval" else words
+    if words[0] == "eval":
+        words += ["--limit", "2"] if "--limit" not in words else []
+        words += [] if "--output" in words else ["--output", "results/any"]
+    return words
+
+
+@pytest.mark.usefixtures("_our_tasks_alone")
+@pytest.mark.parametrize("page", [page for page in PAGES if RUN[page]], ids=lambda page: page.name)
+def test_the_commands_of_a_page_run_one_after_the_other(
+    page: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PCC_DATA", str(ROOT / "tests" / "fixtures" / "data"))
+    for name in ("article.txt", "book.txt"):
+        Path(name).write_text("The captain is Ann Hill. She wrote it in May, in a house by the sea.", "utf-8")
+    lab = Path(cli.__file__).parents[1] / "lab" / "results" / "lab-table2"
+    for folder, cells in RESULTS.items():
+        for cell in (cell for name in cells for cell in lab.glob(f"{name}-????????")):
+            shutil.copytree(cell, tmp_path / folder / cell.name)
+    for command in RUN[page]:
+        code: Any = 0
+        try:
+            cli.main(typed(command, models))
+        except SystemExit as end:
+            code = end.code
+        said = capsys.readouterr()
+        assert not code, f"{command}\n{said.err or said.out}"
+
+
+def test_the_list_of_what_is_not_run_is_short_and_in_use() -> None:
+    lines = [line for page in PAGES for line in commands(page)]
+    unused = [pattern for pattern in NOT_RUN if not any(reason(line) == NOT_RUN[pattern] for line in lines)]
+    assert not unused
+    assert sum(reason(line) is None for line in lines) >= 25
+    for why in NOT_RUN.values():
+        for test in re.findall(r"tests/\w+\.py", why):
+            assert (ROOT / test).is_file(), test
