@@ -45,7 +45,8 @@ def _about_methods(lines: Sequence[Line], head: Column) -> Iterator[str]:
     row, cell = max(ours, key=_value)
     ends: dict[str, Line] = {line[0].role: line for line in lines if line[0].role != "method" and line[0].rate is None}
     yield _place(row, cell, head, ends)
-    others = [line for line in methods if line[0].key != row.key]
+    others = [line for line in methods if line[0].method != row.method]
+    others = [line for line in others if line[0].rate == row.rate] or others
     if others:
         yield _rival(row, cell, max(others, key=_value), head)
     rates = sorted((r.ratio, _print(c, head)) for r, c in methods if r.method == row.method and r.ratio)
