@@ -7,6 +7,7 @@ import logging
 import re
 import shlex
 import shutil
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,7 @@ def typed(command: str, models: Path) -> list[str]:
             metadata = {"data": str(DATA)} | metadata
         words += ["--metadata", json.dumps(metadata)]
         words += [] if "--limit" in words else ["--limit", "2"]
-        words += [] if "--output" in words else ["--output", "results/any"]
+        words += [] if "--output" in words else ["--output", f"results/{zlib.crc32(command.encode())}"]
     return words
 
 
