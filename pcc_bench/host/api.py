@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCrite
 from pcc_bench.core import memory_file, registry, shipped
 from pcc_bench.core.compressor import Compressor, Memory
 from pcc_bench.core.context import Kind, Part, Prompt, literal, mark
+from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.generation import generate, memory_errors
 from pcc_bench.core.layout import Reader
@@ -215,6 +216,8 @@ class ContextCompressor:
         """
         if isinstance(parts, str | ContextMemory) or not parts:
             raise UsageError("generate() reads a list of memories and texts: pass [memory, 'Question: ...']")
+        if not all(compressing.is_unicode(part) for part in parts if isinstance(part, str)):
+            raise UsageError("half of a surrogate pair is in a text: write it in UTF-8")
         memories = [part for part in parts if isinstance(part, ContextMemory)]
         reader = memories[0].compressor if memories else self.compressor
         if any(memory.compressor.fingerprint() != reader.fingerprint() for memory in memories):
@@ -266,6 +269,8 @@ def open_memory(
                 raise UsageError(f"{path} does not name the checkpoint of {header.method} that made it: pass it")
             frozen = compressing.open_compressor(source, decoder, device, dtype, {}, header.method).decoder
         else:
+            if checkpoint:
+                raise UsageError(f"{header.method} brings no decoder of its own: leave the checkpoint {checkpoint} out")
             frozen = compressing.open_decoder_on(decoder or header.decoder_name, device, dtype)
     stored = memory_file.load(Path(path), frozen)
     return ContextMemory(stored.memory, stored)
@@ -277,6 +282,8 @@ def _encoder(reader: Reader, allow_special: bool = False) -> PromptEncoder:
 
 def _asked(reader: Reader, question: str, name: str) -> Prompt:
     """A context with a question behind it, in the words of a prompt; the context's own text is not in it."""
+    if not compressing.is_unicode(question):
+        raise UsageError("half of a surrogate pair is in the question: write it in UTF-8")
     words = question_prompt(name)
     text = mark("", SEPARATOR) + words.text.replace("{question}", literal(question))
     if words.needs_chat_template:
@@ -296,6 +303,20 @@ def _continued(reader: Reader, plan: Plan, max_new_tokens: int, until: Sequence[
     return text[: min((text.find(end) for end in until if end in text), default=len(text))]
 
 
+def check_window(decoder: Decoder, plan: Plan, max_new_tokens: int) -> None:
+    """See that a prompt and its answer fit.
+
+    Raises:
+        UsageError: They are too long for the decoder's window.
+    """
+    window = getattr(decoder.model.config, "max_position_embeddings", None)
+    if window is not None and plan.span + max_new_tokens > window:
+        raise UsageError(
+            f"the prompt takes {plan.span} positions and the answer {max_new_tokens}, the decoder has {window}: "
+            "compress more, or split the text"
+        )
+
+
 def continued_ids(
     reader: Reader, plan: Plan, max_new_tokens: int, until: Sequence[str], options: dict[str, Any]
 ) -> list[int]:
@@ -305,12 +326,7 @@ def continued_ids(
         UsageError: Too long for the decoder's window, or for the machine's memory.
     """
     decoder = reader.decoder
-    window = getattr(decoder.model.config, "max_position_embeddings", None)
-    if window is not None and plan.span + max_new_tokens > window:
-        raise UsageError(
-            f"the prompt takes {plan.span} positions and the answer {max_new_tokens}, the decoder has {window}: "
-            "compress more, or split the text"
-        )
+    check_window(decoder, plan, max_new_tokens)
     criteria = StoppingCriteriaList([StopStringCriteria(decoder.tokenizer, list(until))]) if until else None
     with memory_errors(f"decoding a prompt of {plan.length} positions", "use a smaller dtype, or device='cpu'"):
         out = generate(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import importlib
 import json
 import os
@@ -55,7 +56,7 @@ class Choice(_Foreign):
 
     index: Annotated[int, Field(ge=0)]
     text: str
-    token_ids: list[int] | None = None
+    token_ids: list[Annotated[int, Field(ge=0, lt=1 << 31)]] | None = None
 
 
 class Completion(_Foreign):
@@ -76,6 +77,8 @@ class Server:
 
     def __init__(self, url: str) -> None:
         place, _, name = url.partition("#")
+        if not place.startswith(("http://", "https://")):
+            raise UsageError(f"'{place[:200]}' is no address of a server: write http://HOST:8000")
         self.url = place.rstrip("/").removesuffix("/v1")
         served = documents.checked(Models, self.call("models"), f"the answer of {self.url}/v1/models").data
         names = [model.id for model in served]
@@ -101,11 +104,12 @@ class Server:
                 return documents.parse_json(answer.read().decode("utf-8", "replace"), f"the answer of {self.url}")
         except urllib.error.HTTPError as error:
             raise UsageError(self._refusal(error)) from None
-        except (OSError, ValueError) as error:
-            if isinstance(error, UsageError):
-                raise
+        except UsageError:
+            raise
+        except (OSError, ValueError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", None) or first_line(error)
-            raise UsageError(f"no vLLM server answers at {self.url} ({reason}): start one with {START}") from None
+            shown = f"no vLLM server answers at {self.url} ({reason}): start one with {START}"
+            raise UsageError(" ".join(shown.split())) from None
 
     def _refusal(self, error: urllib.error.HTTPError) -> str:
         text = error.read().decode("utf-8", "replace")

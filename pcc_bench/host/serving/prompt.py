@@ -14,7 +14,7 @@ from pcc_bench.core.documents import replaced, write_text
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.plan import Plan, positions
 from pcc_bench.core.questions import question_prompt, question_text
-from pcc_bench.host.api import ContextMemory, continued_ids
+from pcc_bench.host.api import ContextMemory, check_window, continued_ids
 from pcc_bench.host.serving.engines import Server
 from pcc_bench.host.serving.wire import Sampling, chat, completion, saved
 
@@ -62,7 +62,8 @@ def write(memory: ContextMemory, question: str, prompt: str, max_new_tokens: int
         as_chat: The memory alone, for a part of a chat: another protocol, since the server's template stands around it.
 
     Raises:
-        UsageError: A file of another kind, a method that no server can read, or the file can't be written.
+        UsageError: A file of another kind, a method that no server can read, a prompt that is too long for the decoder,
+            or the file can't be written.
     """
     if path.suffix not in SUFFIXES:
         raise UsageError(f"{path}: name a file .pt (the input vectors) or .json (the body of a request)")
@@ -71,7 +72,9 @@ def write(memory: ContextMemory, question: str, prompt: str, max_new_tokens: int
     if as_chat:
         vectors, body = _for_chat(memory, question, prompt, sampling)
     else:
-        vectors = plan_of(memory, question, prompt).vectors(memory.compressor.decoder)
+        plan = plan_of(memory, question, prompt)
+        check_window(memory.compressor.decoder, plan, max_new_tokens)
+        vectors = plan.vectors(memory.compressor.decoder)
         body = completion([vectors], sampling)
     if path.suffix == ".json":
         write_text(path, json.dumps(body) + "\n")
