@@ -132,15 +132,17 @@ def cut_tokens(text: str, lengths: Sequence[int], tokenizer: PreTrainedTokenizer
     return tuple(text[start:end] for start, end in pairwise(cuts))
 
 
-def whole(metadata: Mapping[str, Any], key: str, default: int, least: int = 1) -> int:
+def whole(metadata: Mapping[str, Any], key: str, default: int, least: int = 1, most: int | None = None) -> int:
     """A whole number among the settings.
 
     Raises:
-        UsageError: It is something else, or too small.
+        UsageError: It is something else, too small or too large.
     """
     value = metadata.get(key, default)
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise UsageError(f"{key}={value!r}: {key} is a whole number of {least} or more")
+    if most is not None and value > most:
+        raise UsageError(f"{key}={value}: {key} is at most {most:,}")
     return value
 
 

@@ -36,6 +36,9 @@ class PccTask(ConfigurableTask):  # type: ignore[misc]
         own.pop("class", None)  # the factory's business, unknown to TaskConfig
         self._read_row = own.pop("read_row")
         check_spelling(map(str, own["metadata"]))
+        columns = own["metadata"].get("compress", {})
+        if not isinstance(columns, Mapping) or not all(isinstance(after, str) for after in columns.values()):
+            raise UsageError(f"{own['task']} says itself what is compressed: leave compress={columns!r} out")
         super().__init__(config=own, **kwargs)
         sampler: Any = getattr(self, "sampler", None)
         if type(sampler) is ContextSampler:  # one that the YAML names is left alone

@@ -80,9 +80,13 @@ def test_what_does_not_fit_is_counted_and_bad_settings_are_one_sentence(models: 
     assert task.config.metadata["population"]["dropped"] == {"what is hidden is longer than 100 tokens": 2}
     for settings, says in (
         ({"lengths": [100]}, r"nothing of pcc_ruler_qa fits into lengths=\[100\]: pass longer ones"),
-        ({"lengths": [8]}, "8 is no number 64 or more"),
+        ({"lengths": [8]}, "8 is no number from 64"),
         ({"lengths": "4k"}, "lengths is a list of numbers"),
+        ({"lengths": [1e30]}, "1e\\+30 is no number from 64 to 1e\\+07"),
         ({"depths": [2]}, "2 is no number from 0 to 1"),
+        ({"depths": [float("nan")]}, "nan is no number from 0 to 1"),
+        ({"per_cell": 10**12}, "per_cell is at most 10,000"),
+        ({"compress": ["context"]}, r"pcc_ruler_qa says itself what is compressed: leave compress=\['context'\] out"),
     ):
         with pytest.raises(UsageError, match=says):
             load("pcc_ruler_qa", models, **settings)

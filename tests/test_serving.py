@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -143,6 +145,14 @@ def test_the_commands_write_and_compare(memory: ContextMemory, decoder: Decoder,
 def test_bad_inputs_are_one_sentence(memory: ContextMemory, models: Path, decoder: Decoder, tmp_path: Path) -> None:
     refusals = [
         ("no vLLM server answers at http://127.0.0.1:9", lambda: Server("http://127.0.0.1:9")),
+        ("'ftp://x' is no address of a server", lambda: Server("ftp://x")),
+        ("no vLLM server answers at http://x:y .nonnumeric port", lambda: Server("http://x:y")),
+        ("no vLLM server answers at http://a b", lambda: Server("http://a\nb")),
+        ("half of a surrogate pair is in the question", lambda: memory.answer("Who \ud800?")),
+        (
+            r"the prompt takes \d+ positions and the answer 10000000, the decoder has 4096",
+            lambda: write(memory, "Who?", "official", 10**7, tmp_path / "p.pt", False),
+        ),
         ("name a file .pt", lambda: write(memory, "Who?", "official", 7, tmp_path / "p.bin", False)),
         ("--question is empty", lambda: write(memory, "  ", "official", 7, tmp_path / "p.pt", False)),
         (
@@ -157,6 +167,28 @@ def test_bad_inputs_are_one_sentence(memory: ContextMemory, models: Path, decode
         with pytest.raises(UsageError, match=sentence) as caught:
             call()
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"HTTP/1.0 200 OK\r\nContent-Length: 99\r\n\r\n{}", b"NOT HTTP\r\n\r\n", b""],
+    ids=["short", "words", "none"],
+)
+def test_an_answer_that_breaks_off_is_one_sentence(sent: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(10_000)
+                connection.sendall(sent)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(UsageError, match="no vLLM server answers at") as caught:
+            Server(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        thread.join()
+    assert "\n" not in str(caught.value)
 
 
 def test_a_server_that_refuses_says_why(memory: ContextMemory, models: Path, decoder: Decoder) -> None:

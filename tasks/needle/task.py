@@ -185,7 +185,7 @@ def numbers(
         raise UsageError(f"{key}={values!r}: {key} is a list of numbers, {bounds}")
     for value in values:
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or value < least or (most is not None and value > most):
+        if not number or not value >= least or (most is not None and value > most):  # NaN is neither
             raise UsageError(f"{key}={values!r}: {value!r} is no number {bounds}")
     return list(values)
 

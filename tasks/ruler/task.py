@@ -26,6 +26,7 @@ from pcc_bench.tasks.task import QuestionTask
 
 LENGTHS, DEPTHS = (1024, 2048, 4096), (0.0, 0.25, 0.5, 0.75, 1.0)
 PER_CELL = 5
+LONGEST = 10_000_000  # decoder tokens: no window is longer, and a text of them takes minutes to generate
 SHORTEST = 6  # decoder tokens of a sentence of the narrative, on average: more in fact, for every tokenizer
 _SENTENCES = re.compile(r"(?<=[.?!])\s+")
 
@@ -47,7 +48,7 @@ class RulerTask(QuestionTask):
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Make the rows and record what they are made of."""
         metadata = self.config.metadata
-        lengths = [int(length) for length in numbers(metadata, "lengths", LENGTHS, 64, None)]
+        lengths = [int(length) for length in numbers(metadata, "lengths", LENGTHS, 64, LONGEST)]
         name = tokenizer_name(metadata, f"{self.config.task} counts decoder tokens", "")
         seed = whole(metadata, "seed", 0, least=0)
         docs, dropped = self._rows(lengths, load_tokenizer(name, metadata, ""), seed)
@@ -79,7 +80,7 @@ class RulerTask(QuestionTask):
         """The rows, and how many could not be made, by reason."""
         metadata = self.config.metadata
         depths = numbers(metadata, "depths", DEPTHS, 0, 1)
-        per_cell = whole(metadata, "per_cell", PER_CELL)
+        per_cell = whole(metadata, "per_cell", PER_CELL, most=10_000)
         # As many rows of a length with depths as without; a row's text and needles are the same at all depths.
         count, places = (per_cell, depths) if self._by_depth else (per_cell * len(depths), [None])
         docs, dropped = [], Counter[str]()
