@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,28 +34,31 @@ COLUMNS = ["run", "measure", "tokens", "value", "low", "high", "part", "points"]
 
 @dataclass(frozen=True)
 class Line:
-    """A least-squares line through values over the logarithm of tokens.
+    """A least-squares line over the logarithm of tokens, through values, or through their logarithms: a power law.
 
     Attributes:
         slope: For each tenfold of tokens.
         points: How many it goes through.
+        power: It is a power law, as losses follow; it never goes below zero.
     """
 
     slope: float
     points: int
+    power: bool
     _mean: tuple[float, float]
     _spread: float
     _error: float
 
     @classmethod
-    def through(cls, tokens: npt.ArrayLike, values: npt.ArrayLike) -> Line:
+    def through(cls, tokens: npt.ArrayLike, values: npt.ArrayLike, power: bool = False) -> Line:
         """Fit it; at least three points with different tokens."""
         x, y = np.log10(np.asarray(tokens, dtype=float)), np.asarray(values, dtype=float)
+        y = np.log10(y) if power else y
         spread = float(((x - x.mean()) ** 2).sum())
         slope = float(((x - x.mean()) * (y - y.mean())).sum() / spread)
         residuals = y - y.mean() - slope * (x - x.mean())
         error = math.sqrt(float((residuals**2).sum()) / (len(x) - 2))
-        return cls(slope, len(x), (float(x.mean()), float(y.mean())), spread, error)
+        return cls(slope, len(x), power, (float(x.mean()), float(y.mean())), spread, error)
 
     def at(self, tokens: float, level: float = 0.95) -> tuple[float, float, float]:
         """The value there, and both ends of the interval in which a further measurement would lie."""
@@ -63,7 +66,8 @@ class Line:
         value = self._mean[1] + self.slope * away
         scale = self._error * math.sqrt(1 + 1 / self.points + away**2 / self._spread)
         half = float(scipy.stats.t.ppf((1 + level) / 2, self.points - 2)) * scale
-        return value, value - half, value + half
+        ends = value, value - half, value + half
+        return (10 ** ends[0], 10 ** ends[1], 10 ** ends[2]) if self.power else ends
 
 
 def held_out(run: Training) -> Iterator[tuple[str, str, str]]:
@@ -88,7 +92,7 @@ def over_steps(results: Results) -> pd.DataFrame:
 
 
 def over_tokens(results: Results) -> pd.DataFrame:
-    """Held-out measures over training tokens, where a run has several, with lines through those of its last phase.
+    """Held-out measures over training tokens, where a run has several, with fits to those of its last phase.
 
     Returns:
         `run`, `measure`, `tokens`, `value`; `part` says whether it was measured, is the fit, or the fit's value at ten
@@ -103,7 +107,7 @@ def over_tokens(results: Results) -> pd.DataFrame:
             if len(known) < 2:
                 continue
             last = known[known["tokens"] > _begin(run)]
-            parts.append(_series(known, last).assign(run=label, measure=axis))
+            parts.append(_series(known, last, _is_loss(axis)).assign(run=label, measure=axis))
     return pd.concat(parts, ignore_index=True)[COLUMNS] if parts else pd.DataFrame(columns=COLUMNS)
 
 
@@ -128,8 +132,8 @@ def sentences(frame: pd.DataFrame) -> list[str]:
             said.append(
                 f"{run}, {str(measure).replace(chr(10), ' ')}: {last['value']:.2f} after {last['tokens']:,.0f} tokens; "
                 f"{MORE} times as many would bring {ahead['value']:.2f} [{ahead['low']:.2f}, {ahead['high']:.2f}] "
-                f"(line through {ahead['points']} measurements of the last phase over the logarithm of tokens, 95 %; "
-                "no law says that the line goes on)."
+                f"({'power law' if _is_loss(measure) else 'line over the logarithm of tokens'} through "
+                f"{ahead['points']} measurements of the last phase, 95 %; nothing says that it goes on)."
             )
     return said
 
@@ -179,16 +183,17 @@ def _begin(run: Training) -> float:
     return float(before.max()) if len(before) else 0.0
 
 
-def _series(known: pd.DataFrame, last: pd.DataFrame) -> pd.DataFrame:
+def _is_loss(measure: object) -> bool:
+    return "nats" in str(measure)
+
+
+def _series(known: pd.DataFrame, last: pd.DataFrame, power: bool) -> pd.DataFrame:
     empty = {"low": math.nan, "high": math.nan, "points": 0}
     parts = [known.assign(part=MEASURED, **empty)]
     if len(last) >= POINTS:
-        line = Line.through(last["tokens"], last["value"])
-        ends: Sequence[tuple[float, str]] = [
-            (float(last["tokens"].min()), FITTED), (float(last["tokens"].max()), FITTED),
-            (MORE * float(last["tokens"].max()), AHEAD),
-        ]  # fmt: skip
-        fitted = [(at, *line.at(at), part, line.points) for at, part in ends]
+        line = Line.through(last["tokens"], last["value"], power)
+        *along, end = np.geomspace(last["tokens"].min(), MORE * last["tokens"].max(), 20 if power else 3).tolist()
+        fitted = [(at, *line.at(at), part, line.points) for at, part in (*((at, FITTED) for at in along), (end, AHEAD))]
         parts.append(pd.DataFrame(fitted, columns=["tokens", "value", "low", "high", "part", "points"]))
     return pd.concat(parts, ignore_index=True)
 
