@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from result_files import POPULATION, Task, write_run
+
 SETS = ("squad", "hotpotqa", "adversarialqa", "nq")
 # label -> method, rate, checkpoint, share of right answers
 METHODS: dict[str, tuple[str, float | None, str, float]] = {
@@ -28,33 +30,26 @@ def make(folder: Path, rows: int = 24, methods: Sequence[str] = tuple(METHODS)) 
         tasks = {f"pcc_{name}": _questions(label, name, rows) for name in SETS}
         if label not in ("full", "none"):
             tasks |= {"pcc_reconstruction": _reconstructions(label, rows), "pcc_needle": _needles(label)}
-        write_run(folder / label, label, tasks)
+        write_method(folder / label, label, tasks)
     for label in set(methods) & {"lite-4", "lite-16"}:
         _training(folder / "runs" / label, METHODS[label][1] or 1.0)
     return folder
 
 
-def write_run(folder: Path, label: str, tasks: dict[str, list[dict[str, Any]]]) -> Path:
+def write_method(folder: Path, label: str, tasks: dict[str, list[dict[str, Any]]]) -> Path:
     """One result file with its samples."""
     method, rate, checkpoint, _ = METHODS[label]
-    folder.mkdir(parents=True, exist_ok=True)
-    results, configs = {}, {}
+    files = {}
     for task, samples in tasks.items():
         metrics = [key for key in samples[0] if isinstance(samples[0][key], float)]
-        scores = {f"{key},none": sum(row[key] for row in samples) / len(samples) for key in metrics}
+        scores = {key: sum(row[key] for row in samples) / len(samples) for key in metrics}
         source = sum(row["compression"]["source_tokens"] for row in samples)
         positions = sum(row["compression"]["slots"] + row["compression"]["boundary"] for row in samples)
-        scores["compression,none"] = source / positions if positions else float("nan")
-        results[task] = {"sample_len": len(samples), **scores}
-        population = {"source": "lab", "fingerprint": "f00d", "protocol": "strict", "population": "all", "kept": 1}
-        configs[task] = {
-            "metadata": {"compress": {"context": "\n\n"}, "population": population},
-            "metric_list": [{"metric": key, "aggregation": "mean"} for key in metrics],
-        }
-        lines = "\n".join(json.dumps(row) for row in samples)
-        (folder / f"samples_{task}_2026-01-01T00-00-00.jsonl").write_text(lines + "\n", "utf-8")
+        scores["compression"] = source / positions if positions else float("nan")
+        files[task] = Task(
+            scores, samples, population=POPULATION | {"fingerprint": "f00d", "population": "all", "kept": 1}
+        )
     ours = {
-        "schema_version": 1,
         "method": method,
         "requested_rate": rate,
         "decoder": "decoder",
@@ -62,12 +57,7 @@ def write_run(folder: Path, label: str, tasks: dict[str, list[dict[str, Any]]]) 
         "fingerprints": {"checkpoint": "c0ffee", "compressor": label, "decoder_weights": "d", "code": "abcd"},
         "options": {"boundaries": "segment"},
     }
-    config = {"model": method, "model_args": {"pretrained": checkpoint}, "random_seed": 0, "pcc_bench": ours}
-    names = dict.fromkeys(tasks, 1)
-    data = {"results": results, "configs": configs, "config": config, "versions": names, "n-shot": names}
-    path = folder / "results_2026-01-01T00-00-00.json"
-    path.write_text(json.dumps(data | {"date": 1.8e9, "lm_eval_version": "0.4.13"}), "utf-8")
-    return path
+    return write_run(folder, files, ours, arguments={"model_args": {"pretrained": checkpoint}, "random_seed": 0})
 
 
 def context(number: int) -> str:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from written_results import POPULATION, right, write
+from result_files import POPULATION
+from written_results import right, write
 
 from pcc_bench.reports import render, report
 from pcc_bench.reports.summary import summarise

@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from result_files import Task, write_run
 
 from pcc_bench import cli
 from pcc_bench.gate.compare import compare
@@ -31,35 +32,19 @@ ROWS = 1000
 
 def run_folder(folder: Path, tasks: dict[str, dict[str, Any]], **changes: Any) -> Path:
     """Results in lm-eval's format, as `pcc-bench eval` leaves them; returns the results file."""
-    stamp = "2026-01-01T00-00-00"
-    names = {name: list(task["scores"]) for name, task in tasks.items()}
     population = {"protocol": "strict", "population": "all", "kept": ROWS, "rows_read": ROWS}
-    data: dict[str, Any] = {
-        "results": {name: {f"{metric},none": 0.5 for metric in metrics} for name, metrics in names.items()},
-        "configs": {
-            name: {
-                "metadata": {
-                    "compress": {"context": "\n\n"},
-                    "population": {**population, "fingerprint": task.get("fingerprint", "f00")},
-                },
-                "generation_kwargs": {"until": []},
-            }
-            for name, task in tasks.items()
-        },
-        "config": {"model": "pcc", "pcc_bench": {"schema_version": 1, "method": "pcc", "requested_rate": 4.0}},
-        "versions": dict.fromkeys(names, 1.0),
-        "n-shot": dict.fromkeys(names, 0),
-        "higher_is_better": {name: dict.fromkeys(metrics, True) for name, metrics in names.items()},
-        "model_name": "some/checkpoint",
-        **changes,
+    files = {
+        name: Task(
+            dict.fromkeys(task["scores"], 0.5),
+            samples(**task),
+            population={**population, "fingerprint": task.get("fingerprint", "f00")},
+            config={"generation_kwargs": {"until": []}, "metric_list": []},  # 0.5 is no mean of the rows
+        )
+        for name, task in tasks.items()
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"results_{stamp}.json"
-    path.write_text(json.dumps(data), "utf-8")
-    for name, task in tasks.items():
-        lines = [json.dumps(line) for line in samples(**task)]
-        (folder / f"samples_{name}_{stamp}.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
-    return path
+    higher = {name: dict.fromkeys(task["scores"], True) for name, task in tasks.items()}
+    ours = {"method": "pcc", "requested_rate": 4.0}
+    return write_run(folder, files, ours, **{"higher_is_better": higher, "model_name": "some/checkpoint", **changes})
 
 
 def samples(

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import scipy.stats
 from command import lm_eval_run
-from written_results import POPULATION, questions, right, write
+from result_files import POPULATION
+from written_results import questions, right, write
 
 from pcc_bench import cli, stats
 from pcc_bench.core import markers

@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import sacrebleu
-from written_results import POPULATION, questions, right, write
+from result_files import POPULATION
+from written_results import questions, right, write
 
 from pcc_bench.core.errors import UsageError
 from pcc_bench.reports import overview, paper, render, report

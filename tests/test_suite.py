@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from result_files import Task, write_run
 
 from pcc_bench import tasks
 from pcc_bench.cli import main
@@ -135,9 +136,8 @@ def test_the_labs_suite_of_all_tasks_has_every_data_set_and_kind_of_method(tmp_p
 
 
 def test_a_table_of_many_scores_has_a_line_for_each(tmp_path: Path) -> None:
-    scores = {f"pcc_task{n}": {"f1,none": n / 100, "sample_len": 4} for n in range(WIDEST + 1)}
-    path = tmp_path / "results_1.json"
-    path.write_text(json.dumps({"results": scores, "config": {}, "configs": {name: {} for name in scores}}))
+    tasks = {f"pcc_task{n}": Task({"f1": n / 100}, count=4) for n in range(WIDEST + 1)}
+    path = write_run(tmp_path, tasks, {"method": "pcc"})
     turned = table([("one", path), ("two", path), ("missing", None)])
     assert turned.columns == ("", "one", "two", "missing")
     assert turned.rows[3] == ("task3 F1", "3.0", "3.0", "")

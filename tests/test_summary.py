@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from result_files import Task, write_run
 
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.texttable import TextTable
@@ -16,28 +17,20 @@ from pcc_bench.reports.summary import summarise
 def result(folder: Path, name: str = "pcc", **changes: Any) -> Path:
     """A result file as lm-eval writes it, with two logged samples."""
     population = {"kept": 8, "rows_read": 10, "fingerprint": "f00", "protocol": "strict", "population": "paper"}
-    scores = {"sample_len": 2, "exact_match,none": 0.5, "exact_match_stderr,none": 0.25, "f1,none": 0.625}
-    scores |= {"compression,none": 2.5, "compression_stderr,none": "N/A"}
-    ours = {"schema_version": 1, "method": name, "control": None, "requested_rate": 4.0, "skipped": {"t": [7]}}
-    data = {
-        "results": {"t": scores, "g": {"f1,none": 0.625}},
-        "configs": {"t": {"metadata": {"population": {**population, **changes.pop("population", {})}}}},
-        "config": {"model": name, "pcc_bench": {**ours, **changes.pop("pcc_bench", {})}},
-        "versions": {"t": 1},
-        "n-shot": {"t": 0},
-        "model_name": "some/where",
-        **changes,
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "results_2026-01-01T00-00-00.json"
-    path.write_text(json.dumps(data), "utf-8")
+    scores = {"exact_match": 0.5, "exact_match_stderr": 0.25, "f1": 0.625, "compression": 2.5}
+    ours = {"method": name, "requested_rate": 4.0, "skipped": {"t": [7]}, **changes.pop("pcc_bench", {})}
     seconds = {"compress_seconds": 1.0, "prefill_seconds": 0.5, "decode_seconds": 0.25}
     records = [{"source_tokens": 10, "slots": 2, "boundary": 2}, {"source_tokens": 90, "slots": 8, "boundary": 2}]
     lines = [
-        json.dumps({"doc_id": row, "doc": {}, "metrics": [], "compression": record | seconds})
-        for row, record in enumerate(records)
+        {"doc_id": row, "doc": {}, "metrics": [], "compression": record | seconds} for row, record in enumerate(records)
     ]
-    path.with_name("samples_t_2026-01-01T00-00-00.jsonl").write_text("\n".join(lines), "utf-8")
+    task = Task(
+        scores | {"compression_stderr": "N/A"}, lines, population={**population, **changes.pop("population", {})}
+    )
+    path = write_run(folder, {"t": task}, ours, **{"model_name": "some/where", **changes})
+    state = json.loads(path.read_text("utf-8"))
+    state["results"]["g"] = {"f1,none": 0.625}  # of a group
+    path.write_text(json.dumps(state), "utf-8")
     return path
 
 

@@ -1,19 +1,17 @@
-"""Writes result files in lm-eval's format from row scores that a test chooses."""
+"""Result files of row scores that a test chooses."""
 
 from __future__ import annotations
 
-import gzip
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from result_files import POPULATION, STAMP, Task, write_run
 
 Scores = Mapping[str, Sequence[Any]]  # metric -> a score a row: a number, or the two parts of a ratio
 DEFAULTS: dict[str, str] = {"perplexity": "weighted_perplexity", "error_number": "def ratio_of_sums(counts):\n    ..."}
-POPULATION = {"source": "lab", "fingerprint": "f00", "protocol": "strict", "population": "paper"}
 
 
 def write(
@@ -24,7 +22,7 @@ def write(
     checkpoint: str = "some/checkpoint",
     decoder: str = "some/decoder",
     per_context: int = 2,
-    stamp: str = "2026-01-01T00-00-00",
+    stamp: str = STAMP,
     date: float = 1.8e9,
     seed: int = 0,
     population: Mapping[str, Any] = POPULATION,
@@ -33,33 +31,24 @@ def write(
     **ours: Any,
 ) -> Path:
     """A result file and its samples; `per_context` rows ask about the same context."""
-    folder.mkdir(parents=True, exist_ok=True)
-    results, configs = {}, {}
+    files = {}
     for task, scores in tasks.items():
         count = len(next(iter(scores.values())))
         lines = [
             sample(row, method, rate, {key: scores[key][row] for key in scores}, per_context) for row in range(count)
         ]
-        accounts = [line["compression"] for line in lines]
-        found = {f"{key},none": aggregate(key, values) for key, values in scores.items()}
-        found |= {f"{key}_stderr,none": 0.01 for key in scores}
-        results[task] = {"sample_len": count, **found, "compression,none": ratio(accounts)}
-        configs[task] = {
-            "metadata": {"compress": {"context": "\n\n"}, "population": dict(population)},
-            "metric_list": [{"metric": key, "aggregation": DEFAULTS.get(key, "mean")} for key in scores],
+        totals = {key: aggregate(key, values) for key, values in scores.items()} | {
+            f"{key}_stderr": 0.01 for key in scores
         }
-        if samples:
-            save(folder / f"samples_{task}_{stamp}.jsonl", lines, zipped)
+        totals["compression"] = ratio([line["compression"] for line in lines])
+        files[task] = Task(totals, lines if samples else (), DEFAULTS, population, count=count)
     prints = {"compressor": f"{checkpoint} {rate}", "decoder_weights": decoder, "checkpoint": checkpoint}
-    reported = {"schema_version": 1, "method": method, "control": None, "requested_rate": rate, "decoder": decoder}
-    reported |= {"fingerprints": prints, "options": {}, **ours}
-    config = {"model": method, "model_args": {"pretrained": checkpoint}, "random_seed": seed, "pcc_bench": reported}
+    reported = {"method": method, "requested_rate": rate, "decoder": decoder, "fingerprints": prints, "options": {}}
+    arguments = {"model_args": {"pretrained": checkpoint}, "random_seed": seed}
     higher = {task: {key: key not in DEFAULTS for key in scores} for task, scores in tasks.items()}
-    data = {"results": results, "configs": configs, "config": config, "higher_is_better": higher, "date": date}
-    data |= {"versions": dict.fromkeys(tasks, 1), "n-shot": dict.fromkeys(tasks, 0)}
-    path = folder / f"results_{stamp}.json"
-    path.write_text(json.dumps(data), "utf-8")
-    return path
+    return write_run(
+        folder, files, reported | ours, stamp, zipped, arguments=arguments, higher_is_better=higher, date=date
+    )
 
 
 def aggregate(metric: str, values: Sequence[Any]) -> float:
@@ -96,15 +85,6 @@ def ratio(accounts: Sequence[Mapping[str, Any]]) -> float:
     return sum(account["source_tokens"] for account in accounts) / positions if positions else math.nan
 
 
-def save(path: Path, lines: Sequence[Mapping[str, Any]], zipped: bool) -> None:
-    """A file of samples, compressed or not."""
-    text = "".join(json.dumps(line) + "\n" for line in lines)
-    if zipped:
-        path.with_name(path.name + ".gz").write_bytes(gzip.compress(text.encode()))
-    else:
-        path.write_text(text, "utf-8")
-
-
 def right(share: float, rows: int, seed: int) -> list[float]:
     """Right (1) and wrong (0) answers."""
     return np.random.default_rng(seed).binomial(1, share, rows).astype(float).tolist()
@@ -113,11 +93,11 @@ def right(share: float, rows: int, seed: int) -> list[float]:
 def questions(share: float, rows: int = 60, seed: int = 0) -> dict[str, Scores]:
     """Scores on Table 2's four sets."""
     sets = ("pcc_squad", "pcc_hotpotqa", "pcc_adversarialqa", "pcc_nq")
-    made = {}
+    scores = {}
     for number, name in enumerate(sets):
         exact = right(share, rows, seed + number)
         f1 = [
             max(score, 0.25 * other) for score, other in zip(exact, right(0.5, rows, seed + number + 10), strict=True)
         ]
-        made[name] = {"exact_match": exact, "f1": f1, "contains": exact}
-    return made
+        scores[name] = {"exact_match": exact, "f1": f1, "contains": exact}
+    return scores
