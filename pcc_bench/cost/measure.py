@@ -91,12 +91,7 @@ def _rounds(subject: Subject, point: Point, mode: Mode, reuse: Sequence[int], re
 
 
 class Runner:
-    """Runs one point of a subject, in any mode.
-
-    Args:
-        subject: What is measured.
-        point: Where.
-    """
+    """Runs one point of a subject, in any mode."""
 
     def __init__(self, subject: Subject, point: Point) -> None:
         self.point = point

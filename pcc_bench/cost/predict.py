@@ -101,13 +101,7 @@ class Stated:
 
 
 class Layers:
-    """Times forwards of the shapes of a point; each shape once.
-
-    Args:
-        shape: What is predicted.
-        device: The machine's.
-        dtype: Of weights and activations.
-    """
+    """Times forwards of the shapes of a point; each shape once."""
 
     def __init__(self, shape: Shape, device: torch.device, dtype: torch.dtype) -> None:
         self.shape = shape
@@ -227,16 +221,7 @@ def _deep(few: Iterable[float], layers: int) -> float:
 def predict(
     shape: Shape, point: Point, modes: Sequence[Mode], reuse: Sequence[int], setting: Setting, clock: Clock
 ) -> Iterator[CostRecord]:
-    """The records of one point, as `measure.measure` gives them.
-
-    Args:
-        shape: Sizes of the models.
-        point: Where.
-        modes: How the context gets to the decoder.
-        reuse: Questions a context that `total` is given for.
-        setting: Dtype and provenance.
-        clock: Of the device.
-    """
+    """The records of one point, as `measure.measure` gives them."""
     for mode in modes:
         work = shape.work(point, mode)
         memory = work.memory * (4 if shape.config.memory_dtype == "float32" else BYTES[setting.dtype])

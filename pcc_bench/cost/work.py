@@ -233,17 +233,7 @@ class _Timed:
 def records(
     shape: Shape, point: Point, mode: Mode, laps: Sequence[Laps], reuse: Sequence[int], held: Held, setting: Setting
 ) -> Iterator[CostRecord]:
-    """The records of a point in one mode: one a phase, and of the total one a number of questions.
-
-    Args:
-        shape: Sizes of the models.
-        point: Where.
-        mode: How the context gets to the decoder.
-        laps: Of each round.
-        reuse: Questions asked of a context.
-        held: Slots and bytes.
-        setting: Device, dtype, provenance.
-    """
+    """The records of a point in one mode: one a phase, and of the total one a number of questions."""
     work = shape.work(point, mode)
     cache = work.cached * BYTES[setting.dtype]
     for timed in _phases(point, mode, work, laps, reuse):

@@ -137,13 +137,7 @@ def decide(p_drop: stats.Array, p_within: stats.Array, alpha: float) -> tuple[Fl
 
 
 def judge(scores: Sequence[Scores], policy: Policy, alpha: float) -> list[Comparison]:
-    """Judge the metrics that count, together, and report the others.
-
-    Args:
-        scores: One entry a comparison.
-        policy: The rules.
-        alpha: Error rate to spend at this look.
-    """
+    """Judge the metrics that count, together, and report the others."""
     small = [one for one in scores if len(set(one.contexts)) < 2]
     lines = [
         Comparison(

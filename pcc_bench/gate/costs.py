@@ -35,11 +35,6 @@ def check(unit: str, tasks: Sequence[Matched], rules: Costs) -> tuple[list[Compa
     A rule that the policy spells out is applied, and fails where a run lacks what it needs. A rule of the default
     policy is applied where the baseline keeps an account at all: models of lm-eval keep none.
 
-    Args:
-        unit: Name of the population.
-        tasks: Its tasks.
-        rules: Of the policy.
-
     Returns:
         The lines, and a sentence for every rule that was not applied.
     """
@@ -187,12 +182,7 @@ def _clock(mine: Rows, theirs: Rows) -> tuple[float, float, int]:
 def check_records(
     candidate: Sequence[CostRecord], baseline: Sequence[CostRecord], rule: RecordRule
 ) -> list[Comparison]:
-    """Compare all phases that the baseline's records have.
-
-    Args:
-        candidate: Of the checkpoint under test.
-        baseline: Of the one it may not fall behind; at least one record of a memory.
-        rule: Of the policy.
+    """Compare all phases that the baseline's records have, which has at least one of a memory.
 
     Returns:
         A line for each count, one for the seconds of each phase, and a failed one where the candidate lacks points.

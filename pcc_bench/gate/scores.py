@@ -79,12 +79,6 @@ def select(baseline: Run, policy: Policy, stage: Stage) -> Selection:
 def match(task: str, candidate: TaskRun, baseline: TaskRun, numbers: Iterable[int]) -> Matched:
     """Pair the rows of a task.
 
-    Args:
-        task: Its name.
-        candidate: The run under test.
-        baseline: What it is compared with.
-        numbers: Numbers of the rows of this look.
-
     Raises:
         UsageError: The runs followed different protocols, or asked different rows altogether.
     """

@@ -60,13 +60,7 @@ def taught(passage: Passage) -> list[tuple[int, int, float]]:
 
 
 def train_classifier(folder: Path, recipe: ClassifierRecipe, work: Path) -> None:
-    """Make the classifier; a minute's work, which begins anew where it was interrupted.
-
-    Args:
-        folder: Where the classifier goes.
-        recipe: Its recipe.
-        work: For the trainer.
-    """
+    """Make the classifier; a minute's work, which begins anew where it was interrupted."""
     data = Passages(recipe.seed, recipe.steps * recipe.batch)
     tokenizer: Any = make_bert_tokenizer([data[i][0] for i in range(min(CORPUS, len(data)))], recipe.vocabulary)
     torch.manual_seed(recipe.seed)

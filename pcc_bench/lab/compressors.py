@@ -202,16 +202,7 @@ def start_large(
     boundaries: Boundaries = Boundaries.PER_SEGMENT,
     seed: int = 0,
 ) -> Path:
-    """Write a checkpoint at `FIRST_RATE`, from which a compressor of that rate or a higher one can be trained.
-
-    Args:
-        decoder: The decoder it is for, and whose weights its encoder has.
-        folder: Where to.
-        segment_length: Tokens a segment.
-        rank: Of the LoRA.
-        boundaries: Boundary vectors.
-        seed: Of what is drawn.
-    """
+    """Write a checkpoint at `FIRST_RATE`, from which a compressor of that rate or a higher one can be trained."""
     sizes: dict[str, Any] = {"segment_length": segment_length, "lora_rank": rank, "seed": seed}
     pcc = init.fresh(decoder.name, decoder, [FIRST_RATE], folder, **sizes)
     pass_through(pcc.converter, float(decoder.embedding.weight.float().std()))

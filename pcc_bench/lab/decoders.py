@@ -32,13 +32,7 @@ WARMUP_STEPS = 40
 
 
 class Lessons(IterableDataset[dict[str, torch.Tensor]]):
-    """Whole batches of lessons, the same for a step however the run came to it.
-
-    Args:
-        recipe: The recipe.
-        tokenizer: The decoder's.
-        step: Optimizer step to start at.
-    """
+    """Whole batches of lessons, the same for a step however the run came to it."""
 
     def __init__(self, recipe: DecoderRecipe, tokenizer: PreTrainedTokenizerBase, step: int = 0) -> None:
         self.recipe = recipe

@@ -134,14 +134,7 @@ def _checked(name: str, recipe: RivalRecipe, decoder: str, **stage: Any) -> Reci
 
 
 class Rival(Learner):
-    """A baseline in training.
-
-    Args:
-        decoder: Reads the memories.
-        recipe: Says what is learned.
-        method: One of `ENCODERS`.
-        rank: Of its LoRA.
-    """
+    """A baseline in training."""
 
     def __init__(self, decoder: Decoder, recipe: Recipe, method: str, rank: int) -> None:
         super().__init__(decoder, recipe)

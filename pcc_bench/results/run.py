@@ -150,13 +150,7 @@ class Run:
 
 
 def protocol(file: ResultFile, task: str, rows: int) -> dict[str, Any]:
-    """The protocol of a task.
-
-    Args:
-        file: A result file.
-        task: One of its tasks.
-        rows: How many were asked, skipped ones counted: what is left of a limit.
-    """
+    """The protocol of a task; `rows` were asked, skipped ones counted: what is left of a limit."""
     config, population, ours = file.configs[task], file.configs[task].metadata.population, file.config.pcc_bench
     decoder = None  # where it is a part of the model that is evaluated
     if ours and not ours.capabilities.get("owns_decoder"):

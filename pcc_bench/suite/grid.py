@@ -19,11 +19,7 @@ USUAL = ("f1", "exact_match", "acc_calibrated", "acc", "perplexity", "ranking_ac
 
 
 def table(lines: Sequence[tuple[str, Path | None]], metrics: Sequence[str] = ()) -> TextTable:
-    """The table of cells.
-
-    Args:
-        lines: Label of each cell and its result file; None where it is missing.
-        metrics: What to show; by default what is usual.
+    """The table of cells by their labels and result files (None: missing).
 
     Returns:
         Scores, and in `achieved` source tokens per position of memory, the ratio of sums over all tasks of a cell.
