@@ -173,7 +173,8 @@ def _latex(table: Table, part: Part, title: str, mark: str, notes: Sequence[str]
         parts += [(block, known[start : start + tall]) for start in range(0, len(known), tall)]
     made = []
     for number, (block, known) in enumerate(parts, 1):
-        rows, role = [], None
+        rows: list[str] = []
+        role: str | None = None
         for i in known:
             rows += [r"\midrule"] if role not in (None, lines[i][0].role) else []
             role = lines[i][0].role
