@@ -87,14 +87,7 @@ def cost(
     weights = ckpt if ckpt or random_weights else shipped.DEFAULT
     source = sweeps.Source(weights, random_weights, decoder, device, None if dtype == "auto" else dtype, threads, seed)
     speed = (device_peak, bandwidth, utilisation, overhead)
-    if predict:
-        records = sweeps.predict(source, sweep, *speed, out)
-    elif any(value is not None for value in speed):
-        raise UsageError("--device-peak, --bandwidth, --utilisation and --overhead are for --predict: add it")
-    elif out is None:
-        raise UsageError("--output names no folder: give one for the measurements, or pass --predict")
-    else:
-        records = sweeps.measure(source, sweep, repeats, out, typer.echo)
+    records = sweeps.run(source, sweep, predict, speed, repeats, out, typer.echo)
     typer.echo(heading(records))
     for table in tables(records):
         typer.echo()

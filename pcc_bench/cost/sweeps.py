@@ -93,6 +93,29 @@ class Source:
             raise UsageError(f"--dtype {self.dtype} is unknown{registry.suggest(self.dtype, list(BYTES))}")
 
 
+def run(
+    source: Source,
+    sweep: Sweep,
+    prediction: bool,
+    speed: tuple[float | None, float | None, float | None, float | None],
+    repeats: int,
+    out: Path | None,
+    tell: Callable[[str], None],
+) -> list[CostRecord]:
+    """`predict` with a stated device's peak, bandwidth, utilisation and overhead, or `measure`.
+
+    Raises:
+        UsageError: As these two; or a speed, or no folder, is given for a measurement.
+    """
+    if prediction:
+        return predict(source, sweep, *speed, out)
+    if any(value is not None for value in speed):
+        raise UsageError("--device-peak, --bandwidth, --utilisation and --overhead are for --predict: add it")
+    if out is None:
+        raise UsageError("--output names no folder: give one for the measurements, or pass --predict")
+    return measure(source, sweep, repeats, out, tell)
+
+
 def measure(source: Source, sweep: Sweep, repeats: int, out: Path, tell: Callable[[str], None]) -> list[CostRecord]:
     """Measure what is missing of a sweep; points are written as they are done.
 
