@@ -279,7 +279,7 @@ def _convert(row: Row, read_row: Callable[[Mapping[str, Any]], T]) -> T:
     except KeyError as error:
         columns = ", ".join(row.columns)
         raise UsageError(f"{row.place}: no column or field {error}; the row's columns are {columns}") from error
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, AttributeError, IndexError) as error:
         raise UsageError(f"{row.place}: not in the data set's hub format ({error}): mend the row") from error
 
 

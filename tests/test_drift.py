@@ -77,6 +77,10 @@ def test_what_cannot_be_asked_is_counted_or_one_sentence(models: Path, tmp_path:
     population = task.config.metadata["population"]
     assert population["kept"] == 1
     assert population["dropped"] == {"conversations of fewer than 4 cycles of 40 tokens": 1}
+    (folder / "session3_valid.jsonl").write_text('{"id": "a", "dialogue": [[1, 2]]}')
+    with pytest.raises(UsageError, match=r"session3_valid.jsonl, line 1: not in the data set's hub format"):
+        load("pcc_drift_1", models, data=str(tmp_path))
+    (folder / "session3_valid.jsonl").write_text((folder / "session2_valid.jsonl").read_text())
     for settings, says in (
         ({"data": str(tmp_path), "tokens": 4000}, "has 4 cycles of 4000 decoder tokens: pass a smaller tokens"),
         ({"tokens": 3}, "tokens is a whole number of 16 or more"),
