@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+import pcc_bench
+from pcc_bench.core import memory_file
 from pcc_bench.core.architecture import check_complete
 from pcc_bench.core.checkpoint_files import read_safetensors
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.tensors import is_finite
 from pcc_bench.host import validate
 from pcc_bench.host.compressing import compress, open_compressor
-from pcc_bench.model import init
+from pcc_bench.model import checkpoint, init, published
 
 Change = Callable[[dict[str, torch.Tensor], str], None]
 
@@ -97,3 +103,61 @@ def test_finite_is_told_in_every_dtype(dtype: torch.dtype) -> None:
 def test_weights_in_a_place_that_can_be_none_are_missing(name: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is missing: the checkpoint is incomplete"):
         read_safetensors(tmp_path / name / "model.safetensors")
+
+
+SHIPPED = Path(pcc_bench.__file__).parent / "lab" / "models"
+RIVALS = {
+    "autocompressor": "adapter_model.safetensors",
+    "cocom": "model.safetensors",
+    "icae": "model.safetensors",
+    "llmlingua2": "model.safetensors",
+}
+
+
+@pytest.fixture(scope="module")
+def entrances(models: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Callable[[], object]]]:
+    """Every kind of file that tensors come in by, with what reads it."""
+    root = tmp_path_factory.mktemp("entrances")
+    for name in ("pcc", "pcc-large", "llama", "encoder"):
+        shutil.copytree(models / name, root / name)
+    decoder = init.open_decoder(str(root / "llama"))
+    pcc = checkpoint.load(str(root / "pcc"), decoder)
+    published.export(pcc, root / "published-4x")
+    compressor = open_compressor(str(root / "pcc"), None, "cpu", "float32", {})
+    memory_file.save(compress("It rains.", compressor), compressor, root / "memory.safetensors")
+    made: dict[str, tuple[Path, Callable[[], object]]] = {
+        name: (root / name / "model.safetensors", partial(checkpoint.load, str(root / name), decoder))
+        for name in ("pcc", "pcc-large", "published-4x")
+    }
+    made["decoder"] = (root / "llama" / "model.safetensors", partial(init.open_decoder, str(root / "llama")))
+    made["memory"] = (root / "memory.safetensors", partial(memory_file.load, root / "memory.safetensors", decoder))
+    shutil.copytree(SHIPPED / "lab-llama", root / "rivals" / "lab-llama")
+    for method, file in RIVALS.items():
+        (source,) = SHIPPED.glob(f"{method}-lab*")
+        shutil.copytree(source, folder := root / "rivals" / source.name)
+        words = (str(folder), str(root / "rivals" / "lab-llama"), "cpu", "float32", {}, method)
+        made[method] = (folder / file, partial(open_compressor, *words))
+    return made
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_no_tensor_that_is_not_finite_comes_in_anywhere(
+    entrances: dict[str, tuple[Path, Callable[[], object]]], data: st.DataObject
+) -> None:
+    path, read = entrances[data.draw(st.sampled_from(sorted(entrances)))]
+    whole, state = path.read_bytes(), load_file(path)
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    name = data.draw(st.sampled_from(sorted(key for key, value in state.items() if value.numel())))
+    state[name].view(-1)[data.draw(st.integers(0, state[name].numel() - 1))] = data.draw(
+        st.sampled_from([float("nan"), float("inf"), -float("inf")])
+    )
+    save_file(state, path, metadata)
+    try:
+        with pytest.raises(UsageError, match="not finite numbers") as error:
+            read()
+        assert name.rpartition(".")[2] in str(error.value) and "\n" not in str(error.value)
+    finally:
+        path.write_bytes(whole)
+    read()
