@@ -12,6 +12,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
+from pcc_bench.baselines import weights
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError
 
@@ -85,6 +86,7 @@ def check(
     Raises:
         UsageError: They have not; the first such tensor is named.
     """
+    weights.check_matrices(state, (name for pair in names.values() for name in pair), path)
     for layer, (a, b) in names.items():
         ranks, shape = {state[a].shape[0], state[b].shape[1]}, (state[b].shape[0], state[a].shape[1])
         if ranks != {rank}:

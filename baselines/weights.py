@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from pcc_bench.core.checkpoint_files import read_safetensors, read_weights, resolve
 from pcc_bench.core.decoder import Decoder
-from pcc_bench.core.documents import checked, read_json
+from pcc_bench.core.documents import checked, is_file, read_json
 from pcc_bench.core.errors import UsageError
 
 STANDARD = ("model.safetensors.index.json", "model.safetensors", "pytorch_model.bin.index.json", "pytorch_model.bin")
@@ -30,7 +30,7 @@ def find(pretrained: str, file: str | None = None) -> Path:
     Raises:
         UsageError: There is none, or it is not clear which.
     """
-    if Path(pretrained).is_file():
+    if is_file(pretrained):
         return Path(pretrained)
     folder = resolve(pretrained)
     if file is not None:
@@ -90,6 +90,23 @@ def _read_shards(index: Path) -> dict[str, Any]:
         state |= read(index.parent / name)
     check_names(state.keys(), places.keys(), index)
     return state
+
+
+def check_matrices(state: Mapping[str, torch.Tensor], names: Iterable[str], path: Path) -> None:
+    """See that tensors have two dimensions.
+
+    Args:
+        state: Name -> tensor.
+        names: Those that are there and should be matrices.
+        path: The file, for the message.
+
+    Raises:
+        UsageError: One has not; it is named.
+    """
+    for name in names:
+        shape = list(getattr(state[name], "shape", []))  # a number stands for weights left out
+        if len(shape) != 2:
+            raise UsageError(f"{path}: {name} has shape {shape}, not [rows, columns]: copy it again")
 
 
 def check_names(found: Collection[str], wanted: Collection[str], path: Path) -> None:

@@ -161,3 +161,21 @@ def test_no_tensor_that_is_not_finite_comes_in_anywhere(
     finally:
         path.write_bytes(whole)
     read()
+
+
+@pytest.mark.parametrize("method", [*RIVALS, "pcc", "pcc-large", "decoder"])
+def test_a_matrix_that_is_flat_is_one_sentence(
+    entrances: dict[str, tuple[Path, Callable[[], object]]], method: str
+) -> None:
+    path, read = entrances[method]
+    whole, state = path.read_bytes(), load_file(path)
+    matrices = [name for name, value in state.items() if value.dim() == 2]
+    try:
+        for name in (matrices[0], matrices[-1]):
+            for shape in ((-1,), (1, *state[name].shape)):
+                save_file({**state, name: state[name].reshape(shape).clone()}, path, {"format": "pt"})
+                with pytest.raises(UsageError) as error:
+                    read()
+                assert "\n" not in str(error.value)
+    finally:
+        path.write_bytes(whole)

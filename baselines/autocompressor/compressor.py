@@ -19,6 +19,7 @@ from pcc_bench.baselines.soft import SoftCompressor
 from pcc_bench.core import shipped
 from pcc_bench.core.checkpoint_files import resolve
 from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.documents import is_file
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.layout import Layout
 
@@ -79,13 +80,18 @@ class AutoCompressor(SoftCompressor):
         Raises:
             UsageError: An option without sense, or a file that is unreadable or does not fit the decoder.
         """
-        folder = Path(pretrained).parent if Path(pretrained).is_file() else resolve(pretrained)
+        folder = Path(pretrained).parent if is_file(pretrained) else resolve(pretrained)
         if files.is_adapter(folder):
             summary = files.load_adapter(decoder, folder, file)
         else:
             is_loaded = not file and Path(decoder.name).resolve() == Path(pretrained).resolve()
             summary = files.load_whole(decoder, weights.find(pretrained, file), is_loaded)
         recorded = files.Recorded.read(folder)
+        if recorded.summary_length not in (None, len(summary)):
+            raise UsageError(
+                f"{folder} has {len(summary)} summary tokens, its config.json says summary_length="
+                f"{recorded.summary_length}: copy it again"
+            )
         length = _segment_length(rate, segment_length, len(summary), recorded.segment_length or SEGMENT_LENGTH)
         return cls(decoder, summary, length, recorded.accumulate_summary if accumulate is None else accumulate)
 

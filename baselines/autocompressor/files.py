@@ -32,12 +32,14 @@ class Recorded(BaseModel):
     Attributes:
         accumulate_summary: False in RMT checkpoints.
         segment_length: Tokens a segment, where a checkpoint asks for its own.
+        summary_length: Summary tokens.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     accumulate_summary: bool = True
     segment_length: PositiveInt | None = None
+    summary_length: PositiveInt | None = None
 
     @classmethod
     def read(cls, folder: Path) -> Recorded:
@@ -130,6 +132,7 @@ def load_adapter(decoder: Decoder, folder: Path, file: str | None) -> torch.Tens
     layers = lora.linear_layers(decoder, config.target_modules)
     names = {layer: (f"{WRAPPED}{layer}.lora_A.weight", f"{WRAPPED}{layer}.lora_B.weight") for layer in layers}
     weights.check_names(state, {WRAPPED + TABLE, *(name for pair in names.values() for name in pair)}, path)
+    weights.check_matrices(state, state, path)
     summary: torch.Tensor = state[WRAPPED + TABLE]
     if summary.shape[-1] != decoder.hidden_size:
         raise lora.wrong_base(path, decoder, TABLE, summary.shape, (len(summary), decoder.hidden_size))
@@ -156,6 +159,7 @@ def load_whole(decoder: Decoder, path: Path, is_loaded: bool) -> torch.Tensor:
     state = weights.read(path)
     if TABLE not in state:
         raise UsageError(f"{path} lacks {TABLE}: it is no AutoCompressor (a plain model has no summary tokens)")
+    weights.check_matrices(state, [TABLE], path)
     summary: torch.Tensor = state.pop(TABLE)
     _check_model(state, path, decoder)
     if not is_loaded:
@@ -168,7 +172,9 @@ def load_whole(decoder: Decoder, path: Path, is_loaded: bool) -> torch.Tensor:
 def _check_model(state: Mapping[str, torch.Tensor], path: Path, decoder: Decoder) -> None:
     """See that the checkpoint is a whole model of the decoder's make."""
     wanted = decoder.model.state_dict()
-    table = next((value for key, value in state.items() if key.endswith("embed_tokens.weight")), None)
+    tables = [key for key in state if key.endswith("embed_tokens.weight")]
+    weights.check_matrices(state, tables, path)
+    table = state[tables[0]] if tables else None
     if table is not None and table.shape != decoder.embedding.weight.shape:
         raise UsageError(
             f"{path} has a vocabulary of {table.shape[0]} and width {table.shape[1]}, the decoder '{decoder.name}' "

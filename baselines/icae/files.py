@@ -142,9 +142,11 @@ def check(state: dict[str, Any], path: Path, decoder: Decoder, rank: int | None 
     modules = decoder.model.base_model.named_modules()
     layers = {name: module for name, module in modules if lora.last_part(name) in TARGETS}
     names = {layer: [f"{_prefix(decoder)}{layer}.lora_{side}.default.weight" for side in "AB"] for layer in layers}
-    if TABLE in own and own[TABLE].shape[-1] != decoder.hidden_size:
-        raise _wrong_base(path, decoder, f"width {own[TABLE].shape[-1]}, the decoder has {decoder.hidden_size}")
+    width = [*getattr(own.get(TABLE), "shape", ())][1:2]
+    if width not in ([], [decoder.hidden_size]):
+        raise _wrong_base(path, decoder, f"width {width[0]}, the decoder has {decoder.hidden_size}")
     weights.check_names(own.keys(), {TABLE, *(name for pair in names.values() for name in pair)}, path)
+    weights.check_matrices(own, own, path)
     ranks = {n for a, b in names.values() for n in (own[a].shape[0], own[b].shape[1])}
     if len(ranks) > 1 or rank not in (None, *ranks):
         asked = f", but lora_rank={rank} was asked for" if rank else " at once"

@@ -46,12 +46,15 @@ class Verb:
         words: The command for an output folder.
         read: What the folder then holds, without times.
         before: Commands that fill the folder beforehand, where old files are written over.
+        refusal: Status and words of it where it can't go on; `run` goes on with the other cells and names those that
+            failed.
     """
 
     name: str
     words: Callable[[Path], Words]
     read: Callable[[Path], State]
     before: Callable[[Path], Sequence[Words]] = lambda out: ()
+    refusal: tuple[int, str] = (2, "pcc-bench: error: ")
 
     @property
     def replaces(self) -> bool:
@@ -153,7 +156,12 @@ def verbs(root: Path) -> list[Verb]:
     asked = ["--tasks", "pcc_squad", "--data", "lab", "--limit", "24", "--batch-size", "4", "--device", "cpu"]
     return [
         Verb("eval", lambda out: ["eval", "--model", "pcc", *asked, "-o", str(out)], read_evaluation),
-        Verb("run", lambda out: ["run", str(root / "suite.yaml"), "-o", str(out), "--device", "cpu"], read_evaluation),
+        Verb(
+            "run",
+            lambda out: ["run", str(root / "suite.yaml"), "-o", str(out), "--device", "cpu"],
+            read_evaluation,
+            refusal=(1, "failed, tried again by the next call"),
+        ),
         Verb("train", lambda out: ["train", str(root / "recipe.yaml"), "-o", str(out)], read_training),
         Verb(
             "compress --store",
@@ -197,7 +205,10 @@ def _over(name: str, words: Callable[[str, Path], Words], new: str, old: str) ->
 
 
 def start(words: Words, log: Path, prepare: Callable[[], object] = lambda: None) -> int:
-    """Run `pcc-bench WORDS` in a child, after `prepare` there, with what it says of errors in `log`; its process id."""
+    """Run `pcc-bench WORDS` in a child, after `prepare` there; its process id.
+
+    Its errors go into `log`, what it prints into a file beside it that ends in `.out`.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()
@@ -205,8 +216,8 @@ def start(words: Words, log: Path, prepare: Callable[[], object] = lambda: None)
         return child
     status = 1
     try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+        for stream, place in ((1, log.with_suffix(".out")), (2, log)):
+            os.dup2(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
         sys.stdout, sys.stderr = (os.fdopen(stream, "w", closefd=False) for stream in (1, 2))
         sys.argv = ["pcc-bench", *words]
         prepare()
