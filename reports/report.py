@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pandas as pd
@@ -31,6 +32,7 @@ BUILDERS: dict[str, Callable[[Results], Table]] = {
     "hyperparameters": recorded.hyperparameters,
     "cost": recorded.cost,
 }
+PLUGIN_GROUP = "pcc_bench.tables"
 ALL_TASKS = "tasks"  # ends the name of suites that ask few rows of every task
 
 
@@ -74,10 +76,19 @@ def tables(results: Results, published: bool = False) -> list[Table]:
     Raises:
         UsageError: Runs do not belong in one table.
     """
-    most = without_all_tasks(results)
-    made = [build(most) for build in BUILDERS.values()]
-    made = [table if table.measured else BUILDERS[table.key](results) for table in made]
-    return [table for table in made if table.measured or (published and not table.empty)]
+    most, shown = without_all_tasks(results), []
+    for build in builders().values():
+        table = build(most)
+        table = table if table.measured else build(results)
+        if table.measured or (published and not table.empty):
+            shown.append(table)
+    return shown
+
+
+def builders() -> dict[str, Callable[[Results], Table]]:
+    """The function of each table: ours, and those of installed plug-ins (entry-point group `pcc_bench.tables`)."""
+    plugins = {point.name: point.load() for point in entry_points(group=PLUGIN_GROUP) if point.name not in BUILDERS}
+    return BUILDERS | plugins
 
 
 def without_all_tasks(results: Results) -> Results:

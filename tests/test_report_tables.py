@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Callable
 from importlib import resources
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,11 @@ from written_results import questions, right, write
 from pcc_bench.core.errors import UsageError
 from pcc_bench.reports import overview, paper, render, report
 from pcc_bench.reports.measure import measure
-from pcc_bench.reports.table import Table
+from pcc_bench.reports.table import Cell, Column, Row, Table
 from pcc_bench.reports.tables.lines import family
 from pcc_bench.results.collection import Results, load
 from pcc_bench.results.files import result_files
-from pcc_bench.results.reading import read_run
+from pcc_bench.results.reading import read_answers, read_run
 from pcc_bench.suite import grid
 
 SETS = ("squad", "hotpotqa", "adversarialqa", "nq")
@@ -578,3 +579,27 @@ def test_an_old_file_of_a_pooled_encoder_is_not_called_large(tmp_path: Path) -> 
     state["config"]["pcc_bench"]["label"] = "PCC-Large"
     (tmp_path / path.name).write_text(json.dumps(state), "utf-8")
     assert family(read_run(tmp_path / path.name)) == "pcc-pooled"
+
+
+def longest_answer(results: Results) -> Table:
+    """A table of another package: one function."""
+    runs = [run for run in results.runs if "pcc_squad" in run.tasks]
+    lengths = [max(len(answer.answer) for answer in read_answers(run.tasks["pcc_squad"])) for run in runs]
+    return Table(
+        key="longest",
+        title="Longest answer",
+        columns=(Column(key="letters", name="letters"),),
+        rows=tuple(Row(key=run.id, label=run.id, method=run.method, runs=(run.id,)) for run in runs),
+        cells=tuple((Cell(value=float(length)),) for length in lengths),
+    )
+
+
+def test_a_table_from_elsewhere_is_one_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    point = EntryPoint("longest", f"{__name__}:longest_answer", report.PLUGIN_GROUP)
+    monkeypatch.setattr(report, "entry_points", lambda group: [point] if group == report.PLUGIN_GROUP else [])
+    write(tmp_path / "in", "pcc", {"pcc_squad": {"f1": right(0.5, 8, 0)}}, 4.0)
+    made = report.write([tmp_path / "in"], tmp_path / "out")
+    assert made.tables[-1].key == "longest"
+    for suffix in (".md", ".tex", ".csv"):
+        assert "letters" in (tmp_path / "out" / "tables" / f"longest{suffix}").read_text("utf-8")
+    assert "Longest answer" in (tmp_path / "out" / "index.html").read_text("utf-8")

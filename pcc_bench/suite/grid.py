@@ -67,14 +67,16 @@ def _notes(runs: Sequence[tuple[str, Run]]) -> tuple[str, ...]:
             protocol = {name: str(value) for name, value in task.protocol.items() if name not in READER}
             kind = (task.scored, task.skipped, *protocol.values())
             asked.setdefault(task.name, {}).setdefault(kind, []).append(label)
+    same: dict[str, list[str]] = {}
     notes = []
     for name, kinds in asked.items():
         says = [f"{kind[0]} rows" + (f" ({kind[1]} skipped)" if kind[1] else "") for kind in kinds]
         if len(kinds) == 1:
-            notes.append(f"{name}: {says[0]}.")
+            same.setdefault(says[0], []).append(name)
         else:
             who = "; ".join(
                 f"{said} for {', '.join(labels)}" for said, labels in zip(says, kinds.values(), strict=True)
             )
             notes.append(f"{name}: NOT the same rows in all lines, do not compare them: {who}.")
-    return (*notes, *ceilings(run for _, run in runs))
+    equal = [f"{', '.join(names)}: {rows}." for rows, names in same.items()]
+    return (*equal, *notes, *ceilings(run for _, run in runs))

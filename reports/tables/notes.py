@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from pcc_bench.core.questions import PROMPTS
 from pcc_bench.reports.measure import LEVEL, Measure, compare, measure
 from pcc_bench.reports.table import NAMES, Cell, Column
-from pcc_bench.reports.tables.lines import NONE, TUNED, Line, role
+from pcc_bench.reports.tables.lines import NONE, TUNED, Line, family, role
 from pcc_bench.results.run import Run, TaskRun, difference
 
 PAPERS_DECODER = re.compile(r"llama-?3-?8b", re.IGNORECASE)
@@ -82,45 +82,53 @@ def about_published(lines: Sequence[Line], columns: Columns) -> list[str]:
 
 
 def ceilings(runs: Iterable[Run], tasks: Collection[str] | None = None) -> tuple[str, ...]:
-    """A sentence for each task whose full context is not above no context, by the paired 95 % interval.
+    """Sentences on tasks whose full context is not above no context, by the paired 95 % interval.
 
     Runs are held against each other where they were asked the same of the same rows by the same decoder, and both have
-    samples. The score is the task's first of `metrics.NAMES`, counts of errors left out.
+    samples. The score is the task's first of `table.NAMES`, counts of errors left out.
 
     Args:
         runs: All runs of a table.
         tasks: Those that it shows; None: all.
     """
     known = list(runs)
-    ends = [run for run in known if role(run) == "ceiling"], [run for run in known if run.method == NONE]
-    sentences: dict[str, None] = {}
-    for full in ends[0]:
-        for name, task in full.tasks.items():
-            if tasks is not None and name not in tasks:
-                continue
-            floors = (run for run in ends[1] if name in run.tasks)
-            floor = next((run for run in floors if difference(task.protocol, run.tasks[name].protocol) is None), None)
-            if floor is not None and (said := _sentence(full, floor, task)):
-                sentences[said] = None
+    full = [run for run in known if role(run) == "ceiling" and family(run) != TUNED]
+    empty = [run for run in known if run.method == NONE]
+    remedies: dict[str, dict[tuple[str, str], None]] = {}
+    pairs = [(run, task) for run in full for task in run.tasks.values()]
+    for run, task in pairs:
+        if tasks is not None and task.name not in tasks:
+            continue
+        floors = (floor for floor in empty if task.name in floor.tasks)
+        floor = next((f for f in floors if difference(task.protocol, f.tasks[task.name].protocol) is None), None)
+        values = None if floor is None else _not_above(run, floor, task)
+        if values is not None:
+            remedies.setdefault(_remedy(task), {})[task.name, values] = None
+    sentences = []
+    for remedy, tasks_of in remedies.items():
+        if len(tasks_of) == 1:
+            ((name, values),) = tasks_of
+            start, what = f"{name}: full context is not above no context ({values})", "this task with this prompt"
+        else:
+            start = "full context is not above no context: " + "; ".join(
+                f"{name} ({values})" for name, values in tasks_of
+            )
+            what = "these tasks with their prompts"
+        sentences.append(f"{start}: this decoder cannot do {what}; try {remedy}.")
     return tuple(sentences)
 
 
-def _sentence(full: Run, floor: Run, task: TaskRun) -> str:
-    """What is wrong with a task; "" where the full context is above, or nothing says so."""
+def _not_above(full: Run, floor: Run, task: TaskRun) -> str | None:
+    """Values of a task whose full context is not above no context; None where it is, or nothing says so."""
     metric = next((name for name in NAMES if name in task.scores and not name.startswith("error_")), None)
     if metric is None or not (task.logged and floor.tasks[task.name].logged):
-        return ""
+        return None
     high, low = (measure([run], task.name, metric) for run in (full, floor))
     known = None if high is None or low is None else compare(high, low)
     if high is None or low is None or known is None:
-        return ""
+        return None
     ends = tuple(float(end) for end in known.interval(LEVEL))
-    if ends[0] > 0:
-        return ""
-    return (
-        f"{task.name}: full context is not above no context ({_values(high, low, ends)}, {high.n} rows): this decoder "
-        f"cannot do this task with this prompt; try {_remedy(task)}."
-    )
+    return None if ends[0] > 0 else f"{_values(high, low, ends)}, {high.n} rows"
 
 
 def _values(high: Measure, low: Measure, ends: tuple[float, ...]) -> str:
