@@ -190,10 +190,9 @@ def test_a_long_context_is_converted_in_parts_and_held_once(
     for one, other, hidden in zip(whole, in_parts, raw, strict=True):
         assert (one.tokens, len(one.slots)) == (other.tokens, len(other.slots))
         torch.testing.assert_close(pcc.frame([pcc.converter(slots) for slots in hidden.slots]), pcc.frame(one.slots))
-        memory = pcc.memory(other)
-        torch.testing.assert_close(memory, pcc.frame(one.slots))
+        vectors = pcc.memory(other, release=True).vectors
+        torch.testing.assert_close(vectors, pcc.frame(one.slots))
         assert other.slots == []
-        assert memory.untyped_storage().nbytes() == memory.nbytes
 
 
 def test_a_context_without_tokens_has_no_slots(models: Path, decoder: Decoder) -> None:
