@@ -81,7 +81,8 @@ class Ropes:
             model: The decoder.
             vectors: The prompts, padded: [batch, length, hidden size]; None where they are token ids.
         """
-        prepare = model.prepare_inputs_for_generation
+        owner: Any = model
+        prepare = owner.prepare_inputs_for_generation
 
         @wraps(prepare)  # transformers looks at its signature
         def prepare_whole(input_ids: torch.Tensor, past_key_values: Any = None, **kwargs: Any) -> Any:
@@ -89,18 +90,18 @@ class Ropes:
             if known not in self.switching or kwargs.get("is_first_iteration"):
                 return prepare(input_ids, past_key_values=past_key_values, **kwargs)
             assert vectors is not None
-            new = model.get_input_embeddings()(input_ids).to(vectors.dtype)
+            new = owner.get_input_embeddings()(input_ids).to(vectors.dtype)
             kwargs |= {"inputs_embeds": torch.cat([vectors, new], 1), "is_first_iteration": True}
             return prepare(input_ids, **{**kwargs, "next_sequence_length": None})
 
         if not self.switching or vectors is None:
             yield
             return
-        model.prepare_inputs_for_generation = prepare_whole  # type: ignore[method-assign]
+        owner.prepare_inputs_for_generation = prepare_whole
         try:
             yield
         finally:
-            del model.prepare_inputs_for_generation
+            del owner.prepare_inputs_for_generation
 
 
 def _parameters(config: Any) -> list[Mapping[str, Any]]:
