@@ -9,41 +9,47 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from inspect import signature
 from typing import Any, Self
 
+from transformers import PreTrainedTokenizerBase
+
 from pcc_bench.baselines.hard import HardCompressor
-from pcc_bench.core import registry
-from pcc_bench.core.compressor import Look, Memory
+from pcc_bench.core import registry, shipped
+from pcc_bench.core.compressor import Compressor, Look, Memory
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError
-from pcc_bench.model.compressor import PccCompressor
-from pcc_bench.model.pcc import PCC
+from pcc_bench.core.layout import Layout
 
 
-class ComposedCompressor(PccCompressor):
+class ComposedCompressor(Compressor):
     """PCC reads the text that a hard method leaves of a context.
 
     Args:
-        pcc: The second method.
-        decoder: The decoder of both.
-        first: The first method; where it is query-aware, so are the two.
+        first: A hard method; where it is query-aware, so are the two.
+        second: PCC, of the same decoder.
     """
 
     name = "composed"
-    has_converter = False  # raw memories would have to say what the first method left out
-    label = "composed"
+    soft = True
+    default = shipped.DEFAULT
     summary = "a hard method shortens the text, PCC compresses what is left (first=, first_rate=)"
 
-    def __init__(self, pcc: PCC, decoder: Decoder, first: HardCompressor) -> None:
-        super().__init__(pcc, decoder)
-        self.first = first
+    def __init__(self, first: Compressor, second: Compressor) -> None:
+        super().__init__(second.decoder)
+        self.first, self.second = first, second
         self.query_aware = first.query_aware
-        self.label = f"{first.label} + {self.label}"
-        self.rate = first.rate * pcc.config.rate if first.rate else None
+        self.label = f"{first.label} + {second.label}"
+        self.rate = first.rate * second.rate if first.rate and second.rate else None
 
     @classmethod
-    def load(  # type: ignore[override]  # PCC's options of one checkpoint make no sense behind another method
+    def decoder_path(cls, pretrained: str, decoder: str | None) -> str:
+        """As PCC."""
+        return registry.get("pcc").decoder_path(pretrained, decoder)
+
+    @classmethod
+    def load(
         cls,
         pretrained: str,
         decoder: Decoder,
@@ -71,15 +77,15 @@ class ComposedCompressor(PccCompressor):
         if options and "rate" not in signature(kind.load).parameters:
             raise UsageError(f"first={first} takes no rate: leave first_rate={first_rate:g} out")
         before = kind.load(decoder.name, decoder, **registry.typed(kind, options, f"first={first}, first_rate"))
-        after = PccCompressor.load(pretrained, decoder, rate=rate, any_decoder=any_decoder)
-        return cls(after.pcc, decoder, before)
+        own = {"any_decoder": any_decoder, **({} if rate is None else {"rate": rate})}
+        return cls(before, registry.get("pcc").load(pretrained, decoder, **own))
 
     @classmethod
     def recorded_rate(cls, pretrained: str, options: Mapping[str, Any]) -> float | None:
         """The product of both rates."""
         own = {"rate": options["first_rate"]} if options.get("first_rate") is not None else {}
         first = _hard(options.get("first", "truncated-context")).recorded_rate(pretrained, own)
-        second = super().recorded_rate(pretrained, options)
+        second = registry.get("pcc").recorded_rate(pretrained, options)
         return first * second if first and second else None
 
     @classmethod
@@ -87,7 +93,7 @@ class ComposedCompressor(PccCompressor):
         """As PCC; the first method has no files."""
         look("first method", lambda: (None, _hard(options.get("first", "truncated-context")).summary))
         own = {name: value for name, value in options.items() if not name.startswith("first")}
-        super().inspect(pretrained, decoder, own, look)
+        registry.get("pcc").inspect(pretrained, decoder, own, look)
 
     def compress(self, contexts: Sequence[str]) -> list[Memory]:
         """Shorten, then compress; sizes are those of the whole contexts."""
@@ -98,7 +104,7 @@ class ComposedCompressor(PccCompressor):
         return self._compress_rest(self.first.compress_for(contexts, queries))
 
     def _compress_rest(self, shortened: Sequence[Memory]) -> list[Memory]:
-        memories = super().compress([memory.text or "" for memory in shortened])
+        memories = self.second.compress([memory.text or "" for memory in shortened])
         return [
             replace(
                 memory,
@@ -110,10 +116,29 @@ class ComposedCompressor(PccCompressor):
             for whole, memory in zip(shortened, memories, strict=True)
         ]
 
+    @property
+    def depends_on_batch(self) -> bool:
+        """Where PCC's memories do."""
+        return self.second.depends_on_batch
+
+    @property
+    def tokenizers(self) -> tuple[PreTrainedTokenizerBase, ...]:
+        """PCC's: the first method counts the decoder's tokens."""
+        return self.second.tokenizers
+
+    @cached_property
+    def layout(self) -> Layout:
+        """PCC's."""
+        return self.second.layout
+
     def options(self) -> dict[str, Any]:
         """PCC's, and the first method with its own."""
         own = {f"first_{name}": value for name, value in self.first.options().items()}
-        return {**super().options(), "first": self.first.name, **own}
+        return {**self.second.options(), "first": self.first.name, **own}
+
+    def weights_fingerprint(self) -> str:
+        """PCC's."""
+        return self.second.weights_fingerprint()
 
 
 def _hard(name: str) -> type[HardCompressor]:
