@@ -7,7 +7,7 @@ from typing import Any
 
 from pcc_bench.core.texttable import TextTable
 from pcc_bench.reports.table import Cell, Column, Row, Table
-from pcc_bench.reports.tables.lines import OURS
+from pcc_bench.reports.tables.lines import FULL, NONE, OURS, TUNED
 from pcc_bench.results.files import Reported
 from pcc_bench.results.rows import COMPRESSION
 from pcc_bench.results.run import Run
@@ -43,7 +43,8 @@ def _about_methods(lines: Sequence[Line], head: Column) -> Iterator[str]:
     if not ours:
         return
     row, cell = max(ours, key=_value)
-    ends: dict[str, Line] = {line[0].role: line for line in lines if line[0].role != "method" and line[0].rate is None}
+    scale = [line for line in lines if line[0].method in (FULL, TUNED, NONE)]
+    ends: dict[str, Line] = {line[0].role: line for line in scale if line[0].rate is None}
     yield _place(row, cell, head, ends)
     others = [line for line in methods if line[0].method != row.method]
     others = [line for line in others if line[0].rate == row.rate] or others

@@ -31,8 +31,11 @@ LABELS = {
     "pcc-lite": "PCC-Lite",
     "pcc-large": "PCC-Large",
     "pcc-pooled": "PCC pooled",
+    "composed": "composed",
     "be": "BE token",
 }
+TUNED_TEXT = ("truncated-context", "random-context", "bm25-context", NONE)  # read in the frame of a tuned 1x checkpoint
+LABELS |= {f"{method}-tuned": f"{LABELS[method]}, tuned" for method in TUNED_TEXT}
 ORDER = tuple(LABELS)
 OURS = ("pcc-lite", "pcc-large", "pcc-pooled", "pcc")
 ROLES: tuple[Role, ...] = ("ceiling", "method", "floor")  # from the top of a table down
@@ -55,6 +58,9 @@ class Line:
 
 def family(run: Run) -> str:
     """The method; for PCC also which encoder: as the result file says, or (of old ones) the checkpoint's name tells."""
+    if run.method == "composed" and run.reported:
+        first, at_1x = run.reported.options.get("first"), run.reported.options.get("rate") == 1
+        return f"{first}-tuned" if at_1x and first in TUNED_TEXT else "composed"
     recorded = next((key for key, text in LABELS.items() if run.reported and text == run.reported.label), None)
     if run.reported and run.reported.options.get("residual") and recorded in ("pcc-lite", "pcc-large"):
         return TUNED if run.rate == 1 else "pcc-pooled"  # older files: pooled encoders had no label of their own
@@ -71,12 +77,12 @@ def family(run: Run) -> str:
 def label(method: str, rate: float | None) -> str:
     """What a method at a rate is called in print."""
     name = LABELS.get(method, method)
-    return name if rate is None or method in (FULL, NONE, TUNED) else f"{name} {rate:g}x"
+    return name if rate is None or method in (FULL, NONE, TUNED, f"{NONE}-tuned") else f"{name} {rate:g}x"
 
 
 def role(run: Run) -> Role:
     """Models of lm-eval read everything, as the full context does."""
-    if run.method == NONE or run.control:
+    if family(run) in (NONE, f"{NONE}-tuned") or run.control:
         return "floor"
     return "ceiling" if family(run) in (FULL, TUNED) or run.reported is None else "method"
 
