@@ -252,6 +252,47 @@ def test_commands_with_values_without_sense_end_with_a_sentence(words: list[str]
     assert "Traceback" not in done.output and not Path("never").exists()
 
 
+DOCUMENTS = {
+    "latin-1": "name: \u00e4\n".encode("latin-1"),
+    "nesting": b"a: " + b"[" * 5_000,
+    "deep JSON": b"[" * 100_000,
+    "no date": b"name: 2020-99-99",
+    "a tag": b"!!python/object/apply:os.system [ls]",
+    "NUL": b"name: a\0b",
+    "digits": b"seed: " + b"1" * 5_000,
+}
+
+
+@pytest.mark.parametrize("content", DOCUMENTS.values(), ids=DOCUMENTS.keys())
+@pytest.mark.parametrize(
+    "words", [("run", "F", "-o", "never"), ("train", "F", "--dry-run"), ("gate", "F", "--against", "F")]
+)
+def test_documents_on_the_command_line_end_with_a_sentence(
+    tmp_path: Path, words: tuple[str, ...], content: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "f.yaml").write_bytes(content)
+    with pytest.raises(SystemExit) as ended:
+        main([word.replace("F", str(tmp_path / "f.yaml")) for word in words])
+    error = capsys.readouterr().err
+    assert ended.value.code == 2 and error.startswith("pcc-bench: error: ") and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("compress", "pcc-lab-4x", "--text", "x", "-o", "never", "--option", "boundaries={"),
+        ("train", "lite-4x", "--dry-run", "--set", "optimisation={"),
+        ("train", "lite-4x", "--dry-run", "--set", "optimisation.steps=" + "[" * 5_000),
+    ],
+)
+def test_values_on_the_command_line_are_documents_too(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2 and "Traceback" not in capsys.readouterr().err
+
+
 # Claims
 
 
