@@ -153,6 +153,16 @@ def _add_tasks(module: "ModuleType") -> None:
         self.pcc_bench_compress = part
         return None
 
+    initialise.pcc_bench_tasks = folder  # type: ignore[attr-defined]
+    manager.__init__ = initialise
+    if hasattr(manager, "load"):
+        _mark_what_loads(manager)
+
+
+def _mark_what_loads(manager: "Any") -> None:
+    """Let tasks of lm-eval's own be marked as they are loaded, where `compress` asks for it."""
+    import functools
+
     load: Callable[..., Any] = manager.load
 
     @functools.wraps(load)
@@ -165,8 +175,6 @@ def _add_tasks(module: "ModuleType") -> None:
         return loaded
 
     manager.load = load_and_mark
-    initialise.pcc_bench_tasks = folder  # type: ignore[attr-defined]
-    manager.__init__ = initialise
 
 
 def _look_into(folder: str, call: "BoundArguments") -> "Any":
