@@ -13,11 +13,11 @@ import torch
 from transformers import AutoModelForTokenClassification, PreTrainedTokenizerBase
 
 from pcc_bench.core import shipped
+from pcc_bench.core.architecture import check_finite
 from pcc_bench.core.checkpoint_files import load_tokenizer, pretrained
 from pcc_bench.core.compressor import Compressor, Memory
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError
-from pcc_bench.core.tensors import check_finite
 
 ESCAPES = {r"\n": "\n", r"\t": "\t", r"\c": ","}  # lm-eval ends an argument at a comma
 

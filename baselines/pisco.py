@@ -18,11 +18,11 @@ from pcc_bench.baselines.cocom import files
 from pcc_bench.baselines.cocom.compressor import CocomCompressor, check_choice
 from pcc_bench.baselines.cocom.encoder import CocomEncoder, Documents, Overlong
 from pcc_bench.baselines.cocom.files import ALPHA_PER_RANK, CocomConfig
+from pcc_bench.core.architecture import check_weights
 from pcc_bench.core.checkpoint_files import read_torch, resolve
 from pcc_bench.core.context import literal, mark
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError
-from pcc_bench.core.tensors import check_weights
 
 ADAPTERS, ENDS = "adapters.pth", "decoder_first_last_layers.pth"
 ROLES = ("decoder_adapter", "encoder_adapter")

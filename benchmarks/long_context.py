@@ -41,11 +41,12 @@ def main() -> None:
 def compress(checkpoint: str, length: int, rate: int | None) -> dict[str, float]:
     """Compress one generated text; MiB are the process's resident set, Python and weights included (Linux)."""
     from pcc_bench import ContextCompressor
-    from pcc_bench.tasks.lab.draws import seeded
-    from pcc_bench.tasks.ruler.task import Narrative
+    from pcc_bench.tasks.lab.world import seeded
+    from pcc_bench.tasks.metadata import TokenCounter
+    from pcc_bench.tasks.ruler import Narrative
 
     pcc = ContextCompressor.from_pretrained(checkpoint, device="cpu", **({"rate": rate} if rate else {}))
-    narrative = Narrative.drawn(seeded("long", length), length, pcc.tokenizer)
+    narrative = Narrative.drawn(seeded("long", length), length, TokenCounter(pcc.tokenizer, checkpoint))
     kept, tokens = 0, 0
     while tokens + narrative.sizes[kept] <= length:
         tokens += narrative.sizes[kept]

@@ -36,7 +36,7 @@ from pcc_bench.host.compressing import quiet
 from pcc_bench.host.lm import CompressedLM
 from pcc_bench.host.memories import Source
 from pcc_bench.host.store.precision import PRECISIONS
-from pcc_bench.tasks.metrics.squad_answers.scores import score_qa
+from pcc_bench.tasks.metrics.squad_answers.squad_answers import score_qa
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from safetensors.torch import save_file
 from transformers import AutoModel, PreTrainedTokenizerBase
 
-from pcc_bench.core.architecture import from_state, without_weights
+from pcc_bench.core.architecture import check_finite, from_state, without_weights
 from pcc_bench.core.checkpoint_files import (
     WEIGHTS,
     check_fits,
@@ -31,8 +31,7 @@ from pcc_bench.core.checkpoint_files import (
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.documents import filled, read_json, replaced
 from pcc_bench.core.errors import UsageError, foreign
-from pcc_bench.core.pretrained import variants
-from pcc_bench.core.tensors import check_finite
+from pcc_bench.core.shipped import variants
 from pcc_bench.model import published
 from pcc_bench.model.config import MEMORY_TOKENS, PccConfig
 from pcc_bench.model.converter import Converter

@@ -22,7 +22,7 @@ from pcc_bench.core.compressor import Look
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.documents import is_folder
 from pcc_bench.core.errors import UsageError
-from pcc_bench.core.pretrained import variants
+from pcc_bench.core.shipped import variants
 from pcc_bench.model import checkpoint
 from pcc_bench.model.config import PccConfig
 from pcc_bench.model.converter import Converter

@@ -16,7 +16,7 @@ from peft import PeftModel
 from pydantic import BaseModel, Field
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedTokenizerBase
 
-from pcc_bench.core.architecture import from_folder
+from pcc_bench.core.architecture import check_weights, from_folder
 from pcc_bench.core.checkpoint_files import (
     WEIGHTS,
     load_causal_lm,
@@ -34,7 +34,6 @@ from pcc_bench.core.checkpoint_files import (
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.documents import checked, filled, read_json
 from pcc_bench.core.errors import UsageError, foreign
-from pcc_bench.core.tensors import check_weights
 from pcc_bench.model.config import DecoderConfig, EncoderConfig, PccConfig, validated
 from pcc_bench.model.converter import Converter
 from pcc_bench.model.encoder import Encoder

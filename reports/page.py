@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from pcc_bench.core import escaping
+from pcc_bench.core import texttable
 from pcc_bench.core.documents import write_text
 from pcc_bench.core.texttable import TextTable
 from pcc_bench.reports import overview
@@ -115,7 +115,7 @@ def _environment() -> Environment:
         loader=loader,
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=lambda value: escaping.visible(value) if type(value) is str else value,  # no control characters
+        finalize=lambda value: texttable.visible(value) if type(value) is str else value,  # no control characters
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -185,7 +185,7 @@ def figure_view(figure: Figure) -> FigureView:
 
 
 def _named(svg: str, figure: Figure) -> Markup:
-    image = Markup('<svg role="img" aria-label="{}"').format(escaping.visible(f"{figure.title}. {figure.alt}"))
+    image = Markup('<svg role="img" aria-label="{}"').format(texttable.visible(f"{figure.title}. {figure.alt}"))
     return Markup(svg.replace("<svg", image, 1))
 
 

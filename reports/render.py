@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from pcc_bench.core import escaping
+from pcc_bench.core import texttable
 from pcc_bench.core.texttable import TextTable
 from pcc_bench.reports.table import PAPER, Cell, Column, Row, Table
 
@@ -105,7 +105,7 @@ def as_csv(table: Table) -> str:
             where = (row.label, row.method, row.rate, row.role, row.decoder, column.key, column.heading, column.unit)
             numbers = ["" if getattr(cell, field) is None else getattr(cell, field) for field in FIELDS]
             texts = (*where, *numbers, *told, cell.text or "")
-            writer.writerow([escaping.csv_cell(value) if isinstance(value, str) else value for value in texts])
+            writer.writerow([texttable.csv_cell(value) if isinstance(value, str) else value for value in texts])
     return out.getvalue()
 
 
@@ -155,7 +155,7 @@ def _markdown(table: Table, part: Part) -> str:
 
 
 def _listed(notes: Sequence[str]) -> list[str]:
-    return ["\n".join(f"- {escaping.markdown(note)}" for note in notes)] if notes else []
+    return ["\n".join(f"- {texttable.markdown(note)}" for note in notes)] if notes else []
 
 
 def _latex(table: Table, part: Part, title: str, mark: str, notes: Sequence[str]) -> str:
@@ -178,7 +178,7 @@ def _latex(table: Table, part: Part, title: str, mark: str, notes: Sequence[str]
         for i in known:
             rows += [r"\midrule"] if role not in (None, lines[i][0].role) else []
             role = lines[i][0].role
-            cells = [(escaping.latex(text), bold) for text, bold in (texts[i][j] for j in (0, *block))]
+            cells = [(texttable.latex(text), bold) for text, bold in (texts[i][j] for j in (0, *block))]
             rows.append(" & ".join(rf"\textbf{{{text}}}" if bold else text for text, bold in cells) + r" \\")
         shape = "".join(
             (rf">{{\raggedright\arraybackslash}}p{{{BROAD * LETTER:g}pt}}" if widths[j] >= BROAD else "r" if j else "l")
@@ -187,12 +187,12 @@ def _latex(table: Table, part: Part, title: str, mark: str, notes: Sequence[str]
         caption = title + (f", part {number} of {len(parts)}" if len(parts) > 1 else "")
         made += [r"\begin{table*}[tp]", r"\centering\footnotesize", rf"\setlength{{\tabcolsep}}{{{GAP / 2:g}pt}}"]
         made += [r"\addtocounter{table}{-1}"] if number > 1 else []  # the parts are one table
-        made += [rf"\caption{{{escaping.latex(caption)}.}}", rf"\label{{tab:{mark}{f'-{number}' * (number > 1)}}}"]
+        made += [rf"\caption{{{texttable.latex(caption)}.}}", rf"\label{{tab:{mark}{f'-{number}' * (number > 1)}}}"]
         made += [rf"\begin{{tabular}}{{{shape}}}", r"\toprule", *_groups([columns[j] for j in (0, *block)])]
-        made += [" & ".join(escaping.latex(columns[j].name) for j in (0, *block)) + r" \\", r"\midrule"]
+        made += [" & ".join(texttable.latex(columns[j].name) for j in (0, *block)) + r" \\", r"\midrule"]
         made += [*rows, r"\bottomrule", r"\end{tabular}"]
         if notes and number == len(parts):
-            said = " ".join(map(escaping.latex, notes))
+            said = " ".join(map(texttable.latex, notes))
             made += [r"\par\medskip", rf"\begin{{minipage}}{{\textwidth}}\raggedright {said}\end{{minipage}}"]
         made.append(r"\end{table*}")
     return "\n".join(made) + "\n"
@@ -267,7 +267,7 @@ def _groups(columns: Sequence[Printed]) -> list[str]:
         end = start + 1
         while end < len(columns) and group and columns[end].group == group:
             end += 1
-        parts.append(rf"\multicolumn{{{end - start}}}{{c}}{{{escaping.latex(group)}}}" if group else "")
+        parts.append(rf"\multicolumn{{{end - start}}}{{c}}{{{texttable.latex(group)}}}" if group else "")
         rules += [rf"\cmidrule(lr){{{start + 1}-{end}}}"] if group else []
         start = end
     return [" & ".join(parts) + r" \\", "".join(rules)]

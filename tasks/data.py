@@ -1,4 +1,4 @@
-"""Where rows come from: the hub, a folder of JSON Lines, or the lab, which makes them."""
+"""Where rows come from (the hub, a folder of JSON Lines, the lab, which makes them), and which of them are scored."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,24 +17,17 @@ from huggingface_hub import hf_hub_download
 
 from pcc_bench.core import documents
 from pcc_bench.core.errors import UsageError
-from pcc_bench.tasks.example import Dropped, Example, RowReader
 from pcc_bench.tasks.lab import rows as lab_rows
 from pcc_bench.tasks.lab.world import VERSION
-from pcc_bench.tasks.metrics.squad_answers.scores import PROTOCOLS, references
-from pcc_bench.tasks.population import choice, data_source, paper_population
+from pcc_bench.tasks.metadata import FILTER, FILTER_OFF, TokenCounter, choice, data_source, whole
+from pcc_bench.tasks.metrics.squad_answers.squad_answers import PROTOCOLS, scored_against
+from pcc_bench.tasks.rows import Dropped, Example, RowReader
 
 T = TypeVar("T")
 Doc = dict[str, Any]
 LAB_ROWS = 300  # rows of a generated data set, unless `lab_rows` says otherwise
+BATCH = 1000  # contexts a tokenizer call: enough for its threads, small in memory
 _SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can spell half a pair; no encoding and no tokenizer takes it
-FEATURES = datasets.Features(
-    {
-        "id": datasets.Value("string"),
-        "context": datasets.Value("string"),
-        "question": datasets.Value("string"),
-        "answers": datasets.List(datasets.Value("string")),
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -65,25 +58,77 @@ def load_docs(metadata: Mapping[str, Any], read_row: RowReader) -> tuple[list[Do
         UsageError: The data can't be found or read, or no row is left.
     """
     protocol = choice(metadata, "protocol", PROTOCOLS)
+    population = choice(metadata, "population", ("paper", "all"))
     source, rows = _open_source(metadata)
-    examples, dropped = _read_examples(rows, read_row, source["place"])
+    examples: list[Example] = []
+    dropped: Counter[str] = Counter()
+    for row in rows:
+        example = _convert(row, read_row)
+        if isinstance(example, Dropped):
+            dropped[example.reason] += 1
+        else:
+            examples.append(_checked(example, row))
+    if not examples:
+        counts = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
+        raise UsageError(f"{source['place']} has no row to ask ({counts or 'it is empty'}): check the file")
     rows_read = len(examples) + dropped.total()
+    account: dict[str, Any] = {"population": population, "filter": None, "tokenizer": None}
     if source["source"] == "lab":
-        kept, filtered, population_filter = examples, Counter[str](), _everything(metadata)
-    else:
-        kept, filtered, population_filter = paper_population(examples, metadata, source["place"])
-    scored_against = protocol if metadata["official_references"] == "first" else "strict"
-    docs = [_doc(example, references(example.answers, scored_against)) for example in kept]
+        account["population"] = "all"
+        account["note"] = "every row of the lab is scored: the paper's filters are for the real data sets"
+    elif population == "paper" and (rule := metadata["population_filter"]) is not None:
+        examples, counter = _paper_population(examples, rule, metadata, source["place"], dropped)
+        if counter is not None:
+            account |= {"filter": dict(rule), "tokenizer": counter.name}
+    references = protocol if metadata["official_references"] == "first" else "strict"
+    docs = [
+        {"id": e.id, "context": e.context, "question": e.question, "answers": scored_against(e.answers, references)}
+        for e in examples
+    ]
     return docs, {
         **source,
         "protocol": protocol,
-        **population_filter,
+        **account,
         "rows_read": rows_read,
         "kept": len(docs),
-        "dropped": dict(dropped + filtered),
-        "kinds": dict(Counter(example.kind for example in kept if example.kind)),
+        "dropped": dict(dropped),
+        "kinds": dict(Counter(example.kind for example in examples if example.kind)),
         "fingerprint": fingerprint(docs),
     }
+
+
+def _paper_population(
+    examples: list[Example], rule: Mapping[str, Any], metadata: Mapping[str, Any], place: str, dropped: Counter[str]
+) -> tuple[list[Example], TokenCounter | None]:
+    """The examples that the paper's code would score; the others are counted in `dropped`.
+
+    `rule`: `more_than` and `at_most` bound the decoder tokens of the context, BOS counted; `kind` limits it to the rows
+    of one kind.
+    """
+    subject = [example for example in examples if rule.get("kind", example.kind) == example.kind]
+    if not subject:
+        return examples, None
+    counter = TokenCounter.open(metadata, FILTER, FILTER_OFF)
+    contexts = sorted({example.context for example in subject})
+    batches = (contexts[start : start + BATCH] for start in range(0, len(contexts), BATCH))
+    bos = int(counter.tokenizer.bos_token_id is not None)
+    reasons: dict[str, str] = {}
+    for batch in batches:
+        for context, tokens in zip(batch, counter.ids(batch), strict=True):
+            if "more_than" in rule and len(tokens) + bos <= rule["more_than"]:
+                reasons[context] = f"context of {rule['more_than']} tokens or fewer"
+            elif "at_most" in rule and len(tokens) + bos > rule["at_most"]:
+                reasons[context] = f"context of more than {rule['at_most']} tokens"
+    out = Counter(reasons[example.context] for example in subject if example.context in reasons)
+    scored = [e for e in examples if e.context not in reasons or rule.get("kind", e.kind) != e.kind]
+    if not scored:
+        counts = ", ".join(f"{count} with {reason}" for reason, count in out.items())
+        raise UsageError(
+            f"the paper's filter {dict(rule)} leaves no row of {place} ({counts}; decoder tokens with BOS, "
+            f'tokenizer {counter.name}): pass --metadata \'{{"population": "all"}}\' to score every row'
+        )
+    dropped.update(out)
+    return scored, counter
 
 
 def read_table(
@@ -105,7 +150,10 @@ def read_table(
     docs = []
     for row in rows:
         doc = _convert(row, read_row)
-        _check_texts(doc, row.place)
+        for column, value in doc.items():
+            for text in value if isinstance(value, list) else [value]:
+                if isinstance(text, str):
+                    _check_text(text, f"{row.place}: {column}")
         docs.append({**doc, "id": str(doc.get("id") or row.number)})
     if not docs:
         raise UsageError(f"{source['place']} has no row to ask (it is empty): check the file")
@@ -114,12 +162,7 @@ def read_table(
 
 def demonstration_rows(metadata: Mapping[str, Any]) -> int:
     """Rows of the lab that demonstrations are taken from: enough for any budget, however few are asked."""
-    return max(LAB_ROWS, _whole(metadata, "lab_rows", LAB_ROWS, least=1))
-
-
-def to_dataset(docs: list[Doc]) -> datasets.Dataset:
-    """Docs in the form lm-eval wants them in."""
-    return datasets.Dataset.from_list(docs, features=FEATURES)
+    return max(LAB_ROWS, whole(metadata, "lab_rows", LAB_ROWS))
 
 
 def fingerprint(docs: Iterable[Doc]) -> str:
@@ -130,12 +173,10 @@ def fingerprint(docs: Iterable[Doc]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _doc(example: Example, answers: list[str]) -> Doc:
-    return {"id": example.id, "context": example.context, "question": example.question, "answers": answers}
+# ---------------------------------------------------------------- sources: what the results say of one, and its rows
 
 
 def _open_source(metadata: Mapping[str, Any]) -> tuple[dict[str, Any], Iterator[Row]]:
-    """What the results say about the source, and its rows."""
     dataset, split = metadata["dataset"], metadata["split"]
     data = data_source(metadata)
     if data == "lab":
@@ -147,12 +188,9 @@ def _open_source(metadata: Mapping[str, Any]) -> tuple[dict[str, Any], Iterator[
     return source, _file_rows(path)
 
 
-# Lab
-
-
 def _open_lab(dataset: str, split: str, metadata: Mapping[str, Any]) -> tuple[dict[str, Any], Iterator[Row]]:
     """Generated rows: `lab_rows` of them (default 300), others for another `lab_seed` (default 0)."""
-    count, seed = _whole(metadata, "lab_rows", LAB_ROWS, least=1), _whole(metadata, "lab_seed", 0, least=0)
+    count, seed = whole(metadata, "lab_rows", LAB_ROWS), whole(metadata, "lab_seed", 0, least=0)
     try:
         table = lab_rows(dataset, split, count, seed)
     except ValueError as error:
@@ -163,44 +201,53 @@ def _open_lab(dataset: str, split: str, metadata: Mapping[str, Any]) -> tuple[di
     return source, (Row(row, number, f"{place}, row {number}") for number, row in enumerate(table, 1))
 
 
-def _everything(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """What the results say instead of the paper's filter, which is about lengths of the real data sets."""
-    choice(metadata, "population", ("paper", "all"))  # a wrong value is a mistake here too
-    note = "every row of the lab is scored: the paper's filters are for the real data sets"
-    return {"population": "all", "filter": None, "tokenizer": None, "note": note}
-
-
-def _whole(metadata: Mapping[str, Any], key: str, default: int, *, least: int) -> int:
-    value = metadata.get(key, default)
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise UsageError(f"{key}={value!r}: {key} is a whole number of {least} or more")
-    return value
-
-
-# Folder
+def _open_hub(dataset: str, hub: Mapping[str, Any] | None) -> tuple[dict[str, Any], Iterator[Row]]:
+    if hub is None:
+        raise UsageError(
+            f"{dataset} is not on the hub: keep its rows in <folder>/{dataset}/<split>.jsonl and pass data=<folder> or "
+            "PCC_DATA=<folder>"
+        )
+    path, split, revision = hub["path"], hub["split"], hub.get("revision")
+    try:
+        if file := hub.get("file"):
+            local = hf_hub_download(path, file, repo_type="dataset", revision=revision)
+            table: Iterable[dict[str, Any]] = datasets.load_dataset("json", data_files={split: local}, split=split)
+        else:
+            table = datasets.load_dataset(path, hub.get("name"), split=split, revision=revision)
+    except (OSError, ValueError, RuntimeError, DatasetsError) as error:  # no network, unknown name, unknown split
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UsageError(
+            f"can't load {path} from the hub ({reason}): check the network, or keep the rows in "
+            f"<folder>/{dataset}/<split>.jsonl and pass data=<folder> or PCC_DATA=<folder>"
+        ) from error
+    place = f"{path} ({split})"
+    source = {"source": "hub", "place": place, "dataset": dataset, "split": split, "hub": dict(hub)}
+    return source, (Row(row, number, f"{place}, row {number}") for number, row in enumerate(table, 1))
 
 
 def _find_file(folder: Path, dataset: str, split: str) -> Path:
     path = folder / dataset / f"{split}.jsonl"
-    for found in (path, path.with_suffix(".json")):
-        if found.is_file():
-            return found
+    for file in (path, path.with_suffix(".json")):
+        if file.is_file():
+            return file
     if not folder.is_dir():
         raise UsageError(f"no data folder {folder}: pass data=<folder>, PCC_DATA=<folder>, or data=hub")
-    if not path.parent.is_dir():
-        present = _names(entry for entry in folder.iterdir() if entry.is_dir())
-        raise UsageError(f"data folder {folder} has no folder {dataset} (it has {present}): put {split}.jsonl there")
-    present = _names(path.parent.iterdir())
-    raise UsageError(f"data folder {path.parent} has no file {split}.jsonl (it has {present})")
-
-
-def _names(paths: Iterable[Path]) -> str:
-    return ", ".join(sorted(path.name for path in paths)) or "nothing"
+    exists = path.parent.is_dir()
+    entries = path.parent.iterdir() if exists else (entry for entry in folder.iterdir() if entry.is_dir())
+    present = ", ".join(sorted(entry.name for entry in entries)) or "nothing"
+    if exists:
+        raise UsageError(f"data folder {path.parent} has no file {split}.jsonl (it has {present})")
+    raise UsageError(f"data folder {folder} has no folder {dataset} (it has {present}): put {split}.jsonl there")
 
 
 def _file_rows(path: Path) -> Iterator[Row]:
+    """Rows of a JSON Lines file, or of one JSON object (name -> row, as Harry Potter Dialogue is published) or list."""
     if path.suffix == ".json":
-        yield from _sessions(path)
+        table = documents.read_json(path)
+        rows = list(table.values()) if isinstance(table, dict) else table
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise UsageError(f"{path}: not a JSON object of rows or a list of them: mend the file")
+        yield from (Row(row, number, f"{path}, row {number}") for number, row in enumerate(rows, 1))
         return
     for number, row in documents.read_json_lines(path):
         place = f"{path}, line {number}"
@@ -209,68 +256,7 @@ def _file_rows(path: Path) -> Iterator[Row]:
         yield Row(row, number, place)
 
 
-def _sessions(path: Path) -> Iterator[Row]:
-    """Rows of a file that is one JSON object (name -> row, as Harry Potter Dialogue is published) or one list."""
-    table = documents.read_json(path)
-    rows = table.values() if isinstance(table, dict) else table
-    if not isinstance(table, dict | list) or not all(isinstance(row, dict) for row in rows):
-        raise UsageError(f"{path}: not a JSON object of rows or a list of them: mend the file")
-    yield from (Row(row, number, f"{path}, row {number}") for number, row in enumerate(rows, 1))
-
-
-# Hub
-
-
-def _open_hub(dataset: str, hub: Mapping[str, Any] | None) -> tuple[dict[str, Any], Iterator[Row]]:
-    if hub is None:
-        raise UsageError(
-            f"{dataset} is not on the hub: keep its rows in <folder>/{dataset}/<split>.jsonl and pass data=<folder> or "
-            "PCC_DATA=<folder>"
-        )
-    try:
-        table = _load_hub(hub)
-    except (OSError, ValueError, RuntimeError, DatasetsError) as error:  # no network, unknown name, unknown split
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UsageError(
-            f"can't load {hub['path']} from the hub ({reason}): check the network, or keep the rows in "
-            f"<folder>/{dataset}/<split>.jsonl and pass data=<folder> or PCC_DATA=<folder>"
-        ) from error
-    place = f"{hub['path']} ({hub['split']})"
-    source = {"source": "hub", "place": place, "dataset": dataset, "split": hub["split"], "hub": dict(hub)}
-    return source, (Row(row, number, f"{place}, row {number}") for number, row in enumerate(table, 1))
-
-
-def _load_hub(hub: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
-    path, split, revision = hub["path"], hub["split"], hub.get("revision")
-    if file := hub.get("file"):
-        local = hf_hub_download(path, file, repo_type="dataset", revision=revision)
-        table = datasets.load_dataset("json", data_files={split: local}, split=split)
-    else:
-        table = datasets.load_dataset(path, hub.get("name"), split=split, revision=revision)
-    rows: Iterable[dict[str, Any]] = table
-    return rows
-
-
-# Rows
-
-
-def _read_examples(rows: Iterable[Row], read_row: RowReader, place: str) -> tuple[list[Example], Counter[str]]:
-    examples: list[Example] = []
-    dropped: Counter[str] = Counter()
-    for row in rows:
-        example = _read_example(row, read_row)
-        if isinstance(example, Dropped):
-            dropped[example.reason] += 1
-        else:
-            examples.append(example)
-    if not examples:
-        raise UsageError(f"{place} has no row to ask ({_counts(dropped) or 'it is empty'}): check the file")
-    return examples, dropped
-
-
-def _read_example(row: Row, read_row: RowReader) -> Example | Dropped:
-    example = _convert(row, read_row)
-    return example if isinstance(example, Dropped) else _checked(example, row)
+# ---------------------------------------------------------------- rows
 
 
 def _convert(row: Row, read_row: Callable[[Mapping[str, Any]], T]) -> T:
@@ -294,7 +280,7 @@ def _checked(example: Example, row: Row) -> Example:
         raise UsageError(f"{row.place} (id {name}): the context is empty: fill it in or take the row out")
     if not example.answers:
         raise UsageError(f"{row.place} (id {name}): there is no reference answer: fill it in or take the row out")
-    return Example(example.context, example.question, example.answers, name, example.kind)
+    return replace(example, id=name)
 
 
 def _check_text(value: Any, place: str) -> None:
@@ -302,14 +288,3 @@ def _check_text(value: Any, place: str) -> None:
         raise UsageError(f"{place} holds {type(value).__name__}, not text: mend the row")
     if _SURROGATE.search(value):
         raise UsageError(f"{place} holds half of a surrogate pair, which is no character: mend the row")
-
-
-def _check_texts(doc: Doc, place: str) -> None:
-    for column, value in doc.items():
-        for text in value if isinstance(value, list) else [value]:
-            if isinstance(text, str):
-                _check_text(text, f"{place}: {column}")
-
-
-def _counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {reason}" for reason, count in counts.items())

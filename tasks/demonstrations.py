@@ -1,28 +1,38 @@
-"""Demonstrations: in which order they are drawn, and how many of them fit a budget of decoder tokens.
-
-The order is stable: k demonstrations are the first k of k + 1, whatever k, for a given seed.
-"""
+"""Tasks with demonstrations before the test item: none, as text, or as the part of the prompt that is compressed."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
+from lm_eval.api.instance import Instance
+from lm_eval.utils import apply_template
 
+from pcc_bench.core.context import Prompt, literal, mark, mark_row
 from pcc_bench.core.errors import UsageError
-from pcc_bench.tasks.population import load_tokenizer, tokenizer_name
+from pcc_bench.tasks.metadata import TokenCounter, choice
+from pcc_bench.tasks.task import PccTask, end_of_prompt, scored_tokens
 
 SEPARATOR = "\n\n"  # after each demonstration
-FORMS = ("none", "text", "memory")
-FEW = 21  # up to so many rows Python's `random.sample` draws from a list, beyond it redraws what it had
+# Fields of an account (`pcc_bench.core.provenance`): what adds up over a row's prompts, over its requests; the ratios.
+SIZES = (
+    *("contexts", "source_tokens", "compressor_tokens", "source_bytes", "slots", "boundary", "prompt_positions"),
+    *("truncated_bytes", "compress_seconds"),
+)
+COSTS = ("prefill_seconds", "decode_seconds", "new_tokens", "scored_tokens")
+RATIOS = (
+    ("ratio_slots", "source_tokens", ("slots",)),
+    ("ratio", "source_tokens", ("slots", "boundary")),
+    ("bytes_per_position", "source_bytes", ("slots", "boundary")),
+)
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Shots:
     """How demonstrations are shown, and how many.
 
     Attributes:
@@ -36,7 +46,7 @@ class Wanted:
     tokens: int | None = None
 
     @classmethod
-    def read(cls, shipped: Mapping[str, Any], changed: Any) -> Wanted:
+    def read(cls, shipped: Mapping[str, Any], changed: Any) -> Shots:
         """A task's own wish, changed by what the user says (`demonstrations` in the metadata).
 
         Raises:
@@ -69,123 +79,47 @@ class Block:
     tokens: int | None = None
 
 
-class TokenCounter:
-    """Counts tokens of a decoder, special-token look-alikes as characters, BOS not counted.
-
-    Args:
-        tokenizer: The decoder's.
-        name: Where it is from, for messages and results.
-    """
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
-        self.name = name
-        self._tokenizer = tokenizer
-        self._known: dict[str, int] = {}
-
-    @classmethod
-    def open(cls, metadata: Mapping[str, Any], why: str) -> TokenCounter:
-        """The decoder's, from what the user said about the model.
-
-        Raises:
-            UsageError: Nothing says which decoder it is, or it has no tokenizer.
-        """
-        name = tokenizer_name(metadata, why, "")
-        return cls(load_tokenizer(name, metadata, ""), name)
-
-    def count(self, text: str) -> int:
-        """Tokens of one text."""
-        return len(self._ids([text])[0])
-
-    def count_all(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of many short texts; those seen before are remembered."""
-        if new := sorted({text for text in texts if text not in self._known}):
-            self._known.update(zip(new, map(len, self._ids(new)), strict=True))
-        return [self._known[text] for text in texts]
-
-    def continuation(self, prompt: str, continuation: str) -> int:
-        """Tokens of a continuation, blanks at the prompt's end counted with it (as lm-eval splits the two)."""
-        kept = prompt.rstrip()
-        before, whole = self._ids([kept, prompt + continuation])
-        return len(whole) - len(before)
-
-    def _ids(self, texts: list[str]) -> list[list[int]]:
-        encoded = self._tokenizer(texts, add_special_tokens=False, split_special_tokens=True, verbose=False)
-        ids: list[list[int]] = encoded["input_ids"]
-        return ids
-
-
-def drawn(labels: Sequence[int], seed: int, *, balanced: bool) -> Iterator[int]:
-    """Row numbers of a training set in the order in which they become demonstrations.
-
-    The paper's generator and seed (`random` seeded 10^6 * seed + 10^3). At random, the order is that of `random.sample`
-    for a few of many rows, or of a few rows. Balanced, the rows of each label are shuffled and taken in turn; the
-    paper's code then cuts a window whose place depends on the number of demonstrations, which no stable order can do,
-    and here the window starts at the first.
-
-    Args:
-        labels: The label of each row.
-        seed: The demonstration seed.
-        balanced: Labels in turn, in as many rounds as the rarest label has rows.
-    """
-    generator = random.Random(10**6 * seed + 10**3)
-    if balanced:
-        rows = {label: [n for n, other in enumerate(labels) if other == label] for label in sorted(set(labels))}
-        for numbers in rows.values():
-            generator.shuffle(numbers)
-        yield from (number for turn in zip(*rows.values(), strict=False) for number in turn)
-    elif len(labels) <= FEW:
-        yield from generator.sample(range(len(labels)), len(labels))
-    else:
-        yield from without_repeats(generator, len(labels))
-
-
-def without_repeats(generator: random.Random, size: int) -> Iterator[int]:
-    """The numbers below `size`, each once, in an order that is drawn as it is read."""
-    seen: set[int] = set()
-    while len(seen) < size:
-        number = generator.randrange(size)
-        if number not in seen:
-            seen.add(number)
-            yield number
-
-
-def block(pieces: Iterator[str], wanted: Wanted, counter: TokenCounter | None, place: str) -> Block:
-    """The first pieces, as many as wanted.
+def block(pieces: Iterator[str], shots: Shots, counter: TokenCounter | None, place: str) -> Block:
+    """The first demonstrations. Their order is stable: k of them are the first k of k + 1, whatever k.
 
     A budget is a promise: the block is never longer, and with one more demonstration it would be.
 
     Args:
         pieces: Demonstrations in their order.
-        wanted: Count or budget.
+        shots: Count or budget.
         counter: Counts decoder tokens, where a budget is given.
         place: Where they are from, for messages.
 
     Raises:
         UsageError: The first demonstration alone is longer than the budget, or there are too few to fill it.
     """
-    if wanted.form == "none":
+    if shots.form == "none":
         return Block()
-    if wanted.tokens is None:
-        assert wanted.count is not None
-        taken = list(islice(pieces, wanted.count))
-        if len(taken) < wanted.count:
-            raise UsageError(f"{place} has {len(taken)} demonstrations, {wanted.count} are wanted: ask for fewer")
-        return Block(SEPARATOR.join(taken), len(taken))
+    if shots.tokens is None:
+        assert shots.count is not None
+        first = list(islice(pieces, shots.count))
+        if len(first) < shots.count:
+            raise UsageError(f"{place} has {len(first)} demonstrations, {shots.count} are wanted: ask for fewer")
+        return Block(SEPARATOR.join(first), len(first))
     assert counter is not None
-    taken = list(islice(pieces, wanted.tokens + 1))  # each has a token at least
-    sizes = counter.count_all([piece + SEPARATOR for piece in taken])
-    count = fit(sizes, wanted.tokens, lambda count: counter.count(_shown(taken[:count])))
-    if not count and taken:
+    first = list(islice(pieces, shots.tokens + 1))  # each has a token at least
+    sizes = counter.count_all([piece + SEPARATOR for piece in first])
+    text = "".join(piece + SEPARATOR for piece in first)
+    ends = [0]
+    for piece in first:
+        ends.append(ends[-1] + len(piece) + len(SEPARATOR))
+    count = fit(sizes, shots.tokens, lambda count: counter.count(text[: ends[count]]))
+    if not count and first:
         raise UsageError(
             f"the first demonstration of {place} has {sizes[0]} decoder tokens and can't fit the budget of "
-            f"{wanted.tokens}: pass a larger budget or another seed"
+            f"{shots.tokens}: pass a larger budget or another seed"
         )
-    if count == len(taken):
+    if count == len(first):
         raise UsageError(
-            f"{place} has too few demonstrations ({count}) to fill a budget of {wanted.tokens} decoder tokens: "
+            f"{place} has too few demonstrations ({count}) to fill a budget of {shots.tokens} decoder tokens: "
             "provide more rows or pass a smaller budget"
         )
-    return Block(SEPARATOR.join(taken[:count]), count, counter.count(_shown(taken[:count])))
+    return Block(SEPARATOR.join(first[:count]), count, counter.count(text[: ends[count]]))
 
 
 def fit(sizes: Sequence[int], budget: int, count_first: Callable[[int], int]) -> int:
@@ -210,5 +144,139 @@ def fit(sizes: Sequence[int], budget: int, count_first: Callable[[int], int]) ->
     return count
 
 
-def _shown(pieces: Sequence[str]) -> str:
-    return "".join(piece + SEPARATOR for piece in pieces)
+def without_repeats(generator: random.Random, size: int) -> Iterator[int]:
+    """The numbers below `size`, each once, in an order that is drawn as it is read."""
+    seen: set[int] = set()
+    while len(seen) < size:
+        number = generator.randrange(size)
+        if number not in seen:
+            seen.add(number)
+            yield number
+
+
+class DemonstratedTask(PccTask):
+    """A task whose template begins with `{{demonstrations}}`; its three forms differ in nothing else.
+
+    Besides those of `PccTask`, its YAML has the key `demonstrations`: the form, and a count or a budget (see `Shots`),
+    which the user may change by `metadata.demonstrations`. The test item always stays text. A row may be asked several
+    times (once a seed); all its requests are scored together, so that a row counts once.
+    """
+
+    def __init__(self, config: Mapping[str, Any], **kwargs: Any) -> None:
+        own = dict(config)
+        self.shots = Shots.read(own.pop("demonstrations"), own["metadata"].get("demonstrations"))
+        self._template_end: str | None = None  # under a chat template the answer follows the template's text
+        super().__init__(own, **kwargs)
+
+    @cached_property
+    def counter(self) -> TokenCounter:
+        """Counts tokens of the decoder that answers."""
+        return TokenCounter.open(self.config.metadata, f"{self.config.task} counts decoder tokens")
+
+    def blocks(self, doc: Mapping[str, Any]) -> list[str]:
+        """The demonstrations before a row: one text for each time it is asked ("" for none)."""
+        return [doc["demonstrations"]]
+
+    def item(self, doc: Mapping[str, Any]) -> str:
+        """The test item alone, as plain text."""
+        return str(apply_template(self.config.doc_to_text, {**doc, "demonstrations": ""}))
+
+    def answer_tokens(self, doc: Mapping[str, Any], answer: str, result: Any = None) -> int:
+        """Decoder tokens of an answer to a row: those that its result scored, or counted where the answer stands."""
+        if (scored := scored_tokens(result)) is not None:
+            return scored
+        if self._template_end is not None:
+            return self.counter.continuation(self._template_end, answer)
+        return self.counter.continuation(self.item(doc), self.config.target_delimiter + answer)
+
+    def likelihoods(
+        self, doc: Mapping[str, Any], answers: Sequence[str], results: Sequence[Any]
+    ) -> list[tuple[float, int]]:
+        """Log-likelihood and decoder tokens of each answer to a row."""
+        pairs = zip(answers, results, strict=True)
+        return [(float(result[0]), self.answer_tokens(doc, answer, result)) for answer, result in pairs]
+
+    # Prompts
+
+    def fewshot_context(self, doc: Mapping[str, Any], num_fewshot: int = 0, **kwargs: Any) -> Any:
+        """The prompt of a row, or the list of its prompts where it is asked several times.
+
+        Raises:
+            UsageError: lm-eval's own few-shot examples are asked for.
+        """
+        if num_fewshot:
+            raise UsageError(f"{self.config.task} brings its own demonstrations: leave num_fewshot out")
+        prompts = self.prompts(doc, **kwargs)
+        return prompts[0] if len(prompts) == 1 else prompts
+
+    def prompts(self, doc: Mapping[str, Any], **kwargs: Any) -> list[Prompt]:
+        """A prompt for each block of demonstrations."""
+        prompts = []
+        for text in self.blocks(doc):
+            prompt = super().fewshot_context({**doc, "demonstrations": text}, num_fewshot=0, **kwargs)
+            assert isinstance(prompt, Prompt)
+            prompts.append(prompt)
+        return prompts
+
+    def construct_requests(self, doc: Any, ctx: Any, **kwargs: Any) -> list[Instance]:
+        """The requests of all prompts of a row, numbered through."""
+        requests: list[Instance] = []
+        for context in ctx if isinstance(ctx, list) else [ctx]:
+            of_prompt = super().construct_requests(doc, context, **kwargs)
+            requests += of_prompt if isinstance(of_prompt, list) else [of_prompt]
+        for number, instance in enumerate(requests):
+            instance.idx = number
+        return requests
+
+    def build_all_requests(self, *, tokenizer_name: str = "", apply_chat_template: bool = False, **kwargs: Any) -> None:
+        """As lm-eval does; its request cache also knows the demonstrations."""
+        shown = self.config.metadata["population"]["demonstrations"]["fingerprint"]
+        name = f"{tokenizer_name}-{shown}"
+        super().build_all_requests(tokenizer_name=name, apply_chat_template=apply_chat_template, **kwargs)
+        self._template_end = end_of_prompt(self.instances) if apply_chat_template else None
+
+    def _marked(self, doc: Mapping[str, Any]) -> dict[str, Any]:
+        """The row with its demonstrations: with `protocol=official` the last separator is compressed with them."""
+        row = mark_row({key: value for key, value in doc.items() if key != "demonstrations"}, {})
+        shown = doc.get("demonstrations", "")
+        if shown and self.shots.form == "text":
+            shown = literal(shown + SEPARATOR)
+        elif shown and choice(self.config.metadata, "protocol", ("strict", "official")) == "official":
+            shown = mark(shown + SEPARATOR)
+        elif shown:
+            shown = mark(shown, SEPARATOR)
+        return {**row, "demonstrations": shown}
+
+    # Scores
+
+    def process_results(self, doc: Mapping[str, Any], results: Sequence[Any]) -> dict[str, Any]:
+        """Scores of a row over all its requests, and one account for them; a row skipped in part is in no score."""
+        if "bypass" in self.aggregation():  # --predict_only
+            return {"bypass": 0}
+        records = [record for record in (getattr(result, "record", None) for result in results) if record is not None]
+        if any(record.get("skipped") for record in records):
+            return {}
+        self._check_answers(doc, results)
+        scores: dict[str, Any] = self.config.process_results(doc, self.answers(doc, results))
+        self._check_scores(doc, scores)
+        return {**scores, "compression": self._account(doc, records)} if records else scores
+
+    def answers(self, doc: Mapping[str, Any], results: Sequence[Any]) -> Any:
+        """What the YAML's `process_results` gets: the answers as the data set's scores read them."""
+        return results
+
+    def per_prompt(self, doc: Mapping[str, Any]) -> int:
+        """Requests that share a prompt: one an option."""
+        return len(self.doc_to_choice(doc)) if self.config.doc_to_choice else 1
+
+    def _account(self, doc: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """The account of a row: contexts of its prompts (each counted once), costs of all its requests."""
+        asked, step = len(self.blocks(doc)), self.per_prompt(doc)
+        prompts = records[: asked * step : step]
+        merged = {**records[0], **{key: sum(record[key] for record in prompts) for key in SIZES if key in records[0]}}
+        merged |= {key: sum(record[key] for record in records) for key in COSTS if key in records[0]}
+        for ratio, amount, parts in RATIOS:
+            if ratio in merged:
+                memory = sum(merged[part] for part in parts)
+                merged[ratio] = merged[amount] / memory if memory else None
+        return merged

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
@@ -11,12 +10,11 @@ from typing import Any
 
 import datasets
 from datasets.exceptions import DatasetsError
-from transformers import PreTrainedTokenizerBase
 
 from pcc_bench.core import documents
 from pcc_bench.core.errors import UsageError
 from pcc_bench.tasks.data import read_table
-from pcc_bench.tasks.population import data_source, load_tokenizer, tokenizer_name
+from pcc_bench.tasks.metadata import TokenCounter, data_source, whole
 
 DOCUMENTS = 500  # looked at, unless `documents` says otherwise
 PER_TOKEN = 16  # characters: so much text holds a token for sure, or nearly; else the whole document is tokenized
@@ -28,15 +26,15 @@ class Pieces:
     """Stretches of documents, and what the results say about them.
 
     Attributes:
-        texts: For each document kept, its consecutive stretches, one of each wanted length; joined they are the
-            document's beginning.
+        texts: For each document scored, its consecutive stretches, one of each length; joined they are the document's
+            beginning.
         account: Source, counts, lengths, tokenizer.
-        tokenizer: The decoder's, which measured them.
+        counter: Counts the decoder's tokens, which measured them.
     """
 
     texts: list[tuple[str, ...]]
     account: dict[str, Any]
-    tokenizer: PreTrainedTokenizerBase
+    counter: TokenCounter
 
 
 def pieces(metadata: Mapping[str, Any], lengths: Sequence[int], why: str) -> Pieces:
@@ -51,22 +49,21 @@ def pieces(metadata: Mapping[str, Any], lengths: Sequence[int], why: str) -> Pie
     Raises:
         UsageError: No documents, none long enough, or no tokenizer.
     """
-    name = tokenizer_name(metadata, why, "")
-    tokenizer = load_tokenizer(name, metadata, "")
-    characters = metadata.get("characters")
-    if characters is not None:
+    counter = TokenCounter.open(metadata, why)
+    unit = "tokens"
+    if metadata.get("characters") is not None:
+        unit = "characters"
         lengths = [round(whole(metadata, "characters", 1) * length / lengths[0]) for length in lengths]
-    source, documents = read_documents(metadata)
-    read, texts, dropped = 0, [], Counter[str]()
-    unit = "tokens" if characters is None else "characters"
-    for document in documents:
+    source, texts = read_documents(metadata)
+    read, cuts, short = 0, [], 0
+    for text in texts:
         read += 1
-        cut = _by_characters(document, lengths) if characters is not None else cut_tokens(document, lengths, tokenizer)
+        cut = cut_characters(text, lengths) if unit == "characters" else cut_tokens(text, lengths, counter)
         if cut is None:
-            dropped[f"documents of fewer than {sum(lengths)} {unit}"] += 1
+            short += 1
         else:
-            texts.append(cut)
-    if not texts:
+            cuts.append(cut)
+    if not cuts:
         raise UsageError(
             f"none of the {read} documents of {source['place']} has {sum(lengths)} {unit}: pass a smaller length or "
             "longer documents"
@@ -76,12 +73,41 @@ def pieces(metadata: Mapping[str, Any], lengths: Sequence[int], why: str) -> Pie
         "protocol": metadata.get("protocol", "strict"),
         "population": "all",
         "rows_read": read,
-        "kept": len(texts),
-        "dropped": dict(dropped),
+        "kept": len(cuts),
+        "dropped": {f"documents of fewer than {sum(lengths)} {unit}": short} if short else {},
         "lengths": {unit: list(lengths)},
-        "tokenizer": name,
+        "tokenizer": counter.name,
     }
-    return Pieces(texts, account, tokenizer)
+    return Pieces(cuts, account, counter)
+
+
+def cut_characters(text: str, lengths: Sequence[int]) -> tuple[str, ...] | None:
+    """The text's first stretches of so many characters; None where it is too short."""
+    if len(text) < sum(lengths):
+        return None
+    ends = [sum(lengths[: n + 1]) for n in range(len(lengths))]
+    return tuple(text[end - length : end] for end, length in zip(ends, lengths, strict=True))
+
+
+def cut_tokens(text: str, lengths: Sequence[int], counter: TokenCounter) -> tuple[str, ...] | None:
+    """The text's first stretches of at most so many tokens; None where it is too short.
+
+    A cut falls before a blank, which belongs to the next stretch: so both sides keep their tokens wherever they stand.
+    Where a stretch has no blank (or a word is longer), it falls between two tokens.
+    """
+    total = sum(lengths)
+    spans = counter.spans(text[: PER_TOKEN * total])
+    if len(spans) <= total:
+        spans = counter.spans(text)
+    if len(spans) < total:
+        return None
+    cuts, first = [0], 0
+    for length in lengths:
+        last = first + length
+        whole_words = (n for n in range(last, first, -1) if not text[spans[n - 1][1] : spans[n - 1][1] + 1].strip())
+        first = next(whole_words, last)
+        cuts.append(spans[first - 1][1])
+    return tuple(text[start:end] for start, end in pairwise(cuts))
 
 
 def read_documents(metadata: Mapping[str, Any]) -> tuple[dict[str, Any], Iterator[str]]:
@@ -95,69 +121,23 @@ def read_documents(metadata: Mapping[str, Any]) -> tuple[dict[str, Any], Iterato
         UsageError: There are none, or they can't be read.
     """
     count = whole(metadata, "documents", DOCUMENTS)
-    data = data_source(metadata)
+    data, dataset, split = data_source(metadata), metadata["dataset"], metadata["split"]
     if data == "lab":
         source, rows = read_table({"lab_rows": count, **metadata}, lambda row: {"text": row["text"]})
         return source, (row["text"] for row in rows[:count])
     hub = metadata["hub"]
     if data == "hub":
         source = {"source": "hub", "place": f"{hub['path']} ({hub['split']})", "hub": dict(hub)}
-        found: Iterable[str] = _streamed(hub)
-    else:
-        files = _text_files(Path(data).expanduser() / metadata["dataset"], metadata["split"])
-        source = {"source": "folder", "place": str(Path(data) / metadata["dataset"]), "hub": None}
-        source["files"] = [file.name for file in files]
-        found = _in_turn([_of_file(file) for file in files])
-    return {**source, "dataset": metadata["dataset"], "split": metadata["split"]}, islice(found, count)
-
-
-def cut_tokens(text: str, lengths: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...] | None:
-    """The text's first stretches of at most so many tokens; None where it is too short.
-
-    A cut falls before a blank, which belongs to the next stretch: so both sides keep their tokens wherever they stand.
-    Where a stretch has no blank (or a word is longer), it falls between two tokens.
-    """
-    wanted = sum(lengths)
-    spans = _spans(text[: PER_TOKEN * wanted], tokenizer)
-    if len(spans) <= wanted:
-        spans = _spans(text, tokenizer)
-    if len(spans) < wanted:
-        return None
-    cuts, first = [0], 0
-    for length in lengths:
-        last = first + length
-        whole_words = (n for n in range(last, first, -1) if not text[spans[n - 1][1] : spans[n - 1][1] + 1].strip())
-        first = next(whole_words, last)
-        cuts.append(spans[first - 1][1])
-    return tuple(text[start:end] for start, end in pairwise(cuts))
-
-
-def whole(metadata: Mapping[str, Any], key: str, default: int, least: int = 1, most: int | None = None) -> int:
-    """A whole number among the settings.
-
-    Raises:
-        UsageError: It is something else, too small or too large.
-    """
-    value = metadata.get(key, default)
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise UsageError(f"{key}={value!r}: {key} is a whole number of {least} or more")
-    if most is not None and value > most:
-        raise UsageError(f"{key}={value}: {key} is at most {most:,}")
-    return value
-
-
-def _by_characters(text: str, lengths: Sequence[int]) -> tuple[str, ...] | None:
-    if len(text) < sum(lengths):
-        return None
-    ends = [sum(lengths[: n + 1]) for n in range(len(lengths))]
-    return tuple(text[end - length : end] for end, length in zip(ends, lengths, strict=True))
-
-
-def _spans(text: str, tokenizer: PreTrainedTokenizerBase) -> list[tuple[int, int]]:
-    encoded = tokenizer(
-        text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True, verbose=False
-    )
-    return [(start, end) for start, end in encoded["offset_mapping"]]
+        return {**source, "dataset": dataset, "split": split}, islice(_streamed(hub), count)
+    folder = Path(data).expanduser() / dataset
+    files = sorted(path for path in folder.glob("*") if path.suffix in (".txt", ".jsonl")) if folder.is_dir() else []
+    if not files:
+        raise UsageError(f"no documents in {folder}: put *.txt or *.jsonl (column text) there, or pass data=lab")
+    of_split = ([path for path in files if word in path.stem] for word in (split, "validation"))
+    files = next(filter(None, of_split), files)
+    source = {"source": "folder", "place": str(Path(data) / dataset), "hub": None}
+    source |= {"files": [file.name for file in files], "dataset": dataset, "split": split}
+    return source, islice(_in_turn([_of_file(file) for file in files]), count)
 
 
 def _streamed(hub: Mapping[str, Any]) -> Iterator[str]:
@@ -174,16 +154,6 @@ def _streamed(hub: Mapping[str, Any]) -> Iterator[str]:
             f"can't read {hub['path']} from the hub ({reason}): check the network, or keep documents in "
             "<folder>/text/ (*.txt, *.jsonl) and pass data=<folder> or PCC_DATA=<folder>"
         ) from error
-
-
-def _text_files(folder: Path, split: str) -> list[Path]:
-    found = sorted(path for path in folder.glob("*") if path.suffix in (".txt", ".jsonl")) if folder.is_dir() else []
-    if not found:
-        raise UsageError(f"no documents in {folder}: put *.txt or *.jsonl (column text) there, or pass data=lab")
-    for word in (split, "validation"):
-        if named := [path for path in found if word in path.stem]:
-            return named
-    return found
 
 
 def _of_file(path: Path) -> Iterator[str]:
@@ -205,17 +175,17 @@ def _rows(path: Path, lines: Iterable[str]) -> Iterator[str]:
 
 def _paragraphs(lines: Iterable[str]) -> Iterator[str]:
     """Documents of whole lines, `PARAGRAPHS` characters or a little more each."""
-    held: list[str] = []
+    document: list[str] = []
     size = 0
     for line in lines:
-        if line.strip() or held:
-            held.append(line)
+        if line.strip() or document:
+            document.append(line)
             size += len(line)
         if size >= PARAGRAPHS and not line.strip():
-            yield "".join(held).strip()
-            held, size = [], 0
+            yield "".join(document).strip()
+            document, size = [], 0
     if size:
-        yield "".join(held).strip()
+        yield "".join(document).strip()
 
 
 def _in_turn(streams: Sequence[Iterator[str]]) -> Iterator[str]:

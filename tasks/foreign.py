@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from pcc_bench.core.context import Kind, Part, Prompt
 from pcc_bench.core.documents import checked, parse_yaml, read_text, read_yaml
 from pcc_bench.core.errors import UsageError
-from pcc_bench.tasks.metrics.achieved_compression.scores import compression
+from pcc_bench.tasks.metrics.achieved_compression.achieved_compression import compression
 from pcc_bench.tasks.task import PccTask
 
 AUTO = "auto"

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import datasets
 from lm_eval.api.instance import Instance
 from lm_eval.api.samplers import ContextSampler
 from lm_eval.api.task import ConfigurableTask
@@ -14,7 +15,7 @@ from pcc_bench.core.context import Prompt, literal, mark_row
 from pcc_bench.core.errors import UsageError, print_usage_errors_plainly
 from pcc_bench.core.questions import OFFICIAL, question_prompt
 from pcc_bench.host.settings import check_spelling
-from pcc_bench.tasks.data import load_docs, to_dataset
+from pcc_bench.tasks.data import load_docs
 
 LARGEST = 700.0  # nats a unit: the exponential of more is no float
 TAIL = 64  # characters, of which tokens reach back over a few
@@ -48,7 +49,7 @@ class PccTask(ConfigurableTask):  # type: ignore[misc]
         """Load the rows and record the population."""
         docs, population = load_docs(self.config.metadata, self._read_row)
         self.config.metadata = {**self.config.metadata, "population": population}
-        self.dataset = {"test": to_dataset(docs)}
+        self.dataset = {"test": datasets.Dataset.from_list(docs)}
 
     # Prompts. Everything of the data that enters a prompt is marked, as context or as literal.
 

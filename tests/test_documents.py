@@ -138,7 +138,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_old_file(tmp_path: Path, mon
 WRITING = {"write_text", "write_bytes", "savefig", "save_pretrained", "to_csv"}
 WRITERS = ("torch.save", "save_file", "np.save", "pickle.dump", "json.dump", "yaml.dump", "yaml.safe_dump")
 # A store of several processes; folders that are moved or marked as done at their end; models for tests; Linux' own.
-OWN_WAY = ("pcc_bench/lab/", "pcc_bench/core/gguf.py", "pcc_bench/core/converted.py", "pcc_bench/core/tiny.py")
+OWN_WAY = ("pcc_bench/lab/", "pcc_bench/core/converted.py", "pcc_bench/core/converted.py", "pcc_bench/core/tiny.py")
 OWN_WAY += (
     "pcc_bench/host/store/folder.py",
     "baselines/export.py",

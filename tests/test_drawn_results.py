@@ -18,7 +18,7 @@ from test_gate import answers, qa, run_folder
 from test_results import attempt, mutated, page_of, rows_of, verdict_on
 from written_results import questions, write
 
-from pcc_bench.core import escaping
+from pcc_bench.core import texttable
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.texttable import TextTable
 from pcc_bench.gate.compare import compare
@@ -115,20 +115,20 @@ def test_a_name_is_one_cell_of_a_markdown_table(name: str, value: str) -> None:
 @given(NAMES)
 def test_a_name_is_xml(name: str) -> None:
     (case,) = ElementTree.fromstring(junit(verdict_on(name)).encode())[0]
-    assert case.get("name") == escaping.visible(name)
+    assert case.get("name") == texttable.visible(name)
 
 
 @DRAWN
 @given(NAMES)
 def test_a_name_is_no_latex(name: str) -> None:
-    assert not re.search(r"[\\&%$#_{}~^<>|]|[\x00-\x1f]", LATEX_ESCAPES.sub("", escaping.latex(name)))
+    assert not re.search(r"[\\&%$#_{}~^<>|]|[\x00-\x1f]", LATEX_ESCAPES.sub("", texttable.latex(name)))
 
 
 @DRAWN
 @given(NAMES)
 def test_a_name_is_one_cell_of_a_csv_file_and_no_formula(name: str) -> None:
     target = io.StringIO(newline="")
-    csv.writer(target).writerow([escaping.csv_cell(name), "end"])
+    csv.writer(target).writerow([texttable.csv_cell(name), "end"])
     ((cell, end),) = csv.reader(io.StringIO(target.getvalue(), newline=""))
     assert end == "end" and (len(cell) < 2 or cell[0] not in "=+-@\t\r")
 

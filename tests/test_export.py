@@ -23,7 +23,7 @@ from pcc_bench.core.errors import UsageError
 from pcc_bench.host import models as lm_models
 from pcc_bench.host.lm import CompressedLM
 from pcc_bench.model import init
-from pcc_bench.tasks import population
+from pcc_bench.tasks import metadata
 
 TEXTS = ["Rain.", "", "Zoë said “grüß Gott” 日本語.", "Rain fell on the mill and on the river. " * 9]
 SUMMARY = 5
@@ -92,7 +92,7 @@ def test_what_peft_saves_of_an_autocompressor_is_merged_into_the_base_it_names(b
     torch.testing.assert_close(found.frozen.model(ids).logits, model(ids).logits, atol=3e-5, rtol=0)
     assert torch.equal(found.compressor.encoder.summary, model.embed_summary.weight)
     assert found.compressor.options() == {"segment_length": 30, "accumulate": False}
-    assert population.tokenizer_name({"pretrained": str(folder)}, "x", "y") == str((folder / "../base").resolve())
+    assert metadata.tokenizer_name({"pretrained": str(folder)}, "x", "y") == str((folder / "../base").resolve())
     assert torch.equal(vectors(load("autocompressor", folder, decoder=str(base))), vectors(found))
 
 
@@ -180,7 +180,7 @@ def test_a_cocom_without_its_base_is_what_the_whole_one_is(base: Path) -> None:
     assert torch.equal(logits(found), logits(expected))
     assert torch.equal(vectors(found), vectors(expected))
     assert found.fingerprint() == expected.fingerprint()
-    assert population.tokenizer_name({"pretrained": str(folder)}, "x", "y") == str((folder / "../base").resolve())
+    assert metadata.tokenizer_name({"pretrained": str(folder)}, "x", "y") == str((folder / "../base").resolve())
 
 
 def test_a_cocom_with_a_part_of_its_base_is_refused(models: Path, tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_an_icae_may_name_its_base_and_how_it_was_trained(base: Path) -> None:
         "use": "ft",
         **config.model_dump(include={"rate", "max_spans", "lora_alpha", "opening", "closing"}),
     }
-    assert population.tokenizer_name({"pretrained": str(folder)}, "x", "y") == str((folder / "../base").resolve())
+    assert metadata.tokenizer_name({"pretrained": str(folder)}, "x", "y") == str((folder / "../base").resolve())
     given = load("icae", folder, rate=2, use="ae", opening="", decoder=str(base)).compressor.options()
     assert (given["rate"], given["use"], given["opening"], given["closing"]) == (2, "ae", "", "A:")
 

@@ -15,7 +15,7 @@ from lm_eval.tasks import TaskManager
 
 import pcc_bench.tasks
 from pcc_bench.core.errors import UsageError
-from pcc_bench.tasks.metrics.perplexity.scores import weighted_perplexity
+from pcc_bench.tasks.metrics.perplexity.perplexity import weighted_perplexity
 
 
 def _refuse(name: str) -> None:

@@ -20,12 +20,12 @@ from test_lm import generations, prompt, scorings
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from pcc_bench import cli
-from pcc_bench.core import converted, gguf, pretrained, shipped
+from pcc_bench.core import converted, shipped
 from pcc_bench.core.errors import UsageError
 from pcc_bench.cost import sizes
 from pcc_bench.host import models as methods
 from pcc_bench.model import checkpoint, init
-from pcc_bench.tasks import population
+from pcc_bench.tasks import metadata as population
 
 library = pytest.importorskip("gguf", reason="the library gguf is not installed: pip install 'pcc-bench[real]'")
 
@@ -144,15 +144,15 @@ def test_what_is_stored_loses_nothing_and_is_no_wider_than_that(models: Path, tm
     read = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file=file.name, dtype=torch.float32).state_dict()
     assert all(value.dtype == torch.float32 and torch.equal(value, read[key]) for key, value in stored.items())
     narrow = {key: value.bfloat16().float() for key, value in read.items()}
-    assert gguf.exact_dtype(narrow) == torch.bfloat16
+    assert converted.exact_dtype(narrow) == torch.bfloat16
     half = {key: value.half().float() for key, value in read.items()}
-    assert gguf.exact_dtype(half) == torch.float16
-    assert gguf.exact_dtype(read) == torch.float32
+    assert converted.exact_dtype(half) == torch.float16
+    assert converted.exact_dtype(read) == torch.float32
 
 
 def test_digits_are_split_where_the_file_says_smollm(models: Path, file: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(models / "llama")
-    gguf._split_digits(tokenizer)
+    converted.split_digits(tokenizer)
     digits = [word for word, _ in tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str("won\n\n1921")]
     assert digits == ["won", "ĊĊ", "1", "9", "2", "1"]
 
@@ -191,7 +191,7 @@ def test_a_copied_cache_is_good(file: Path, cache: Path, tmp_path: Path, monkeyp
     shipped.located(str(file))
     shutil.copytree(cache, tmp_path / "copy" / "decoders", copy_function=shutil.copyfile)  # times are new
     monkeypatch.setenv(converted.CACHE, str(tmp_path / "copy"))
-    monkeypatch.setattr(gguf, "read", None)
+    monkeypatch.setattr(converted, "read_gguf", None)
     assert Path(shipped.located(str(file))).parent == tmp_path / "copy" / "decoders"
 
 
@@ -277,7 +277,7 @@ def named(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             data[: len(data) // 2] if number == 1 else data[len(data) // 2 :]
         )
     monkeypatch.syspath_prepend(tmp_path / "site")
-    row = pretrained.Pretrained(
+    row = shipped.Pretrained(
         packages=("tiny-llama==1.0",),
         pieces=(("tiny_part1", "tiny.gguf.part1"), ("tiny_part2", "tiny.gguf.part2")),
         sha256=converted._sha256(file),
@@ -285,7 +285,7 @@ def named(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         licence="MIT",
         about="for tests",
     )
-    monkeypatch.setitem(pretrained.TABLE, "tiny-llama", row)
+    monkeypatch.setitem(shipped.TABLE, "tiny-llama", row)
     return tmp_path / "site"
 
 
@@ -318,7 +318,7 @@ def test_decoders_are_listed(named: Path, capsys: pytest.CaptureFixture[str]) ->
 
 def test_make_installs_what_the_table_says() -> None:
     makefile = (Path(__file__).parent.parent / "Makefile").read_text("utf-8")
-    words = pretrained.TABLE["smollm2-135m"].command.removeprefix("pip install ")
+    words = shipped.TABLE["smollm2-135m"].command.removeprefix("pip install ")
     assert f"$(PIP) install --quiet {words}\n" in makefile
     pins = (Path(__file__).parent.parent / "constraints.txt").read_text("utf-8").splitlines()
     assert converted.LIBRARY in pins
@@ -327,8 +327,8 @@ def test_make_installs_what_the_table_says() -> None:
 def test_a_checkpoint_for_the_other_weights_of_a_model(
     models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    row = replace(pretrained.TABLE["smollm2-135m"], hub=str(models / "mistral"))
-    monkeypatch.setitem(pretrained.TABLE, "smollm2-135m", row)
+    row = replace(shipped.TABLE["smollm2-135m"], hub=str(models / "mistral"))
+    monkeypatch.setitem(shipped.TABLE, "smollm2-135m", row)
     shutil.copytree(models / "pcc", tmp_path / "pcc")
     config = json.loads((tmp_path / "pcc" / "config.json").read_text())
     config["decoder"]["name"] = "smollm2-135m"

@@ -15,12 +15,10 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pcc_bench.core.context import Kind
-from pcc_bench.tasks.demonstrations import SEPARATOR, TokenCounter
-from pcc_bench.tasks.hpd import rows as hpd
-from pcc_bench.tasks.hpd.scores import score_responses
-from pcc_bench.tasks.hpd.sessions import Pool, Session
-from pcc_bench.tasks.msc import rows as msc
-from pcc_bench.tasks.personachat import rows as personachat
+from pcc_bench.tasks.demonstrations import SEPARATOR
+from pcc_bench.tasks.dialogue import Pool, Session, score_responses
+from pcc_bench.tasks.metadata import TokenCounter
+from pcc_bench.tasks.rows import hpd, msc, personachat
 
 FORMS = ("0", "1_text", "1_memory", "2_text", "2_memory")
 NAMES = [f"pcc_{data}_{form}" for data in ("hpd", "msc", "personachat") for form in FORMS]
@@ -48,7 +46,7 @@ def session(number: int, who: str = "Harry", turns: tuple[str, ...] = ("Ron: Hm?
 
 
 def test_rows_of_harry_potter_dialogue() -> None:
-    assert hpd.read(HARRY) == {
+    assert hpd(HARRY) == {
         "id": "",
         "role": "Harry",
         "who": "Harry",
@@ -62,10 +60,10 @@ def test_rows_of_harry_potter_dialogue() -> None:
 
 def test_rows_of_msc_and_personachat() -> None:
     row = {"id": "v1", "persona": ["i surf."], "dialogue": [["hi", "hey "], ["you surf ?", "daily ."]]}
-    read = msc.read(row)
+    read = msc(row)
     assert (read["turns"], read["response"]) == (["User: hi", "Assistant: hey", "User: you surf ?"], "daily .")
     assert (read["role"], read["who"], read["scene"]) == ("Assistant", "v1", "")
-    assert personachat.read(row) == {**read, "scene": "Persona of Assistant: i surf."}
+    assert personachat(row) == {**read, "scene": "Persona of Assistant: i surf."}
 
 
 def test_published_file_is_read_as_it_is(tmp_path: Path, tokenizer: str) -> None:

@@ -28,8 +28,9 @@ from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError
 from pcc_bench.host.prompts import PromptEncoder
 from pcc_bench.host.responses import Response
-from pcc_bench.tasks.demonstrations import SEPARATOR, TokenCounter, Wanted, block, drawn
-from pcc_bench.tasks.icl.scores import OptionScores, score_number, score_options, seed_spread
+from pcc_bench.tasks.demonstrations import SEPARATOR, Shots, block
+from pcc_bench.tasks.icl import OptionScores, demonstration_order, score_number, score_options, seed_spread
+from pcc_bench.tasks.metadata import TokenCounter
 
 OWN = Path(lm_eval.__file__).parent / "tasks"
 GOLDEN = Path(__file__).parent / "golden" / "pcc" / "seed0" / "large-4x"
@@ -98,7 +99,7 @@ def test_groups_hold_every_task_once(tokenizer: str) -> None:
 @settings(deadline=None)
 @given(st.integers(1, 700), st.integers(0, 10**4))
 def test_random_demonstrations_are_those_of_the_papers_generator(rows: int, seed: int) -> None:
-    order = list(drawn([0] * rows, seed, balanced=False))
+    order = list(demonstration_order([0] * rows, seed, balanced=False))
     assert sorted(order) == list(range(rows))
     for count in {1, min(rows, 4), min(rows, 30)}:
         few = rows <= 21 or rows > 21 + (4**4 if count > 5 else 0)  # where `random.sample` has one way of drawing
@@ -109,7 +110,7 @@ def test_random_demonstrations_are_those_of_the_papers_generator(rows: int, seed
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 1), min_size=2, max_size=60), st.integers(0, 99))
 def test_balanced_demonstrations_alternate(labels: list[int], seed: int) -> None:
-    order = list(drawn(labels, seed, balanced=True))
+    order = list(demonstration_order(labels, seed, balanced=True))
     shown = [labels[number] for number in order]
     assert len(set(order)) == len(order)
     if len(set(labels)) == 2:
@@ -119,7 +120,18 @@ def test_balanced_demonstrations_alternate(labels: list[int], seed: int) -> None
 
 def test_balanced_order_holds_the_official_window() -> None:
     labels = [0, 1] * 5
-    assert list(drawn(labels, 10, balanced=True)) == [8, 5, 4, 7, 6, 1, 0, 3, 2, 9]  # the official demos: 6, 1, 0, 3, 2
+    assert list(demonstration_order(labels, 10, balanced=True)) == [
+        8,
+        5,
+        4,
+        7,
+        6,
+        1,
+        0,
+        3,
+        2,
+        9,
+    ]  # the official demos: 6, 1, 0, 3, 2
 
 
 WORDS = st.lists(st.sampled_from(["the", "river", "Kelm,", "1843", "a", "mill\n", "über", "<s>", "."]), min_size=1)
@@ -135,7 +147,7 @@ def test_a_budget_is_a_promise(counter: TokenCounter, pieces: list[str], budget:
         return counter.count("".join(piece + SEPARATOR for piece in pieces[:count]))
 
     try:
-        shown = block(iter(pieces), Wanted("memory", tokens=budget), counter, "here")
+        shown = block(iter(pieces), Shots("memory", tokens=budget), counter, "here")
     except UsageError as error:
         if "can't fit the budget" in str(error):
             assert tokens(1) > budget

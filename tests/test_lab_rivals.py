@@ -27,8 +27,8 @@ from pcc_bench.model.pcc import SPECIAL_TOKENS
 from pcc_bench.model.training.loop import fit
 from pcc_bench.model.training.objectives import Task
 from pcc_bench.model.training.samples import Sample
-from pcc_bench.tasks.lab.draws import seeded
 from pcc_bench.tasks.lab.passages import draw_passage
+from pcc_bench.tasks.lab.world import seeded
 
 METHODS = ("icae", "cocom", "autocompressor")
 CONTEXTS = [

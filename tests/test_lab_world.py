@@ -20,16 +20,15 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 import pcc_bench.tasks
 from pcc_bench.cli.doctor import examine
 from pcc_bench.tasks.data import fingerprint
-from pcc_bench.tasks.example import Example
-from pcc_bench.tasks.hotpotqa.rows import read as read_hotpotqa
-from pcc_bench.tasks.lab import DATASETS, SPLITS, VERSION, lesson, row, rows, words
-from pcc_bench.tasks.lab.draws import seeded
+from pcc_bench.tasks.lab import DATASETS, SPLITS, VERSION, lesson, row, rows, world
 from pcc_bench.tasks.lab.facts import CLAUSES, QUESTIONS, STATEMENTS
 from pcc_bench.tasks.lab.narrative import draw_document
-from pcc_bench.tasks.lab.sentiment import NEGATIVE, POSITIVE
-from pcc_bench.tasks.lab.world import NAMES, RELATIONS, is_test_name
-from pcc_bench.tasks.nq.rows import read as read_nq
-from pcc_bench.tasks.squad.rows import read as read_squad
+from pcc_bench.tasks.lab.problems import NEGATIVE, POSITIVE
+from pcc_bench.tasks.lab.world import NAMES, RELATIONS, is_test_name, seeded
+from pcc_bench.tasks.rows import Example
+from pcc_bench.tasks.rows import hotpotqa as read_hotpotqa
+from pcc_bench.tasks.rows import nq as read_nq
+from pcc_bench.tasks.rows import squad as read_squad
 from pcc_bench.tasks.task import PccTask
 
 READERS = {"squad": read_squad, "adversarialqa": read_squad, "hotpotqa": read_hotpotqa, "nq": read_nq}
@@ -51,27 +50,27 @@ PINNED = (
 
 # An own reading of the world's English: text -> facts.
 
-NAME = rf"(?:{'|'.join(words.WOMEN + words.MEN)}) (?:{'|'.join(words.SURNAMES)})"
-ANY_SUBJECT = rf"(?:{NAME}|{'|'.join(words.COMPANIES)})"
+NAME = rf"(?:{'|'.join(world.WOMEN + world.MEN)}) (?:{'|'.join(world.SURNAMES)})"
+ANY_SUBJECT = rf"(?:{NAME}|{'|'.join(world.COMPANIES)})"
 VALUES = {
-    "city": words.CITIES,
-    "birthplace": words.CITIES,
-    "seat": words.CITIES,
-    "job": words.JOBS,
-    "company": words.COMPANIES,
-    "food": words.FOODS,
-    "hobby": words.HOBBIES,
-    "pet": words.PETS,
+    "city": world.CITIES,
+    "birthplace": world.CITIES,
+    "seat": world.CITIES,
+    "job": world.JOBS,
+    "company": world.COMPANIES,
+    "food": world.FOODS,
+    "hobby": world.HOBBIES,
+    "pet": world.PETS,
 }
 Fact = tuple[str, str, str]
 
 
 def value_pattern(attribute: str) -> str:
     if attribute == "birthday":
-        return rf"(?:[1-9]|1\d|2[0-8]) (?:{'|'.join(words.MONTHS)}) 19\d\d"
+        return rf"(?:[1-9]|1\d|2[0-8]) (?:{'|'.join(world.MONTHS)}) 19\d\d"
     if attribute in RELATIONS:
         return NAME
-    return r"[1-9]\d|[2-9]" if attribute in words.THINGS else "|".join(VALUES[attribute])
+    return r"[1-9]\d|[2-9]" if attribute in world.THINGS else "|".join(VALUES[attribute])
 
 
 def pattern(template: str, attribute: str, *, subject: str = ANY_SUBJECT) -> re.Pattern[str]:
@@ -109,7 +108,7 @@ def read_fact(sentence: str, last: str) -> Fact | None:
         if found := statement.fullmatch(sentence):
             subject = found["name"]
             if subject in ("She", "He", "Her", "His"):
-                assert (last.split()[0] in words.WOMEN) == (subject in ("She", "Her")), (sentence, last)
+                assert (last.split()[0] in world.WOMEN) == (subject in ("She", "Her")), (sentence, last)
                 subject = last
             check_article(found)
             return subject, attribute, found["value"]
@@ -229,7 +228,7 @@ def test_a_small_byte_level_tokenizer_has_one_token_a_word() -> None:
 
 
 def test_names_are_distinct_words() -> None:
-    lists = (words.WOMEN, words.MEN, words.SURNAMES, words.CITIES, words.JOBS, words.COMPANIES)
+    lists = (world.WOMEN, world.MEN, world.SURNAMES, world.CITIES, world.JOBS, world.COMPANIES)
     assert [len(names) for names in lists] == [24, 24, 48, 40, 30, 24]
     assert len({name for names in lists for name in names}) == sum(map(len, lists))
 
@@ -406,7 +405,7 @@ def test_pronouns_have_one_reading() -> None:
         a, b = re.findall(NAME, row_["text"])
         other = b if target["span1_text"] == a else a
         referent = target["span1_text"] if row_["label"] else other
-        assert (referent.split()[0] in words.WOMEN) == (target["span2_text"] == "she")
+        assert (referent.split()[0] in world.WOMEN) == (target["span2_text"] == "she")
         facts = re.match(rf"{NAME} (.*?) and {NAME} (.*?)\. (.*)", row_["text"])
         if facts:
             by_facts += 1

@@ -16,7 +16,8 @@ from transformers import AutoTokenizer
 import pcc_bench.tasks
 from pcc_bench.core.errors import UsageError
 from pcc_bench.host import models as methods
-from pcc_bench.tasks.needle.haystack import TOLERANCE, Cell, Text, middle
+from pcc_bench.tasks.metadata import TokenCounter
+from pcc_bench.tasks.needle import TOLERANCE, Place, Text, middle
 
 TASKS = Path(pcc_bench.tasks.__file__).parent
 
@@ -52,7 +53,7 @@ def test_a_needle_is_where_its_row_says(task: Any, models: Path) -> None:
 
 def test_no_pronoun_after_a_needle_can_be_taken_for_its_person(models: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(models / "llama")
-    hay = Text("Ann sings. She has a dog. Bob has a cat. His cousin is Eve. The end.", tokenizer)
+    hay = Text("Ann sings. She has a dog. Bob has a cat. His cousin is Eve. The end.", TokenCounter(tokenizer, ""))
     starts = [hay.text[hay.places[n] :].strip().split(" ")[0] for n in hay.sentences if hay.places[n] < len(hay.text)]
     assert starts == ["Ann", "Bob", "The"]
 
@@ -86,13 +87,13 @@ def test_the_same_seed_gives_the_same_rows(models: Path, task: Any) -> None:
 
 
 def test_the_middle_keeps_its_distance_and_goes_to_the_nearest_depth() -> None:
-    assert middle(Cell(1024, 0.5, 0), 10, 256) == 512
-    assert middle(Cell(1024, 0.5, 128), 10, 256) in (384, 640)
-    assert middle(Cell(1024, 0.0, 64), 10, 256) == 64
-    assert middle(Cell(1024, 1.0, 64), 10, 256) == 960
-    assert middle(Cell(1024, 0.0, 0), 10, 256) == 256  # the context's own ends have no room on one side
-    assert middle(Cell(256, 0.5, 0), 10, 256) is None
-    assert middle(Cell(300, 1.0, None), 10, 256) == 295
+    assert middle(Place(1024, 0.5, 0), 10, 256) == 512
+    assert middle(Place(1024, 0.5, 128), 10, 256) in (384, 640)
+    assert middle(Place(1024, 0.0, 64), 10, 256) == 64
+    assert middle(Place(1024, 1.0, 64), 10, 256) == 960
+    assert middle(Place(1024, 0.0, 0), 10, 256) == 256  # the context's own ends have no room on one side
+    assert middle(Place(256, 0.5, 0), 10, 256) is None
+    assert middle(Place(300, 1.0, None), 10, 256) == 295
 
 
 def test_golden_samples(tmp_path: Path) -> None:

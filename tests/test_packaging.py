@@ -152,12 +152,9 @@ def imports(module: str) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            # `evaluate` copies a folder of tasks/metrics elsewhere: only there may a file import what lies beside it.
-            beside = node.level == 1 and module.startswith("pcc_bench.tasks.metrics.")
-            assert node.level == 0 or beside, f"{module}: imports are absolute"
-            name = f"{module.rpartition('.')[0]}.{node.module}" if beside else str(node.module)
-            inner = {f"{name}.{alias.name}" for alias in node.names}
-            found |= {full if full in MODULES else name for full in inner}
+            assert node.level == 0, f"{module}: imports are absolute"
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {full if full in MODULES else str(node.module) for full in inner}
     return found
 
 

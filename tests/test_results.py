@@ -19,7 +19,7 @@ from test_gate import answers, qa, run_folder
 from written_results import questions, write
 
 from pcc_bench import cli
-from pcc_bench.core import escaping, markers
+from pcc_bench.core import markers, texttable
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.texttable import TextTable
 from pcc_bench.gate.compare import compare
@@ -255,21 +255,21 @@ def test_names_in_markdown_tables() -> None:
     assert len(row) == len(heading)
     assert "a\\|b" in row and "<img" not in row and "](" not in row
     assert "| <0.001 |" in row  # no tag
-    assert escaping.markdown_cell(r"a\|b") == r"a\\\|b"  # the backslash before it does not undo the escape
+    assert texttable.markdown_cell(r"a\|b") == r"a\\\|b"  # the backslash before it does not undo the escape
 
 
 def test_names_in_junit() -> None:
     root = ElementTree.fromstring(junit(verdict_on(EVIL)))
-    assert root[0][0].get("name") == escaping.visible(EVIL)
-    assert "\\x1b" in escaping.visible(EVIL) and "\\x00" in escaping.visible(EVIL)
+    assert root[0][0].get("name") == texttable.visible(EVIL)
+    assert "\\x1b" in texttable.visible(EVIL) and "\\x00" in texttable.visible(EVIL)
 
 
 def test_names_in_latex() -> None:
-    assert escaping.latex("a_b & $\\input{x}$\n\n%") == r"a\_b \& \$\textbackslash{}input\{x\}\$  \%"
+    assert texttable.latex("a_b & $\\input{x}$\n\n%") == r"a\_b \& \$\textbackslash{}input\{x\}\$  \%"
 
 
 def test_names_in_csv_files() -> None:
-    assert [escaping.csv_cell(text) for text in ("=1+1", "@x", "-", "a", "a\nb")] == ["'=1+1", "'@x", "-", "a", "a b"]
+    assert [texttable.csv_cell(text) for text in ("=1+1", "@x", "-", "a", "a\nb")] == ["'=1+1", "'@x", "-", "a", "a b"]
 
 
 def test_an_evil_name_goes_through_a_whole_report(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Phi3C
 
 from pcc_bench.core import registry
 from pcc_bench.core.context import Prompt, literal, mark
-from pcc_bench.core.ropes import Ropes
+from pcc_bench.core.decoder import Ropes
 from pcc_bench.host import models as lm_models
 from pcc_bench.host.lm import CompressedLM
 

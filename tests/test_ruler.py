@@ -11,7 +11,7 @@ from test_needle import load
 from transformers import AutoTokenizer
 
 from pcc_bench.core.errors import UsageError
-from pcc_bench.tasks.ruler.scores import score_references
+from pcc_bench.tasks.ruler import score_references
 
 KINDS = ("niah_single", "niah_multikey", "niah_multivalue", "niah_multiquery", "vt", "qa")
 BY_DEPTH = ("niah_single", "niah_multikey", "qa")

@@ -12,7 +12,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers, trainers
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
-from pcc_bench.core.special_tokens import special_token_pattern
+from pcc_bench.core.context import special_token_pattern
 from pcc_bench.host.prompts import PromptEncoder, Run
 
 OWN, FORGED = "<|own|>", "<|eot_id|>"

@@ -29,7 +29,7 @@ from pcc_bench.core.questions import question_text
 from pcc_bench.host import inventory
 from pcc_bench.host.settings import check_spelling
 from pcc_bench.host.validate import validate
-from pcc_bench.tasks.example import Dropped, Example
+from pcc_bench.tasks.rows import Dropped, Example
 from pcc_bench.tasks.task import PccTask
 
 TASKS = Path(pcc_bench.tasks.__file__).parent

@@ -20,8 +20,8 @@ from pcc_bench.core import shipped
 from pcc_bench.core.errors import UsageError
 from pcc_bench.host import inventory
 from pcc_bench.tasks.data import fingerprint, sample_folder
-from pcc_bench.tasks.population import data_source, tokenizer_name
-from pcc_bench.tasks.shipped_rows import real_folder
+from pcc_bench.tasks.metadata import data_source, tokenizer_name
+from pcc_bench.tasks.rows import real_folder
 from pcc_bench.tasks.task import PccTask
 
 TASKS = Path(pcc_bench.tasks.__file__).parent

@@ -16,7 +16,7 @@ from test_tasks import load
 from pcc_bench import cli
 from pcc_bench.host import verdict
 from pcc_bench.tasks.data import sample_folder
-from pcc_bench.tasks.population import load_tokenizer
+from pcc_bench.tasks.metadata import load_tokenizer
 
 SKIPPING = ("--tasks", "pcc_squad", "--limit", "3")
 

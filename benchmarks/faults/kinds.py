@@ -15,11 +15,11 @@ from mutations import change_bytes, change_json, change_tensors, change_yaml
 
 import pcc_bench
 from pcc_bench.core import memory_file, tiny
+from pcc_bench.core.architecture import is_finite
 from pcc_bench.core.compressor import Compressor
 from pcc_bench.core.context import Kind as ContextKind
 from pcc_bench.core.context import Part, Prompt
 from pcc_bench.core.decoder import Decoder
-from pcc_bench.core.tensors import is_finite
 from pcc_bench.gate.policy import Policy
 from pcc_bench.host import compressing
 from pcc_bench.host.prompts import PromptEncoder

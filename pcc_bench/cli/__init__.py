@@ -16,7 +16,7 @@ from pcc_bench.cli.lab import app as lab_app
 from pcc_bench.cli.memory import ask, compress, prompt, serve_check
 from pcc_bench.cli.results import baseline_app, compare, gate, pack, report
 from pcc_bench.cli.runs import evaluate, run, run_demo, validate
-from pcc_bench.core import escaping
+from pcc_bench.core import texttable
 from pcc_bench.core.errors import UsageError
 
 app = typer.Typer(
@@ -126,5 +126,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(args=canonical(sys.argv[1:] if arguments is None else arguments), prog_name="pcc-bench")
     except UsageError as error:
-        sys.stderr.write(f"pcc-bench: error: {escaping.visible(str(error))}\n")
+        sys.stderr.write(f"pcc-bench: error: {texttable.visible(str(error))}\n")
         sys.exit(2)

@@ -22,7 +22,7 @@ from pcc_bench.core.texttable import TextTable
 from pcc_bench.host import startup
 from pcc_bench.host.evaluate import new_results
 from pcc_bench.reports.summary import summarise
-from pcc_bench.tasks.shipped_rows import REAL
+from pcc_bench.tasks.rows import REAL
 
 ABOUT = (
     "THE LAB: a decoder of 4 million parameters and its compressors, trained from nothing on a generated world "

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pcc_bench.core import escaping
+from pcc_bench.core import texttable
 from pcc_bench.core.errors import UsageError
 
 baseline_app = typer.Typer(
@@ -43,7 +43,7 @@ def report(
 
     written = module.write(results or (), out, paper)
     for note in written.notes:
-        typer.echo(escaping.visible(f"note: {note}"))
+        typer.echo(texttable.visible(f"note: {note}"))
     if into is not None:
         changed = markers.fill(into, "report", {table.key: render.brief(table) for table in written.tables})
         typer.echo(f"{'renewed' if changed else 'up to date'}: {into}")
@@ -148,7 +148,7 @@ def freeze(
     with replaced(output) as part:
         part.write_bytes(content)
     rows = sum(len(task.rows) for task in run.tasks.values())
-    tasks = escaping.visible(", ".join(run.tasks))
+    tasks = texttable.visible(", ".join(run.tasks))
     typer.echo(f"written: {output} ({len(content):,} bytes, {rows:,} rows of {tasks})")
 
 

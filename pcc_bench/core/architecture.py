@@ -1,4 +1,4 @@
-"""Configurations of models, which may come from anyone: sizes within reason, shapes before memory.
+"""Models that may come from anyone: configurations of sizes within reason, shapes before memory, finite weights.
 
 A configuration is a dictionary for transformers, which builds what it says: a million layers, a width of -1. Here it is
 looked at first, then built without memory, on the `meta` device, for its shapes to be compared with a file's.
@@ -6,7 +6,7 @@ looked at first, then built without memory, on the `meta` device, for its shapes
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +23,9 @@ Layers = Annotated[int, Field(gt=0, le=2_000)]
 Width = Annotated[int, Field(gt=0, le=1_000_000)]
 Rows = Annotated[int, Field(gt=0, le=10_000_000)]
 Positions = Annotated[int, Field(gt=0, le=100_000_000)]
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+# Tables that old versions of transformers saved among the weights; the model makes them itself.
+BUFFERS = ("attn.bias", "attn.masked_bias", "position_ids", "token_type_ids")
 
 
 class Sizes(BaseModel):
@@ -103,13 +106,13 @@ def check_complete(name: str | Path) -> None:
     names: dict[int, set[str]] = {}
     for key, parameter in model.named_parameters(remove_duplicate=False):
         names.setdefault(id(parameter), set()).add(key)
-    found: set[str] = set()
+    stored: set[str] = set()
     for file in files:
         with foreign(f"{file} is damaged or not safetensors"), safe_open(file, framework="pt") as opened:
-            found.update(opened.keys())
-    if not found <= set(model.state_dict()):
+            stored.update(opened.keys())
+    if not stored <= set(model.state_dict()):
         return
-    if lost := sorted(min(tied) for tied in names.values() if not tied & found):
+    if lost := sorted(min(tied) for tied in names.values() if not tied & stored):
         raise UsageError(
             f"the model in {name} lacks {len(lost)} tensors of its configuration ({lost[0]} first), and random ones "
             "would be read in their place: copy it again"
@@ -124,3 +127,55 @@ def without_weights(config: PreTrainedConfig, where: str, kind: Any = AutoModel)
     """
     with foreign(f"{where} describes no model that can be built"), torch.device("meta"):
         return kind.from_config(config)
+
+
+def is_finite(tensor: torch.Tensor) -> bool:
+    """Has it neither NaN nor infinity? One pass over the values, without a copy of them; integers are finite."""
+    if tensor.is_meta or not tensor.is_floating_point() or tensor.numel() == 0:
+        return True
+    values = tensor.detach()
+    if values.dtype not in FLOATS:  # 8-bit floats have no minimum of their own
+        values = values.float()
+    low, high = torch.aminmax(values)  # NaN anywhere makes both NaN
+    return bool(torch.isfinite(low) & torch.isfinite(high))
+
+
+def check_finite(tensors: Iterable[tuple[str, torch.Tensor]], where: str) -> None:
+    """See that no tensor holds NaN or infinity.
+
+    Args:
+        tensors: Names and tensors.
+        where: Names the file or model in the error.
+
+    Raises:
+        UsageError: One does; it is named.
+    """
+    for name, tensor in tensors:
+        if not is_finite(tensor):
+            raise UsageError(
+                f"{where}: {name} has values that are not finite numbers (NaN or infinity): its training diverged, its "
+                "dtype is too small or the file is damaged; use another checkpoint or dtype"
+            )
+
+
+def check_weights(state: Mapping[Any, Any], where: str) -> None:
+    """See that what a file holds are floating-point tensors by name, all finite.
+
+    Args:
+        state: Name -> tensor, as read, or a plain number (ICAE's files have them in the place of weights left out).
+        where: Names the file in the error.
+
+    Raises:
+        UsageError: Something else is among them; it is named.
+    """
+    for name, value in state.items():
+        if isinstance(name, str) and isinstance(value, int | float):
+            continue
+        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+            raise UsageError(f"{where}: '{name!s:.100}' is {type(value).__name__}, no tensor: is it the right file?")
+        if value.dtype not in FLOATS and not name.endswith(BUFFERS):
+            kind = str(value.dtype).removeprefix("torch.")
+            raise UsageError(f"{where}: {name} holds {kind}, not float32, float16 or bfloat16: convert the file")
+        if value.layout is not torch.strided:
+            raise UsageError(f"{where}: {name} is a sparse tensor: save it as an ordinary one")
+    check_finite(((name, value) for name, value in state.items() if isinstance(value, torch.Tensor)), where)

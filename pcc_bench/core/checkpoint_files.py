@@ -16,10 +16,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from pcc_bench.core import shipped
-from pcc_bench.core.architecture import check_folder
+from pcc_bench.core.architecture import check_folder, check_weights
 from pcc_bench.core.documents import is_file, is_folder
 from pcc_bench.core.errors import UsageError, first_line, foreign
-from pcc_bench.core.tensors import check_weights
 
 WEIGHTS = "model.safetensors"
 LONGEST_NAME = 1_000  # characters of a folder or a hub id

@@ -17,13 +17,19 @@ of an assembled prompt that stand outside a mark come from the task's template a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 from pcc_bench.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Span = tuple[int, int]
 
 _STX, _ETX, _EOT, _SO, _DLE, _DC1 = "\x02", "\x03", "\x04", "\x0e", "\x10", "\x11"
 _ESCAPES = {_STX: "s", _ETX: "e", _EOT: "t", _SO: "o", _DLE: "d", _DC1: "a"}
@@ -37,6 +43,8 @@ _PART = re.compile(
     r"|\x11(?P<again>[^\x02\x03\x04\x0e\x11]*)\x03"
     r"|(?P<text>[^\x02\x03\x04\x0e\x11]+)"
 )
+
+LEADS = ("\n", "\x00", ">", "|", "0")  # single characters, of which one joins with no text that follows
 
 
 class Kind(StrEnum):
@@ -110,7 +118,9 @@ class Prompt(str):
         for match in _PART.finditer(marked):
             if match.start() != end:
                 break
-            parts.append(_part(match))
+            kind = next(kind for kind in Kind if match[kind] is not None)
+            text, after = match[kind], match["after"] or ""
+            parts.append(Part(text) if kind is Kind.TEXT else Part(_unescape(text), kind, _unescape(after)))
             end = match.end()
         if end != len(marked):
             around = marked[max(0, end - 20) : end + 20]
@@ -186,16 +196,6 @@ def _map_strings(value: Any, function: Callable[[str], str]) -> Any:
     return value
 
 
-def _part(match: re.Match[str]) -> Part:
-    if (context := match["context"]) is not None:
-        return Part(_unescape(context), Kind.CONTEXT, _unescape(match["after"]))
-    if (data := match["literal"]) is not None:
-        return Part(_unescape(data), Kind.LITERAL)
-    if (instruction := match["again"]) is not None:
-        return Part(_unescape(instruction), Kind.AGAIN)
-    return Part(match["text"])
-
-
 def _escape(text: str) -> str:
     return _CONTROL.sub(lambda match: _DLE + _ESCAPES[match[0]], text)
 
@@ -207,3 +207,76 @@ def _unescape(text: str) -> str:
         raise UsageError(
             f"unknown escape in a context mark, near {text[:40]!r}: mark data with mark() or literal()"
         ) from None
+
+
+# ---------------------------------------------------------------- token ids of text whose data may spell special ones
+
+
+def encode_text(
+    tokenizer: PreTrainedTokenizerBase,
+    text: str,
+    data: Sequence[Span],
+    special: re.Pattern[str] | None,
+    adds_special: bool,
+) -> list[int]:
+    """Token ids of a text where data can spell no special token.
+
+    They are those of tokenizing in one go, with special tokens off where all that look like one are data's. Else the
+    stretches between the template's own special tokens, which no token crosses, are tokenized apart.
+
+    Args:
+        tokenizer: The decoder's.
+        text: The text.
+        data: Ranges of it that come from data.
+        special: Matches the special tokens; None lets data spell them.
+        adds_special: Whether the tokenizer adds those it adds to any text (BOS).
+    """
+    forged: list[Span] = []  # what spells a special token and data touches
+    own: list[Span] = []  # the template's special tokens
+    for match in special.finditer(text) if special is not None and data else ():
+        touched = any(start < match.end() and match.start() < end for start, end in data)
+        (forged if touched else own).append(match.span())
+    if not forged:
+        return list(tokenizer.encode(text, add_special_tokens=adds_special))
+    ids: list[int] = []
+    start = 0  # of the text whose ids are not there yet
+    for (_, begin), (end, _) in pairwise([(0, 0), *own, (len(text), 0)]):
+        if not any(begin <= first < end for first, _ in forged):
+            continue
+        if start < begin:  # up to a special token, and with it
+            ids += tokenizer.encode(text[start:begin], add_special_tokens=adds_special and not start)
+        ids += _plain(tokenizer, text, (begin, end), own, adds_special)
+        start = end
+    return ids + (tokenizer.encode(text[start:], add_special_tokens=False) if start < len(text) else [])
+
+
+def _plain(
+    tokenizer: PreTrainedTokenizerBase, text: str, stretch: Span, own: Sequence[Span], adds_special: bool
+) -> list[int]:
+    """Ids of a stretch with special tokens off, as they are behind the special token that ends where it begins."""
+    before = next((text[a:b] for a, b in own if b == stretch[0]), "")
+    behind = next((text[a:b] for a, b in own if a == stretch[1]), "")
+    tokens = {str(token.content): token for token in tokenizer.added_tokens_decoder.values()}
+    words = text[slice(*stretch)]
+    words = words.lstrip() if before in tokens and tokens[before].rstrip else words
+    words = words.rstrip() if behind in tokens and tokens[behind].lstrip else words
+    if not before:
+        return _spelled(tokenizer, words, adds_special)
+    after_it = list(tokenizer.encode(f"{before}a", add_special_tokens=False))[1:]
+    if after_it != _spelled(tokenizer, "a"):  # a text begins with a blank, but not behind a special token
+        for lead in LEADS:
+            ids, alone = _spelled(tokenizer, lead + words), _spelled(tokenizer, lead)
+            if ids[: len(alone)] == alone:
+                return ids[len(alone) :]
+    return _spelled(tokenizer, words)
+
+
+def _spelled(tokenizer: PreTrainedTokenizerBase, words: str, adds_special: bool = False) -> list[int]:
+    return list(tokenizer.encode(words, add_special_tokens=adds_special, split_special_tokens=True))
+
+
+def special_token_pattern(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str] | None:
+    """Matches any special token of a tokenizer, longest first."""
+    added = {str(token.content) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    names = sorted({*added, *tokenizer.all_special_tokens}, key=len, reverse=True)
+    return re.compile("|".join(re.escape(name) for name in names)) if names else None

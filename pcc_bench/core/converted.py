@@ -3,9 +3,9 @@
 transformers reads GGUF, but slowly, into a model that it refuses to save, and only through arguments that half of our
 callers do not have. A folder with `model.safetensors`, tokenizer and chat template is what everything here reads.
 
-The cache is `PCC_BENCH_CACHE`, else `pcc-bench` in `XDG_CACHE_HOME`, else in `~/.cache`. A folder in it is made
-beside, its manifest written last, and then renamed, so that it is whole or not there; a lock keeps two processes from
-making the same one. torch is imported only where something has to be converted.
+The cache is `PCC_BENCH_CACHE`, else `pcc-bench` in `XDG_CACHE_HOME`, else in `~/.cache`. A folder appears in it whole,
+with its manifest; a lock keeps two processes from making the same one. torch is imported only where something has to be
+converted.
 """
 
 from __future__ import annotations
@@ -20,13 +20,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError
 
 from pcc_bench.core.documents import checked, read_json, write_text
-from pcc_bench.core.errors import UsageError
+from pcc_bench.core.errors import UsageError, first_line
+
+if TYPE_CHECKING:
+    import torch
 
 LIBRARY = "gguf==0.19.0"  # the version all this was tested with
 MANIFEST = "source.json"
@@ -62,14 +66,16 @@ class Source:
         return self.pieces[0].name if len(self.pieces) == 1 else self.pieces[0].stem
 
 
-class _File(BaseModel):
+class ModelFile(BaseModel):
+    """A file of a converted folder."""
+
     model_config = ConfigDict(extra="forbid")
     bytes: int
     modified: int
     sha256: str
 
 
-class _Manifest(BaseModel):
+class Manifest(BaseModel):
     """Where a converted folder comes from and what lies in it."""
 
     model_config = ConfigDict(extra="forbid")
@@ -80,13 +86,12 @@ class _Manifest(BaseModel):
     sha256: str
     licence: str
     converted_with: str
-    files: dict[str, _File]
+    files: dict[str, ModelFile]
 
 
 def cache() -> Path:
     """The folder of converted decoders."""
-    base = os.environ.get(CACHE)
-    place = Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "pcc-bench"
+    place = Path(os.environ.get(CACHE) or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "pcc-bench")
     return place.expanduser() / "decoders"
 
 
@@ -94,7 +99,7 @@ def of_file(path: Path) -> Path:
     """The folder made of a GGUF file of the user's; a file that has changed since is converted again.
 
     Raises:
-        UsageError: As in `convert`.
+        UsageError: As `convert`.
     """
     path = path.resolve()
     stat = path.stat()
@@ -109,8 +114,11 @@ def intact(place: Path, key: str) -> bool:
     A file whose time has changed (a copied or a damaged cache) is compared by its hash.
     """
     try:
-        manifest = checked(_Manifest, read_json(place / MANIFEST), str(place / MANIFEST))
-        whole = all(_same(place / name, file) for name, file in manifest.files.items())
+        manifest = checked(Manifest, read_json(place / MANIFEST), str(place / MANIFEST))
+        pairs = [(place / name, file) for name, file in manifest.files.items()]
+        whole = all(path.stat().st_size == file.bytes for path, file in pairs) and all(
+            path.stat().st_mtime_ns == file.modified or _sha256(path) == file.sha256 for path, file in pairs
+        )
     except (UsageError, OSError):
         return False
     return whole and manifest.format == FORMAT and manifest.key == key
@@ -120,10 +128,11 @@ def convert(source: Source, place: Path) -> Path:
     """Convert a GGUF file into the model folder `place` of the cache.
 
     Raises:
-        UsageError: No library to read it with, a file that is damaged or of an architecture that transformers does
-            not read from GGUF, or no room; one sentence.
+        UsageError: No library to read it with, a file that is damaged or that transformers can't read, or no room.
     """
-    _needs_library(source.name)
+    if importlib.util.find_spec("gguf") is None:
+        missing = f"and the library that reads it is missing: pip install {LIBRARY}"
+        raise UsageError(f"'{source.name}' is a GGUF file, {missing}")
     with _write_errors(place):
         place.parent.mkdir(parents=True, exist_ok=True)
     with _locked(place, source.name):
@@ -134,17 +143,27 @@ def convert(source: Source, place: Path) -> Path:
             shutil.rmtree(stale, ignore_errors=True)
         part = place.with_name(f".{place.name}.{os.getpid()}.part")
         try:
+            file = source.pieces[0]
             with _write_errors(place):
                 part.mkdir()
-            file = _whole(source, part, place)
-            sha256 = _hash(file)
+                if len(source.pieces) > 1:
+                    file = part / source.file
+                    with file.open("wb") as out:
+                        for piece in source.pieces:
+                            with piece.open("rb") as read:
+                                shutil.copyfileobj(read, out, 2**20)
+            try:
+                sha256 = _sha256(file)
+            except OSError as error:
+                raise UsageError(f"{file} can't be read ({error.strerror}): check its permissions") from None
             if source.sha256 and sha256 != source.sha256:
                 raise UsageError(
                     f"'{source.name}': the installed {source.file} is damaged or another version (its SHA-256 is not "
                     f"that of {source.packages[0]}): {source.remedy}"
                 )
-            _write(file, part, place, source)
+            config, model, tokenizer = read_gguf(file, source.name, source.remedy)
             with _write_errors(place):
+                save_plain(config, model, tokenizer, part)
                 if file.parent == part:
                     file.unlink()
                 _write_manifest(part, source, sha256)
@@ -156,44 +175,8 @@ def convert(source: Source, place: Path) -> Path:
     return place
 
 
-def _write(file: Path, part: Path, place: Path, source: Source) -> None:
-    from pcc_bench.core import gguf  # torch and transformers, which most commands do without
-
-    config, model, tokenizer = gguf.read(file, source.name, source.remedy)
-    with _write_errors(place):
-        gguf.save(config, model, tokenizer, part)
-
-
-def _needs_library(name: str) -> None:
-    if importlib.util.find_spec("gguf") is None:
-        raise UsageError(f"'{name}' is a GGUF file, and the library that reads it is missing: pip install {LIBRARY}")
-
-
-def _whole(source: Source, part: Path, place: Path) -> Path:
-    """The file itself, or its pieces joined in `part`."""
-    if len(source.pieces) == 1:
-        return source.pieces[0]
-    whole = part / source.file
-    with _write_errors(place), whole.open("wb") as out:
-        for piece in source.pieces:
-            with piece.open("rb") as read:
-                shutil.copyfileobj(read, out, 2**20)
-    return whole
-
-
-def _hash(file: Path) -> str:
-    try:
-        return _sha256(file)
-    except OSError as error:
-        raise UsageError(f"{file} can't be read ({error.strerror}): check its permissions") from None
-
-
 def _write_manifest(part: Path, source: Source, sha256: str) -> None:
-    files = {
-        path.name: _File(bytes=path.stat().st_size, modified=path.stat().st_mtime_ns, sha256=_sha256(path))
-        for path in sorted(part.iterdir())
-    }
-    manifest = _Manifest(
+    manifest = Manifest(
         format=FORMAT,
         key=source.key,
         packages=source.packages,
@@ -201,16 +184,12 @@ def _write_manifest(part: Path, source: Source, sha256: str) -> None:
         sha256=sha256,
         licence=source.licence,
         converted_with=f"transformers {importlib.metadata.version('transformers')}",
-        files=files,
+        files={
+            path.name: ModelFile(bytes=path.stat().st_size, modified=path.stat().st_mtime_ns, sha256=_sha256(path))
+            for path in sorted(part.iterdir())
+        },
     )
     write_text(part / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
-
-
-def _same(path: Path, recorded: _File) -> bool:
-    stat = path.stat()
-    if stat.st_size != recorded.bytes:
-        return False
-    return stat.st_mtime_ns == recorded.modified or _sha256(path) == recorded.sha256
 
 
 def _sha256(path: Path) -> str:
@@ -235,7 +214,6 @@ def _locked(place: Path, name: str) -> Iterator[None]:
 
 @contextmanager
 def _write_errors(place: Path) -> Iterator[None]:
-    """Turn a full disk or a folder that can't be written into one sentence."""
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -243,3 +221,80 @@ def _write_errors(place: Path) -> Iterator[None]:
         raise UsageError(
             f"{place} can't be written ({reason}): make room, or set {CACHE} to a folder that has some"
         ) from None
+
+
+# ---------------------------------------------------------------- reading and writing the models
+
+
+def read_gguf(file: Path, name: str, remedy: str) -> tuple[Any, Any, Any]:
+    """Configuration, causal LM (float32) and tokenizer of a file.
+
+    Args:
+        file: The GGUF file.
+        name: What the user calls it, for messages.
+        remedy: How to get the file again.
+
+    Raises:
+        UsageError: It is damaged, or transformers does not read its architecture from GGUF.
+    """
+    import torch  # with transformers seconds, which most commands do without
+    import transformers
+    from gguf import GGUFReader
+
+    try:  # the reader and numpy raise whatever a damaged file leads to, an IndexError as well as a MemoryError
+        fields = GGUFReader(file).fields
+        architecture = fields["general.architecture"].contents()
+        pre_tokenizer = fields["tokenizer.ggml.pre"].contents() if "tokenizer.ggml.pre" in fields else None
+    except Exception as error:
+        raise UsageError(f"'{name}': {file.name} is damaged or not GGUF ({first_line(error)}): {remedy}") from None
+    where: dict[str, Any] = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
+    reader: Any = transformers.AutoModelForCausalLM
+    try:
+        config = transformers.AutoConfig.from_pretrained(**where)
+        model, loading = reader.from_pretrained(**where, dtype=torch.float32, output_loading_info=True)
+        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(**where)
+    except Exception as error:
+        raise UsageError(
+            f"'{name}': transformers {transformers.__version__} does not read this GGUF file, architecture "
+            f"'{architecture}' ({first_line(error)}): use the model's safetensors, or another model"
+        ) from None
+    if missing := sorted(loading["missing_keys"]):
+        raise UsageError(f"'{name}': {file.name} lacks {len(missing)} tensors ({missing[0]} first): {remedy}")
+    if pre_tokenizer == "smollm":
+        split_digits(tokenizer)
+    return config, model, tokenizer
+
+
+def save_plain(config: Any, model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write a model that was read from GGUF, in the smallest dtype that loses nothing, with its tokenizer."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    state = model.state_dict()
+    dtype = exact_dtype(state)
+    with torch.device("meta"):  # transformers refuses to save the model itself, whose configuration says "quantized"
+        plain: Any = AutoModelForCausalLM.from_config(config)
+    plain.load_state_dict({key: value.to(dtype) for key, value in state.items()}, assign=True)
+    plain.tie_weights()
+    plain.config.dtype = dtype
+    plain.generation_config = model.generation_config
+    plain.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def exact_dtype(state: dict[str, torch.Tensor]) -> torch.dtype:
+    """The smallest dtype that holds every value of a state exactly."""
+    import torch
+
+    for dtype in (torch.bfloat16, torch.float16):
+        if all(bool((value.to(dtype).float() == value.float()).all()) for value in state.values()):
+            return dtype
+    return torch.float32
+
+
+def split_digits(tokenizer: Any) -> None:
+    """Give a tokenizer SmolLM's pre-tokenizer, which transformers' GGUF reader lacks: a digit is a piece of its own."""
+    from tokenizers import pre_tokenizers
+
+    digits, rest = pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, rest])

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pickle import UnpicklingError  # for its name only
 from types import TracebackType
 
-from pcc_bench.core.escaping import visible
+from pcc_bench.core.texttable import visible
 
 
 class UsageError(ValueError):
@@ -62,6 +62,23 @@ def foreign(sentence: str) -> Iterator[None]:
         if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported for its name
             raise
         raise UsageError(f"{sentence} ({first_line(error)})") from error
+
+
+@contextmanager
+def memory_errors(doing: str, remedy: str) -> Iterator[None]:
+    """Turn a lack of memory, on a GPU or not, into one sentence.
+
+    Raises:
+        UsageError: Memory ran out inside the block.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # torch's own are of the latter
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        lack = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+        if not lack and "alloc" not in first.lower():
+            raise
+        raise UsageError(f"out of memory while {doing} ({first[:120]}): {remedy}") from error
 
 
 def first_line(error: BaseException) -> str:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import inspect
 import math
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList, StoppingCriteriaList
+from transformers import DynamicCache, LogitsProcessorList, StoppingCriteriaList
 
-from pcc_bench.core.decoder import Decoder
-from pcc_bench.core.errors import UsageError
-from pcc_bench.core.processors import over_new_tokens
+from pcc_bench.core.decoder import Decoder, now
+from pcc_bench.core.processors import FirstTokenClock, over_new_tokens
 
 DecoderInput = list[int] | torch.Tensor  # token ids, or input vectors [length, hidden size]
 
@@ -121,7 +119,7 @@ def generate(
     settings, options = over_new_tokens(
         decoder, options, prompt_length, max_new_tokens, sorted(ends), suppressed_token_ids
     )
-    clock = _FirstTokenClock(decoder)
+    clock = FirstTokenClock(decoder)
     processors = [clock] if settings is None else [clock, settings]
     start = now(decoder.device)
     vectors = inputs.get("inputs_embeds")
@@ -187,18 +185,18 @@ def score(
             # without a mask transformers takes ids that leap for several sequences packed into one row
             inputs.setdefault("attention_mask", torch.ones_like(inputs["position_ids"]))
         with autocast_for(decoder, inputs.get("inputs_embeds")):
-            kept = torch.arange(first, max(lengths), device=decoder.device)
-            logits = decoder.model(**inputs, use_cache=prefix is not None, **keep_logits(decoder, kept)).logits
-        logits = logits[:, -len(kept) :]
+            scored = torch.arange(first, max(lengths), device=decoder.device)
+            logits = decoder.model(**inputs, use_cache=prefix is not None, **keep_logits(decoder, scored)).logits
+        logits = logits[:, -len(scored) :]
         logprobs, greedy = [], []
         for row, ids in enumerate(continuations):
             begin = lengths[row] - len(ids) - first
             predicted = torch.log_softmax(logits[row, begin : begin + len(ids)], dim=-1, dtype=softmax_dtype)
-            wanted = torch.tensor(ids, device=decoder.device)
-            logprobs.append(float(predicted.gather(1, wanted[:, None]).sum()))
-            greedy.append(bool((predicted.argmax(-1) == wanted).all()))
+            targets = torch.tensor(ids, device=decoder.device)
+            logprobs.append(float(predicted.gather(1, targets[:, None]).sum()))
+            greedy.append(bool((predicted.argmax(-1) == targets).all()))
     if not all(map(math.isfinite, logprobs)):
-        raise _not_finite(decoder, "log-likelihoods")
+        raise decoder.not_finite("log-likelihoods")
     return Scored(logprobs, greedy, now(decoder.device) - start)
 
 
@@ -247,22 +245,6 @@ def keep_logits(decoder: Decoder, positions: torch.Tensor) -> dict[str, torch.Te
     """Models that can are asked for the logits of some positions only."""
     can = "logits_to_keep" in inspect.signature(decoder.model.forward).parameters
     return {"logits_to_keep": positions} if can else {}
-
-
-@contextmanager
-def memory_errors(doing: str, remedy: str) -> Iterator[None]:
-    """Turn a lack of memory, on a GPU or not, into one sentence.
-
-    Raises:
-        UsageError: Memory ran out inside the block.
-    """
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "alloc" not in first.lower():
-            raise
-        raise UsageError(f"out of memory while {doing} ({first[:120]}): {remedy}") from error
 
 
 def left_pad(
@@ -317,33 +299,3 @@ def cut_after(ids: list[int], ends: set[int]) -> list[int]:
         if token in ends:
             return ids[: position + 1]
     return ids
-
-
-class _FirstTokenClock(LogitsProcessor):
-    """Notes when the logits of the first new token are there, which ends the prefill, and that they are numbers."""
-
-    def __init__(self, decoder: Decoder) -> None:
-        self.decoder = decoder
-        self.first = 0.0
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        if not self.first:
-            self.first = now(self.decoder.device)
-            if bool((scores.isnan() | scores.isposinf()).any()):
-                raise _not_finite(self.decoder, "scores of the next token")
-        return scores
-
-
-def _not_finite(decoder: Decoder, what: str) -> UsageError:
-    return UsageError(
-        f"the decoder {decoder.name} gave {what} that are no finite numbers: its weights or a memory it read hold NaN "
-        f"or infinity, or {str(decoder.dtype).removeprefix('torch.')} is too narrow; check the checkpoint with "
-        "pcc-bench validate, or pass dtype=float32"
-    )
-
-
-def now(device: torch.device) -> float:
-    """Seconds on a clock that waits for the device."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()

@@ -1,4 +1,4 @@
-"""Penalties, bans and least lengths of generation, over the new tokens of a row.
+"""Penalties, bans and least lengths of generation, over the new tokens of a row; and when the first of them is there.
 
 transformers' processors look at all of a row: the prompt too where it is token ids, padding included, but nothing of
 it where it is vectors. One setting would then act on other tokens for a soft method than for a hard one, and on others
@@ -25,7 +25,7 @@ from transformers.generation.logits_process import (
     SuppressTokensLogitsProcessor,
 )
 
-from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.decoder import Decoder, now
 from pcc_bench.core.errors import UsageError
 
 # Value, ids that end a row, most new tokens -> the processor; in the order in which transformers applies them.
@@ -98,7 +98,12 @@ def over_new_tokens(
             raise UsageError(_refusal(decoder, name, settings[name], instead, name in options))
     if suppressed:
         settings["suppress_tokens"] = [*(settings["suppress_tokens"] or ()), *suppressed]
-    _check_ids(decoder, settings)
+    rows = int(decoder.model.get_output_embeddings().weight.shape[0])
+    for name in ("forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens"):
+        value = settings[name]
+        for token in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(token, int) and not 0 <= token < rows:
+                raise UsageError(f"generation setting {name}={value!r}: the decoder has tokens 0 to {rows - 1}")
     processors = LogitsProcessorList()
     for name, build in _PROCESSORS.items():
         if _is_on(name, settings[name]) and (ends or name not in _NEED_ENDS):
@@ -109,16 +114,6 @@ def over_new_tokens(
     rest = {name: value for name, value in options.items() if name not in settings}
     off = dict.fromkeys(_PROCESSORS) | {"repetition_penalty": 1.0}
     return (_NewTokens(processors, start) if processors else None), {**rest, **off}
-
-
-def _check_ids(decoder: Decoder, settings: Mapping[str, Any]) -> None:
-    rows = int(decoder.model.get_output_embeddings().weight.shape[0])
-    for name in ("forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens"):
-        value = settings[name]
-        ids = value if isinstance(value, list | tuple) else [value]
-        for token in ids:
-            if isinstance(token, int) and not 0 <= token < rows:
-                raise UsageError(f"generation setting {name}={value!r}: the decoder has tokens 0 to {rows - 1}")
 
 
 def _is_on(name: str, value: Any) -> bool:
@@ -155,3 +150,19 @@ class _NewTokens(LogitsProcessor):
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         new: Any = input_ids[:, self.start :]
         return self.processors(new, scores)
+
+
+class FirstTokenClock(LogitsProcessor):
+    """Notes when the logits of the first new token are there, which ends the prefill, and that they are numbers."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self.decoder = decoder
+        self.first = 0.0
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """The scores as they are."""
+        if not self.first:
+            self.first = now(self.decoder.device)
+            if bool((scores.isnan() | scores.isposinf()).any()):
+                raise self.decoder.not_finite("scores of the next token")
+        return scores

@@ -1,11 +1,67 @@
-"""Tables as text: named columns of cells, printed as Markdown that reads well in a terminal too."""
+"""Text to print: what others wrote (names in result files, above all) made safe for its place, and tables of it."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from pcc_bench.core import escaping
+# What no document shows or XML can hold: control characters (line ends among them), lone surrogates, non-characters.
+_INVISIBLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
+_COMMAND = re.compile(r"^(\s*)(::|##\[)")
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    **{letter: f"\\{letter}" for letter in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+}
+
+
+def visible(text: str) -> str:
+    """One line: line ends and tabs are blanks, what can't be shown is written as an escape of its code."""
+
+    def escape(match: re.Match[str]) -> str:
+        code = ord(match[0])
+        if match[0] in "\t\n\r\x0b\x0c\x85\u2028\u2029":
+            return " "
+        return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+
+    return _INVISIBLE.sub(escape, text)
+
+
+def markdown(text: str) -> str:
+    """A line of Markdown: no HTML, no links; no workflow command where GitHub reads the log it is printed to."""
+    text = re.sub(r"<(?=[A-Za-z/!?])", "&lt;", visible(text)).replace("](", "]\\(")
+    return _COMMAND.sub(r"\1\\\2", text)
+
+
+def markdown_cell(text: str) -> str:
+    """A cell of a Markdown table: as `markdown`, and a pipe does not end it."""
+    return re.sub(r"(\\*)\|", r"\1\1\\|", markdown(text))
+
+
+def workflow_message(text: str) -> str:
+    """The message of a GitHub workflow command."""
+    return visible(text).replace("%", "%25")
+
+
+def workflow_property(text: str) -> str:
+    """A property (`title=`) of a GitHub workflow command."""
+    return workflow_message(text).replace(":", "%3A").replace(",", "%2C")
+
+
+def latex(text: str) -> str:
+    """A line of LaTeX text."""
+    return "".join(_LATEX.get(letter, letter) for letter in visible(text))
+
+
+def csv_cell(text: str) -> str:
+    """A text cell of a CSV file; what a spreadsheet would take for a formula begins with an apostrophe."""
+    text = visible(text)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) and len(text) > 1 else text
 
 
 @dataclass(frozen=True)
@@ -42,9 +98,9 @@ class TextTable:
 
     def markdown(self) -> str:
         """A Markdown table, its columns aligned for reading as plain text, and the notes; every text is escaped."""
-        lines = [tuple(map(escaping.markdown_cell, line)) for line in (self.columns, *self.rows)]
+        lines = [tuple(map(markdown_cell, line)) for line in (self.columns, *self.rows)]
         widths = [max(len(line[i]) for line in lines) for i in range(len(self.columns))]
         text = ["| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in lines]
         text.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
         notes = self.sentences()
-        return "\n".join([*text, *(["", *map(escaping.markdown, notes)] if notes else [])])
+        return "\n".join([*text, *(["", *map(markdown, notes)] if notes else [])])

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from pcc_bench.core.decoder import Decoder
-from pcc_bench.core.errors import UsageError
-from pcc_bench.core.generation import autocast_for, keep_logits, memory_errors
+from pcc_bench.core.errors import UsageError, memory_errors
+from pcc_bench.core.generation import autocast_for, keep_logits
 from pcc_bench.core.plan import Plan
 from pcc_bench.cost import probe
 from pcc_bench.cost.geometry import at_rate

@@ -14,8 +14,7 @@ import transformers
 from tqdm import tqdm
 
 from pcc_bench.core import provenance, registry, shipped
-from pcc_bench.core.errors import UsageError
-from pcc_bench.core.generation import memory_errors
+from pcc_bench.core.errors import UsageError, memory_errors
 from pcc_bench.cost import geometry, probe, records
 from pcc_bench.cost import measure as measuring
 from pcc_bench.cost import predict as predicting

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 from pydantic import BaseModel, ConfigDict
 
-from pcc_bench.core import escaping
+from pcc_bench.core import texttable
 from pcc_bench.core.texttable import TextTable
 
 Mark = Literal["pass", "fail", "inconclusive", "reported"]
@@ -131,7 +131,7 @@ def headline(verdict: Verdict) -> str:
 def above(verdict: Verdict) -> str:
     """Headline, and what ran."""
     sides = f"candidate: {_run(verdict.candidate)}; baseline: {_run(verdict.baseline)}"
-    return f"**{headline(verdict)}**\n\n{escaping.markdown(sides)}"
+    return f"**{headline(verdict)}**\n\n{texttable.markdown(sides)}"
 
 
 def markdown(verdict: Verdict) -> str:
@@ -145,8 +145,8 @@ def workflow_commands(verdict: Verdict) -> str:
     lines = []
     for line in verdict.comparisons:
         if line.verdict in kinds:
-            title = escaping.workflow_property(f"{line.task} {line.metric}: {line.verdict}")
-            lines.append(f"::{kinds[line.verdict]} title={title}::{escaping.workflow_message(_sentence(line))}")
+            title = texttable.workflow_property(f"{line.task} {line.metric}: {line.verdict}")
+            lines.append(f"::{kinds[line.verdict]} title={title}::{texttable.workflow_message(_sentence(line))}")
     return "\n".join(lines)
 
 
@@ -155,9 +155,9 @@ def junit(verdict: Verdict) -> str:
     suite = ElementTree.Element("testsuite", name="pcc-bench gate")
     counts = {"tests": len(verdict.comparisons), "failures": 0, "errors": 0, "skipped": 0}
     for line in verdict.comparisons:
-        names = {"classname": f"pcc_bench.gate.{escaping.visible(line.task)}", "name": escaping.visible(line.metric)}
+        names = {"classname": f"pcc_bench.gate.{texttable.visible(line.task)}", "name": texttable.visible(line.metric)}
         case = ElementTree.SubElement(suite, "testcase", names)
-        says = escaping.visible(_sentence(line))
+        says = texttable.visible(_sentence(line))
         stops = line.verdict == FAIL or (line.verdict == INCONCLUSIVE and verdict.status == 3)
         if stops:
             counts["failures"] += 1
@@ -195,7 +195,7 @@ def github_commands(verdict: Verdict) -> str:
 
 def describe(line: Comparison) -> str:
     """A comparison in one sentence, for messages of tests."""
-    return escaping.visible(f"{line.task} {line.metric}: {_sentence(line)}")
+    return texttable.visible(f"{line.task} {line.metric}: {_sentence(line)}")
 
 
 def _sentence(line: Comparison) -> str:

@@ -14,8 +14,9 @@ from lm_eval.models.utils_hf import stop_sequences_criteria
 from transformers import StoppingCriteriaList
 
 from pcc_bench.core.compressor import Compressor
-from pcc_bench.core.errors import UsageError
-from pcc_bench.core.generation import DecoderInput, ReadPrefix, generate, memory_errors, now, score
+from pcc_bench.core.decoder import now
+from pcc_bench.core.errors import UsageError, memory_errors
+from pcc_bench.core.generation import DecoderInput, ReadPrefix, generate, score
 from pcc_bench.core.plan import positions, realise
 from pcc_bench.host.planning import Job
 from pcc_bench.host.prefixes import PrefixReader

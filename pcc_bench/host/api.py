@@ -18,8 +18,8 @@ from pcc_bench.core import memory_file, registry, shipped
 from pcc_bench.core.compressor import Compressor, Memory
 from pcc_bench.core.context import Kind, Part, Prompt, literal, mark
 from pcc_bench.core.decoder import Decoder
-from pcc_bench.core.errors import UsageError
-from pcc_bench.core.generation import generate, memory_errors
+from pcc_bench.core.errors import UsageError, memory_errors
+from pcc_bench.core.generation import generate
 from pcc_bench.core.layout import Reader
 from pcc_bench.core.memory_file import SavedMemory
 from pcc_bench.core.plan import Plan, positions, realise

@@ -18,8 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeI
 from pcc_bench.core import documents, registry, shipped
 from pcc_bench.core.architecture import check_complete, check_folder
 from pcc_bench.core.compressor import Compressor
-from pcc_bench.core.errors import UsageError, foreign
-from pcc_bench.core.generation import memory_errors
+from pcc_bench.core.errors import UsageError, foreign, memory_errors
 from pcc_bench.host.planning import OVERFLOW
 from pcc_bench.host.store.precision import EXACT, PRECISIONS
 

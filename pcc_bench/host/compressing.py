@@ -16,8 +16,7 @@ from pcc_bench.core import registry
 from pcc_bench.core.compressor import Compressor, Memory
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.documents import parse_yaml
-from pcc_bench.core.errors import UsageError
-from pcc_bench.core.generation import memory_errors
+from pcc_bench.core.errors import UsageError, memory_errors
 from pcc_bench.host.store.store import MemoryStore
 from pcc_bench.host.store.store import compress as compressed
 from pcc_bench.model.init import open_decoder

@@ -13,7 +13,7 @@ import yaml
 from pcc_bench import tasks
 from pcc_bench.core import documents, registry
 from pcc_bench.core.texttable import TextTable
-from pcc_bench.tasks.shipped_rows import REAL, real_folder
+from pcc_bench.tasks.rows import REAL, real_folder
 
 NOBODY = "no task"
 
@@ -173,9 +173,9 @@ def _decoder(config: dict[str, Any]) -> str:
 
 def decoders() -> TextTable:
     """Pretrained decoders that have a name, and the models that ship with the package."""
-    from pcc_bench.core import pretrained, shipped
+    from pcc_bench.core import shipped
 
-    rows = [(name, row.about, row.licence, pretrained.available(name)) for name, row in pretrained.TABLE.items()]
+    rows = [(name, row.about, row.licence, shipped.available(name)) for name, row in shipped.TABLE.items()]
     lab = (name for name in shipped.names() if name.startswith("lab-"))
     rows += [(name, "of the lab, trained on its test world", "MIT", "ships") for name in lab]
     return TextTable(("decoder", "what it is", "licence", "from"), tuple(rows))

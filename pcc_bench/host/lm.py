@@ -20,12 +20,12 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from tqdm import tqdm
 
 from pcc_bench.core import provenance, registry, shipped
-from pcc_bench.core.account import SCHEMA_VERSION
 from pcc_bench.core.context import Prompt, as_prompt, check_chat
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.documents import checked
 from pcc_bench.core.errors import UsageError, foreign, print_usage_errors_plainly
 from pcc_bench.core.processors import set_by_decoder
+from pcc_bench.core.provenance import SCHEMA_VERSION
 from pcc_bench.host import prefixes, verdict
 from pcc_bench.host.answering import Answering
 from pcc_bench.host.arguments import (

@@ -15,8 +15,7 @@ import torch
 from tqdm import tqdm
 
 from pcc_bench.core.compressor import Compressor, Memory
-from pcc_bench.core.errors import UsageError
-from pcc_bench.core.generation import memory_errors
+from pcc_bench.core.errors import UsageError, memory_errors
 from pcc_bench.host.store.store import MemoryStore, compress
 
 CHUNK_CHARACTERS = 400_000  # given to a compressor in one call: large forwards, and a progress bar that moves

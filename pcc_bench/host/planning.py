@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pcc_bench.core.account import SampleRecord
 from pcc_bench.core.compressor import Memory
 from pcc_bench.core.context import Kind, Prompt
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.plan import Plan
+from pcc_bench.core.provenance import SampleRecord
 from pcc_bench.host.memories import MemoryBook, Source
 from pcc_bench.host.prompts import PromptEncoder
 

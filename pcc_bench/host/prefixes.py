@@ -32,7 +32,7 @@ KeysValues = list[tuple[torch.Tensor, torch.Tensor]]  # of each layer: [1, heads
 def can_reuse(decoder: Decoder) -> bool:
     """Does the decoder attend to everything before, at positions it is told? Then keys and values can be copied.
 
-    Where its rotations depend on the length of the whole sequence, up to some length only (`pcc_bench.core.ropes`).
+    Where its rotations depend on the length of the whole sequence, up to some length only (`pcc_bench.core.decoder`).
     """
     settings = decoder.model.generation_config
     takes = inspect.signature(decoder.model.forward).parameters

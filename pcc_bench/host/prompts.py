@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 import torch
 
 from pcc_bench.core.compressor import Memory
-from pcc_bench.core.context import Kind, Prompt
+from pcc_bench.core.context import Kind, Prompt, encode_text, special_token_pattern
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.layout import Frame, Reader
 from pcc_bench.core.plan import Plan
-from pcc_bench.core.special_tokens import encode_text, special_token_pattern
 
 
 @dataclass(frozen=True)

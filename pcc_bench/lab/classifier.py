@@ -19,8 +19,8 @@ from pcc_bench.baselines.llmlingua2.tiny import make_bert_tokenizer
 from pcc_bench.lab.decoders import save_in_half
 from pcc_bench.lab.parts import ClassifierRecipe
 from pcc_bench.model.training.evaluation import append
-from pcc_bench.tasks.lab.draws import integer, seeded
 from pcc_bench.tasks.lab.passages import Passage, draw_passage
+from pcc_bench.tasks.lab.world import integer, seeded
 
 NAME, VALUE, OTHER, REST = 0.9, 0.95, 0.5, 0.02  # how probable the teacher finds it that a word stays
 EMPTY = {"a", "an", "the", "of", "is", "in", "on", "at", "for", "as", "by", "to", "that", "has", "was", "who", "are"}

@@ -23,7 +23,7 @@ from pcc_bench.lab.parts import DecoderRecipe
 from pcc_bench.model.pcc import SPECIAL_TOKENS
 from pcc_bench.model.training.evaluation import keep_until
 from pcc_bench.model.training.muon import MuonAndAdamW
-from pcc_bench.tasks.lab.draws import seeded, shuffle
+from pcc_bench.tasks.lab.world import seeded, shuffle
 
 ROUND = 8  # steps whose lessons are drawn together and sorted by length
 PAD_TO = 16  # lengths are multiples of this: few shapes, few kernels to prepare

@@ -14,12 +14,8 @@ from typing import Any
 from pcc_bench.core.documents import write_text
 from pcc_bench.lab.parts import AdaptationRecipe, CompressorRecipe
 from pcc_bench.model.training.recipe import Recipe
-from pcc_bench.tasks.adversarialqa import rows as adversarialqa
-from pcc_bench.tasks.example import Example
-from pcc_bench.tasks.hotpotqa import rows as hotpotqa
 from pcc_bench.tasks.lab.rows import rows
-from pcc_bench.tasks.nq import rows as nq
-from pcc_bench.tasks.squad import rows as squad
+from pcc_bench.tasks.rows import Example, hotpotqa, nq, squad
 
 SEGMENT = 64  # encoder tokens a segment
 GROWING = ((4, 60), (8, 80), (16, 100), (32, 140))  # PCC-Large: segment lengths of the first steps, and how many steps
@@ -34,10 +30,10 @@ DOCUMENTS, ROWS = 6_000, 6_000  # of text; of each of the four question sets
 HELD_OUT_DOCUMENTS = 100
 TUNING_SENTENCES = (6, 26)  # contexts of the fine-tuning rows
 _READERS: dict[str, Callable[[Any], Any]] = {
-    "squad": squad.read,
-    "adversarialqa": adversarialqa.read,
-    "hotpotqa": hotpotqa.read,
-    "nq": nq.read,
+    "squad": squad,
+    "adversarialqa": squad,
+    "hotpotqa": hotpotqa,
+    "nq": nq,
 }
 
 

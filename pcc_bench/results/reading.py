@@ -11,9 +11,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from pcc_bench.core.account import SCHEMA_VERSION
 from pcc_bench.core.documents import checked, read_json
 from pcc_bench.core.errors import UsageError
+from pcc_bench.core.provenance import SCHEMA_VERSION
 from pcc_bench.results.files import Reported, ResultFile, samples_file
 from pcc_bench.results.rows import COMPRESSION, of_first_filter
 from pcc_bench.results.run import Run, TaskRun, protocol

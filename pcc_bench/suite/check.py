@@ -177,7 +177,7 @@ def estimate(cell: Cell) -> Cost:
 
 
 def _of_task(task: Any, cell: Cell, metadata: Mapping[str, Any]) -> Cost:
-    from pcc_bench.tasks.demonstrations import TokenCounter
+    from pcc_bench.tasks.metadata import TokenCounter
 
     docs = list(task.eval_docs)
     limit = cell.command.limit

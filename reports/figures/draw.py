@@ -11,7 +11,7 @@ import matplotlib.figure
 import pandas as pd
 from pandas import DataFrame
 
-from pcc_bench.core import escaping
+from pcc_bench.core import texttable
 from pcc_bench.core.documents import replaced, write_text
 from pcc_bench.reports.figures import frames, tasks, tradeoffs, training
 from pcc_bench.reports.figures.style import COLUMN, PAGE, Sheet, applied, drawn_for
@@ -63,7 +63,7 @@ def save(
     wide = out / f"{key}-page.svg"
     _write(draw, frame, COLUMN, [paths[kind] for kind in FORMATS])
     _write(draw, frame, PAGE, [wide])
-    safe = frame.map(lambda value: escaping.csv_cell(value) if isinstance(value, str) else value)
+    safe = frame.map(lambda value: texttable.csv_cell(value) if isinstance(value, str) else value)
     write_text(paths["csv"], safe.to_csv(index=False, lineterminator="\n"))
     return Figure(key, title, alt, paths["svg"], paths["pdf"], paths["png"], paths["csv"], wide)
 

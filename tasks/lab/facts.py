@@ -1,13 +1,12 @@
-"""A fact, the ways to state it, and the ways to ask for it."""
+"""A fact, the ways to state it and to ask for it; and sentences that state nothing anybody asks for."""
 
 from __future__ import annotations
 
+import re
 from random import Random
 from typing import NamedTuple
 
-from pcc_bench.tasks.lab.draws import pick
-from pcc_bench.tasks.lab.words import THINGS, article
-from pcc_bench.tasks.lab.world import RELATIONS, Cast
+from pcc_bench.tasks.lab.world import CITIES, RELATIONS, THINGS, Cast, article, pick
 
 
 class Fact(NamedTuple):
@@ -117,7 +116,7 @@ CLAUSES |= {thing: (f"who owns {{value}} {thing}", f"who has {{value}} {thing}")
 CLAUSES |= {relation: (f"whose {relation} is {{value}}",) for relation in RELATIONS}
 
 
-class _Form(NamedTuple):
+class Form(NamedTuple):
     """A statement taken apart, for speed: texts around the name and the value, and which of them is first."""
 
     before: str
@@ -126,23 +125,21 @@ class _Form(NamedTuple):
     name_first: bool
     pronouns: dict[str, str]  # gender -> the text in place of the name and what belongs to it; {} where there is none
 
-
-def _take_apart(template: str, first_letter: str) -> _Form:
-    template = template.replace("{a}", article(first_letter))
-    name_first = template.index("{name}") < template.index("{value}")
-    one, two = ("{name}", "{value}") if name_first else ("{value}", "{name}")
-    before, rest = template.split(one)
-    between, after = rest.split(two)
-    pronouns: dict[str, str] = {}
-    if template.startswith("{name}'s"):
-        pronouns = {"f": "Her" + between[2:], "m": "His" + between[2:]}
-    elif template.startswith("{name}"):
-        pronouns = {"f": "She" + between, "m": "He" + between}
-    return _Form(before, between, after, name_first, pronouns)
+    @classmethod
+    def of(cls, template: str) -> Form:
+        """The form of a statement without `{a}`."""
+        name_first = template.index("{name}") < template.index("{value}")
+        before, between, after = re.split(r"{name}|{value}", template)
+        pronouns: dict[str, str] = {}
+        if template.startswith("{name}'s"):
+            pronouns = {"f": "Her" + between[2:], "m": "His" + between[2:]}
+        elif template.startswith("{name}"):
+            pronouns = {"f": "She" + between, "m": "He" + between}
+        return cls(before, between, after, name_first, pronouns)
 
 
 _FORMS = {
-    (attribute, vowel): tuple(_take_apart(template, "a" if vowel else "b") for template in templates)
+    (attribute, vowel): tuple(Form.of(text.replace("{a}", "an" if vowel else "a")) for text in templates)
     for attribute, templates in STATEMENTS.items()
     for vowel in (False, True)
 }
@@ -180,3 +177,30 @@ def facts_of(cast: Cast) -> list[list[Fact]]:
     facts = [[Fact(person.name, *item) for item in person.attributes.items()] for person in cast.people]
     facts.append([Fact(company, "seat", city) for company, city in cast.seats.items()])
     return facts
+
+
+PLACES = ("market", "park", "station", "bridge", "school", "square", "garden", "river")
+_MOODS = ("quiet", "full", "wet", "cold", "warm", "open", "old")
+_FEELS = ("quiet", "cold", "warm")
+_TIMES = ("morning", "evening", "night", "week", "winter", "summer")
+_TEMPLATES = (
+    "The {place} was {mood} that {time}.",
+    "It rained all {time}.",
+    "The sun was out that {time}.",
+    "It was {feel} at the {place} all {time}.",
+    "There was music at the {place} that {time}.",
+    "The {place} is near the {other}.",
+    "The train to {city} was late that {time}.",
+    "The {place} in {city} was {mood}.",
+    "People talked about the rain in {city} all {time}.",
+    "The road from the {place} to the {other} was {mood}.",
+)
+
+
+def scenery(random: Random) -> str:
+    """One such sentence."""
+    place = pick(random, PLACES)
+    other = PLACES[(PLACES.index(place) + 1 + int(random.random() * (len(PLACES) - 1))) % len(PLACES)]
+    template = pick(random, _TEMPLATES)
+    mood, feel, time = pick(random, _MOODS), pick(random, _FEELS), pick(random, _TIMES)
+    return template.format(place=place, other=other, mood=mood, feel=feel, time=time, city=pick(random, CITIES))

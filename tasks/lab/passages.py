@@ -1,4 +1,4 @@
-"""Passages of a wanted size: facts of several people, in runs or interleaved, and sentences beside the point."""
+"""Passages and titled paragraphs of a size, and the questions over them: one hop, two hops, lessons."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from random import Random
 from typing import NamedTuple
 
-from pcc_bench.tasks.lab.draws import integer, pick, shuffle
-from pcc_bench.tasks.lab.facts import Fact, facts_of, state
-from pcc_bench.tasks.lab.scenery import scenery
-from pcc_bench.tasks.lab.world import RELATIONS, Cast, draw_cast
+from pcc_bench.tasks.lab.facts import Fact, ask, facts_of, scenery, state
+from pcc_bench.tasks.lab.world import RELATIONS, Cast, draw_cast, integer, pick, shuffle
 
 _RUNS = (1, 2, 3, 12)  # longest run of facts about one person in a passage: from interleaved to one after the other
 
@@ -54,15 +52,30 @@ def draw_passage(
         hops: 2 to choose facts that make chains (a colleague, and where that colleague lives).
     """
     fewest = max(hops, -(-facts // 8))
-    wanted = people if people is not None else integer(random, fewest, max(fewest, 2, facts // 3))
-    cast = draw_cast(random, split, max(fewest, wanted), alike=alike)
+    people = people if people is not None else integer(random, fewest, max(fewest, 2, facts // 3))
+    cast = draw_cast(random, split, max(fewest, people), alike=alike)
+    facts_of_all = [fact for group in facts_of(cast) for fact in group]
     if hops > 1:
         chosen = chains(random, cast, facts)
-    elif alike:
-        chosen = _the_same_of_all(random, cast, facts)
+    elif alike:  # attribute by attribute, each of everybody who has it, so that an answer has rivals
+        rivals = shuffle(random, _grouped(facts_of_all, "attribute"))
+        chosen = [fact for group in rivals for fact in group][:facts]
     else:
-        chosen = shuffle(random, _flat(facts_of(cast)))[:facts]
-    return write(random, _runs(random, chosen), cast, fillers)
+        chosen = shuffle(random, facts_of_all)[:facts]
+    longest = pick(random, _RUNS)
+    runs = [
+        group[start : start + longest]
+        for group in (shuffle(random, group) for group in _grouped(chosen, "subject"))
+        for start in range(0, len(group), longest)
+    ]
+    return write(random, shuffle(random, runs), cast, fillers)
+
+
+def _grouped(facts: Sequence[Fact], by: str) -> list[list[Fact]]:
+    groups: dict[str, list[Fact]] = {}
+    for fact in facts:
+        groups.setdefault(getattr(fact, by), []).append(fact)
+    return list(groups.values())
 
 
 def write(random: Random, runs: Sequence[Sequence[Fact]], cast: Cast, fillers: int = 0) -> Passage:
@@ -95,21 +108,9 @@ def write(random: Random, runs: Sequence[Sequence[Fact]], cast: Cast, fillers: i
     return Passage(" ".join(sentences), stated, sentences, cast)
 
 
-def _flat(groups: list[list[Fact]]) -> list[Fact]:
-    return [fact for group in groups for fact in group]
-
-
-def _the_same_of_all(random: Random, cast: Cast, count: int) -> list[Fact]:
-    """Facts attribute by attribute, each of everybody who has it, so that an answer has rivals."""
-    of_attribute: dict[str, list[Fact]] = {}
-    for fact in _flat(facts_of(cast)):
-        of_attribute.setdefault(fact.attribute, []).append(fact)
-    return _flat(shuffle(random, list(of_attribute.values())))[:count]
-
-
 def chains(random: Random, cast: Cast, count: int) -> list[Fact]:
     """Facts of which many lean on each other: relations and companies first, then what is said of those named."""
-    everything = shuffle(random, _flat(facts_of(cast)))
+    everything = shuffle(random, [fact for group in facts_of(cast) for fact in group])
     links = [fact for fact in everything if fact.attribute in RELATIONS or fact.attribute == "company"]
     chosen: dict[Fact, None] = {}
     for link in links:
@@ -122,15 +123,125 @@ def chains(random: Random, cast: Cast, count: int) -> list[Fact]:
     return list(chosen)[:count]
 
 
-def _runs(random: Random, facts: list[Fact]) -> list[list[Fact]]:
-    """The facts, subject by subject, cut into runs, in a drawn order."""
-    longest = pick(random, _RUNS)
-    of_subject: dict[str, list[Fact]] = {}
-    for fact in facts:
-        of_subject.setdefault(fact.subject, []).append(fact)
-    runs = [
-        group[start : start + longest]
-        for group in (shuffle(random, group) for group in of_subject.values())
-        for start in range(0, len(group), longest)
+class Paragraphs(NamedTuple):
+    """Paragraphs under the name of what they are about; `places` says where a fact is: title, sentence number."""
+
+    titles: list[str]
+    sentences: list[list[str]]
+    places: dict[Fact, tuple[str, int]]
+    whole: Passage
+
+
+def draw_paragraphs(random: Random, sentences: int, *, split: str = "train") -> Paragraphs:
+    """Paragraphs with a wanted number of sentences in all, of which about one in eight states nothing."""
+    fillers = integer(random, 0, sentences // 8)
+    facts = sentences - fillers
+    people = max(2, -(-facts // 8), integer(random, sentences // 8, max(sentences // 8, min(8, sentences // 3))))
+    cast = draw_cast(random, split, people)
+    about: dict[str, list[Fact]] = {}
+    for fact in chains(random, cast, facts):
+        about.setdefault(fact.subject, []).append(fact)
+    titles = shuffle(random, list(about))
+    passages = []
+    for left, title in zip(range(len(titles), 0, -1), titles, strict=True):
+        share = fillers if left == 1 else integer(random, 0, 2 * fillers // left)
+        fillers -= share
+        passages.append(write(random, [shuffle(random, about[title])], cast, share))
+    stated = [stated for passage in passages for stated in passage.stated]
+    places = {
+        stated.fact: (title, passage.sentences.index(passage.text[stated.start : stated.end]))
+        for title, passage in zip(titles, passages, strict=True)
+        for stated in passage.stated
+    }
+    whole = Passage("", stated, [], cast)
+    return Paragraphs(titles, [passage.sentences for passage in passages], places, whole)
+
+
+_COMPANY_QUESTIONS = (
+    "In which city is the company that {name} works for?",
+    "Where is the office of the company that {name} works for?",
+)
+# What the pair has in common anyway, so that it takes one hop only.
+_COMMON = {("colleague", "company"), ("neighbour", "city")}
+
+
+class Question(NamedTuple):
+    """A question, its short answer, and the stated facts that it takes (one, or two for two hops)."""
+
+    text: str
+    answer: str
+    needs: tuple[Stated, ...]
+
+
+def one_hop(random: Random, passage: Passage) -> list[Question]:
+    """A question for each stated fact, in the order of the text."""
+    return [
+        Question(ask(random, stated.fact.attribute, stated.fact.subject), stated.fact.value, (stated,))
+        for stated in passage.stated
     ]
-    return shuffle(random, runs)
+
+
+def contested(random: Random, passage: Passage) -> list[Question]:
+    """The one-hop questions to which the passage has a wrong answer too: the same attribute of another subject."""
+    values: dict[str, set[str]] = {}
+    for stated in passage.stated:
+        values.setdefault(stated.fact.attribute, set()).add(stated.fact.value)
+    questions = one_hop(random, passage)
+    return [question for question in questions if len(values[question.needs[0].fact.attribute]) > 1]
+
+
+def two_hop(random: Random, passage: Passage) -> list[Question]:
+    """All questions that take two sentences: about somebody's colleague, cousin, neighbour or company.
+
+    Left out are those whose answer is also a value of the person in the question, or names somebody of whom that
+    person is a value, so that no single sentence has both.
+    """
+    of_subject: dict[str, list[Stated]] = {}
+    for stated in passage.stated:
+        of_subject.setdefault(stated.fact.subject, []).append(stated)
+    lives = {person.name: person.attributes for person in passage.cast.people}
+    questions = []
+    for link in passage.stated:
+        fact = link.fact
+        if fact.attribute not in RELATIONS and fact.attribute != "company":
+            continue
+        own = {*lives[fact.subject].values(), fact.subject}
+        own.update(name for name, attributes in lives.items() if fact.subject in attributes.values())
+        for end in of_subject.get(fact.value, ()):
+            if (fact.attribute, end.fact.attribute) in _COMMON or end.fact.value in own:
+                continue
+            if fact.attribute == "company":
+                text = pick(random, _COMPANY_QUESTIONS).replace("{name}", fact.subject)
+            else:
+                text = ask(random, end.fact.attribute, f"the {fact.attribute} of {fact.subject}")
+            questions.append(Question(text, end.fact.value, (link, end)))
+    return questions
+
+
+def lesson(
+    random: Random,
+    facts: int,
+    people: int | None = None,
+    fillers: int = 0,
+    *,
+    hops: int = 1,
+    alike: bool = False,
+    split: str = "train",
+) -> tuple[str, list[tuple[str, str]]]:
+    """A passage with all its questions and answers, for training a decoder.
+
+    Args:
+        random: The generator.
+        facts: How many facts the passage states.
+        people: How many people it is about; None: drawn.
+        fillers: How many further sentences state nothing.
+        hops: 1 for a question a fact; 2 for all questions over two facts (there may be none in a short passage).
+        alike: The people are near-duplicates of each other.
+        split: Whose names it may use.
+
+    Returns:
+        The text, and pairs of question and short answer.
+    """
+    passage = draw_passage(random, facts, people, fillers, split=split, alike=alike, hops=hops)
+    questions = (one_hop if hops == 1 else two_hop)(random, passage)
+    return passage.text, [(question.text, question.answer) for question in questions]

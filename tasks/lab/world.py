@@ -1,25 +1,84 @@
-"""The people of the lab's world, drawn in small casts; train and test share words but no full name."""
+"""The lab's world: its words, draws that are the same on every Python, and its people, in small casts."""
 
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from random import Random
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-from pcc_bench.tasks.lab.draws import integer, pick, shuffle
-from pcc_bench.tasks.lab.words import (
-    CITIES,
-    COMPANIES,
-    FOODS,
-    HOBBIES,
-    JOBS,
-    MEN,
-    MONTHS,
-    PETS,
-    SURNAMES,
-    THINGS,
-    WOMEN,
+
+def words(text: str) -> tuple[str, ...]:
+    """The words of a text with blanks between them."""
+    return tuple(text.split())
+
+
+WOMEN = words(
+    "Alice Amy Anna Clara Diana Elena Ella Emma Grace Helen Irene Jane "
+    "Julia Kate Laura Lily Lucy Maria Mary Nora Rose Ruth Sara Sophie"
 )
+MEN = words(
+    "Adam Bruno David Felix Frank George Henry Hugo Ivan Jack James John "
+    "Leo Luke Mark Max Noah Oscar Paul Peter Robert Simon Tom Victor"
+)
+SURNAMES = words(
+    "Adams Allen Bell Black Brown Clark Cole Davis Evans Ford Foster Gray "
+    "Green Hall Harris Hill Hunt Jones Kelly King Lewis Mason Moore Morris "
+    "Nelson Owens Palmer Parker Perry Price Quinn Reed Ross Scott Shaw Smith "
+    "Stone Turner Walker Ward Watson Webb West White Wilson Wood Wright Young"
+)
+CITIES = words(
+    "Athens Basel Bergen Berlin Bonn Boston Bristol Cairo Chicago Dallas "
+    "Delhi Denver Dublin Geneva Hamburg Leeds Lima Lisbon London Lyon "
+    "Madrid Miami Milan Munich Naples Oslo Oxford Paris Prague Quito "
+    "Riga Rome Tokyo Turin Venice Vienna Warsaw York Zagreb Zurich"
+)
+JOBS = words(
+    "actor artist baker banker barber builder butcher clerk cook dentist "
+    "doctor driver editor engineer farmer gardener guard judge lawyer miner "
+    "nurse painter pilot poet sailor singer tailor teacher waiter writer"
+)
+COMPANIES = words(
+    "Altra Bexton Corvia Delmar Fintra Gorma Hexta Jolvar Kestro Lumera Mirvo Nordan "
+    "Orbino Pexa Quanta Rondel Sylva Tarvo Ultera Vantor Wexly Xenta Yorvik Zentro"
+)
+FOODS = words("bread cake cheese fruit honey pasta pizza rice salad soup")
+HOBBIES = words("chess dancing fishing hiking painting reading running singing skating swimming")
+PETS = words("cat dog duck goat horse owl parrot rabbit")
+THINGS = words("books chairs clocks coins cups hats keys lamps maps pens")
+MONTHS = words("January February March April May June July August September October November December")
+
+
+def article(word: str) -> str:
+    """`a` or `an`, as it stands before a word of this world."""
+    return "an" if word[0] in "aeiou" else "a"
+
+
+Item = TypeVar("Item")
+
+
+def seeded(*parts: object) -> Random:
+    """A generator of its own for a piece of the world, named by its parts (seed, split, task, index)."""
+    return Random("-".join(map(str, parts)))
+
+
+def pick(random: Random, items: Sequence[Item]) -> Item:
+    """One of the items."""
+    return items[int(random.random() * len(items))]
+
+
+def integer(random: Random, low: int, high: int) -> int:
+    """A whole number from low to high, both included."""
+    return low + int(random.random() * (high - low + 1))
+
+
+def shuffle(random: Random, items: list[Item]) -> list[Item]:
+    """The items in a drawn order (in place; returned for convenience)."""
+    for last in range(len(items) - 1, 0, -1):
+        other = int(random.random() * (last + 1))
+        items[last], items[other] = items[other], items[last]
+    return items
+
 
 VERSION = 1  # to be raised whenever the same seed gives another text
 TEST_SHARE = 8  # one pair of first name and surname in eight is for tests
@@ -59,12 +118,10 @@ def is_test_name(first: str, last: str) -> bool:
     return zlib.crc32(f"{first} {last}".encode()) % TEST_SHARE == 0
 
 
-def _names(*, test: bool) -> tuple[Name, ...]:
-    return tuple((f, s) for f in WOMEN + MEN for s in SURNAMES if is_test_name(f, s) is test)
-
-
-NAMES = {"train": _names(test=False), "test": _names(test=True)}
-_WOMEN = frozenset(WOMEN)
+NAMES: dict[str, tuple[Name, ...]] = {
+    split: tuple((f, s) for f in WOMEN + MEN for s in SURNAMES if is_test_name(f, s) is (split == "test"))
+    for split in ("train", "test")
+}
 
 
 def names_of(split: str) -> tuple[Name, ...]:
@@ -125,7 +182,7 @@ def draw_person(random: Random, name: Name) -> Person:
         pick(random, THINGS): str(integer(random, 2, 99)),
         pick(random, THINGS): str(integer(random, 2, 99)),
     }
-    return Person(f"{first} {last}", first, last, "f" if first in _WOMEN else "m", attributes)
+    return Person(f"{first} {last}", first, last, "f" if first in WOMEN else "m", attributes)
 
 
 def _share_values(random: Random, people: list[Person]) -> None:
@@ -133,10 +190,10 @@ def _share_values(random: Random, people: list[Person]) -> None:
     model = people[0].attributes
     for person in people[1:]:
         mine = person.attributes
-        for thing in [key for key in mine if key in _THINGS]:
+        for thing in [key for key in mine if key in THINGS]:
             del mine[thing]
         for key, value in model.items():
-            if key in _THINGS:
+            if key in THINGS:
                 mine[key] = str(integer(random, 2, 99))
             elif random.random() < 0.25:
                 mine[key] = value
@@ -154,6 +211,3 @@ def _relate(random: Random, people: list[Person]) -> None:
             elif relation == "neighbour":
                 other["city"] = one["city"]
             one[relation] = people[b].name
-
-
-_THINGS = frozenset(THINGS)

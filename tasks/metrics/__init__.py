@@ -1,5 +1,5 @@
 """The project's scores as `evaluate` modules: each folder is one, for `evaluate.load(folder)`, and stands by itself.
 
-In a folder, `scores.py` is what the tasks call; the file named like the folder is the same for `evaluate`. Imports in a
-folder are relative, since `evaluate` copies the folder's files into its cache and imports them from there.
+The file named like its folder holds the functions that the tasks call, and the same for `evaluate`, which copies that
+file into its cache and imports it from there.
 """

@@ -18,9 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 
+from pcc_bench.core.architecture import FLOATS, is_finite
 from pcc_bench.core.compressor import Memory, RawMemory
 from pcc_bench.core.documents import checked, parse_json
-from pcc_bench.core.tensors import FLOATS, is_finite
 from pcc_bench.host.store.precision import BLOCK, pack, unpack
 
 HEADER = "pcc_bench_stored_memory"  # in a file's metadata: checksum, blank, JSON

@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from pcc_bench.core.architecture import is_finite
 from pcc_bench.core.compressor import Compressor, Memory, RawMemory
 from pcc_bench.core.errors import UsageError
-from pcc_bench.core.tensors import is_finite
 from pcc_bench.host.store import entry
 from pcc_bench.host.store.folder import StoreFolder
 from pcc_bench.host.store.precision import EXACT, PRECISIONS

@@ -1,18 +1,44 @@
-"""Perplexity a token and a byte, for `evaluate.load`."""
+"""Perplexity of texts from their log-likelihoods: a token, which a tokenizer decides, and a byte, which none does."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import datasets
 import evaluate
 
-from .scores import score_log_likelihood, weighted_perplexity
+
+def score_log_likelihood(log_likelihood: float, tokens: int, text: str) -> dict[str, tuple[float, int]]:
+    """The scores of one text, for `weighted_perplexity` over the texts.
+
+    Args:
+        log_likelihood: Natural logarithm, the sum over the text's tokens.
+        tokens: How many tokens that sum is of.
+        text: What was scored.
+    """
+    return {"perplexity": (log_likelihood, tokens), "byte_perplexity": (log_likelihood, len(text.encode()))}
+
+
+def weighted_perplexity(pairs: Sequence[tuple[float, int]]) -> float:
+    """Perplexity over all texts: the exponential of minus the sum of log-likelihoods over the sum of units.
+
+    Raises:
+        ValueError: There are no units, or it is greater than a float can be.
+    """
+    units = sum(units for _, units in pairs)
+    if not units:
+        raise ValueError("perplexity of no units: there is nothing to divide the log-likelihoods by")
+    exponent = -sum(log_likelihood for log_likelihood, _ in pairs) / units
+    try:
+        return math.exp(exponent)
+    except OverflowError:
+        raise ValueError(f"perplexity exp({exponent:g}) is greater than a float can be") from None
 
 
 class Perplexity(evaluate.Metric):  # type: ignore[misc]
-    """Perplexity over texts from their log-likelihoods; see `scores.weighted_perplexity`."""
+    """Perplexity over texts from their log-likelihoods; see `weighted_perplexity`."""
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(

@@ -1,20 +1,71 @@
-"""SQuAD exact match, F1 and substring accuracy, for `evaluate.load`."""
+"""Scores of short answers: SQuAD's normaliser, exact match, F1, substring accuracy, and what they are held against."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+import string
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from statistics import mean
 from typing import Any
 
 import datasets
 import evaluate
 
-from .scores import PROTOCOLS, score_qa
-from .scores import references as scored_against
+PROTOCOLS = ("strict", "official")
+
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_ARTICLE = re.compile(r"\b(a|an|the)\b")
+
+
+def normalize(text: str) -> str:
+    """SQuAD's normal form: lower case, no ASCII punctuation, no articles, single blanks."""
+    bare = text.lower().translate(_PUNCTUATION)
+    return " ".join(_ARTICLE.sub(" ", bare).split())
+
+
+def exact_match(prediction: str, reference: str) -> float:
+    """1 if the normal forms are equal."""
+    return float(normalize(prediction) == normalize(reference))
+
+
+def f1(prediction: str, reference: str) -> float:
+    """F1 of the bags of normalised words; 0 where nothing is shared, two empty answers included, as in the original."""
+    predicted, expected = normalize(prediction).split(), normalize(reference).split()
+    shared = (Counter(predicted) & Counter(expected)).total()
+    if not shared:
+        return 0.0
+    precision, recall = shared / len(predicted), shared / len(expected)
+    return 2 * precision * recall / (precision + recall)
+
+
+def contains(prediction: str, reference: str) -> float:
+    """1 if the normalised reference is a part of the normalised prediction.
+
+    A reference that normalises to nothing ("the") is a part of anything: it only counts against an empty prediction.
+    """
+    predicted, expected = normalize(prediction), normalize(reference)
+    return float(expected in predicted if expected else not predicted)
+
+
+_SCORES: Mapping[str, Callable[[str, str], float]] = {"exact_match": exact_match, "f1": f1, "contains": contains}
+
+
+def scored_against(answers: Sequence[str], protocol: str) -> list[str]:
+    """The references that an answer is scored against: all (`strict`), or the first as in PCC's code (`official`)."""
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"protocol={protocol!r}: it is one of {', '.join(PROTOCOLS)}")
+    return list(answers[:1] if protocol == "official" else answers)
+
+
+def score_qa(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
+    """All scores of one answer, each the maximum over the references (lm-eval's `process_results`)."""
+    prediction = results[0]
+    return {name: max(score(prediction, answer) for answer in doc["answers"]) for name, score in _SCORES.items()}
 
 
 class SquadAnswers(evaluate.Metric):  # type: ignore[misc]
-    """Scores of short answers, each the best over the references; see `scores.score_qa`."""
+    """Scores of short answers, each the best over the references; see `score_qa`."""
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(

@@ -9,9 +9,9 @@ import datasets
 
 from pcc_bench.core.context import mark
 from pcc_bench.tasks.data import fingerprint
-from pcc_bench.tasks.demonstrations import TokenCounter
-from pcc_bench.tasks.documents import pieces, whole
-from pcc_bench.tasks.metrics.perplexity.scores import score_log_likelihood
+from pcc_bench.tasks.documents import pieces
+from pcc_bench.tasks.metadata import whole
+from pcc_bench.tasks.metrics.perplexity.perplexity import score_log_likelihood
 from pcc_bench.tasks.task import PccTask, end_of_prompt, scored_tokens
 
 
@@ -26,17 +26,15 @@ class CompletionTask(PccTask):
         """Cut the documents and record where they are from."""
         metadata = self.config.metadata
         lengths = [whole(metadata, "tokens", 256), whole(metadata, "continuation_tokens", 128)]
-        made = pieces(metadata, lengths, f"{self.config.task} counts decoder tokens")
-        encoded = made.tokenizer(
-            [after for _, after in made.texts], add_special_tokens=False, split_special_tokens=True, verbose=False
-        )
+        cut = pieces(metadata, lengths, f"{self.config.task} counts decoder tokens")
+        continuations = cut.counter.ids([after for _, after in cut.texts])
         docs = [
             {"id": str(number), "document": before, "continuation": after, "tokens": len(ids)}
-            for number, ((before, after), ids) in enumerate(zip(made.texts, encoded["input_ids"], strict=True), 1)
+            for number, ((before, after), ids) in enumerate(zip(cut.texts, continuations, strict=True), 1)
         ]
-        self._counter = TokenCounter(made.tokenizer, self.config.task)
+        self._counter = cut.counter
         self._template_end: str | None = None
-        self.config.metadata = {**metadata, "population": {**made.account, "fingerprint": fingerprint(docs)}}
+        self.config.metadata = {**metadata, "population": {**cut.account, "fingerprint": fingerprint(docs)}}
         self.dataset = {"test": datasets.Dataset.from_list(docs)}
 
     def build_all_requests(self, *, apply_chat_template: bool = False, **kwargs: Any) -> None:

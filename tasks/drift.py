@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from bisect import bisect_left
-from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
@@ -12,12 +13,29 @@ import datasets
 
 from pcc_bench.core.errors import UsageError
 from pcc_bench.tasks.data import LAB_ROWS, fingerprint, read_table
-from pcc_bench.tasks.demonstrated import DemonstratedTask
-from pcc_bench.tasks.documents import whole
-from pcc_bench.tasks.drift.conversations import Conversation, candidates, joined, of_lab
-from pcc_bench.tasks.population import data_source
+from pcc_bench.tasks.demonstrations import DemonstratedTask
+from pcc_bench.tasks.lab.facts import Fact, facts_of, state
+from pcc_bench.tasks.lab.world import draw_cast, seeded, shuffle
+from pcc_bench.tasks.metadata import data_source, whole
 
 TOKENS, NEGATIVES = 256, 9
+PEOPLE = 24  # of a conversation of the lab's: 200 facts, or 2,000 tokens and more
+SPEAKERS = ("Anna", "Ben")
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """A conversation.
+
+    Attributes:
+        id: The row's.
+        turns: Lines `Name: text`.
+        facts: What each turn says, on the lab; () elsewhere.
+    """
+
+    id: str
+    turns: tuple[str, ...]
+    facts: tuple[Fact, ...] = ()
 
 
 class DriftTask(DemonstratedTask):
@@ -39,7 +57,8 @@ class DriftTask(DemonstratedTask):
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Read the conversations, cut them into cycles, and record what was read and dropped."""
-        tokens = whole(self.config.metadata, "tokens", TOKENS, least=16)
+        metadata = self.config.metadata
+        tokens = whole(metadata, "tokens", TOKENS, least=16)
         source, conversations = self._read()
         cuts = {conversation.id: self._cuts(conversation, tokens) for conversation in conversations}
         asked = [conversation for conversation in conversations if cuts[conversation.id]]
@@ -51,29 +70,24 @@ class DriftTask(DemonstratedTask):
         docs = [self._doc(conversation, cuts[conversation.id], conversations) for conversation in asked]
         short = len(conversations) - len(asked)
         reason = f"conversations of fewer than {self._cycles} cycles of {tokens} tokens"
-        shown = {"form": self.wanted.form, "tokens_a_cycle": tokens, "tokenizer": self.counter.name}
+        shown = {"form": self.shots.form, "tokens_a_cycle": tokens, "tokenizer": self.counter.name}
         account = {
             **source,
-            "protocol": self.config.metadata.get("protocol", "strict"),
+            "protocol": metadata.get("protocol", "strict"),
             "population": "all",
             "rows_read": len(conversations),
             "kept": len(docs),
-            "dropped": dict(Counter({reason: short} if short else {})),
+            "dropped": {reason: short} if short else {},
             "cycle": self._cycle,
             "fingerprint": fingerprint(docs),
             "demonstrations": {**shown, "fingerprint": fingerprint({"text": doc["demonstrations"]} for doc in docs)},
         }
-        self.config.metadata = {**self.config.metadata, "population": account}
+        self.config.metadata = {**metadata, "population": account}
         self.dataset = {"test": datasets.Dataset.from_list(docs)}
-
-    def blocks(self, doc: Mapping[str, Any]) -> list[str]:
-        """The conversation so far."""
-        return [doc["demonstrations"]]
 
     def answers(self, doc: Mapping[str, Any], results: Sequence[Any]) -> list[tuple[float, int]]:
         """Log-likelihood and tokens of each candidate."""
-        pairs = zip(doc["candidates"], results, strict=True)
-        return [(float(result[0]), self.answer_tokens(doc, text, result)) for text, result in pairs]
+        return self.likelihoods(doc, doc["candidates"], results)
 
     def _read(self) -> tuple[dict[str, Any], list[Conversation]]:
         metadata = self.config.metadata
@@ -103,3 +117,73 @@ class DriftTask(DemonstratedTask):
             "role": conversation.turns[turn].partition(": ")[0],
             "candidates": candidates(conversation, turn, conversations, negatives, seed),
         }
+
+
+def joined(sessions: Sequence[Sequence[Mapping[str, Any]]]) -> list[Conversation]:
+    """Conversations whose sessions stand in several splits, one after the other.
+
+    Args:
+        sessions: The docs of each split, in the order of the story; those of one conversation have the same `who`.
+
+    Returns:
+        Those that every split goes on with, in the order of the first.
+    """
+    of_split = [{doc["who"]: doc for doc in docs} for docs in sessions]
+    ids = [who for who in of_split[0] if all(who in docs for docs in of_split[1:])]
+    return [
+        Conversation(
+            who,
+            tuple(
+                " ".join(turn.split())
+                for doc in (docs[who] for docs in of_split)
+                for turn in (*doc["turns"], f"{doc['role']}: {doc['response']}")
+            ),
+        )
+        for who in ids
+    ]
+
+
+def of_lab(count: int, seed: int) -> list[Conversation]:
+    """Conversations of two who tell each other about other people, a fact a turn."""
+    conversations = []
+    for number in range(count):
+        draw = seeded("drift", seed, number)
+        facts = shuffle(draw, [fact for person in facts_of(draw_cast(draw, "test", PEOPLE)) for fact in person])
+        turns = [f"{SPEAKERS[n % 2]}: {state(draw, fact)[0]}" for n, fact in enumerate(facts)]
+        conversations.append(Conversation(str(number), tuple(turns), tuple(facts)))
+    return conversations
+
+
+def candidates(
+    conversation: Conversation, turn: int, others: Sequence[Conversation], count: int, seed: int
+) -> list[str]:
+    """A turn's text, and texts that were not said: on the lab the same about another value, else others' turns.
+
+    Args:
+        conversation: The conversation.
+        turn: Number of its turn.
+        others: Conversations that wrong turns are taken from.
+        count: Most wrong texts.
+        seed: Of what is drawn.
+    """
+    said = conversation.turns[turn].partition(": ")[2]
+    draw = random.Random(f"{seed}-drift-{conversation.id}")
+    wrong: list[str] = []
+    if conversation.facts:
+        fact = conversation.facts[turn]
+        values = {other.value for other in conversation.facts if other.attribute == fact.attribute} - {fact.value}
+        words = set(said.split())
+        for value in draw.sample(sorted(values), min(count, len(values))):
+            # Among the ways to state it the one that has the same other words.
+            forms = {state(random.Random(number), fact._replace(value=value))[0] for number in range(40)}
+            wrong.append(max(sorted(forms), key=lambda form: len(words & set(form.split()))))
+        return [said, *wrong]
+    for other in draw.sample(list(others), len(others)):
+        # Of like length, since long turns are likelier by the token.
+        texts = (text.partition(": ")[2] for text in other.turns)
+        text = min(texts, key=lambda text: abs(len(text) - len(said)))
+        if other.id != conversation.id and text not in (said, *wrong):
+            wrong.append(text)
+        if len(wrong) == count:
+            break
+    return [said, *wrong]

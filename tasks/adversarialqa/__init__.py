@@ -1,1 +1,0 @@
-"""AdversarialQA: questions that people wrote to fool a model in the loop."""

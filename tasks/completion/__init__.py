@@ -1,1 +1,0 @@
-"""Completion: perplexity of how a document goes on."""

@@ -1,0 +1,240 @@
+"""Role play (Harry Potter Dialogue, MSC, PersonaChat): a role's next turn after what was said before."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from typing import Any
+
+import datasets
+
+from pcc_bench.core.errors import UsageError
+from pcc_bench.tasks.data import demonstration_rows, fingerprint, read_table
+from pcc_bench.tasks.demonstrations import SEPARATOR, Block, DemonstratedTask, fit, without_repeats
+from pcc_bench.tasks.metadata import TokenCounter, whole
+from pcc_bench.tasks.metrics.perplexity.perplexity import score_log_likelihood
+
+NEGATIVES = 9  # wrong responses a row, unless `negatives` says otherwise
+
+
+@dataclass(frozen=True)
+class Session:
+    """A dialogue whose next turn is a role's response.
+
+    Attributes:
+        id: The row's.
+        role: Who responds, as written before the response.
+        who: Tells roles of the same name apart; sessions of the same `who` are of one role.
+        scene: What stands before the turns; "" for nothing.
+        turns: Lines `Name: text`, the response not among them.
+        response: What the role says next, without its name.
+        negatives: What it does not say; [] where the data set has none.
+        position: Where in the story; a smaller one is earlier.
+    """
+
+    id: str
+    role: str
+    who: str
+    scene: str
+    turns: tuple[str, ...]
+    response: str
+    negatives: tuple[str, ...]
+    position: tuple[int, ...]
+
+    @classmethod
+    def of(cls, doc: Mapping[str, Any], *first: int) -> Session:
+        """A session from what a reader made of a row; `first` goes before its own position."""
+        lists = {key: tuple(doc[key]) for key in ("turns", "negatives")}
+        return cls(**{**doc, **lists, "position": (*first, *doc["position"])})
+
+    @property
+    def text(self) -> str:
+        """Scene and turns: the test item up to the role's name."""
+        return (self.scene + SEPARATOR if self.scene else "") + "\n".join(self.turns)
+
+    @cached_property
+    def pieces(self) -> list[str]:
+        """Scene, turns and response, each with what separates it from the next; the last first."""
+        scene = [self.scene + SEPARATOR] if self.scene else []
+        turns = [f"{turn}\n" for turn in self.turns]
+        return [f"{self.role}: {self.response}{SEPARATOR}", *reversed(turns), *reversed(scene)]
+
+
+class DialogueTask(DemonstratedTask):
+    """A role's next turn after its dialogue, with what it said earlier as demonstrations.
+
+    Besides those of `DemonstratedTask`, the YAML has the key `earlier`: the splits that hold earlier sessions, in their
+    order (a data set's own split may be among them: then its rows stand before each other). `metadata.negatives` is
+    the number of wrong responses to rank against; data sets that have none get responses of other rows, drawn with
+    `metadata.seed`. All forms ask the same rows.
+    """
+
+    def __init__(self, config: Mapping[str, Any], **kwargs: Any) -> None:
+        own = dict(config)
+        self._earlier = own.pop("earlier")
+        super().__init__(own, **kwargs)
+
+    def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        """Load the rows and what stands before them, and record both."""
+        if self.shots.count is not None:
+            raise UsageError('demonstrations are dialogue up to a budget here: pass {"tokens": 750}')
+        metadata = self.config.metadata
+        source, sessions = self._read(metadata["split"], len(self._earlier))
+        rows = [
+            {
+                "id": session.id,
+                "session": session.text,
+                "role": session.role,
+                "candidates": [session.response, *self._negatives(session, sessions)],
+            }
+            for session in sessions
+        ]
+        blocks, shown = self._shots(sessions, on_lab=source["source"] == "lab")
+        account = {
+            **source,
+            "protocol": metadata.get("protocol", "strict"),
+            "population": "all",
+            "rows_read": len(rows),
+            "kept": len(rows),
+            "dropped": {},
+            "fingerprint": fingerprint(rows),
+            "fewest_candidates": min(len(row["candidates"]) for row in rows),
+            "most_candidates": max(len(row["candidates"]) for row in rows),
+            "demonstrations": {**shown, "fingerprint": fingerprint({"text": block.text} for block in blocks)},
+        }
+        self.config.metadata = {**metadata, "population": account}
+        docs = [{**row, "demonstrations": block.text} for row, block in zip(rows, blocks, strict=True)]
+        self.dataset = {"test": datasets.Dataset.from_list(docs)}
+
+    def answers(self, doc: Mapping[str, Any], results: Sequence[Any]) -> list[tuple[float, int]]:
+        """Log-likelihood and tokens of each candidate."""
+        return self.likelihoods(doc, doc["candidates"], results)
+
+    def _read(self, split: str, place: int, **other: Any) -> tuple[dict[str, Any], list[Session]]:
+        metadata = self.config.metadata
+        hub = metadata["hub"] and {**metadata["hub"], "split": split}
+        source, docs = read_table({**metadata, "split": split, "hub": hub, **other}, self._read_row)
+        return source, [Session.of(doc, *([place] if len(self._earlier) > 1 else [])) for doc in docs]
+
+    def _negatives(self, session: Session, sessions: Sequence[Session]) -> Sequence[str]:
+        """Wrong responses: the row's own, or those of other rows."""
+        count = whole(self.config.metadata, "negatives", NEGATIVES, least=0)
+        if negatives := session.negatives[:count]:
+            return negatives
+        generator = random.Random(f"{self._seed}-negatives-{session.id}")
+        others = (sessions[number].response for number in without_repeats(generator, len(sessions)))
+        return list(islice((text for text in others if text != session.response), count))
+
+    @property
+    def _seed(self) -> int:
+        return whole(self.config.metadata, "seed", 0, least=0)
+
+    def _shots(self, sessions: Sequence[Session], *, on_lab: bool) -> tuple[list[Block], dict[str, Any]]:
+        """The demonstrations of each row, and what the results say about them."""
+        budget, metadata = self.shots.tokens, self.config.metadata
+        shown: dict[str, Any] = {"form": self.shots.form, "budget": budget, "tokenizer": None, "seeds": {}}
+        if budget is None:
+            return [Block()] * len(sessions), shown
+        split = metadata["split"]
+        if on_lab:  # no two splits of the lab share a role: what a role said before is a set of its own
+            other = {"dataset": f"{metadata['dataset']}_earlier", "lab_rows": demonstration_rows(metadata)}
+            others = self._read(split, 0, **other)[1]
+        else:
+            splits = enumerate(self._earlier)
+            read = (sessions if name == split else self._read(name, place)[1] for place, name in splits)
+            others = [session for of_split in read for session in of_split]
+        pool = Pool([] if split in self._earlier else sessions, others, self._seed)
+        pairs = [pool.block(session, budget, self.counter) for session in sessions]
+        tokens = [block.tokens or 0 for block, _ in pairs]
+        own = sum(is_own for _, is_own in pairs)
+        shown |= {"tokenizer": self.counter.name, "least_tokens": min(tokens), "mean_tokens": sum(tokens) / len(tokens)}
+        shown |= {"rows_with_own_earlier_dialogue": own, "rows_with_other_dialogue_too": len(pairs) - own}
+        return [block for block, _ in pairs], shown
+
+
+class Pool:
+    """The dialogue that may stand before a session.
+
+    Nearest the session stands what its role said before; then, going back, what is earlier in the story. Where a role
+    has said too little, sessions of the same role that come later and then those of other roles, in an order drawn for
+    the row, stand before that: they still show how such dialogue goes.
+
+    Args:
+        asked: The sessions that are scored: they stand only before later ones of the same role.
+        others: Sessions that may stand before any.
+        seed: Of the order of other roles' sessions.
+    """
+
+    def __init__(self, asked: Sequence[Session], others: Sequence[Session], seed: int) -> None:
+        self._others = others
+        self._seed = seed
+        self._roles: dict[str, list[tuple[Session, bool]]] = {}
+        for sessions, is_asked in ((asked, True), (others, False)):
+            for session in sessions:
+                self._roles.setdefault(session.who, []).append((session, is_asked))
+
+    def before(self, session: Session) -> Iterator[tuple[Session, bool]]:
+        """Sessions from the nearest on, each with whether it is the role's own and earlier."""
+        own = sorted(self._roles[session.who], key=lambda pair: pair[0].position)
+        earlier = [other for other, _ in own if other.position < session.position]
+        later = [other for other, is_asked in own if other.position > session.position and not is_asked]
+        yield from ((other, True) for other in reversed(earlier))
+        yield from ((other, False) for other in later)
+        generator = random.Random(f"{self._seed}-{session.id}")
+        for number in without_repeats(generator, len(self._others)):
+            if self._others[number].who != session.who:
+                yield self._others[number], False
+
+    def block(self, session: Session, budget: int, counter: TokenCounter) -> tuple[Block, bool]:
+        """As many turns as fit a budget of decoder tokens, and whether all of them are the role's own and earlier.
+
+        With one more turn it would be over the budget. `count` of the block counts turns, scenes among them.
+
+        Raises:
+            UsageError: Not even one turn fits, or all there is does not fill the budget.
+        """
+        pieces, own, total = [], [], 0
+        for other, is_own in self.before(session):
+            pieces += other.pieces
+            own += [is_own] * len(other.pieces)
+            total += sum(counter.count_all(other.pieces))
+            if total > 2 * budget:  # more than enough: tokens merge a little where turns meet
+                break
+        sizes = counter.count_all(pieces)
+        count = fit(sizes, budget, lambda first: counter.count("".join(reversed(pieces[:first]))))
+        if not count and pieces:
+            raise UsageError(
+                f"the turn before session {session.id} has {sizes[0]} decoder tokens and can't fit the budget of "
+                f"{budget}: pass a larger budget"
+            )
+        if count == len(pieces):
+            raise UsageError(
+                f"there is too little dialogue ({sum(sizes)} decoder tokens) before session {session.id} to fill a "
+                f"budget of {budget}: provide more sessions or pass a smaller budget"
+            )
+        text = "".join(reversed(pieces[:count]))
+        return Block(text.removesuffix(SEPARATOR), count, counter.count(text)), all(own[:count])
+
+
+def score_responses(doc: Mapping[str, Any], answers: Sequence[tuple[float, int]]) -> dict[str, Any]:
+    """Scores of a row (lm-eval's `process_results`).
+
+    Args:
+        doc: The row; its `candidates` are the reference response and the negative ones.
+        answers: Log-likelihood and decoder tokens of each candidate.
+
+    Returns:
+        `perplexity` and `byte_perplexity`: the reference's log-likelihood with its tokens and its bytes, for
+        `weighted_perplexity` over the rows. With negatives, `ranking_acc`: whether the reference has the lowest mean
+        token NLL; `mrr`: one over its rank. A tie counts against it.
+    """
+    logprob, tokens = answers[0]
+    scores: dict[str, Any] = score_log_likelihood(logprob, tokens, doc["candidates"][0])
+    if len(answers) > 1:
+        nlls = [-total / count for total, count in answers]
+        rank = sum(nll <= nlls[0] for nll in nlls)  # itself among them
+        scores |= {"ranking_acc": float(rank == 1), "mrr": 1 / rank}
+    return scores

@@ -1,1 +1,0 @@
-"""A conversation that is compressed again as it goes on."""

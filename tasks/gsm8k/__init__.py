@@ -1,1 +1,0 @@
-"""GSM8K: worked arithmetic problems."""

@@ -1,1 +1,0 @@
-"""HotpotQA: questions over two Wikipedia paragraphs, among distractors or alone."""

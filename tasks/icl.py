@@ -1,0 +1,297 @@
+"""In-context learning (GSM8K, SST-2, WSC) on a fixed set of demonstrations, once for each demonstration seed."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean, stdev
+from typing import Any
+
+import datasets
+from lm_eval.api.filter import Filter
+from lm_eval.api.registry import register_filter
+from lm_eval.utils import apply_template
+
+from pcc_bench.core.context import Prompt
+from pcc_bench.core.errors import UsageError
+from pcc_bench.tasks.data import demonstration_rows, fingerprint, read_table
+from pcc_bench.tasks.demonstrations import Block, DemonstratedTask, block, without_repeats
+from pcc_bench.tasks.metrics.gsm8k_answers.gsm8k_answers import extracted, is_result
+
+CONTENT_FREE = "N/A"  # stands in for the input when an option's bias is measured (paper's code)
+FEW = 21  # up to so many rows Python's `random.sample` draws from a list, beyond it redraws what it had
+
+
+class IclTask(DemonstratedTask):
+    """Demonstrations are drawn from a training split, the same for all rows, anew for each of `metadata.seeds`.
+
+    Besides those of `DemonstratedTask`, the YAML has the keys `demonstrations_split` (in a data folder and on the hub)
+    and `balanced` (labels in turn, or at random). A demonstration is the task's own template with its answer.
+    """
+
+    def __init__(self, config: Mapping[str, Any], **kwargs: Any) -> None:
+        own = dict(config)
+        self._split = own.pop("demonstrations_split")
+        self._balanced = own.pop("balanced")
+        self._blocks: dict[int, Block] = {}
+        super().__init__(own, **kwargs)
+
+    def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        """Load the rows, draw the demonstrations, and record both."""
+        metadata, shots = self.config.metadata, self.shots
+        seeds = [0] if shots.form == "none" else _seeds(metadata)
+        source, docs = read_table(metadata, self._read_row)
+        self._blocks = self._draw(seeds)
+        drawn = sorted(self._blocks.items())
+        account = {
+            **source,
+            "protocol": metadata.get("protocol", "strict"),
+            "population": "all",
+            "rows_read": len(docs),
+            "kept": len(docs),
+            "dropped": {},
+            "fingerprint": fingerprint(docs),
+            "demonstrations": {
+                "form": shots.form,
+                "budget": shots.tokens,
+                "tokenizer": self.counter.name if shots.tokens else None,
+                "seeds": {str(seed): {"count": shown.count, "tokens": shown.tokens} for seed, shown in drawn},
+                "fingerprint": fingerprint({"seed": seed, "text": shown.text} for seed, shown in self._blocks.items()),
+            },
+        }
+        self.config.metadata = {**metadata, "population": account}
+        self.dataset = {"test": datasets.Dataset.from_list(docs)}
+
+    def blocks(self, doc: Mapping[str, Any]) -> list[str]:
+        """One a seed."""
+        return [shown.text for shown in self._blocks.values()]
+
+    def _draw(self, seeds: Sequence[int]) -> dict[int, Block]:
+        if self.shots.form == "none":
+            return {seed: Block() for seed in seeds}
+        metadata = self.config.metadata
+        hub = metadata["hub"] and {**metadata["hub"], "split": self._split}
+        pool = {**metadata, "split": self._split, "hub": hub, "lab_rows": demonstration_rows(metadata)}
+        source, rows = read_table(pool, self._read_row)
+        counter = self.counter if self.shots.tokens else None
+        return {seed: block(self._pieces(rows, seed), self.shots, counter, source["place"]) for seed in seeds}
+
+    def _pieces(self, rows: Sequence[Mapping[str, Any]], seed: int) -> Iterator[str]:
+        """Demonstrations in the order of a seed; the paper's code strips them on the right."""
+        labels = [row["label"] for row in rows] if self._balanced else [0] * len(rows)
+        for number in demonstration_order(labels, seed, balanced=self._balanced):
+            row = rows[number]
+            if choices := self.config.doc_to_choice:
+                answer = str(choices[row["label"]])
+            else:
+                answer = str(apply_template(self.config.doc_to_target, row))
+            yield (self.item(row) + self.config.target_delimiter + answer).rstrip()
+
+
+def _seeds(metadata: Mapping[str, Any]) -> list[int]:
+    """The demonstration seeds: a list, or one number."""
+    given: Any = metadata.get("seeds")
+    seeds: list[int] = list(given) if isinstance(given, list | tuple) else [given]
+    whole = all(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in seeds)
+    if not seeds or not whole or len(set(seeds)) < len(seeds):
+        raise UsageError(f"seeds={given!r}: seeds is a list of different whole numbers, such as [0, 1, 2]")
+    return seeds
+
+
+def demonstration_order(labels: Sequence[int], seed: int, *, balanced: bool) -> Iterator[int]:
+    """Row numbers of a training set in the order in which they become demonstrations.
+
+    The paper's generator and seed (`random` seeded 10^6 * seed + 10^3). At random, the order is that of `random.sample`
+    for a few of many rows, or of a few rows. Balanced, the rows of each label are shuffled and taken in turn; the
+    paper's code then cuts a window whose place depends on the number of demonstrations, which no stable order can do,
+    and here the window starts at the first.
+
+    Args:
+        labels: The label of each row.
+        seed: The demonstration seed.
+        balanced: Labels in turn, in as many rounds as the rarest label has rows.
+    """
+    generator = random.Random(10**6 * seed + 10**3)
+    if balanced:
+        rows = {label: [n for n, other in enumerate(labels) if other == label] for label in sorted(set(labels))}
+        for numbers in rows.values():
+            generator.shuffle(numbers)
+        yield from (number for turn in zip(*rows.values(), strict=False) for number in turn)
+    elif len(labels) <= FEW:
+        yield from generator.sample(range(len(labels)), len(labels))
+    else:
+        yield from without_repeats(generator, len(labels))
+
+
+def seed_spread(rows: Sequence[Sequence[float]]) -> float:
+    """Standard deviation of the score over the demonstration seeds.
+
+    Args:
+        rows: For each row, its score for each seed.
+
+    Returns:
+        The sample standard deviation (n - 1) of the seeds' means.
+    """
+    return stdev(mean(scores) for scores in zip(*rows, strict=True)) if rows else math.nan
+
+
+def _over_seeds(right: Mapping[str, Sequence[bool]], headline: str) -> dict[str, Any]:
+    scores: dict[str, Any] = {name: mean(map(float, values)) for name, values in right.items()}
+    each = [float(value) for value in right[headline]]
+    return {**scores, "seed_spread": each} if len(each) > 1 else scores
+
+
+# ---------------------------------------------------------------- options by log-likelihood
+
+
+class OptionTask(IclTask):
+    """Options are compared by log-likelihood, with and without calibration by a content-free input.
+
+    Besides those of `IclTask`, the YAML has the key `content_free`: the `columns` that `N/A` takes the place of, and
+    `each`, which says whether every row has its own content-free input, or one serves all rows (asked with the first).
+    `metadata.calibration: false` leaves those requests, and the calibrated scores, out.
+    """
+
+    def __init__(self, config: Mapping[str, Any], **kwargs: Any) -> None:
+        own = dict(config)
+        self._content_free = own.pop("content_free")
+        self._first = True  # the next row is the first of its build
+        self._shared: list[list[float]] = []  # content-free mean NLL of each option, a list a seed
+        super().__init__(own, **kwargs)
+
+    @property
+    def calibrates(self) -> bool:
+        """Are content-free inputs asked?"""
+        calibration = self.config.metadata.get("calibration", True)
+        if not isinstance(calibration, bool):
+            raise UsageError(f"calibration={calibration!r}: calibration is true or false")
+        return calibration
+
+    def build_all_requests(self, **kwargs: Any) -> None:
+        """As in the other tasks; the first row asks the content-free inputs that all rows share."""
+        self._first = True
+        super().build_all_requests(**kwargs)
+
+    def prompts(self, doc: Mapping[str, Any], **kwargs: Any) -> list[Prompt]:
+        """The prompts of a row, one a seed, then those of its content-free input, if it asks one."""
+        asks = self.calibrates and (self._content_free["each"] or self._first)
+        self._first = False
+        prompts = super().prompts(doc, **kwargs)
+        return [*prompts, *super().prompts(self._emptied(doc), **kwargs)] if asks else prompts
+
+    def _emptied(self, doc: Mapping[str, Any]) -> dict[str, Any]:
+        return {**doc, **dict.fromkeys(self._content_free["columns"], CONTENT_FREE)}
+
+    def process_results(self, doc: Mapping[str, Any], results: Sequence[Any]) -> dict[str, Any]:
+        """Keep the content-free answers if the row has some, then score it."""
+        if free := results[len(self._blocks) * self.per_prompt(doc) :]:
+            if not self._content_free["each"] and any(getattr(r, "record", {}).get("skipped") for r in free):
+                raise UsageError(
+                    f"{self.config.task}: the content-free prompt that all rows are calibrated by was skipped for its "
+                    "length: show fewer demonstrations, or pass --metadata '{\"calibration\": false}'"
+                )
+            seeds = self._of_seeds(self._emptied(doc), free)
+            self._shared = [[-total / count for total, count in options] for options in seeds]
+        return super().process_results(doc, results)
+
+    def answers(self, doc: Mapping[str, Any], results: Sequence[Any]) -> list[OptionScores]:
+        """The options' scores, one a seed."""
+        seeds = self._of_seeds(doc, results[: len(self._blocks) * self.per_prompt(doc)])
+        biases = self._shared if self.calibrates else [None] * len(seeds)
+        return [
+            OptionScores([total for total, _ in options], [count for _, count in options], bias)
+            for options, bias in zip(seeds, biases, strict=True)
+        ]
+
+    def _of_seeds(self, doc: Mapping[str, Any], results: Sequence[Any]) -> list[list[tuple[float, int]]]:
+        """Log-likelihood and tokens of each option, a list a seed."""
+        step = self.per_prompt(doc)
+        prompts = [results[start : start + step] for start in range(0, len(results), step)]
+        return [self.likelihoods(doc, self.doc_to_choice(doc), prompt) for prompt in prompts]
+
+
+@dataclass(frozen=True)
+class OptionScores:
+    """What a decoder says about the options of a row.
+
+    Attributes:
+        sums: Log-likelihood of each option.
+        tokens: Decoder tokens of each option.
+        free: Mean token NLL of each option after the content-free input; None without calibration.
+    """
+
+    sums: Sequence[float]
+    tokens: Sequence[int]
+    free: Sequence[float] | None
+
+    @property
+    def nlls(self) -> list[float]:
+        """Mean token NLL of each option."""
+        return [-total / count for total, count in zip(self.sums, self.tokens, strict=True)]
+
+    @property
+    def calibrated(self) -> list[float] | None:
+        """The same, less that after the content-free input: what the input says for an option, not its bias."""
+        if self.free is None:
+            return None
+        return [nll - bias for nll, bias in zip(self.nlls, self.free, strict=True)]
+
+
+def score_options(doc: Mapping[str, Any], seeds: Sequence[OptionScores]) -> dict[str, Any]:
+    """Accuracies of a row, each the mean over the demonstration seeds (lm-eval's `process_results`).
+
+    Returns:
+        `acc`: the option of the highest log-likelihood, lm-eval's measure. `acc_token`: of the lowest mean token NLL.
+        `acc_calibrated`: of the lowest calibrated one, the paper's measure; only with calibration. `seed_spread`: the
+        last of these for each seed; only with several seeds.
+    """
+    costs = {"acc": [[-total for total in seed.sums] for seed in seeds], "acc_token": [seed.nlls for seed in seeds]}
+    calibrated = [seed.calibrated for seed in seeds]
+    if all(scores is not None for scores in calibrated):
+        costs["acc_calibrated"] = [scores for scores in calibrated if scores is not None]
+    label = doc["label"]
+    right = {name: [scores.index(min(scores)) == label for scores in of] for name, of in costs.items()}
+    return _over_seeds(right, list(right)[-1])
+
+
+# ---------------------------------------------------------------- numbers of worked solutions
+
+
+class Extracted(str):
+    """A part of an answer; `record` is the accounting of the answer, if it has one."""
+
+    record: dict[str, Any] | None
+
+    def __new__(cls, text: str, record: dict[str, Any] | None) -> Extracted:
+        """A text with the accounting of what it was extracted from."""
+        part = super().__new__(cls, text)
+        part.record = record
+        return part
+
+    def __reduce__(self) -> tuple[type[Extracted], tuple[str, dict[str, Any] | None]]:
+        return Extracted, (str(self), self.record)
+
+
+@register_filter("pcc_number")
+class NumberFilter(Filter):  # type: ignore[misc]
+    """Extracts the numbers of worked solutions; see `metrics/gsm8k_answers` for the extractions."""
+
+    def __init__(self, extraction: str = "pcc-number") -> None:
+        self.extraction = extraction
+
+    def apply(self, resps: Iterable[Sequence[str]], docs: Sequence[dict[str, Any]]) -> Iterable[list[str]]:
+        """The number of every answer of every row."""
+        return [
+            [
+                Extracted(extracted(answer, doc.get("answer", ""), self.extraction), getattr(answer, "record", None))
+                for answer in answers
+            ]
+            for answers, doc in zip(resps, docs, strict=True)
+        ]
+
+
+def score_number(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
+    """Whether the numbers extracted from the solutions, one a demonstration seed, are the reference's."""
+    return _over_seeds({"exact_match": [is_result(number, doc["answer"]) for number in results]}, "exact_match")

@@ -1,0 +1,236 @@
+"""What a task's metadata say, the user's settings among them: where rows come from, whose tokens are counted."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import hf_hub_download
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from pcc_bench.core import shipped
+from pcc_bench.core.documents import read_json
+from pcc_bench.core.errors import UsageError, first_line
+from pcc_bench.tasks.rows import REAL, real_folder
+
+FILTER = "the paper's population is chosen by decoder tokens"  # what a tokenizer is needed for, unless said otherwise
+FILTER_OFF = ', or \'{"population": "all"}\' to score every row'
+BASE_MODEL = ("decoder_model_name", "base_model_name_or_path")  # in COCOM's configuration, in ICAE's and an adapter's
+MODEL_NAMES = ("decoder", "model", "model_id", "engine", "path", "base_url")  # how lm-eval's models say it, too
+
+
+# ---------------------------------------------------------------- values
+
+
+def choice(metadata: Mapping[str, Any], key: str, allowed: Sequence[str]) -> str:
+    """A setting with a few possible values; the first is the default.
+
+    Raises:
+        UsageError: Another value.
+    """
+    value = metadata.get(key, allowed[0])
+    if value not in allowed:
+        raise UsageError(f"{key}={value!r}: {key} is one of {', '.join(allowed)}")
+    return str(value)
+
+
+def whole(metadata: Mapping[str, Any], key: str, default: int, least: int = 1, most: int | None = None) -> int:
+    """A whole number among the settings.
+
+    Raises:
+        UsageError: It is something else, too small or too large.
+    """
+    value = metadata.get(key, default)
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise UsageError(f"{key}={value!r}: {key} is a whole number of {least} or more")
+    if most is not None and value > most:
+        raise UsageError(f"{key}={value}: {key} is at most {most:,}")
+    return value
+
+
+def numbers(
+    metadata: Mapping[str, Any], key: str, default: Sequence[float], least: float, most: float | None
+) -> list[float]:
+    """A list of numbers among the settings.
+
+    Raises:
+        UsageError: It is none, or empty, or a number is out of bounds.
+    """
+    values = metadata.get(key, default)
+    bounds = f"{least:g} or more" if most is None else f"from {least:g} to {most:g}"
+    if not isinstance(values, list | tuple) or not values:
+        raise UsageError(f"{key}={values!r}: {key} is a list of numbers, {bounds}")
+    for value in values:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not value >= least or (most is not None and value > most):  # NaN is neither
+            raise UsageError(f"{key}={values!r}: {value!r} is no number {bounds}")
+    return list(values)
+
+
+# ---------------------------------------------------------------- where rows come from, and which decoder reads them
+
+
+def data_source(metadata: Mapping[str, Any]) -> str:
+    """Where rows come from: `hub`, `lab`, or a folder; `real` is the folder of the rows that ship.
+
+    What the user says (`data`, or PCC_DATA); else `lab` where the model or its decoder is one of the lab's, which know
+    nothing of real data; else `hub`.
+    """
+    if said := metadata.get("data") or os.environ.get("PCC_DATA"):
+        return str(real_folder() if said == REAL else said)
+    models = (_pretrained(metadata), metadata.get("decoder"), decoder_name(metadata))
+    if not any(isinstance(model, str) and shipped.is_part(model) for model in models):
+        return "hub"
+    if not any(isinstance(metadata.get(key), str) for key in ("pretrained", "decoder")):
+        _warn_once(f"no model is named: rows are the lab's, as for {shipped.DEFAULT} (pretrained=..., or data=hub)")
+    return "lab"
+
+
+@cache
+def _warn_once(text: str) -> None:
+    logging.getLogger("pcc_bench").warning(text)
+
+
+def decoder_name(metadata: Mapping[str, Any]) -> str | None:
+    """What the decoder is called, for `shipped.located`.
+
+    `decoder`, else what the checkpoint `pretrained` names, else `pretrained` itself: lm-eval hands the model's
+    arguments to the tasks too, in their metadata.
+
+    Returns:
+        None where nothing says it, as a published PCC checkpoint does not.
+    """
+    if isinstance(given := metadata.get("decoder"), str):
+        return given
+    if (pretrained := _pretrained(metadata)) is None:
+        return None
+    folder = Path(shipped.located(pretrained)).expanduser()
+    if (folder / "memory_converter.bin").exists():
+        return None
+    config = _checkpoint_config(pretrained, folder)
+    if "pcc_bench" in config:
+        name = config["decoder"].get("name")
+        return None if name is None else shipped.beside(str(name), folder)
+    name = next((config[key] for key in BASE_MODEL if config.get(key)), None)
+    return pretrained if name is None else shipped.beside(str(name), folder)  # what names none is a decoder itself
+
+
+def _pretrained(metadata: Mapping[str, Any]) -> str | None:
+    """The checkpoint; the default one of `--model pcc` where the user names neither a model nor a decoder."""
+    if isinstance(given := metadata.get("pretrained"), str) and given:
+        return given
+    unnamed = not any(metadata.get(key) for key in MODEL_NAMES)
+    return shipped.DEFAULT if unnamed and shipped.find(shipped.DEFAULT) else None
+
+
+def _checkpoint_config(pretrained: str, folder: Path) -> dict[str, Any]:
+    """A checkpoint's config.json; {} where there is none to read (loading the tokenizer will tell)."""
+    adapter = folder / "adapter_config.json"
+    own = adapter if adapter.is_file() else folder / "config.json"
+    try:
+        config = read_json(Path(own if folder.is_dir() else hf_hub_download(pretrained, "config.json")))
+    except (OSError, ValueError):
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+# ---------------------------------------------------------------- whose tokens are counted
+
+
+def tokenizer_name(metadata: Mapping[str, Any], why: str = FILTER, otherwise: str = FILTER_OFF) -> str:
+    """Folder or hub id of the decoder's tokenizer, from what the user said about the model.
+
+    `tokenizer`, else that of the decoder (`decoder_name`).
+
+    Args:
+        metadata: What the user said.
+        why: What needs a tokenizer, for messages.
+        otherwise: How to do without, for messages.
+
+    Raises:
+        UsageError: Nothing says which decoder it is.
+    """
+    if isinstance(tokenizer := metadata.get("tokenizer"), str):
+        return shipped.located(tokenizer)
+    if (name := decoder_name(metadata)) is None:
+        raise UsageError(
+            f"{why}, and nothing says which decoder to count with: pass --metadata "
+            f'\'{{"tokenizer": "<folder or hub id>"}}\'{otherwise}'
+        )
+    return shipped.located(name, metadata.get("gguf_file"))
+
+
+def load_tokenizer(name: str, metadata: Mapping[str, Any], otherwise: str = FILTER_OFF) -> PreTrainedTokenizerBase:
+    """The tokenizer that `tokenizer_name` names.
+
+    Raises:
+        UsageError: There is none.
+    """
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            name,
+            subfolder=str(metadata.get("subfolder") or ""),  # the model's argument, which lm-eval loads its own by
+            trust_remote_code=bool(metadata.get("trust_remote_code", False)),
+        )
+    except Exception as error:  # of a file from anyone, any
+        raise UsageError(
+            f"can't load the tokenizer {name} to count decoder tokens with ({first_line(error)}): pass --metadata "
+            f'\'{{"tokenizer": "<folder or hub id>"}}\'{otherwise}'
+        ) from error
+    return tokenizer
+
+
+class TokenCounter:
+    """Counts tokens of a decoder, special-token look-alikes as characters, BOS not counted.
+
+    Args:
+        tokenizer: The decoder's.
+        name: Where it is from, for messages and results.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+        self.name = name
+        self.tokenizer = tokenizer
+        self._known: dict[str, int] = {}
+
+    @classmethod
+    def open(cls, metadata: Mapping[str, Any], why: str, otherwise: str = "") -> TokenCounter:
+        """The decoder's, from what the user said about the model; `why` and `otherwise` as in `tokenizer_name`.
+
+        Raises:
+            UsageError: Nothing says which decoder it is, or it has no tokenizer.
+        """
+        name = tokenizer_name(metadata, why, otherwise)
+        return cls(load_tokenizer(name, metadata, otherwise), name)
+
+    def ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """The tokens of texts."""
+        encoded = self.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False)
+        ids: list[list[int]] = encoded["input_ids"]
+        return ids
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """The characters (first, behind the last) of each token of a text; the tokenizer is a fast one."""
+        encoded = self.tokenizer(
+            text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True, verbose=False
+        )
+        return [(start, end) for start, end in encoded["offset_mapping"]]
+
+    def count(self, text: str) -> int:
+        """Tokens of one text."""
+        return len(self.ids([text])[0])
+
+    def count_all(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of many short texts; those seen before are remembered."""
+        if new := sorted({text for text in texts if text not in self._known}):
+            self._known.update(zip(new, map(len, self.ids(new)), strict=True))
+        return [self._known[text] for text in texts]
+
+    def continuation(self, prompt: str, continuation: str) -> int:
+        """Tokens of a continuation, blanks at the prompt's end counted with it (as lm-eval splits the two)."""
+        before, both = self.ids([prompt.rstrip(), prompt + continuation])
+        return len(both) - len(before)

@@ -1,1 +1,0 @@
-"""Needles: one fact, or one pair of key and value, somewhere in a long context."""

@@ -1,1 +1,0 @@
-"""Natural Questions with the passages that hold the answer."""

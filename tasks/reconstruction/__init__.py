@@ -1,1 +1,0 @@
-"""Reconstruction: a document said again from its memory."""

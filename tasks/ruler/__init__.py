@@ -1,1 +1,0 @@
-"""RULER's forms on generated text of any length."""

@@ -1,1 +1,0 @@
-"""SQuAD 2.0, answerable questions."""

@@ -1,1 +1,0 @@
-"""SST-2: sentiment of film reviews."""

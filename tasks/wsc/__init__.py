@@ -1,1 +1,0 @@
-"""WSC: what a pronoun refers to."""
