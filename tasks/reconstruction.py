@@ -58,7 +58,7 @@ class ReconstructionTask(PccTask):
         cut = pieces(metadata, [whole(metadata, "tokens", 256)], f"{self.config.task} counts decoder tokens")
         self._counter = cut.counter
         texts = [text for (text,) in cut.texts]
-        rare, docs = rare_words(texts), []
+        rare, docs = rare_words(texts), list[dict[str, Any]]()
         for number, text in enumerate(texts, 1):
             tokens = self._counter.count(text)
             inside = (tokens - 1) // segment

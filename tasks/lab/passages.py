@@ -68,7 +68,8 @@ def draw_passage(
         for group in (shuffle(random, group) for group in _grouped(chosen, "subject"))
         for start in range(0, len(group), longest)
     ]
-    return write(random, shuffle(random, runs), cast, fillers)
+    shuffle(random, runs)
+    return write(random, runs, cast, fillers)
 
 
 def _grouped(facts: Sequence[Fact], by: str) -> list[list[Fact]]:
