@@ -162,15 +162,18 @@ def _latex(table: Table, part: Part, title: str, mark: str, notes: Sequence[str]
     columns, lines = printed(table, part), _lines(table, part)
     texts = [[column.text(row, cells) for column in columns] for row, cells in lines]
     widths = [
-        max(min(len(text) * (BOLD if bold else 1), BROAD) for text, bold in [(column.name, False), *column_texts])
-        for column, column_texts in zip(columns, map(list, zip(*texts, strict=True)), strict=True)
+        max(
+            min(len(text) * (BOLD if bold else 1), BROAD)
+            for text, bold in [(column.name, False), *(row[j] for row in texts)]
+        )
+        for j, column in enumerate(columns)
     ]
     parts: list[tuple[list[int], list[int]]] = []
     for block in _blocks(columns, widths):
         known = [i for i, line in enumerate(texts) if any(line[j][0] != DASH for j in block)]
         most = max((len(texts[i][j][0]) for i in known for j in (0, *block)), default=0)
         tall = TALL // max(1, -(-most // BROAD))  # a broad text takes several lines
-        parts += [(block, known[start : start + tall]) for start in range(0, len(known), tall)]
+        parts += [(block, known[start : start + tall]) for start in range(0, max(1, len(known)), tall)]
     made = []
     for number, (block, known) in enumerate(parts, 1):
         rows: list[str] = []

@@ -115,7 +115,6 @@ def test_validate_has_the_options_and_the_defaults_of_eval() -> None:
     same = {name: p.default for name, p in inspect.signature(cli.validate).parameters.items()}
     required = {name for name, default in options.items() if default is inspect.Parameter.empty}
     assert required == {"tasks", "output"}
-    del options["compress_part"]  # a part of lm-eval's own tasks, which validate does not read
     assert {n: d for n, d in same.items() if n not in required} == {
         n: d for n, d in options.items() if n not in required
     }
