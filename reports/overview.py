@@ -81,7 +81,8 @@ def _rival(row: Row, cell: Cell, other: Line, head: Column) -> str:
     tested = f"; {told}" if any(mark.best for mark in marks) else ""
     above = _value(other) - _value((row, cell))
     place = f"{abs(above):.{head.digits}f} points {'above' if above > 0 else 'below'} {row.label}"
-    return f"The best other method is {other[0].label} with {_print(other[1], head)}, {place}{tested}."
+    among = f"At {row.rate:g}x the" if row.rate and other[0].rate == row.rate else "The"
+    return f"{among} best other method is {other[0].label} with {_print(other[1], head)}, {place}{tested}."
 
 
 def _best(table: Table, lines: Sequence[Line], head: Column) -> Iterator[str]:

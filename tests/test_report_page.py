@@ -204,7 +204,7 @@ def test_the_overview_is_three_sentences_of_the_numbers(measured: Results) -> No
         f"PCC-Lite 4x reaches {cell.value:.1f} average F1 at {cell.ratio:.2f}x achieved compression"
     )
     assert f"{cell.normalised:.0f} % of the way from no context" in first
-    assert f"The best other method is ICAE 4x with {best.value:.1f}" in second
+    assert f"At 4x the best other method is ICAE 4x with {best.value:.1f}" in second
 
 
 def test_texts_of_data_stay_texts(text: str, measured: Results) -> None:
