@@ -71,6 +71,35 @@ def numbers(
     return list(values)
 
 
+def wholes(metadata: Mapping[str, Any], key: str, default: Sequence[int], least: int, most: int | None) -> list[int]:
+    """A list of whole numbers among the settings; 512.0 is one.
+
+    Raises:
+        UsageError: As in `numbers`, or a number is not whole.
+    """
+    values = numbers(metadata, key, default, least, most)
+    for value in values:
+        if value != int(value):
+            raise UsageError(f"{key}={values!r}: {value!r} is no whole number")
+    return list(map(int, values))
+
+
+def model_name(metadata: Mapping[str, Any], key: str) -> str | None:
+    """A name or path among the settings, or among the model's arguments, which lm-eval hands to the tasks too.
+
+    Returns:
+        None where it is not there, or an object that lm-eval was given in Python (a model, a tokenizer). A number is a
+        name, as among the model's arguments.
+
+    Raises:
+        UsageError: It is plain data of another kind (a list, ...), or empty.
+    """
+    value = metadata.get(key)
+    if value == "" or isinstance(value, bool | list | tuple | dict):
+        raise UsageError(f"{key}={value!r}: {key} is a name or a path")
+    return str(value) if isinstance(value, str | int | float) else None
+
+
 # ---------------------------------------------------------------- where rows come from, and which decoder reads them
 
 
@@ -82,10 +111,10 @@ def data_source(metadata: Mapping[str, Any]) -> str:
     """
     if said := metadata.get("data") or os.environ.get("PCC_DATA"):
         return str(real_folder() if said == REAL else said)
-    models = (_pretrained(metadata), metadata.get("decoder"), decoder_name(metadata))
-    if not any(isinstance(model, str) and shipped.is_part(model) for model in models):
+    models = (_pretrained(metadata), model_name(metadata, "decoder"), decoder_name(metadata))
+    if not any(model is not None and shipped.is_part(model) for model in models):
         return "hub"
-    if not any(isinstance(metadata.get(key), str) for key in ("pretrained", "decoder")):
+    if not any(model_name(metadata, key) for key in ("pretrained", "decoder")):
         _warn_once(f"no model is named: rows are the lab's, as for {shipped.DEFAULT} (pretrained=..., or data=hub)")
     return "lab"
 
@@ -104,7 +133,7 @@ def decoder_name(metadata: Mapping[str, Any]) -> str | None:
     Returns:
         None where nothing says it, as a published PCC checkpoint does not.
     """
-    if isinstance(given := metadata.get("decoder"), str):
+    if (given := model_name(metadata, "decoder")) is not None:
         return given
     if (pretrained := _pretrained(metadata)) is None:
         return None
@@ -113,15 +142,15 @@ def decoder_name(metadata: Mapping[str, Any]) -> str | None:
         return None
     config = _checkpoint_config(pretrained, folder)
     if "pcc_bench" in config:
-        name = config["decoder"].get("name")
-        return None if name is None else shipped.beside(str(name), folder)
-    name = next((config[key] for key in BASE_MODEL if config.get(key)), None)
-    return pretrained if name is None else shipped.beside(str(name), folder)  # what names none is a decoder itself
+        decoder = config["decoder"].get("name")
+        return None if decoder is None else shipped.beside(str(decoder), folder)
+    decoder = next((config[key] for key in BASE_MODEL if config.get(key)), None)
+    return pretrained if decoder is None else shipped.beside(str(decoder), folder)  # no name: itself one
 
 
 def _pretrained(metadata: Mapping[str, Any]) -> str | None:
     """The checkpoint; the default one of `--model pcc` where the user names neither a model nor a decoder."""
-    if isinstance(given := metadata.get("pretrained"), str) and given:
+    if (given := model_name(metadata, "pretrained")) is not None:
         return given
     unnamed = not any(metadata.get(key) for key in MODEL_NAMES)
     return shipped.DEFAULT if unnamed and shipped.find(shipped.DEFAULT) else None
@@ -154,14 +183,14 @@ def tokenizer_name(metadata: Mapping[str, Any], why: str = FILTER, otherwise: st
     Raises:
         UsageError: Nothing says which decoder it is.
     """
-    if isinstance(tokenizer := metadata.get("tokenizer"), str):
+    if (tokenizer := model_name(metadata, "tokenizer")) is not None:
         return shipped.located(tokenizer)
-    if (name := decoder_name(metadata)) is None:
+    if (decoder := decoder_name(metadata)) is None:
         raise UsageError(
             f"{why}, and nothing says which decoder to count with: pass --metadata "
             f'\'{{"tokenizer": "<folder or hub id>"}}\'{otherwise}'
         )
-    return shipped.located(name, metadata.get("gguf_file"))
+    return shipped.located(decoder, metadata.get("gguf_file"))
 
 
 def load_tokenizer(name: str, metadata: Mapping[str, Any], otherwise: str = FILTER_OFF) -> PreTrainedTokenizerBase:
@@ -204,8 +233,8 @@ class TokenCounter:
         Raises:
             UsageError: Nothing says which decoder it is, or it has no tokenizer.
         """
-        name = tokenizer_name(metadata, why, otherwise)
-        return cls(load_tokenizer(name, metadata, otherwise), name)
+        tokenizer = tokenizer_name(metadata, why, otherwise)
+        return cls(load_tokenizer(tokenizer, metadata, otherwise), tokenizer)
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """The tokens of texts."""

@@ -19,7 +19,7 @@ from pcc_bench.tasks.data import fingerprint
 from pcc_bench.tasks.documents import read_documents
 from pcc_bench.tasks.lab.facts import Fact, ask, facts_of, state
 from pcc_bench.tasks.lab.world import CITIES, NAMES, VERSION, draw_cast, integer, pick, seeded, shuffle
-from pcc_bench.tasks.metadata import TokenCounter, choice, numbers, whole
+from pcc_bench.tasks.metadata import TokenCounter, choice, numbers, whole, wholes
 from pcc_bench.tasks.task import QuestionTask
 
 LENGTHS, DEPTHS, DISTANCES = (256, 512, 1024), (0.0, 0.25, 0.5, 0.75, 1.0), (0, 64, 128)
@@ -88,13 +88,13 @@ class NeedleTask(QuestionTask):
     def cells(self) -> list[Place]:
         """The grid."""
         metadata = self.config.metadata
-        lengths = [int(n) for n in numbers(metadata, "lengths", LENGTHS, 16, None)]
+        lengths = wholes(metadata, "lengths", LENGTHS, 16, None)
         depths = numbers(metadata, "depths", DEPTHS, 0, 1)
         return [Place(*cell) for cell in product(lengths, depths, self.distances())]
 
     def distances(self) -> Sequence[int | None]:
         """Of the grid."""
-        return [int(n) for n in numbers(self.config.metadata, "distances", DISTANCES, 0, None)]
+        return wholes(self.config.metadata, "distances", DISTANCES, 0, None)
 
     def rows(
         self, cells: Sequence[Place], counter: TokenCounter

@@ -18,7 +18,7 @@ from pcc_bench.core.errors import UsageError
 from pcc_bench.tasks.data import fingerprint
 from pcc_bench.tasks.lab.narrative import draw_document
 from pcc_bench.tasks.lab.world import VERSION, integer, pick, seeded, shuffle, words
-from pcc_bench.tasks.metadata import TokenCounter, numbers, whole
+from pcc_bench.tasks.metadata import TokenCounter, numbers, whole, wholes
 from pcc_bench.tasks.metrics.squad_answers.squad_answers import contains
 from pcc_bench.tasks.rows import real_folder
 from pcc_bench.tasks.task import QuestionTask
@@ -59,7 +59,7 @@ class RulerTask(QuestionTask):
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Make the rows and record what they are made of."""
         metadata = self.config.metadata
-        lengths = [int(length) for length in numbers(metadata, "lengths", LENGTHS, 64, LONGEST)]
+        lengths = wholes(metadata, "lengths", LENGTHS, 64, LONGEST)
         counter = TokenCounter.open(metadata, f"{self.config.task} counts decoder tokens")
         seed = whole(metadata, "seed", 0, least=0)
         docs, dropped = self._rows(lengths, counter, seed)

@@ -141,6 +141,12 @@ def test_an_argument_that_stands_twice_is_refused(read: Any) -> None:
         read('{"rate": 4, "rate": 16}')
 
 
+@pytest.mark.parametrize("read", [parse_arguments, parse_metadata])
+def test_an_argument_without_a_value_is_refused(read: Any) -> None:
+    with pytest.raises(UsageError, match="give backend no value: write backend=VALUE, or leave it out"):
+        read("pretrained=x,backend=")
+
+
 def test_options_with_sense_pass_as_they_are() -> None:
     given = {
         "rate": 4,

@@ -160,6 +160,8 @@ def test_bad_inputs_are_one_sentence(memory: ContextMemory, models: Path, decode
             lambda: write(memory, "<prompt_embeds>", "official", 7, tmp_path / "p.pt", True),
         ),
         ("backend: String should match pattern", lambda: load("pcc", models / "pcc", backend="sglang")),
+        ("backend: String should match pattern", lambda: load("pcc", models / "pcc", backend="")),
+        ("memory_store: String should have at least 1", lambda: load("pcc", models / "pcc", memory_store="")),
     ]
     text = ContextCompressor.from_pretrained(str(models / "llama"), "full-context", device="cpu").compress("A text.")
     refusals.append(("leaves text", lambda: write(text, "Who?", "official", 7, tmp_path / "p.pt", True)))

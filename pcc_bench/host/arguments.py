@@ -76,7 +76,7 @@ class RunnerOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
     pretrained: Place = ""
-    decoder: Place | None = None
+    decoder: Place | None = Field(default=None, min_length=1)
     control: Literal["wrong_memory"] | None = None
     control_seed: int = 0
     overflow: Literal[OVERFLOW] = OVERFLOW[0]  # type: ignore[valid-type]
@@ -160,6 +160,8 @@ def _parse(text: str, what: str) -> dict[str, Any]:
         names = Counter(pair.partition("=")[0] for pair in text.strip().split(",") if pair)
         if twice := [name for name, count in names.items() if count > 1]:
             raise UsageError(f"{shown} give {twice[0]} {names[twice[0]]} times: leave all but one out")
+        if empty := [name for name, value in values.items() if value == ""]:
+            raise UsageError(f"{shown} give {empty[0]} no value: write {empty[0]}=VALUE, or leave it out")
     assert isinstance(values, dict)
     return values
 

@@ -104,9 +104,9 @@ class CompressedLM(HFLM):  # type: ignore[misc]
         hf_arguments.pop("device", None)
         given = {"control": control, "control_seed": control_seed, "overflow": overflow, "memory_gb": memory_gb}
         given |= {"allow_special_tokens_in_text": allow_special_tokens_in_text, "reuse_prefix": reuse_prefix}
-        given |= {"memory_store": memory_store or None, "memory_store_dtype": memory_store_dtype}
+        given |= {"memory_store": memory_store, "memory_store_dtype": memory_store_dtype}
         given |= {"memory_store_gib": memory_store_gib, "pretrained": pretrained, "decoder": decoder}
-        given |= {"backend": backend or None, "backend_memory": backend_memory}
+        given |= {"backend": backend, "backend_memory": backend_memory}
         own = checked(RunnerOptions, given, "model_args")
         pretrained, decoder = own.pretrained, own.decoder
         pretrained = default_checkpoint(kind, {"pretrained": pretrained, "decoder": decoder}) or pretrained
