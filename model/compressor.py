@@ -150,7 +150,8 @@ class PccCompressor(Compressor):
 
     def _memory(self, context: Encoded, source_tokens: int, source_bytes: int) -> Memory:
         with torch.inference_mode():
-            memory = self.pcc.memory(context, source_tokens, source_bytes, release=True)
+            memory = self.pcc.memory(context, source_tokens, source_bytes)
+            context.slots.clear()  # or those of all contexts of a call would be held twice
             assert memory.vectors is not None
             return replace(memory, vectors=memory.vectors.to(self._dtype).cpu())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import groupby
 
 import torch
 from torch import nn
@@ -12,7 +13,7 @@ from torch import nn
 from pcc_bench.core.compressor import Memory
 from pcc_bench.model.config import Boundaries, PccConfig, Pooling, SlotPositions
 from pcc_bench.model.converter import Converter
-from pcc_bench.model.encoder import Encoder
+from pcc_bench.model.encoder import Encoder, Segment
 
 OPEN, CLOSE, AE = "<mem>", "</mem>", "<ae>"
 SPECIAL_TOKENS = (OPEN, CLOSE, AE)
@@ -77,13 +78,18 @@ class PCC(nn.Module):
             One `Encoded` a context, in order; a context without tokens has no segments.
         """
         segments = self.encoder.segments(contexts)
-        slots: list[torch.Tensor] = [torch.empty(0)] * len(segments)
-        for part in self.encoder.parts(segments, None if torch.is_grad_enabled() else PART_SLOTS):
+        has_gradients = torch.is_grad_enabled()
+        slots = [torch.empty(0)] * len(segments)
+        if not has_gradients:
+            slots = self._slot_buffers(segments, convert=convert)
+        for part in self.encoder.parts(segments, None if has_gradients else PART_SLOTS):
             hidden = self.encoder([segments[i] for i in part])
-            # A slot before the converter may be a view of all its batch's hidden states.
-            pieces = self._convert(hidden) if convert else [piece.clone() for piece in hidden]
+            pieces = self._convert(hidden) if convert else hidden
             for i, piece in zip(part, pieces, strict=True):
-                slots[i] = piece
+                if has_gradients:
+                    slots[i] = piece
+                else:
+                    slots[i].copy_(piece)
             del hidden, pieces
         encoded = [Encoded(0, []) for _ in contexts]
         for segment, piece in zip(segments, slots, strict=True):
@@ -91,6 +97,19 @@ class PCC(nn.Module):
             before.slots.append(piece)
             encoded[segment.context] = Encoded(before.tokens + len(segment.ids), before.slots)
         return encoded
+
+    def _slot_buffers(self, segments: Sequence[Segment], *, convert: bool) -> list[torch.Tensor]:
+        """Where the slots of each segment go: views of one tensor a context.
+
+        Tensors that stay must not be made between the large ones of the forwards, which go: they would leave holes in
+        the allocator's heap, and a process that reads 32k tokens would hold three times what its slots take.
+        """
+        width = self.converter.decoder_size if convert else self.encoder.slot_size
+        buffers: list[torch.Tensor] = []
+        for _, group in groupby(segments, key=lambda segment: segment.context):
+            counts = [segment.slots for segment in group]
+            buffers += torch.empty(sum(counts), width, device=self.special.device).split(counts)
+        return buffers
 
     def frame(self, slots: Sequence[torch.Tensor]) -> torch.Tensor:
         """Put the boundary vectors around slots: the memory as it stands in the decoder's input, after BOS.
@@ -101,31 +120,26 @@ class PCC(nn.Module):
         Returns:
             [slots + boundary vectors, hidden size of the decoder], float32.
         """
-        parts = self._framed(slots)
-        return torch.cat(parts) if parts else self.special.new_zeros(0, self.special.shape[1], dtype=torch.float32)
-
-    def _framed(self, slots: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         opening, closing = (self.special_vector(token).float()[None] for token in (OPEN, CLOSE))
         if not slots:
-            return []
+            return self.special.new_zeros(0, self.special.shape[1], dtype=torch.float32)
         if self.config.boundaries is Boundaries.PER_SEGMENT:
-            return [part for segment in slots for part in (opening, segment, closing)]
+            return torch.cat([part for segment in slots for part in (opening, segment, closing)])
         if self.config.boundaries is Boundaries.ONCE:
-            return [opening, *slots, closing]
-        return list(slots)
+            return torch.cat([opening, *slots, closing])
+        return torch.cat(list(slots))
 
-    def memory(self, context: Encoded, source_tokens: int = 0, source_bytes: int = 0, release: bool = False) -> Memory:
+    def memory(self, context: Encoded, source_tokens: int = 0, source_bytes: int = 0) -> Memory:
         """A context as the decoder reads it.
 
         Args:
             context: From `encode`.
             source_tokens: The context in decoder tokens, where an account is kept.
             source_bytes: Its bytes, likewise.
-            release: Let the context's slots go while they are copied, so that they are held once; without gradients.
         """
         lengths = list(map(len, context.slots))
         slots, positions = sum(lengths), self.positions(context.tokens, lengths)
-        vectors = self._copied_once(context.slots) if release else self.frame(context.slots)
+        vectors = self.frame(context.slots)
         return Memory(
             source_tokens=source_tokens,
             compressor_tokens=context.tokens,
@@ -135,17 +149,6 @@ class PCC(nn.Module):
             vectors=vectors,
             positions=positions,
         )
-
-    def _copied_once(self, slots: list[torch.Tensor]) -> torch.Tensor:
-        parts = self._framed(slots)
-        slots.clear()
-        memory = torch.empty(sum(map(len, parts)), self.special.shape[1], device=self.special.device)
-        end = len(memory)
-        while parts:
-            part = parts.pop()
-            memory[end - len(part) : end] = part
-            end -= len(part)
-        return memory
 
     def positions(self, tokens: int, slots: Sequence[int]) -> tuple[int, ...] | None:
         """Position ids of the vectors of `frame`, counted from the memory's start; what follows counts on from them.

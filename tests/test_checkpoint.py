@@ -171,7 +171,7 @@ def test_segments_share_forwards_and_keep_their_order(models: Path, decoder: Dec
 
 
 @pytest.mark.parametrize("policy", list(Boundaries))
-def test_a_long_context_is_converted_in_parts_and_held_once(
+def test_a_long_context_is_converted_in_parts_into_one_tensor(
     models: Path, decoder: Decoder, policy: Boundaries, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pcc = checkpoint.load(str(models / "pcc"), decoder, boundaries=policy)
@@ -190,9 +190,8 @@ def test_a_long_context_is_converted_in_parts_and_held_once(
     for one, other, hidden in zip(whole, in_parts, raw, strict=True):
         assert (one.tokens, len(one.slots)) == (other.tokens, len(other.slots))
         torch.testing.assert_close(pcc.frame([pcc.converter(slots) for slots in hidden.slots]), pcc.frame(one.slots))
-        vectors = pcc.memory(other, release=True).vectors
-        torch.testing.assert_close(vectors, pcc.frame(one.slots))
-        assert other.slots == []
+        torch.testing.assert_close(pcc.memory(other).vectors, pcc.frame(one.slots))
+        assert len({piece.untyped_storage().data_ptr() for piece in other.slots}) <= 1  # no tensor of its own a segment
 
 
 def test_a_context_without_tokens_has_no_slots(models: Path, decoder: Decoder) -> None:
