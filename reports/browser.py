@@ -22,30 +22,19 @@ CHARACTERS = 4_000_000  # of all contexts: a page that can be mailed
 
 @dataclass(frozen=True)
 class Shown:
-    """What the page holds of a task.
-
-    Attributes:
-        name: The task's.
-        shown: Rows on the page.
-        rows: Rows that were scored.
-    """
+    """What the page holds of a task."""
 
     name: str
-    shown: int
-    rows: int
+    shown: int  # rows on the page
+    rows: int  # rows that were scored
 
 
 @dataclass(frozen=True)
 class Browser:
-    """The embedded samples.
+    """The embedded samples."""
 
-    Attributes:
-        tasks: Those with samples.
-        data: `runs`, `contexts` and `tasks`, for the page's script.
-    """
-
-    tasks: tuple[Shown, ...]
-    data: dict[str, Any]
+    tasks: tuple[Shown, ...]  # those with samples
+    data: dict[str, Any]  # `runs`, `contexts` and `tasks`, for the page's script
 
     @property
     def json(self) -> Markup:

@@ -31,39 +31,22 @@ NOTES = (
 
 @dataclass(frozen=True)
 class Comparison:
-    """One metric of one task.
-
-    Attributes:
-        task: Its name.
-        metric: Its name.
-        a: Score of the first run on the common rows, in print's unit.
-        b: Of the second.
-        low: Lower end of the interval of the difference `b` less `a`.
-        high: Upper end.
-        n: Common rows.
-        contexts: Different contexts among them.
-        p: Of the permutation test.
-        mcnemar: Of McNemar's test; None where it does not apply.
-        tally: Rows on which `b` is higher than `a`, lower, the same.
-        detectable: The smallest difference that these rows would show; see `measure.minimal`.
-        holm: `p` adjusted for all comparisons.
-        better: `A`, `B`, or "" where the adjusted p is 5 % or more, or nothing says which way is better.
-    """
+    """One metric of one task."""
 
     task: str
     metric: str
-    a: float
+    a: float  # score of the first run on the common rows, in print's unit
     b: float
-    low: float
+    low: float  # lower end of the interval of the difference `b` less `a`
     high: float
     n: int
-    contexts: int
-    p: float
-    mcnemar: float | None
-    tally: tuple[int, int, int]
-    detectable: float
-    holm: float = math.nan
-    better: str = ""
+    contexts: int  # different contexts among them
+    p: float  # of the permutation test
+    mcnemar: float | None  # of McNemar's test; None where it does not apply
+    tally: tuple[int, int, int]  # rows on which `b` is higher than `a`, lower, the same
+    detectable: float  # the smallest difference that these rows would show; see `measure.minimal`
+    holm: float = math.nan  # `p` adjusted for all comparisons
+    better: str = ""  # `A`, `B`, or "" where the adjusted p is 5 % or more, or nothing says which way is better
 
 
 def compare(a: Path, b: Path, metrics: Sequence[str] = ()) -> tuple[list[Comparison], list[str]]:

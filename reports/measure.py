@@ -28,21 +28,14 @@ POWER = 0.8  # of the smallest difference that is said to be found
 
 @dataclass(frozen=True)
 class Scored:
-    """The rows that a score is made of.
+    """The rows that a score is made of."""
 
-    Attributes:
-        number: `[rows]`, numbers of the rows, ascending.
-        context: `[rows]`, equal for rows on the same context.
-        content: `[rows]`, a hash of the row and its prompt; None where the samples have none.
-        top: `[rows]`, the score of each; of a ratio of sums what is summed above the line.
-        of: `[rows]`, 1; of a ratio of sums what is summed below the line.
-    """
-
-    number: npt.NDArray[np.int64]
-    context: npt.NDArray[np.int64]
+    number: npt.NDArray[np.int64]  # `[rows]`, numbers of the rows, ascending
+    context: npt.NDArray[np.int64]  # `[rows]`, equal for rows on the same context
+    # `[rows]`, a hash of the row and its prompt; None where the samples have none
     content: npt.NDArray[np.int64] | None
-    top: Numbers
-    of: Numbers
+    top: Numbers  # `[rows]`, the score of each; of a ratio of sums what is summed above the line
+    of: Numbers  # `[rows]`, 1; of a ratio of sums what is summed below the line
 
     def only(self, index: npt.NDArray[np.intp]) -> Scored:
         """Some of the rows, by their place."""
@@ -58,33 +51,20 @@ class Scored:
 
 @dataclass(frozen=True)
 class Measure:
-    """One score of one line of a table, on one task.
-
-    Attributes:
-        task: The task's name.
-        metric: The metric's.
-        aggregation: How rows become the score.
-        value: The score; a percentage where `metric` is one.
-        error: lm-eval's standard error, in the same unit; None where it has none.
-        rows: What it is made of; None where no samples were logged, or the score is no function of row scores.
-        n: Scored rows.
-        contexts: Different contexts among them; None where it is not known.
-        seeds: Runs averaged.
-        tokens: Source tokens of all rows, the decoder's.
-        positions: Positions of memory of all rows, boundary vectors counted; 0 where nothing was compressed.
-    """
+    """One score of one line of a table, on one task."""
 
     task: str
     metric: str
-    aggregation: str
-    value: float
-    error: float | None
+    aggregation: str  # how rows become the score
+    value: float  # the score; a percentage where `metric` is one
+    error: float | None  # lm-eval's standard error, in the same unit; None where it has none
+    # what it is made of; None where no samples were logged, or the score is no function of row scores
     rows: Scored | None
     n: int
-    contexts: int | None
+    contexts: int | None  # different contexts among them; None where it is not known
     seeds: int
-    tokens: float
-    positions: float
+    tokens: float  # source tokens of all rows, the decoder's
+    positions: float  # positions of memory of all rows, boundary vectors counted; 0 where nothing was compressed
 
     @property
     def ratio(self) -> float | None:

@@ -34,31 +34,18 @@ HERO = "answers"  # the figure that stands first, where it was drawn
 
 @dataclass(frozen=True)
 class View:
-    """All that the template prints.
-
-    Attributes:
-        title: Of the page.
-        subtitle: Data and decoders.
-        counts: What was measured, in one line.
-        sentences: What the numbers say.
-        notes: What the reader must know.
-        hero: The first figure; None where there is none.
-        tables: In the order of the page.
-        figures: All others.
-        browser: Samples.
-        runs: Methods and provenance, a line a run.
-    """
+    """All that the template prints."""
 
     title: str
-    subtitle: str
-    counts: str
-    sentences: tuple[str, ...]
-    notes: tuple[str, ...]
-    hero: FigureView | None
-    tables: tuple[TableView, ...]
-    figures: tuple[FigureView, ...]
+    subtitle: str  # data and decoders
+    counts: str  # what was measured, in one line
+    sentences: tuple[str, ...]  # what the numbers say
+    notes: tuple[str, ...]  # what the reader must know
+    hero: FigureView | None  # the first figure; None where there is none
+    tables: tuple[TableView, ...]  # in the order of the page
+    figures: tuple[FigureView, ...]  # all others
     browser: Browser
-    runs: TextTable
+    runs: TextTable  # methods and provenance, a line a run
 
 
 def write(results: Results, tables: Sequence[Table], figures: Sequence[Figure], out: Path) -> Path:
@@ -155,23 +142,14 @@ PAGE_COLOURS = {INK: "var(--figure-ink)", GRID: "var(--figure-grid)", PAPER: "va
 
 @dataclass(frozen=True)
 class FigureView:
-    """A figure with its vectors and data inside.
-
-    Attributes:
-        key: Of its files.
-        title: One line.
-        alt: What it shows, in words.
-        page: For a window.
-        column: For a phone.
-        csv: Its data, as an address.
-    """
+    """A figure with its vectors and data inside."""
 
     key: str
     title: str
-    alt: str
-    page: Markup
-    column: Markup
-    csv: str
+    alt: str  # what it shows, in words
+    page: Markup  # for a window
+    column: Markup  # for a phone
+    csv: str  # its data, as an address
 
 
 def figure_view(figure: Figure) -> FigureView:

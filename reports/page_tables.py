@@ -16,27 +16,16 @@ REFERENCES = {"ceiling": "Ceiling", "floor": "Floor"}
 
 @dataclass(frozen=True)
 class CellView:
-    """A cell as it is printed.
+    """A cell as it is printed."""
 
-    Attributes:
-        text: The value, or what is published where nothing was measured.
-        published: Nothing was measured and the text is somebody else's.
-        sort: What the column is sorted by.
-        bold: The best, or not told from it.
-        interval: Of 95 %, in words.
-        bar: Length of its bar, and ends of its interval on it, in percent; () for none.
-        details: Shown when asked for.
-        beside: What was published of the same.
-    """
-
-    text: str
-    published: bool = False
-    sort: float | None = None
-    bold: bool = False
-    interval: str = ""
-    bar: tuple[float, ...] = ()
-    details: tuple[str, ...] = ()
-    beside: str = ""
+    text: str  # the value, or what is published where nothing was measured
+    published: bool = False  # nothing was measured and the text is somebody else's
+    sort: float | None = None  # what the column is sorted by
+    bold: bool = False  # the best, or not told from it
+    interval: str = ""  # of 95 %, in words
+    bar: tuple[float, ...] = ()  # length of its bar, and ends of its interval on it, in percent; () for none
+    details: tuple[str, ...] = ()  # shown when asked for
+    beside: str = ""  # what was published of the same
 
 
 @dataclass(frozen=True)
@@ -61,29 +50,17 @@ class RowView:
 
 @dataclass(frozen=True)
 class TableView:
-    """A table as it is printed.
-
-    Attributes:
-        key: Of the table.
-        title: One line.
-        headings: One a column.
-        groups: Rows under their heading; "" for none.
-        metrics: Toggles, key and name; none where one metric is all there is.
-        offered: Published values can be asked for.
-        opened: They are all there is, and shown.
-        detailed: There are details to ask for.
-        notes: Sentences under it.
-    """
+    """A table as it is printed."""
 
     key: str
     title: str
-    headings: tuple[Heading, ...]
-    groups: tuple[tuple[str, tuple[RowView, ...]], ...]
-    metrics: tuple[tuple[str, str], ...]
-    offered: bool
-    opened: bool
-    detailed: bool
-    notes: tuple[str, ...]
+    headings: tuple[Heading, ...]  # one a column
+    groups: tuple[tuple[str, tuple[RowView, ...]], ...]  # rows under their heading; "" for none
+    metrics: tuple[tuple[str, str], ...]  # toggles, key and name; none where one metric is all there is
+    offered: bool  # published values can be asked for
+    opened: bool  # they are all there is, and shown
+    detailed: bool  # there are details to ask for
+    notes: tuple[str, ...]  # sentences under it
 
 
 @dataclass(frozen=True)

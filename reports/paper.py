@@ -15,43 +15,25 @@ FILE = Path(__file__).with_name("paper.yaml")
 
 
 class Known(Strict):
-    """One published number.
+    """One published number."""
 
-    Attributes:
-        table: Of ours that it belongs to.
-        dataset: `squad`, ..., or `average`.
-        metric: As in our results.
-        method: Of the registry; `pcc-lite` and `pcc-large` where the source says which, else `pcc`.
-        rate: Source tokens per slot; None where it is not known or there is none.
-        shown: What stands before the question: tokens of demonstrations, shots; "" where nothing does.
-        published: Its value, certainty and source.
-        rerun: Name of the later paper that measured it; "" for the paper itself.
-    """
-
-    table: str
-    dataset: str
-    metric: str
-    method: str
-    rate: float | None
-    shown: str
-    published: Published
-    rerun: str = ""
+    table: str  # of ours that it belongs to
+    dataset: str  # `squad`, ..., or `average`
+    metric: str  # as in our results
+    method: str  # of the registry; `pcc-lite` and `pcc-large` where the source says which, else `pcc`
+    rate: float | None  # source tokens per slot; None where it is not known or there is none
+    shown: str  # what stands before the question: tokens of demonstrations, shots; "" where nothing does
+    published: Published  # its value, certainty and source
+    rerun: str = ""  # name of the later paper that measured it; "" for the paper itself
 
 
 class Settings(Strict):
-    """The paper's hyper-parameters.
+    """The paper's hyper-parameters."""
 
-    Attributes:
-        source: Where they were read.
-        certainty: As in `Published`.
-        rows: Their names.
-        columns: Method -> values, in the same order.
-    """
-
-    source: str
-    certainty: str
-    rows: tuple[str, ...]
-    columns: dict[str, tuple[str, ...]]
+    source: str  # where they were read
+    certainty: str  # as in `Published`
+    rows: tuple[str, ...]  # their names
+    columns: dict[str, tuple[str, ...]]  # method -> values, in the same order
 
 
 def cells(table: str | None = None) -> list[Known]:

@@ -25,17 +25,11 @@ FIELDS = ("value", "low", "high", "n", "contexts", "seeds", "ratio", "normalised
 
 @dataclass(frozen=True)
 class Printed:
-    """A printed column: where its text comes from.
+    """A printed column: where its text comes from."""
 
-    Attributes:
-        group: As in `table.Column`.
-        name: Its heading.
-        text: A row and its cells -> text and whether it is bold.
-    """
-
-    group: str
+    group: str  # as in `table.Column`
     name: str
-    text: Callable[[Row, Sequence[Cell]], tuple[str, bool]]
+    text: Callable[[Row, Sequence[Cell]], tuple[str, bool]]  # a row and its cells -> text and whether it is bold
 
 
 class Part(StrEnum):

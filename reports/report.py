@@ -38,17 +38,11 @@ ALL_TASKS = "tasks"  # ends the name of suites that ask few rows of every task
 
 @dataclass(frozen=True)
 class Report:
-    """What was made.
+    """What was made."""
 
-    Attributes:
-        tables: In the order of the page.
-        files: All files, in the order they were written.
-        notes: What the reader must know.
-    """
-
-    tables: tuple[Table, ...]
-    files: tuple[Path, ...]
-    notes: tuple[str, ...]
+    tables: tuple[Table, ...]  # in the order of the page
+    files: tuple[Path, ...]  # all files, in the order they were written
+    notes: tuple[str, ...]  # what the reader must know
 
 
 def shipped() -> Path:

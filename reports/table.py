@@ -22,52 +22,32 @@ class Strict(BaseModel):
 
 
 class Published(Strict):
-    """A value that somebody printed.
+    """A value that somebody printed."""
 
-    Attributes:
-        value: In the column's unit; None where no single number stands there.
-        printed: As it stands there, e.g. `~100`.
-        certainty: C: official code or figure file; Q: quoted from the paper by a later one; Q?: so presumed; B: a
-            summary of the PDF; R: a later re-run by others.
-        source: Where it was read.
-    """
-
-    value: float | None
-    printed: str
+    value: float | None  # in the column's unit; None where no single number stands there
+    printed: str  # as it stands there, e.g. `~100`
+    # C: official code or figure file; Q: quoted from the paper by a later one; Q?: so presumed; B: a summary of
+    # the PDF; R: a later re-run by others
     certainty: str
-    source: str
+    source: str  # where it was read
 
 
 class Cell(Strict):
-    """One number with all that is known about it; everything None where nothing is known (shown as a dash).
+    """One number with all that is known about it; everything None where nothing is known (shown as a dash)."""
 
-    Attributes:
-        value: Measured, in the column's unit.
-        low: Lower end of its 95 % interval.
-        high: Upper end.
-        n: Rows it was measured on.
-        contexts: Different contexts among them, the units of chance.
-        seeds: Runs that were averaged; 1 where there was one.
-        ratio: Achieved compression of these rows, boundary vectors counted.
-        paper: The paper's value, or in a column with a `source` that source's.
-        best: The best method of the column, where a test tells another from it (floors and ceilings do not compete).
-        tied: Not told from the best by a paired test at 5 %, Holm-adjusted over the column.
-        normalised: 0: no context, 100: full context of the same column.
-        text: What is shown where a cell is no number.
-    """
-
-    value: float | None = None
-    low: float | None = None
+    value: float | None = None  # measured, in the column's unit
+    low: float | None = None  # lower end of its 95 % interval
     high: float | None = None
-    n: int | None = None
-    contexts: int | None = None
-    seeds: int = 1
-    ratio: float | None = None
-    paper: Published | None = None
+    n: int | None = None  # rows it was measured on
+    contexts: int | None = None  # different contexts among them, the units of chance
+    seeds: int = 1  # runs that were averaged; 1 where there was one
+    ratio: float | None = None  # achieved compression of these rows, boundary vectors counted
+    paper: Published | None = None  # the paper's value, or in a column with a `source` that source's
+    # the best method of the column, where a test tells another from it (floors and ceilings do not compete)
     best: bool = False
-    tied: bool = False
-    normalised: float | None = None
-    text: str | None = None
+    tied: bool = False  # not told from the best by a paired test at 5 %, Holm-adjusted over the column
+    normalised: float | None = None  # 0: no context, 100: full context of the same column
+    text: str | None = None  # what is shown where a cell is no number
 
     @property
     def empty(self) -> bool:
@@ -83,27 +63,17 @@ class Cell(Strict):
 
 
 class Column(Strict):
-    """A column.
+    """A column."""
 
-    Attributes:
-        key: Unique in the table, e.g. `squad.f1`.
-        group: Heading over several columns, e.g. `SQuAD`; "" stands alone.
-        name: Heading, e.g. `F1`.
-        unit: `%` or ""; for messages and axes.
-        digits: After the decimal point.
-        better: Which way is better; None where neither is.
-        source: Of a column that repeats others' measurements, its name (`BenchPress`); None for measured ones.
-        detail: Left out of the printed tables (Markdown, LaTeX) for their width.
-    """
-
-    key: str
-    group: str = ""
-    name: str
-    unit: str = ""
-    digits: int = 1
-    better: Better | None = None
+    key: str  # unique in the table, e.g. `squad.f1`
+    group: str = ""  # heading over several columns, e.g. `SQuAD`; "" stands alone.
+    name: str  # heading, e.g. `F1`
+    unit: str = ""  # `%` or ""; for messages and axes
+    digits: int = 1  # after the decimal point
+    better: Better | None = None  # which way is better; None where neither is
+    # of a column that repeats others' measurements, its name (`BenchPress`); None for measured ones
     source: str | None = None
-    detail: bool = False
+    detail: bool = False  # left out of the printed tables (Markdown, LaTeX) for their width
 
     @property
     def heading(self) -> str:
@@ -112,81 +82,48 @@ class Column(Strict):
 
 
 class Row(Strict):
-    """A line.
-
-    Attributes:
-        key: Unique in the table.
-        label: What it is called in print, rate included.
-        method: Of the registry (`pcc`), or the paper's name of a method that was not run.
-        rate: Requested source tokens per slot; None where there is no such thing.
-        role: Ceilings and floors are shown apart and do not compete.
-        decoder: Name of the decoder; "" where not known.
-        ratio: Achieved compression of all its rows: see `measure.achieved`.
-        runs: Ids of the runs it was measured on (`results.Run.id`); none for a line that is only published.
-    """
+    """A line."""
 
     key: str
-    label: str
-    method: str
-    rate: float | None = None
-    role: Role = "method"
-    decoder: str = ""
-    ratio: float | None = None
+    label: str  # what it is called in print, rate included
+    method: str  # of the registry (`pcc`), or the paper's name of a method that was not run
+    rate: float | None = None  # requested source tokens per slot; None where there is no such thing
+    role: Role = "method"  # ceilings and floors are shown apart and do not compete
+    decoder: str = ""  # name of the decoder; "" where not known
+    ratio: float | None = None  # achieved compression of all its rows: see `measure.achieved`
+    # ids of the runs it was measured on (`results.Run.id`); none for a line that is only published
     runs: tuple[str, ...] = ()
 
 
 class Provenance(Strict):
-    """Where the numbers of a line come from.
+    """Where the numbers of a line come from."""
 
-    Attributes:
-        run: Id of the run.
-        path: Its result file.
-        method: What ran.
-        checkpoint: Folder or hub id.
-        decoder: Folder or hub id.
-        data: Source of the rows, by task: `lab`, `hub` or `folder`.
-        fingerprints: Of checkpoint, decoder, code and (`data <task>`) rows.
-        seed: Of the run.
-        date: When it ended, ISO 8601; "" where not recorded.
-    """
-
-    run: str
+    run: str  # id of the run
     path: str
     method: str
-    checkpoint: str
-    decoder: str
-    data: dict[str, str] = {}
-    fingerprints: dict[str, str] = {}
+    checkpoint: str  # folder or hub id
+    decoder: str  # folder or hub id
+    data: dict[str, str] = {}  # source of the rows, by task: `lab`, `hub` or `folder`
+    fingerprints: dict[str, str] = {}  # of checkpoint, decoder, code and (`data <task>`) rows
     seed: int | None = None
-    date: str = ""
+    date: str = ""  # when it ended, ISO 8601; "" where not recorded
 
 
 class Table(Strict):
-    """A table.
+    """A table."""
 
-    Attributes:
-        key: Stem of its files, e.g. `table2`.
-        title: One line.
-        columns: All of them.
-        rows: All of them; ceilings first, floors last.
-        cells: A tuple a row, a cell a column.
-        headline: Key of the column whose normalised values stand in the printed table; None where there is none.
-        comparable: Measured and published numbers are of the same data and decoder: their difference means something.
-        notes: Sentences that stand under it.
-        own_notes: Those of them that are about measured numbers.
-        provenance: Of every run in it.
-    """
-
-    key: str
+    key: str  # stem of its files, e.g. `table2`
     title: str
     columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
-    cells: tuple[tuple[Cell, ...], ...]
+    rows: tuple[Row, ...]  # all of them; ceilings first, floors last
+    cells: tuple[tuple[Cell, ...], ...]  # a tuple a row, a cell a column
+    # key of the column whose normalised values stand in the printed table; None where there is none
     headline: str | None = None
+    # measured and published numbers are of the same data and decoder: their difference means something
     comparable: bool = False
-    notes: tuple[str, ...] = ()
-    own_notes: tuple[str, ...] = ()
-    provenance: tuple[Provenance, ...] = ()
+    notes: tuple[str, ...] = ()  # sentences that stand under it
+    own_notes: tuple[str, ...] = ()  # those of them that are about measured numbers
+    provenance: tuple[Provenance, ...] = ()  # of every run in it
 
     @model_validator(mode="after")
     def _is_rectangular(self) -> Self:

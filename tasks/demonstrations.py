@@ -33,17 +33,11 @@ RATIOS = (
 
 @dataclass(frozen=True)
 class Shots:
-    """How demonstrations are shown, and how many.
+    """How demonstrations are shown, and how many."""
 
-    Attributes:
-        form: `none`, `text` (they stay text) or `memory` (they are what is compressed).
-        count: So many demonstrations; None where a budget says.
-        tokens: As many as fit this budget of decoder tokens; None where a count says.
-    """
-
-    form: str
-    count: int | None = None
-    tokens: int | None = None
+    form: str  # `none`, `text` (they stay text) or `memory` (they are what is compressed)
+    count: int | None = None  # so many demonstrations; None where a budget says
+    tokens: int | None = None  # as many as fit this budget of decoder tokens; None where a count says
 
     @classmethod
     def read(cls, shipped: Mapping[str, Any], changed: Any) -> Shots:
@@ -66,17 +60,11 @@ class Shots:
 
 @dataclass(frozen=True)
 class Block:
-    """Demonstrations as they stand before a test item.
+    """Demonstrations as they stand before a test item."""
 
-    Attributes:
-        text: Their text, separators between them but not after the last.
-        count: How many.
-        tokens: Decoder tokens of the text and a last separator; None where nobody counted.
-    """
-
-    text: str = ""
-    count: int = 0
-    tokens: int | None = None
+    text: str = ""  # their text, separators between them but not after the last
+    count: int = 0  # how many
+    tokens: int | None = None  # decoder tokens of the text and a last separator; None where nobody counted
 
 
 def block(pieces: Iterator[str], shots: Shots, counter: TokenCounter | None, place: str) -> Block:

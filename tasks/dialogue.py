@@ -22,27 +22,16 @@ NEGATIVES = 9  # wrong responses a row, unless `negatives` says otherwise
 
 @dataclass(frozen=True)
 class Session:
-    """A dialogue whose next turn is a role's response.
-
-    Attributes:
-        id: The row's.
-        role: Who responds, as written before the response.
-        who: Tells roles of the same name apart; sessions of the same `who` are of one role.
-        scene: What stands before the turns; "" for nothing.
-        turns: Lines `Name: text`, the response not among them.
-        response: What the role says next, without its name.
-        negatives: What it does not say; [] where the data set has none.
-        position: Where in the story; a smaller one is earlier.
-    """
+    """A dialogue whose next turn is a role's response."""
 
     id: str
-    role: str
-    who: str
-    scene: str
-    turns: tuple[str, ...]
-    response: str
-    negatives: tuple[str, ...]
-    position: tuple[int, ...]
+    role: str  # who responds, as written before the response
+    who: str  # tells roles of the same name apart; sessions of the same `who` are of one role
+    scene: str  # what stands before the turns; "" for nothing
+    turns: tuple[str, ...]  # lines `Name: text`, the response not among them
+    response: str  # what the role says next, without its name
+    negatives: tuple[str, ...]  # what it does not say; [] where the data set has none
+    position: tuple[int, ...]  # where in the story; a smaller one is earlier
 
     @classmethod
     def of(cls, doc: Mapping[str, Any], *first: int) -> Session:

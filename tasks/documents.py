@@ -23,18 +23,13 @@ PARAGRAPHS = 20_000  # characters of paragraphs of a .txt file that make a docum
 
 @dataclass(frozen=True)
 class Pieces:
-    """Stretches of documents, and what the results say about them.
+    """Stretches of documents, and what the results say about them."""
 
-    Attributes:
-        texts: For each document scored, its consecutive stretches, one of each length; joined they are the document's
-            beginning.
-        account: Source, counts, lengths, tokenizer.
-        counter: Counts the decoder's tokens, which measured them.
-    """
-
+    # for each document scored, its consecutive stretches, one of each length; joined they are the document's
+    # beginning
     texts: list[tuple[str, ...]]
-    account: dict[str, Any]
-    counter: TokenCounter
+    account: dict[str, Any]  # source, counts, lengths, tokenizer
+    counter: TokenCounter  # counts the decoder's tokens, which measured them
 
 
 def pieces(metadata: Mapping[str, Any], lengths: Sequence[int], why: str) -> Pieces:

@@ -25,17 +25,11 @@ SPEAKERS = ("Anna", "Ben")
 
 @dataclass(frozen=True)
 class Conversation:
-    """A conversation.
-
-    Attributes:
-        id: The row's.
-        turns: Lines `Name: text`.
-        facts: What each turn says, on the lab; () elsewhere.
-    """
+    """A conversation."""
 
     id: str
-    turns: tuple[str, ...]
-    facts: tuple[Fact, ...] = ()
+    turns: tuple[str, ...]  # lines `Name: text`
+    facts: tuple[Fact, ...] = ()  # what each turn says, on the lab; () elsewhere
 
 
 class DriftTask(DemonstratedTask):

@@ -114,15 +114,11 @@ def chosen(compress: str, task: str) -> Mapped:
 
 
 class MarkedTask:
-    """What a task's class gets on top of its own: prompts that know their parts, the account of compression.
+    """What a task's class gets on top of its own: prompts that know their parts, the account of compression."""
 
-    Attributes:
-        original: The task's own class. Python lets an object change to a class below its own only, so not by `super()`.
-        mapped: Which part is compressed.
-    """
-
+    # the task's own class. Python lets an object change to a class below its own only, so not by `super()`.
     original: ClassVar[Any]
-    mapped: Mapped
+    mapped: Mapped  # which part is compressed
 
     def doc_to_text(self, doc: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
         """The task's own, noted for `fewshot_context`."""

@@ -214,17 +214,11 @@ class OptionTask(IclTask):
 
 @dataclass(frozen=True)
 class OptionScores:
-    """What a decoder says about the options of a row.
+    """What a decoder says about the options of a row."""
 
-    Attributes:
-        sums: Log-likelihood of each option.
-        tokens: Decoder tokens of each option.
-        free: Mean token NLL of each option after the content-free input; None without calibration.
-    """
-
-    sums: Sequence[float]
-    tokens: Sequence[int]
-    free: Sequence[float] | None
+    sums: Sequence[float]  # log-likelihood of each option
+    tokens: Sequence[int]  # decoder tokens of each option
+    free: Sequence[float] | None  # mean token NLL of each option after the content-free input; None without calibration
 
     @property
     def nlls(self) -> list[float]:

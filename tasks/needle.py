@@ -31,17 +31,12 @@ _PRONOUN = re.compile(r"\s*(?:He|She|His|Her|It|Its|They|Their)\b")
 
 @dataclass(frozen=True)
 class Place:
-    """A cell of the grid: what is varied.
+    """A cell of the grid: what is varied."""
 
-    Attributes:
-        length: Decoder tokens of the whole context (a word more or less).
-        depth: Where the needle's middle is wanted, from 0 (the beginning) to 1.
-        distance: Decoder tokens from the needle's middle to the nearest end of a segment (the context's own two ends
-            among them); None where it may be any.
-    """
-
-    length: int
-    depth: float
+    length: int  # decoder tokens of the whole context (a word more or less)
+    depth: float  # where the needle's middle is wanted, from 0 (the beginning) to 1
+    # decoder tokens from the needle's middle to the nearest end of a segment (the context's own two ends among
+    # them); None where it may be any
     distance: int | None
 
 

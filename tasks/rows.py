@@ -23,21 +23,13 @@ def real_folder() -> Path:
 
 @dataclass(frozen=True)
 class Example:
-    """One question on one context.
+    """One question on one context."""
 
-    Attributes:
-        context: What may be compressed.
-        question: The question.
-        answers: Reference answers, the data set's own first one first.
-        id: The data set's id; "" where it has none (the row's number stands in).
-        kind: The population the row belongs to, where a data set has several; "" otherwise.
-    """
-
-    context: str
+    context: str  # what may be compressed
     question: str
-    answers: list[str]
-    id: str = ""
-    kind: str = ""
+    answers: list[str]  # reference answers, the data set's own first one first
+    id: str = ""  # the data set's id; "" where it has none (the row's number stands in)
+    kind: str = ""  # the population the row belongs to, where a data set has several; "" otherwise
 
 
 @dataclass(frozen=True)

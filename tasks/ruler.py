@@ -132,17 +132,11 @@ def score_references(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str
 
 @dataclass(frozen=True)
 class Hay:
-    """A text with what is hidden in it.
-
-    Attributes:
-        text: The text.
-        tokens: Its decoder tokens.
-        depth: Where the first of the hidden sentences begins: decoder tokens before it over those of all but it.
-    """
+    """A text with what is hidden in it."""
 
     text: str
-    tokens: int
-    depth: float
+    tokens: int  # its decoder tokens
+    depth: float  # where the first of the hidden sentences begins: decoder tokens before it over those of all but it
 
 
 @dataclass(frozen=True)
@@ -200,21 +194,13 @@ def _sizes(sentences: Sequence[str], counter: TokenCounter) -> list[int]:
 
 @dataclass(frozen=True)
 class Hidden:
-    """What goes into a text.
+    """What goes into a text."""
 
-    Attributes:
-        sentences: In their order; the first is what has a depth, where the task has one.
-        question: Behind the text.
-        opening: The beginning of the answer, which the model is given.
-        answers: References.
-        every: All of them are asked for; else any one is right.
-    """
-
-    sentences: tuple[str, ...]
-    question: str
-    opening: str
-    answers: tuple[str, ...]
-    every: bool = True
+    sentences: tuple[str, ...]  # in their order; the first is what has a depth, where the task has one
+    question: str  # behind the text
+    opening: str  # the beginning of the answer, which the model is given
+    answers: tuple[str, ...]  # references
+    every: bool = True  # all of them are asked for; else any one is right
 
 
 def single(random: Random, keys: int = 1, values: int = 1, queries: int = 1) -> Hidden:

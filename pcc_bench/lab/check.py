@@ -25,25 +25,16 @@ TOLERANCE = 1.0  # points; another processor may round a rare answer over to ano
 
 
 class Record(BaseModel):
-    """What `lab check` compares with.
-
-    Attributes:
-        world: Version of the generator.
-        data: Fingerprint of rows of each data set of the world.
-        parts: Identity of each part.
-        files: SHA-256 of each file of the parts.
-        measured: The figures.
-        check: Figures on few rows, which `lab check` measures again.
-    """
+    """What `lab check` compares with."""
 
     model_config = ConfigDict(extra="forbid")
 
-    world: int
-    data: dict[str, str]
+    world: int  # version of the generator
+    data: dict[str, str]  # fingerprint of rows of each data set of the world
     parts: dict[str, str]
-    files: dict[str, str]
+    files: dict[str, str]  # SHA-256 of each file of the parts
     measured: tuple[Measured, ...]
-    check: tuple[Measured, ...]
+    check: tuple[Measured, ...]  # figures on few rows, which `lab check` measures again
 
 
 def record(folder: Path, names: Sequence[str] = (), figures: Path | None = None) -> Record:

@@ -30,15 +30,10 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure with half its 95 % interval.
-
-    Attributes:
-        value: The figure.
-        half: Half the width of its interval.
-    """
+    """A figure with half its 95 % interval."""
 
     value: float
-    half: float
+    half: float  # half the width of its interval
 
     def __str__(self) -> str:
         return f"{self.value:.1f} ± {self.half:.1f}"
@@ -46,14 +41,10 @@ class Figure:
 
 @dataclass(frozen=True)
 class Claim:
-    """A finding of the paper.
+    """A finding of the paper."""
 
-    Attributes:
-        text: What it says, in the lab's terms.
-        above: Weighted sums of models' F1, by model, that are all above 0 where the claim holds.
-    """
-
-    text: str
+    text: str  # what it says, in the lab's terms
+    # weighted sums of models' F1, by model, that are all above 0 where the claim holds
     above: Sequence[Mapping[str, float]]
 
     @property

@@ -14,21 +14,7 @@ from pcc_bench.tasks.lab.world import VERSION
 
 
 class DecoderRecipe(BaseModel):
-    """How a decoder is made.
-
-    Attributes:
-        family: Architecture.
-        width: Hidden size.
-        layers: Number of blocks.
-        heads: Attention heads.
-        vocabulary: Tokens of its own byte-level BPE tokenizer.
-        steps: Optimizer steps.
-        tokens: Tokens a step, padding included.
-        learning_rate: Peak.
-        decay: Share of the steps, at the end, in which the learning rate falls to 0; before them it is constant.
-        growing: Share of the steps over which lessons grow to their full length.
-        seed: Of weights and lessons.
-    """
+    """How a decoder is made."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -36,120 +22,76 @@ class DecoderRecipe(BaseModel):
     width: int = 256
     layers: int = 6
     heads: int = 4
-    vocabulary: int = 2048
+    vocabulary: int = 2048  # tokens of its own byte-level BPE tokenizer
     steps: int = 2000
-    tokens: int = 4096
-    learning_rate: float = 1.5e-3
+    tokens: int = 4096  # tokens a step, padding included
+    learning_rate: float = 1.5e-3  # peak
+    # share of the steps, at the end, in which the learning rate falls to 0; before them it is constant
     decay: float = 0.4
-    growing: float = 0.45
+    growing: float = 0.45  # share of the steps over which lessons grow to their full length
     seed: int = 0
 
 
 class CompressorRecipe(BaseModel):
-    """How a compressor is made: pretraining at rates that double, then fine-tuning on questions.
-
-    Attributes:
-        rate: Its compression.
-        decoder: The part that reads its memories.
-        pretraining: Steps of pretraining; 0 for none.
-        completion: Share of completion in pretraining; 0 is reconstruction only, 1 completion only.
-        tuning: Steps of fine-tuning.
-        boundaries: Boundary vectors.
-        kind: `lite`: a GPT-2 all of which is trained. `large`: the decoder itself with a LoRA.
-        layers: Of a Lite's encoder.
-        lora_rank: Of a Large's.
-        keep_pretrained: Keep the checkpoint as it was before fine-tuning too; it is measured in any case.
-        seed: Of everything drawn.
-    """
+    """How a compressor is made: pretraining at rates that double, then fine-tuning on questions."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rate: int
-    decoder: str = "lab-llama"
-    pretraining: int = 900
-    completion: float = 0.3
-    tuning: int = 200
+    decoder: str = "lab-llama"  # the part that reads its memories
+    pretraining: int = 900  # steps of pretraining; 0 for none
+    completion: float = 0.3  # share of completion in pretraining; 0 is reconstruction only, 1 completion only
+    tuning: int = 200  # steps of fine-tuning
     boundaries: Boundaries = Boundaries.PER_SEGMENT
+    # `lite`: a GPT-2 all of which is trained. `large`: the decoder itself with a LoRA.
     kind: Literal["lite", "large"] = "lite"
-    layers: int = 4
-    lora_rank: int = 64
-    keep_pretrained: bool = False
-    seed: int = 0
+    layers: int = 4  # of a Lite's encoder
+    lora_rank: int = 64  # of a Large's
+    keep_pretrained: bool = False  # keep the checkpoint as it was before fine-tuning too; it is measured in any case
+    seed: int = 0  # of everything drawn
 
 
 class AdaptationRecipe(BaseModel):
-    """How a compressor is taken to another decoder: the converter first, then all of it, then fine-tuning on questions.
-
-    Attributes:
-        start: The compressor, as it was before fine-tuning; its recipe keeps that checkpoint.
-        decoder: The part that reads the memories from now on.
-        converting: Steps of pretraining in which only the converter learns, which starts anew.
-        pretraining: Steps of pretraining of converter and encoder after that.
-        completion: Share of completion in the last of them; reconstruction comes first.
-        tuning: Steps of fine-tuning.
-        seed: Of everything drawn.
-    """
+    """How a compressor is taken to another decoder: the converter learns first, then all of it, then on questions."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    start: str
-    decoder: str
-    converting: int = 60
-    pretraining: int = 400
-    completion: float = 0.3
-    tuning: int = 200
-    seed: int = 0
+    start: str  # the compressor, as it was before fine-tuning; its recipe keeps that checkpoint
+    decoder: str  # the part that reads the memories from now on
+    converting: int = 60  # steps of pretraining in which only the converter learns, which starts anew
+    pretraining: int = 400  # steps of pretraining of converter and encoder after that
+    completion: float = 0.3  # share of completion in the last of them; reconstruction comes first
+    tuning: int = 200  # steps of fine-tuning
+    seed: int = 0  # of everything drawn
 
 
 class RivalRecipe(BaseModel):
-    """How a soft baseline is made: pretraining on text, then fine-tuning on questions, like PCC-Large.
-
-    Attributes:
-        method: Which.
-        rate: Its compression.
-        decoder: The decoder that it adapts.
-        pretraining: Steps of pretraining.
-        completion: Share of completion in its last 40 %; AutoCompressor's only objective is to read on.
-        tuning: Steps of fine-tuning.
-        rank: Of the LoRA.
-        seed: Of everything drawn.
-    """
+    """How a soft baseline is made: pretraining on text, then fine-tuning on questions, like PCC-Large."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     method: Literal["icae", "cocom", "autocompressor"]
     rate: int = 4
-    decoder: str = "lab-llama"
-    pretraining: int = 900
-    completion: float = 0.3
-    tuning: int = 200
-    rank: int = 32
-    seed: int = 0
+    decoder: str = "lab-llama"  # the decoder that it adapts
+    pretraining: int = 900  # steps of pretraining
+    completion: float = 0.3  # share of completion in its last 40 %; AutoCompressor's only objective is to read on
+    tuning: int = 200  # steps of fine-tuning
+    rank: int = 32  # of the LoRA
+    seed: int = 0  # of everything drawn
 
 
 class ClassifierRecipe(BaseModel):
-    """How the token classifier of LLMLingua-2's kind is made: a BERT that learns which words carry facts.
-
-    Attributes:
-        width: Hidden size.
-        layers: Number of blocks.
-        heads: Attention heads.
-        vocabulary: Word pieces of its own tokenizer.
-        steps: Optimizer steps.
-        batch: Passages a step.
-        learning_rate: Peak.
-        seed: Of weights and passages.
-    """
+    """How the token classifier of LLMLingua-2's kind is made: a BERT that learns which words carry facts."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     width: int = 128
     layers: int = 2
     heads: int = 2
-    vocabulary: int = 2000
+    vocabulary: int = 2000  # word pieces of its own tokenizer
     steps: int = 300
-    batch: int = 16
-    learning_rate: float = 1e-3
+    batch: int = 16  # passages a step
+    learning_rate: float = 1e-3  # peak
     seed: int = 0
 
 

@@ -32,29 +32,18 @@ RECONSTRUCTION, TRACKING = "reconstruction", "tracking"
 
 
 class Measured(BaseModel):
-    """One figure.
-
-    Attributes:
-        model: Part, or a floor or ceiling (`full-context`, `no-context`) of its decoder.
-        task: A question set, `reconstruction`, or `tracking` of answers by reconstruction.
-        metric: `f1`, `exact_match` or `bleu`, in percent; `spearman`.
-        value: The figure.
-        low: Lower end of its 95 % interval, clustered by context.
-        high: Upper end.
-        n: Rows; contexts for `tracking`.
-        ratio: Achieved compression, boundary vectors counted; None where nothing is left.
-    """
+    """One figure."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: str
-    task: str
-    metric: str
+    model: str  # part, or a floor or ceiling (`full-context`, `no-context`) of its decoder
+    task: str  # a question set, `reconstruction`, or `tracking` of answers by reconstruction
+    metric: str  # `f1`, `exact_match` or `bleu`, in percent; `spearman`
     value: float
-    low: float
+    low: float  # lower end of its 95 % interval, clustered by context
     high: float
-    n: int
-    ratio: float | None = None
+    n: int  # rows; contexts for `tracking`
+    ratio: float | None = None  # achieved compression, boundary vectors counted; None where nothing is left
 
 
 def measure(folder: Path, name: str, rows_each: int = ROWS, documents: int = DOCUMENTS) -> list[Measured]:

@@ -23,27 +23,16 @@ FORMATS = ("svg", "pdf", "png")
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure that was written.
-
-    Attributes:
-        key: Name of its files.
-        title: One line.
-        alt: What it shows, for readers who can't see it.
-        svg: Vector, text as shapes.
-        pdf: Vector, for LaTeX.
-        png: 300 dots an inch.
-        csv: The data that is drawn.
-        page: Vector, for a window: wider, its text larger.
-    """
+    """A figure that was written."""
 
     key: str
     title: str
-    alt: str
-    svg: Path
-    pdf: Path
-    png: Path
+    alt: str  # what it shows, for readers who can't see it
+    svg: Path  # vector, text as shapes
+    pdf: Path  # vector, for LaTeX
+    png: Path  # 300 dots an inch
     csv: Path
-    page: Path
+    page: Path  # vector, for a window: wider, its text larger
 
 
 def save(
@@ -125,21 +114,13 @@ LEAST = 2  # points: one alone is a number and no figure
 
 @dataclass(frozen=True)
 class Plan:
-    """A figure before it is drawn.
-
-    Attributes:
-        key: Name of its files.
-        title: One line.
-        frame: What it shows.
-        draw: The frame's figure.
-        alt: The frame in words.
-    """
+    """A figure before it is drawn."""
 
     key: str
     title: str
     frame: pd.DataFrame
     draw: Callable[[pd.DataFrame], matplotlib.figure.Figure]
-    alt: Callable[[pd.DataFrame], str]
+    alt: Callable[[pd.DataFrame], str]  # the frame in words
 
 
 def draw_all(results: Results, tables: Sequence[Table], out: Path) -> list[Figure]:

@@ -213,17 +213,11 @@ MODES = {"cold": "memory made first", "warm": "memory there"}
 
 @dataclass(frozen=True)
 class Clock:
-    """A phase of the records as an axis.
+    """A phase of the records as an axis."""
 
-    Attributes:
-        key: In names of files.
-        axis: What the axis says.
-        scale: From the batch's seconds to its unit, given the batch.
-    """
-
-    key: str
-    axis: str
-    scale: Callable[[int], float]
+    key: str  # in names of files
+    axis: str  # what the axis says
+    scale: Callable[[int], float]  # from the batch's seconds to its unit, given the batch
 
 
 PHASES = {

@@ -64,21 +64,13 @@ THICK, PLAIN, THIN = 2.4, 1.3, 0.9  # points
 
 @dataclass(frozen=True)
 class Look:
-    """How one label is drawn: no two differ in colour alone.
+    """How one label is drawn: no two differ in colour alone."""
 
-    Attributes:
-        colour: On white paper; `THEMES` has it for dark pages.
-        marker: Matplotlib's.
-        hatch: Of bars.
-        dash: Of lines.
-        width: Of lines, points.
-    """
-
-    colour: str
+    colour: str  # on white paper; `THEMES` has it for dark pages
     marker: str
-    hatch: str
-    dash: str
-    width: float
+    hatch: str  # of bars
+    dash: str  # of lines
+    width: float  # of lines, points
 
 
 def family(label: str) -> str:
@@ -139,17 +131,11 @@ WIDTH = 3.3  # inches: a column of a two-column paper
 
 @dataclass(frozen=True)
 class Sheet:
-    """What a figure is drawn for.
-
-    Attributes:
-        width: Inches.
-        text: Size of the text, points.
-        panels: Small panels side by side.
-    """
+    """What a figure is drawn for."""
 
     width: float
-    text: float
-    panels: int
+    text: float  # size of the text, points
+    panels: int  # small panels side by side
 
     @property
     def scale(self) -> float:

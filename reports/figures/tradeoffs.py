@@ -29,17 +29,11 @@ STEP = 4.0  # pixels between the boxes that cover a line
 
 @dataclass(frozen=True)
 class Named:
-    """A line with its name.
+    """A line with its name."""
 
-    Attributes:
-        name: What is written; "" for a line that names must not cover and that has none.
-        colour: Of the text.
-        points: `[points, 2]`, in data's units, in the order they are joined; one row of (nan, y) is a level line.
-    """
-
-    name: str
-    colour: str
-    points: Points
+    name: str  # what is written; "" for a line that names must not cover and that has none
+    colour: str  # of the text
+    points: Points  # `[points, 2]`, in data's units, in the order they are joined; one row of (nan, y) is a level line
 
     @property
     def level(self) -> bool:

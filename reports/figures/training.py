@@ -34,17 +34,11 @@ COLUMNS = ["run", "measure", "tokens", "value", "low", "high", "part", "points"]
 
 @dataclass(frozen=True)
 class Line:
-    """A least-squares line over the logarithm of tokens, through values, or through their logarithms: a power law.
+    """A least-squares line over the logarithm of tokens, through values, or through their logarithms: a power law."""
 
-    Attributes:
-        slope: For each tenfold of tokens.
-        points: How many it goes through.
-        power: It is a power law, as losses follow; it never goes below zero.
-    """
-
-    slope: float
-    points: int
-    power: bool
+    slope: float  # for each tenfold of tokens
+    points: int  # how many it goes through
+    power: bool  # it is a power law, as losses follow; it never goes below zero
     _mean: tuple[float, float]
     _spread: float
     _error: float

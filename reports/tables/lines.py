@@ -43,17 +43,11 @@ ROLES: tuple[Role, ...] = ("ceiling", "method", "floor")  # from the top of a ta
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a table before it has cells.
+    """A line of a table before it has cells."""
 
-    Attributes:
-        row: What it will be in the table.
-        runs: What it is measured on; several where they differ in seeds or tasks only.
-        tasks: The tasks it takes from them.
-    """
-
-    row: Row
-    runs: tuple[Run, ...]
-    tasks: frozenset[str]
+    row: Row  # what it will be in the table
+    runs: tuple[Run, ...]  # what it is measured on; several where they differ in seeds or tasks only
+    tasks: frozenset[str]  # the tasks it takes from them
 
 
 def family(run: Run) -> str:
@@ -170,28 +164,16 @@ def _place(line: Line) -> tuple[int, float, int, str]:
 
 @dataclass(frozen=True)
 class Spec:
-    """A column before it has cells.
-
-    Attributes:
-        key: As in `Column`.
-        group: As in `Column`.
-        name: As in `Column`.
-        metric: As in lm-eval's results.
-        tasks: A tuple a part; the score is the mean over the parts. Each names tasks of which a line has one.
-        dataset: As in `paper.Known`.
-        shown: As in `paper.Known`.
-        better: As in `Column`.
-        digits: As in `Column`.
-        detail: As in `Column`.
-    """
+    """A column before it has cells."""
 
     key: str
     group: str
     name: str
-    metric: str
+    metric: str  # as in lm-eval's results
+    # a tuple a part; the score is the mean over the parts. Each names tasks of which a line has one.
     tasks: tuple[tuple[str, ...], ...]
-    dataset: str
-    shown: str = ""
+    dataset: str  # as in `paper.Known`
+    shown: str = ""  # as in `paper.Known`
     better: Better = "higher"
     digits: int = 1
     detail: bool = False

@@ -89,20 +89,13 @@ Name = tuple[str, str]
 
 
 class Person(NamedTuple):
-    """Somebody of a passage.
+    """Somebody of a passage."""
 
-    Attributes:
-        name: First name and surname.
-        first: First name.
-        last: Surname.
-        gender: `f` or `m`.
-        attributes: Attribute -> value: the keys of `facts.TEMPLATES`, such as `city`, `job`, `books`, `colleague`.
-    """
-
-    name: str
-    first: str
-    last: str
-    gender: str
+    name: str  # first name and surname
+    first: str  # first name
+    last: str  # surname
+    gender: str  # `f` or `m`
+    # attribute -> value: the keys of `facts.TEMPLATES`, such as `city`, `job`, `books`, `colleague`
     attributes: dict[str, str]
 
 
