@@ -16,9 +16,9 @@ from datasets.exceptions import DatasetsError
 from huggingface_hub import hf_hub_download
 
 from pcc_bench.core import documents
-from pcc_bench.core.errors import UsageError
+from pcc_bench.core.errors import UsageError, first_line
+from pcc_bench.tasks.lab import VERSION
 from pcc_bench.tasks.lab import rows as lab_rows
-from pcc_bench.tasks.lab.world import VERSION
 from pcc_bench.tasks.metadata import FILTER, FILTER_OFF, TokenCounter, choice, data_source, whole
 from pcc_bench.tasks.metrics.squad_answers.squad_answers import PROTOCOLS, scored_against
 from pcc_bench.tasks.rows import Dropped, Example, RowReader
@@ -45,14 +45,11 @@ def sample_folder() -> Path:
 
 
 def load_docs(metadata: Mapping[str, Any], read_row: RowReader) -> tuple[list[Doc], dict[str, Any]]:
-    """The docs of a task, and the account of how they came about.
+    """The docs of a task (`id`, `context`, `question`, `answers`), and how they came about: source, counts, filter.
 
     Args:
         metadata: The YAML's metadata, overlaid by `--model_args` and `--metadata`.
         read_row: The data set's own function of a row.
-
-    Returns:
-        Docs with `id`, `context`, `question` and `answers`; and the population: source, counts, fingerprint.
 
     Raises:
         UsageError: The data can't be found or read, or no row is left.
@@ -71,7 +68,6 @@ def load_docs(metadata: Mapping[str, Any], read_row: RowReader) -> tuple[list[Do
     if not examples:
         counts = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
         raise UsageError(f"{source['place']} has no row to ask ({counts or 'it is empty'}): check the file")
-    rows_read = len(examples) + dropped.total()
     account: dict[str, Any] = {"population": population, "filter": None, "tokenizer": None}
     if source["source"] == "lab":
         account["population"] = "all"
@@ -85,16 +81,8 @@ def load_docs(metadata: Mapping[str, Any], read_row: RowReader) -> tuple[list[Do
         {"id": e.id, "context": e.context, "question": e.question, "answers": scored_against(e.answers, references)}
         for e in examples
     ]
-    return docs, {
-        **source,
-        "protocol": protocol,
-        **account,
-        "rows_read": rows_read,
-        "kept": len(docs),
-        "dropped": dict(dropped),
-        "kinds": dict(Counter(example.kind for example in examples if example.kind)),
-        "fingerprint": fingerprint(docs),
-    }
+    kinds = dict(Counter(example.kind for example in examples if example.kind))
+    return docs, {**source, "protocol": protocol, **account, "dropped": dict(dropped), "kinds": kinds}
 
 
 def _paper_population(
@@ -134,14 +122,9 @@ def _paper_population(
 def read_table(
     metadata: Mapping[str, Any], read_row: Callable[[Mapping[str, Any]], Doc]
 ) -> tuple[dict[str, Any], list[Doc]]:
-    """The rows of a data set that is not questions on contexts, as its own reader makes them.
+    """The source of a data set that is not questions on contexts, and its rows as its own reader makes them.
 
-    Args:
-        metadata: `dataset`, `split`, `hub` and what the user said, as in `load_docs`.
-        read_row: The data set's own function of a row.
-
-    Returns:
-        What the results say about the source, and the docs; each has an `id`, the row's number where the data has none.
+    Each has an `id`, the row's number where the data has none.
 
     Raises:
         UsageError: The data can't be found or read, a row is not in the data set's format, or there is none.
@@ -173,35 +156,33 @@ def fingerprint(docs: Iterable[Doc]) -> str:
     return digest.hexdigest()[:16]
 
 
-# ---------------------------------------------------------------- sources: what the results say of one, and its rows
+# ---------------------------------------------------------------- sources
 
 
 def _open_source(metadata: Mapping[str, Any]) -> tuple[dict[str, Any], Iterator[Row]]:
-    dataset, split = metadata["dataset"], metadata["split"]
-    data = data_source(metadata)
+    """What the results say of a source, and its rows."""
+    dataset, split, data = metadata["dataset"], metadata["split"], data_source(metadata)
+    source: dict[str, Any] = {"source": "folder", "dataset": dataset, "split": split, "hub": None}
     if data == "lab":
-        return _open_lab(dataset, split, metadata)
-    if data == "hub":
-        return _open_hub(dataset, metadata["hub"])
-    path = _find_file(Path(data).expanduser(), dataset, split)
-    source = {"source": "folder", "place": str(path), "dataset": dataset, "split": split, "hub": None}
-    return source, _file_rows(path)
-
-
-def _open_lab(dataset: str, split: str, metadata: Mapping[str, Any]) -> tuple[dict[str, Any], Iterator[Row]]:
-    """Generated rows: `lab_rows` of them (default 300), others for another `lab_seed` (default 0)."""
-    count, seed = whole(metadata, "lab_rows", LAB_ROWS), whole(metadata, "lab_seed", 0, least=0)
-    try:
-        table = lab_rows(dataset, split, count, seed)
-    except ValueError as error:
-        raise UsageError(f"data=lab: {error}; use data=hub or data=<folder>") from error
-    place = f"the lab's {dataset} ({split})"
-    world = {"world_version": VERSION, "seed": seed}
-    source = {"source": "lab", "place": place, "dataset": dataset, "split": split, "hub": None, **world}
+        count, seed = whole(metadata, "lab_rows", LAB_ROWS), whole(metadata, "lab_seed", 0, least=0)
+        try:
+            table: Iterable[Doc] = lab_rows(dataset, split, count, seed)
+        except ValueError as error:
+            raise UsageError(f"data=lab: {error}; use data=hub or data=<folder>") from error
+        place = f"the lab's {dataset} ({split})"
+        source |= {"source": "lab", "place": place, "world_version": VERSION, "seed": seed}
+    elif data == "hub":
+        hub = metadata["hub"]
+        table = _read_hub(dataset, hub)
+        place = f"{hub['path']} ({hub['split']})"
+        source |= {"source": "hub", "place": place, "split": hub["split"], "hub": dict(hub)}
+    else:
+        path = _find_file(Path(data).expanduser(), dataset, split)
+        return {**source, "place": str(path)}, _read_file(path)
     return source, (Row(row, number, f"{place}, row {number}") for number, row in enumerate(table, 1))
 
 
-def _open_hub(dataset: str, hub: Mapping[str, Any] | None) -> tuple[dict[str, Any], Iterator[Row]]:
+def _read_hub(dataset: str, hub: Mapping[str, Any] | None) -> Iterable[Doc]:
     if hub is None:
         raise UsageError(
             f"{dataset} is not on the hub: keep its rows in <folder>/{dataset}/<split>.jsonl and pass data=<folder> or "
@@ -211,18 +192,15 @@ def _open_hub(dataset: str, hub: Mapping[str, Any] | None) -> tuple[dict[str, An
     try:
         if file := hub.get("file"):
             local = hf_hub_download(path, file, repo_type="dataset", revision=revision)
-            table: Iterable[dict[str, Any]] = datasets.load_dataset("json", data_files={split: local}, split=split)
+            table: Iterable[Doc] = datasets.load_dataset("json", data_files={split: local}, split=split)
         else:
             table = datasets.load_dataset(path, hub.get("name"), split=split, revision=revision)
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:  # no network, unknown name, unknown split
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UsageError(
-            f"can't load {path} from the hub ({reason}): check the network, or keep the rows in "
+            f"can't load {path} from the hub ({first_line(error)}): check the network, or keep the rows in "
             f"<folder>/{dataset}/<split>.jsonl and pass data=<folder> or PCC_DATA=<folder>"
         ) from error
-    place = f"{path} ({split})"
-    source = {"source": "hub", "place": place, "dataset": dataset, "split": split, "hub": dict(hub)}
-    return source, (Row(row, number, f"{place}, row {number}") for number, row in enumerate(table, 1))
+    return table
 
 
 def _find_file(folder: Path, dataset: str, split: str) -> Path:
@@ -240,7 +218,7 @@ def _find_file(folder: Path, dataset: str, split: str) -> Path:
     raise UsageError(f"data folder {folder} has no folder {dataset} (it has {present}): put {split}.jsonl there")
 
 
-def _file_rows(path: Path) -> Iterator[Row]:
+def _read_file(path: Path) -> Iterator[Row]:
     """Rows of a JSON Lines file, or of one JSON object (name -> row, as Harry Potter Dialogue is published) or list."""
     if path.suffix == ".json":
         table = documents.read_json(path)

@@ -75,7 +75,7 @@ def block(pieces: Iterator[str], shots: Shots, counter: TokenCounter | None, pla
     Args:
         pieces: Demonstrations in their order.
         shots: Count or budget.
-        counter: Counts decoder tokens, where a budget is given.
+        counter: Of decoder tokens, for a budget.
         place: Where they are from, for messages.
 
     Raises:
@@ -91,12 +91,9 @@ def block(pieces: Iterator[str], shots: Shots, counter: TokenCounter | None, pla
         return Block(SEPARATOR.join(first), len(first))
     assert counter is not None
     first = list(islice(pieces, shots.tokens + 1))  # each has a token at least
-    sizes = counter.count_all([piece + SEPARATOR for piece in first])
-    text = "".join(piece + SEPARATOR for piece in first)
-    ends = [0]
-    for piece in first:
-        ends.append(ends[-1] + len(piece) + len(SEPARATOR))
-    count = fit(sizes, shots.tokens, lambda count: counter.count(text[: ends[count]]))
+    ended = [piece + SEPARATOR for piece in first]
+    sizes = counter.count_all(ended)
+    count = fit(sizes, shots.tokens, lambda count: counter.count("".join(ended[:count])))
     if not count and first:
         raise UsageError(
             f"the first demonstration of {place} has {sizes[0]} decoder tokens and can't fit the budget of "
@@ -107,19 +104,16 @@ def block(pieces: Iterator[str], shots: Shots, counter: TokenCounter | None, pla
             f"{place} has too few demonstrations ({count}) to fill a budget of {shots.tokens} decoder tokens: "
             "provide more rows or pass a smaller budget"
         )
-    return Block(SEPARATOR.join(first[:count]), count, counter.count(text[: ends[count]]))
+    return Block(SEPARATOR.join(first[:count]), count, counter.count("".join(ended[:count])))
 
 
 def fit(sizes: Sequence[int], budget: int, count_first: Callable[[int], int]) -> int:
-    """How many of the first pieces fit a budget.
+    """How many of the first pieces fit a budget of tokens; with one more (if there is one) it would be exceeded.
 
     Args:
         sizes: Tokens of each piece alone: a first guess, for tokens may merge where pieces meet.
         budget: Most tokens.
         count_first: Tokens of the first k pieces together.
-
-    Returns:
-        k with `count_first(k) <= budget`, and `count_first(k + 1) > budget` unless k is all there are.
     """
     count, total = 0, 0
     while count < len(sizes) and total + sizes[count] <= budget:
@@ -187,11 +181,7 @@ class DemonstratedTask(PccTask):
     # Prompts
 
     def fewshot_context(self, doc: Mapping[str, Any], num_fewshot: int = 0, **kwargs: Any) -> Any:
-        """The prompt of a row, or the list of its prompts where it is asked several times.
-
-        Raises:
-            UsageError: lm-eval's own few-shot examples are asked for.
-        """
+        """The prompt of a row, or the list of its prompts where it is asked several times."""
         if num_fewshot:
             raise UsageError(f"{self.config.task} brings its own demonstrations: leave num_fewshot out")
         prompts = self.prompts(doc, **kwargs)

@@ -9,8 +9,6 @@ from functools import cached_property
 from itertools import islice
 from typing import Any
 
-import datasets
-
 from pcc_bench.core.errors import UsageError
 from pcc_bench.tasks.data import demonstration_rows, fingerprint, read_table
 from pcc_bench.tasks.demonstrations import SEPARATOR, Block, DemonstratedTask, fit, without_repeats
@@ -67,7 +65,7 @@ class DialogueTask(DemonstratedTask):
         super().__init__(own, **kwargs)
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        """Load the rows and what stands before them, and record both."""
+        """Load the rows and what stands before them."""
         if self.shots.count is not None:
             raise UsageError('demonstrations are dialogue up to a budget here: pass {"tokens": 750}')
         metadata = self.config.metadata
@@ -82,21 +80,11 @@ class DialogueTask(DemonstratedTask):
             for session in sessions
         ]
         blocks, shown = self._shots(sessions, on_lab=source["source"] == "lab")
-        account = {
-            **source,
-            "protocol": metadata.get("protocol", "strict"),
-            "population": "all",
-            "rows_read": len(rows),
-            "kept": len(rows),
-            "dropped": {},
-            "fingerprint": fingerprint(rows),
-            "fewest_candidates": min(len(row["candidates"]) for row in rows),
-            "most_candidates": max(len(row["candidates"]) for row in rows),
-            "demonstrations": {**shown, "fingerprint": fingerprint({"text": block.text} for block in blocks)},
-        }
-        self.config.metadata = {**metadata, "population": account}
+        candidates = [len(row["candidates"]) for row in rows]
         docs = [{**row, "demonstrations": block.text} for row, block in zip(rows, blocks, strict=True)]
-        self.dataset = {"test": datasets.Dataset.from_list(docs)}
+        account = {**source, "fewest_candidates": min(candidates), "most_candidates": max(candidates)}
+        shown["fingerprint"] = fingerprint({"text": block.text} for block in blocks)
+        self.take(docs, {}, **account, fingerprint=fingerprint(rows), demonstrations=shown)
 
     def answers(self, doc: Mapping[str, Any], results: Sequence[Any]) -> list[tuple[float, int]]:
         """Log-likelihood and tokens of each candidate."""
@@ -149,12 +137,8 @@ class Pool:
 
     Nearest the session stands what its role said before; then, going back, what is earlier in the story. Where a role
     has said too little, sessions of the same role that come later and then those of other roles, in an order drawn for
-    the row, stand before that: they still show how such dialogue goes.
-
-    Args:
-        asked: The sessions that are scored: they stand only before later ones of the same role.
-        others: Sessions that may stand before any.
-        seed: Of the order of other roles' sessions.
+    the row by `seed`, stand before that: they still show how such dialogue goes. Sessions that are `asked` stand only
+    before later ones of the same role, `others` before any.
     """
 
     def __init__(self, asked: Sequence[Session], others: Sequence[Session], seed: int) -> None:
@@ -209,11 +193,9 @@ class Pool:
 
 
 def score_responses(doc: Mapping[str, Any], answers: Sequence[tuple[float, int]]) -> dict[str, Any]:
-    """Scores of a row (lm-eval's `process_results`).
+    """Scores of a row (lm-eval's `process_results`), whose `candidates` begin with the reference response.
 
-    Args:
-        doc: The row; its `candidates` are the reference response and the negative ones.
-        answers: Log-likelihood and decoder tokens of each candidate.
+    `answers`: log-likelihood and decoder tokens of each candidate.
 
     Returns:
         `perplexity` and `byte_perplexity`: the reference's log-likelihood with its tokens and its bytes, for

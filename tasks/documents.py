@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice, pairwise
+from itertools import accumulate, islice, pairwise
 from pathlib import Path
 from typing import Any
 
 import datasets
 from datasets.exceptions import DatasetsError
 
-from pcc_bench.core import documents
-from pcc_bench.core.errors import UsageError
+from pcc_bench.core.documents import read_json_lines
+from pcc_bench.core.errors import UsageError, first_line
 from pcc_bench.tasks.data import read_table
 from pcc_bench.tasks.metadata import TokenCounter, data_source, whole
 
@@ -25,11 +25,10 @@ PARAGRAPHS = 20_000  # characters of paragraphs of a .txt file that make a docum
 class Pieces:
     """Stretches of documents, and what the results say about them."""
 
-    # for each document scored, its consecutive stretches, one of each length; joined they are the document's
-    # beginning
-    texts: list[tuple[str, ...]]
-    account: dict[str, Any]  # source, counts, lengths, tokenizer
-    counter: TokenCounter  # counts the decoder's tokens, which measured them
+    texts: list[tuple[str, ...]]  # of each document scored the consecutive stretches, from its beginning
+    dropped: dict[str, int]
+    account: dict[str, Any]  # source, lengths, tokenizer
+    counter: TokenCounter  # of the decoder's tokens
 
 
 def pieces(metadata: Mapping[str, Any], lengths: Sequence[int], why: str) -> Pieces:
@@ -50,9 +49,8 @@ def pieces(metadata: Mapping[str, Any], lengths: Sequence[int], why: str) -> Pie
         unit = "characters"
         lengths = [round(whole(metadata, "characters", 1) * length / lengths[0]) for length in lengths]
     source, texts = read_documents(metadata)
-    read, cuts, short = 0, [], 0
+    cuts, short = [], 0
     for text in texts:
-        read += 1
         cut = cut_characters(text, lengths) if unit == "characters" else cut_tokens(text, lengths, counter)
         if cut is None:
             short += 1
@@ -60,28 +58,18 @@ def pieces(metadata: Mapping[str, Any], lengths: Sequence[int], why: str) -> Pie
             cuts.append(cut)
     if not cuts:
         raise UsageError(
-            f"none of the {read} documents of {source['place']} has {sum(lengths)} {unit}: pass a smaller length or "
+            f"none of the {short} documents of {source['place']} has {sum(lengths)} {unit}: pass a smaller length or "
             "longer documents"
         )
-    account = {
-        **source,
-        "protocol": metadata.get("protocol", "strict"),
-        "population": "all",
-        "rows_read": read,
-        "kept": len(cuts),
-        "dropped": {f"documents of fewer than {sum(lengths)} {unit}": short} if short else {},
-        "lengths": {unit: list(lengths)},
-        "tokenizer": counter.name,
-    }
-    return Pieces(cuts, account, counter)
+    dropped = {f"documents of fewer than {sum(lengths)} {unit}": short} if short else {}
+    return Pieces(cuts, dropped, {**source, "lengths": {unit: list(lengths)}, "tokenizer": counter.name}, counter)
 
 
 def cut_characters(text: str, lengths: Sequence[int]) -> tuple[str, ...] | None:
     """The text's first stretches of so many characters; None where it is too short."""
     if len(text) < sum(lengths):
         return None
-    ends = [sum(lengths[: n + 1]) for n in range(len(lengths))]
-    return tuple(text[end - length : end] for end, length in zip(ends, lengths, strict=True))
+    return tuple(text[start:end] for start, end in pairwise(accumulate(lengths, initial=0)))
 
 
 def cut_tokens(text: str, lengths: Sequence[int], counter: TokenCounter) -> tuple[str, ...] | None:
@@ -144,28 +132,24 @@ def _streamed(hub: Mapping[str, Any]) -> Iterator[str]:
         for row in table:
             yield row[hub.get("column", "text")]
     except (OSError, ValueError, RuntimeError, KeyError, DatasetsError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UsageError(
-            f"can't read {hub['path']} from the hub ({reason}): check the network, or keep documents in "
+            f"can't read {hub['path']} from the hub ({first_line(error)}): check the network, or keep documents in "
             "<folder>/text/ (*.txt, *.jsonl) and pass data=<folder> or PCC_DATA=<folder>"
         ) from error
 
 
 def _of_file(path: Path) -> Iterator[str]:
-    try:
-        with path.open(encoding="utf-8-sig") as lines:
-            yield from _rows(path, lines) if path.suffix == ".jsonl" else _paragraphs(lines)
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not UTF-8 text ({error.reason}): save it as UTF-8") from error
-
-
-def _rows(path: Path, lines: Iterable[str]) -> Iterator[str]:
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            row = documents.parse_json(line, f"{path}, line {number}")
+    if path.suffix == ".jsonl":
+        for number, row in read_json_lines(path):
             if not isinstance(row, dict) or not isinstance(row.get("text"), str):
                 raise UsageError(f"{path}, line {number}: no JSON object with a text in the column text: correct it")
             yield row["text"]
+        return
+    try:
+        with path.open(encoding="utf-8-sig") as lines:
+            yield from _paragraphs(lines)
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8 text ({error.reason}): save it as UTF-8") from error
 
 
 def _paragraphs(lines: Iterable[str]) -> Iterator[str]:

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
-import datasets
-
 from pcc_bench.core.errors import UsageError
 from pcc_bench.tasks.data import LAB_ROWS, fingerprint, read_table
 from pcc_bench.tasks.demonstrations import DemonstratedTask
@@ -50,7 +48,7 @@ class DriftTask(DemonstratedTask):
         super().__init__(own, **kwargs)
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        """Read the conversations, cut them into cycles, and record what was read and dropped."""
+        """Read the conversations, and cut them into cycles."""
         metadata = self.config.metadata
         tokens = whole(metadata, "tokens", TOKENS, least=16)
         source, conversations = self._read()
@@ -65,19 +63,8 @@ class DriftTask(DemonstratedTask):
         short = len(conversations) - len(asked)
         reason = f"conversations of fewer than {self._cycles} cycles of {tokens} tokens"
         shown = {"form": self.shots.form, "tokens_a_cycle": tokens, "tokenizer": self.counter.name}
-        account = {
-            **source,
-            "protocol": metadata.get("protocol", "strict"),
-            "population": "all",
-            "rows_read": len(conversations),
-            "kept": len(docs),
-            "dropped": {reason: short} if short else {},
-            "cycle": self._cycle,
-            "fingerprint": fingerprint(docs),
-            "demonstrations": {**shown, "fingerprint": fingerprint({"text": doc["demonstrations"]} for doc in docs)},
-        }
-        self.config.metadata = {**metadata, "population": account}
-        self.dataset = {"test": datasets.Dataset.from_list(docs)}
+        shown["fingerprint"] = fingerprint({"text": doc["demonstrations"]} for doc in docs)
+        self.take(docs, {reason: short} if short else {}, **source, cycle=self._cycle, demonstrations=shown)
 
     def answers(self, doc: Mapping[str, Any], results: Sequence[Any]) -> list[tuple[float, int]]:
         """Log-likelihood and tokens of each candidate."""
@@ -114,13 +101,9 @@ class DriftTask(DemonstratedTask):
 
 
 def joined(sessions: Sequence[Sequence[Mapping[str, Any]]]) -> list[Conversation]:
-    """Conversations whose sessions stand in several splits, one after the other.
+    """Conversations whose sessions stand in several splits: those that every split goes on with, in the first's order.
 
-    Args:
-        sessions: The docs of each split, in the order of the story; those of one conversation have the same `who`.
-
-    Returns:
-        Those that every split goes on with, in the order of the first.
+    `sessions`: the docs of each split, in the order of the story; those of one conversation have the same `who`.
     """
     of_split = [{doc["who"]: doc for doc in docs} for docs in sessions]
     ids = [who for who in of_split[0] if all(who in docs for docs in of_split[1:])]
@@ -151,14 +134,9 @@ def of_lab(count: int, seed: int) -> list[Conversation]:
 def candidates(
     conversation: Conversation, turn: int, others: Sequence[Conversation], count: int, seed: int
 ) -> list[str]:
-    """A turn's text, and texts that were not said: on the lab the same about another value, else others' turns.
+    """The text of a turn (its number), and at most `count` texts that were not said.
 
-    Args:
-        conversation: The conversation.
-        turn: Number of its turn.
-        others: Conversations that wrong turns are taken from.
-        count: Most wrong texts.
-        seed: Of what is drawn.
+    On the lab the wrong ones say the same about another value; elsewhere they are turns of others.
     """
     said = conversation.turns[turn].partition(": ")[2]
     draw = random.Random(f"{seed}-drift-{conversation.id}")

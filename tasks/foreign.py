@@ -80,11 +80,7 @@ def shipped() -> Maps:
 
 
 def maps_of(compress: str) -> Maps | None:
-    """The maps of the file that `--compress` names; None where it names none.
-
-    Raises:
-        UsageError: The file can't be read, or holds no maps.
-    """
+    """The maps of the file that `--compress` names; None where it names none."""
     if not compress.endswith((".yaml", ".yml")):
         return None
     state = read_yaml(Path(compress))
@@ -92,11 +88,7 @@ def maps_of(compress: str) -> Maps | None:
 
 
 def chosen(compress: str, task: str) -> Mapped:
-    """The map of a task that `--compress` means.
-
-    Args:
-        compress: `auto`, a YAML file with maps, a field of the rows, or a template over them.
-        task: The task's name.
+    """The map of a task that `--compress` means: `auto`, a YAML file with maps, a field of the rows, or a template.
 
     Raises:
         UsageError: There is none.
@@ -142,23 +134,20 @@ class MarkedTask:
         for doc, text in rendered:
             whole = next(t for t in (text, text.strip(), "") if t in assembled[end:])  # chat templates strip
             start = assembled.find(whole, end) if whole else end
-            found = list(spans_of(self.mapped, doc, whole)) if whole else []
-            if not any(kind is Kind.CONTEXT for *_, kind in found):
-                raise UsageError(self._not_found(doc, assembled))
-            spans += [(start + first, start + last, kind) for first, last, kind in found]
+            inside = list(spans_of(self.mapped, doc, whole)) if whole else []
+            if not any(kind is Kind.CONTEXT for *_, kind in inside):
+                shown = assembled if len(assembled) < 400 else f"{assembled[:300]} ... {assembled[-100:]}"
+                raise UsageError(
+                    f"--compress: {self.mapped.part} can't be found in a prompt of {self._name}: name a field of its "
+                    f"rows ({', '.join(map(str, doc))}) or a map.yaml; the prompt is {shown!r}"
+                )
+            spans += [(start + first, start + last, kind) for first, last, kind in inside]
             end = start + len(whole)
         return Prompt(_parts(assembled, spans))
 
     @property
     def _name(self) -> str:
         return str(self.config.task)  # type: ignore[attr-defined]
-
-    def _not_found(self, doc: Mapping[str, Any], prompt: str) -> str:
-        shown = prompt if len(prompt) < 400 else f"{prompt[:300]} ... {prompt[-100:]}"
-        return (
-            f"--compress: {self.mapped.part} can't be found in a prompt of {self._name}: name a field of its rows "
-            f"({', '.join(map(str, doc))}) or a map.yaml; the prompt is {shown!r}"
-        )
 
     def build_all_requests(self, *, tokenizer_name: str = "", **kwargs: Any) -> None:
         """The task's own; its request cache also knows the map.

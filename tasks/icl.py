@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Any
 
-import datasets
 from lm_eval.api.filter import Filter
 from lm_eval.api.registry import register_filter
 from lm_eval.utils import apply_template
@@ -39,30 +38,19 @@ class IclTask(DemonstratedTask):
         super().__init__(own, **kwargs)
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        """Load the rows, draw the demonstrations, and record both."""
+        """Load the rows, and draw the demonstrations."""
         metadata, shots = self.config.metadata, self.shots
         seeds = [0] if shots.form == "none" else _seeds(metadata)
         source, docs = read_table(metadata, self._read_row)
         self._blocks = self._draw(seeds)
-        drawn = sorted(self._blocks.items())
-        account = {
-            **source,
-            "protocol": metadata.get("protocol", "strict"),
-            "population": "all",
-            "rows_read": len(docs),
-            "kept": len(docs),
-            "dropped": {},
-            "fingerprint": fingerprint(docs),
-            "demonstrations": {
-                "form": shots.form,
-                "budget": shots.tokens,
-                "tokenizer": self.counter.name if shots.tokens else None,
-                "seeds": {str(seed): {"count": shown.count, "tokens": shown.tokens} for seed, shown in drawn},
-                "fingerprint": fingerprint({"seed": seed, "text": shown.text} for seed, shown in self._blocks.items()),
-            },
+        shown = {
+            "form": shots.form,
+            "budget": shots.tokens,
+            "tokenizer": self.counter.name if shots.tokens else None,
+            "seeds": {str(s): {"count": b.count, "tokens": b.tokens} for s, b in sorted(self._blocks.items())},
+            "fingerprint": fingerprint({"seed": seed, "text": block.text} for seed, block in self._blocks.items()),
         }
-        self.config.metadata = {**metadata, "population": account}
-        self.dataset = {"test": datasets.Dataset.from_list(docs)}
+        self.take(docs, {}, **source, demonstrations=shown)
 
     def blocks(self, doc: Mapping[str, Any]) -> list[str]:
         """One a seed."""
@@ -101,17 +89,12 @@ def _seeds(metadata: Mapping[str, Any]) -> list[int]:
 
 
 def demonstration_order(labels: Sequence[int], seed: int, *, balanced: bool) -> Iterator[int]:
-    """Row numbers of a training set in the order in which they become demonstrations.
+    """Numbers of a training set's rows, of which the labels are given, in the order they become demonstrations in.
 
     The paper's generator and seed (`random` seeded 10^6 * seed + 10^3). At random, the order is that of `random.sample`
-    for a few of many rows, or of a few rows. Balanced, the rows of each label are shuffled and taken in turn; the
-    paper's code then cuts a window whose place depends on the number of demonstrations, which no stable order can do,
-    and here the window starts at the first.
-
-    Args:
-        labels: The label of each row.
-        seed: The demonstration seed.
-        balanced: Labels in turn, in as many rounds as the rarest label has rows.
+    for a few of many rows, or of a few rows. Balanced, the rows of each label are shuffled and taken in turn, in as
+    many rounds as the rarest label has rows; the paper's code then cuts a window whose place depends on the number of
+    demonstrations, which no stable order can do, and here the window starts at the first.
     """
     generator = random.Random(10**6 * seed + 10**3)
     if balanced:
@@ -126,14 +109,7 @@ def demonstration_order(labels: Sequence[int], seed: int, *, balanced: bool) -> 
 
 
 def seed_spread(rows: Sequence[Sequence[float]]) -> float:
-    """Standard deviation of the score over the demonstration seeds.
-
-    Args:
-        rows: For each row, its score for each seed.
-
-    Returns:
-        The sample standard deviation (n - 1) of the seeds' means.
-    """
+    """The sample standard deviation (n - 1) of the demonstration seeds' means; `rows`: of each row a score a seed."""
     return stdev(mean(scores) for scores in zip(*rows, strict=True)) if rows else math.nan
 
 

@@ -27,11 +27,7 @@ MODEL_NAMES = ("decoder", "model", "model_id", "engine", "path", "base_url")  # 
 
 
 def choice(metadata: Mapping[str, Any], key: str, allowed: Sequence[str]) -> str:
-    """A setting with a few possible values; the first is the default.
-
-    Raises:
-        UsageError: Another value.
-    """
+    """A setting with a few possible values; the first is the default."""
     value = metadata.get(key, allowed[0])
     if value not in allowed:
         raise UsageError(f"{key}={value!r}: {key} is one of {', '.join(allowed)}")
@@ -39,11 +35,7 @@ def choice(metadata: Mapping[str, Any], key: str, allowed: Sequence[str]) -> str
 
 
 def whole(metadata: Mapping[str, Any], key: str, default: int, least: int = 1, most: int | None = None) -> int:
-    """A whole number among the settings.
-
-    Raises:
-        UsageError: It is something else, too small or too large.
-    """
+    """A whole number among the settings, from `least` to `most`."""
     value = metadata.get(key, default)
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise UsageError(f"{key}={value!r}: {key} is a whole number of {least} or more")
@@ -55,11 +47,7 @@ def whole(metadata: Mapping[str, Any], key: str, default: int, least: int = 1, m
 def numbers(
     metadata: Mapping[str, Any], key: str, default: Sequence[float], least: float, most: float | None
 ) -> list[float]:
-    """A list of numbers among the settings.
-
-    Raises:
-        UsageError: It is none, or empty, or a number is out of bounds.
-    """
+    """A list of numbers among the settings, each from `least` to `most`, and at least one."""
     values = metadata.get(key, default)
     bounds = f"{least:g} or more" if most is None else f"from {least:g} to {most:g}"
     if not isinstance(values, list | tuple) or not values:
@@ -140,7 +128,13 @@ def decoder_name(metadata: Mapping[str, Any]) -> str | None:
     folder = Path(shipped.located(pretrained)).expanduser()
     if (folder / "memory_converter.bin").exists():
         return None
-    config = _checkpoint_config(pretrained, folder)
+    adapter = folder / "adapter_config.json"
+    own = adapter if adapter.is_file() else folder / "config.json"
+    try:
+        config = read_json(Path(own if folder.is_dir() else hf_hub_download(pretrained, "config.json")))
+    except (OSError, ValueError):  # loading the tokenizer will tell
+        config = {}
+    config = config if isinstance(config, dict) else {}
     if "pcc_bench" in config:
         decoder = config["decoder"].get("name")
         return None if decoder is None else shipped.beside(str(decoder), folder)
@@ -156,29 +150,13 @@ def _pretrained(metadata: Mapping[str, Any]) -> str | None:
     return shipped.DEFAULT if unnamed and shipped.find(shipped.DEFAULT) else None
 
 
-def _checkpoint_config(pretrained: str, folder: Path) -> dict[str, Any]:
-    """A checkpoint's config.json; {} where there is none to read (loading the tokenizer will tell)."""
-    adapter = folder / "adapter_config.json"
-    own = adapter if adapter.is_file() else folder / "config.json"
-    try:
-        config = read_json(Path(own if folder.is_dir() else hf_hub_download(pretrained, "config.json")))
-    except (OSError, ValueError):
-        return {}
-    return config if isinstance(config, dict) else {}
-
-
 # ---------------------------------------------------------------- whose tokens are counted
 
 
 def tokenizer_name(metadata: Mapping[str, Any], why: str = FILTER, otherwise: str = FILTER_OFF) -> str:
-    """Folder or hub id of the decoder's tokenizer, from what the user said about the model.
+    """Folder or hub id of the decoder's tokenizer: `tokenizer`, else that of the decoder (`decoder_name`).
 
-    `tokenizer`, else that of the decoder (`decoder_name`).
-
-    Args:
-        metadata: What the user said.
-        why: What needs a tokenizer, for messages.
-        otherwise: How to do without, for messages.
+    Messages say why one is needed, and how to do otherwise.
 
     Raises:
         UsageError: Nothing says which decoder it is.
@@ -194,11 +172,7 @@ def tokenizer_name(metadata: Mapping[str, Any], why: str = FILTER, otherwise: st
 
 
 def load_tokenizer(name: str, metadata: Mapping[str, Any], otherwise: str = FILTER_OFF) -> PreTrainedTokenizerBase:
-    """The tokenizer that `tokenizer_name` names.
-
-    Raises:
-        UsageError: There is none.
-    """
+    """The tokenizer that `tokenizer_name` names."""
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             name,
@@ -214,12 +188,7 @@ def load_tokenizer(name: str, metadata: Mapping[str, Any], otherwise: str = FILT
 
 
 class TokenCounter:
-    """Counts tokens of a decoder, special-token look-alikes as characters, BOS not counted.
-
-    Args:
-        tokenizer: The decoder's.
-        name: Where it is from, for messages and results.
-    """
+    """Counts tokens of a decoder (`name`), special-token look-alikes as characters, BOS not counted."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
         self.name = name
@@ -228,19 +197,14 @@ class TokenCounter:
 
     @classmethod
     def open(cls, metadata: Mapping[str, Any], why: str, otherwise: str = "") -> TokenCounter:
-        """The decoder's, from what the user said about the model; `why` and `otherwise` as in `tokenizer_name`.
-
-        Raises:
-            UsageError: Nothing says which decoder it is, or it has no tokenizer.
-        """
+        """The decoder's, from what the user said about the model; as `tokenizer_name` and `load_tokenizer`."""
         tokenizer = tokenizer_name(metadata, why, otherwise)
         return cls(load_tokenizer(tokenizer, metadata, otherwise), tokenizer)
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """The tokens of texts."""
         encoded = self.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False)
-        ids: list[list[int]] = encoded["input_ids"]
-        return ids
+        return list(encoded["input_ids"])
 
     def spans(self, text: str) -> list[tuple[int, int]]:
         """The characters (first, behind the last) of each token of a text; the tokenizer is a fast one."""

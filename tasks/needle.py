@@ -12,12 +12,9 @@ from itertools import product
 from random import Random
 from typing import Any
 
-import datasets
-
 from pcc_bench.core.errors import UsageError
-from pcc_bench.tasks.data import fingerprint
 from pcc_bench.tasks.documents import read_documents
-from pcc_bench.tasks.lab.facts import Fact, ask, facts_of, state
+from pcc_bench.tasks.lab.facts import ask, facts_of, state
 from pcc_bench.tasks.lab.world import CITIES, NAMES, VERSION, draw_cast, integer, pick, seeded, shuffle
 from pcc_bench.tasks.metadata import TokenCounter, choice, numbers, whole, wholes
 from pcc_bench.tasks.task import QuestionTask
@@ -49,26 +46,13 @@ class NeedleTask(QuestionTask):
     """
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        """Make the rows and record what they are made of."""
-        metadata = self.config.metadata
-        counter = TokenCounter.open(metadata, f"{self.config.task} counts decoder tokens")
+        """Make the rows."""
+        counter = TokenCounter.open(self.config.metadata, f"{self.config.task} counts decoder tokens")
         source, docs, dropped = self.rows(self.cells(), counter)
         if not docs:
             raise UsageError(f"no cell of {self.config.task} has a place: pass other distances or lengths")
-        account = {
-            **source,
-            "protocol": "strict",
-            "population": "all",
-            "rows_read": len(docs) + dropped.total(),
-            "kept": len(docs),
-            "dropped": dict(dropped),
-            "tokenizer": counter.name,
-            "segment_length": self.segment,
-            "seed": self.seed,
-            "fingerprint": fingerprint(docs),
-        }
-        self.config.metadata = {**metadata, "population": account}
-        self.dataset = {"test": datasets.Dataset.from_list(docs)}
+        settings = {"protocol": "strict", "tokenizer": counter.name, "segment_length": self.segment, "seed": self.seed}
+        self.take(docs, dropped, **{**source, **settings})
 
     @property
     def segment(self) -> int:
@@ -106,7 +90,10 @@ class NeedleTask(QuestionTask):
         for cell, number in product(cells, range(per_cell)):
             hay = texts[number % len(texts)]
             random = seeded("needle", self.seed, number)
-            fact = _stranger(random, hay.text)
+            drawn = (pick(random, facts_of(draw_cast(random, "test", 2))[0]) for _ in range(TRIES))
+            fact = next((fact for fact in drawn if fact.subject not in hay.text), None)
+            if fact is None:
+                raise UsageError(f"{TRIES} people were drawn and the text names all of them: pass shorter lengths")
             context = hay.around(state(random, fact)[0], cell, self.segment)
             if context is None:
                 dropped[f"no place {cell.distance} tokens from a segment's end in {cell.length}"] += 1
@@ -188,15 +175,6 @@ def _names(random: Random) -> Iterator[tuple[str, str]]:
         yield f"{first} {last}", pick(random, CITIES)
 
 
-def _stranger(random: Random, text: str) -> Fact:
-    """A fact about a person of the lab's whom the text does not name."""
-    for _ in range(TRIES):
-        fact = pick(random, facts_of(draw_cast(random, "test", 2))[0])
-        if fact.subject not in text:
-            return fact
-    raise UsageError(f"{TRIES} people were drawn and the text names all of them: pass shorter lengths")
-
-
 # ---------------------------------------------------------------- where a needle goes, in decoder tokens
 
 
@@ -227,11 +205,6 @@ class Text:
 
         It begins in the middle of a sentence where that is what brings the needle to its place; what follows the needle
         is cut at a word.
-
-        Args:
-            needle: A sentence.
-            cell: Where.
-            segment: Decoder tokens of a segment.
 
         Returns:
             The context, its decoder tokens and those before the needle's middle, as measured when it is done; None

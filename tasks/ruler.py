@@ -11,12 +11,9 @@ from itertools import accumulate, pairwise, product
 from random import Random
 from typing import Any, Self
 
-import datasets
-
 from pcc_bench.core.documents import read_json_lines
 from pcc_bench.core.errors import UsageError
-from pcc_bench.tasks.data import fingerprint
-from pcc_bench.tasks.lab.narrative import draw_document
+from pcc_bench.tasks.lab.passages import draw_document
 from pcc_bench.tasks.lab.world import VERSION, integer, pick, seeded, shuffle, words
 from pcc_bench.tasks.metadata import TokenCounter, numbers, whole, wholes
 from pcc_bench.tasks.metrics.squad_answers.squad_answers import contains
@@ -57,7 +54,7 @@ class RulerTask(QuestionTask):
         super().__init__(own, **kwargs)
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        """Make the rows and record what they are made of."""
+        """Make the rows."""
         metadata = self.config.metadata
         lengths = wholes(metadata, "lengths", LENGTHS, 64, LONGEST)
         counter = TokenCounter.open(metadata, f"{self.config.task} counts decoder tokens")
@@ -65,25 +62,9 @@ class RulerTask(QuestionTask):
         docs, dropped = self._rows(lengths, counter, seed)
         if not docs:
             raise UsageError(f"nothing of {self.config.task} fits into lengths={lengths}: pass longer ones")
-        account = {
-            "source": "generated",
-            "place": "generated narratives",
-            "dataset": "ruler",
-            "split": "test",
-            "hub": None,
-            "world_version": VERSION,
-            "protocol": "strict",
-            "population": "all",
-            "rows_read": len(docs) + dropped.total(),
-            "kept": len(docs),
-            "dropped": dict(dropped),
-            "lengths": {"tokens": lengths},
-            "tokenizer": counter.name,
-            "seed": seed,
-            "fingerprint": fingerprint(docs),
-        }
-        self.config.metadata = {**metadata, "population": account}
-        self.dataset = {"test": datasets.Dataset.from_list(docs)}
+        source = {"source": "generated", "place": "generated narratives", "dataset": "ruler", "split": "test"}
+        settings = {"protocol": "strict", "lengths": {"tokens": lengths}, "tokenizer": counter.name, "seed": seed}
+        self.take(docs, dropped, **source, **settings, hub=None, world_version=VERSION)
 
     def _rows(
         self, lengths: Sequence[int], counter: TokenCounter, seed: int
@@ -154,15 +135,12 @@ class Narrative:
         return cls(sentences, _sizes(sentences, counter), counter)
 
     def hide(self, hidden: Hidden, places: Sequence[float], length: int) -> Hay | None:
-        """As much of it as fits, with the hidden sentences between its own.
+        """As much of it as fits, with the hidden sentences between its own; None where those alone are longer.
 
         Args:
             hidden: What is hidden; sentences at the same place keep their order.
             places: Of the hidden sentences, from 0 (the beginning) to 1.
             length: Decoder tokens of the whole, at most.
-
-        Returns:
-            The text; None where the hidden sentences alone are longer.
         """
         sizes = _sizes(hidden.sentences, self.counter)
         count = sum(size <= length - sum(sizes) for size in accumulate(self.sizes))

@@ -15,7 +15,7 @@ from pcc_bench.core.context import Prompt, literal, mark_row
 from pcc_bench.core.errors import UsageError, print_usage_errors_plainly
 from pcc_bench.core.questions import OFFICIAL, question_prompt
 from pcc_bench.host.settings import check_spelling
-from pcc_bench.tasks.data import load_docs
+from pcc_bench.tasks.data import fingerprint, load_docs
 
 LARGEST = 700.0  # nats a unit: the exponential of more is no float
 TAIL = 64  # characters, of which tokens reach back over a few
@@ -46,9 +46,22 @@ class PccTask(ConfigurableTask):  # type: ignore[misc]
             self.sampler: Any = OtherQuestions(sampler.df, self._asked)
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        """Load the rows and record the population."""
-        docs, population = load_docs(self.config.metadata, self._read_row)
-        self.config.metadata = {**self.config.metadata, "population": population}
+        """Load the rows."""
+        docs, account = load_docs(self.config.metadata, self._read_row)
+        self.take(docs, **account)
+
+    def take(self, docs: list[dict[str, Any]], dropped: Mapping[str, int], **account: Any) -> None:
+        """Take rows, and note for lm-eval's results what they are; `account` adds to what stands here, or replaces it.
+
+        Args:
+            docs: The rows that are asked.
+            dropped: How many others were read, by reason.
+            account: Source of the rows, tokenizer, settings.
+        """
+        counts = {"rows_read": len(docs) + sum(dropped.values()), "kept": len(docs), "dropped": dict(dropped)}
+        known = {"protocol": self.config.metadata.get("protocol", "strict"), "population": "all", **counts}
+        known["fingerprint"] = account.get("fingerprint") or fingerprint(docs)
+        self.config.metadata = {**self.config.metadata, "population": {**known, **account}}
         self.dataset = {"test": datasets.Dataset.from_list(docs)}
 
     # Prompts. Everything of the data that enters a prompt is marked, as context or as literal.
@@ -82,8 +95,8 @@ class PccTask(ConfigurableTask):  # type: ignore[misc]
 
     def build_all_requests(self, *, tokenizer_name: str = "", **kwargs: Any) -> None:
         """As lm-eval does, with a key for its request cache that knows the rows and the version of the task."""
-        fingerprint = self.config.metadata["population"]["fingerprint"]
-        super().build_all_requests(tokenizer_name=f"{tokenizer_name}-v{self.VERSION}-{fingerprint}", **kwargs)
+        rows = self.config.metadata["population"]["fingerprint"]
+        super().build_all_requests(tokenizer_name=f"{tokenizer_name}-v{self.VERSION}-{rows}", **kwargs)
 
     # Scores
 
@@ -100,11 +113,7 @@ class PccTask(ConfigurableTask):  # type: ignore[misc]
         return scores
 
     def _check_answers(self, doc: Mapping[str, Any], answers: Sequence[Any]) -> None:
-        """See that every log-likelihood of a row is a number.
-
-        Raises:
-            UsageError: One is not; its row is named.
-        """
+        """See that every log-likelihood of a row is a finite number."""
         for answer in answers:
             likelihood = answer[0] if isinstance(answer, tuple) else answer
             if isinstance(likelihood, float) and not math.isfinite(likelihood):
@@ -112,11 +121,7 @@ class PccTask(ConfigurableTask):  # type: ignore[misc]
                 raise UsageError(f"{where}: the model's dtype is too small, or its weights are damaged")
 
     def _check_scores(self, doc: Mapping[str, Any], scores: Mapping[str, Any]) -> None:
-        """See that perplexities (log-likelihood, units) are numbers that a float holds.
-
-        Raises:
-            UsageError: One is not; it is named with its row.
-        """
+        """See that perplexities (log-likelihood, units) are numbers that a float holds."""
         for metric, score in scores.items():
             if isinstance(score, tuple) and isinstance(score[0], float) and not abs(score[0]) < LARGEST * score[1]:
                 raise UsageError(
@@ -138,10 +143,6 @@ class OtherQuestions(ContextSampler):  # type: ignore[misc]
     """lm-eval's sampler of few-shot examples, for rows that may stand in a data set twice under different ids.
 
     Draws are the same. A row is left out that asks what the scored row asks; lm-eval compares whole rows, ids too.
-
-    Args:
-        rows: The rows to draw from.
-        asked: What a row asks.
     """
 
     def __init__(self, rows: Sequence[dict[str, Any]], asked: Callable[[Mapping[str, Any]], str]) -> None:

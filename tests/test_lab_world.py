@@ -22,7 +22,7 @@ from pcc_bench.cli.doctor import examine
 from pcc_bench.tasks.data import fingerprint
 from pcc_bench.tasks.lab import DATASETS, SPLITS, VERSION, lesson, row, rows, world
 from pcc_bench.tasks.lab.facts import CLAUSES, QUESTIONS, STATEMENTS
-from pcc_bench.tasks.lab.narrative import draw_document
+from pcc_bench.tasks.lab.passages import draw_document
 from pcc_bench.tasks.lab.problems import NEGATIVE, POSITIVE
 from pcc_bench.tasks.lab.world import NAMES, RELATIONS, is_test_name, seeded
 from pcc_bench.tasks.rows import Example

@@ -16,7 +16,7 @@ import evaluate
 import pytest
 
 from pcc_bench.tasks.metrics.gsm8k_answers.gsm8k_answers import EXTRACTIONS
-from pcc_bench.tasks.reconstruction import CLASSES, score_text
+from pcc_bench.tasks.pretraining import CLASSES, score_text
 
 METRICS = Path(__file__).parent.parent / "tasks" / "metrics"
 NAMES = sorted(path.name for path in METRICS.iterdir() if (path / f"{path.name}.py").is_file())

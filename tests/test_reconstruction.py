@@ -27,12 +27,12 @@ from pcc_bench.core.generation import generate
 from pcc_bench.host import models as methods
 from pcc_bench.model import checkpoint
 from pcc_bench.model.training.objectives import Task, memory_plan
-from pcc_bench.tasks import reconstruction
+from pcc_bench.tasks import pretraining
 from pcc_bench.tasks.documents import cut_tokens, read_documents
 from pcc_bench.tasks.lab import rows as lab_rows
 from pcc_bench.tasks.metadata import TokenCounter
 from pcc_bench.tasks.metrics.text_overlap import text_overlap as overlap
-from pcc_bench.tasks.reconstruction import INSTRUCTION, ROOM
+from pcc_bench.tasks.pretraining import INSTRUCTION, ROOM
 
 TASKS = Path(pcc_bench.tasks.__file__).parent
 TEXT = (
@@ -145,8 +145,8 @@ def test_golden_samples(tmp_path: Path) -> None:
 
 
 def test_classes_of_words() -> None:
-    found = reconstruction.classes(TEXT, {"otto"}, [TEXT.index("Paris") + 2, TEXT.index("12")])
-    said = {name: [reconstruction.split_words(TEXT)[i] for i in found[name]] for name in reconstruction.CLASSES}
+    found = pretraining.classes(TEXT, {"otto"}, [TEXT.index("Paris") + 2, TEXT.index("12")])
+    said = {name: [pretraining.split_words(TEXT)[i] for i in found[name]] for name in pretraining.CLASSES}
     assert said["date"] == ["3", "May", "1981", "1999", "May", "5", "2001"]
     assert said["number"] == ["12", "3,000"]
     assert said["name"] == ["Reed", "Paris", "Paul", "Otto"]
@@ -156,8 +156,8 @@ def test_classes_of_words() -> None:
 
 def test_a_rare_word_stands_in_one_document_or_one_percent_of_them() -> None:
     texts = ["common alone"] + ["common pair"] * 2 + ["common"] * 297
-    assert reconstruction.rare_words(texts) == {"alone", "pair"}
-    assert reconstruction.rare_words(texts[:4]) == {"alone"}
+    assert pretraining.rare_words(texts) == {"alone", "pair"}
+    assert pretraining.rare_words(texts[:4]) == {"alone"}
 
 
 def test_alignment_is_a_longest_common_subsequence() -> None:
@@ -168,7 +168,7 @@ def test_alignment_is_a_longest_common_subsequence() -> None:
         for i, x in enumerate(a):
             for j, y in enumerate(b):
                 table[i + 1][j + 1] = table[i][j] + 1 if x == y else max(table[i][j + 1], table[i + 1][j])
-        kept = reconstruction.aligned(a, b)
+        kept = pretraining.aligned(a, b)
         rest = iter(b)
         assert all(a[i] in rest for i in kept)  # a subsequence of both
         assert kept == sorted(set(kept))
@@ -179,26 +179,26 @@ def test_alignment_is_a_longest_common_subsequence() -> None:
 
 
 def test_errors_are_counted_by_class() -> None:
-    classes = reconstruction.classes(TEXT, set(), [])
+    classes = pretraining.classes(TEXT, set(), [])
     doc = {"document": TEXT, "classes": classes}
-    perfect = reconstruction.score_text(doc, [f" {TEXT}\n"])
+    perfect = pretraining.score_text(doc, [f" {TEXT}\n"])
     assert perfect["exact"] == perfect["rougeL"] == perfect["bleu_sentence"] == perfect["bleu_official"] == 1
-    assert all(perfect[f"error_{name}"] == (0, len(classes[name])) for name in reconstruction.CLASSES)
-    wrong = reconstruction.score_text(doc, [TEXT.replace("1981", "1982").replace("12", "13").replace("Paris", "Rome")])
+    assert all(perfect[f"error_{name}"] == (0, len(classes[name])) for name in pretraining.CLASSES)
+    wrong = pretraining.score_text(doc, [TEXT.replace("1981", "1982").replace("12", "13").replace("Paris", "Rome")])
     assert wrong["error_date"] == (1, 7)
     assert wrong["error_number"] == (1, 2)
     assert wrong["error_name"] == (1, 4)
-    assert wrong["error_word"] == (3, len(reconstruction.split_words(TEXT)))
-    assert reconstruction.ratio_of_sums([(1, 7), (0, 0), (1, 3)]) == 0.2
-    assert reconstruction.ratio_of_sums([(0, 0)]) is None
-    nothing = reconstruction.score_text(doc, [""])
+    assert wrong["error_word"] == (3, len(pretraining.split_words(TEXT)))
+    assert pretraining.ratio_of_sums([(1, 7), (0, 0), (1, 3)]) == 0.2
+    assert pretraining.ratio_of_sums([(0, 0)]) is None
+    nothing = pretraining.score_text(doc, [""])
     assert nothing["exact"] == nothing["rougeL"] == nothing["bleu_sentence"] == nothing["bleu_official"] == 0
 
 
 def test_official_bleu_exchanges_hypothesis_and_reference() -> None:
     text = "one two three four five six seven eight nine ten"
-    doc = {"document": text, "classes": {name: [] for name in reconstruction.CLASSES}}
-    found = reconstruction.score_text(doc, ["one two three four five"])
+    doc = {"document": text, "classes": {name: [] for name in pretraining.CLASSES}}
+    found = pretraining.score_text(doc, ["one two three four five"])
     said, meant = text.split()[:5], text.split()
     assert found["bleu_official"] == pytest.approx(sentence_bleu([said], meant))
     assert found["bleu_official"] == pytest.approx(0.393, abs=5e-4)  # what the paper's code computes for this pair

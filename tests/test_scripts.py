@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from nltk.tokenize import NLTKWordTokenizer, PunktSentenceTokenizer
 from rouge_score.rouge_scorer import RougeScorer
 
-from pcc_bench.tasks import reconstruction
+from pcc_bench.tasks import pretraining
 from pcc_bench.tasks.metrics.squad_answers.squad_answers import score_qa
 from pcc_bench.tasks.metrics.text_overlap import text_overlap as overlap
 
@@ -70,8 +70,8 @@ PLAIN = st.lists(
 
 
 def scored(reference: str, answer: str) -> dict[str, Any]:
-    return reconstruction.score_text(
-        {"document": reference, "classes": {name: [] for name in reconstruction.CLASSES}}, [answer]
+    return pretraining.score_text(
+        {"document": reference, "classes": {name: [] for name in pretraining.CLASSES}}, [answer]
     )
 
 
@@ -83,7 +83,7 @@ def test_a_perfect_answer_is_perfect_and_a_better_one_is_better(text: str) -> No
     half, nothing = scored(text, text[: len(text) * 2 // 3]), scored(text, "no word of it")
     assert 0.3 < half["rougeL"] < 1 and 0 < half["error_word"][0] < half["error_word"][1]
     assert nothing["rougeL"] == 0 and nothing["error_word"][0] == nothing["error_word"][1]
-    assert len(reconstruction.split_words(text)) >= 4
+    assert len(pretraining.split_words(text)) >= 4
     assert score_qa({"answers": [text]}, [text]) == {"exact_match": 1, "f1": 1, "contains": 1}
 
 
@@ -99,7 +99,7 @@ def test_ascii_text_scores_as_it_did(reference: str, answer: str) -> None:
     assert found["rougeL"] == was_rouge(reference, answer.strip())
     sentences = PunktSentenceTokenizer().tokenize(reference)
     assert overlap.tokenize(reference) == [word for s in sentences for word in NLTKWordTokenizer().tokenize(s)]
-    assert reconstruction.split_words(reference) == re.findall(r"\w+(?:[.,'\u2019-]\w+)*", reference)
+    assert pretraining.split_words(reference) == re.findall(r"\w+(?:[.,'\u2019-]\w+)*", reference)
     assert overlap.corpus_bleu([(reference, answer)]) == sacrebleu.corpus_bleu([answer], [[reference]]).score
 
 

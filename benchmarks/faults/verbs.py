@@ -29,7 +29,7 @@ from pcc_bench.core.documents import read_json, read_json_lines
 # Imported before the fork, so that a child's time is the command's own and not that of its imports.
 from pcc_bench.host import api, compressing, evaluate, lm, startup  # noqa: F401
 from pcc_bench.model.training import loop  # noqa: F401
-from pcc_bench.tasks.lab.rows import rows
+from pcc_bench.tasks.lab import rows
 
 RESULTS = Path(pcc_bench.__file__).parent / "lab" / "results" / "lab-table2"
 MOMENT = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d[-:]\d\d([-:]\d\d)?(\.\d+)?")  # in a report: when it was written

@@ -16,7 +16,7 @@ from pcc_bench.core.shipped import CARD, PRETRAINED
 from pcc_bench.lab.build import read_card
 from pcc_bench.lab.parts import PARTS, identity
 from pcc_bench.lab.skills import RECONSTRUCTION, Measured, measure, tracking
-from pcc_bench.tasks.lab.rows import DATASETS, rows
+from pcc_bench.tasks.lab import DATASETS, rows
 from pcc_bench.tasks.lab.world import VERSION
 
 RECORD = "lab.json"

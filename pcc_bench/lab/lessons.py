@@ -15,9 +15,8 @@ from typing import NamedTuple
 from pcc_bench.core.questions import question_text
 from pcc_bench.core.tiny import EOS
 from pcc_bench.model.pcc import SPECIAL_TOKENS
-from pcc_bench.tasks.lab.narrative import draw_document
-from pcc_bench.tasks.lab.passages import draw_paragraphs, lesson, two_hop
-from pcc_bench.tasks.lab.rows import row
+from pcc_bench.tasks.lab import row
+from pcc_bench.tasks.lab.passages import draw_document, draw_paragraphs, lesson, two_hop
 from pcc_bench.tasks.lab.world import integer, seeded, shuffle
 
 OPEN, CLOSE, AGAIN = SPECIAL_TOKENS

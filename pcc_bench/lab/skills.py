@@ -20,7 +20,7 @@ from pcc_bench.lab.parts import ClassifierRecipe, DecoderRecipe, RivalRecipe, pa
 from pcc_bench.model import checkpoint, init
 from pcc_bench.model.config import PccConfig
 from pcc_bench.model.training.objectives import Task, lay_out, memory_plan, token_nll
-from pcc_bench.tasks.lab.rows import rows
+from pcc_bench.tasks.lab import rows
 
 QUESTION_SETS = ("pcc_squad", "pcc_hotpotqa", "pcc_adversarialqa", "pcc_nq")
 ROWS, DOCUMENTS = 200, 60  # of each question set; of text for reconstruction

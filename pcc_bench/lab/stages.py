@@ -14,7 +14,7 @@ from typing import Any
 from pcc_bench.core.documents import write_text
 from pcc_bench.lab.parts import AdaptationRecipe, CompressorRecipe
 from pcc_bench.model.training.recipe import Recipe
-from pcc_bench.tasks.lab.rows import rows
+from pcc_bench.tasks.lab import rows
 from pcc_bench.tasks.rows import Example, hotpotqa, nq, squad
 
 SEGMENT = 64  # encoder tokens a segment

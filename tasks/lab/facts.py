@@ -6,7 +6,7 @@ import re
 from random import Random
 from typing import NamedTuple
 
-from pcc_bench.tasks.lab.world import CITIES, RELATIONS, THINGS, Cast, article, pick
+from pcc_bench.tasks.lab.world import CITIES, RELATIONS, THINGS, Cast, article, draw_two, pick
 
 
 class Fact(NamedTuple):
@@ -148,10 +148,7 @@ _FORMS = {
 def state(random: Random, fact: Fact, pronoun: str | None = None) -> tuple[str, int]:
     """A sentence that states the fact, and where the value starts in it.
 
-    Args:
-        random: The generator.
-        fact: The fact.
-        pronoun: Gender of the subject where the sentence may start with She or He instead of the name, else None.
+    `pronoun`: gender of the subject where the sentence may start with She or He instead of the name, else None.
     """
     subject, attribute, value = fact
     form = pick(random, _FORMS[attribute, value[0] in "aeiou"])
@@ -199,8 +196,7 @@ _TEMPLATES = (
 
 def scenery(random: Random) -> str:
     """One such sentence."""
-    place = pick(random, PLACES)
-    other = PLACES[(PLACES.index(place) + 1 + int(random.random() * (len(PLACES) - 1))) % len(PLACES)]
+    place, other = draw_two(random, PLACES)
     template = pick(random, _TEMPLATES)
     mood, feel, time = pick(random, _MOODS), pick(random, _FEELS), pick(random, _TIMES)
     return template.format(place=place, other=other, mood=mood, feel=feel, time=time, city=pick(random, CITIES))

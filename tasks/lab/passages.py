@@ -1,4 +1,4 @@
-"""Passages and titled paragraphs of a size, and the questions over them: one hop, two hops, lessons."""
+"""Passages and titled paragraphs of a size, the questions over them (one hop, two hops), lessons, and documents."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import NamedTuple
 
-from pcc_bench.tasks.lab.facts import Fact, ask, facts_of, scenery, state
+from pcc_bench.tasks.lab.facts import PLACES, Fact, ask, clause, facts_of, scenery, state
 from pcc_bench.tasks.lab.world import RELATIONS, Cast, draw_cast, integer, pick, shuffle
 
 _RUNS = (1, 2, 3, 12)  # longest run of facts about one person in a passage: from interleaved to one after the other
@@ -46,7 +46,7 @@ def draw_passage(
         random: The generator.
         facts: How many facts it states, one a sentence.
         people: How many people it is about; None: drawn. At least one for each 8 facts, whatever is asked for.
-        fillers: How many sentences state nothing.
+        fillers: How many further sentences state nothing.
         split: Whose names it may use, see `world.names_of`.
         alike: The people are near-duplicates of each other.
         hops: 2 to choose facts that make chains (a colleague, and where that colleague lives).
@@ -229,20 +229,53 @@ def lesson(
     alike: bool = False,
     split: str = "train",
 ) -> tuple[str, list[tuple[str, str]]]:
-    """A passage with all its questions and answers, for training a decoder.
+    """A passage (as `draw_passage` makes it) with pairs of question and short answer, for training a decoder.
 
-    Args:
-        random: The generator.
-        facts: How many facts the passage states.
-        people: How many people it is about; None: drawn.
-        fillers: How many further sentences state nothing.
-        hops: 1 for a question a fact; 2 for all questions over two facts (there may be none in a short passage).
-        alike: The people are near-duplicates of each other.
-        split: Whose names it may use.
-
-    Returns:
-        The text, and pairs of question and short answer.
+    With one hop there is a question a fact; with two all questions over two facts (a short passage may have none).
     """
     passage = draw_passage(random, facts, people, fillers, split=split, alike=alike, hops=hops)
     questions = (one_hop if hops == 1 else two_hop)(random, passage)
     return passage.text, [(question.text, question.answer) for question in questions]
+
+
+# ---------------------------------------------------------------- documents
+
+
+_OPENINGS = ("As said before,", "Later", "In the evening", "Then", "The next day", "As we know,", "In the morning")
+_EVENTS = (
+    "went to the {place}",
+    "came back from the {place}",
+    "met a friend at the {place}",
+    "was seen near the {place}",
+    "walked to the {place}",
+    "went home",
+)
+
+
+def draw_document(random: Random, sentences: int, *, split: str = "train") -> str:
+    """A narrative: people come in with some facts; then they do things, and their facts return in other words."""
+    cast = draw_cast(random, split, max(2, min(40, sentences // 10)))
+    genders = {person.name: person.gender for person in cast.people}
+    waiting = [shuffle(random, facts) for facts in facts_of(cast)[:-1]]
+    known: list[Fact] = []
+    lines: list[str] = []
+    while len(lines) < sentences:
+        # Somebody new as long as there is somebody, sooner in a document that has little to lean on.
+        if not waiting or random.random() * (len(known) + 4) >= 6:
+            # An event with what was said before, a question with its answer, a fact again, or scenery.
+            fact, draw = pick(random, known), random.random()
+            if draw < 0.55:
+                event = pick(random, _EVENTS).replace("{place}", pick(random, PLACES))
+                start = pick(random, _OPENINGS)
+                lines.append(f"{start} {fact.subject}, {clause(random, fact.attribute, fact.value)}, {event}.")
+            elif draw < 0.7:
+                lines.append(f"{ask(random, fact.attribute, fact.subject)} {state(random, fact)[0]}")
+            else:
+                lines.append(state(random, fact)[0] if draw < 0.85 else scenery(random))
+            continue
+        facts, pronoun = waiting.pop(), None
+        for fact in facts[: integer(random, 2, 5)]:
+            lines.append(state(random, fact, pronoun if random.random() < 0.7 else None)[0])
+            known.append(fact)
+            pronoun = None if fact.attribute in RELATIONS else genders[fact.subject]
+    return " ".join(lines[:sentences])

@@ -1,12 +1,25 @@
-"""Rows without a context: word problems (GSM8K's format), film reviews (SST-2's), pronouns (WSC's)."""
+"""Rows without a context: word problems (GSM8K's format), film reviews (SST-2's), pronouns (WSC's), talk (HPD's)."""
 
 from __future__ import annotations
 
+from functools import lru_cache
 from random import Random
 from typing import Any, NamedTuple
 
-from pcc_bench.tasks.lab.facts import PLACES
-from pcc_bench.tasks.lab.world import THINGS, Person, article, draw_names, draw_person, integer, pick
+from pcc_bench.tasks.lab.facts import PLACES, scenery
+from pcc_bench.tasks.lab.world import (
+    FOODS,
+    HOBBIES,
+    THINGS,
+    article,
+    draw_names,
+    draw_person,
+    draw_two,
+    integer,
+    pick,
+    seeded,
+    shuffle,
+)
 
 _MORE = ("{She} buys {n} {things}.", "Then {she} finds {n} {things}.", "{friend} gives {her} {n} {things}.")
 _LESS = ("{She} sells {n} {things}.", "Then {she} loses {n} {things}.", "{She} gives {n} {things} to {friend}.")
@@ -99,23 +112,16 @@ def draw_review(random: Random, index: int) -> dict[str, Any]:
     if draw < 0.4:
         sentence = f"{_clause(random, pick(random, _PARTS), positive)} ."
     else:
-        first, second = _two(random, _PARTS)
+        first, second = draw_two(random, _PARTS)
         if draw < 0.65:
             sentence = f"{_clause(random, first, positive)} , and {_clause(random, second, positive)} ."
         elif draw < 0.85:
             contrary = _clause(random, first, not positive)
             sentence = f"{contrary} , but the film as a whole is {_judgement(random, positive)} ."
         else:
-            one, other = _two(random, POSITIVE if positive else NEGATIVE)
+            one, other = draw_two(random, POSITIVE if positive else NEGATIVE)
             sentence = f"it is a {one} and {other} film ."
     return {"idx": index, "sentence": sentence, "label": int(positive)}
-
-
-def _two(random: Random, words: tuple[str, ...]) -> tuple[str, str]:
-    """Two different words."""
-    first = int(random.random() * len(words))
-    step = 1 + int(random.random() * (len(words) - 1))
-    return words[first], words[(first + step) % len(words)]
 
 
 def _clause(random: Random, part: str, positive: bool) -> str:
@@ -172,7 +178,12 @@ def draw_pronoun(random: Random, index: int, *, split: str = "train") -> dict[st
         referent, template = pick(random, (a, b)), pick(random, _BY_GENDER)
     elif draw < 2 / 3:
         referent = pick(random, (a, b))
-        template = _fact_template(random, a, b, referent, words)
+        attribute = pick(random, [key for key in _BY_FACT if a.attributes[key] != b.attributes[key]])
+        values = {"ja": a.attributes[attribute], "jb": b.attributes[attribute], "j": referent.attributes[attribute]}
+        with_article = attribute in ("job", "pet")
+        words["bare"] = values["j"]
+        words |= {key: f"{article(value)} {value}" if with_article else value for key, value in values.items()}
+        template = pick(random, _BY_FACT[attribute])
     else:
         letter, template = pick(random, _BY_GRAMMAR)
         referent = a if letter == "A" else b
@@ -190,11 +201,86 @@ def draw_pronoun(random: Random, index: int, *, split: str = "train") -> dict[st
     return {"text": text, "target": target, "idx": index, "label": label}
 
 
-def _fact_template(random: Random, a: Person, b: Person, referent: Person, words: dict[str, str]) -> str:
-    """A template about an attribute in which the two differ, with its words added."""
-    attribute = pick(random, [key for key in _BY_FACT if a.attributes[key] != b.attributes[key]])
-    values = {"ja": a.attributes[attribute], "jb": b.attributes[attribute], "j": referent.attributes[attribute]}
-    words["bare"] = values["j"]
-    with_article = attribute in ("job", "pet")
-    words |= {key: f"{article(value)} {value}" if with_article else value for key, value in values.items()}
-    return pick(random, _BY_FACT[attribute])
+# ---------------------------------------------------------------- sessions of talk
+
+
+ROLES = 16  # roles of a split; row i is about role i % ROLES, so that a role has many sessions
+_GREETINGS = ("Hello", "Good day", "Welcome", "Hi", "Good to see you")
+_PHRASES = (
+    "All in good time.",
+    "That is the way of the world.",
+    "One day at a time.",
+    "Never say never.",
+    "Home is best.",
+    "I knew it.",
+    "Old but good.",
+    "The more the better.",
+)
+_ENDINGS = ("my friend", "you know", "I think", "of course", "as ever", "I say")
+_ON_TOPIC = (
+    "I like {topic} more than all the rest",
+    "Nothing is better than {topic}",
+    "I talked about {topic} all day",
+    "It is a good day for {topic}",
+    "I can not live without {topic}",
+)
+_PROMPTS = (
+    "How are you?",
+    "What is new?",
+    "What do you like best?",
+    "Was it a good week?",
+    "Do you have time now?",
+    "What did you do all day?",
+)
+
+
+class Role(NamedTuple):
+    """Somebody with a way of speaking: first and last words, a phrase, and what the talk always comes to."""
+
+    name: str
+    greeting: str
+    phrase: str
+    topic: str
+    ending: str
+
+    def reply(self, random: Random) -> str:
+        """Something that only this role would say in this way."""
+        return f"{self.phrase} {pick(random, _ON_TOPIC).replace('{topic}', self.topic)}, {self.ending}."
+
+
+@lru_cache(maxsize=16)
+def roles(split: str, seed: int = 0) -> tuple[Role, ...]:
+    """The roles of a split."""
+    random = seeded(seed, split, "roles")
+    names = draw_names(random, split, ROLES)
+    topics = shuffle(random, [*FOODS, *HOBBIES])
+    return tuple(
+        Role(f"{first} {last}", pick(random, _GREETINGS), pick(random, _PHRASES), topic, pick(random, _ENDINGS))
+        for (first, last), topic in zip(names, topics, strict=False)
+    )
+
+
+def draw_session(
+    random: Random, index: int, *, split: str = "train", seed: int = 0, when: str = "Day"
+) -> dict[str, Any]:
+    """A session of the role whose turn it is, the reply the role would give, and three that others would."""
+    cast = roles(split, seed)
+    role = cast[index % ROLES]
+    others = shuffle(random, [other for other in cast if other.phrase != role.phrase and other.ending != role.ending])
+    partner = others[0]
+    turns = [
+        f"{role.name}: {role.greeting}, {partner.name}. {role.reply(random)}",
+        f"{partner.name}: {partner.greeting}, {role.name}. {pick(random, _PROMPTS)}",
+    ]
+    for _ in range(integer(random, 1, 4)):
+        turns.append(f"{role.name}: {role.reply(random)}")
+        turns.append(f"{partner.name}: {pick(random, _PROMPTS)}")
+    return {
+        "position": f"{when} {1 + index // ROLES}",
+        "role": role.name,
+        "speakers": [role.name, partner.name],
+        "scene": f"{role.name} and {partner.name} are at the {pick(random, PLACES)}. {scenery(random)}",
+        "dialogue": turns,
+        "positive_response": role.reply(random),
+        "negative_responses": [other.reply(random) for other in others[:3]],
+    }

@@ -67,6 +67,13 @@ def pick(random: Random, items: Sequence[Item]) -> Item:
     return items[int(random.random() * len(items))]
 
 
+def draw_two(random: Random, items: Sequence[Item]) -> tuple[Item, Item]:
+    """Two different ones."""
+    first = int(random.random() * len(items))
+    step = 1 + int(random.random() * (len(items) - 1))
+    return items[first], items[(first + step) % len(items)]
+
+
 def integer(random: Random, low: int, high: int) -> int:
     """A whole number from low to high, both included."""
     return low + int(random.random() * (high - low + 1))
@@ -83,7 +90,6 @@ def shuffle(random: Random, items: list[Item]) -> list[Item]:
 VERSION = 1  # to be raised whenever the same seed gives another text
 TEST_SHARE = 8  # one pair of first name and surname in eight is for tests
 RELATIONS = ("colleague", "cousin", "neighbour")
-COMPANY_ATTRIBUTE = "seat"
 
 Name = tuple[str, str]
 
@@ -107,7 +113,7 @@ class Cast(NamedTuple):
 
 
 def is_test_name(first: str, last: str) -> bool:
-    """Whether this pair of names is kept for tests; the same on any machine."""
+    """Is this pair of names for tests? The same on any machine."""
     return zlib.crc32(f"{first} {last}".encode()) % TEST_SHARE == 0
 
 
@@ -145,19 +151,32 @@ def draw_alike_names(random: Random, split: str, count: int) -> list[Name]:
 def draw_cast(random: Random, split: str, count: int, *, alike: bool = False) -> Cast:
     """People with all their attributes.
 
-    Args:
-        random: The generator.
-        split: `train` or another, see `names_of`.
-        count: How many people.
-        alike: Names are near-duplicates, and so are lives: people share values with the first one.
+    `alike`: names are near-duplicates, and so are lives: people share values with the first one.
     """
     names = (draw_alike_names if alike else draw_names)(random, split, count)
     people = [draw_person(random, name) for name in names]
-    if alike:
-        _share_values(random, people)
-    _relate(random, people)
-    seats = {person.attributes["company"]: pick(random, CITIES) for person in people}
-    return Cast(people, seats)
+    if alike:  # the others have a quarter of the first one's values, and count the same things
+        model = people[0].attributes
+        for person in people[1:]:
+            mine = person.attributes
+            for thing in [key for key in mine if key in THINGS]:
+                del mine[thing]
+            for key, value in model.items():
+                if key in THINGS:
+                    mine[key] = str(integer(random, 2, 99))
+                elif random.random() < 0.25:
+                    mine[key] = value
+    order = list(range(len(people)))
+    for relation in RELATIONS:  # in pairs, at most once a relation; colleagues share the company, neighbours the city
+        shuffle(random, order)
+        for a, b in zip(order[::2], order[1::2], strict=False):
+            one, other = people[a].attributes, people[b].attributes
+            if relation == "colleague":
+                other["company"] = one["company"]
+            elif relation == "neighbour":
+                other["city"] = one["city"]
+            one[relation] = people[b].name
+    return Cast(people, {person.attributes["company"]: pick(random, CITIES) for person in people})
 
 
 def draw_person(random: Random, name: Name) -> Person:
@@ -176,31 +195,3 @@ def draw_person(random: Random, name: Name) -> Person:
         pick(random, THINGS): str(integer(random, 2, 99)),
     }
     return Person(f"{first} {last}", first, last, "f" if first in WOMEN else "m", attributes)
-
-
-def _share_values(random: Random, people: list[Person]) -> None:
-    """Let the others have a quarter of the first one's values, and count the same things."""
-    model = people[0].attributes
-    for person in people[1:]:
-        mine = person.attributes
-        for thing in [key for key in mine if key in THINGS]:
-            del mine[thing]
-        for key, value in model.items():
-            if key in THINGS:
-                mine[key] = str(integer(random, 2, 99))
-            elif random.random() < 0.25:
-                mine[key] = value
-
-
-def _relate(random: Random, people: list[Person]) -> None:
-    """Pair people up, at most once a relation; colleagues share the company, neighbours the city."""
-    order = list(range(len(people)))
-    for relation in RELATIONS:
-        shuffle(random, order)
-        for a, b in zip(order[::2], order[1::2], strict=False):
-            one, other = people[a].attributes, people[b].attributes
-            if relation == "colleague":
-                other["company"] = one["company"]
-            elif relation == "neighbour":
-                other["city"] = one["city"]
-            one[relation] = people[b].name

@@ -1,21 +1,20 @@
-"""The reconstruction task: a memory is followed by what asks for its text; overlap, and errors by class of word."""
+"""The tasks of pretraining: reconstruction of what was compressed (overlap, errors by class of word), completion."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
-import datasets
-
 from pcc_bench.core.context import again, mark
-from pcc_bench.tasks.data import fingerprint
 from pcc_bench.tasks.documents import cut_tokens, pieces
 from pcc_bench.tasks.metadata import choice, whole
+from pcc_bench.tasks.metrics.perplexity.perplexity import score_log_likelihood
 from pcc_bench.tasks.metrics.text_overlap import text_overlap
 from pcc_bench.tasks.metrics.text_overlap.text_overlap import NAMED, SPACELESS, score_overlap
-from pcc_bench.tasks.task import PccTask
+from pcc_bench.tasks.task import PccTask, end_of_prompt, scored_tokens
 
 INSTRUCTION = "Repeat the text above, word for word:\n"
 ROOM = 44  # new tokens beyond those of the longest document: 300 for 256, as in the paper
@@ -51,7 +50,7 @@ class ReconstructionTask(PccTask):
     """
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        """Cut the documents, find the words of each class, and record both."""
+        """Cut the documents, and find the words of each class."""
         metadata = self.config.metadata
         segment = whole(metadata, "segment_length", 256)
         cue = choice(metadata, "cue", ("own", "words"))
@@ -63,13 +62,11 @@ class ReconstructionTask(PccTask):
             tokens = self._counter.count(text)
             inside = (tokens - 1) // segment
             parts = (cut_tokens(text, [segment] * inside, self._counter) or ()) if inside else ()
-            cuts = [sum(map(len, parts[: n + 1])) for n in range(len(parts))]
+            cuts = list(accumulate(map(len, parts)))
             docs.append({"id": str(number), "document": text, "tokens": tokens, "classes": classes(text, rare, cuts)})
         most = max(doc["tokens"] for doc in docs)
         self.config.generation_kwargs = {**self.config.generation_kwargs, "max_gen_toks": most + ROOM}
-        account = {**cut.account, "segment_length": segment, "cue": cue, "words": WORDS}
-        self.config.metadata = {**metadata, "population": {**account, "fingerprint": fingerprint(docs)}}
-        self.dataset = {"test": datasets.Dataset.from_list(docs)}
+        self.take(docs, cut.dropped, **cut.account, segment_length=segment, cue=cue, words=WORDS)
 
     def process_results(self, doc: Mapping[str, Any], results: Sequence[Any]) -> dict[str, Any]:
         """The scores of words, and of tokens: those of the document that stand in the answer in the same order."""
@@ -87,11 +84,7 @@ class ReconstructionTask(PccTask):
 
 
 def score_text(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
-    """Scores of one answer (lm-eval's `process_results`); those of tokens are the task's.
-
-    Args:
-        doc: `document` is the reference, `classes` the numbers of its words of each class.
-        results: The answer; blanks around it do not count.
+    """Scores of one answer, blanks around it left out (lm-eval's `process_results`); those of tokens are the task's.
 
     Returns:
         `bleu`: reference and answer, for the corpus score. `exact`, and those of `score_overlap`. `error_<class>`:
@@ -116,10 +109,7 @@ def ratio_of_sums(counts: Sequence[tuple[int, int]]) -> float | None:
 
 
 def split_words(text: str) -> list[str]:
-    """The words: letters and digits, with what joins them inside (3,000; Anna's; mid-May).
-
-    Each character of a script without blanks is a word.
-    """
+    """Letters and digits, with what joins them inside (3,000; Anna's; mid-May); or one character without blanks."""
     return _WORD.findall(text)
 
 
@@ -135,7 +125,7 @@ def classes(text: str, rare: set[str], cuts: Sequence[int]) -> dict[str, list[in
 
     Args:
         text: A document.
-        rare: Words in lower case.
+        rare: In lower case.
         cuts: Characters where a segment ends and the next begins.
 
     Returns:
@@ -192,3 +182,49 @@ def aligned(expected: Sequence[Hashable], said: Sequence[Hashable]) -> list[int]
             i -= 1
             common.append(i)
     return common[::-1]
+
+
+class CompletionTask(PccTask):
+    """The beginning of a document is compressed; what follows is scored.
+
+    Settings in the metadata: `tokens` (of the beginning, default 256) and `continuation_tokens` (default 128), in the
+    decoder's tokens; `documents` (looked at, default 500).
+    """
+
+    def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        """Cut the documents."""
+        metadata = self.config.metadata
+        lengths = [whole(metadata, "tokens", 256), whole(metadata, "continuation_tokens", 128)]
+        cut = pieces(metadata, lengths, f"{self.config.task} counts decoder tokens")
+        continuations = cut.counter.ids([after for _, after in cut.texts])
+        docs = [
+            {"id": str(number), "document": before, "continuation": after, "tokens": len(ids)}
+            for number, ((before, after), ids) in enumerate(zip(cut.texts, continuations, strict=True), 1)
+        ]
+        self._counter = cut.counter
+        self._template_end: str | None = None
+        self.take(docs, cut.dropped, **cut.account)
+
+    def build_all_requests(self, *, apply_chat_template: bool = False, **kwargs: Any) -> None:
+        """As lm-eval does."""
+        super().build_all_requests(apply_chat_template=apply_chat_template, **kwargs)
+        self._template_end = end_of_prompt(self.instances) if apply_chat_template else None
+
+    def process_results(self, doc: Mapping[str, Any], results: Sequence[Any]) -> dict[str, Any]:
+        """Scores of a row, over the tokens that were scored."""
+        tokens = scored_tokens(results[0])
+        if tokens is None and self._template_end is not None:
+            tokens = self._counter.continuation(self._template_end, doc["continuation"])
+        return super().process_results(doc if tokens is None else {**doc, "tokens": tokens}, results)
+
+    def _marked(self, doc: Mapping[str, Any]) -> dict[str, Any]:
+        return {"document": mark(doc["document"])}
+
+
+def score_continuation(doc: Mapping[str, Any], results: Sequence[tuple[float, bool]]) -> dict[str, Any]:
+    """The continuation's log-likelihood with its decoder tokens and its bytes, for `weighted_perplexity`.
+
+    Its tokens are those that were scored: the model says how many, and blanks at the end of a chat template are among
+    them. For lm-eval's own models without a template they are counted on their own.
+    """
+    return score_log_likelihood(float(results[0][0]), doc["tokens"], doc["continuation"])
