@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -159,6 +160,28 @@ def test_no_text_covers_another_or_leaves_the_figure(name: str, sheet: str) -> N
     for text, box in shown:
         assert figure.bbox.x0 - 1 <= box.x0 and box.x1 <= figure.bbox.x1 + 1, text
         assert figure.bbox.y0 - 1 <= box.y0 and box.y1 <= figure.bbox.y1 + 1, text
+
+
+@pytest.mark.parametrize("sheet", SHEETS)
+def test_no_name_stands_on_an_interval(sheet: str) -> None:
+    """The figure of the real results: a point close under a line, whose intervals overlap."""
+    points = {
+        "PCC": [(1.94, 22.0), (3.76, 18.7), (12.6, 13.2)],
+        "truncated context, tuned": [(3.83, 16.3)],
+        "truncated context": [(2.01, 9.9), (4.04, 9.8), (16.8, 7.0)],
+        "no context": [(math.nan, 5.5)],
+    }
+    rows = [(name, x, y, y - 2.1, y + 2.1) for name, line in points.items() for x, y in line]
+    with style.drawn_for(SHEETS[sheet]):
+        figure = tradeoffs.against_rate(pd.DataFrame(rows, columns=["method", "rate", "value", "low", "high"]), "F1")
+    figure.draw_without_rendering()
+    (panel,) = figure.axes
+    for name, x, _, low, high in (row for row in rows if row[1] == row[1]):
+        (left, bottom), (right, top) = panel.transData.transform([(x, low), (x, high)])
+        for text in panel.texts:
+            box = text.get_window_extent()
+            outside = box.x1 < left or box.x0 > right or box.y1 < bottom or box.y0 > top
+            assert outside, f"{text.get_text()!r} on the interval of {name} at {x}"
 
 
 @pytest.mark.parametrize("sheet", SHEETS)

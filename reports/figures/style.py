@@ -171,6 +171,7 @@ STYLE: dict[RcKeyType, Any] = {
     "lines.markersize": 4.5,
     "pdf.fonttype": 42,  # text that can be searched, and that publishers accept
     "savefig.dpi": 300,
+    "text.hinting": "none",  # a text is measured as wide as vector files draw it
     "text.parse_math": False,  # a name with dollars is a name
     "svg.fonttype": "path",
     "svg.hashsalt": "pcc_bench",

@@ -24,6 +24,7 @@ SIDES = ((1, 0), (1, 1), (1, -1), (0, 1), (0, -1), (-1, 1), (-1, -1), (-1, 0))
 ALONG = (1.0, 0.75, 0.5, 0.25, 0.0)  # where a level line may carry its name, in shares of the axis
 FAR = 12  # points from which on a thin line leads to the mark
 MARK, STROKE = 4.0, 1.5  # pixels around points and lines that stay free
+GAP = 2.0  # points between two names
 STEP = 4.0  # pixels between the boxes that cover a line
 
 
@@ -34,6 +35,7 @@ class Named:
     name: str  # what is written; "" for a line that names must not cover and that has none
     colour: str  # of the text
     points: Points  # `[points, 2]`, in data's units, in the order they are joined; one row of (nan, y) is a level line
+    bars: Points | None = None  # `[points, 2]`, low and high ends of their intervals; nan where there is none
 
     @property
     def level(self) -> bool:
@@ -45,8 +47,8 @@ def named_series(frame: DataFrame, x: str, looks: Mapping[str, Look]) -> list[Na
     """The lines of a frame with columns `method`, `value` and the one that is x; nan in that is a level line."""
     lines = []
     for name, rows in frame.groupby("method", sort=False):
-        points = rows.sort_values(x)[[x, "value"]].to_numpy(dtype=float)
-        lines.append(Named(str(name), looks[str(name)].colour, points))
+        values = rows.sort_values(x)[[x, "value", "low", "high"]].to_numpy(dtype=float)
+        lines.append(Named(str(name), looks[str(name)].colour, values[:, :2], values[:, 2:]))
     return lines
 
 
@@ -71,7 +73,7 @@ def write_names(panel: Axes, lines: Sequence[Named]) -> None:
         x, y = panel.transAxes.inverted().transform(box[:2])
         text = panel.text(x, y, line.name, transform=panel.transAxes, color=line.colour, va="bottom", ha="left")
         text.set_in_layout(False)  # the axes stay where they were when the places were chosen
-        taken = np.vstack([taken, box])
+        taken = np.vstack([taken, box + GAP * point * np.array([-1, -1, 1, 1])])
 
 
 def _lead(panel: Axes, line: Named, place: Place, box: Points) -> None:
@@ -90,6 +92,11 @@ def _covered(panel: Axes, line: Named, panel_box: Points) -> Iterator[Points]:
     places = panel.transData.transform(line.points)
     for place in places:
         yield np.concatenate([place - MARK, place + MARK])
+    if line.bars is not None:
+        ends = [panel.transData.transform(np.column_stack([line.points[:, 0], end])) for end in line.bars.T]
+        for low, high in zip(*ends, strict=True):
+            if not np.isnan([low, high]).any():
+                yield np.concatenate([low - STROKE, high + STROKE])
     for start, end in pairwise(places):
         count = max(2, int(np.hypot(*(end - start)) / STEP))
         for place in start + np.linspace(0, 1, count)[:, None] * (end - start):
