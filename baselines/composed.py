@@ -17,10 +17,9 @@ from transformers import PreTrainedTokenizerBase
 
 from pcc_bench.baselines.hard import HardCompressor
 from pcc_bench.core import registry, shipped
-from pcc_bench.core.compressor import Compressor, Look, Memory
+from pcc_bench.core.compressor import Compressor, Layout, Look, Memory
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError
-from pcc_bench.core.layout import Layout
 
 
 class ComposedCompressor(Compressor):

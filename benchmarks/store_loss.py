@@ -35,7 +35,7 @@ from pcc_bench.host import startup
 from pcc_bench.host.compressing import quiet
 from pcc_bench.host.lm import CompressedLM
 from pcc_bench.host.memories import Source
-from pcc_bench.host.store.precision import PRECISIONS
+from pcc_bench.host.store.entry import PRECISIONS
 from pcc_bench.tasks.metrics.squad_answers.squad_answers import score_qa
 
 

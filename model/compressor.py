@@ -13,10 +13,9 @@ from transformers import PreTrainedTokenizerBase
 
 from pcc_bench.core import shipped
 from pcc_bench.core.checkpoint_files import resolve
-from pcc_bench.core.compressor import Compressor, Look, Memory, RawMemory
+from pcc_bench.core.compressor import Compressor, Frame, Layout, Look, Memory, RawMemory
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError
-from pcc_bench.core.layout import Frame, Layout
 from pcc_bench.model import checkpoint, inspection
 from pcc_bench.model.config import Padding, PccConfig, Pooling, SlotPositions
 from pcc_bench.model.pcc import AE, PCC, SPECIAL_TOKENS, Encoded

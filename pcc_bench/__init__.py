@@ -8,7 +8,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
 
-    from pcc_bench.host.api import ContextCompressor, ContextMemory
+    from pcc_bench.host.api import ContextCompressor
+    from pcc_bench.host.compressing import ContextMemory
 
 __version__ = "0.1.0"
 __all__ = ["ContextCompressor", "ContextMemory", "__version__"]
@@ -42,6 +43,6 @@ def __getattr__(name: str) -> object:
     """The Python API, imported when it is asked for: it needs torch, which `import pcc_bench` does not."""
     if name not in ("ContextCompressor", "ContextMemory"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from pcc_bench.host import api, pipeline  # noqa: F401  # registers transformers' pipeline
+    from pcc_bench.host import api  # registers transformers' pipeline
 
     return getattr(api, name)

@@ -15,7 +15,7 @@ from pcc_bench import cli
 from pcc_bench.core import shipped
 from pcc_bench.core.errors import UsageError
 from pcc_bench.host import evaluate, validate
-from pcc_bench.host.command import Command
+from pcc_bench.host.command import Command, kept_answers, with_setting
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_an_evaluation_reads_our_tasks_only_and_is_named_by_its_checkpoint(
     said = caplog.text + "".join(capfd.readouterr())
     assert "not a git repository" not in said
     assert "Cached requests:" not in said
-    assert evaluate.kept_answers(tmp_path / "out") == 2
+    assert kept_answers(tmp_path / "out") == 2
 
 
 def test_an_interrupted_run_says_what_is_kept(
@@ -75,10 +75,10 @@ def test_validate_takes_the_defaults_of_an_evaluation(managers: list[bool]) -> N
 
 
 def test_settings_join_in_either_form() -> None:
-    assert evaluate.with_setting(None, "data", "lab") == "data=lab"
-    assert evaluate.with_setting("a=b", "data", "lab") == "a=b,data=lab"
-    assert evaluate.with_setting('{"a": 1}', "data", "lab") == '{"a": 1, "data": "lab"}'
-    assert evaluate.with_setting("a=b", "data", None) == "a=b"
+    assert with_setting(None, "data", "lab") == "data=lab"
+    assert with_setting("a=b", "data", "lab") == "a=b,data=lab"
+    assert with_setting('{"a": 1}', "data", "lab") == '{"a": 1, "data": "lab"}'
+    assert with_setting("a=b", "data", None) == "a=b"
     for text in ("data=hub", '{"data": "hub"}'):
         with pytest.raises(UsageError, match="data is set twice"):
-            evaluate.with_setting(text, "data", "lab")
+            with_setting(text, "data", "lab")

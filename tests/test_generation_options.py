@@ -12,9 +12,8 @@ from lm_eval.api.instance import Instance
 
 from pcc_bench.core.context import literal, mark
 from pcc_bench.core.errors import UsageError
-from pcc_bench.core.processors import _PROCESSORS, _REFUSED
+from pcc_bench.core.processors import _PROCESSORS, _REFUSED, GenerationOptions, typed
 from pcc_bench.host import models as lm_models
-from pcc_bench.host.generation_options import GenerationOptions, typed
 from pcc_bench.host.lm import CompressedLM
 
 

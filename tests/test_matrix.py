@@ -28,8 +28,7 @@ from pcc_bench.core.context import Prompt, literal, mark
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.registry import METHODS
 from pcc_bench.host import models as lm_models
-from pcc_bench.host.api import open_memory
-from pcc_bench.host.compressing import open_compressor
+from pcc_bench.host.compressing import open_compressor, open_memory
 from pcc_bench.host.lm import CompressedLM
 from pcc_bench.model import init
 

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from pcc_bench import ContextMemory
 from pcc_bench.baselines.controls import FullContext
+from pcc_bench.cli.memory import decode
 from pcc_bench.core import memory_file
 from pcc_bench.core.compressor import Compressor
 from pcc_bench.core.context import Prompt, literal, mark
@@ -127,11 +128,11 @@ def test_text_is_a_memory_too(tmp_path: Path, decoder: Decoder, models: Path) ->
 
 
 def test_a_bad_byte_is_named_with_its_offset() -> None:
-    assert compressing.decode("\ufeffnaïve".encode(), "f.txt") == "naïve"
+    assert decode("\ufeffnaïve".encode(), "f.txt") == "naïve"
     with pytest.raises(UsageError, match=r"f.txt is not UTF-8 text: byte 0xff at offset 3"):
-        compressing.decode(b"abc\xff", "f.txt")
+        decode(b"abc\xff", "f.txt")
     with pytest.raises(UsageError, match=r"byte 0xff at offset 4"):
-        compressing.decode(b"\xef\xbb\xbfa\xff", "f.txt")
+        decode(b"\xef\xbb\xbfa\xff", "f.txt")
 
 
 def test_a_failed_write_leaves_nothing(tmp_path: Path, path: Path, decoder: Decoder, compressor: Compressor) -> None:

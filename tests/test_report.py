@@ -14,7 +14,7 @@ from result_files import POPULATION
 from written_results import questions, right, write
 
 from pcc_bench import cli, stats
-from pcc_bench.core import markers
+from pcc_bench.cli import terminal
 from pcc_bench.core.errors import UsageError
 from pcc_bench.reports import compare, render, report
 from pcc_bench.results.collection import load
@@ -262,7 +262,7 @@ def test_the_projects_readme_is_what_the_shipped_results_say() -> None:
     text = (ROOT / "docs" / "results.md").read_text("utf-8")
     assert START in text, "docs/results.md shows no table of the shipped results"
     tables = {table.key: render.brief(table) for table in report.tables(load([shipped]))}
-    assert markers.filled(text, "report", tables) == text, "run: pcc-bench report -o report --into docs/results.md"
+    assert terminal.filled(text, "report", tables) == text, "run: pcc-bench report -o report --into docs/results.md"
 
 
 def test_every_line_of_a_readme_table_was_measured(tmp_path: Path) -> None:

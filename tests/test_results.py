@@ -19,7 +19,8 @@ from test_gate import answers, qa, run_folder
 from written_results import questions, write
 
 from pcc_bench import cli
-from pcc_bench.core import markers, texttable
+from pcc_bench.cli import terminal
+from pcc_bench.core import texttable
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.texttable import TextTable
 from pcc_bench.gate.compare import compare
@@ -317,12 +318,12 @@ def test_a_full_disk_leaves_the_old_baseline(
 
 def test_markers_that_ask_for_nothing_known_are_one_sentence() -> None:
     text = "<!-- report:a -->\nold\n<!-- /report -->\n<!-- report:b -->\nold\n<!-- /report -->\n"
-    assert markers.filled(text, "report", {"a": "new", "b": "new\n"}).count("new") == 2
-    assert markers.filled(text, "report", {"a": "new"}, partly=True).count("old") == 1
+    assert terminal.filled(text, "report", {"a": "new", "b": "new\n"}).count("new") == 2
+    assert terminal.filled(text, "report", {"a": "new"}, partly=True).count("old") == 1
     with pytest.raises(UsageError, match="asks for the table 'b'"):
-        markers.filled(text, "report", {"a": "new"})
+        terminal.filled(text, "report", {"a": "new"})
     with pytest.raises(UsageError, match="there is no '<!-- run:a -->'"):
-        markers.filled(text, "run", {"a": "new"})
+        terminal.filled(text, "run", {"a": "new"})
 
 
 # ---------------------------------------------------------------- foreign shapes

@@ -17,7 +17,8 @@ from pcc_bench.core.documents import write_text
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.plan import Plan, positions
 from pcc_bench.host import models as lm_models
-from pcc_bench.host.api import ContextCompressor, open_memory
+from pcc_bench.host.api import ContextCompressor
+from pcc_bench.host.compressing import open_memory
 from pcc_bench.host.lm import CompressedLM
 from pcc_bench.model import PccCompressor, checkpoint, init
 from pcc_bench.model.config import Boundaries, PccConfig, SlotPositions

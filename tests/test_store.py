@@ -33,8 +33,8 @@ from pcc_bench.host import compressing
 from pcc_bench.host import models as lm_models
 from pcc_bench.host.lm import CompressedLM
 from pcc_bench.host.store import folder as store_folder
+from pcc_bench.host.store.entry import PRECISIONS, pack, unpack
 from pcc_bench.host.store.folder import MARKER, StoreFolder
-from pcc_bench.host.store.precision import PRECISIONS, pack, unpack
 from pcc_bench.host.store.store import MemoryStore
 from pcc_bench.model import init
 from pcc_bench.model.compressor import PccCompressor

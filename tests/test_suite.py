@@ -17,8 +17,7 @@ import yaml
 from result_files import Task, write_run
 
 from pcc_bench import tasks
-from pcc_bench.cli import main
-from pcc_bench.core import markers
+from pcc_bench.cli import main, terminal
 from pcc_bench.core import shipped as shipped_models
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.registry import names as methods
@@ -147,11 +146,11 @@ def test_a_table_of_many_scores_has_a_line_for_each(tmp_path: Path) -> None:
 def test_a_table_is_renewed_inside_a_page(tmp_path: Path) -> None:
     path = tmp_path / "page.md"
     path.write_text("Before.\n<!-- run:mine -->\nold\n<!-- /run -->\nAfter.\n")
-    markers.fill(path, "run", {"mine": "| new |"}, partly=True)
+    terminal.fill(path, "run", {"mine": "| new |"}, partly=True)
     assert path.read_text() == "Before.\n<!-- run:mine -->\n| new |\n<!-- /run -->\nAfter.\n"
     for change in (
-        lambda: markers.fill(path, "run", {"other": ""}, partly=True),
-        lambda: markers.fill(tmp_path / "gone.md", "run", {"mine": ""}, partly=True),
+        lambda: terminal.fill(path, "run", {"other": ""}, partly=True),
+        lambda: terminal.fill(tmp_path / "gone.md", "run", {"mine": ""}, partly=True),
     ):
         with pytest.raises(UsageError, match=r"there is no '<!-- run:other -->'|gone.md is missing"):
             change()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from test_tasks import load
 
 from pcc_bench import cli
-from pcc_bench.host import verdict
+from pcc_bench.host.responses import Tally
 from pcc_bench.tasks.data import sample_folder
 from pcc_bench.tasks.metadata import load_tokenizer
 
@@ -58,23 +58,24 @@ def test_the_plain_command_ends_with_its_status(arguments: str, tmp_path: Path) 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.sets(st.integers(0, 3)), st.sets(st.integers(0, 3))), max_size=5))
 def test_a_task_has_no_score_if_every_row_was_skipped_in_part(calls: list[tuple[str, set[int], set[int]]]) -> None:
-    verdict.clear()
+    tally = Tally()
     asked: dict[str, set[int]] = {"a": set(), "b": set()}
     skipped: dict[str, set[int]] = {"a": set(), "b": set()}
     for task, rows, left_out in calls:
         if rows:
-            verdict.note({task: rows}, {task: rows & left_out})
+            share = Tally()
+            share.asked, share.skipped = {task: set(rows)}, {task: rows & left_out}
+            tally.merge(share)
             asked[task] |= rows
             skipped[task] |= rows & left_out
     empty = {task for task in asked if asked[task] and asked[task] == skipped[task]}
-    assert set(verdict.unscored()) == empty
+    assert set(tally.unscored()) == empty
     if empty and empty == {task for task in asked if asked[task]}:
         with pytest.raises(SystemExit) as end:
-            verdict.finish()
+            tally.finish()
         assert end.value.code == 3
     else:
-        verdict.finish()
-    verdict.clear()
+        tally.finish()
 
 
 def test_the_population_of_a_model_in_a_subfolder(models: Path, tmp_path: Path) -> None:

@@ -15,11 +15,11 @@ import pcc_bench.tasks
 from pcc_bench import cli
 from pcc_bench.core.documents import COMPRESSED
 from pcc_bench.core.errors import UsageError
+from pcc_bench.core.processors import typed
 from pcc_bench.cost.sweeps import PREDICTED
 from pcc_bench.gate.compare import compare
 from pcc_bench.gate.policy import Policy
 from pcc_bench.host.arguments import parse_arguments, parse_metadata
-from pcc_bench.host.generation_options import typed
 from pcc_bench.host.settings import check_settings
 from pcc_bench.host.validate import validate
 from pcc_bench.reports import report

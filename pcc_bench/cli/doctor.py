@@ -13,8 +13,8 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from pcc_bench.core import registry
+from pcc_bench.core.provenance import installed
 from pcc_bench.host import inventory, startup
-from pcc_bench.host.evaluate import installed
 
 PYTHON = (3, 11)
 REINSTALL = "pip install --force-reinstall --no-deps <folder or wheel of pcc_bench>"

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pcc_bench.cli.options import Device, Dtype, Rate
+from pcc_bench.core.documents import is_unicode, parse_yaml
 from pcc_bench.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from pcc_bench.core.compressor import Compressor, Memory
 
 RecordedDecoder = Annotated[
     str | None,
@@ -21,7 +27,7 @@ Method = Annotated[
 MethodOptions = Annotated[
     list[str] | None, typer.Option("--option", help="Further options of the method, e.g. boundaries=once; repeatable.")
 ]
-Memory = Annotated[Path, typer.Argument(help="A memory file ('pcc-bench compress', .safetensors).")]
+MemoryFile = Annotated[Path, typer.Argument(help="A memory file ('pcc-bench compress', .safetensors).")]
 Decoder = Annotated[
     str | None, typer.Option(help="The decoder, folder or hub id; by default the one the memory records.")
 ]
@@ -60,7 +66,6 @@ def compress(
     from pcc_bench.core.texttable import TextTable
     from pcc_bench.host.api import ContextCompressor
     from pcc_bench.host.compressing import compress as compress_text
-    from pcc_bench.host.compressing import counts, parse_options, read_input
     from pcc_bench.host.store.store import MemoryStore
 
     if out is None and store is None:
@@ -103,8 +108,8 @@ def ask(
     Example: `pcc-bench ask book.safetensors "Who is the captain?"`
     """
     from pcc_bench.core.registry import get
-    from pcc_bench.host.api import ContextCompressor, open_memory
-    from pcc_bench.host.compressing import parse_options, read_input
+    from pcc_bench.host.api import ContextCompressor
+    from pcc_bench.host.compressing import open_memory
 
     options = parse_options(option or ())
     if source.suffix == ".safetensors":
@@ -121,7 +126,7 @@ def ask(
 
 
 def prompt(
-    memory: Memory,
+    memory: MemoryFile,
     question: Annotated[str, typer.Option(help="What to ask of the memory.")],
     out: Annotated[Path, typer.Option("--output", "-o", help="A .pt (input vectors) or .json (body of a request).")],
     chat: Annotated[
@@ -142,7 +147,7 @@ def prompt(
 
     Example: `pcc-bench prompt book.safetensors --question "Who is the captain?" -o prompt.json`
     """
-    from pcc_bench.host.api import open_memory
+    from pcc_bench.host.compressing import open_memory
     from pcc_bench.host.serving.prompt import write
 
     opened = open_memory(memory, decoder, checkpoint, device or "auto", dtype)
@@ -158,7 +163,7 @@ def prompt(
 
 def serve_check(
     url: Annotated[str, typer.Argument(help="A vLLM server, http://HOST:8000; #NAME chooses among several models.")],
-    memory: Memory,
+    memory: MemoryFile,
     question: Annotated[list[str] | None, typer.Option(help="What to ask of the memory; repeatable.")] = None,
     questions: Annotated[Path | None, typer.Option(help="A UTF-8 file with a question a line.")] = None,
     words: Words = "official",
@@ -178,7 +183,7 @@ def serve_check(
     from pcc_bench.cli.terminal import show
     from pcc_bench.core.documents import read_text
     from pcc_bench.core.texttable import TextTable
-    from pcc_bench.host.api import open_memory
+    from pcc_bench.host.compressing import open_memory
     from pcc_bench.host.serving.engines import Server
     from pcc_bench.host.serving.prompt import compare
 
@@ -199,3 +204,80 @@ def serve_check(
     typer.echo(f"\n{equal} of {len(results)} answers of {server.model.id} at {server.url} equal ours")
     if equal < len(results):
         raise typer.Exit(1)
+
+
+# ---------------------------------------------------------------- what verbs are given
+
+
+def read_input(file: Path | None, text: str | None) -> str:
+    """The text to compress, from a file, standard input (`-`) or the command line.
+
+    Raises:
+        UsageError: None or several are given, the file can't be read, is not UTF-8 or is empty.
+    """
+    if (file is None) == (text is None):
+        raise UsageError("give either a file (- for standard input) or --text")
+    if text is not None:
+        if not is_unicode(text):
+            raise UsageError("--text holds half of a surrogate pair, or bytes that are not UTF-8: give a UTF-8 file")
+        return _not_empty(text, "--text")
+    assert file is not None
+    if str(file) == "-":
+        return decode(sys.stdin.buffer.read(), "standard input")
+    try:
+        return decode(file.read_bytes(), str(file))
+    except OSError as error:
+        raise UsageError(f"{file} can't be read ({error.strerror}): check the path") from None
+
+
+def decode(data: bytes, where: str) -> str:
+    """The text of a file that is to be compressed.
+
+    Raises:
+        UsageError: It is not UTF-8, or empty; the message names the byte and its offset.
+    """
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        start = error.start + len(data) - len(error.object)  # "utf-8-sig" counts from behind a byte order mark
+        raise UsageError(
+            f"{where} is not UTF-8 text: byte 0x{data[start]:02x} at offset {start}; save it as UTF-8"
+        ) from None
+    return _not_empty(text, where)
+
+
+def _not_empty(text: str, where: str) -> str:
+    if not text.strip():
+        raise UsageError(f"{where} is empty: there is nothing to compress")
+    return text
+
+
+def parse_options(words: Sequence[str]) -> dict[str, Any]:
+    """Options of a method, as `name=value` each; numbers and true/false are read as such.
+
+    Raises:
+        UsageError: A word is no such pair.
+    """
+    options: dict[str, Any] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise UsageError(f"--option {word} is not name=value")
+        options[name] = parse_yaml(value, f"--option {name}")
+    return options
+
+
+def counts(memory: Memory, compressor: Compressor) -> dict[str, str]:
+    """What a memory holds and what it cost."""
+    ratios = [f"{ratio:.2f}x" if ratio else "-" for ratio in (memory.ratio, memory.ratio_slots)]
+    return {
+        "source tokens (decoder's tokenizer)": f"{memory.source_tokens:,}",
+        "source tokens (compressor's tokenizer)": f"{memory.compressor_tokens:,}",
+        "source bytes (UTF-8)": f"{memory.source_bytes:,}",
+        "slots": f"{memory.slots:,}",
+        "boundary vectors": f"{memory.boundary:,}",
+        "requested rate": f"{compressor.rate:g}x" if compressor.rate else "-",
+        "achieved, boundary vectors counted": ratios[0],
+        "achieved, slots only": ratios[1],
+        "seconds": f"{memory.seconds:.3f}",
+    }

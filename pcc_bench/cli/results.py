@@ -37,7 +37,7 @@ def report(
 
     Example: `pcc-bench report results/lab-table2 -o report`
     """
-    from pcc_bench.core import markers
+    from pcc_bench.cli import terminal
     from pcc_bench.reports import render
     from pcc_bench.reports import report as module
 
@@ -45,7 +45,7 @@ def report(
     for note in written.notes:
         typer.echo(texttable.visible(f"note: {note}"))
     if into is not None:
-        changed = markers.fill(into, "report", {table.key: render.brief(table) for table in written.tables})
+        changed = terminal.fill(into, "report", {table.key: render.brief(table) for table in written.tables})
         typer.echo(f"{'renewed' if changed else 'up to date'}: {into}")
     names = ", ".join(table.key for table in written.tables) or "none"
     typer.echo(f"tables: {names}\nwritten: {out / 'index.html'} ({len(written.files)} files in {out})")

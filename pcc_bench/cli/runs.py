@@ -90,8 +90,8 @@ def evaluate(
     --batch-size 8 --output results/pcc-4x -- --gen_kwargs max_gen_toks=50`
     """
     from pcc_bench.cli.terminal import resumable, show
-    from pcc_bench.host.command import Command
-    from pcc_bench.host.evaluate import kept_answers, run, with_setting
+    from pcc_bench.host.command import Command, kept_answers, with_setting
+    from pcc_bench.host.evaluate import run
     from pcc_bench.reports.summary import summarise
 
     model_args = with_setting(model_args, "dtype", dtype) or ""
@@ -129,8 +129,8 @@ def validate(
     """
     from pcc_bench.cli.terminal import show, show_marks
     from pcc_bench.host import validate as module
-    from pcc_bench.host.command import Command
-    from pcc_bench.host.evaluate import check, with_setting
+    from pcc_bench.host.command import Command, with_setting
+    from pcc_bench.host.evaluate import check
 
     model_args = with_setting(model_args, "dtype", dtype) or ""
     metadata = with_setting(metadata, "data", data)
@@ -172,9 +172,9 @@ def run(
     Example: `pcc-bench run lab-table2 --output results/lab-table2`,
     `pcc-bench run table2 --output SHARED/table2 --executor ray --gpus-per-cell 1`
     """
+    from pcc_bench.cli import terminal
     from pcc_bench.cli.terminal import resumable, show
-    from pcc_bench.core import markers
-    from pcc_bench.host.evaluate import kept_answers
+    from pcc_bench.host.command import kept_answers
     from pcc_bench.suite import runner
     from pcc_bench.suite.cell import results
     from pcc_bench.suite.check import check, plan
@@ -202,7 +202,7 @@ def run(
         failed = runner.run(read, out, chosen, typer.echo, engine)
     text = _show_table(read, out, cells)
     if into is not None:
-        markers.fill(into, "run", {read.name: text}, partly=True)
+        terminal.fill(into, "run", {read.name: text}, partly=True)
     if failed:
         typer.echo("\nfailed, tried again by the next call:\n" + "\n".join(f"- {k}: {v}" for k, v in failed.items()))
         raise typer.Exit(1)

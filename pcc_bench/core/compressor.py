@@ -1,8 +1,9 @@
 """The contract every compression method keeps: contexts in, memories out.
 
 A method is one small file with a subclass of `Compressor` that overrides `compress`. Batching, the cache of memories,
-prompts, scoring and accounting are the runner's (`pcc_bench.host.lm`), which never asks which method it runs: what it
-needs to know are the class attributes below.
+prompts, scoring and accounting are the runner's (`pcc_bench.host.lm`), which never asks which method it runs: it reads
+the class attributes below. How memories stand in the decoder's input is one value, `Layout`, for evaluations, saved
+memories and servers.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from pcc_bench.core.decoder import Decoder
-from pcc_bench.core.layout import Layout
 
 
 @dataclass(frozen=True)
@@ -107,23 +107,82 @@ class RawMemory:
     seconds: float
 
 
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """What a soft method was trained to read around a whole prompt.
+
+    Attributes:
+        opening: Token ids after BOS, before everything else.
+        closing: Between prompt and answer: token ids, or vectors [n, hidden size of the decoder].
+        lead: Text between the last memory and the words behind it, tokenized with them; not repeated where they begin
+            with it already.
+    """
+
+    opening: Sequence[int] = ()
+    closing: Sequence[int] | torch.Tensor = ()
+    lead: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """What a method asks of the decoder's side. The defaults leave the decoder as lm-eval runs it.
+
+    Attributes:
+        starts_with_bos: BOS before the first memory: yes, no, or as the decoder's tokenizer does by itself (None).
+        frame: What stands around a prompt.
+        templated: The same where a chat template has put its own words around it already.
+        reconstruction: What stands around a memory whose text is to be reconstructed, as the method was trained; None:
+            it was not.
+        memory_position: Position id of every vector of a memory, where memories take up no positions; None: they count
+            as tokens.
+        stop_token_ids: Ids that end an answer besides the decoder's own end of sequence.
+        suppressed_token_ids: Ids an answer may not contain.
+    """
+
+    starts_with_bos: bool | None = None
+    frame: Frame = Frame()
+    templated: Frame = Frame()
+    reconstruction: Frame | None = None
+    memory_position: int | None = None
+    stop_token_ids: tuple[int, ...] = ()
+    suppressed_token_ids: tuple[int, ...] = ()
+
+
+class Reader(Protocol):
+    """Who says how memories are read: the compressor that makes them, or the file they were saved in."""
+
+    @property
+    def name(self) -> str:
+        """The method."""
+
+    @property
+    def soft(self) -> bool:
+        """Memories are vectors (True) or text (False)."""
+
+    @property
+    def decoder(self) -> Decoder:
+        """The decoder that reads them."""
+
+    @property
+    def layout(self) -> Layout:
+        """How they stand in its input."""
+
+    def fingerprint(self) -> str:
+        """A short hash of all that decided which memories came out."""
+
+
 T = TypeVar("T")
 
 
 class Look(Protocol):
-    """Runs one check of `Compressor.inspect` and notes its outcome.
-
-    The check returns a value and what is said of it, or raises a `UsageError`. Returns the value; None where it failed.
-    """
+    """Runs one check of `Compressor.inspect` and notes its outcome."""
 
     def __call__(self, what: str, check: Callable[[], tuple[T, str]]) -> T | None:
-        """Run a check; `what` names it."""
+        """A check returns a value and what is said of it, or raises a `UsageError`; returns the value, else None."""
 
 
 class Compressor(ABC):
     """A compression method bound to one decoder.
-
-    Class attributes say what the method is; nothing else in the project tests for a concrete class.
 
     Attributes:
         name: The name in the registry and in `lm_eval --model`.
@@ -184,11 +243,7 @@ class Compressor(ABC):
     def inspect(cls, pretrained: str, decoder: Decoder, options: Mapping[str, Any], look: Look) -> None:
         """Look at a checkpoint without loading it (`pcc-bench validate`); by default there is nothing to see.
 
-        Args:
-            pretrained: Folder or hub id.
-            decoder: Its decoder; weights may be on the `meta` device.
-            options: Those of `load`.
-            look: Runs a check.
+        The decoder's weights may be on the `meta` device; `options` are those of `load`.
         """
         return
 

@@ -39,6 +39,15 @@ def is_folder(path: Path | str) -> bool:
     return os.path.isdir(path)  # noqa: PTH112
 
 
+def is_unicode(text: str) -> bool:
+    """Can the text be written as UTF-8? Half of a surrogate pair can't."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def read_text(path: Path) -> str:
     """A UTF-8 text file, without its byte order mark.
 

@@ -40,9 +40,7 @@ class ReadPrefix:
     def before(self, inputs: dict[str, torch.Tensor], decoder: Decoder) -> dict[str, Any]:
         """Inputs of `model.generate` that cover beginnings and rest, as it wants them when it gets a cache.
 
-        Args:
-            inputs: Those of the rest; see `left_pad`.
-            decoder: The decoder.
+        `inputs` are those of the rest; see `left_pad`.
         """
         mask = torch.cat([self.mask(decoder.device), inputs["attention_mask"]], dim=1)
         positions = positions_of(mask)
@@ -55,6 +53,18 @@ class ReadPrefix:
         vectors = inputs["inputs_embeds"]  # generate() wants the whole and reads what the cache has not
         before = vectors.new_zeros(len(vectors), self.width, vectors.shape[2])
         return {"inputs_embeds": torch.cat([before, vectors], dim=1), **covered}
+
+    def behind(self, lengths: Sequence[int], device: torch.device) -> dict[str, Any]:
+        """Inputs of `model` that put rows of some lengths, padded on the right, behind what was read.
+
+        Padding repeats the last position of its row: a greater one could change the rotations of them all.
+        """
+        mask = torch.cat(
+            [self.mask(device), torch.ones(len(lengths), max(lengths), dtype=torch.long, device=device)], 1
+        )
+        ends = torch.tensor([before + own for before, own in zip(self.lengths, lengths, strict=True)], device=device)
+        positions = torch.minimum(positions_of(mask)[:, self.width :], ends[:, None] - 1)
+        return {"attention_mask": mask, "position_ids": positions, "past_key_values": self.cache}
 
     def mask(self, device: torch.device) -> torch.Tensor:
         """[batch, width], 1 where there is no padding."""
@@ -179,7 +189,7 @@ def score(
     with torch.inference_mode():
         inputs: dict[str, Any] = _right_pad(decoder, prompts, continuations, max(lengths))
         if prefix is not None:
-            inputs |= _behind(prefix, lengths, decoder.device)
+            inputs |= prefix.behind(lengths, decoder.device)
         if positions is not None:
             inputs["position_ids"] = continued(positions, lengths).to(decoder.device)
             # without a mask transformers takes ids that leap for several sequences packed into one row
@@ -218,18 +228,6 @@ def _right_pad(
         vectors[row, : len(prompt)] = torch.as_tensor(prompt)
         vectors[row, len(prompt) : len(prompt) + len(continuation) - 1] = decoder.embed(continuation[:-1])
     return {"inputs_embeds": vectors}
-
-
-def _behind(prefix: ReadPrefix, lengths: Sequence[int], device: torch.device) -> dict[str, Any]:
-    """Inputs that put rows of some lengths, padded on the right, behind what was read.
-
-    Padding repeats the last position of its row: a greater one could change the rotations of them all.
-    """
-    batch, width = len(lengths), max(lengths)
-    mask = torch.cat([prefix.mask(device), torch.ones(batch, width, dtype=torch.long, device=device)], 1)
-    ends = torch.tensor([before + own for before, own in zip(prefix.lengths, lengths, strict=True)], device=device)
-    positions = torch.minimum(positions_of(mask)[:, prefix.width :], ends[:, None] - 1)
-    return {"attention_mask": mask, "position_ids": positions, "past_key_values": prefix.cache}
 
 
 def continued(positions: Sequence[Sequence[int]], lengths: Sequence[int]) -> torch.Tensor:

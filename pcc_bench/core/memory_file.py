@@ -13,11 +13,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from pcc_bench.core.architecture import check_weights
-from pcc_bench.core.compressor import Compressor, Memory
+from pcc_bench.core.compressor import Compressor, Frame, Layout, Memory
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.documents import checked, is_file, is_folder, parse_json, replaced
 from pcc_bench.core.errors import UsageError
-from pcc_bench.core.layout import Frame, Layout
 from pcc_bench.core.shipped import variants
 
 VECTORS_VERSION = 1  # of files that hold vectors; raised when an old reader could not read a new file

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NotRequired, TypedDict
 
-from pcc_bench import FOLDERS, HOME, PACKAGE
+from pcc_bench import FOLDERS, HOME, PACKAGE, __version__
 
+PACKAGES = ("lm_eval", "torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "safetensors", "numpy")
 SCHEMA_VERSION = 1  # in `config.pcc_bench.schema_version` of results_*.json
 
 
@@ -54,3 +56,16 @@ def code() -> str:
             if path.suffix in (".py", ".yaml") and "__pycache__" not in path.parts:
                 files[path.relative_to(home).as_posix()] = path.read_bytes()
     return hashlib.sha256(b"".join(name.encode() + files[name] for name in sorted(files))).hexdigest()[:16]
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of the packages that can change a result; None where one is not installed."""
+    return {"pcc_bench": __version__, **{name: installed(name) for name in PACKAGES}}
+
+
+def installed(package: str) -> str | None:
+    """The version of a package, None where it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from functools import reduce
 from typing import Any
 
@@ -18,7 +19,8 @@ from pcc_bench.core.decoder import now
 from pcc_bench.core.errors import UsageError, memory_errors
 from pcc_bench.core.generation import DecoderInput, ReadPrefix, generate, score
 from pcc_bench.core.plan import positions, realise
-from pcc_bench.host.planning import Job
+from pcc_bench.host import prefixes
+from pcc_bench.host.planning import Job, Request
 from pcc_bench.host.prefixes import PrefixReader
 from pcc_bench.host.responses import Answer, Response, Score
 from pcc_bench.host.serving.engines import Engine
@@ -32,13 +34,46 @@ class Answering:
         lm: lm-eval's model: its tokenizer, stop rules and precision hold.
         compressor: What the method asks of the decoder's side; its decoder answers.
         engine: Generates in the decoder's place, where there is one.
+        reuse_prefix: Let the decoder read what several prompts begin with once.
     """
 
-    def __init__(self, lm: HFLM, compressor: Compressor, engine: Engine | None = None) -> None:
+    def __init__(
+        self, lm: HFLM, compressor: Compressor, engine: Engine | None = None, reuse_prefix: bool = False
+    ) -> None:
         self.lm = lm
         self.engine = engine
         self.compressor = compressor
+        self.reuse_prefix = reuse_prefix
         self.reader = PrefixReader(compressor.decoder)
+
+    def batches(self, requests: Sequence[Request], jobs: Sequence[Job]) -> Iterator[list[Job]]:
+        """Jobs that are decoded together: same arguments, longest first; those that share a beginning side by side."""
+        groups: dict[str, list[Job]] = {}
+        for job in jobs:
+            argument = requests[job.index].argument
+            groups.setdefault("" if isinstance(argument, str) else json.dumps(argument, sort_keys=True), []).append(job)
+        for group in groups.values():
+            request = requests[group[0].index]
+            if self.lm.batch_size == "auto":
+                self.lm.batch_size_per_gpu = self.lm._detect_batch_size()
+            size = int(self.lm.batch_size)
+            new = max(0, request.new_tokens(self.lm.max_gen_toks) - 1)
+            ropes = self.compressor.decoder.ropes
+            sides: dict[Hashable, list[Job]] = {}  # that the decoder's rotations let decode together
+            for job in group:
+                sides.setdefault(ropes.company(self._span(job), new), []).append(job)
+            for side in sides.values():
+                stays = all(ropes.stay(self._span(job) + new) for job in side)  # beginnings rotate as they do alone
+                reuse = self.reuse_prefix and stays and prefixes.fits(request.argument)
+                for part in prefixes.share(side, [requests[job.index].beginning if reuse else () for job in side]):
+                    yield from (part[start : start + size] for start in range(0, len(part), size))
+        self.reader.forget()
+
+    def _span(self, job: Job) -> int:
+        """Positions of what the decoder reads of a job, from 0 to the greatest; the last token is only predicted."""
+        read = max(0, len(job.continuation) - 1)
+        memories = self.compressor.layout.memory_position
+        return read + (job.plan.span if memories is None else max(job.plan.positions(memories), default=-1) + 1)
 
     def run(self, kind: str, batch: Sequence[Job], arguments: Any) -> list[Answer]:
         """Answer a batch.
@@ -136,12 +171,6 @@ class Answering:
         seconds = now(decoder.device) - start
         tails = [plan.split(length)[1] for plan, length in zip(plans, prefix.lengths, strict=True)]
         return realise(tails, decoder, dtype), prefix, [{"reused_positions": n} for n in spared], seconds
-
-    def span(self, job: Job) -> int:
-        """Positions of what the decoder reads of a job, from 0 to the greatest; the last token is only predicted."""
-        read = max(0, len(job.continuation) - 1)
-        memories = self.compressor.layout.memory_position
-        return read + (job.plan.span if memories is None else max(job.plan.positions(memories), default=-1) + 1)
 
     def _positions(self, batch: Sequence[Job]) -> list[list[int]] | None:
         """Position ids of what is behind the heads of a batch."""

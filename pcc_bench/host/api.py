@@ -1,4 +1,4 @@
-"""Compression in Python: `from pcc_bench import ContextCompressor`.
+"""Compression in Python: `from pcc_bench import ContextCompressor`; for transformers the pipeline of the same.
 
 A thin front over what evaluations use: the method's `Compressor`, `PromptEncoder` for what stands around memories, and
 `generation.generate`. An answer is therefore the one that `lm_eval --model METHOD` gives for context and question.
@@ -6,101 +6,25 @@ A thin front over what evaluations use: the method's `Compressor`, `PromptEncode
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, overload
 
-import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteriaList, StopStringCriteria
+from transformers import AutoModelForCausalLM, Pipeline, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.pipelines import PIPELINE_REGISTRY
 
-from pcc_bench.core import memory_file, registry, shipped
-from pcc_bench.core.compressor import Compressor, Memory
-from pcc_bench.core.context import Kind, Part, Prompt, literal, mark
-from pcc_bench.core.decoder import Decoder
-from pcc_bench.core.errors import UsageError, memory_errors
-from pcc_bench.core.generation import generate
-from pcc_bench.core.layout import Reader
-from pcc_bench.core.memory_file import SavedMemory
-from pcc_bench.core.plan import Plan, positions, realise
-from pcc_bench.core.questions import OFFICIAL, question_prompt
+from pcc_bench.core import memory_file, shipped
+from pcc_bench.core.compressor import Compressor
+from pcc_bench.core.context import Kind, Part, Prompt
+from pcc_bench.core.documents import is_unicode
+from pcc_bench.core.errors import UsageError
+from pcc_bench.core.questions import OFFICIAL
 from pcc_bench.host import compressing
+from pcc_bench.host.compressing import SEPARATOR, ContextMemory, continued
 from pcc_bench.host.memories import CHUNK_CHARACTERS, MemoryBook, Source
 from pcc_bench.host.prompts import PromptEncoder
 
-SEPARATOR = "\n\n"  # between a context that is text and the words behind it, as in the tasks
-
-
-@dataclass(frozen=True, eq=False)
-class ContextMemory:
-    """A compressed context that the decoder can be asked about.
-
-    Attributes:
-        memory: What the decoder reads in the place of the context, with its counts.
-        compressor: What made it, or the file it was read from: says how the decoder reads it.
-    """
-
-    memory: Memory
-    compressor: Compressor | SavedMemory
-
-    @property
-    def slots(self) -> int:
-        """Vectors (soft methods) or decoder tokens (hard methods) that carry content."""
-        return self.memory.slots
-
-    @property
-    def ratio(self) -> float | None:
-        """Achieved compression: source tokens per position in the decoder's input; None where nothing is left."""
-        return self.memory.ratio
-
-    def __repr__(self) -> str:
-        ratio = f"{self.ratio:.2f}x" if self.ratio else "nothing left"
-        return f"ContextMemory({self.compressor.name}: {self.memory.source_tokens} tokens, {self.slots} slots, {ratio})"
-
-    def save(self, path: str | Path) -> None:
-        """Write it to a safetensors file, which `ContextCompressor.load_memory` and `pcc-bench ask` read.
-
-        Raises:
-            UsageError: The folder can't be written.
-        """
-        memory_file.save(self.memory, self.compressor, Path(path))
-
-    def answer(self, question: str, max_new_tokens: int = 30, prompt: str = OFFICIAL, **options: Any) -> str:
-        """Ask the decoder a question about the context, greedily unless `options` say otherwise.
-
-        Args:
-            question: The question; special tokens in it are ordinary characters.
-            max_new_tokens: Most new tokens.
-            prompt: The words of the question: `official` (the paper's), `short`, or `chat` (under the chat template).
-            **options: Those of `model.generate` (streamer, do_sample, temperature, ...).
-
-        Raises:
-            UsageError: No such prompt, no chat template, or too long for the decoder's window.
-        """
-        until = question_prompt(prompt).until
-        return _continued(self.compressor, self.plan(question, prompt), max_new_tokens, until, options)
-
-    def inputs_embeds(self, question: str, prompt: str = OFFICIAL) -> torch.Tensor:
-        """What the decoder reads, for a plain `model.generate(inputs_embeds=...)`.
-
-        Returns:
-            [1, length, hidden size], in the decoder's dtype. Stop tokens are for the caller to pass.
-
-        Raises:
-            UsageError: The method gives its vectors positions of their own, which input vectors can't carry.
-        """
-        if self.compressor.layout.memory_position is not None or self.memory.positions is not None:
-            raise UsageError(f"{self.compressor.name} numbers positions in its own way: use answer() or generate()")
-        decoder = self.compressor.decoder
-        return self.plan(question, prompt).vectors(decoder).to(decoder.dtype)[None]
-
-    def plan(self, question: str, prompt: str = OFFICIAL) -> Plan:
-        """What the decoder reads: BOS, what the method puts around it, the memory, the question in the prompt's words.
-
-        Raises:
-            UsageError: No such prompt, or no chat template.
-        """
-        return _encoder(self.compressor).encode(_asked(self.compressor, question, prompt), [self.memory])
+TASK = "compressed-text-generation"  # of `transformers.pipeline`
 
 
 class ContextCompressor:
@@ -176,7 +100,7 @@ class ContextCompressor:
         if len(queries) != len(contexts):
             raise UsageError(f"{len(contexts)} texts have {len(queries)} questions: pass one for each, or one for all")
         for number, context in enumerate(contexts, 1):
-            if not context.strip() or not compressing.is_unicode(context):
+            if not context.strip() or not is_unicode(context):
                 raise UsageError(f"text {number} of {len(contexts)} is empty, or half of a surrogate pair is in it")
         sources = [Source(context, question) for context, question in zip(contexts, queries, strict=True)]
         book = MemoryBook(self.compressor)
@@ -216,7 +140,7 @@ class ContextCompressor:
         """
         if isinstance(parts, str | ContextMemory) or not parts:
             raise UsageError("generate() reads a list of memories and texts: pass [memory, 'Question: ...']")
-        if not all(compressing.is_unicode(part) for part in parts if isinstance(part, str)):
+        if not all(is_unicode(part) for part in parts if isinstance(part, str)):
             raise UsageError("half of a surrogate pair is in a text: write it in UTF-8")
         memories = [part for part in parts if isinstance(part, ContextMemory)]
         reader = memories[0].compressor if memories else self.compressor
@@ -226,8 +150,9 @@ class ContextCompressor:
             Part("", Kind.CONTEXT, SEPARATOR) if isinstance(part, ContextMemory) else Part(part, Kind.LITERAL)
             for part in parts
         )
-        plan = _encoder(reader, allow_special_tokens_in_text).encode(prompt, [memory.memory for memory in memories])
-        return _continued(reader, plan, max_new_tokens, until, options)
+        encoder = PromptEncoder(reader.decoder, reader, allow_special=allow_special_tokens_in_text)
+        plan = encoder.encode(prompt, [memory.memory for memory in memories])
+        return continued(reader, plan, max_new_tokens, until, options)
 
     def check_queries(self, queries: Sequence[str]) -> None:
         """See that there is a question where the method compresses for one, and none where it does not.
@@ -242,101 +167,73 @@ class ContextCompressor:
             raise UsageError(f"{name} compresses without a question: leave query out, and ask the memory")
 
 
-def open_memory(
-    path: str | Path,
-    decoder: str | None = None,
-    checkpoint: str | None = None,
-    device: str = "auto",
-    dtype: str = "auto",
-) -> ContextMemory:
-    """A saved memory with the decoder that reads it, without the compressor's weights where they are not needed.
+class CompressedTextGenerationPipeline(Pipeline):
+    """`transformers.pipeline("compressed-text-generation", model=pcc)`: each context is compressed once, then asked.
+
+    Importing `ContextCompressor` from `pcc_bench` registers the task.
+
+    Called with a context or several, and `question=` or `questions=`; `max_new_tokens`, `prompt` and the options of
+    `model.generate` go to `ContextMemory.answer`. Returns `answer` or `answers`, and `ratio`, the achieved compression,
+    in a dictionary for each context.
 
     Args:
-        path: The memory file.
-        decoder: The decoder, where it is not the one the file names.
-        checkpoint: Of a method that brings its own decoder, where it is not the one the file names.
-        device: As in `ContextCompressor.from_pretrained`, and so is `dtype`.
-        dtype: See `device`.
+        model: A loaded method.
+        **kwargs: What `transformers.pipeline` passes on.
 
     Raises:
-        UsageError: The file or the decoder can't be read, or they do not belong together.
+        UsageError: `model` is something else; no question, or both `question` and `questions`.
     """
-    header = memory_file.header(Path(path))
-    with compressing.quiet():
-        if registry.get(header.method).owns_decoder:
-            source = checkpoint or header.checkpoint
-            if not source:
-                raise UsageError(f"{path} does not name the checkpoint of {header.method} that made it: pass it")
-            frozen = compressing.open_compressor(source, decoder, device, dtype, {}, header.method).decoder
+
+    _load_processor = False  # type: ignore[assignment]
+    _load_tokenizer = False  # type: ignore[assignment]
+    _load_image_processor = False  # type: ignore[assignment]
+    _load_video_processor = False  # type: ignore[assignment]
+    _load_feature_extractor = False  # type: ignore[assignment]
+
+    def __init__(self, model: ContextCompressor, **kwargs: Any) -> None:
+        if not isinstance(model, ContextCompressor):
+            raise UsageError(f"pipeline('{TASK}') takes model=ContextCompressor.from_pretrained(...)")
+        self.pcc = model
+        super().__init__(**{**kwargs, "model": model.model, "tokenizer": model.tokenizer, "device": model.model.device})
+
+    def _sanitize_parameters(
+        self,
+        question: str | None = None,
+        questions: Sequence[str] | None = None,
+        max_new_tokens: int = 30,
+        prompt: str = OFFICIAL,
+        **options: Any,
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        if question is not None and questions is not None:
+            raise UsageError("pass question= or questions=, not both")
+        asked = list(questions or ()) if question is None else [question]
+        forward = {"asked": asked, "answering": (max_new_tokens, prompt), "options": options}
+        return {}, forward, {"one": questions is None}
+
+    def preprocess(self, context: str) -> dict[str, Any]:  # type: ignore[override]
+        """A context, as it is."""
+        return {"context": context}
+
+    def _forward(  # type: ignore[override]
+        self, inputs: Mapping[str, Any], asked: Sequence[str], answering: tuple[int, str], options: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        if not asked:
+            raise UsageError("a context without a question has no answer: pass question= or questions=")
+        context = inputs["context"]
+        if self.pcc.compressor.query_aware:
+            memories = self.pcc.compress([context] * len(asked), query=list(asked))
         else:
-            if checkpoint:
-                raise UsageError(f"{header.method} brings no decoder of its own: leave the checkpoint {checkpoint} out")
-            frozen = compressing.open_decoder_on(decoder or header.decoder_name, device, dtype)
-    stored = memory_file.load(Path(path), frozen)
-    return ContextMemory(stored.memory, stored)
+            memories = [self.pcc.compress(context)] * len(asked)
+        answers = [
+            memory.answer(question, *answering, **options) for memory, question in zip(memories, asked, strict=True)
+        ]
+        return {"answers": answers, "ratio": memories[0].ratio}
+
+    def postprocess(self, outputs: Mapping[str, Any], one: bool) -> dict[str, Any]:  # type: ignore[override]
+        """The answers, or the only one."""
+        return {"answer": outputs["answers"][0], "ratio": outputs["ratio"]} if one else dict(outputs)
 
 
-def _encoder(reader: Reader, allow_special: bool = False) -> PromptEncoder:
-    return PromptEncoder(reader.decoder, reader, allow_special=allow_special)
-
-
-def _asked(reader: Reader, question: str, name: str) -> Prompt:
-    """A context with a question behind it, in the words of a prompt; the context's own text is not in it."""
-    if not compressing.is_unicode(question):
-        raise UsageError("half of a surrogate pair is in the question: write it in UTF-8")
-    words = question_prompt(name)
-    text = mark("", SEPARATOR) + words.text.replace("{question}", literal(question))
-    if words.needs_chat_template:
-        if not reader.decoder.tokenizer.chat_template:
-            raise UsageError(f"prompt={name} needs a chat template, and {reader.decoder.name} has none: use short")
-        turns = [{"role": "user", "content": text}]
-        turns += [{"role": "assistant", "content": words.answer_start}] if words.answer_start else []
-        ends: dict[str, Any] = {"continue_final_message" if words.answer_start else "add_generation_prompt": True}
-        text = reader.decoder.chat(turns, **ends)
-    return Prompt.parse(text)
-
-
-def _continued(reader: Reader, plan: Plan, max_new_tokens: int, until: Sequence[str], options: dict[str, Any]) -> str:
-    """What the decoder says behind a plan, without special tokens, up to a text that ends it."""
-    ids = continued_ids(reader, plan, max_new_tokens, until, options)
-    text = str(reader.decoder.tokenizer.decode(ids, skip_special_tokens=True))
-    return text[: min((text.find(end) for end in until if end in text), default=len(text))]
-
-
-def check_window(decoder: Decoder, plan: Plan, max_new_tokens: int) -> None:
-    """See that a prompt and its answer fit.
-
-    Raises:
-        UsageError: They are too long for the decoder's window.
-    """
-    window = getattr(decoder.model.config, "max_position_embeddings", None)
-    if window is not None and plan.span + max_new_tokens > window:
-        raise UsageError(
-            f"the prompt takes {plan.span} positions and the answer {max_new_tokens}, the decoder has {window}: "
-            "compress more, or split the text"
-        )
-
-
-def continued_ids(
-    reader: Reader, plan: Plan, max_new_tokens: int, until: Sequence[str], options: dict[str, Any]
-) -> list[int]:
-    """New token ids behind a plan, those that ended it included.
-
-    Raises:
-        UsageError: Too long for the decoder's window, or for the machine's memory.
-    """
-    decoder = reader.decoder
-    check_window(decoder, plan, max_new_tokens)
-    criteria = StoppingCriteriaList([StopStringCriteria(decoder.tokenizer, list(until))]) if until else None
-    with memory_errors(f"decoding a prompt of {plan.length} positions", "use a smaller dtype, or device='cpu'"):
-        out = generate(
-            decoder,
-            realise([plan], decoder, plan.dtype(decoder) if plan.has_vectors else None),
-            max_new_tokens,
-            reader.layout.stop_token_ids,
-            reader.layout.suppressed_token_ids,
-            criteria,
-            positions=positions([plan], reader.layout.memory_position),
-            **options,
-        )
-    return out.ids[0]
+PIPELINE_REGISTRY.register_pipeline(
+    TASK, pipeline_class=CompressedTextGenerationPipeline, pt_model=AutoModelForCausalLM
+)

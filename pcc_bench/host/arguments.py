@@ -20,7 +20,7 @@ from pcc_bench.core.architecture import check_complete, check_folder
 from pcc_bench.core.compressor import Compressor
 from pcc_bench.core.errors import UsageError, foreign, memory_errors
 from pcc_bench.host.planning import OVERFLOW
-from pcc_bench.host.store.precision import EXACT, PRECISIONS
+from pcc_bench.host.store.entry import EXACT, PRECISIONS
 
 # Arguments of transformers' `from_pretrained`, which lm-eval passes on. Others may be a configuration's own.
 FROM_PRETRAINED: tuple[str, ...] = (

@@ -1,16 +1,23 @@
-"""One run of lm-eval as `pcc-bench eval` and suites ask for it."""
+"""One run of lm-eval as `pcc-bench eval` and suites ask for it, and what its folder says of it."""
 
 from __future__ import annotations
 
 import json
 import os
+import sqlite3
+from contextlib import closing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
+from pcc_bench.core import documents, provenance
 from pcc_bench.core.errors import UsageError
 
 ANSWERS = "answers"  # lm-eval adds _rank0.db
+COMMAND_FILE = "command.json"
 
 
 @dataclass(frozen=True)
@@ -102,3 +109,79 @@ class Command:
         flags = ["--log_samples", *(["--apply_chat_template"] if self.chat_template else [])]
         given = [str(word) for name, value in pairs.items() if value is not None for word in (name, value)]
         return [*given, *flags, *self.extra]
+
+
+class Recorded(BaseModel):
+    """What a folder's `command.json` says: what decided its answers, and each start."""
+
+    identity: dict[str, Any] | None = None
+    runs: list[dict[str, Any]] = []
+
+
+def record(command: Command) -> None:
+    """Write down the command before it starts; a folder holds the answers of one command only.
+
+    A command that ended before its first answer (a misspelt option) leaves no claim on the folder.
+
+    Raises:
+        UsageError: The folder holds another command's, or can't be written.
+    """
+    path = command.output / COMMAND_FILE
+    known = Recorded()
+    if path.is_file() and (any(command.output.rglob("results_*.json")) or kept_answers(command.output)):
+        try:
+            known = documents.checked(Recorded, documents.read_json(path), str(path))
+        except UsageError as error:
+            raise UsageError(f"{error}: remove it, or choose another --output") from None
+    identity = command.identity if known.identity is None else known.identity
+    for name, value in command.identity.items():
+        if identity.get(name) != value:
+            raise UsageError(
+                f"{command.output} holds a run with {name}={identity.get(name)}, this one has {name}={value}: "
+                "repeat that command to go on with it, or choose another --output"
+            )
+    start = {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "arguments": command.arguments,
+        "versions": provenance.versions(),
+        "code": provenance.code(),
+    }
+    state = {"identity": command.identity, "runs": [*known.runs, start]}
+    documents.write_text(path, json.dumps(state, indent=1, ensure_ascii=False) + "\n")
+
+
+def kept_answers(folder: Path) -> int:
+    """Answers in a folder's caches (rows of any table), which the same command does not ask for again.
+
+    Raises:
+        UsageError: A cache is damaged.
+    """
+    answers = 0
+    for database in folder.glob(f"{ANSWERS}_rank*.db"):
+        with closing(sqlite3.connect(database)) as connection:
+            try:
+                tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+                for (name,) in tables:
+                    answers += connection.execute(f'SELECT COUNT(*) FROM "{name}"').fetchone()[0]
+            except sqlite3.DatabaseError as error:
+                raise UsageError(f"{database} is damaged ({error}): remove it, or choose another --output") from None
+    return answers
+
+
+def with_setting(text: str | None, name: str, value: str | None) -> str | None:
+    """Model arguments or metadata, as `key=value,key=value` or JSON, with one more setting.
+
+    Raises:
+        UsageError: It is set already.
+    """
+    if value is None:
+        return text
+    if text and text.lstrip().startswith("{"):
+        state = documents.parse_json(text, f"the settings {text[:200]}")
+        taken, joined = name in state, json.dumps({**state, name: value})
+    else:
+        taken = any(pair.partition("=")[0].strip() == name for pair in (text or "").split(","))
+        joined = ",".join(filter(None, (text, f"{name}={value}")))
+    if taken:
+        raise UsageError(f"{name} is set twice, as --{name} {value} and in '{text}': leave one out")
+    return joined

@@ -1,77 +1,39 @@
-"""From a text to a memory, outside lm-eval: what `pcc-bench compress` does."""
+"""Memories outside lm-eval: a compressor and its decoder are opened, a text is compressed, a memory is asked."""
 
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import StoppingCriteriaList, StopStringCriteria
 from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
-from pcc_bench.core import registry
-from pcc_bench.core.compressor import Compressor, Memory
+from pcc_bench.core import memory_file, registry
+from pcc_bench.core.compressor import Compressor, Memory, Reader
+from pcc_bench.core.context import Prompt, literal, mark
 from pcc_bench.core.decoder import Decoder
-from pcc_bench.core.documents import parse_yaml
+from pcc_bench.core.documents import is_unicode
 from pcc_bench.core.errors import UsageError, memory_errors
+from pcc_bench.core.generation import generate
+from pcc_bench.core.memory_file import SavedMemory
+from pcc_bench.core.plan import Plan, positions, realise
+from pcc_bench.core.questions import OFFICIAL, question_prompt
+from pcc_bench.host.prompts import PromptEncoder
 from pcc_bench.host.store.store import MemoryStore
 from pcc_bench.host.store.store import compress as compressed
 from pcc_bench.model.init import open_decoder
 
+SEPARATOR = "\n\n"  # between a context that is text and the words behind it, as in the tasks
 DTYPES = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-
-
-def read_input(file: Path | None, text: str | None) -> str:
-    """The text to compress, from a file, standard input (`-`) or the command line.
-
-    Raises:
-        UsageError: None or several are given, the file can't be read, is not UTF-8 or is empty.
-    """
-    if (file is None) == (text is None):
-        raise UsageError("give either a file (- for standard input) or --text")
-    if text is not None:
-        if not is_unicode(text):
-            raise UsageError("--text holds half of a surrogate pair, or bytes that are not UTF-8: give a UTF-8 file")
-        return _not_empty(text, "--text")
-    assert file is not None
-    if str(file) == "-":
-        return decode(sys.stdin.buffer.read(), "standard input")
-    try:
-        return decode(file.read_bytes(), str(file))
-    except OSError as error:
-        raise UsageError(f"{file} can't be read ({error.strerror}): check the path") from None
-
-
-def is_unicode(text: str) -> bool:
-    """Can the text be written as UTF-8? Half of a surrogate pair can't."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def decode(data: bytes, where: str) -> str:
-    """The text of a file that is to be compressed.
-
-    Raises:
-        UsageError: It is not UTF-8, or empty; the message names the byte and its offset.
-    """
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        start = error.start + len(data) - len(error.object)  # "utf-8-sig" counts from behind a byte order mark
-        raise UsageError(
-            f"{where} is not UTF-8 text: byte 0x{data[start]:02x} at offset {start}; save it as UTF-8"
-        ) from None
-    return _not_empty(text, where)
 
 
 def open_compressor(
@@ -137,22 +99,6 @@ def compress(text: str, compressor: Compressor, store: MemoryStore | None = None
     return memory
 
 
-def counts(memory: Memory, compressor: Compressor) -> dict[str, str]:
-    """What a memory holds and what it cost."""
-    ratios = [f"{ratio:.2f}x" if ratio else "-" for ratio in (memory.ratio, memory.ratio_slots)]
-    return {
-        "source tokens (decoder's tokenizer)": f"{memory.source_tokens:,}",
-        "source tokens (compressor's tokenizer)": f"{memory.compressor_tokens:,}",
-        "source bytes (UTF-8)": f"{memory.source_bytes:,}",
-        "slots": f"{memory.slots:,}",
-        "boundary vectors": f"{memory.boundary:,}",
-        "requested rate": f"{compressor.rate:g}x" if compressor.rate else "-",
-        "achieved, boundary vectors counted": ratios[0],
-        "achieved, slots only": ratios[1],
-        "seconds": f"{memory.seconds:.3f}",
-    }
-
-
 @contextmanager
 def quiet() -> Iterator[None]:
     """No progress bars of transformers inside the block."""
@@ -163,12 +109,6 @@ def quiet() -> Iterator[None]:
     finally:
         if was_on:
             enable_progress_bar()
-
-
-def _not_empty(text: str, where: str) -> str:
-    if not text.strip():
-        raise UsageError(f"{where} is empty: there is nothing to compress")
-    return text
 
 
 def check_options(kind: type[Compressor], options: Iterable[str]) -> None:
@@ -183,16 +123,170 @@ def check_options(kind: type[Compressor], options: Iterable[str]) -> None:
             raise UsageError(f"option {name}: {kind.name} has no such option{registry.suggest(name, known)}")
 
 
-def parse_options(words: Sequence[str]) -> dict[str, Any]:
-    """Options of a method, as `name=value` each; numbers and true/false are read as such.
+@dataclass(frozen=True, eq=False)
+class ContextMemory:
+    """A compressed context that the decoder can be asked about.
+
+    Attributes:
+        memory: What the decoder reads in the place of the context, with its counts.
+        compressor: What made it, or the file it was read from: says how the decoder reads it.
+    """
+
+    memory: Memory
+    compressor: Compressor | SavedMemory
+
+    @property
+    def slots(self) -> int:
+        """Vectors (soft methods) or decoder tokens (hard methods) that carry content."""
+        return self.memory.slots
+
+    @property
+    def ratio(self) -> float | None:
+        """Achieved compression: source tokens per position in the decoder's input; None where nothing is left."""
+        return self.memory.ratio
+
+    def __repr__(self) -> str:
+        ratio = f"{self.ratio:.2f}x" if self.ratio else "nothing left"
+        return f"ContextMemory({self.compressor.name}: {self.memory.source_tokens} tokens, {self.slots} slots, {ratio})"
+
+    def save(self, path: str | Path) -> None:
+        """Write it to a safetensors file, which `ContextCompressor.load_memory` and `pcc-bench ask` read.
+
+        Raises:
+            UsageError: The folder can't be written.
+        """
+        memory_file.save(self.memory, self.compressor, Path(path))
+
+    def answer(self, question: str, max_new_tokens: int = 30, prompt: str = OFFICIAL, **options: Any) -> str:
+        """Ask the decoder a question about the context, greedily unless `options` say otherwise.
+
+        Args:
+            question: The question; special tokens in it are ordinary characters.
+            max_new_tokens: Most new tokens.
+            prompt: The words of the question: `official` (the paper's), `short`, or `chat` (under the chat template).
+            **options: Those of `model.generate` (streamer, do_sample, temperature, ...).
+
+        Raises:
+            UsageError: No such prompt, no chat template, or too long for the decoder's window.
+        """
+        until = question_prompt(prompt).until
+        return continued(self.compressor, self.plan(question, prompt), max_new_tokens, until, options)
+
+    def inputs_embeds(self, question: str, prompt: str = OFFICIAL) -> torch.Tensor:
+        """What the decoder reads, for a plain `model.generate(inputs_embeds=...)`.
+
+        Returns:
+            [1, length, hidden size], in the decoder's dtype. Stop tokens are for the caller to pass.
+
+        Raises:
+            UsageError: The method gives its vectors positions of their own, which input vectors can't carry.
+        """
+        if self.compressor.layout.memory_position is not None or self.memory.positions is not None:
+            raise UsageError(f"{self.compressor.name} numbers positions in its own way: use answer() or generate()")
+        decoder = self.compressor.decoder
+        return self.plan(question, prompt).vectors(decoder).to(decoder.dtype)[None]
+
+    def plan(self, question: str, prompt: str = OFFICIAL) -> Plan:
+        """What the decoder reads: BOS, what the method puts around it, the memory, the question in the prompt's words.
+
+        Raises:
+            UsageError: No such prompt, or no chat template.
+        """
+        encoder = PromptEncoder(self.compressor.decoder, self.compressor)
+        return encoder.encode(_asked(self.compressor, question, prompt), [self.memory])
+
+
+def open_memory(
+    path: str | Path,
+    decoder: str | None = None,
+    checkpoint: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+) -> ContextMemory:
+    """A saved memory with the decoder that reads it, without the compressor's weights where they are not needed.
+
+    Args:
+        path: The memory file.
+        decoder: The decoder, where it is not the one the file names.
+        checkpoint: Of a method that brings its own decoder, where it is not the one the file names.
+        device: As in `ContextCompressor.from_pretrained`, and so is `dtype`.
+        dtype: See `device`.
 
     Raises:
-        UsageError: A word is no such pair.
+        UsageError: The file or the decoder can't be read, or they do not belong together.
     """
-    options: dict[str, Any] = {}
-    for word in words:
-        name, equals, value = word.partition("=")
-        if not equals:
-            raise UsageError(f"--option {word} is not name=value")
-        options[name] = parse_yaml(value, f"--option {name}")
-    return options
+    header = memory_file.header(Path(path))
+    with quiet():
+        if registry.get(header.method).owns_decoder:
+            source = checkpoint or header.checkpoint
+            if not source:
+                raise UsageError(f"{path} does not name the checkpoint of {header.method} that made it: pass it")
+            frozen = open_compressor(source, decoder, device, dtype, {}, header.method).decoder
+        else:
+            if checkpoint:
+                raise UsageError(f"{header.method} brings no decoder of its own: leave the checkpoint {checkpoint} out")
+            frozen = open_decoder_on(decoder or header.decoder_name, device, dtype)
+    stored = memory_file.load(Path(path), frozen)
+    return ContextMemory(stored.memory, stored)
+
+
+def _asked(reader: Reader, question: str, name: str) -> Prompt:
+    """A context with a question behind it, in the words of a prompt; the context's own text is not in it."""
+    if not is_unicode(question):
+        raise UsageError("half of a surrogate pair is in the question: write it in UTF-8")
+    words = question_prompt(name)
+    text = mark("", SEPARATOR) + words.text.replace("{question}", literal(question))
+    if words.needs_chat_template:
+        if not reader.decoder.tokenizer.chat_template:
+            raise UsageError(f"prompt={name} needs a chat template, and {reader.decoder.name} has none: use short")
+        turns = [{"role": "user", "content": text}]
+        turns += [{"role": "assistant", "content": words.answer_start}] if words.answer_start else []
+        ends: dict[str, Any] = {"continue_final_message" if words.answer_start else "add_generation_prompt": True}
+        text = reader.decoder.chat(turns, **ends)
+    return Prompt.parse(text)
+
+
+def continued(reader: Reader, plan: Plan, max_new_tokens: int, until: Sequence[str], options: dict[str, Any]) -> str:
+    """What the decoder says behind a plan, without special tokens, up to a text that ends it."""
+    ids = continued_ids(reader, plan, max_new_tokens, until, options)
+    text = str(reader.decoder.tokenizer.decode(ids, skip_special_tokens=True))
+    return text[: min((text.find(end) for end in until if end in text), default=len(text))]
+
+
+def check_window(decoder: Decoder, plan: Plan, max_new_tokens: int) -> None:
+    """See that a prompt and its answer fit.
+
+    Raises:
+        UsageError: They are too long for the decoder's window.
+    """
+    window = getattr(decoder.model.config, "max_position_embeddings", None)
+    if window is not None and plan.span + max_new_tokens > window:
+        raise UsageError(
+            f"the prompt takes {plan.span} positions and the answer {max_new_tokens}, the decoder has {window}: "
+            "compress more, or split the text"
+        )
+
+
+def continued_ids(
+    reader: Reader, plan: Plan, max_new_tokens: int, until: Sequence[str], options: dict[str, Any]
+) -> list[int]:
+    """New token ids behind a plan, those that ended it included.
+
+    Raises:
+        UsageError: Too long for the decoder's window, or for the machine's memory.
+    """
+    decoder = reader.decoder
+    check_window(decoder, plan, max_new_tokens)
+    criteria = StoppingCriteriaList([StopStringCriteria(decoder.tokenizer, list(until))]) if until else None
+    with memory_errors(f"decoding a prompt of {plan.length} positions", "use a smaller dtype, or device='cpu'"):
+        out = generate(
+            decoder,
+            realise([plan], decoder, plan.dtype(decoder) if plan.has_vectors else None),
+            max_new_tokens,
+            reader.layout.stop_token_ids,
+            reader.layout.suppressed_token_ids,
+            criteria,
+            positions=positions([plan], reader.layout.memory_position),
+            **options,
+        )
+    return out.ids[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
@@ -11,31 +10,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext, redirect_stdout
 from dataclasses import replace
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
-from pydantic import BaseModel
-
-import pcc_bench
-from pcc_bench.core import documents, provenance, registry
+from pcc_bench.core import documents, registry
 from pcc_bench.core.claims import claimed
 from pcc_bench.core.errors import UsageError, first_line
 from pcc_bench.host import startup
-from pcc_bench.host.command import ANSWERS, Command
+from pcc_bench.host.command import ANSWERS, Command, record, with_setting
 from pcc_bench.host.responses import database_errors
-
-COMMAND_FILE = "command.json"
-PACKAGES = ("lm_eval", "torch", "transformers", "peft", "accelerate", "datasets", "tokenizers", "safetensors", "numpy")
-
-
-class Recorded(BaseModel):
-    """What a folder's `command.json` says: what decided its answers, and each start."""
-
-    identity: dict[str, Any] | None = None
-    runs: list[dict[str, Any]] = []
 
 
 def asks_ours_only(command: Command) -> bool:
@@ -66,7 +49,7 @@ def run(command: Command) -> list[Path]:
     with claimed(command.output):
         _make_answers(command.output)
         named = replace(command, model_args=_named(command))
-        if not _is_first_process():
+        if os.environ.get("RANK", "0") != "0":
             _run_lm_eval(named, command.output)  # which writes none there
             return []
         for part in command.output.glob(".*.part"):  # of a killed command
@@ -95,70 +78,6 @@ def check(command: Command) -> None:
     maps_of(command.compress or "")
     if command.limit is not None and not 0 < command.limit < float("inf"):
         raise UsageError(f"--limit {command.limit:g} leaves no row: give a number of rows, or a fraction below 1")
-
-
-def record(command: Command) -> None:
-    """Write down the command before it starts; a folder holds the answers of one command only.
-
-    A command that ended before its first answer (a misspelt option) leaves no claim on the folder.
-
-    Raises:
-        UsageError: The folder holds another command's, or can't be written.
-    """
-    path = command.output / COMMAND_FILE
-    known = _read_command(path) if _has_answers(command.output) else Recorded()
-    identity = command.identity if known.identity is None else known.identity
-    for name, value in command.identity.items():
-        if identity.get(name) != value:
-            raise UsageError(
-                f"{command.output} holds a run with {name}={identity.get(name)}, this one has {name}={value}: "
-                "repeat that command to go on with it, or choose another --output"
-            )
-    start = {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "arguments": command.arguments,
-        "versions": versions(),
-        "code": provenance.code(),
-    }
-    state = {"identity": command.identity, "runs": [*known.runs, start]}
-    documents.write_text(path, json.dumps(state, indent=1, ensure_ascii=False) + "\n")
-
-
-def with_setting(text: str | None, name: str, value: str | None) -> str | None:
-    """Model arguments or metadata, as `key=value,key=value` or JSON, with one more setting.
-
-    Raises:
-        UsageError: It is set already.
-    """
-    if value is None:
-        return text
-    if text and text.lstrip().startswith("{"):
-        state = documents.parse_json(text, f"the settings {text[:200]}")
-        taken, joined = name in state, json.dumps({**state, name: value})
-    else:
-        taken = any(pair.partition("=")[0].strip() == name for pair in (text or "").split(","))
-        joined = ",".join(filter(None, (text, f"{name}={value}")))
-    if taken:
-        raise UsageError(f"{name} is set twice, as --{name} {value} and in '{text}': leave one out")
-    return joined
-
-
-def kept_answers(folder: Path) -> int:
-    """Answers in a folder's caches, which the same command does not ask for again."""
-    return sum(map(_count_rows, folder.glob(f"{ANSWERS}_rank*.db")))
-
-
-def versions() -> dict[str, str | None]:
-    """Versions of the packages that can change a result; None where one is not installed."""
-    return {"pcc_bench": pcc_bench.__version__, **{name: installed(name) for name in PACKAGES}}
-
-
-def installed(package: str) -> str | None:
-    """The version of a package, None where it is not installed."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def new_results(folder: Path, before: set[Path]) -> list[Path]:
@@ -209,7 +128,7 @@ def _run_lm_eval(command: Command, results: Path) -> None:
     from lm_eval.utils import setup_logging
 
     setup_logging()
-    with _command_line(["lm-eval", "run", *command.arguments, "--output_path", str(results)]), _adjusted(command):
+    with _adjusted(command, results):
         harness = HarnessCLI()
         try:
             parsed = harness.parse_args()
@@ -225,8 +144,8 @@ def _run_lm_eval(command: Command, results: Path) -> None:
 
 
 @contextmanager
-def _adjusted(command: Command) -> Iterator[None]:
-    """lm-eval without what is of no use to this run.
+def _adjusted(command: Command, results: Path) -> Iterator[None]:
+    """lm-eval with this command line, without what is of no use to this run.
 
     It indexes its thousands of tasks, though all that are asked for are ours; it asks git for a commit where there is
     no repository, and git complains; and it counts the answers in its own cache, which are none of ours.
@@ -248,9 +167,12 @@ def _adjusted(command: Command) -> Iterator[None]:
     tracker.addFilter(_is_saved)
     if command.model in registry.names():
         log.addFilter(_is_no_count_of_cache)
+    arguments = sys.argv
+    sys.argv = ["lm-eval", "run", *command.arguments, "--output_path", str(results)]
     try:
         yield
     finally:
+        sys.argv = arguments
         tasks.TaskManager, evaluator.get_git_commit_hash = manager, commit
         log.removeFilter(_is_no_count_of_cache)
         tracker.removeFilter(_is_saved)
@@ -292,43 +214,3 @@ def _check_model(name: str) -> None:
         near = registry.nearest(name, registry.names()) or registry.nearest(name, known)
         hint = f"did you mean '{near}'?" if near else "ours are " + ", ".join(registry.names())
         raise UsageError(f"unknown model '{name}': {hint} (lm-eval's own work too)")
-
-
-def _has_answers(folder: Path) -> bool:
-    """Are there results, or rows in any table of a cache of answers?"""
-    return any(folder.rglob("results_*.json")) or kept_answers(folder) > 0
-
-
-def _count_rows(database: Path) -> int:
-    """Rows in all tables of a cache of answers."""
-    with closing(sqlite3.connect(database)) as connection:
-        try:
-            tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
-            counts = (connection.execute(f'SELECT COUNT(*) FROM "{name}"').fetchone() for (name,) in tables)
-            return sum(count for (count,) in counts)
-        except sqlite3.DatabaseError as error:
-            raise UsageError(f"{database} is damaged ({error}): remove it, or choose another --output") from None
-
-
-def _is_first_process() -> bool:
-    return int(os.environ.get("RANK", "0")) == 0
-
-
-def _read_command(path: Path) -> Recorded:
-    if not path.is_file():
-        return Recorded()
-    try:
-        return documents.checked(Recorded, documents.read_json(path), str(path))
-    except UsageError as error:
-        raise UsageError(f"{error}: remove it, or choose another --output") from None
-
-
-@contextmanager
-def _command_line(arguments: list[str]) -> Iterator[None]:
-    """lm-eval reads its arguments from `sys.argv`."""
-    before = sys.argv
-    sys.argv = arguments
-    try:
-        yield
-    finally:
-        sys.argv = before

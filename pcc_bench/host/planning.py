@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pcc_bench.core.compressor import Memory
-from pcc_bench.core.context import Kind, Prompt
+from lm_eval.api.instance import Instance
+from lm_eval.models.utils import normalize_gen_kwargs
+
+from pcc_bench.core.compressor import Compressor, Memory
+from pcc_bench.core.context import Kind, Prompt, as_prompt
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.plan import Plan
+from pcc_bench.core.processors import typed
 from pcc_bench.core.provenance import SampleRecord
 from pcc_bench.host.memories import MemoryBook, Source
 from pcc_bench.host.prompts import PromptEncoder
+from pcc_bench.host.responses import ResponseCache
 
 OVERFLOW = ("error", "skip", "truncate")
 
@@ -45,6 +51,17 @@ class Request:
         return tuple(Source(context, self.query) for context in self.read)
 
     @property
+    def beginning(self) -> tuple[object, ...]:
+        """What it has in common with requests that begin alike: their contexts, or else the whole prompt."""
+        return self.sources or (str(self.prompt),)
+
+    def new_tokens(self, default: int) -> int:
+        """Most tokens of an answer; 0 where a continuation is scored."""
+        if isinstance(self.argument, str):
+            return 0
+        return int(normalize_gen_kwargs(self.argument, default)["max_gen_toks"])
+
+    @property
     def where(self) -> str:
         """The row, for messages."""
         return f"row {self.row} of {self.task}"
@@ -56,6 +73,50 @@ class Request:
         return Prompt(
             replace(part, text=next(rest)) if part.kind is Kind.CONTEXT else part for part in self.prompt.parts
         )
+
+
+def read_requests(
+    kind: str,
+    instances: Sequence[Instance],
+    compressor: Compressor,
+    partners: Mapping[str, str],
+    cache: ResponseCache | None,
+) -> list[Request]:
+    """lm-eval's requests, with what they read.
+
+    Args:
+        kind: Their type, `generate_until` or `loglikelihood`.
+        instances: The requests.
+        compressor: The method.
+        partners: Context -> the one whose memory is read in its place.
+        cache: Has the keys of answers; not of sampled ones, or all repeats of a row would be the same.
+
+    Raises:
+        UsageError: An empty context, no question for a method that compresses for one, or wrong generation arguments.
+    """
+    arguments: dict[str, Any] = {}
+    requests = []
+    for instance in instances:
+        prompt, argument = as_prompt(instance.args[0]), instance.args[1]
+        if kind == "generate_until":
+            name = json.dumps(argument, default=str)
+            if name not in arguments:
+                arguments[name] = typed(argument, f"generation_kwargs of {instance.task_name}")
+            argument = arguments[name]
+        read = tuple(partners.get(context, context) for context in prompt.contexts)
+        sampled = isinstance(argument, dict) and argument.get("do_sample", False)
+        key = cache.key(kind, prompt, argument, read) if cache and not sampled else ""
+        query = prompt.query if compressor.query_aware else ""
+        request = Request(prompt, argument, read, str(instance.task_name), int(instance.doc_id or 0), key, query)
+        if compressor.query_aware and read and not query.strip():
+            raise UsageError(
+                f"{request.where} asks no question beside its context, and {compressor.name} compresses for a "
+                "question: use a task that has one, marked with pcc_bench.core.context.literal()"
+            )
+        if any(not context.strip() for context in prompt.contexts):
+            raise UsageError(f"{request.where} has an empty context: there is nothing to compress; remove the row")
+        requests.append(request)
+    return requests
 
 
 @dataclass(frozen=True)
@@ -96,14 +157,14 @@ class Planner:
     book: MemoryBook
     overflow: str
 
-    def job(self, request: Request, index: int, room: int, window: int) -> Job | None:
+    def job(self, request: Request, index: int, window: int, max_new_tokens: int) -> Job | None:
         """Plan a request.
 
         Args:
             request: The request.
             index: Its place among the requests.
-            room: Positions that prompt and continuation may take.
-            window: The decoder's window, for messages.
+            window: Positions that the decoder has.
+            max_new_tokens: Most tokens of an answer, where the request does not say.
 
         Returns:
             The job, or None where the request is too long and to be skipped.
@@ -111,6 +172,8 @@ class Planner:
         Raises:
             UsageError: Too long, and not to be skipped or beyond truncation.
         """
+        room = window - request.new_tokens(max_new_tokens)
+        room += isinstance(request.argument, str)  # the last token of a continuation is never read
         prompt = request.reading
         plan, continuation, memories = self._plan(request, prompt)
         while (over := plan.span + len(continuation) - room) > 0:
@@ -118,11 +181,17 @@ class Planner:
                 return None
             held = sum(memory.span for memory in memories)
             if self.overflow == "error" or held <= over:
-                raise UsageError(self._too_long(request, room + over, room, window))
+                remedy = (
+                    "pass overflow=skip or overflow=truncate (both are counted), a higher rate or a larger max_length"
+                )
+                if self.overflow == "truncate":
+                    remedy = "its text alone is too long for truncation to help"
+                places = f"takes {room + over} positions, the decoder has room for {room} of {window}"
+                raise UsageError(f"{request.where} {places}: {remedy}")
             prompt = shortened(prompt, max(0.0, 1 - 1.05 * over / held))
             self.book.fill_alone([Source(context, request.query) for context in prompt.contexts])
             plan, continuation, memories = self._plan(request, prompt)
-        cut = sum(map(_size, request.read)) - sum(map(_size, prompt.contexts))
+        cut = len("".join(request.read).encode()) - len("".join(prompt.contexts).encode())
         return Job(index, plan, continuation, accounting(memories, plan, cut))
 
     def _plan(self, request: Request, prompt: Prompt) -> tuple[Plan, list[int], list[Memory]]:
@@ -131,14 +200,6 @@ class Planner:
             plan, continuation = self.encoder.encode_pair(prompt, memories, request.argument)
             return plan, continuation, memories
         return self.encoder.encode(prompt, memories), [], memories
-
-    def _too_long(self, request: Request, length: int, room: int, window: int) -> str:
-        remedy = (
-            "its text alone is too long for truncation to help"
-            if self.overflow == "truncate"
-            else "pass overflow=skip or overflow=truncate (both are counted), a higher rate or a larger max_length"
-        )
-        return f"{request.where} takes {length} positions, the decoder has room for {room} of {window}: {remedy}"
 
 
 def accounting(memories: Sequence[Memory], plan: Plan, truncated_bytes: int) -> SampleRecord:
@@ -161,10 +222,6 @@ def accounting(memories: Sequence[Memory], plan: Plan, truncated_bytes: int) -> 
         "truncated_bytes": truncated_bytes + sum(memory.truncated_bytes for memory in memories),
         "compress_seconds": sum(memory.seconds for memory in memories),
     }
-
-
-def _size(text: str) -> int:
-    return len(text.encode())
 
 
 def shortened(prompt: Prompt, fraction: float) -> Prompt:

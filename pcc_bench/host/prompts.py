@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 
 import torch
 
-from pcc_bench.core.compressor import Memory
+from pcc_bench.core.compressor import Frame, Memory, Reader
 from pcc_bench.core.context import Kind, Prompt, encode_text, special_token_pattern
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError
-from pcc_bench.core.layout import Frame, Reader
 from pcc_bench.core.plan import Plan
 
 

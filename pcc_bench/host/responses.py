@@ -1,4 +1,4 @@
-"""Answers with their accounting, and their cache on disk.
+"""Answers with their accounting, their cache on disk, and the counts of a run.
 
 lm-eval caches answers under a key that lacks the model and, for our prompts, the marks; and it stores pickles. Ours
 keys by everything an answer depends on and stores JSON, in a table of its own in the file the user named.
@@ -9,16 +9,23 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pcc_bench.core.context import Prompt
 from pcc_bench.core.documents import parse_json
 from pcc_bench.core.errors import UsageError
 
+if TYPE_CHECKING:
+    from pcc_bench.host.memories import Source
+    from pcc_bench.host.planning import Request
+
 TABLE = "pcc_bench_1"
+NOTHING_SCORED = 3  # exit status of a run that scored nothing
 
 
 class Response(str):
@@ -52,6 +59,12 @@ class Score(tuple[float, bool]):
 
 
 Answer = Response | Score
+
+
+def skipped(kind: str) -> Answer:
+    """The answer to a request that is longer than the decoder's window and left out of the scores."""
+    record = {"skipped": True, "reason": "longer than the decoder's window"}
+    return Response("", record) if kind == "generate_until" else Score(float("nan"), False, record)
 
 
 @contextmanager
@@ -101,7 +114,9 @@ class ResponseCache:
         return hashlib.sha256(json.dumps(state, sort_keys=True, default=str).encode()).hexdigest()
 
     def get(self, key: str) -> Answer | None:
-        """The stored answer, its record marked `cached`."""
+        """The stored answer, its record marked `cached`; None where there is none, or no key."""
+        if not key:
+            return None
         with database_errors(self.path):
             row = self._connection.execute(f"SELECT value FROM {TABLE} WHERE key = ?", (key,)).fetchone()
         if row is None:
@@ -111,7 +126,92 @@ class ResponseCache:
         return Response(value, record) if isinstance(value, str) else Score(value[0], value[1], record)
 
     def put(self, answers: Iterable[tuple[str, Answer]]) -> None:
-        """Store a batch of answers in one transaction."""
-        rows = [(key, json.dumps([str(a) if isinstance(a, Response) else list(a), a.record])) for key, a in answers]
+        """Store those of a batch of answers that have a key, in one transaction."""
+        rows = [
+            (key, json.dumps([str(answer) if isinstance(answer, Response) else list(answer), answer.record]))
+            for key, answer in answers
+            if key
+        ]
         with database_errors(self.path), self._connection:
             self._connection.executemany(f"INSERT OR REPLACE INTO {TABLE} VALUES (?, ?)", rows)
+
+
+class Tally:
+    """What a model was asked, over all processes.
+
+    Attributes:
+        counts: Of requests, contexts, reused memories ...; lm-eval's padding of the shorter processes included.
+        asked: Rows of each task.
+        skipped: Those among them that were skipped for their length.
+    """
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.asked: dict[str, set[int]] = {}
+        self.skipped: dict[str, set[int]] = {}
+
+    def merge(self, other: Tally) -> None:
+        """Add what another process or call has counted."""
+        self.counts += other.counts
+        for known, rows in ((self.asked, other.asked), (self.skipped, other.skipped)):
+            for task, numbers in rows.items():
+                known.setdefault(task, set()).update(numbers)
+        self.counts["skipped"] = sum(map(len, self.skipped.values()))
+
+    def unscored(self) -> dict[str, int]:
+        """Tasks of which every row was skipped, at least in part, with the number of their rows."""
+        return {task: len(rows) for task, rows in self.asked.items() if rows <= self.skipped.get(task, set())}
+
+    def finish(self) -> None:
+        """Say which tasks have no score: lm-eval's table without a number looks like success.
+
+        Raises:
+            SystemExit: None has one; its status is `NOTHING_SCORED`.
+        """
+        empty = self.unscored()
+        if not empty:
+            return
+        rows = ", ".join(f"{task} ({count})" for task, count in sorted(empty.items()))
+        alone = len(empty) == len(self.asked)
+        sys.stderr.write(
+            f"pcc-bench: {'error: nothing was scored' if alone else 'some tasks have no score'}: all rows of {rows} "
+            "are longer than the decoder's window and were skipped; pass a larger max_length, a higher rate or "
+            "overflow=truncate\n"
+        )
+        if alone:
+            raise SystemExit(NOTHING_SCORED)
+
+
+def tally(requests: Sequence[Request], answers: Sequence[Answer]) -> Tally:
+    """That of one call in one process."""
+    tally = Tally()
+    seen: set[Source] = set()
+    for request, answer in zip(requests, answers, strict=True):
+        record = answer.record
+        tally.asked.setdefault(request.task, set()).add(request.row)
+        if record.get("skipped"):
+            tally.skipped.setdefault(request.task, set()).add(request.row)
+        tally.counts["requests"] += 1
+        tally.counts["cached"] += bool(record.get("cached"))
+        tally.counts["prefixes_reused"] += bool(record.get("reused_positions"))
+        tally.counts["without_context"] += not request.read
+        tally.counts["truncated"] += bool(record.get("truncated_bytes"))
+        tally.counts["contexts"] += len(request.read)
+        tally.counts["memories_reused"] += sum(source in seen for source in request.sources)
+        seen.update(request.sources)
+    return tally
+
+
+_latest = Tally()  # of the model that lm-eval's command has run, which it does not hand on
+
+
+def new_tally() -> Tally:
+    """That of a model that begins."""
+    global _latest
+    _latest = Tally()
+    return _latest
+
+
+def finish() -> None:
+    """As `Tally.finish`, of the last model."""
+    _latest.finish()

@@ -220,8 +220,8 @@ def _add_verdict(module: "ModuleType") -> None:
     @functools.wraps(original)
     def execute(self: "Any", *args: "Any", **kwargs: "Any") -> None:
         original(self, *args, **kwargs)
-        if "pcc_bench.host.verdict" in sys.modules:
-            sys.modules["pcc_bench.host.verdict"].finish()
+        if "pcc_bench.host.responses" in sys.modules:
+            sys.modules["pcc_bench.host.responses"].finish()
 
     execute.pcc_bench_verdict = True  # type: ignore[attr-defined]
     harness.execute = execute

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from pcc_bench.core import documents, registry
 from pcc_bench.core.claims import claimed, is_claim
 from pcc_bench.core.errors import UsageError
-from pcc_bench.host.evaluate import kept_answers
+from pcc_bench.host.command import kept_answers
 from pcc_bench.suite.cell import LOG, Outcome, results
 from pcc_bench.suite.engines import Engine, Job, Local
 from pcc_bench.suite.spec import Cell, Suite

@@ -14,7 +14,7 @@ from pcc_bench.core.documents import replaced, write_text
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.plan import Plan, positions
 from pcc_bench.core.questions import question_prompt, question_text
-from pcc_bench.host.api import ContextMemory, check_window, continued_ids
+from pcc_bench.host.compressing import ContextMemory, check_window, continued_ids
 from pcc_bench.host.serving.engines import Server
 from pcc_bench.host.serving.wire import Sampling, chat, completion, saved
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
+from pcc_bench.core.compressor import Reader
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.generation import DecoderInput, end_token_ids
-from pcc_bench.core.layout import Reader
 from pcc_bench.core.processors import set_by_decoder
 
 BAN = -100.0  # added to the logits of ids that an answer may not contain: the most vLLM takes

@@ -23,8 +23,8 @@ from pcc_bench.core.architecture import is_finite
 from pcc_bench.core.compressor import Compressor, Memory, RawMemory
 from pcc_bench.core.errors import UsageError
 from pcc_bench.host.store import entry
+from pcc_bench.host.store.entry import EXACT, PRECISIONS
 from pcc_bench.host.store.folder import StoreFolder
-from pcc_bench.host.store.precision import EXACT, PRECISIONS
 
 ENCODING = 1  # raised when a change of our code gives other memories for the same weights, options and text
 LOOKED_AT = 64  # files of a store that is opened, to see whether it is another checkpoint's
