@@ -1,4 +1,4 @@
-"""Two runs on the same rows: what differs, by how much, and whether that is more than chance."""
+"""Result files as text: one table of many runs; and two runs on the same rows, row by row."""
 
 from __future__ import annotations
 
@@ -15,8 +15,12 @@ from pcc_bench.core.texttable import TextTable
 from pcc_bench.reports import measure
 from pcc_bench.reports.measure import Measure, Scored
 from pcc_bench.reports.table import NAMES, PERCENT, p_value
-from pcc_bench.results.collection import Results, load
-from pcc_bench.results.run import DATA, READER, Run, difference
+from pcc_bench.reports.words import ceilings
+from pcc_bench.results.collection import load
+from pcc_bench.results.files import result_files
+from pcc_bench.results.reading import read_run
+from pcc_bench.results.rows import COMPRESSION
+from pcc_bench.results.run import DATA, READER, Run, TaskRun, check_one_table, difference
 
 SEED = 0
 NOTES = (
@@ -65,12 +69,12 @@ def compare(a: Path, b: Path, metrics: Sequence[str] = ()) -> tuple[list[Compari
             metric is not there.
     """
     first, second = load([a]), load([b])
-    runs, others = _by_task(first, a), _by_task(second, b)
+    runs, others = _by_task(first.runs, a), _by_task(second.runs, b)
     common = [task for task in runs if task in others]
     if not common:
         raise UsageError(f"{a} and {b} have no task in common: {', '.join(runs)}; {', '.join(others)}")
     notes = list(dict.fromkeys((*first.notes, *second.notes)))
-    made: list[Comparison] = []
+    comparisons: list[Comparison] = []
     higher: dict[tuple[str, str], bool | None] = {}
     for task in common:
         one, other = runs[task], others[task]
@@ -80,12 +84,17 @@ def compare(a: Path, b: Path, metrics: Sequence[str] = ()) -> tuple[list[Compari
             if pair[0] is None or pair[1] is None or (metrics and metric not in metrics):
                 continue
             higher[task, metric] = one.tasks[task].higher_is_better.get(metric)
-            made.append(_comparison(pair[0], pair[1], notes))
-    if not made:
-        wanted = ", ".join(metrics) or "any metric"
-        raise UsageError(f"{a} and {b} have no common scores of rows for {wanted}: {_known(runs, common)}")
-    adjusted = stats.holm([one.p for one in made])
-    return [_judged(one, float(p), higher[one.task, one.metric]) for one, p in zip(made, adjusted, strict=True)], notes
+            comparisons.append(_comparison(pair[0], pair[1], notes))
+    if not comparisons:
+        asked = ", ".join(metrics) or "any metric"
+        known = "; ".join(f"{task}: {', '.join(runs[task].tasks[task].scores)}" for task in common)
+        raise UsageError(f"{a} and {b} have no common scores of rows for {asked}: there are {known}")
+    judged = []
+    for one, p in zip(comparisons, stats.holm([one.p for one in comparisons]), strict=True):
+        up = higher[one.task, one.metric]
+        better = "" if p >= 0.05 or up is None else "AB"[(one.b > one.a) == up]
+        judged.append(replace(one, holm=float(p), better=better))
+    return judged, notes
 
 
 def table(comparisons: Iterable[Comparison], notes: Sequence[str] = ()) -> TextTable:
@@ -113,18 +122,16 @@ def table(comparisons: Iterable[Comparison], notes: Sequence[str] = ()) -> TextT
     return TextTable(columns, tuple(rows), (*NOTES, *notes)).without_empty_columns()
 
 
-def _by_task(loaded: Results, path: Path) -> dict[str, Run]:
-    found: dict[str, Run] = {}
-    for run in loaded.runs:
+def _by_task(runs: Iterable[Run], path: Path) -> dict[str, Run]:
+    by_task: dict[str, Run] = {}
+    for run in runs:
         for task in run.tasks:
-            if task in found:
-                raise UsageError(
-                    f"{path} holds two runs of {task} ({found[task].place} and {run.place}): name one file"
-                )
-            found[task] = run
-    if not found:
+            other = by_task.setdefault(task, run)
+            if other is not run:
+                raise UsageError(f"{path} holds two runs of {task} ({other.place} and {run.place}): name one file")
+    if not by_task:
         raise UsageError(f"no results at {path}: give a results_*.json, or a folder that 'pcc-bench eval' wrote")
-    return found
+    return by_task
 
 
 def _check_same(one: Run, other: Run, task: str, notes: list[str]) -> None:
@@ -147,8 +154,8 @@ def _measure(run: Run, task: str, metric: str) -> Measure | None:
         raise UsageError(
             f"no samples of {task} beside {run.path}: runs are compared row by row, repeat it with samples"
         )
-    found = measure.measure([run], task, metric)
-    return found if found is not None and found.rows is not None else None
+    score = measure.measure([run], task, metric)
+    return score if score is not None and score.rows is not None else None
 
 
 def _comparison(one: Measure, other: Measure, notes: list[str]) -> Comparison:
@@ -207,10 +214,74 @@ def _common(one: Scored, other: Scored, task: str) -> tuple[Scored, Scored]:
     return mine, theirs
 
 
-def _judged(one: Comparison, holm: float, higher: bool | None) -> Comparison:
-    better = "" if holm >= 0.05 or higher is None else "AB"[(one.b > one.a) == higher]
-    return replace(one, holm=holm, better=better)
+# ---------------------------------------------------------------- one table of many runs
 
 
-def _known(runs: dict[str, Run], tasks: Iterable[str]) -> str:
-    return "there are " + "; ".join(f"{task}: {', '.join(runs[task].tasks[task].scores)}" for task in tasks)
+METRICS = {"exact_match": "EM", "f1": "F1", "contains": "contains"}
+OTHERS = ("acc_calibrated", "acc", "perplexity", "ranking_acc", "bleu", "rougeL")  # the main ones of our other tasks
+WIDE_ONLY = ("model", "contains", "rate", "slots only", "kept", "s/row")
+LEGEND = {
+    "EM": "EM, F1 and contains are percentages, each with its standard error.",
+    "rate": "rate: source tokens per slot that the method was asked for.",
+    "achieved": "achieved: source tokens (decoder's) per vector or token of memory, boundary vectors counted.",
+    "slots only": "slots only: the same without boundary vectors. Both are ratios of sums over all rows.",
+    "kept": "kept: rows of the data set that the task asks, of those read; n may be fewer (limit, skipped rows).",
+    "s/row": "s/row: compression (charged to every question on a context), prefill and decoding, on this machine.",
+}
+SECONDS = ("compress_seconds", "prefill_seconds", "decode_seconds")
+
+
+def summarise(paths: Iterable[Path], wide: bool = True) -> TextTable:
+    """The table of result files.
+
+    Args:
+        paths: Files `results_*.json`, or folders that hold some at any depth.
+        wide: All columns; else methods, tasks, the main scores and the achieved compression.
+
+    Raises:
+        UsageError: No result is there, a file can't be read, or two files answer different questions.
+    """
+    runs = [read_run(path) for path in result_files(paths)]
+    entries = sorted(((run, task) for run in runs for task in run.tasks.values()), key=lambda entry: entry[1].name)
+    check_one_table(entries)
+    scores = (*METRICS.values(), *(NAMES.get(metric, metric) for metric in OTHERS))
+    columns = ("method", "model", "task", "n", *scores, "rate", "achieved", "slots only", "kept", "s/row")
+    rows = tuple(_summary_row(run, task) for run, task in entries)
+    text = TextTable(columns, rows, ceilings(runs), LEGEND).without_empty_columns()
+    return text if wide else text.with_columns(column for column in text.columns if column not in WIDE_ONLY)
+
+
+def _summary_row(run: Run, task: TaskRun) -> tuple[str, ...]:
+    account = task.rows.account if task.logged else {}
+    others = ((name, task.scores.get(name)) for name in OTHERS)
+    slots_only, seconds = None, ""
+    if {"source_tokens", "slots"} <= set(account):
+        # The ratio of the sums: a mean of ratios would weigh short contexts as much as long ones.
+        source, slots = (float(np.nansum(account[name])) for name in ("source_tokens", "slots"))
+        slots_only = source / slots if slots else None
+    if set(SECONDS) <= set(account):
+        total = np.sum([account[name] for name in SECONDS], axis=0)
+        seconds = f"{np.nanmean(total):.3f}" if np.isfinite(total).any() else ""
+    ratios = (run.rate, task.scores.get(COMPRESSION), slots_only)
+    population = task.population
+    return (
+        run.method + (f" ({run.control})" if run.control else ""),
+        run.model,
+        task.name,
+        f"{task.scored}" + (f" ({task.skipped} skipped)" if task.skipped else ""),
+        *(_percent(task, name) for name in METRICS),
+        *(
+            _percent(task, name) if name in PERCENT else "" if score is None else f"{score:.4g}"
+            for name, score in others
+        ),
+        *("" if ratio is None else f"{ratio:.2f}x" for ratio in ratios),
+        f"{population.kept} of {population.rows_read}" if population.kept is not None else "",
+        seconds,
+    )
+
+
+def _percent(task: TaskRun, metric: str) -> str:
+    value, error = task.scores.get(metric), task.errors.get(metric)
+    if value is None:
+        return ""
+    return f"{100 * value:.1f}" + ("" if error is None else f" ± {100 * error:.1f}")

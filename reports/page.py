@@ -17,14 +17,14 @@ from markupsafe import Markup
 from pcc_bench.core import texttable
 from pcc_bench.core.documents import write_text
 from pcc_bench.core.texttable import TextTable
-from pcc_bench.reports import overview
+from pcc_bench.reports import words
 from pcc_bench.reports.browser import Browser, embed
 from pcc_bench.reports.figures import Figure
 from pcc_bench.reports.figures.frames import in_order, names
 from pcc_bench.reports.figures.style import GRID, INK, PAPER, THEMES
-from pcc_bench.reports.overview import runs_table
 from pcc_bench.reports.page_tables import TableView, table_view
 from pcc_bench.reports.table import Table
+from pcc_bench.reports.words import runs_table
 from pcc_bench.results.collection import Results
 from pcc_bench.results.run import Run
 
@@ -76,7 +76,7 @@ def view(results: Results, tables: Sequence[Table], figures: Sequence[Figure]) -
         title=TITLE,
         subtitle=_subtitle(results.runs),
         counts=_counts(results),
-        sentences=overview.sentences(tables),
+        sentences=words.sentences(tables),
         notes=results.notes,
         hero=hero,
         tables=tuple(table_view(table) for table in tables),

@@ -1,27 +1,32 @@
-"""A report: results in, a folder of tables, figures and one page out."""
+"""Results in, a folder out: of tables, figures and one page; or of the results themselves, fit to be published."""
 
 from __future__ import annotations
 
+import json
+import lzma
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from importlib.metadata import entry_points
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 import pandas as pd
 
-from pcc_bench.core.documents import write_text
+from pcc_bench.core.documents import COMPRESSED, read_json, replaced, write_text
 from pcc_bench.core.errors import UsageError
 from pcc_bench.reports import figures, page, render
 from pcc_bench.reports.figures import training
 from pcc_bench.reports.table import Table
-from pcc_bench.reports.tables import comparisons, losses, quality, recorded
+from pcc_bench.reports.tables import losses, quality, recorded
 from pcc_bench.results.collection import Results, load
 from pcc_bench.results.files import RESULTS, matching
+from pcc_bench.results.reading import read_run
 
 BUILDERS: dict[str, Callable[[Results], Table]] = {
     "table2": quality.table2,
-    "comparisons": comparisons.comparisons,
+    "comparisons": quality.comparisons,
     "kinds": losses.kinds,
     "borders": losses.borders,
     "table3": quality.table3,
@@ -87,8 +92,8 @@ def builders() -> dict[str, Callable[[Results], Table]]:
 
 def without_all_tasks(results: Results) -> Results:
     """The results without suites that ask few rows of every task, where there are others: rows are not mixed."""
-    kept = [run for run in results.runs if not run.labels or not all(name.endswith(ALL_TASKS) for name in run.labels)]
-    return replace(results, runs=tuple(kept) or results.runs)
+    runs = [run for run in results.runs if not run.labels or not all(name.endswith(ALL_TASKS) for name in run.labels)]
+    return replace(results, runs=tuple(runs) or results.runs)
 
 
 def write(paths: Sequence[Path], out: Path, published: bool = False) -> Report:
@@ -104,16 +109,22 @@ def write(paths: Sequence[Path], out: Path, published: bool = False) -> Report:
     """
     results = read(paths, published)
     results = replace(results, notes=(*results.notes, *training.sentences(training.over_tokens(results))))
-    made = tables(results, published)
-    if not made and not len(results.runs):
+    shown = tables(results, published)
+    if not shown and not len(results.runs):
         raise UsageError(f"{', '.join(map(str, paths))}: nothing in it belongs in a table or a figure")
-    written = [path for table in made for path in _write_table(table, out / "tables")]
-    written.append(_write(out / "tables" / "all.tex", render.document(made)))
-    shown = without_all_tasks(results)
-    drawn = figures.draw_all(shown, made, out / "figures")
-    written += sorted((out / "figures").glob("*")) if drawn else []
-    written.append(page.write(shown, made, drawn, out))
-    return Report(tuple(made), tuple(written), results.notes)
+    texts = {}
+    for table in shown:
+        texts[f"{table.key}.md"] = render.markdown(table)
+        texts[f"{table.key}.tex"] = render.latex(table)
+        texts[f"{table.key}.csv"] = render.as_csv(table)
+    texts["all.tex"] = render.document(shown)
+    for name, text in texts.items():
+        write_text(out / "tables" / name, text)
+    most = without_all_tasks(results)
+    drawn = figures.draw_all(most, shown, out / "figures")
+    files = [*(out / "tables" / name for name in texts), *(sorted((out / "figures").glob("*")) if drawn else [])]
+    files.append(page.write(most, shown, drawn, out))
+    return Report(tuple(shown), tuple(files), results.notes)
 
 
 def read(paths: Sequence[Path], published: bool = False) -> Results:
@@ -123,11 +134,62 @@ def read(paths: Sequence[Path], published: bool = False) -> Results:
     return Results((), (), pd.DataFrame())
 
 
-def _write_table(table: Table, folder: Path) -> list[Path]:
-    texts = {".md": render.markdown(table), ".tex": render.latex(table), ".csv": render.as_csv(table)}
-    return [_write(folder / f"{table.key}{suffix}", text) for suffix, text in texts.items()]
+# ---------------------------------------------------------------- results that are published
 
 
-def _write(path: Path, text: str) -> Path:
-    write_text(path, text)
+MACHINE = ("pretty_env_info", "git_hash", "upper_git_hash")  # what lm-eval says of where it ran
+
+
+def pack(paths: Sequence[Path], out: Path) -> list[Path]:
+    """Copy result files and their samples, below the folder of each run, and nothing else; returns the copies.
+
+    Samples are compressed; absolute paths in results become the name of the file or folder, and what lm-eval notes of
+    the machine is left out. The same results give the same bytes.
+
+    Raises:
+        UsageError: No results are there, a file is damaged, or `out` can't be written.
+    """
+    written = []
+    for folder in paths:
+        results = matching([folder], RESULTS)
+        if not results:
+            raise UsageError(f"no results in {folder}: name folders that 'pcc-bench run' or 'eval' wrote")
+        for path in results:
+            target = out / folder.name / path.parent.relative_to(folder)
+            run = read_run(path)  # what no report could read is not published
+            content = {key: _publishable(value) for key, value in read_json(path).items() if key not in MACHINE}
+            written.append(target / path.name)
+            write_text(written[-1], json.dumps(content, separators=(",", ":"), allow_nan=False) + "\n")
+            for task in (task for task in run.tasks.values() if task.samples is not None):
+                _ = task.rows  # reads and checks them
+                written.append(_pack_samples(task.samples, target))
+        if (mark := folder / "suite.json").is_file():  # tells a report which table the runs belong to
+            written.append(_write(out / folder.name / mark.name, mark.read_bytes()))
+    return written
+
+
+def _pack_samples(path: Path, target: Path) -> Path:
+    stem = path.name.removesuffix(path.suffix) if path.suffix in COMPRESSED else path.name
+    with COMPRESSED.get(path.suffix, open)(path, "rb") as samples:
+        return _write(target / f"{stem}.xz", lzma.compress(samples.read()))
+
+
+def _write(path: Path, content: bytes) -> Path:
+    with replaced(path) as part:
+        part.write_bytes(content)
     return path
+
+
+def _publishable(value: Any) -> Any:
+    """A value without absolute paths, and with null for what is no number in JSON."""
+    if isinstance(value, dict):
+        return {_publishable(key): _publishable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_publishable(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, str) and "\n" not in value:
+        for kind in (PurePosixPath, PureWindowsPath):
+            if kind(value).is_absolute() and len(kind(value).parts) > 1:
+                return kind(value).name
+    return value

@@ -13,8 +13,8 @@ from result_files import POPULATION
 from written_results import right, write
 
 from pcc_bench.reports import render, report
-from pcc_bench.reports.summary import summarise
-from pcc_bench.reports.tables.notes import ceilings
+from pcc_bench.reports.compare import summarise
+from pcc_bench.reports.words import ceilings
 from pcc_bench.results.collection import load
 from pcc_bench.suite.grid import table
 

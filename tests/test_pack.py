@@ -9,8 +9,7 @@ import pytest
 from made_results import make
 
 from pcc_bench.core.errors import UsageError
-from pcc_bench.reports.pack import pack
-from pcc_bench.reports.report import tables
+from pcc_bench.reports.report import pack, tables
 from pcc_bench.results.collection import load
 
 

@@ -17,13 +17,13 @@ import pandas as pd
 import pytest
 
 from pcc_bench.core.errors import UsageError
-from pcc_bench.reports import overview, page
+from pcc_bench.reports import page, words
 from pcc_bench.reports.browser import embed
 from pcc_bench.reports.figures import Figure, style, tradeoffs, training
 from pcc_bench.reports.figures.draw import save
 from pcc_bench.reports.page_tables import table_view
 from pcc_bench.reports.table import Cell, Column, Published, Row, Table
-from pcc_bench.reports.tables import comparisons, losses, quality
+from pcc_bench.reports.tables import losses, quality
 from pcc_bench.results import collection as reading
 from pcc_bench.results.collection import Results
 
@@ -39,7 +39,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Results:
 
 @pytest.fixture(scope="module")
 def tables(measured: Results) -> list[Table]:
-    builders = (quality.table2, comparisons.comparisons, losses.kinds, quality.pretraining)
+    builders = (quality.table2, quality.comparisons, losses.kinds, quality.pretraining)
     return [build(measured) for build in builders]
 
 
@@ -199,7 +199,7 @@ def test_nothing_is_bold_where_nothing_is_told_apart(measured: Results) -> None:
 def test_the_overview_is_three_sentences_of_the_numbers(measured: Results) -> None:
     table = quality.table2(measured)
     cell, best = table.cell("PCC-Lite 4x", "average.f1"), table.cell("ICAE 4x", "average.f1")
-    first, second, *_ = overview.sentences([table])
+    first, second, *_ = words.sentences([table])
     assert first.startswith(
         f"PCC-Lite 4x reaches {cell.value:.1f} average F1 at {cell.ratio:.2f}x achieved compression"
     )

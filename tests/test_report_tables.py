@@ -21,9 +21,10 @@ from result_files import POPULATION
 from written_results import questions, right, write
 
 from pcc_bench.core.errors import UsageError
-from pcc_bench.reports import overview, paper, render, report
+from pcc_bench.reports import render, report, words
 from pcc_bench.reports.measure import measure
 from pcc_bench.reports.table import Cell, Column, Row, Table
+from pcc_bench.reports.tables.build import published
 from pcc_bench.reports.tables.lines import family
 from pcc_bench.results.collection import Results, load
 from pcc_bench.results.files import result_files
@@ -366,9 +367,9 @@ def test_all_known_cells_of_the_paper_appear_and_no_others() -> None:
             for column, cell in zip(made.columns, cells, strict=True):
                 if cell.paper and column.source is None:
                     shown.add((made.key, cell.paper.printed, cell.paper.source))
-    known = {(cell.table, cell.published.printed, cell.published.source) for cell in paper.cells()}
+    known = {(cell.table, cell.published.printed, cell.published.source) for cell in published()}
     assert shown == known
-    assert len(paper.cells()) == 34  # the lines of the list that the numbers were taken from
+    assert len(published()) == 34  # the lines of the list that the numbers were taken from
 
 
 @pytest.mark.parametrize(
@@ -554,7 +555,7 @@ def test_real_results_are_averaged_over_the_sets_they_share_and_named_by_their_e
         assert table.cell(label, head.key).value == pytest.approx(np.mean(parts))
     tuned, ours = (table.cell(label, head.key) for label in ("tuned context", "PCC pooled 2x"))
     assert tuned.normalised == pytest.approx(100) and not tuned.best and not tuned.tied and ours.best
-    assert "PCC pooled 2x reaches" in overview.sentences([table])[0]
+    assert "PCC pooled 2x reaches" in words.sentences([table])[0]
 
 
 def test_achieved_compression_is_one_number_in_suites_and_reports() -> None:

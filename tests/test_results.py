@@ -143,7 +143,7 @@ def test_rows_that_stand_twice_are_refused_in_files_and_baselines(
 
 
 def test_packing_a_packed_folder_keeps_its_samples(tmp_path: Path) -> None:
-    from pcc_bench.reports.pack import pack
+    from pcc_bench.reports.report import pack
 
     write(tmp_path / "run", "no-context", {"pcc_squad": {"f1": [0.0, 1.0]}})
     first = pack([tmp_path / "run"], tmp_path / "one")

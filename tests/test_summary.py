@@ -11,7 +11,7 @@ from result_files import Task, write_run
 
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.texttable import TextTable
-from pcc_bench.reports.summary import summarise
+from pcc_bench.reports.compare import summarise
 
 
 def result(folder: Path, name: str = "pcc", **changes: Any) -> Path:

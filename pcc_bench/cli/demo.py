@@ -21,7 +21,7 @@ from pcc_bench.core import shipped
 from pcc_bench.core.texttable import TextTable
 from pcc_bench.host import startup
 from pcc_bench.host.evaluate import new_results
-from pcc_bench.reports.summary import summarise
+from pcc_bench.reports.compare import summarise
 from pcc_bench.tasks.rows import REAL
 
 ABOUT = (

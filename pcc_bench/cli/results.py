@@ -75,7 +75,7 @@ def pack(
 
     Example: `pcc-bench pack results/lab-table2 -o published`
     """
-    from pcc_bench.reports.pack import pack as packed
+    from pcc_bench.reports.report import pack as packed
 
     files = packed(results, out)
     size = sum(file.stat().st_size for file in files) / 2**20

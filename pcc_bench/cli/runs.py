@@ -92,7 +92,7 @@ def evaluate(
     from pcc_bench.cli.terminal import resumable, show
     from pcc_bench.host.command import Command, kept_answers, with_setting
     from pcc_bench.host.evaluate import run
-    from pcc_bench.reports.summary import summarise
+    from pcc_bench.reports.compare import summarise
 
     model_args = with_setting(model_args, "dtype", dtype) or ""
     metadata = with_setting(metadata, "data", data)

@@ -10,7 +10,7 @@ from typing import Any
 from pcc_bench.core.texttable import TextTable
 from pcc_bench.reports import measure
 from pcc_bench.reports.table import NAMES, PERCENT
-from pcc_bench.reports.tables.notes import ceilings
+from pcc_bench.reports.words import ceilings
 from pcc_bench.results.reading import read_run
 from pcc_bench.results.run import READER, Run
 

@@ -1,18 +1,60 @@
-"""From lines and columns to a table: values, intervals, what is best, and what was published beside it."""
+"""From lines and columns to a table: values, intervals, what is best, and what was published beside it.
+
+The published numbers are data: `paper.yaml`.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
 
 from pcc_bench import stats
-from pcc_bench.reports import measure, paper
-from pcc_bench.reports.paper import Known
-from pcc_bench.reports.table import Cell, Column, Published, Role, Row, Table
+from pcc_bench.reports import measure
+from pcc_bench.reports.table import Cell, Column, Published, Role, Row, Strict, Table
 from pcc_bench.reports.tables.lines import FULL, NONE, ROLES, TUNED, Line, Score, Spec, label, provenance
-from pcc_bench.reports.tables.notes import about, about_published, as_the_paper
+from pcc_bench.reports.words import about, about_published, as_the_paper
 
 ALPHA = 0.05
+FILE = Path(__file__).parents[1] / "paper.yaml"
+
+
+class Known(Strict):
+    """One published number."""
+
+    table: str  # of ours that it belongs to
+    dataset: str  # `squad`, ..., or `average`
+    metric: str  # as in our results
+    method: str  # of the registry; `pcc-lite` and `pcc-large` where the source says which, else `pcc`
+    rate: float | None  # source tokens per slot; None where it is not known or there is none
+    shown: str  # what stands before the question: tokens of demonstrations, shots; "" where nothing does
+    published: Published
+    rerun: str = ""  # the later paper that measured it; "" for the paper itself
+
+
+@cache
+def paper_data() -> dict[str, Any]:
+    """What stands in `paper.yaml`."""
+    data: dict[str, Any] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    return data
+
+
+def published(table: str | None = None, part: str = "paper") -> list[Known]:
+    """What the paper is known to print, or what later papers measured (part `reruns`), of one table or of all."""
+    known = []
+    for line in paper_data()[part]:
+        of, dataset, metric, method, rate, shown, value, certainty, source, *printed = line
+        if table in (None, of):
+            text = str(printed[0]) if printed else f"{value:.2f}"
+            where = paper_data()["sources"][source]
+            number = Published(value=value, printed=text, certainty=certainty, source=where)
+            cell = {"table": of, "dataset": dataset, "metric": metric, "method": method, "rate": rate, "shown": shown}
+            known.append(Known(**cell, published=number, rerun=source if part == "reruns" else ""))
+    return known
 
 
 def build(
@@ -24,27 +66,31 @@ def build(
     aliases: dict[str, str] | None = None,
     notes: Iterable[str] = (),
 ) -> Table:
-    """A table; columns in which nothing is known are left out.
+    """A table of measured lines (there may be none); columns in which nothing is known are left out.
 
-    Args:
-        key: As in `Table`; also of the published cells.
-        title: As in `Table`.
-        lines: Measured lines, in order; may be none.
-        specs: Measured columns.
-        headline: As in `Table`; dropped with its column.
-        aliases: Published method -> method of our lines it is taken to be.
-        notes: Sentences of this table alone.
+    `aliases`: published method -> method of our lines it is taken to be.
     """
-    known, again = ([_renamed(cell, aliases or {}) for cell in read(key)] for read in (paper.cells, paper.reruns))
-    rows = [_with_ratio(line) for line in lines] + _published_rows(lines, [*known, *again])
+    known, again = (
+        [cell.model_copy(update={"method": (aliases or {}).get(cell.method, cell.method)}) for cell in cells]
+        for cells in (published(key), published(key, "reruns"))
+    )
+    rows = []
+    for line in lines:
+        tasks = (next(run.tasks[name] for run in line.runs if name in run.tasks) for name in sorted(line.tasks))
+        rows.append(line.row.model_copy(update={"ratio": measure.achieved(tasks)}))
+    rows += _published_rows(lines, [*known, *again])
     columns: list[tuple[Column, list[Cell]]] = []
     for spec in specs:
         scores = [_score(line, spec) for line in lines]
         cells = _ranked(rows, scores, spec) + [Cell()] * (len(rows) - len(lines))
-        beside = [known_cell(known, row, spec.dataset, spec.metric, spec.shown) for row in rows]
-        told = [c.model_copy(update={"paper": p}) for c, p in zip(cells, beside, strict=True)]
-        columns.append((spec.column, _normalised(rows, told)))
-    columns += [(column, cells) for spec in specs for column, cells in _reruns(spec, rows, again)]
+        beside = [known_cell(known, row, spec) for row in rows]
+        cells = [cell.model_copy(update={"paper": value}) for cell, value in zip(cells, beside, strict=True)]
+        columns.append((spec.column, _normalised(rows, cells)))
+    for spec in specs:  # a column for every later paper that measured what this one shows
+        for name in dict.fromkeys(cell.rerun for cell in again):
+            of_paper = [cell for cell in again if cell.rerun == name]
+            column = spec.column.model_copy(update={"key": f"{spec.key}.{name}", "source": name, "detail": False})
+            columns.append((column, [Cell(paper=known_cell(of_paper, row, spec)) for row in rows]))
     columns = [(column, cells) for column, cells in columns if not all(cell.empty for cell in cells)]
     keys = [column.key for column, _ in columns]
     used = {run.id: run for line in lines for run in line.runs}
@@ -63,22 +109,13 @@ def build(
     )
 
 
-def _with_ratio(line: Line) -> Row:
-    tasks = (next(run.tasks[name] for run in line.runs if name in run.tasks) for name in sorted(line.tasks))
-    return line.row.model_copy(update={"ratio": measure.achieved(tasks)})
-
-
-def known_cell(known: Sequence[Known], row: Row, dataset: str, metric: str, shown: str) -> Published | None:
+def known_cell(known: Iterable[Known], row: Row, spec: Spec) -> Published | None:
     """What was published for a row, if anything was; a floor without demonstrations has one value for all columns."""
-    wanted = {shown, "0"} if row.role == "floor" else {shown}
-    return next(
-        (
-            cell.published
-            for cell in known
-            if (cell.dataset, cell.metric) == (dataset, metric) and cell.shown in wanted and _is_of(cell, row)
-        ),
-        None,
-    )
+    shown = {spec.shown, "0"} if row.role == "floor" else {spec.shown}
+    for cell in known:
+        if (cell.dataset, cell.metric) == (spec.dataset, spec.metric) and cell.shown in shown and _is_of(cell, row):
+            return cell.published
+    return None
 
 
 def _is_of(cell: Known, row: Row) -> bool:
@@ -86,10 +123,6 @@ def _is_of(cell: Known, row: Row) -> bool:
     if row.method in (FULL, NONE):
         return cell.method == row.method
     return row.role == "method" and (cell.method, cell.rate) == (row.method, row.rate)
-
-
-def _renamed(cell: Known, aliases: Mapping[str, str]) -> Known:
-    return cell.model_copy(update={"method": aliases.get(cell.method, cell.method)})
 
 
 def _published_rows(lines: Sequence[Line], known: Sequence[Known]) -> list[Row]:
@@ -111,10 +144,10 @@ def _score(line: Line, spec: Spec) -> Score | None:
     parts = []
     for alternatives in spec.tasks:
         task = next((task for task in alternatives if task in line.tasks), None)
-        found = measure.measure(line.runs, task, spec.metric) if task else None
-        if found is None:
+        part = measure.measure(line.runs, task, spec.metric) if task else None
+        if part is None:
             return None
-        parts.append(found)
+        parts.append(part)
     return Score(tuple(parts))
 
 
@@ -125,20 +158,17 @@ def _ranked(rows: Sequence[Row], scores: Sequence[Score | None], spec: Spec) -> 
     if len(rivals) < 2:
         return cells
     best = (max if spec.better == "higher" else min)(rivals, key=lambda i: rivals[i].value)
-    p = {i: _difference(score, rivals[best]) for i, score in rivals.items() if i != best}
-    tested = {i: value for i, value in p.items() if value is not None}
+    tested: dict[int, float] = {}  # p-values of "the two are equal", of those whose rows pair
+    for i, score in rivals.items():
+        parts = zip(score.parts, rivals[best].parts, strict=True)
+        difference = measure.combined([measure.compare(mine, theirs) for mine, theirs in parts])
+        if i != best and difference is not None:
+            tested[i] = measure.two_sided(difference)
     adjusted = dict(zip(tested, stats.holm(list(tested.values())), strict=True)) if tested else {}
     if not any(value < ALPHA for value in adjusted.values()):
         return cells  # nothing is told from the best, so nothing stands out
     marks = {i: {"tied": value >= ALPHA} for i, value in adjusted.items()} | {best: {"best": True}}
     return [cell.model_copy(update=marks.get(i, {})) for i, cell in enumerate(cells)]
-
-
-def _difference(one: Score, other: Score) -> float | None:
-    """P-value of "the two are equal"; None where their rows do not pair."""
-    pairs = zip(one.parts, other.parts, strict=True)
-    difference = measure.combined([measure.compare(mine, theirs) for mine, theirs in pairs])
-    return None if difference is None else measure.two_sided(difference)
 
 
 def _normalised(rows: Sequence[Row], cells: Sequence[Cell]) -> list[Cell]:
@@ -150,19 +180,10 @@ def _normalised(rows: Sequence[Row], cells: Sequence[Cell]) -> list[Cell]:
     for row, cell in zip(rows, cells, strict=True):
         if row.method in (FULL, NONE, TUNED) and cell.value is not None:
             ends.setdefault((row.decoder, row.method), cell.value)
-    made = []
+    placed = []
     for row, cell in zip(rows, cells, strict=True):
         low, high = ends.get((row.decoder, NONE)), ends.get((row.decoder, TUNED), ends.get((row.decoder, FULL)))
         if cell.value is not None and low is not None and high is not None and low != high:
             cell = cell.model_copy(update={"normalised": 100 * (cell.value - low) / (high - low)})
-        made.append(cell)
-    return made
-
-
-def _reruns(spec: Spec, rows: Sequence[Row], again: Sequence[Known]) -> Iterator[tuple[Column, list[Cell]]]:
-    """A column for every later paper that measured what this one shows."""
-    for name in dict.fromkeys(cell.rerun for cell in again):
-        told = [cell for cell in again if cell.rerun == name]
-        cells = [Cell(paper=known_cell(told, row, spec.dataset, spec.metric, spec.shown)) for row in rows]
-        column = spec.column.model_copy(update={"key": f"{spec.key}.{name}", "source": name, "detail": False})
-        yield column, cells
+        placed.append(cell)
+    return placed

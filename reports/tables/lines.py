@@ -98,21 +98,26 @@ def grouped(runs: Iterable[Run], tasks: Callable[[str], bool], name: Callable[[R
     for run in runs:
         if any(map(tasks, run.tasks)):
             groups.setdefault(run.setting, []).append(run)
-    made = [
-        _line(group, frozenset(task for run in group for task in run.tasks if tasks(task)), name)
-        for group in groups.values()
-    ]
-    return sorted(made, key=_place)
+    lines = []
+    for group in groups.values():
+        run, method, kind = group[-1], family(group[-1]), role(group[-1])
+        control = f" ({run.control.replace('_', ' ')})" if run.control else ""
+        text = (name(run) if name else "") or label(method, run.rate) + control
+        rate = run.rate if kind == "method" or run.control else None
+        ids = tuple(run.id for run in group)
+        row = Row(key=text, label=text, method=method, rate=rate, role=kind, decoder=run.decoder, runs=ids)
+        lines.append(Line(row, tuple(group), frozenset(task for run in group for task in run.tasks if tasks(task))))
+    return sorted(lines, key=_place)
 
 
-def distinct(made: Sequence[Line]) -> list[Line]:
+def distinct(lines: Sequence[Line]) -> list[Line]:
     """Lines with labels of their own: decoders are named where there are several, then checkpoints, then files."""
-    several = len({line.row.decoder for line in made}) > 1
-    made = [_named(line, Path(line.row.decoder).name) if several else line for line in made]
+    several = len({line.row.decoder for line in lines}) > 1
+    lines = [_named(line, Path(line.row.decoder).name) if several else line for line in lines]
     for name in ("checkpoint", "place"):
-        counts = Counter(line.row.label for line in made)
-        made = [_named(line, getattr(line.runs[0], name)) if counts[line.row.label] > 1 else line for line in made]
-    return [replace(line, row=line.row.model_copy(update={"key": line.row.label})) for line in made]
+        counts = Counter(line.row.label for line in lines)
+        lines = [_named(line, getattr(line.runs[0], name)) if counts[line.row.label] > 1 else line for line in lines]
+    return [replace(line, row=line.row.model_copy(update={"key": line.row.label})) for line in lines]
 
 
 def check_comparable(lines: Iterable[Line], apart: Callable[[Run], str] = lambda run: "") -> None:
@@ -139,18 +144,6 @@ def provenance(run: Run) -> Provenance:
     )
 
 
-def _line(group: Sequence[Run], tasks: frozenset[str], name: Callable[[Run], str] | None) -> Line:
-    run = group[-1]
-    method = family(run)
-    control = f" ({run.control.replace('_', ' ')})" if run.control else ""
-    text = (name(run) if name else "") or label(method, run.rate) + control
-    kind = role(run)
-    rate = run.rate if kind == "method" or run.control else None
-    ids = tuple(run.id for run in group)
-    row = Row(key=text, label=text, method=method, rate=rate, role=kind, decoder=run.decoder, runs=ids)
-    return Line(row, tuple(group), tasks)
-
-
 def _named(line: Line, more: str) -> Line:
     return replace(line, row=line.row.model_copy(update={"label": f"{line.row.label}, {more}"}))
 
@@ -169,7 +162,7 @@ class Spec:
     key: str
     group: str
     name: str
-    metric: str  # as in lm-eval's results
+    metric: str
     # a tuple a part; the score is the mean over the parts. Each names tasks of which a line has one.
     tasks: tuple[tuple[str, ...], ...]
     dataset: str  # as in `paper.Known`
@@ -181,16 +174,8 @@ class Spec:
     @property
     def column(self) -> Column:
         """What it is in the table."""
-        unit = "%" if self.metric in PERCENT else ""
-        return Column(
-            key=self.key,
-            group=self.group,
-            name=self.name,
-            unit=unit,
-            digits=self.digits,
-            better=self.better,
-            detail=self.detail,
-        )
+        shared = {name: getattr(self, name) for name in ("key", "group", "name", "digits", "better", "detail")}
+        return Column(**shared, unit="%" if self.metric in PERCENT else "")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,15 +15,14 @@ import numpy as np
 from pcc_bench.core import shipped
 from pcc_bench.core.documents import is_file
 from pcc_bench.reports import measure
-from pcc_bench.reports.measure import Measure
+from pcc_bench.reports.measure import Scored
 from pcc_bench.reports.table import Cell, Column, Table
 from pcc_bench.reports.tables.lines import Line, lines
-from pcc_bench.reports.tables.quality import TASKS, of_table2
+from pcc_bench.reports.tables.quality import METRIC, TASKS, of_table2
 from pcc_bench.results.collection import Results
 from pcc_bench.results.reading import Answer, read_answers
 from pcc_bench.results.run import Run
 
-METRIC = "f1"
 Labels = Mapping[int, str]  # row -> the column it belongs to
 DISTANCES = {"0 to 4": 4, "5 to 16": 16}  # tokens, at most
 FAR = "17 or more"
@@ -52,47 +51,37 @@ def kinds(results: Results) -> Table:
             known[key] = {answer.row: answer_kind(answer) for answer in read_answers(run.tasks[task])}
         return known[key]
 
-    made = [(line, _cells(line, labels, KINDS)) for line in _lines(results)]
-    return _table("kinds", "Answers by kind", KINDS, made, (KINDS_NOTE,))
+    pairs = [(line, _cells(line, labels, KINDS)) for line in _lines(results)]
+    return _table("kinds", "Answers by kind", KINDS, pairs, (KINDS_NOTE,))
 
 
 def borders(results: Results) -> Table:
     """F1 by distance to a segment's border, a row a line of Table 2 whose method cuts contexts."""
-    cutting = [line for line in _lines(results) if line.row.role == "method" and segment_length(line.runs[0])]
-    left: dict[str, Counter[str]] = {}
     columns = (*DISTANCES, FAR)
-    made = []
-    for line in cutting:
-        tokens, segment = tokens_of(line.runs[0]), segment_length(line.runs[0])
-        counts = left.setdefault(line.row.label, Counter())
-        if tokens is None or segment is None:
-            counts[NO_TOKENIZER] += 1
+    pairs = []
+    reasons: dict[str, dict[int, list[str]]] = {}  # rows left out: why, how many, of which lines
+    for line in _lines(results):
+        segment = segment_length(line.runs[0]) if line.row.role == "method" else None
+        if not segment:
             continue
-        made.append((line, _cells(line, _distances(tokens, segment, counts), columns)))
-    return _table(
-        "borders", "Answers by distance to a segment's border", columns, made, (BORDERS_NOTE, *_left_out(left))
-    )
-
-
-def _left_out(left: Mapping[str, Counter[str]]) -> list[str]:
-    """A sentence a reason, with the lines that it is about."""
-    reasons: dict[str, dict[int, list[str]]] = {}
-    for label, counts in left.items():
-        for reason, count in counts.items():
-            reasons.setdefault(reason, {}).setdefault(count, []).append(label)
-    return [
-        f"Left out: {reason}: "
-        + "; ".join(f"{count} of {', '.join(labels)}" for count, labels in by_count.items())
-        + "."
-        for reason, by_count in reasons.items()
-    ]
+        left: Counter[str] = Counter()
+        if (tokens := tokens_of(line.runs[0])) is None:
+            left[NO_TOKENIZER] += 1
+        else:
+            pairs.append((line, _cells(line, _distances(tokens, segment, left), columns)))
+        for reason, count in left.items():
+            reasons.setdefault(reason, {}).setdefault(count, []).append(line.row.label)
+    notes = [BORDERS_NOTE]
+    for reason, by_count in reasons.items():
+        counts = "; ".join(f"{count} of {', '.join(labels)}" for count, labels in by_count.items())
+        notes.append(f"Left out: {reason}: {counts}.")
+    return _table("borders", "Answers by distance to a segment's border", columns, pairs, tuple(notes))
 
 
 def _lines(results: Results) -> list[Line]:
-    made = lines(of_table2(results), TASKS.__contains__)
     return [
         line
-        for line in made
+        for line in lines(of_table2(results), TASKS.__contains__)
         if all(run.tasks[task].samples for run in line.runs for task in line.tasks & set(run.tasks))
     ]
 
@@ -122,24 +111,19 @@ def _distances(tokens: Callable[[str], Offsets], segment: int, left: Counter[str
 
 def _cells(line: Line, labels: Callable[[Run, str], Labels], columns: Sequence[str]) -> tuple[Cell, ...]:
     """A cell a column: the line's rows of all sets that belong to it."""
-    parts = [(score, labels(line.runs[0], task)) for task in TASKS if (score := _score(line, task)) is not None]
-    return tuple(_cell(list(_of_column(parts, column))) for column in columns)
+    parts: dict[str, list[Scored]] = {column: [] for column in columns}
+    for task in TASKS:
+        score = measure.measure(line.runs, task, METRIC)
+        if score is None or score.rows is None:
+            continue
+        of_row = labels(line.runs[0], task)
+        for column in columns:
+            index = np.flatnonzero([of_row.get(int(row)) == column for row in score.rows.number])
+            parts[column] += [score.rows.only(index)] if len(index) else []
+    return tuple(map(_cell, parts.values()))
 
 
-def _score(line: Line, task: str) -> Measure | None:
-    score = measure.measure(line.runs, task, METRIC)
-    return score if score is not None and score.rows is not None else None
-
-
-def _of_column(parts: Sequence[tuple[Measure, Labels]], column: str) -> Iterator[measure.Scored]:
-    for score, labels in parts:
-        assert score.rows is not None
-        index = np.flatnonzero([labels.get(int(row)) == column for row in score.rows.number])
-        if len(index):
-            yield score.rows.only(index)
-
-
-def _cell(parts: Sequence[measure.Scored]) -> Cell:
+def _cell(parts: Sequence[Scored]) -> Cell:
     if not parts:
         return Cell()
     rows = measure.together(parts)
@@ -152,11 +136,11 @@ def _cell(parts: Sequence[measure.Scored]) -> Cell:
 
 
 def _table(
-    key: str, title: str, columns: Sequence[str], made: Sequence[tuple[Line, tuple[Cell, ...]]], notes: tuple[str, ...]
+    key: str, title: str, columns: Sequence[str], pairs: Sequence[tuple[Line, tuple[Cell, ...]]], notes: tuple[str, ...]
 ) -> Table:
-    counts = {name: sorted({cells[j].n or 0 for _, cells in made}) for j, name in enumerate(columns)}
+    counts = {name: sorted({cells[j].n or 0 for _, cells in pairs}) for j, name in enumerate(columns)}
     rows = [f"{name}: {' or '.join(f'{n:,}' for n in known)} rows." for name, known in counts.items() if any(known)]
-    own = (*notes, " ".join(rows)) if made else ()
+    own = (*notes, " ".join(rows)) if pairs else ()
     group = "tokens to a border" if key == "borders" else ""
     return Table(
         key=key,
@@ -164,8 +148,8 @@ def _table(
         columns=tuple(
             Column(key=f"{name}.{METRIC}", group=group, name=name, unit="%", better="higher") for name in columns
         ),
-        rows=tuple(line.row for line, _ in made),
-        cells=tuple(cells for _, cells in made),
+        rows=tuple(line.row for line, _ in pairs),
+        cells=tuple(cells for _, cells in pairs),
         notes=own,
         own_notes=own,
     )

@@ -1,14 +1,28 @@
-"""Scores by method and rate: the paper's tables 2 to 5, pretraining and the ablations."""
+"""Scores by method and rate: the paper's tables 2 to 5, pretraining, ablations; and who is told from whom."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
-from pcc_bench.reports.table import Better, Table
-from pcc_bench.reports.tables.build import build
-from pcc_bench.reports.tables.lines import FULL, NONE, ROLES, Line, Spec, check_comparable, distinct, grouped, lines
+from pcc_bench import stats
+from pcc_bench.reports import measure
+from pcc_bench.reports.measure import Measure
+from pcc_bench.reports.table import Better, Cell, Column, Row, Table, p_value
+from pcc_bench.reports.tables.build import ALPHA, build
+from pcc_bench.reports.tables.lines import (
+    FULL,
+    NONE,
+    OURS,
+    ROLES,
+    Line,
+    Spec,
+    check_comparable,
+    distinct,
+    grouped,
+    lines,
+)
 from pcc_bench.results.collection import Results
 from pcc_bench.results.run import Run
 
@@ -47,9 +61,9 @@ def of_table2(results: Results) -> list[Run]:
 
 def table2(results: Results) -> Table:
     """EM and F1 on the four sets, by method and rate."""
-    made = lines(of_table2(results), TASKS.__contains__)
-    check_comparable(made)
-    return build("table2", "Table 2: questions on contexts", made, *_specs(made))
+    measured = lines(of_table2(results), TASKS.__contains__)
+    check_comparable(measured)
+    return build("table2", "Table 2: questions on contexts", measured, *_specs(measured))
 
 
 def table5(results: Results) -> Table:
@@ -59,22 +73,21 @@ def table5(results: Results) -> Table:
     if not runs and len({run.decoder for run in free}) > 1:
         runs = free
     demonstrated = ("pcc_gsm8k", "pcc_gsm8k_4_memory", "pcc_gsm8k_4_text")
-    made = lines(runs, (*TASKS, *demonstrated).__contains__)
-    check_comparable(made, lambda run: run.decoder)
+    measured = lines(runs, (*TASKS, *demonstrated).__contains__)
+    check_comparable(measured, lambda run: run.decoder)
     gsm8k = Spec("gsm8k.exact_match", "GSM8K", "acc", "exact_match", (demonstrated[::-1],), "gsm8k")
-    notes = (
-        ("Decoders count tokens in their own way: rows may differ between decoders, not within one.",) if made else ()
-    )
-    specs, headline = _specs(made)
-    return build("table5", "Table 5: other decoders", made, [*specs, gsm8k], headline, notes=notes)
+    note = "Decoders count tokens in their own way: rows may differ between decoders, not within one."
+    notes = [note] if measured else []
+    specs, headline = _specs(measured)
+    return build("table5", "Table 5: other decoders", measured, [*specs, gsm8k], headline, notes=notes)
 
 
 def ablations(results: Results) -> Table:
     """Runs of a suite whose name ends in `ablations`, by their labels there."""
     runs = [run for run in results.runs if _ablation(run)]
-    made = lines(runs, TASKS.__contains__, _ablation)
-    check_comparable(made)
-    return build("ablations", "Ablations", made, *_specs(made))
+    measured = lines(runs, TASKS.__contains__, _ablation)
+    check_comparable(measured)
+    return build("ablations", "Ablations", measured, *_specs(measured))
 
 
 def _ablation(run: Run) -> str:
@@ -99,24 +112,14 @@ ENCODER = "The paper's reconstruction BLEU is not known by encoder: its rows are
 
 def pretraining(results: Results) -> Table:
     """What a memory says again, and how well the decoder goes on from it."""
-    specs = [
-        Spec(
-            f"{task.removeprefix('pcc_')}.{metric}",
-            task.removeprefix("pcc_"),
-            name,
-            metric,
-            ((task,),),
-            task.removeprefix("pcc_"),
-            "",
-            better,
-            digits,
-        )
-        for task, metric, name, better, digits in COLUMNS
-    ]
-    made = lines(results.runs, (RECONSTRUCTION, COMPLETION).__contains__)
-    check_comparable(made)
+    specs = []
+    for task, metric, heading, better, digits in COLUMNS:
+        name = task.removeprefix("pcc_")
+        specs.append(Spec(f"{name}.{metric}", name, heading, metric, ((task,),), name, "", better, digits))
+    measured = lines(results.runs, (RECONSTRUCTION, COMPLETION).__contains__)
+    check_comparable(measured)
     title = "Pretraining: reconstruction and completion by rate"
-    return build("pretraining", title, made, specs, "completion.perplexity", notes=[ENCODER])
+    return build("pretraining", title, measured, specs, "completion.perplexity", notes=[ENCODER])
 
 
 ICL = {
@@ -137,29 +140,25 @@ def table3(results: Results) -> Table:
         for name, (heading, metric, sizes) in ICL.items()
         for size, size_name in sizes.items()
     ]
-    made = _lines(results.runs, [f"pcc_{name}" for name in ICL], "demonstrations")
-    check_comparable(made)
+    measured = _lines(results.runs, [f"pcc_{name}" for name in ICL], "demonstrations")
+    check_comparable(measured)
     title = "Table 3: in-context learning, accuracy by tokens of demonstrations"
-    return build("table3", title, made, specs, "gsm8k.750", {"pcc": "pcc-large"}, [LARGE])
+    return build("table3", title, measured, specs, "gsm8k.750", {"pcc": "pcc-large"}, [LARGE])
 
 
 def table4(results: Results) -> Table:
     """Perplexity of the response and its rank among others, with one or two shots of earlier dialogue."""
-    specs = [
-        spec for name, heading in DIALOGUES.items() for shots in ("1", "2") for spec in _dialogue(name, heading, shots)
-    ]
-    made = _lines(results.runs, [f"pcc_{name}" for name in DIALOGUES], "shots")
-    check_comparable(made)
-    return build("table4", "Table 4: role play", made, specs, "hpd.1.perplexity", {"pcc": "pcc-lite"}, [LITE])
-
-
-def _dialogue(name: str, heading: str, shots: str) -> list[Spec]:
-    tasks, words = (_alternatives(name, shots),), "1 shot" if shots == "1" else f"{shots} shots"
-    key = f"{name}.{shots}"
-    return [
-        Spec(f"{key}.perplexity", heading, f"PPL, {words}", "perplexity", tasks, name, shots, "lower", 2),
-        Spec(f"{key}.ranking_acc", heading, f"ranking, {words}", "ranking_acc", tasks, name, shots),
-    ]
+    specs = []
+    for name, heading in DIALOGUES.items():
+        for shots, words in (("1", "1 shot"), ("2", "2 shots")):
+            tasks, key = (_alternatives(name, shots),), f"{name}.{shots}"
+            specs += [
+                Spec(f"{key}.perplexity", heading, f"PPL, {words}", "perplexity", tasks, name, shots, "lower", 2),
+                Spec(f"{key}.ranking_acc", heading, f"ranking, {words}", "ranking_acc", tasks, name, shots),
+            ]
+    measured = _lines(results.runs, [f"pcc_{name}" for name in DIALOGUES], "shots")
+    check_comparable(measured)
+    return build("table4", "Table 4: role play", measured, specs, "hpd.1.perplexity", {"pcc": "pcc-lite"}, [LITE])
 
 
 def _alternatives(name: str, size: str) -> tuple[str, ...]:
@@ -168,19 +167,16 @@ def _alternatives(name: str, size: str) -> tuple[str, ...]:
     return f"pcc_{name}_{size}_text", f"pcc_{name}_{size}_memory", nothing
 
 
-def _form(task: str) -> str:
-    return next((form for form in FORMS[1:] if task.endswith(f"_{form}")), FORMS[0])
-
-
 def _lines(runs: Iterable[Run], stems: Sequence[str], what: str) -> list[Line]:
-    """Lines by setting and form of what is shown: one run may make several."""
+    """Lines by setting and form of what is shown, named for it: one run may make several."""
     runs = list(runs)
-    made = [_as(line, form, what) for form in FORMS for line in grouped(runs, partial(_is_of, stems, form))]
-    return distinct(sorted(made, key=lambda line: ROLES.index(line.row.role)))
 
+    def is_of(form: str, task: str) -> bool:
+        of_task = next((form for form in FORMS[1:] if task.endswith(f"_{form}")), FORMS[0])
+        return of_task == form and any(task == stem or task.startswith(f"{stem}_") for stem in stems)
 
-def _is_of(stems: Sequence[str], form: str, task: str) -> bool:
-    return _form(task) == form and any(task == stem or task.startswith(f"{stem}_") for stem in stems)
+    by_form = [_as(line, form, what) for form in FORMS for line in grouped(runs, partial(is_of, form))]
+    return distinct(sorted(by_form, key=lambda line: ROLES.index(line.row.role)))
 
 
 def _as(line: Line, form: str, what: str) -> Line:
@@ -194,3 +190,94 @@ def _as(line: Line, form: str, what: str) -> Line:
         role = "floor" if form == "none" else "ceiling"
         label = f"{label}, {'no ' if form == 'none' else ''}{what}{' as text' if form == 'text' else ''}"
     return replace(line, row=row.model_copy(update={"method": method, "role": role, "label": label}))
+
+
+# ---------------------------------------------------------------- comparisons
+
+
+METRIC = "f1"
+COMPARED = (
+    Column(key="difference", name="difference", unit="points"),
+    Column(key="wins", group="rows", name="wins", digits=0),
+    Column(key="losses", group="rows", name="losses", digits=0),
+    Column(key="ties", group="rows", name="ties", digits=0),
+    Column(key="detectable", name="MDE", unit="points"),
+    Column(key="p", name="p (Holm)"),
+)
+LEGEND = (
+    "difference: average F1 over the sets that both have, the first less the second, with its 95 % interval "
+    "from paired rows, contexts being what is drawn. Bold: told apart (5 %, Holm over this table).",
+    "wins, losses, ties: rows on which the first's F1 is higher, lower, the same.",
+    f"MDE: the smallest true difference that this test would find with a probability of {100 * measure.POWER:.0f} %.",
+)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two lines, set by set."""
+
+    one: Line
+    other: Line
+    parts: tuple[tuple[Measure, Measure], ...]
+
+    @property
+    def difference(self) -> stats.Estimate | None:
+        """Of average scores, the first less the second; None where their rows do not pair."""
+        return measure.combined([measure.compare(*part) for part in self.parts])
+
+
+def comparisons(results: Results) -> Table:
+    """A row a pair of methods of one requested rate: the best PCC there (else the best method) and each other."""
+    pairs = [pair for pair in _pairs(lines(of_table2(results), TASKS.__contains__)) if pair.difference is not None]
+    p = [measure.two_sided(pair.difference) for pair in pairs if pair.difference is not None]
+    adjusted = stats.holm(p).tolist() if p else []
+    return Table(
+        key="comparisons",
+        title="Comparisons: average F1, row by row",
+        columns=COMPARED,
+        rows=tuple(map(_compared_row, pairs)),
+        cells=tuple(_compared_cells(pair, holm) for pair, holm in zip(pairs, adjusted, strict=True)),
+        notes=LEGEND if pairs else (),
+        own_notes=LEGEND if pairs else (),
+    )
+
+
+def _pairs(candidates: Sequence[Line]) -> Iterator[Pair]:
+    methods = [line for line in candidates if line.row.role == "method" and line.row.rate is not None]
+    for decoder, rate in dict.fromkeys((line.row.decoder, line.row.rate) for line in methods):
+        rivals = [line for line in methods if (line.row.decoder, line.row.rate) == (decoder, rate)]
+        ours = [line for line in rivals if line.row.method in OURS] or rivals
+        best = max(ours, key=_average)
+        for other in rivals:
+            scores = ([measure.measure(line.runs, task, METRIC) for line in (best, other)] for task in TASKS)
+            parts = tuple((mine, theirs) for mine, theirs in scores if mine is not None and theirs is not None)
+            if other is not best and parts:
+                yield Pair(best, other, parts)
+
+
+def _average(line: Line) -> float:
+    values = [score.value for task in TASKS if (score := measure.measure(line.runs, task, METRIC)) is not None]
+    return sum(values) / len(values) if values else float("-inf")
+
+
+def _compared_row(pair: Pair) -> Row:
+    label = f"{pair.one.row.label} less {pair.other.row.label}"
+    runs = tuple(run.id for line in (pair.one, pair.other) for run in line.runs)
+    other = pair.other.row
+    return Row(key=label, label=label, method=other.method, rate=other.rate, decoder=other.decoder, runs=runs)
+
+
+def _compared_cells(pair: Pair, p: float) -> tuple[Cell, ...]:
+    estimate = pair.difference
+    assert estimate is not None
+    low, high = (100 * float(end) for end in estimate.interval(measure.LEVEL))
+    tallies = [measure.tally(mine.rows, theirs.rows) for mine, theirs in pair.parts if mine.rows and theirs.rows]
+    wins, losses, ties = (sum(counts) for counts in zip(*tallies, strict=True))
+    value = sum(mine.value - theirs.value for mine, theirs in pair.parts) / len(pair.parts)
+    rows = wins + losses + ties
+    return (
+        Cell(value=value, low=low, high=high, n=rows, best=p < ALPHA),
+        *(Cell(value=count, n=rows) for count in (wins, losses, ties)),
+        Cell(value=100 * measure.minimal(estimate)),
+        Cell(text=p_value(p)),
+    )

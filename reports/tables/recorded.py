@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
 
-from pcc_bench.reports import paper
 from pcc_bench.reports.table import PAPER, Cell, Column, Row, Table
+from pcc_bench.reports.tables.build import paper_data, published
 from pcc_bench.reports.tables.lines import FULL, LABELS, label
 from pcc_bench.results.collection import Results, Training
 
@@ -33,7 +33,7 @@ def cost(results: Results) -> Table:
             rows.append(_row(number, point.iloc[0]))
             cells.append([_cell(point, column.key) for column in columns] + [Cell()])
     columns.append(Column(key=SAVED, group="memory", name="saved (GB)", digits=2, better="higher"))
-    for known in paper.cells("cost"):
+    for known in published("cost"):
         name = f"{label(known.method, known.rate)}, {known.shown} tokens"
         rows.append(Row(key=f"published {name}", label=name, method=known.method, rate=known.rate))
         cells.append([Cell()] * (len(columns) - 1) + [Cell(paper=known.published)])
@@ -48,26 +48,26 @@ def cost(results: Results) -> Table:
 
 
 def _columns(frame: pd.DataFrame) -> list[Column]:
-    made = []
+    columns = []
     for phase, name in PHASES.items():
         for reuse in sorted(set(frame.loc[frame["phase"] == phase, "reuse"])):
             times = f", {reuse} questions" if reuse > 1 else ""
-            made.append(Column(key=f"{phase}.{reuse}", group="ms", name=name + times, unit="ms", better="lower"))
+            columns.append(Column(key=f"{phase}.{reuse}", group="ms", name=name + times, unit="ms", better="lower"))
     for key, (name, unit, _) in BYTES.items():
         if frame[key].notna().any():
-            made.append(Column(key=key, group=unit, name=name, unit=unit, digits=2, better="lower"))
-    return made
+            columns.append(Column(key=key, group=unit, name=name, unit=unit, digits=2, better="lower"))
+    return columns
 
 
 def _row(number: int, point: pd.Series) -> Row:
     rate = None if pd.isna(point["rate"]) else float(point["rate"])
     encoder = f" ({point['encoder']})" if point["encoder"] else ""
-    told = " (predicted)" if point["predicted"] else ""
+    predicted = " (predicted)" if point["predicted"] else ""
     size = f"{point['batch']} x {point['context_tokens']:,} tokens"
     name = f"{label(point['method'], rate)}{encoder} on {point['decoder']}, {size}, {point['mode']}, {point['device']}"
     return Row(
         key=f"point {number}",
-        label=name + told,
+        label=name + predicted,
         method=str(point["method"]) if point["method"] in LABELS else "",
         rate=rate,
         role="ceiling" if point["method"] == FULL else "method",
@@ -81,10 +81,10 @@ def _cell(point: pd.DataFrame, key: str) -> Cell:
         known = point[key].dropna()
         return Cell(value=float(known.max()) / BYTES[key][2]) if len(known) else Cell()
     phase, _, reuse = key.partition(".")
-    found = point[(point["phase"] == phase) & (point["reuse"] == int(reuse))]
-    if not len(found):
+    repeats = point[(point["phase"] == phase) & (point["reuse"] == int(reuse))]
+    if not len(repeats):
         return Cell()
-    newest = found.iloc[-1]
+    newest = repeats.iloc[-1]
     return Cell(value=1000 * float(newest["median_s"]), n=int(newest["repeats"]) or None)
 
 
@@ -93,20 +93,21 @@ SEPARATOR = " / "  # between the phases of one run
 
 def hyperparameters(results: Results) -> Table:
     """A row a setting, a column a training run, and the paper's two beside them."""
-    told = paper.settings()
+    settings = dict(paper_data()["settings"])  # method -> values; and what they are
+    source, certainty, headings = (settings.pop(key) for key in ("source", "certainty", "rows"))
     runs = {training.name: _flat(training) for training in results.trainings if training.recipe}
-    names = list(dict.fromkeys([*told.rows, *(key for flat in runs.values() for key in flat)]))
-    published = {LABELS[name]: dict(zip(told.rows, values, strict=True)) for name, values in told.columns.items()}
+    names = list(dict.fromkeys([*headings, *(key for flat in runs.values() for key in flat)]))
+    papers = {LABELS[name]: dict(zip(headings, values, strict=True)) for name, values in settings.items()}
     columns = [Column(key=name, name=name) for name in runs]
-    columns += [Column(key=f"{name}.paper", group="paper", name=name, source=PAPER) for name in published]
-    values = [*runs.values(), *published.values()]
+    columns += [Column(key=f"{name}.paper", group="paper", name=name, source=PAPER) for name in papers]
+    values = [*runs.values(), *papers.values()]
     return Table(
         key="hyperparameters",
         title="Hyper-parameters",
         columns=tuple(columns),
         rows=tuple(Row(key=name, label=name, method="") for name in names),
         cells=tuple(tuple(Cell(text=column.get(name)) for column in values) for name in names),
-        notes=(f"The paper's settings: {told.source} (certainty {told.certainty}).",),
+        notes=(f"The paper's settings: {source} (certainty {certainty}).",),
     )
 
 
@@ -114,7 +115,8 @@ def _flat(training: Training) -> dict[str, str]:
     """A recipe under the names that the paper's settings have; of phases, each phase's value."""
     recipe = training.recipe
     optimisation, phases = recipe.get("optimisation", {}), recipe.get("phases") or [{}]
-    told = {
+    objective = (recipe.get("objective") or {}).get("completion")
+    values = {
         "optimiser": optimisation.get("optimizer"),
         "schedule": optimisation.get("schedule"),
         "learning rate": optimisation.get("learning_rate"),
@@ -127,27 +129,20 @@ def _flat(training: Training) -> dict[str, str]:
         "precision": optimisation.get("precision"),
         "trained": " and ".join(recipe.get("train") or ()),
         "LoRA rank": recipe.get("lora_rank") or None,
-        "rate": _over_phases(phases, "rate"),
-        "segment length": _over_phases(phases, "segment_length"),
-        "segments": _over_phases(phases, "segments"),
-        "completion": _completion(recipe, phases),
+        "rate": _over_phases(phase.get("rate") for phase in phases),
+        "segment length": _over_phases(phase.get("segment_length") for phase in phases),
+        "segments": _over_phases(phase.get("segments") for phase in phases),
+        "completion": _over_phases(objective if (own := phase.get("completion")) is None else own for phase in phases),
         "started from": recipe.get("start") or recipe.get("encoder"),
         "decoder": recipe.get("decoder"),
         "data": (recipe.get("data") or {}).get("path"),
         "seed": recipe.get("seed"),
     }
     seen = training.log["tokens_seen"].iloc[-1] if "tokens_seen" in training.log else None
-    told["tokens seen"] = None if seen is None else f"{int(seen):,}"
-    return {key: str(value) for key, value in told.items() if value not in (None, "")}
+    values["tokens seen"] = None if seen is None else f"{int(seen):,}"
+    return {key: str(value) for key, value in values.items() if value not in (None, "")}
 
 
-def _over_phases(phases: list[Mapping[str, Any]], key: str) -> str | None:
-    values = [str(phase[key]) for phase in phases if key in phase]
-    return SEPARATOR.join(values if len(set(values)) > 1 else values[:1]) or None
-
-
-def _completion(recipe: Mapping[str, Any], phases: list[Mapping[str, Any]]) -> str | None:
-    objective = (recipe.get("objective") or {}).get("completion")
-    values = [phase["completion"] if phase.get("completion") is not None else objective for phase in phases]
-    told = [str(value) for value in values if value is not None]
-    return SEPARATOR.join(told if len(set(told)) > 1 else told[:1]) or None
+def _over_phases(values: Iterable[Any]) -> str | None:
+    known = [str(value) for value in values if value is not None]
+    return SEPARATOR.join(known if len(set(known)) > 1 else known[:1]) or None
