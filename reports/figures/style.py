@@ -43,6 +43,7 @@ CONTROLS = {
 }
 ENDS = dict.fromkeys((FULL, NONE, TUNED), (INK, "#e1e4e8"))
 END_MARKS = {FULL: ("*", "--"), NONE: ("H", ":"), TUNED: ("s", "-.")}  # marker and dash
+SPARSE = (0.0, (1.0, 5.0))  # dash of an end under another supervision ("no context, tuned")
 # Of methods that have no colour above: plug-ins, training runs, another's memory as a control.
 OTHERS = (
     ("#4a4fd0", "#9aa2ff"),
@@ -95,7 +96,7 @@ def looks(labels: Iterable[str]) -> dict[str, Look]:
         name = family(label)
         if name in ENDS:
             marker, dash = END_MARKS[name]
-            made[label] = Look(INK, marker, "", dash, THIN)
+            made[label] = Look(INK, marker, "", dash if label == name else SPARSE, THIN)
             continue
         colour = colours[name]
         place, used = places[colour], uses[colour]
@@ -183,6 +184,7 @@ STYLE: dict[RcKeyType, Any] = {
 
 SIZED: tuple[RcKeyType, ...] = (
     *("font.size", "axes.labelsize", "axes.titlesize", "legend.fontsize", "xtick.labelsize", "ytick.labelsize"),
+    "figure.labelsize",
 )
 
 

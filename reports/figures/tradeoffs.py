@@ -60,12 +60,13 @@ def write_names(panel: Axes, lines: Sequence[Named]) -> None:
     frame, point = panel.get_window_extent(), figure.dpi / 72
     panel_box = np.array([frame.x0, frame.y0, frame.x1, frame.y1])
     taken = np.array([box for line in lines for box in _covered(panel, line, panel_box)])
+    names = np.empty((0, 4))
     for line in sorted(filter(lambda line: line.name, lines), key=lambda line: (line.level, len(line.points))):
         note = panel.annotate(line.name, (0, 0), xycoords="figure pixels", color=line.colour, annotation_clip=False)
         size = note.get_window_extent()
         places = list(_places(panel, line, panel_box, point))
         boxes = np.array([_box(place, size.width, size.height) for place in places])
-        best = int(np.argmin(_costs(boxes, taken, panel_box)))
+        best = int(np.argmin(_costs(boxes, taken, names, panel_box)))
         box = boxes[best]
         note.remove()
         if not line.level and np.hypot(*places[best][1]) > FAR * point:
@@ -73,7 +74,7 @@ def write_names(panel: Axes, lines: Sequence[Named]) -> None:
         x, y = panel.transAxes.inverted().transform(box[:2])
         text = panel.text(x, y, line.name, transform=panel.transAxes, color=line.colour, va="bottom", ha="left")
         text.set_in_layout(False)  # the axes stay where they were when the places were chosen
-        taken = np.vstack([taken, box + GAP * point * np.array([-1, -1, 1, 1])])
+        names = np.vstack([names, box + GAP * point * np.array([-1, -1, 1, 1])])
 
 
 def _lead(panel: Axes, line: Named, place: Place, box: Points) -> None:
@@ -96,7 +97,7 @@ def _covered(panel: Axes, line: Named, panel_box: Points) -> Iterator[Points]:
         ends = [panel.transData.transform(np.column_stack([line.points[:, 0], end])) for end in line.bars.T]
         for low, high in zip(*ends, strict=True):
             if not np.isnan([low, high]).any():
-                yield np.concatenate([low - STROKE, high + STROKE])
+                yield np.concatenate([low - MARK, high + MARK])
     for start, end in pairwise(places):
         count = max(2, int(np.hypot(*(end - start)) / STEP))
         for place in start + np.linspace(0, 1, count)[:, None] * (end - start):
@@ -127,19 +128,25 @@ def _box(place: Place, width: float, height: float) -> Points:
     return np.array([left, bottom, left + width, bottom + height])
 
 
-def _costs(boxes: Points, taken: Points, panel_box: Points) -> Points:
-    """How bad each place is: what it covers, what of it is outside the panel, and how late it comes."""
-    apart = (
-        (boxes[:, None, 2] < taken[None, :, 0])
-        | (boxes[:, None, 0] > taken[None, :, 2])
-        | (boxes[:, None, 3] < taken[None, :, 1])
-        | (boxes[:, None, 1] > taken[None, :, 3])
-    )
-    covered = (~apart).sum(axis=1)
+def _costs(boxes: Points, taken: Points, names: Points, panel_box: Points) -> Points:
+    """How bad each place is: names and lines that it covers, what of it is outside the panel, and how late it comes."""
     low, high = panel_box[:2] - boxes[:, :2], boxes[:, 2:] - panel_box[2:]
     outside = np.maximum(np.concatenate([low, high], axis=1), 0).max(axis=1)
-    costs: Points = 100.0 * covered + 1000 * (outside > 0) + 10 * outside + np.arange(len(boxes))
+    covered = 1000 * _overlaps(boxes, names) + 100 * _overlaps(boxes, taken)
+    costs: Points = covered + 1000 * (outside > 0) + 10 * outside + np.arange(len(boxes))
     return costs
+
+
+def _overlaps(boxes: Points, others: Points) -> Points:
+    """How many of the others each box overlaps."""
+    apart = (
+        (boxes[:, None, 2] < others[None, :, 0])
+        | (boxes[:, None, 0] > others[None, :, 2])
+        | (boxes[:, None, 3] < others[None, :, 1])
+        | (boxes[:, None, 1] > others[None, :, 3])
+    )
+    counts: Points = (~apart).sum(axis=1)
+    return counts
 
 
 ACHIEVED = "achieved compression (source tokens per position)"
