@@ -30,7 +30,9 @@ def heat_map(frame: DataFrame) -> Figure:
         cells = frame[frame["method"] == name].pivot(index="depth", columns="length", values="value")
         cells = cells.reindex(index=depths, columns=lengths)
         edges = (np.arange(len(lengths) + 1) - 0.5, np.arange(len(depths) + 1) - 0.5)
-        panel.pcolormesh(*edges, cells.to_numpy(dtype=float), cmap="cividis", vmin=0, vmax=1, edgecolors=style.PAPER, linewidth=1)
+        panel.pcolormesh(
+            *edges, cells.to_numpy(dtype=float), cmap="cividis", vmin=0, vmax=1, edgecolors=style.PAPER, linewidth=1
+        )
         panel.set_ylim(len(depths) - 0.5, -0.5)  # the beginning of the context is on top
         for (line, column), value in ((place, cells.iloc[place]) for place in np.ndindex(len(depths), len(lengths))):
             ink = "black" if value > 0.5 else PALE

@@ -132,7 +132,7 @@ def _costs(boxes: Points, taken: Points, names: Points, panel_box: Points) -> Po
     """How bad each place is: names and lines that it covers, what of it is outside the panel, and how late it comes."""
     low, high = panel_box[:2] - boxes[:, :2], boxes[:, 2:] - panel_box[2:]
     outside = np.maximum(np.concatenate([low, high], axis=1), 0).max(axis=1)
-    covered = 1000 * _overlaps(boxes, names) + 100 * _overlaps(boxes, taken)
+    covered = 10_000 * _overlaps(boxes, names) + 100 * _overlaps(boxes, taken)
     costs: Points = covered + 1000 * (outside > 0) + 10 * outside + np.arange(len(boxes))
     return costs
 
