@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +19,14 @@ from markupsafe import Markup
 from pcc_bench.core import texttable
 from pcc_bench.core.documents import write_text
 from pcc_bench.core.texttable import TextTable
-from pcc_bench.reports import words
-from pcc_bench.reports.browser import Browser, embed
 from pcc_bench.reports.figures import Figure
 from pcc_bench.reports.figures.frames import in_order, names
 from pcc_bench.reports.figures.style import GRID, INK, PAPER, THEMES
 from pcc_bench.reports.page_tables import TableView, table_view
 from pcc_bench.reports.table import Table
-from pcc_bench.reports.words import runs_table
+from pcc_bench.reports.words import runs_table, sentences
 from pcc_bench.results.collection import Results
+from pcc_bench.results.reading import read_answers
 from pcc_bench.results.run import Run
 
 TITLE = "pcc_bench report"
@@ -49,20 +50,7 @@ class View:
 
 
 def write(results: Results, tables: Sequence[Table], figures: Sequence[Figure], out: Path) -> Path:
-    """Write `index.html`.
-
-    Args:
-        results: What was read.
-        tables: In the order of the page.
-        figures: As drawn.
-        out: Folder, made where it is missing.
-
-    Returns:
-        The page.
-
-    Raises:
-        UsageError: The folder can't be written to.
-    """
+    """Write `index.html` into a folder, with tables and figures in their order."""
     path = out / "index.html"
     write_text(path, render(view(results, tables, figures)))
     return path
@@ -72,11 +60,22 @@ def view(results: Results, tables: Sequence[Table], figures: Sequence[Figure]) -
     """Everything the page says, as text."""
     drawn = {figure.key: figure_view(figure) for figure in figures}
     hero = drawn.pop(HERO, None)
+    tasks = [task for run in results.runs for task in run.tasks.values()]
+    sources = sorted({task.population.source for task in tasks if task.population.source})
+    decoders = sorted({name for run in results.runs if (name := Path(run.decoder).name)})
+    parts = [f"data: {', '.join(sources)}" if sources else "", f"decoder: {', '.join(decoders)}" if decoders else ""]
+    counts = {
+        "runs": len(results.runs),
+        "methods": len({run.method for run in results.runs}),
+        "tasks": len({task.name for task in tasks}),
+        "scored rows": sum(task.scored for task in tasks),
+        "training logs": len(results.trainings),
+    }
     return View(
         title=TITLE,
-        subtitle=_subtitle(results.runs),
-        counts=_counts(results),
-        sentences=words.sentences(tables),
+        subtitle="; ".join(filter(None, parts)) or "published numbers only",
+        counts=", ".join(f"{count:,} {name}" for name, count in counts.items() if count),
+        sentences=sentences(tables),
         notes=results.notes,
         hero=hero,
         tables=tuple(table_view(table) for table in tables),
@@ -88,51 +87,22 @@ def view(results: Results, tables: Sequence[Table], figures: Sequence[Figure]) -
 
 def render(shown: View) -> str:
     """The page. Whatever comes from results is escaped; only our own script may run, and nothing is loaded."""
-    script, style = _template("report.js"), themes() + Markup(_template("report.css"))
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return _environment().get_template("report.html").render(
-        view=shown, script=Markup(script), style=style, script_hash=f"sha256-{digest}"
-    )  # fmt: skip
-
-
-@cache
-def _environment() -> Environment:
-    loader = PackageLoader("pcc_bench.reports", "templates")
-    return Environment(
-        loader=loader,
+    environment = Environment(
+        loader=PackageLoader("pcc_bench.reports", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=lambda value: texttable.visible(value) if type(value) is str else value,  # no control characters
         trim_blocks=True,
         lstrip_blocks=True,
     )
-
-
-def _template(name: str) -> str:
-    return _environment().loader.get_source(_environment(), name)[0]  # type: ignore[union-attr]
-
-
-def _subtitle(runs: Sequence[Run]) -> str:
-    sources = _distinct(task.population.source for run in runs for task in run.tasks.values())
-    decoders = _distinct(Path(run.decoder).name for run in runs)
-    parts = [f"data: {', '.join(sources)}" if sources else "", f"decoder: {', '.join(decoders)}" if decoders else ""]
-    return "; ".join(part for part in parts if part) or "published numbers only"
-
-
-def _counts(results: Results) -> str:
-    tasks = [task for run in results.runs for task in run.tasks.values()]
-    counts = {
-        "runs": len(results.runs),
-        "methods": len({run.method for run in results.runs}),
-        "tasks": len({task.name for task in tasks}),
-        "scored rows": sum(task.scored for task in tasks),
-        "training logs": len(results.trainings),
-    }
-    return ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
-
-
-def _distinct(values: Iterable[Any]) -> list[str]:
-    return sorted({str(value) for value in values if value})
+    script, style = (
+        environment.loader.get_source(environment, name)[0]  # type: ignore[union-attr]
+        for name in ("report.js", "report.css")
+    )
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return environment.get_template("report.html").render(
+        view=shown, script=Markup(script), style=themes() + Markup(style), script_hash=f"sha256-{digest}"
+    )  # fmt: skip
 
 
 # The page's colours change with the reader's: a figure's ink, grid, paper and lines go with them.
@@ -155,16 +125,12 @@ class FigureView:
 def figure_view(figure: Figure) -> FigureView:
     """A figure with its files inside."""
     data = base64.b64encode(figure.csv.read_bytes()).decode()
+    image = Markup('<svg role="img" aria-label="{}"').format(texttable.visible(f"{figure.title}. {figure.alt}"))
     page, column = (
-        _named(inline_svg(path.read_text(encoding="utf-8"), f"{figure.key}-{kind}"), figure)
+        Markup(inline_svg(path.read_text(encoding="utf-8"), f"{figure.key}-{kind}").replace("<svg", image, 1))
         for kind, path in (("page", figure.page), ("column", figure.svg))
     )
     return FigureView(figure.key, figure.title, figure.alt, page, column, f"data:text/csv;base64,{data}")
-
-
-def _named(svg: str, figure: Figure) -> Markup:
-    image = Markup('<svg role="img" aria-label="{}"').format(texttable.visible(f"{figure.title}. {figure.alt}"))
-    return Markup(svg.replace("<svg", image, 1))
 
 
 def inline_svg(text: str, key: str) -> str:
@@ -182,10 +148,106 @@ def inline_svg(text: str, key: str) -> str:
 def themes() -> Markup:
     """The style sheet's variables of methods' colours, for light and for dark pages."""
     light, dark = (
-        " ".join(f"--series-{key.removeprefix('#')}: {pair[place]};" for key, pair in _pairs()) for place in (0, 1)
+        " ".join(f"--series-{key.removeprefix('#')}: {colour};" for key, colour in zip(THEMES, colours, strict=True))
+        for colours in (THEMES.keys(), THEMES.values())
     )
     return Markup(f":root {{ {light} }}\n@media screen and (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}\n")
 
 
-def _pairs() -> list[tuple[str, tuple[str, str]]]:
-    return [(light, (light, dark)) for light, dark in THEMES.items()]
+# ---------------------------------------------------------------- samples
+
+
+ROWS = 40  # of a task
+CHARACTERS = 4_000_000  # of all contexts: a page that can be mailed
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the page holds of a task."""
+
+    name: str
+    shown: int  # rows on the page
+    rows: int  # rows that were scored
+
+
+@dataclass(frozen=True)
+class Browser:
+    """The embedded samples."""
+
+    tasks: tuple[Shown, ...]  # those with samples
+    data: dict[str, Any]  # `runs`, `contexts` and `tasks`, for the page's script
+
+    @property
+    def json(self) -> Markup:
+        """The data as JSON without any `<`, so that no text in it can end the element it stands in."""
+        return Markup(json.dumps(self.data, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c"))
+
+    @property
+    def told(self) -> str:
+        """What is on the page and what is not."""
+        parts = ", ".join(f"{task.shown:,} of {task.rows:,} rows of {task.name}" for task in self.tasks)
+        return f"On this page: {parts}. They are the first rows of each task; all rows are in the files of samples."
+
+
+def embed(results: Results, rows: int = ROWS, characters: int = CHARACTERS) -> Browser:
+    """Choose what the page shows: at most so many rows of each task, and characters of all contexts together.
+
+    A task whose share of the characters is used up shows fewer rows.
+    """
+    runs, called = in_order(results.runs), names(results.runs)
+    groups: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        for task in (task for task in run.tasks.values() if task.samples):
+            groups.setdefault((task.name, task.population.fingerprint or ""), []).append(run)
+
+    def has_no_answers(group: tuple[tuple[str, str], list[Run]]) -> bool:
+        return not any("f1" in run.tasks[group[0][0]].scores for run in group[1])
+
+    groups = dict(sorted(groups.items(), key=has_no_answers))  # questions with short answers come first
+    several = Counter(name for name, _ in groups)
+    contexts: dict[str, int] = {}
+    tasks, data = [], []
+    for (task_name, fingerprint), having in groups.items():
+        name = task_name if several[task_name] == 1 else f"{task_name} (rows {fingerprint or 'of lm-eval'})"
+        shown = _rows(results, having, task_name, rows, contexts, characters // len(groups))
+        if shown:
+            tasks.append(Shown(name, len(shown), max(run.tasks[task_name].scored for run in having)))
+            data.append({"name": name, "rows": shown})
+    called = {run.id: called[run.id] for run in runs}
+    return Browser(tuple(tasks), {"runs": called, "contexts": list(contexts), "tasks": data})
+
+
+def _rows(
+    results: Results, runs: Sequence[Run], task: str, count: int, contexts: dict[str, int], room: int
+) -> list[dict[str, Any]]:
+    """The first rows of a task, with the answers of all its runs; new contexts are added to `contexts`."""
+    table: dict[int, dict[str, Any]] = {}
+    for run in runs:
+        accounts = results.frame(run, task).set_index("row")
+        for answer in islice(read_answers(run.tasks[task]), count):
+            if answer.row not in table:
+                room -= 0 if answer.context in contexts else len(answer.context)
+                if room < 0 or run is not runs[0]:
+                    continue
+                table[answer.row] = {
+                    "row": answer.row,
+                    "context": contexts.setdefault(answer.context, len(contexts)),
+                    "question": answer.question,
+                    "references": list(answer.references),
+                    "answers": [],
+                }
+            memory = _memory(accounts.loc[answer.row].to_dict())
+            scores = {key: round(value, 4) for key, value in answer.scores.items()}
+            shown = {"run": run.id, "text": answer.answer, "scores": scores, "memory": memory}
+            table[answer.row]["answers"].append(shown)
+    return [table[row] for row in sorted(table)]
+
+
+def _memory(account: Mapping[Hashable, Any]) -> str:
+    """What became of the context, in words; "" without an account."""
+    source, slots, boundary = (account.get(key) for key in ("source_tokens", "slots", "boundary"))
+    if source is None or slots is None or boundary is None or source != source:
+        return ""
+    if not (positions := slots + boundary):
+        return f"{source:,.0f} tokens to nothing"
+    return f"{source:,.0f} tokens to {positions:,.0f} positions ({source / positions:.2f}x)"

@@ -18,8 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
-from pcc_bench.reports.figures import draw_all, frames, style, tradeoffs, training
-from pcc_bench.reports.figures.draw import Figure, save
+from pcc_bench.reports.figures import Figure, draw_all, frames, save, style, tradeoffs, training
 from pcc_bench.reports.figures.tasks import achieved, classes, heat_map, reconstruction_and_answers
 from pcc_bench.reports.table import Table
 from pcc_bench.reports.tables import quality

@@ -18,9 +18,8 @@ import pytest
 
 from pcc_bench.core.errors import UsageError
 from pcc_bench.reports import page, words
-from pcc_bench.reports.browser import embed
-from pcc_bench.reports.figures import Figure, style, tradeoffs, training
-from pcc_bench.reports.figures.draw import save
+from pcc_bench.reports.figures import Figure, save, style, tradeoffs, training
+from pcc_bench.reports.page import embed
 from pcc_bench.reports.page_tables import table_view
 from pcc_bench.reports.table import Cell, Column, Published, Row, Table
 from pcc_bench.reports.tables import losses, quality

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,7 @@ ERRORS = {
     "error_boundary": "at a boundary",
 }
 MARKS = 300  # of a run in a figure of single contexts
+PRICED = ["method", "label", "cost", "value", "low", "high"]  # columns of quality over cost
 
 
 def names(runs: Iterable[Run]) -> dict[str, str]:
@@ -52,7 +53,7 @@ def in_order(runs: Iterable[Run]) -> list[Run]:
 
 def scores(table: Table, columns: Iterable[str]) -> pd.DataFrame:
     """Measured cells of a table: `set`, `method`, `requested`, `rate` (achieved), `value`, `low`, `high`, `runs`."""
-    wanted = set(columns)
+    keys = set(columns)
     rows = [
         {
             "set": column.group or column.name,
@@ -66,32 +67,24 @@ def scores(table: Table, columns: Iterable[str]) -> pd.DataFrame:
         }
         for row, cells in table.lines()
         for column, cell in zip(table.columns, cells, strict=True)
-        if column.key in wanted and cell.value is not None
+        if column.key in keys and cell.value is not None
     ]
     frame = pd.DataFrame(rows, columns=["set", "method", "requested", "rate", "value", "low", "high", "runs"])
     return frame.astype(dict.fromkeys(["requested", "rate", "value", "low", "high"], float))
 
 
 def quality_and_positions(results: Results, table: Table, column: str) -> pd.DataFrame:
-    """A column's cells with the mean positions of a prompt: `method`, `label`, `cost`, `value`, `low`, `high`.
-
-    Args:
-        results: What the table was measured on.
-        table: The table.
-        column: Key of the column.
-    """
-    tasks = [f"pcc_{column.key.partition('.')[0]}" for column in table.columns]
+    """The cells of a column (its key) with the mean positions of a prompt: `PRICED`."""
+    tasks = {f"pcc_{column.key.partition('.')[0]}" for column in table.columns}
     frame = scores(table, [column])
     frame["label"] = [f"{rate:g}x" if rate == rate else "" for rate in frame["requested"]]
-    frame["cost"] = [_positions(results, runs, tasks) for runs in frame["runs"]]
-    kept = frame[["method", "label", "cost", "value", "low", "high"]]
-    return kept[kept["cost"] > 0].reset_index(drop=True)
-
-
-def _positions(results: Results, runs: Iterable[str], tasks: Iterable[str]) -> float:
-    parts = [results.frame(run, task) for run in map(results.run, runs) for task in set(tasks) & set(run.tasks)]
-    full = [part["prompt_positions"] for part in parts if "prompt_positions" in part]
-    return float(pd.concat(full).mean()) if full else float("nan")
+    costs = []
+    for runs in frame["runs"]:
+        parts = [results.frame(run, task) for run in map(results.run, runs) for task in tasks & set(run.tasks)]
+        full = [part["prompt_positions"] for part in parts if "prompt_positions" in part]
+        costs.append(float(pd.concat(full).mean()) if full else math.nan)
+    frame["cost"] = costs
+    return frame.loc[frame["cost"] > 0, PRICED].reset_index(drop=True)
 
 
 def memory(results: Results) -> pd.DataFrame:
@@ -145,21 +138,18 @@ def errors(results: Results) -> pd.DataFrame:
     rows = []
     for run in in_order(results.with_task(RECONSTRUCTION)):
         for metric, kind in ERRORS.items():
-            found = measure.measure([run], RECONSTRUCTION, metric)
-            if found is not None and found.value == found.value:
-                low, high = found.interval() or (float("nan"), float("nan"))
-                rows.append((called[run.id], kind, found.value, low, high))
+            score = measure.measure([run], RECONSTRUCTION, metric)
+            if score is not None and score.value == score.value:
+                low, high = score.interval() or (math.nan, math.nan)
+                rows.append((called[run.id], kind, score.value, low, high))
     frame = pd.DataFrame(rows, columns=["method", "kind", "value", "low", "high"])
     return frame.drop_duplicates(["method", "kind"], keep="last")  # of several seeds the last
 
 
 def pairs(results: Results, reconstruction: str, answers: str) -> pd.DataFrame:
-    """Contexts that were both said again and asked about: `method`, `reconstruction`, `answers`, a row a context.
+    """Contexts that were both reconstructed and asked about: `method`, `reconstruction`, `answers`, a row a context.
 
-    Args:
-        results: Everything that was read.
-        reconstruction: Metric of `pcc_reconstruction`.
-        answers: Metric of all the other tasks.
+    `reconstruction` is a metric of `pcc_reconstruction`, `answers` one of all the other tasks.
     """
     called = names(results.runs)
     parts: dict[str, list[pd.DataFrame]] = {"reconstruction": [], "answers": []}
@@ -183,28 +173,16 @@ def pairs(results: Results, reconstruction: str, answers: str) -> pd.DataFrame:
 
 def ratios(results: Results) -> pd.DataFrame:
     """Achieved compression of contexts: `run`, `requested`, `tokens`, `ratio`; at most some hundred of a run."""
-    called = names(results.runs)
-    parts = [
-        pd.DataFrame(
-            {"run": called[run.id], "requested": run.rate, "tokens": one["source_tokens"], "ratio": one["ratio"]}
-        )
-        for run, one in _contexts(results)
-    ]
-    frame = (
-        pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["run", "requested", "tokens", "ratio"])
-    )
-    return frame.astype({"requested": float})
-
-
-def _contexts(results: Results) -> Iterator[tuple[Run, pd.DataFrame]]:
-    """For every run that compresses to a rate, different contexts spread evenly over all lengths."""
+    called, point, parts = names(results.runs), ["source_tokens", "ratio"], []
     for run in in_order(run for run in results.runs if run.rate is not None and run.method not in (FULL, NONE)):
-        frames = [results.frame(run, task) for task in run.tasks]
-        full = [frame for frame in frames if {"source_tokens", "ratio"} <= set(frame)]
-        if full:
-            one = pd.concat(full).dropna(subset=["source_tokens", "ratio"]).drop_duplicates(["source_tokens", "ratio"])
-            one = one.sort_values(["source_tokens", "ratio"])
-            yield run, one.iloc[:: max(1, -(-len(one) // MARKS))]
+        full = [frame for task in run.tasks if set(point) <= set(frame := results.frame(run, task))]
+        if full:  # different contexts, spread evenly over all lengths
+            one = pd.concat(full).dropna(subset=point).drop_duplicates(point).sort_values(point)
+            one = one.iloc[:: max(1, -(-len(one) // MARKS))]
+            columns = {"requested": run.rate, "tokens": one["source_tokens"], "ratio": one["ratio"]}
+            parts.append(pd.DataFrame({"run": called[run.id], **columns}))
+    empty = pd.DataFrame(columns=["run", "requested", "tokens", "ratio"])
+    return (pd.concat(parts, ignore_index=True) if parts else empty).astype({"requested": float})
 
 
 SIZES = ["predicted", "context_tokens", "question_tokens", "batch", "reuse", "device", "dtype", "threads"]
@@ -228,20 +206,11 @@ PCC = "pcc"
 
 
 def quality_and_time(results: Results, table: Table, column: str, phase: str, mode: str) -> tuple[pd.DataFrame, str]:
-    """A column's cells with the time recorded for the checkpoint: `method`, `label`, `cost`, `value`, `low`, `high`.
+    """The cells of a column (its key) with the time recorded for the checkpoint: `PRICED`, and what the axis says.
 
-    Of all sizes those are taken that most runs have; among them measured ones before predicted ones, long contexts
-    before short ones, small batches before large ones, one question a context before several.
-
-    Args:
-        results: What the table was measured on, and records of cost.
-        table: The table.
-        column: Key of the column.
-        phase: A key of `PHASES`.
-        mode: `cold` or `warm`.
-
-    Returns:
-        It, empty where fewer than two runs have records; and what the cost is, for the axis.
+    Empty where fewer than two runs have records. Of all sizes those are taken that most runs have; among them measured
+    ones before predicted ones, long contexts before short ones, small batches before large ones, one question a context
+    before several.
     """
     frame = scores(table, [column])
     frame["label"] = [f"{rate:g}x" if rate == rate else "" for rate in frame["requested"]]
@@ -251,8 +220,13 @@ def quality_and_time(results: Results, table: Table, column: str, phase: str, mo
         scale = PHASES[phase].scale(int(records["batch"].iloc[0]))
         known = frame.assign(cost=[scale * _seconds(records, run) for run in runs]).dropna(subset="cost")
         if len(known) >= max(2, len(best)):
-            best, axis = known, _axis(records.iloc[0], phase, mode)
-    return best[["method", "label", "cost", "value", "low", "high"]].reset_index(drop=True), axis
+            best, record = known, records.iloc[0]
+            size = f"{record['context_tokens']:,} tokens"
+            size += f", batch {record['batch']}" if record["batch"] > 1 else ""
+            size += f", {record['reuse']} questions a context" if record["reuse"] > 1 else ""
+            size += f", {record['device']}{', predicted' if record['predicted'] else ''}"
+            axis = f"{PHASES[phase].axis}\n{MODES[mode]} ({size})"
+    return best[PRICED].reset_index(drop=True), axis
 
 
 def _sizes(records: pd.DataFrame, phase: str, mode: str) -> list[pd.DataFrame]:
@@ -268,21 +242,10 @@ def _sizes(records: pd.DataFrame, phase: str, mode: str) -> list[pd.DataFrame]:
 def _seconds(records: pd.DataFrame, run: Run | None) -> float:
     """Of the newest record that is about a run; nan without one."""
     if run is None or run.control or run.method not in (FULL, PCC):
-        return float("nan")
-    about = (records["method"] == run.method) & (records["decoder"].map(_name) == _name(run.decoder))
+        return math.nan
+    decoders = records["decoder"].map(lambda name: Path(name).name)
+    about = (records["method"] == run.method) & (decoders == Path(run.decoder).name)
     if run.method == PCC:
         about &= (records["encoder"] == run.checkpoint) & (records["rate"] == run.rate)
     of_run = records[about]
-    return float(of_run["median_s"].iloc[-1]) if len(of_run) else float("nan")
-
-
-def _name(model: str) -> str:
-    return Path(model).name
-
-
-def _axis(record: pd.Series, phase: str, mode: str) -> str:
-    reuse = f", {record['reuse']} questions a context" if record["reuse"] > 1 else ""
-    batch = f", batch {record['batch']}" if record["batch"] > 1 else ""
-    predicted = ", predicted" if record["predicted"] else ""
-    size = f"{record['context_tokens']:,} tokens{batch}{reuse}, {record['device']}{predicted}"
-    return f"{PHASES[phase].axis}\n{MODES[mode]} ({size})"
+    return float(of_run["median_s"].iloc[-1]) if len(of_run) else math.nan

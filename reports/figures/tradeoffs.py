@@ -70,18 +70,14 @@ def write_names(panel: Axes, lines: Sequence[Named]) -> None:
         box = boxes[best]
         note.remove()
         if not line.level and np.hypot(*places[best][1]) > FAR * point:
-            _lead(panel, line, places[best], box)
+            start = np.array(places[best][0])
+            ends = panel.transAxes.inverted().transform([start, np.clip(start, box[:2], box[2:])])
+            look = {"color": line.colour, "linewidth": 0.5, "alpha": 0.8, "label": "_nolegend_"}
+            panel.plot(*ends.T, transform=panel.transAxes, **look)
         x, y = panel.transAxes.inverted().transform(box[:2])
         text = panel.text(x, y, line.name, transform=panel.transAxes, color=line.colour, va="bottom", ha="left")
         text.set_in_layout(False)  # the axes stay where they were when the places were chosen
         names = np.vstack([names, box + GAP * point * np.array([-1, -1, 1, 1])])
-
-
-def _lead(panel: Axes, line: Named, place: Place, box: Points) -> None:
-    """A thin line from a mark to the nearest point of its name's box."""
-    start = np.array(place[0])
-    ends = panel.transAxes.inverted().transform([start, np.clip(start, box[:2], box[2:])])
-    panel.plot(*ends.T, transform=panel.transAxes, color=line.colour, linewidth=0.5, alpha=0.8, label="_nolegend_")
 
 
 def _covered(panel: Axes, line: Named, panel_box: Points) -> Iterator[Points]:
@@ -172,12 +168,7 @@ def against_rate(frame: DataFrame, measure: str) -> Figure:
 
 @style.applied()
 def by_set(frame: DataFrame, measure: str) -> Figure:
-    """The same, a panel a data set.
-
-    Args:
-        frame: As for `against_rate`, with a column `set`.
-        measure: What the score is, for the axis.
-    """
+    """The same, a panel a data set (column `set`)."""
     sets = list(dict.fromkeys(frame["set"]))
     across = style.panels_across(len(sets))
     lines = -(-len(sets) // across)

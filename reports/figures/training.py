@@ -100,7 +100,9 @@ def over_tokens(results: Results) -> pd.DataFrame:
             known = known[known["tokens"] > 0].drop_duplicates("tokens", keep="last")
             if len(known) < 2:
                 continue
-            last = known[known["tokens"] > _begin(run)]
+            ends = [phase.get("until") or 0 for phase in run.recipe.get("phases") or [] if isinstance(phase, dict)]
+            before = tokens[run.evaluation["step"] <= max(ends, default=0)]  # the last phase
+            last = known[known["tokens"] > (float(before.max()) if len(before) else 0.0)]
             parts.append(_series(known, last, _is_loss(axis)).assign(run=label, measure=axis))
     return pd.concat(parts, ignore_index=True)[COLUMNS] if parts else pd.DataFrame(columns=COLUMNS)
 
@@ -119,17 +121,17 @@ def tokens_of(run: Training) -> pd.Series:
 
 def sentences(frame: pd.DataFrame) -> list[str]:
     """What each fit says of ten times the tokens."""
-    said = []
+    texts = []
     for (run, measure), rows in frame.groupby(["run", "measure"], sort=False):
         last = rows[rows["part"] == MEASURED].sort_values("tokens").iloc[-1]
         for _, ahead in rows[rows["part"] == AHEAD].iterrows():
-            said.append(
+            texts.append(
                 f"{run}, {str(measure).replace(chr(10), ' ')}: {last['value']:.2f} after {last['tokens']:,.0f} tokens; "
                 f"{MORE} times as many would bring {ahead['value']:.2f} [{ahead['low']:.2f}, {ahead['high']:.2f}] "
                 f"({'power law' if _is_loss(measure) else 'line over the logarithm of tokens'} through "
                 f"{ahead['points']} measurements of the last phase, 95 %; nothing says that it goes on)."
             )
-    return said
+    return texts
 
 
 def held_against(results: Results) -> pd.DataFrame:
@@ -145,36 +147,24 @@ def held_against(results: Results) -> pd.DataFrame:
         sizes = {tuple(losses["tokens"]) for _, losses in rows}
         if len(runs) < 2 or len(sizes) > 1 or not fewest:
             continue
-        parts += [{"run": label, "measure": axis, **_estimate(losses)} for label, losses in rows]
+        for label, losses in rows:
+            data = stats.Clusters(*(np.asarray(losses[name], dtype=float) for name in ("nll", "tokens")))
+            low, high = map(float, stats.paired_bootstrap(data, np.random.default_rng(SEED)))
+            parts.append((label, axis, float(data.mean), low, high, float(losses["tokens_seen"])))
     return pd.DataFrame(parts, columns=["run", "measure", "value", "low", "high", "tokens"])
 
 
 def _by_measure(results: Results) -> dict[str, list[tuple[str, pd.DataFrame]]]:
     """For each measure the runs that have losses by row, each with its measurements in order."""
-    found: dict[str, list[tuple[str, pd.DataFrame]]] = {}
+    by_measure: dict[str, list[tuple[str, pd.DataFrame]]] = {}
     for run in results.trainings:
         seen = dict(zip(run.evaluation.get("step", ()), tokens_of(run), strict=True))
         for column, axis, label in held_out(run):
             rows = run.rows[run.rows["measure"] == column] if len(run.rows) else run.rows
             if len(rows):
                 mine = rows.assign(tokens_seen=[seen.get(step, math.nan) for step in rows["step"]])
-                found.setdefault(axis, []).append((label, mine.dropna(subset="tokens_seen")))
-    return found
-
-
-def _estimate(losses: pd.Series) -> dict[str, float]:
-    nll, tokens = (np.asarray(losses[name], dtype=float) for name in ("nll", "tokens"))
-    data = stats.Clusters(nll, tokens)
-    low, high = stats.paired_bootstrap(data, np.random.default_rng(SEED))
-    return {"value": float(data.mean), "low": float(low), "high": float(high), "tokens": float(losses["tokens_seen"])}
-
-
-def _begin(run: Training) -> float:
-    """Tokens before the last phase of a run."""
-    ends = [phase.get("until") or 0 for phase in run.recipe.get("phases") or [] if isinstance(phase, dict)]
-    steps, tokens = run.evaluation["step"], tokens_of(run)
-    before = tokens[steps <= max(ends, default=0)]
-    return float(before.max()) if len(before) else 0.0
+                by_measure.setdefault(axis, []).append((label, mine.dropna(subset="tokens_seen")))
+    return by_measure
 
 
 def _is_loss(measure: object) -> bool:
@@ -194,11 +184,7 @@ def _series(known: pd.DataFrame, last: pd.DataFrame, power: bool) -> pd.DataFram
 
 @style.applied()
 def curves(frame: DataFrame) -> Figure:
-    """What is measured while training, a panel a measure, a line a run.
-
-    Args:
-        frame: Columns `run` (label), `step`, `measure` (label of the panel's axis), `value`.
-    """
+    """What is measured while training (`over_steps`), a panel a measure, a line a run."""
     measures = list(dict.fromkeys(frame["measure"]))
     figure, panels = style.canvas(0.5 + 1.25 * len(measures), len(measures), sharex=True)
     looks = style.looks(frame["run"])
@@ -218,11 +204,7 @@ def curves(frame: DataFrame) -> Figure:
 
 @style.applied()
 def curves_over_tokens(frame: DataFrame) -> Figure:
-    """What is measured on held-out rows over the tokens trained on, with a line that is drawn on to ten times as many.
-
-    Args:
-        frame: That of `learning.over_tokens`.
-    """
+    """What is measured on held-out rows over the tokens trained on (`over_tokens`), with fits to ten times as many."""
     measures = list(dict.fromkeys(frame["measure"]))
     figure, panels = style.canvas(0.6 + 1.35 * len(measures), len(measures), sharex=True)
     looks = style.looks(frame["run"])
@@ -245,11 +227,7 @@ def curves_over_tokens(frame: DataFrame) -> Figure:
 
 @style.applied()
 def losses_compared(frame: DataFrame) -> Figure:
-    """Held-out losses of runs after equal tokens, with their intervals, a panel a measure.
-
-    Args:
-        frame: That of `learning.held_against`.
-    """
+    """Held-out losses of runs after equal tokens (`held_against`), with their intervals, a panel a measure."""
     measures, runs = (list(dict.fromkeys(frame[name])) for name in ("measure", "run"))
     figure, panels = style.canvas(0.5 + len(measures) * (0.6 + 0.17 * len(runs)), len(measures))
     for panel, measure in zip(panels, measures, strict=True):
