@@ -6,20 +6,19 @@ Trained on the answers that a teacher gives who reads the whole text.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch import nn
 
-from pcc_bench.baselines import lora, weights
-from pcc_bench.baselines.cocom import files
-from pcc_bench.baselines.cocom.compressor import CocomCompressor, check_choice
-from pcc_bench.baselines.cocom.encoder import CocomEncoder, Documents, Overlong
+from pcc_bench.baselines import weights
+from pcc_bench.baselines.cocom import CocomCompressor, files
+from pcc_bench.baselines.cocom.encoders import CocomEncoder, Documents, Overlong
 from pcc_bench.baselines.cocom.files import ALPHA_PER_RANK, CocomConfig
 from pcc_bench.core.architecture import check_weights
-from pcc_bench.core.checkpoint_files import read_torch, resolve
+from pcc_bench.core.checkpoint_files import read_torch, resolve, under
 from pcc_bench.core.context import literal, mark
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError
@@ -79,14 +78,13 @@ class PiscoCompressor(CocomCompressor):
                 "decoder compresses are read (naver/pisco-mistral)"
             )
         files.check_rate(rate, config, pretrained)
-        check_choice("overlong", overlong, Overlong)
+        sizes = Documents(config.compr_rate, config.doc_max_length, "fixed", overlong)
         words: Any = (opening, lead, closing)
         if None in words:
             words = tuple(b if a is None else a for a, b in zip(words, chat_words(decoder), strict=True))
         ids, body, state = load_separate(decoder, folder, config)
         digest = weights.digest(state, decoder)
         decoder.adapt(digest)
-        sizes = Documents(config.compr_rate, config.doc_max_length, "fixed", overlong)
         return cls(CocomEncoder(decoder, body, decoder.embed(ids), sizes, config.sep), words, digest)
 
 
@@ -119,58 +117,42 @@ def load_separate(decoder: Decoder, folder: Path, config: CocomConfig) -> tuple[
     Raises:
         UsageError: A tensor is missing, unexpected or of a shape or value that belongs to another base model or rank.
     """
-    path, table, head = folder / ADAPTERS, files.table_name(decoder), "lm_head.weight"
-    ends, adapters = (_read_present(folder / name) for name in (ENDS, ADAPTERS))
-    weights.check_names(ends, {table, head}, folder / ENDS)
+    path, ends_path, table, head = folder / ADAPTERS, folder / ENDS, files.table_name(decoder), "lm_head.weight"
+    for file in (ends_path, path):
+        if not file.is_file():
+            raise UsageError(f"{file} is missing: the checkpoint is incomplete, and the decoder would run without it")
+    ends, adapters = read_torch(ends_path), read_torch(path)
+    weights.check_names(ends, {table, head}, ends_path)
     weights.check_names(adapters, ROLES, path)
     for role in ROLES:
         if not isinstance(adapters[role], dict):
             raise UsageError(f"{role} in {path} holds no tensors by name: copy the file again")
         check_weights(adapters[role], f"{path}, {role}")
-    check_weights(ends, str(folder / ENDS))
-    _check_first_rows(decoder, ends[table], folder / ENDS)
-    ids = files.add_special_tokens(decoder, config, ends[table], folder / ENDS)
-    layers = lora.linear_layers(decoder)
-    state = {f"{role}/{key}": value for role in ROLES for key, value in adapters[role].items()}
-    pairs = {f"{role}/{layer}": files.lora_names(f"{role}/{layer}.", "") for role in ROLES for layer in layers}
-    # Some versions of peft save the resized embeddings with each adapter: the same values once more.
-    state = {key: value for key, value in state.items() if key.rpartition("/")[2] not in (table, head)}
-    weights.check_names(state, {name for pair in pairs.values() for name in pair}, path)
-    for role in ROLES:
-        loras = {layer: pairs[f"{role}/{layer}"] for layer in layers}
-        lora.check(state, loras, layers, decoder, path, config.lora_r, "config.json says lora_r")
-    files.copy_into(decoder.model.state_dict(), ends)
-    reader = lora.twin(decoder.model.base_model)
-    prefix = f"{decoder.model.base_model_prefix}."
-    _attach(reader, _of_role(state, "encoder_adapter", prefix), config.lora_r, layers)
-    _attach(decoder.model, _of_role(state, "decoder_adapter", ""), config.lora_r, layers)
-    return ids, reader.eval().requires_grad_(False), {**state, **ends}
-
-
-def _read_present(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise UsageError(f"{path} is missing: the checkpoint is incomplete, and the decoder would run without it")
-    return read_torch(path)
-
-
-def _attach(model: nn.Module, values: dict[str, torch.Tensor], rank: int, layers: Iterable[str]) -> None:
-    lora.inject(model, sorted(set(map(lora.last_part, layers))), rank, ALPHA_PER_RANK * rank)
-    unexpected = model.load_state_dict(values, strict=False).unexpected_keys
-    assert not unexpected, unexpected  # the names have been compared with the layers
-
-
-def _of_role(state: Mapping[str, torch.Tensor], role: str, prefix: str) -> dict[str, torch.Tensor]:
-    """One adapter's tensors by their names in a module tree, adapter name `default`."""
-    own = {key.removeprefix(f"{role}/"): value for key, value in state.items() if key.startswith(f"{role}/")}
-    return {key.removeprefix(prefix).replace(".weight", ".default.weight"): value for key, value in own.items()}
-
-
-def _check_first_rows(decoder: Decoder, table: torch.Tensor, path: Path) -> None:
-    """PISCO trains the vectors of its special tokens only: the others are the base decoder's."""
+    check_weights(ends, str(ends_path))
     ours = decoder.embedding.weight[:256].float().cpu()
-    theirs = table[: len(ours)].float()
+    theirs = ends[table][: len(ours)].float()  # only the special tokens' vectors are trained, which come last
     if theirs.shape == ours.shape and not torch.allclose(ours, theirs, rtol=1e-2, atol=1e-3):
         raise UsageError(
-            f"{path} was made for another base model than '{decoder.name}' (its token vectors are others): pass "
+            f"{ends_path} was made for another base model than '{decoder.name}' (its token vectors are others): pass "
             "decoder=<its base>"
         )
+    ids = files.add_special_tokens(decoder, config, ends[table], ends_path)
+    layers = weights.linear_layers(decoder)
+    state = {f"{role}/{key}": value for role in ROLES for key, value in adapters[role].items()}
+    names = {role: weights.lora_names(role + "/{}.lora_{}.weight", layers) for role in ROLES}
+    # Some versions of peft save the resized embeddings with each adapter: the same values once more.
+    state = {key: value for key, value in state.items() if key.rpartition("/")[2] not in (table, head)}
+    weights.check_names(state, {name for role in ROLES for name in chain(*names[role].values())}, path)
+    for role in ROLES:
+        weights.check_lora(state, names[role], layers, decoder, path, config.lora_r, "config.json says lora_r")
+    files.copy_into(decoder.model.state_dict(), ends)
+    reader = weights.twin(decoder.model.base_model)
+    targets = sorted(set(map(weights.last_part, layers)))
+    prefix = f"{decoder.model.base_model_prefix}."
+    for role, tree, before in (("encoder_adapter", reader, prefix), ("decoder_adapter", decoder.model, "")):
+        weights.inject(tree, targets, config.lora_r, ALPHA_PER_RANK * config.lora_r)
+        values = under(f"{role}/", state)
+        values = {key.removeprefix(before).replace(".weight", ".default.weight"): values[key] for key in values}
+        unexpected = tree.load_state_dict(values, strict=False).unexpected_keys
+        assert not unexpected, unexpected  # the names have been compared with the layers
+    return ids, reader.eval().requires_grad_(False), {**state, **ends}

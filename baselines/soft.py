@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
@@ -19,8 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from pcc_bench.core.compressor import Compressor, Memory
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.generation import autocast_for
-
-BATCH_TOKENS = {"cpu": 1_280}  # as PCC's encoder: a CPU wants its caches, a GPU large forwards
+from pcc_bench.model.encoder import batches
 
 Row = Sequence[Sequence[int] | torch.Tensor]  # of an encoder's input: token ids, and vectors [n, width] between them
 Purpose = Literal["reconstruct", "continue", "answer"]
@@ -210,16 +209,6 @@ class SoftCompressor(Compressor):
     def weights_fingerprint(self) -> str:
         """Hash of the encoder and of the decoder that was trained with it."""
         return self.weights
-
-
-def batches(lengths: Sequence[int], device: torch.device) -> Iterator[list[int]]:
-    """Indices of pieces, longest first, as many in a batch as one forward on the device should read."""
-    order = sorted(range(len(lengths)), key=lambda i: lengths[i], reverse=True)
-    start = 0
-    while start < len(order):
-        size = max(1, BATCH_TOKENS.get(device.type, 16_384) // max(1, lengths[order[start]]))
-        yield order[start : start + size]
-        start += size
 
 
 def drawn_vectors(decoder: Decoder, count: int, seed: int) -> torch.Tensor:

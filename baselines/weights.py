@@ -1,23 +1,37 @@
-"""Weights and settings of the soft baselines in the layouts that they are published in."""
+"""Weights of the soft baselines: files in the layouts that they are published in, and the LoRA in them.
+
+A LoRA is named by its layers in the causal LM (`model.layers.0.self_attn.q_proj`): A is [rank, in], B is [out, rank].
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from copy import deepcopy
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
 from pydantic import BaseModel
+from safetensors.torch import save_file
+from torch import nn
 
 from pcc_bench.core.checkpoint_files import read_safetensors, read_weights, resolve
 from pcc_bench.core.decoder import Decoder
-from pcc_bench.core.documents import checked, is_file, read_json
+from pcc_bench.core.documents import checked, is_file, read_json, replaced, write_text
 from pcc_bench.core.errors import UsageError
 
 STANDARD = ("model.safetensors.index.json", "model.safetensors", "pytorch_model.bin.index.json", "pytorch_model.bin")
 PATTERNS = ("*.safetensors", "*.pt", "*.pth", "*.bin")
 Config = TypeVar("Config", bound=BaseModel)
+Names = Mapping[str, tuple[str, str]]  # of each layer, the names of its A and B
+Lora = Mapping[str, tuple[torch.Tensor, torch.Tensor]]  # of each layer, A and B
+
+# ---------------------------------------------------------------- files
 
 
 def find(pretrained: str, file: str | None = None) -> Path:
@@ -39,38 +53,13 @@ def find(pretrained: str, file: str | None = None) -> Path:
         return folder / file
     if standard := [folder / name for name in STANDARD if (folder / name).is_file()]:
         return standard[0]
-    found = sorted(path for pattern in ("*.index.json", *PATTERNS) for path in folder.glob(pattern))
-    indexes = [path for path in found if path.suffix == ".json"]
-    if len(indexes or found) != 1:
-        names = ", ".join(path.name for path in indexes or found)
-        says = f"has several weight files ({names}): pass file=<one of them>" if found else "has no weight file"
+    files = sorted(path for pattern in ("*.index.json", *PATTERNS) for path in folder.glob(pattern))
+    indexes = [path for path in files if path.suffix == ".json"]
+    if len(indexes or files) != 1:
+        names = ", ".join(path.name for path in indexes or files)
+        says = f"has several weight files ({names}): pass file=<one of them>" if files else "has no weight file"
         raise UsageError(f"{folder} {says}")
-    return (indexes or found)[0]
-
-
-def read(path: Path) -> dict[str, Any]:
-    """All tensors of a file or of the shards an index names; nothing in them is executed.
-
-    Raises:
-        UsageError: A file is missing, damaged, holds more than tensors, or disagrees with its index.
-    """
-    if path.suffix == ".json":
-        return _read_shards(path)
-    return dict(read_safetensors(path)) if path.suffix == ".safetensors" else read_weights(path)
-
-
-def read_config(kind: type[Config], path: Path, otherwise: str = "can't be used") -> Config:
-    """A JSON file with a method's settings.
-
-    Args:
-        kind: What stands in it.
-        path: The file.
-        otherwise: What is said of a file in which something else stands.
-
-    Raises:
-        UsageError: It is not there, or something in it is not what it should be.
-    """
-    return checked(kind, read_json(path), f"{path} {otherwise}")
+    return (indexes or files)[0]
 
 
 class ShardIndex(BaseModel):
@@ -79,26 +68,47 @@ class ShardIndex(BaseModel):
     weight_map: dict[str, str]
 
 
-def _read_shards(index: Path) -> dict[str, Any]:
-    places = checked(ShardIndex, read_json(index), f"{index} is no index of shards").weight_map
+def read(path: Path) -> dict[str, Any]:
+    """All tensors of a file or of the shards an index names; nothing in them is executed.
+
+    Raises:
+        UsageError: A file is missing, damaged, holds more than tensors, or disagrees with its index.
+    """
+    if path.suffix != ".json":
+        return dict(read_safetensors(path)) if path.suffix == ".safetensors" else read_weights(path)
+    places = checked(ShardIndex, read_json(path), f"{path} is no index of shards").weight_map
     state: dict[str, Any] = {}
     for name in sorted(set(places.values())):
         if Path(name).name != name:
-            raise UsageError(f"{index} names '{name}', which is not beside it: it was not opened")
-        if not (index.parent / name).is_file():
-            raise UsageError(f"{index.parent / name} is missing: the checkpoint is incomplete")
-        state |= read(index.parent / name)
-    check_names(state.keys(), places.keys(), index)
+            raise UsageError(f"{path} names '{name}', which is not beside it: it was not opened")
+        if not (path.parent / name).is_file():
+            raise UsageError(f"{path.parent / name} is missing: the checkpoint is incomplete")
+        state |= read(path.parent / name)
+    check_names(state.keys(), places.keys(), path)
     return state
 
 
-def check_matrices(state: Mapping[str, torch.Tensor], names: Iterable[str], path: Path) -> None:
-    """See that tensors have two dimensions.
+def read_config(kind: type[Config], path: Path, otherwise: str = "can't be used") -> Config:
+    """A JSON file with a method's settings; `otherwise` is said of a file in which something else stands.
 
-    Args:
-        state: Name -> tensor.
-        names: Those that are there and should be matrices.
-        path: The file, for the message.
+    Raises:
+        UsageError: It is not there, or something in it is not what it should be.
+    """
+    return checked(kind, read_json(path), f"{path} {otherwise}")
+
+
+def write(
+    folder: Path, file: str, state: Mapping[str, torch.Tensor], dtype: torch.dtype, config: Mapping[str, Any]
+) -> None:
+    """Write a checkpoint: its tensors in a dtype, and its `config.json`."""
+    tensors = {key: value.detach().to("cpu", dtype).contiguous() for key, value in state.items()}
+    with replaced(folder / file) as path:
+        save_file(tensors, path, metadata={"format": "pt"})
+    write_text(folder / "config.json", json.dumps(config, indent=1) + "\n")
+
+
+def check_matrices(state: Mapping[str, torch.Tensor], names: Iterable[str], path: Path) -> None:
+    """See that tensors of a file have two dimensions.
 
     Raises:
         UsageError: One has not; it is named.
@@ -109,15 +119,15 @@ def check_matrices(state: Mapping[str, torch.Tensor], names: Iterable[str], path
             raise UsageError(f"{path}: {name} has shape {shape}, not [rows, columns]: copy it again")
 
 
-def check_names(found: Collection[str], wanted: Collection[str], path: Path) -> None:
+def check_names(present: Collection[str], expected: Collection[str], path: Path) -> None:
     """See that a file has the tensors it should have, and no others.
 
     Raises:
         UsageError: It does not; the first name is given.
     """
-    if missing := sorted(set(wanted) - set(found)):
+    if missing := sorted(set(expected) - set(present)):
         raise UsageError(f"{path} lacks {len(missing)} tensors ({missing[0]} first): it is incomplete")
-    if extra := sorted(set(found) - set(wanted)):
+    if extra := sorted(set(present) - set(expected)):
         raise UsageError(f"{path} has {len(extra)} tensors that do not belong there ({extra[0]} first)")
 
 
@@ -128,3 +138,111 @@ def digest(state: Mapping[str, torch.Tensor], decoder: Decoder) -> str:
         whole.update(key.encode())
         whole.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return whole.hexdigest()[:16]
+
+
+def wrong_base(path: Path, decoder: Decoder, key: str, shape: Any, expected: Any) -> UsageError:
+    """The error about a tensor whose size is not the decoder's."""
+    return UsageError(
+        f"{path} was made for another base model than '{decoder.name}' ({key} is {list(shape)}, the decoder's is "
+        f"{list(expected)}): pass decoder=<its base>"
+    )
+
+
+# ---------------------------------------------------------------- LoRA
+
+
+def twin(model: Any) -> Any:
+    """A second tree of modules over the same weights and buffers: what is put into it is not in the first."""
+    return deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
+
+
+def inject(model: nn.Module, targets: Sequence[str], rank: int, alpha: float) -> nn.Module:
+    """Put a LoRA without dropout into layers whose names end so."""
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(targets), lora_dropout=0.0)  # type: ignore[arg-type]
+    return inject_adapter_in_model(config, model)
+
+
+def trainable(model: nn.Module, targets: Sequence[str], rank: int, alpha: float, seed: int) -> nn.Module:
+    """Put a LoRA into a model, drawn from a seed, in float32, the only part of it that learns."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        adapted = inject(model, targets, rank, alpha)
+    for name, parameter in adapted.named_parameters():
+        parameter.requires_grad_(".lora_" in name)
+        parameter.data = parameter.data.float() if parameter.requires_grad else parameter.data
+    return adapted
+
+
+def lora_of(model: nn.Module) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """The LoRA that peft has injected into a model."""
+    layers: dict[str, Any] = {name: part for name, part in model.named_modules() if isinstance(part, LoraLayer)}
+    return {name: (layer.lora_A["default"].weight, layer.lora_B["default"].weight) for name, layer in layers.items()}
+
+
+def rank_of(lora: Lora) -> int:
+    """The one rank of all layers."""
+    (rank,) = {len(a) for a, _ in lora.values()}
+    return rank
+
+
+def lora_names(form: str, layers: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Names of the A and B of layers in a file, whose form has a place for the layer and one for the letter."""
+    return {layer: (form.format(layer, "A"), form.format(layer, "B")) for layer in layers}
+
+
+def lora_state(form: str, lora: Lora) -> dict[str, torch.Tensor]:
+    """A LoRA as a file has it; see `lora_names`."""
+    return dict(zip(chain(*lora_names(form, lora).values()), chain(*lora.values()), strict=True))
+
+
+def linear_layers(decoder: Decoder, targets: Iterable[str] | None = None) -> dict[str, nn.Linear]:
+    """Linear layers of a decoder by name.
+
+    Args:
+        decoder: The decoder.
+        targets: Last parts of their names; by default all but the vocabulary head (peft's `all-linear`).
+    """
+    head = decoder.model.get_output_embeddings()
+    modules = decoder.model.named_modules()
+    linear = {name: module for name, module in modules if isinstance(module, nn.Linear) and module is not head}
+    return linear if targets is None else {name: linear[name] for name in linear if last_part(name) in set(targets)}
+
+
+def last_part(layer: str) -> str:
+    """`q_proj` of `model.layers.0.self_attn.q_proj`, as peft names targets."""
+    return layer.rpartition(".")[2]
+
+
+def check_lora(
+    state: Mapping[str, torch.Tensor],
+    names: Names,
+    layers: Mapping[str, nn.Linear],
+    decoder: Decoder,
+    path: Path,
+    rank: int,
+    recorded: str,
+) -> None:
+    """See that a LoRA has the rank that is recorded, and the sizes of the decoder's layers.
+
+    Raises:
+        UsageError: It has not; the first such tensor is named.
+    """
+    check_matrices(state, chain(*names.values()), path)
+    for layer, (a, b) in names.items():
+        ranks, shape = {state[a].shape[0], state[b].shape[1]}, (state[b].shape[0], state[a].shape[1])
+        if ranks != {rank}:
+            text = " and ".join(map(str, sorted(ranks)))
+            raise UsageError(f"{path}: {a} has rank {text}, {recorded}={rank}: they do not go together")
+        expected = (layers[layer].out_features, layers[layer].in_features)
+        if shape != expected:
+            raise wrong_base(path, decoder, layer, shape, expected)
+
+
+@torch.no_grad()
+def merge_lora(decoder: Decoder, state: Mapping[str, torch.Tensor], names: Names, scale: float) -> None:
+    """Add scale x B A to the weights of layers, in float32 whatever they are kept in."""
+    for layer, (a, b) in names.items():
+        weight = decoder.model.get_submodule(layer).weight
+        assert isinstance(weight, torch.Tensor)
+        change = state[b].to(weight.device).float() @ state[a].to(weight.device).float()
+        weight.copy_(weight.float() + scale * change)

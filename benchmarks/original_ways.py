@@ -12,12 +12,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel
 
-from pcc_bench.baselines.autocompressor.encoder import segments
-from pcc_bench.baselines.cocom.encoder import ENCODE
-from pcc_bench.baselines.cocom.files import CocomConfig
-from pcc_bench.baselines.export import export_cocom, export_icae
-from pcc_bench.baselines.icae.encoder import spans
-from pcc_bench.baselines.icae.files import IcaeConfig
+from pcc_bench.baselines.autocompressor import segments
+from pcc_bench.baselines.cocom.encoders import ENCODE
+from pcc_bench.baselines.cocom.files import CocomConfig, export_cocom
+from pcc_bench.baselines.icae import spans
+from pcc_bench.baselines.icae.files import IcaeConfig, export_icae
 from pcc_bench.baselines.llmlingua2.tiny import make_bert_tokenizer, make_classifier
 from pcc_bench.core import tiny
 from pcc_bench.core.compressor import Memory

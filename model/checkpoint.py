@@ -29,7 +29,7 @@ from pcc_bench.core.checkpoint_files import (
     under,
 )
 from pcc_bench.core.decoder import Decoder
-from pcc_bench.core.documents import filled, read_json, replaced
+from pcc_bench.core.documents import filled, read_json, replaced, write_text
 from pcc_bench.core.errors import UsageError, foreign
 from pcc_bench.core.shipped import variants
 from pcc_bench.model import published
@@ -82,7 +82,12 @@ def load(
     dtype = encoder_dtype or decoder.dtype
     if is_own(folder):
         config = PccConfig.read(folder).with_options(**policies)
-        _check_decoder_of(config, decoder, name)
+        width = config.encoder.config.get("hidden_size")
+        if config.encoder.layers is not None and width != decoder.hidden_size:
+            raise UsageError(
+                f"checkpoint '{name}' has an encoder made of the layers of '{config.decoder.name}' (width {width}), "
+                f"the decoder '{decoder.name}' has width {decoder.hidden_size}: it was made for another decoder"
+            )
         pcc = _load_own(folder, config, decoder, encoder, dtype, adapt)
     else:
         if rate := published.rate_in_name(name):  # of the name: a hub id's folder is called by a hash
@@ -108,20 +113,16 @@ def save(pcc: PCC, folder: Path, dtype: torch.dtype | None = None) -> None:
     Raises:
         UsageError: The disk is full or the folder can't be written.
     """
-    state = {f"converter.{key}": value for key, value in pcc.converter.state_dict().items()}
-    state |= _encoder_state(pcc)
-    state = {key: value.to(dtype or value.dtype) for key, value in state.items()}
-    state["special"] = pcc.special
+    state = {f"converter.{key}": value for key, value in pcc.converter.state_dict().items()} | _encoder_state(pcc)
+    state = {key: value.to(dtype or value.dtype) for key, value in state.items()} | {"special": pcc.special}
     state = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     if pcc.config.encoder.layers is None:  # else it is the decoder's
         with filled(folder) as part:
             pcc.encoder.tokenizer.save_pretrained(part)
     with replaced(folder / WEIGHTS) as path:
         save_file(state, path, metadata={"format": "pt"})
-    with replaced(folder / "README.md") as path:
-        path.write_text(_card(pcc), encoding="utf-8")
-    with replaced(folder / "config.json") as path:
-        path.write_text(pcc.config.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    write_text(folder / "README.md", _card(pcc))
+    write_text(folder / "config.json", pcc.config.model_dump_json(indent=1) + "\n")
 
 
 def weights_fingerprint(pcc: PCC) -> str:
@@ -142,8 +143,14 @@ def _load_own(
     state = read_safetensors(path)
     layers = config.encoder.layers
     tokenizer = load_tokenizer(folder) if layers is None else decoder.tokenizer
-    if layers is not None:
-        model = _decoder_layers(path, config, decoder, layers, state, dtype)
+    model: Any
+    if layers is not None and config.encoder.kind == "lora":
+        model = first_layers(decoder, layers, dtype, share=True)
+        model = _with_adapter(model, config, state, path, decoder.name)
+    elif layers is not None:
+        model = first_layers(decoder, layers, dtype, share=False)
+        embedding = {key: value for key, value in model.state_dict().items() if _is_embedding(key)}
+        load_strictly(model, {**embedding, **under("encoder.", state)}, path)
     elif config.encoder.kind == "full":
         where = f"encoder.config in {folder / 'config.json'}"
         described, weights = from_state(config.encoder.config, where), under("encoder.", state)
@@ -174,19 +181,6 @@ def _rows(state: dict[str, torch.Tensor], name: str, shape: tuple[int, ...], pat
     if state[name].shape != shape:
         raise UsageError(f"{path}: {name} has shape {list(state[name].shape)}, expected {list(shape)}")
     return state[name]
-
-
-def _decoder_layers(
-    path: Path, config: PccConfig, decoder: Decoder, layers: int, state: dict[str, torch.Tensor], dtype: torch.dtype
-) -> Any:
-    """An encoder made of the decoder's first layers, with its adapter or its own weights."""
-    lora = config.encoder.kind == "lora"
-    body = first_layers(decoder, layers, dtype, share=lora)
-    if not lora:
-        own = {key: value for key, value in body.state_dict().items() if _is_embedding(key)}
-        load_strictly(body, {**own, **under("encoder.", state)}, path)
-        return body
-    return _with_adapter(body, config, state, path, decoder.name)
 
 
 def _is_embedding(key: str) -> bool:
@@ -233,12 +227,11 @@ def _encoder_state(pcc: PCC) -> dict[str, torch.Tensor]:
     if pcc.config.encoder.kind == "full":
         body = pcc.encoder.body.state_dict()
         return rows | {f"encoder.{key}": body[key] for key in body if layers is None or not _is_embedding(key)}
+    if layers is None:
+        embedding = model.get_base_model().get_input_embeddings()  # type: ignore[operator]
+        weight = getattr(embedding, "base_layer", embedding).weight
+        rows = {"memory_tokens": weight[pcc.encoder.memory_ids]}
     adapter = get_peft_model_state_dict(model, save_embedding_layers=False)
-    if layers is not None:
-        return rows | {f"adapter.{key}": value for key, value in adapter.items()}
-    embedding = model.get_base_model().get_input_embeddings()  # type: ignore[operator]
-    weight = getattr(embedding, "base_layer", embedding).weight
-    rows = {"memory_tokens": weight[pcc.encoder.memory_ids]}
     return rows | {f"adapter.{key}": value for key, value in adapter.items()}
 
 
@@ -277,16 +270,6 @@ A context compressor in the format of pcc_bench: segments of {config.segment_len
 lm_eval --model pcc --model_args pretrained=<this folder> --tasks pcc_rag
 ```
 """
-
-
-def _check_decoder_of(config: PccConfig, decoder: Decoder, name: str) -> None:
-    """An encoder made of decoder layers can only be built from a decoder of that geometry."""
-    width = config.encoder.config.get("hidden_size")
-    if config.encoder.layers is not None and width != decoder.hidden_size:
-        raise UsageError(
-            f"checkpoint '{name}' has an encoder made of the layers of '{config.decoder.name}' (width {width}), "
-            f"the decoder '{decoder.name}' has width {decoder.hidden_size}: it was made for another decoder"
-        )
 
 
 def _check_decoder(pcc: PCC, decoder: Decoder, name: str, any_decoder: bool) -> None:

@@ -125,7 +125,8 @@ class PccCompressor(Compressor):
         start = time.perf_counter()
         with torch.inference_mode():
             encoded = self.pcc.encode(self.pcc.encoder.tokenize(contexts), convert=False)
-            slots = [self._raw_slots(context).cpu() for context in encoded]
+            none = torch.empty(0, self.pcc.encoder.slot_size, device=self.decoder.device)
+            slots = [torch.cat([none, *context.slots]).cpu() for context in encoded]
         per_token = (time.perf_counter() - start) / max(1, sum(context.tokens for context in encoded))
         counts = self.decoder.count_tokens(contexts)
         return [
@@ -152,7 +153,8 @@ class PccCompressor(Compressor):
             memory = self.pcc.memory(context, source_tokens, source_bytes)
             context.slots.clear()  # or those of all contexts of a call would be held twice
             assert memory.vectors is not None
-            return replace(memory, vectors=memory.vectors.to(self._dtype).cpu())
+            dtype = torch.float32 if self.pcc.config.memory_dtype == "float32" else self.decoder.dtype
+            return replace(memory, vectors=memory.vectors.to(dtype).cpu())
 
     @property
     def depends_on_batch(self) -> bool:
@@ -196,13 +198,6 @@ class PccCompressor(Compressor):
             stop_token_ids=(*stops, *padding),
             suppressed_token_ids=(*beyond, *special),
         )
-
-    def _raw_slots(self, context: Encoded) -> torch.Tensor:
-        return torch.cat([torch.empty(0, self.pcc.encoder.slot_size, device=self.decoder.device), *context.slots])
-
-    @property
-    def _dtype(self) -> torch.dtype:
-        return torch.float32 if self.pcc.config.memory_dtype == "float32" else self.decoder.dtype
 
 
 def _label(config: PccConfig) -> str:

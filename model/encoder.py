@@ -46,28 +46,21 @@ class Encoder(nn.Module):
         model: What holds the weights: the body itself, or a peft model around a causal LM.
         tokenizer: Has the 64 memory tokens, unless slots are pooled or the encoder is made of the decoder's layers.
         config: Segment length, slots, padding.
-        batch_tokens: Most tokens (padding included) in one forward; by default `BATCH_TOKENS` of the device.
+        batch_tokens: Most tokens (padding included) in one forward; None: `BATCH_TOKENS` of the device.
 
     Raises:
         UsageError: The tokenizer lacks memory tokens, or a segment does not fit the model's positions.
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        tokenizer: PreTrainedTokenizerBase,
-        config: PccConfig,
-        batch_tokens: int | None = None,
+        self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, config: PccConfig, batch_tokens: int | None = None
     ) -> None:
         super().__init__()
         self.model = fuse_gelu(model)
-        self.tokenizer = tokenizer
-        self.config = config
+        self.tokenizer, self.config = tokenizer, config
         self.batch_tokens = batch_tokens
         self.memory_ids: list[int] = []
-        self.memory_rows: nn.Parameter | None = (
-            None  # vectors of the memory tokens, where the vocabulary is the decoder's
-        )
+        self.memory_rows: nn.Parameter | None = None  # where the vocabulary is the decoder's
         self.gate = nn.Parameter(torch.zeros(self.hidden_size)) if config.gate else None
         if config.pooling is Pooling.MEMORY_TOKENS:
             if config.encoder.layers is None:
@@ -86,8 +79,7 @@ class Encoder(nn.Module):
     @property
     def hidden_size(self) -> int:
         """Width of a hidden state."""
-        size: int = self.body.config.hidden_size
-        return size
+        return int(self.body.config.hidden_size)
 
     @property
     def slot_size(self) -> int:
@@ -98,11 +90,9 @@ class Encoder(nn.Module):
     @property
     def pad_id(self) -> int:
         """The id the official code pads with: unk for GPT-2, the first reserved token for Llama-3."""
-        reserved = self.tokenizer.get_vocab().get("<|reserved_special_token_0|>")
-        for candidate in (self.tokenizer.pad_token_id, reserved, self.tokenizer.unk_token_id):
-            if candidate is not None:
-                return int(candidate)
-        return int(self.tokenizer.eos_token_id or 0)
+        tokenizer, reserved = self.tokenizer, self.tokenizer.get_vocab().get("<|reserved_special_token_0|>")
+        ids = (tokenizer.pad_token_id, reserved, tokenizer.unk_token_id, tokenizer.eos_token_id)
+        return next((int(token) for token in ids if token is not None), 0)
 
     def tokenize(self, contexts: Sequence[str]) -> list[list[int]]:
         """Contexts in the encoder's tokens; text that looks like a special token stays text (official quirk Q9)."""
@@ -118,10 +108,11 @@ class Encoder(nn.Module):
         if self.config.padding is Padding.ATTENDED:
             longest = max((len(ids) for ids in contexts), default=0)
             contexts = [[*ids, *[self.pad_id] * (longest - len(ids))] for ids in contexts]
-        length = self.config.segment_length
+        length, full, rate = self.config.segment_length, self.config.slots_per_segment, self.config.rate
         pooled = self.config.pooling is Pooling.MEAN
+        proportional = pooled or self.config.slots is Slots.PROPORTIONAL
         return [
-            Segment(index, piece, slots := self._slots(len(piece)), 0 if pooled else slots)
+            Segment(index, piece, slots := -(-len(piece) // rate) if proportional else full, 0 if pooled else slots)
             for index, ids in enumerate(contexts)
             for start in range(0, len(ids), length)
             if (piece := list(ids[start : start + length]))
@@ -131,7 +122,7 @@ class Encoder(nn.Module):
         """Indices of segments that fill whole forwards and have about so many slots; None: all of them."""
         part: list[int] = []
         size = 0
-        for batch in self._batches(segments):
+        for batch in batches(list(map(len, segments)), self.body.device, self.batch_tokens):
             part += batch
             size += sum(segments[i].slots for i in batch)
             if slots is not None and size >= slots:
@@ -141,13 +132,9 @@ class Encoder(nn.Module):
             yield sorted(part)
 
     def forward(self, segments: Sequence[Segment]) -> list[torch.Tensor]:
-        """Encode segments in few large forwards, sorted by length.
-
-        Returns:
-            For each segment, in the order given, its slots: [segment.slots, slot size].
-        """
-        slots: list[torch.Tensor | None] = [None] * len(segments)
-        for indices in self._batches(segments):
+        """Slots of each segment, [segment.slots, slot size], in few large forwards, sorted by length."""
+        slots: dict[int, torch.Tensor] = {}
+        for indices in batches(list(map(len, segments)), self.body.device, self.batch_tokens):
             batch = [segments[i] for i in indices]
             inputs = self._inputs(batch)
             hidden = self.body(**inputs, use_cache=False).last_hidden_state
@@ -156,18 +143,12 @@ class Encoder(nn.Module):
             for row, i in enumerate(indices):
                 start = len(segments[i].ids) if segments[i].memory_tokens else 0
                 slots[i] = hidden[row, start : start + segments[i].slots]
-        return [tensor for tensor in slots if tensor is not None]
+        return [slots[i] for i in range(len(segments))]
 
     def _pool(self, hidden: torch.Tensor, inputs: torch.Tensor, segments: Sequence[Segment]) -> torch.Tensor:
         """Means over `rate` neighbouring tokens, weighted with a gate; the last group of a segment may be shorter.
 
-        Args:
-            hidden: Last hidden states: [batch, longest, hidden size].
-            inputs: Input vectors: the same shape.
-            segments: The batch.
-
-        Returns:
-            [batch, slots of the longest, slot size].
+        Last hidden states and input vectors [batch, longest, hidden size] -> [batch, slots of the longest, slot size].
         """
         batch, longest, rate = len(segments), hidden.shape[1], self.config.rate
         lengths = torch.tensor([len(segment.ids) for segment in segments], device=hidden.device)
@@ -191,21 +172,6 @@ class Encoder(nn.Module):
             return pool(hidden)
         scale = weights.square().sum(-1, keepdim=True).sqrt().clamp_min(torch.finfo(torch.float32).tiny)
         return torch.cat([pool(hidden), pool(inputs) / scale.to(inputs.dtype)], -1)
-
-    def _slots(self, tokens: int) -> int:
-        if self.config.slots is Slots.PROPORTIONAL or self.config.pooling is Pooling.MEAN:
-            return -(-tokens // self.config.rate)
-        return self.config.slots_per_segment
-
-    def _batches(self, segments: Sequence[Segment]) -> Iterator[list[int]]:
-        """Indices of segments, longest first, so that a batch is full of segments of nearly one length."""
-        order = sorted(range(len(segments)), key=lambda i: len(segments[i]), reverse=True)
-        budget = self.batch_tokens or BATCH_TOKENS.get(self.body.device.type, 16_384)
-        start = 0
-        while start < len(order):
-            size = max(1, budget // len(segments[order[start]]))
-            yield order[start : start + size]
-            start += size
 
     def _inputs(self, segments: Sequence[Segment]) -> dict[str, torch.Tensor]:
         """Input ids [batch, longest], or input vectors [batch, longest, width], filled up on the right.
@@ -242,13 +208,29 @@ class Encoder(nn.Module):
             UsageError: It does not.
         """
         limit = getattr(self.body.config, "max_position_embeddings", None)
-        pooled = config.pooling is Pooling.MEAN
-        needed = config.segment_length + (0 if pooled else config.slots_per_segment)
+        needed = config.segment_length + (0 if config.pooling is Pooling.MEAN else config.slots_per_segment)
         if limit is not None and needed > limit:
             raise UsageError(
                 f"segments of {config.segment_length} tokens with their memory tokens "
                 f"need {needed} positions, the encoder has {limit}: use a shorter segment_length"
             )
+
+
+def batches(lengths: Sequence[int], device: torch.device, tokens: int | None = None) -> Iterator[list[int]]:
+    """Indices of rows, longest first, so that a batch is full of rows of nearly one length.
+
+    Args:
+        lengths: Of the rows.
+        device: Where they are read.
+        tokens: Most tokens of a batch, padding included; by default `BATCH_TOKENS` of the device.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: lengths[i], reverse=True)
+    budget = tokens or BATCH_TOKENS.get(device.type, 16_384)
+    start = 0
+    while start < len(order):
+        size = max(1, budget // max(1, lengths[order[start]]))
+        yield order[start : start + size]
+        start += size
 
 
 def first_layers(decoder: Decoder, layers: int, dtype: torch.dtype, *, share: bool) -> PreTrainedModel:

@@ -1,4 +1,4 @@
-"""A fresh, untrained checkpoint for an encoder, a decoder and a rate: where training starts."""
+"""Checkpoints that are made: fresh ones, where training starts; taken to another decoder; in the other format."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from pcc_bench.core.checkpoint_files import load_causal_lm, load_tokenizer, plain, resolve
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError, foreign
+from pcc_bench.model import checkpoint, published
 from pcc_bench.model.config import DecoderConfig, EncoderConfig, PccConfig, Pooling, Slots, validated
 from pcc_bench.model.converter import Converter
 from pcc_bench.model.encoder import MEMORY_TOKEN_NAMES, Encoder, first_layers, memory_token_ids
@@ -154,6 +155,38 @@ def adapted(pcc: PCC, decoder: Decoder, folder: Path, seed: int = 0) -> PCC:
         converter = pcc.converter if fits else Converter(pcc.converter.encoder_size, decoder.hidden_size)
         special = pcc.special if same else _special_rows(decoder)
     return PCC(pcc.config.model_copy(update={"decoder": _made_for(decoder, folder)}), pcc.encoder, converter, special)
+
+
+def convert(source: str, decoder: str, out: Path, to: str, dtype: torch.dtype | None = None, **options: Any) -> PCC:
+    """Read a checkpoint of either format and write it in one.
+
+    Args:
+        source: Folder or hub id.
+        decoder: The decoder it was trained against, folder or hub id; recorded in our format.
+        out: Folder to write.
+        to: `own` or `published`.
+        dtype: Of the weights in our own format; None: as they are.
+        **options: As in `checkpoint.load`.
+
+    Raises:
+        UsageError: The source can't be read, or does not fit the decoder.
+    """
+    made_for = open_decoder(decoder)
+    pcc = checkpoint.load(source, made_for, **options)
+    if to == "published":
+        published.export(pcc, out)
+    else:
+        # local models are named relative to their new neighbour
+        named = {"name": name_beside(made_for.name, out), "fingerprint": made_for.fingerprint}
+        update: dict[str, Any] = {"decoder": pcc.config.decoder.model_copy(update=named)}
+        if base := pcc.config.encoder.base:
+            folder = resolve(source)
+            local = (folder if checkpoint.is_own(folder) else folder.parent) / base
+            base = name_beside(str(local) if local.is_dir() else base, out)
+            update["encoder"] = pcc.config.encoder.model_copy(update={"base": base})
+        pcc.config = pcc.config.model_copy(update=update)
+        checkpoint.save(pcc, out, dtype)
+    return pcc
 
 
 def lora_config(rank: int) -> LoraConfig:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedConfig
 
 from pcc_bench.core.architecture import from_folder, from_state, without_weights
 from pcc_bench.core.checkpoint_files import (
@@ -28,8 +27,6 @@ from pcc_bench.model.config import PccConfig
 from pcc_bench.model.converter import Converter
 from pcc_bench.model.encoder import Encoder, memory_token_ids
 from pcc_bench.model.published import CONVERTER_FILE
-
-Shapes = dict[str, list[int]]
 
 
 def inspect(pretrained: str, decoder: Decoder, options: Mapping[str, Any], look: Look) -> None:
@@ -92,38 +89,34 @@ def _weights(folder: Path, config: PccConfig, tokenizer: Any, base: str | None) 
     path = folder / WEIGHTS
     if not path.is_file():
         raise UsageError(f"{path} is missing: the checkpoint is incomplete")
-    found, wanted = safetensors_shapes(path), _wanted_shapes(folder, config, tokenizer, base)
-    for key, shape in wanted.items():
-        if key not in found:
-            raise UsageError(f"{path} lacks '{key}': the checkpoint is incomplete, copy it again")
-        if found[key] != shape:
-            raise UsageError(
-                f"{path}: {key} has shape {found[key]}, expected {shape}: it belongs to another checkpoint"
-            )
-    check_safetensors(path)
-    return True, f"{len(found)} tensors in {WEIGHTS}, all finite, {path.stat().st_size / 2**20:.1f} MiB"
-
-
-def _wanted_shapes(folder: Path, config: PccConfig, tokenizer: Any, base: str | None) -> Shapes:
     full = config.encoder.kind == "full"
-    body = without_weights(_encoder_config(folder, config, base), f"encoder.config of {folder}")
+    name = base or config.encoder.base
+    if full:
+        described = from_state(config.encoder.config, f"encoder.config in {folder / 'config.json'}")
+    elif name is None:
+        raise UsageError(f"{folder} does not name its encoder's base model: pass encoder=<folder or hub id>")
+    else:
+        described = from_folder(str(resolve(name, "encoder base", folder)))
+    body = without_weights(described, f"encoder.config of {folder}")
     with torch.device("meta"):
         converter = Converter(body.config.hidden_size, config.decoder.hidden_size)
     Encoder(body, tokenizer, config)  # checks that a segment fits its positions
-    wanted = {f"converter.{key}": list(value.shape) for key, value in converter.state_dict().items()}
-    wanted["special"] = [3, config.decoder.hidden_size]
+    expected = {f"converter.{key}": list(value.shape) for key, value in converter.state_dict().items()}
+    expected["special"] = [3, config.decoder.hidden_size]
     if full:
-        return wanted | {f"encoder.{key}": list(value.shape) for key, value in body.state_dict().items()}
-    return wanted | {"memory_tokens": [len(memory_token_ids(tokenizer)), body.config.hidden_size]}
-
-
-def _encoder_config(folder: Path, config: PccConfig, base: str | None) -> PreTrainedConfig:
-    if config.encoder.kind == "full":
-        return from_state(config.encoder.config, f"encoder.config in {folder / 'config.json'}")
-    name = base or config.encoder.base
-    if name is None:
-        raise UsageError(f"{folder} does not name its encoder's base model: pass encoder=<folder or hub id>")
-    return from_folder(str(resolve(name, "encoder base", folder)))
+        expected |= {f"encoder.{key}": list(value.shape) for key, value in body.state_dict().items()}
+    else:
+        expected["memory_tokens"] = [len(memory_token_ids(tokenizer)), body.config.hidden_size]
+    shapes = safetensors_shapes(path)
+    for key, shape in expected.items():
+        if key not in shapes:
+            raise UsageError(f"{path} lacks '{key}': the checkpoint is incomplete, copy it again")
+        if shapes[key] != shape:
+            raise UsageError(
+                f"{path}: {key} has shape {shapes[key]}, expected {shape}: it belongs to another checkpoint"
+            )
+    check_safetensors(path)
+    return True, f"{len(shapes)} tensors in {WEIGHTS}, all finite, {path.stat().st_size / 2**20:.1f} MiB"
 
 
 def _published_converter(folder: Path, decoder: Decoder) -> tuple[bool, str]:

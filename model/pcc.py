@@ -84,7 +84,7 @@ class PCC(nn.Module):
             slots = self._slot_buffers(segments, convert=convert)
         for part in self.encoder.parts(segments, None if has_gradients else PART_SLOTS):
             hidden = self.encoder([segments[i] for i in part])
-            pieces = self._convert(hidden) if convert else hidden
+            pieces = self.converter(torch.cat(hidden)).split(list(map(len, hidden))) if convert else hidden
             for i, piece in zip(part, pieces, strict=True):
                 if has_gradients:
                     slots[i] = piece
@@ -179,12 +179,6 @@ class PCC(nn.Module):
             ids += [start] * around_each
             start += around_each
         return (*ids, *[start] * (1 - around_each)) if slots else ()
-
-    def _convert(self, hidden: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        if not hidden:
-            return []
-        converted = self.converter(torch.cat(list(hidden)))
-        return list(converted.split([len(slots) for slots in hidden]))
 
 
 def centres(tokens: int, slots: int, group: int | Fraction) -> list[int]:

@@ -34,7 +34,7 @@ from pcc_bench.core.checkpoint_files import (
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.documents import checked, filled, read_json
 from pcc_bench.core.errors import UsageError, foreign
-from pcc_bench.model.config import DecoderConfig, EncoderConfig, PccConfig, validated
+from pcc_bench.model.config import DecoderConfig, EncoderConfig, validated
 from pcc_bench.model.converter import Converter
 from pcc_bench.model.encoder import Encoder
 from pcc_bench.model.pcc import PCC, SPECIAL_TOKENS
@@ -53,7 +53,7 @@ def load(
     policies: dict[str, Any],
     adapt: bool = False,
 ) -> PCC:
-    """Load a published checkpoint folder.
+    """Load a published checkpoint folder; see `checkpoint.load`.
 
     Args:
         folder: The folder.
@@ -61,11 +61,8 @@ def load(
         base: Base model of an adapter, where it is not the one its configuration names.
         patch: A `special_token_patch.pt`, where neither the folder nor the decoder has the special tokens.
         dtype: Of encoder and converter.
-        policies: Fields of `PccConfig`; `rate` where the folder's name does not tell it.
+        policies: Fields of `PccConfig`, `rate` among them.
         adapt: The decoder may be a new one, without the width or the special tokens the checkpoint was made for.
-
-    Raises:
-        UsageError: Something is missing or does not fit.
     """
     tokenizer = load_tokenizer(folder)
     if (folder / "adapter_config.json").is_file():
@@ -82,7 +79,14 @@ def load(
         kind = EncoderConfig(kind="full", config=model.config.to_dict())
     else:
         raise UsageError(f"{folder} has neither config.json nor adapter_config.json: it is not a PCC checkpoint")
-    config = _published_config(folder, kind, decoder, policies)
+    rate = policies.get("rate")
+    if rate is None:
+        raise UsageError(
+            f"{folder} is in the published format, which does not record its rate: pass rate=4 (or 16 ...)"
+        )
+    made_for = DecoderConfig(name=decoder.name, hidden_size=decoder.hidden_size)
+    fields = {"encoder": kind.model_dump(), "decoder": made_for.model_dump(), **policies, "rate": rate}
+    config = validated(fields, f"{folder} with the options given")
     encoder = Encoder(model, tokenizer, config)
     width = None if adapt else decoder.hidden_size
     converter = _published_converter(folder / CONVERTER_FILE, encoder.hidden_size, width).to(dtype)
@@ -113,24 +117,10 @@ def read_adapter(folder: Path) -> Adapter:
     return checked(Adapter, read_json(path), str(path))
 
 
-def _published_config(folder: Path, kind: EncoderConfig, decoder: Decoder, policies: dict[str, Any]) -> PccConfig:
-    rate = policies.get("rate")
-    if rate is None:
-        raise UsageError(
-            f"{folder} is in the published format, which does not record its rate: pass rate=4 (or 16 ...)"
-        )
-    made_for = DecoderConfig(name=decoder.name, hidden_size=decoder.hidden_size)
-    state = {"encoder": kind.model_dump(), "decoder": made_for.model_dump(), **policies, "rate": rate}
-    return validated(state, f"{folder} with the options given")
-
-
 def _published_body(folder: Path, dtype: torch.dtype) -> Any:
     """A Lite encoder; also reads what the official trainer leaves behind, the whole system in one file."""
     weights = folder / WEIGHTS
-    if not weights.is_file():
-        return pretrained(AutoModel, folder, dtype)
-    keys = safetensors_shapes(weights)
-    if not any(key.startswith(TRAINER_PREFIX) for key in keys):
+    if not weights.is_file() or not any(key.startswith(TRAINER_PREFIX) for key in safetensors_shapes(weights)):
         return pretrained(AutoModel, folder, dtype)
     with foreign(f"{weights} does not fit the configuration beside it"):
         causal = AutoModelForCausalLM.from_config(from_folder(str(folder)), dtype=dtype)
@@ -182,7 +172,16 @@ def _special_vectors(folder: Path, decoder: Decoder, patch: str | None, optional
     """
     path = Path(patch) if patch else folder / PATCH_FILE
     if path.is_file():
-        rows = _patch_rows(path)
+        state = read_torch(path)
+        tokens, embedding = state.get("tokens"), state.get("embedding")
+        tokens = tokens if isinstance(tokens, list) and all(isinstance(token, str) for token in tokens) else []
+        matrix = isinstance(embedding, torch.Tensor) and embedding.dim() == 2
+        if not matrix or not tokens or len(embedding) != len(tokens):
+            raise UsageError(
+                f"{path} is no special_token_patch: it holds no list 'tokens' with a row of 'embedding' for each"
+            )
+        check_weights({"embedding": embedding}, str(path))
+        rows = dict(zip(tokens, embedding, strict=True))
     elif patch:
         raise UsageError(f"special_tokens={patch}: no such file")
     else:
@@ -198,19 +197,6 @@ def _special_vectors(folder: Path, decoder: Decoder, patch: str | None, optional
             "use the PCC decoder, or pass special_tokens=<special_token_patch.pt>"
         )
     return torch.stack([rows[name].float() for name in SPECIAL_TOKENS])
-
-
-def _patch_rows(path: Path) -> dict[str, torch.Tensor]:
-    """Token -> row [hidden size], of a `special_token_patch.pt`."""
-    state = read_torch(path)
-    tokens, embedding = state.get("tokens"), state.get("embedding")
-    tokens = tokens if isinstance(tokens, list) and all(isinstance(token, str) for token in tokens) else []
-    if not isinstance(embedding, torch.Tensor) or embedding.dim() != 2 or not tokens or len(embedding) != len(tokens):
-        raise UsageError(
-            f"{path} is no special_token_patch: it holds no list 'tokens' with a row of 'embedding' for each"
-        )
-    check_weights({"embedding": embedding}, str(path))
-    return dict(zip(tokens, embedding, strict=True))
 
 
 def export(pcc: PCC, folder: Path) -> None:

@@ -15,8 +15,7 @@ from transformers import AutoConfig, AutoTokenizer, LlamaConfig, OPTConfig, PreT
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from pcc_bench import tasks
-from pcc_bench.baselines.autocompressor.compressor import AutoCompressor
-from pcc_bench.baselines.autocompressor.encoder import segments
+from pcc_bench.baselines.autocompressor import AutoCompressor, segments
 from pcc_bench.baselines.autocompressor.files import TABLE
 from pcc_bench.core.context import Prompt, literal, mark
 from pcc_bench.core.decoder import Decoder

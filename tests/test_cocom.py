@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoTokenizer
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
-from pcc_bench.baselines.cocom.compressor import CocomCompressor
+from pcc_bench.baselines.cocom import CocomCompressor
 from pcc_bench.baselines.pisco import PiscoCompressor
 from pcc_bench.core.context import Prompt, literal, mark
 from pcc_bench.core.decoder import Decoder

@@ -9,9 +9,8 @@ import pytest
 import torch
 from command import lm_eval_run
 
-from pcc_bench.baselines.bm25_context import Bm25Context
 from pcc_bench.baselines.composed import ComposedCompressor
-from pcc_bench.baselines.controls import TruncatedContext
+from pcc_bench.baselines.controls import Bm25Context, TruncatedContext
 from pcc_bench.core import shipped
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError

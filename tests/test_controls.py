@@ -9,9 +9,7 @@ import pytest
 from command import lm_eval_run
 from lm_eval.api.instance import Instance
 
-from pcc_bench.baselines.bm25_context import Bm25Context
-from pcc_bench.baselines.controls import TruncatedContext
-from pcc_bench.baselines.random_context import RandomContext
+from pcc_bench.baselines.controls import Bm25Context, RandomContext, TruncatedContext
 from pcc_bench.core import registry
 from pcc_bench.core.compressor import Memory
 from pcc_bench.core.context import Prompt, literal, mark

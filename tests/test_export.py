@@ -15,9 +15,10 @@ from torch import nn
 from toy_cocom import RANK, WRAPPED, cocom_state, write_cocom
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from pcc_bench.baselines.export import export_autocompressor, export_cocom, export_icae
-from pcc_bench.baselines.icae.files import IcaeConfig
-from pcc_bench.baselines.lora import lora_of
+from pcc_bench.baselines.autocompressor.files import export_autocompressor
+from pcc_bench.baselines.cocom.files import export_cocom
+from pcc_bench.baselines.icae.files import IcaeConfig, export_icae
+from pcc_bench.baselines.weights import lora_of
 from pcc_bench.core import memory_file, registry, shipped, tiny
 from pcc_bench.core.errors import UsageError
 from pcc_bench.host import models as lm_models

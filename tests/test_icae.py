@@ -15,8 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, PreTrainedTokenizerFast
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
-from pcc_bench.baselines.icae.compressor import IcaeCompressor
-from pcc_bench.baselines.icae.encoder import spans
+from pcc_bench.baselines.icae import IcaeCompressor, spans
 from pcc_bench.core.context import Prompt, literal, mark
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError

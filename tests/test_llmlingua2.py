@@ -15,7 +15,7 @@ import pytest
 import torch
 from demonstrated import REAL
 
-from pcc_bench.baselines.llmlingua2.compressor import LlmLingua2
+from pcc_bench.baselines.llmlingua2 import LlmLingua2
 from pcc_bench.baselines.llmlingua2.package import PlainCounter
 from pcc_bench.baselines.llmlingua2.tiny import Family, make_classifier
 from pcc_bench.core.decoder import Decoder

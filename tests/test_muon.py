@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pcc_bench.model.training.muon import MuonAndAdamW, StackedMuon
+from pcc_bench.model.training.optimizer import MuonAndAdamW, StackedMuon
 
 
 def tied_model() -> nn.Module:

@@ -18,7 +18,7 @@ from torch import nn
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.questions import question_text
-from pcc_bench.model import PccCompressor, checkpoint, conversion, init
+from pcc_bench.model import PccCompressor, checkpoint, init
 from pcc_bench.model.config import Pooling
 from pcc_bench.model.converter import Converter
 from pcc_bench.model.pcc import CLOSE, OPEN, PCC
@@ -26,8 +26,9 @@ from pcc_bench.model.training import fine_tuning, loop, objectives
 from pcc_bench.model.training.corpus import Position, corpora_of, read_corpora, read_documents
 from pcc_bench.model.training.loop import PccForTraining
 from pcc_bench.model.training.objectives import Task
-from pcc_bench.model.training.recipe import Data, Recipe, Trained
+from pcc_bench.model.training.recipe import Recipe
 from pcc_bench.model.training.samples import Collator, Sample, Samples
+from pcc_bench.model.training.sections import Data, Trained
 
 TEXT = "The quick brown fox jumps over the lazy dog while seven more dogs watch from behind an old fence."
 
@@ -473,7 +474,7 @@ def test_fine_tuning_asks_in_the_words_of_the_evaluation(tmp_path: Path, rows: l
 
 def test_half_of_the_bits_are_half_of_the_file(decoder: Decoder, tmp_path: Path) -> None:
     checkpoint.save(perturbed(fresh(decoder, tmp_path / "whole")), tmp_path / "whole")
-    conversion.convert(str(tmp_path / "whole"), decoder.name, tmp_path / "half", "own", torch.float16)
+    init.convert(str(tmp_path / "whole"), decoder.name, tmp_path / "half", "own", torch.float16)
     whole, half = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "half"))
     assert {value.dtype for key, value in half.items() if key != "special"} == {torch.float16}
     torch.testing.assert_close(half["special"], whole["special"])

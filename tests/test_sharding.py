@@ -25,7 +25,7 @@ from torch.distributed.fsdp import register_fsdp_forward_method
 
 from pcc_bench.model import checkpoint, init
 from pcc_bench.model.training import loop
-from pcc_bench.model.training.evaluation import shard_again
+from pcc_bench.model.training.journal import shard_again
 from pcc_bench.model.training.loop import PccForTraining
 from pcc_bench.model.training.recipe import Recipe
 

@@ -22,8 +22,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from pcc_bench import cli
-from pcc_bench.baselines.bm25_context import Bm25Context
-from pcc_bench.baselines.controls import FullContext
+from pcc_bench.baselines.controls import Bm25Context, FullContext
 from pcc_bench.core import tiny
 from pcc_bench.core.compressor import Compressor, Memory
 from pcc_bench.core.context import Prompt, literal, mark

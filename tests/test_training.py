@@ -25,8 +25,9 @@ from pcc_bench.model.training import fine_tuning, journal, loop
 from pcc_bench.model.training.corpus import Corpus, Position, corpora_of, read_corpora, read_documents, split_text
 from pcc_bench.model.training.loop import PccForTraining
 from pcc_bench.model.training.objectives import IGNORED, Task
-from pcc_bench.model.training.recipe import Combination, Data, Recipe, Trained
+from pcc_bench.model.training.recipe import Recipe
 from pcc_bench.model.training.samples import Collator, Sample, Samples, draw_tasks
+from pcc_bench.model.training.sections import Combination, Data, Trained
 
 GOLDEN_CURVE = Path(__file__).parent / "golden" / "training_curve.json"
 

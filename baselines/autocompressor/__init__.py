@@ -1,1 +1,273 @@
-"""AutoCompressor (Chevalier et al., EMNLP 2023) and its relative RMT."""
+"""AutoCompressor (Chevalier et al., EMNLP 2023; princeton-nlp/AutoCompressors) and its relative RMT.
+
+A language model reads a long text segment by segment. Each segment ends in learned summary tokens, whose last hidden
+states (after the final norm) stand as a soft prompt before the next segment, and at the end before the question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import nn
+
+from pcc_bench.baselines import weights
+from pcc_bench.baselines.autocompressor import files
+from pcc_bench.baselines.soft import CausalEncoder, Purpose, Row, SoftCompressor, drawn_vectors
+from pcc_bench.core import shipped
+from pcc_bench.core.checkpoint_files import resolve
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.documents import is_file
+from pcc_bench.core.errors import UsageError
+from pcc_bench.core.layout import Layout
+
+SEGMENT_LENGTH = 1536  # a quarter of the 6,144 tokens of a training sequence
+
+
+class AutoCompressor(SoftCompressor):
+    """Summary vectors accumulated over the segments of a context, read by the same model.
+
+    Args:
+        decoder: The AutoCompressor itself: Llama or OPT with its trained weights.
+        summary: [summary tokens, width], the embeddings of the summary tokens.
+        segment_length: Tokens a segment.
+        accumulate: All earlier vectors stand before the next segment (AutoCompressor), or only the newest (RMT).
+    """
+
+    name = "autocompressor"
+    default = "autocompressor-lab-4x"
+    label = "AutoCompressor"
+    summary = "summary vectors accumulated over segments, read by the same fine-tuned model (EMNLP 2023)"
+    encoder: SummaryEncoder
+
+    def __init__(
+        self, decoder: Decoder, summary: torch.Tensor, segment_length: int = SEGMENT_LENGTH, accumulate: bool = True
+    ) -> None:
+        own = summary.to(decoder.device, decoder.dtype)
+        encoder = SummaryEncoder(decoder, own, segment_length, accumulate)
+        super().__init__(encoder, weights.digest({files.TABLE: summary}, decoder))
+        self.rate = segment_length / len(summary)
+
+    @classmethod
+    def decoder_path(cls, pretrained: str, decoder: str | None) -> str:
+        """The checkpoint itself, or the base model that an adapter in a folder here names."""
+        folder = Path(shipped.located(pretrained))
+        return decoder or (files.base_path(folder) if files.is_adapter(folder) else pretrained)
+
+    @classmethod
+    def load(
+        cls,
+        pretrained: str,
+        decoder: Decoder,
+        *,
+        file: str | None = None,
+        rate: int | None = None,
+        segment_length: int | None = None,
+        accumulate: bool | None = None,
+    ) -> Self:
+        """Load a published model folder (`.bin` or safetensors, in shards or not), or a peft adapter over its base.
+
+        Args:
+            pretrained: Folder or hub id of the whole fine-tuned model or of the adapter.
+            decoder: The same model, or its base model (same sizes); the checkpoint's weights are put into it.
+            file: The weights' name, where a folder holds several.
+            rate: Tokens of a segment for each summary vector: another way to give `segment_length`.
+            segment_length: Tokens a segment; by default as the folder's `config.json` says, or 1,536.
+            accumulate: See the class; by default as the folder's `config.json` says.
+
+        Raises:
+            UsageError: An option without sense, or a file that is unreadable or does not fit the decoder.
+        """
+        folder = Path(pretrained).parent if is_file(pretrained) else resolve(pretrained)
+        if files.is_adapter(folder):
+            summary = files.load_adapter(decoder, folder, file)
+        else:
+            is_loaded = not file and Path(decoder.name).resolve() == Path(pretrained).resolve()
+            summary = files.load_whole(decoder, weights.find(pretrained, file), is_loaded)
+        recorded = files.Recorded.read(folder)
+        if recorded.summary_length not in (None, len(summary)):
+            raise UsageError(
+                f"{folder} has {len(summary)} summary tokens, its config.json says summary_length="
+                f"{recorded.summary_length}: copy it again"
+            )
+        length = _segment_length(rate, segment_length, len(summary), recorded.segment_length or SEGMENT_LENGTH)
+        return cls(decoder, summary, length, recorded.accumulate_summary if accumulate is None else accumulate)
+
+    def options(self) -> dict[str, Any]:
+        """How contexts are cut and what travels from segment to segment."""
+        return {"segment_length": self.encoder.segment_length, "accumulate": self.encoder.accumulate}
+
+    @cached_property
+    def layout(self) -> Layout:
+        """The soft prompt first, the question without special tokens; on OPT soft vectors take up no positions."""
+        return Layout(starts_with_bos=False, memory_position=self.encoder.memory_position)
+
+
+def _segment_length(rate: int | None, length: int | None, summary_tokens: int, default: int) -> int:
+    for name, value in (("rate", rate), ("segment_length", length)):
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise UsageError(f"autocompressor: {name}={value} is not supported: pass a whole number from 1 on")
+    if rate and length and rate * summary_tokens != length:
+        raise UsageError(
+            f"autocompressor: rate={rate} with {summary_tokens} summary tokens means segment_length="
+            f"{rate * summary_tokens}, not {length}: pass one of the two"
+        )
+    return length or (rate * summary_tokens if rate else default)
+
+
+UNPLACED = -1  # OPT's position table has its padding row at -1: all soft vectors stand there
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
+STEPS_OF_GRADIENT = 2  # segments through which gradients flow; in the original two sub-steps of two segments
+
+
+class SummaryEncoder(CausalEncoder):
+    """A decoder that was trained to summarize what it reads.
+
+    Args:
+        decoder: The AutoCompressor itself.
+        summary: [summary tokens, width], the embeddings of the summary tokens.
+        segment_length: Tokens a segment.
+        accumulate: All earlier vectors stand before the next segment (AutoCompressor), or only the newest (RMT).
+
+    Raises:
+        UsageError: A segment does not fit the decoder's positions.
+    """
+
+    def __init__(self, decoder: Decoder, summary: torch.Tensor, segment_length: int, accumulate: bool) -> None:
+        super().__init__(decoder, decoder.model.base_model)
+        self.summary = summary if isinstance(summary, nn.Parameter) else nn.Parameter(summary, requires_grad=False)
+        self.segment_length, self.accumulate = segment_length, accumulate
+        self._check_window([segment_length])
+
+    @classmethod
+    def start(cls, decoder: Decoder, segment_length: int, rate: int, rank: int, seed: int) -> Self:
+        """The decoder's attention gets a LoRA."""
+        summary = nn.Parameter(drawn_vectors(decoder, segment_length // rate, seed))
+        weights.trainable(decoder.model, TARGETS, rank, alpha=rank, seed=seed)
+        return cls(decoder, summary, segment_length, accumulate=True)
+
+    def resize(self, segment_length: int, rate: int) -> None:
+        """Segments of another length; the rate follows from the number of summary tokens."""
+        self.segment_length = segment_length
+
+    @property
+    def memory_position(self) -> int | None:
+        """On OPT, soft vectors take up no positions; on Llama they count as tokens."""
+        return UNPLACED if self.decoder.model.config.model_type == "opt" else None
+
+    def encode(self, contexts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+        """Summary vectors of tokenized contexts, [segments x summary tokens, width] each.
+
+        Their first segments share forwards, then their second ones, and so on.
+        """
+        cut = [segments(ids, self.segment_length) for ids in contexts]
+        for pieces in cut:
+            self._check_window([len(piece) for piece in pieces])
+        soft = [self.summary[:0] for _ in contexts]
+        for step in range(max(map(len, cut), default=0)):
+            live = [i for i, pieces in enumerate(cut) if len(pieces) > step]
+            pairs = self.summarize([cut[i][step] for i in live], [soft[i] for i in live])
+            for i, (_, after) in zip(live, pairs, strict=True):
+                soft[i] = after
+        return soft
+
+    def summarize(
+        self, pieces: Sequence[Sequence[int]], soft: Sequence[torch.Tensor]
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Read one segment each of different texts.
+
+        Args:
+            pieces: Token ids of each.
+            soft: The soft prompt before each: [n, width].
+
+        Returns:
+            For each, the last hidden states of its tokens [tokens, width] and the soft prompt after it.
+        """
+        states = self.read([(before, piece, self.summary) for before, piece in zip(soft, pieces, strict=True)])
+        pairs = []
+        for before, piece, row in zip(soft, pieces, states, strict=True):
+            _, tokens, new = row.split([len(before), len(piece), len(self.summary)])
+            pairs.append((tokens, torch.cat([before, new]) if self.accumulate else new))
+        return pairs
+
+    def read_through(
+        self, texts: Sequence[Sequence[int]], segment_lengths: int | Sequence[int], soft: torch.Tensor | None = None
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Read texts segment by segment, the last one without summarizing it (what the model is trained on).
+
+        Args:
+            texts: Token ids, as many of each.
+            segment_lengths: Of each segment, or of all but a shorter last one.
+            soft: What stands before the first segments.
+
+        Returns:
+            For each text, the last hidden states of its tokens [tokens, width] and the soft prompt of its last segment.
+            In training, gradients flow through two segments.
+        """
+        columns = list(zip(*(segments(ids, segment_lengths) for ids in texts), strict=True))
+        before = [self.summary[:0] if soft is None else soft for _ in texts]
+        states: list[list[torch.Tensor]] = [[] for _ in texts]
+        for step, column in enumerate(columns, 1):
+            if step == len(columns):
+                rows = self.read(list(zip(before, column, strict=True)))
+                pairs = [(row[len(vectors) :], vectors) for row, vectors in zip(rows, before, strict=True)]
+            else:
+                pairs = self.summarize(column, before)
+            for i, (hidden, after) in enumerate(pairs):
+                states[i].append(hidden)
+                before[i] = after.detach() if step % STEPS_OF_GRADIENT == 0 and step < len(columns) else after
+        return [(torch.cat(parts), vectors) for parts, vectors in zip(states, before, strict=True)]
+
+    def position_ids(self, rows: Sequence[Row], width: int) -> torch.Tensor | None:
+        """On OPT only the tokens count."""
+        if self.memory_position is None:
+            return None
+        ids = torch.full((len(rows), width), self.memory_position)
+        for row, parts in enumerate(rows):
+            start = 0
+            for part in parts:
+                if not isinstance(part, torch.Tensor):
+                    ids[row, start : start + len(part)] = torch.arange(len(part))
+                start += len(part)
+        return ids.to(self.decoder.device)
+
+    def prompt(self, vectors: torch.Tensor, purpose: Purpose) -> torch.Tensor:
+        """The soft prompt alone."""
+        return vectors
+
+    def export(self, folder: Path, base: str) -> None:
+        """A peft adapter."""
+        layers, length = weights.lora_of(self.decoder.model), self.segment_length
+        alpha = float(weights.rank_of(layers))
+        files.export_autocompressor(folder, layers, self.summary, base, alpha=alpha, segment_length=length)
+
+    def _check_window(self, lengths: Sequence[int]) -> None:
+        """See that every segment of a context fits, behind what the ones before it leave."""
+        window = getattr(self.decoder.model.config, "max_position_embeddings", None)
+        free = self.memory_position is not None
+        for index, length in enumerate(lengths):
+            soft = index if self.accumulate else min(index, 1)
+            needed = length + (0 if free else (soft + 1) * len(self.summary))
+            if window is not None and needed > window:
+                raise UsageError(
+                    f"autocompressor: segment {index + 1} of a context (segment_length={self.segment_length}, "
+                    f"{len(self.summary)} summary tokens each) takes {needed} positions, the model has "
+                    f"{window}: pass {'another' if index else 'a shorter'} segment_length"
+                )
+
+
+def segments(ids: Sequence[int], lengths: int | Sequence[int]) -> list[list[int]]:
+    """Cut ids into segments of given lengths, or of one length and a shorter last one.
+
+    Raises:
+        UsageError: The lengths do not add up to the text.
+    """
+    if isinstance(lengths, int):
+        return [list(ids[start : start + lengths]) for start in range(0, len(ids), lengths)]
+    if sum(lengths) != len(ids):
+        raise UsageError(f"segments of {list(lengths)} tokens do not add up to a text of {len(ids)}")
+    ends = [sum(lengths[: i + 1]) for i in range(len(lengths))]
+    return [list(ids[end - length : end]) for end, length in zip(ends, lengths, strict=True)]

@@ -10,19 +10,24 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
+from peft import LoraConfig
 from pydantic import BaseModel, ConfigDict, PositiveInt
 
-from pcc_bench.baselines import lora, weights
+from pcc_bench.baselines import weights
+from pcc_bench.baselines.weights import Lora
 from pcc_bench.core import shipped
 from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.documents import filled
 from pcc_bench.core.errors import UsageError
 
 TABLE = "embed_summary.weight"  # [summary tokens, width]
 WRAPPED = "base_model.model."  # before the names of an adapter's tensors
+FORM = WRAPPED + "{}.lora_{}.weight"
 ADAPTER_CONFIG, ADAPTERS = "adapter_config.json", ("adapter_model.safetensors", "adapter_model.bin")
 
 
@@ -129,15 +134,15 @@ def load_adapter(decoder: Decoder, folder: Path, file: str | None) -> torch.Tens
     present = [name for name in ADAPTERS if (folder / name).is_file()]
     path = weights.find(str(folder), file or (present[0] if present else None))
     state = weights.read(path)
-    layers = lora.linear_layers(decoder, config.target_modules)
-    names = {layer: (f"{WRAPPED}{layer}.lora_A.weight", f"{WRAPPED}{layer}.lora_B.weight") for layer in layers}
-    weights.check_names(state, {WRAPPED + TABLE, *(name for pair in names.values() for name in pair)}, path)
+    layers = weights.linear_layers(decoder, config.target_modules)
+    names = weights.lora_names(FORM, layers)
+    weights.check_names(state, {WRAPPED + TABLE, *chain(*names.values())}, path)
     weights.check_matrices(state, state, path)
     summary: torch.Tensor = state[WRAPPED + TABLE]
     if summary.shape[-1] != decoder.hidden_size:
-        raise lora.wrong_base(path, decoder, TABLE, summary.shape, (len(summary), decoder.hidden_size))
-    lora.check(state, names, layers, decoder, path, config.r, f"{ADAPTER_CONFIG} says r")
-    lora.merge(decoder, state, names, config.lora_alpha / config.r)
+        raise weights.wrong_base(path, decoder, TABLE, summary.shape, (len(summary), decoder.hidden_size))
+    weights.check_lora(state, names, layers, decoder, path, config.r, f"{ADAPTER_CONFIG} says r")
+    weights.merge_lora(decoder, state, names, config.lora_alpha / config.r)
     decoder.adapt(_sample({key.removeprefix(WRAPPED): value for key, value in state.items()}))
     return summary
 
@@ -196,3 +201,42 @@ def _sample(state: Mapping[str, torch.Tensor]) -> str:
     for key, value in sorted(state.items()):
         whole.update(key.encode() + value.flatten()[:64].float().cpu().contiguous().numpy().tobytes())
     return whole.hexdigest()[:16]
+
+
+def export_autocompressor(
+    folder: Path,
+    lora: Lora,
+    summary: torch.Tensor,
+    base: str,
+    *,
+    alpha: float,
+    segment_length: int,
+    accumulate: bool = True,
+    dtype: torch.dtype = torch.float16,
+) -> None:
+    """Write an AutoCompressor as peft's `save_pretrained` does.
+
+    Args:
+        folder: Where to.
+        lora: Of the layers that were adapted (`q_proj`, `k_proj`, `v_proj` and `o_proj` of every layer originally).
+        summary: [summary tokens, width].
+        base: The base model: a hub id, or a folder, absolute or relative to this one.
+        alpha: The LoRA is scaled by alpha / rank.
+        segment_length: Tokens a segment.
+        accumulate: False for RMT.
+        dtype: Of the file.
+    """
+    state = weights.lora_state(FORM, lora) | {WRAPPED + TABLE: summary}
+    recorded = {"accumulate_summary": accumulate, "segment_length": segment_length, "summary_length": len(summary)}
+    weights.write(folder, ADAPTERS[0], state, dtype, recorded)
+    config = LoraConfig(
+        base_model_name_or_path=base,
+        task_type="CAUSAL_LM",
+        inference_mode=True,
+        r=weights.rank_of(lora),
+        lora_alpha=alpha,  # type: ignore[arg-type]
+        target_modules=sorted(set(map(weights.last_part, lora))),
+        modules_to_save=["embed_summary"],
+    )
+    with filled(folder) as part:
+        config.save_pretrained(str(part))

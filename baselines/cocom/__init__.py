@@ -1,1 +1,147 @@
-"""COCOM and COCOM-light (Rau et al., WSDM 2025)."""
+"""COCOM and COCOM-light (Rau et al., WSDM 2025, arXiv:2407.09252; naver/cocom-v1-*).
+
+A context is read in documents of 128 tokens. Each becomes a few vectors for a decoder that was trained to answer from
+them: in COCOM the decoder compresses with the adapter it answers with, in COCOM-light a BERT does. `<SEP>` ends each
+document's vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, Self
+
+from transformers import PreTrainedTokenizerBase
+
+from pcc_bench.baselines import weights
+from pcc_bench.baselines.cocom import files
+from pcc_bench.baselines.cocom.encoders import (
+    SEPARATOR,
+    BertEncoder,
+    CocomEncoder,
+    DocumentEncoder,
+    Documents,
+    Overlong,
+    Slots,
+    bert_folder,
+)
+from pcc_bench.baselines.cocom.files import CocomConfig
+from pcc_bench.baselines.soft import SoftCompressor
+from pcc_bench.core.checkpoint_files import resolve, under
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.errors import UsageError
+from pcc_bench.core.layout import Frame, Layout
+
+
+class CocomCompressor(SoftCompressor):
+    """Context compression for a decoder that is trained with its compressor.
+
+    Args:
+        encoder: Reads the documents of a context; its decoder is adapted already.
+        words: Text before everything, between the last memory and the question, and behind the question.
+        digest: A hash of the checkpoint.
+    """
+
+    name = "cocom"
+    default = "cocom-lab-4x"
+    label = "COCOM"
+    summary = "memory tokens of a decoder, or of BERT (light), trained with the decoder that reads them (WSDM 2025)"
+    encoder: DocumentEncoder
+
+    def __init__(self, encoder: DocumentEncoder, words: tuple[str, str, str], digest: str) -> None:
+        super().__init__(encoder, digest)
+        self.words, self.rate = words, float(encoder.sizes.rate)
+        opening, _, closing = words
+        self._opening = self.decoder.tokenizer.encode(opening, add_special_tokens=False) if opening else []
+        ends = [self.decoder.tokenizer.encode(text, add_special_tokens=False) for text in ("a", "a" + closing, closing)]
+        before, whole, alone = ends  # some tokenizers put a blank before whatever comes first
+        self._closing = list(whole[len(before) :] if whole[: len(before)] == before else alone)
+
+    @classmethod
+    def decoder_path(cls, pretrained: str, decoder: str | None) -> str:
+        """The base decoder, by default the one the checkpoint's `config.json` names."""
+        return files.base_path(pretrained, decoder)
+
+    @classmethod
+    def recorded_rate(cls, pretrained: str, options: Mapping[str, Any]) -> float:
+        """The one rate of the checkpoint."""
+        return float(CocomConfig.read(resolve(pretrained)).compr_rate)
+
+    @classmethod
+    def load(
+        cls,
+        pretrained: str,
+        decoder: Decoder,
+        *,
+        rate: int | None = None,
+        encoder: str | None = None,
+        file: str | None = None,
+        slots: Slots = "proportional",
+        overlong: Overlong = "split",
+        document_length: int | None = None,
+        lead: str | None = None,
+        closing: str | None = None,
+    ) -> Self:
+        """Load a published checkpoint; its weights replace the decoder's, the adapter merged.
+
+        Args:
+            pretrained: Folder or hub id with `config.json` and the state in safetensors, in shards or not (or `.bin`):
+                the whole one, or without the base model.
+            decoder: The base model; it is changed.
+            rate: Refuse a checkpoint of another rate.
+            encoder: Folder or hub id of the BERT of COCOM-light (its configuration and tokenizer), where it is not the
+                one the checkpoint names.
+            file: The weights' name, where a folder holds several.
+            slots: Vectors of a document shorter than `document_length`: `proportional` to its length (as the original
+                answers), or as many as a full one's (`fixed`, as it pretrains).
+            overlong: A context longer than a document is read in several (`split`), or its first one only (`truncate`,
+                as in the original; what is left out is counted).
+            document_length: Tokens of a document; 128 as in training by default, in COCOM-light with [CLS] and [SEP].
+            lead: Text between the last memory and the question; by default the checkpoint's, or the original's.
+            closing: Text behind the question; the same.
+
+        Raises:
+            UsageError: An option without sense, or files that are incomplete or belong to another base model.
+        """
+        folder = resolve(pretrained)
+        config = CocomConfig.read(folder)
+        if config.training_form == "both_separately":
+            raise UsageError(f"{pretrained} has two adapters: it is a PISCO checkpoint, pass --model pisco")
+        files.check_rate(rate, config, pretrained)
+        words = ("", config.lead if lead is None else lead, config.closing if closing is None else closing)
+        length = config.doc_max_length if document_length is None else document_length
+        sizes = Documents(config.compr_rate, length, slots, overlong)
+        path = weights.find(str(folder), file)
+        state = weights.read(path)
+        light = {key: state.pop(key) for key in list(state) if config.compr_model_name and key.startswith("compr.")}
+        state = files.whole(state, decoder, config, path)
+        ids = files.load_merged(decoder, state, config, path)
+        special = decoder.embed(ids)
+        own: DocumentEncoder
+        if config.compr_model_name:
+            separator = special[SEPARATOR:] if config.sep else special[:0]
+            bert, grouping = bert_folder(config.compr_model_name, encoder, path), config.compr_linear_type or "concat"
+            own = BertEncoder(bert, under("compr.", light), decoder, grouping, path, sizes, separator)
+        else:
+            own = CocomEncoder(decoder, decoder.model.base_model, special, sizes, config.sep)
+        first = ids[-1] + 1 - len(config.special_tokens)
+        digest = weights.digest(light | files.added(state, first), decoder)
+        decoder.adapt(digest)
+        return cls(own, words, digest)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """BOS where the decoder has one, then the original's prompt around memories and question."""
+        frame = Frame(self._opening, self._closing, self.words[1])
+        return Layout(starts_with_bos=bool(self.decoder.bos), frame=frame)
+
+    def options(self) -> dict[str, Any]:
+        """How contexts are cut, how many vectors they become, and what stands around them."""
+        sizes = self.encoder.sizes
+        cut = {"rate": sizes.rate, "slots": sizes.slots, "document_length": sizes.length, "overlong": sizes.overlong}
+        return {**cut, **dict(zip(("opening", "lead", "closing"), self.words, strict=True))}
+
+    @property
+    def tokenizers(self) -> tuple[PreTrainedTokenizerBase, ...]:
+        """The decoder's and the encoder's."""
+        return (self.decoder.tokenizer, self.encoder.tokenizer)

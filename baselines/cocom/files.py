@@ -9,6 +9,7 @@ that `config.json` names gives its weights, and in the place of the vocabulary t
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Literal, cast
 
@@ -17,9 +18,10 @@ from pydantic import BaseModel, ConfigDict, PositiveInt
 from tokenizers import AddedToken
 from torch import nn
 
-from pcc_bench.baselines import lora, weights
+from pcc_bench.baselines import weights
+from pcc_bench.baselines.weights import Lora
 from pcc_bench.core import shipped
-from pcc_bench.core.checkpoint_files import resolve
+from pcc_bench.core.checkpoint_files import WEIGHTS, resolve
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError
 
@@ -144,7 +146,7 @@ def whole(state: dict[str, torch.Tensor], decoder: Decoder, config: CocomConfig,
     if not any(key in state for key in SPECIAL.values()):
         return state
     prefix = WRAPPED if config.lora else "decoder."
-    layers = lora.linear_layers(decoder) if config.lora else {}
+    layers = weights.linear_layers(decoder) if config.lora else {}
     base = {
         prefix + _wrapped(name, layers, ".base_layer."): value for name, value in decoder.model.state_dict().items()
     }
@@ -163,7 +165,7 @@ def whole(state: dict[str, torch.Tensor], decoder: Decoder, config: CocomConfig,
         first = base[key][: len(decoder.tokenizer)]
         expected = (len(config.special_tokens), first.shape[1])
         if state[rows].shape != expected:
-            raise lora.wrong_base(path, decoder, rows, state[rows].shape, expected)
+            raise weights.wrong_base(path, decoder, rows, state[rows].shape, expected)
         base[key] = torch.cat([first, state[rows].to(first)])
     return {**base, **own}
 
@@ -183,25 +185,20 @@ def load_merged(decoder: Decoder, state: Mapping[str, torch.Tensor], config: Coc
         raise UsageError(f"{path} lacks {prefix}{table_name(decoder)}: it is no COCOM state")
     ids = add_special_tokens(decoder, config, table, path)
     own = decoder.model.state_dict()
-    layers = lora.linear_layers(decoder) if config.lora else {}
+    layers = weights.linear_layers(decoder) if config.lora else {}
     inner = ".base_layer." if any(".base_layer." in key for key in state) else "."  # peft before 0.6 has none
     names = {name: prefix + _wrapped(name, layers, inner) for name in own}
-    loras = {layer: lora_names(f"{prefix}{layer}.", "default.") for layer in layers}
+    loras = weights.lora_names(prefix + "{}.lora_{}.default.weight", layers)
     tied = {prefix + "lm_head.weight"} if decoder.model.config.tie_word_embeddings else set()
-    wanted = {*names.values(), *(name for pair in loras.values() for name in pair)}
+    wanted = {*names.values(), *chain(*loras.values())}
     weights.check_names({*state, *(tied & wanted)}, wanted, path)
     for name, key in names.items():
         if key in state and state[key].shape != own[name].shape:
-            raise lora.wrong_base(path, decoder, key, state[key].shape, own[name].shape)
-    lora.check(state, loras, layers, decoder, path, config.lora_r, "config.json says lora_r")
+            raise weights.wrong_base(path, decoder, key, state[key].shape, own[name].shape)
+    weights.check_lora(state, loras, layers, decoder, path, config.lora_r, "config.json says lora_r")
     copy_into(own, {name: state[key] for name, key in names.items() if key in state})
-    lora.merge(decoder, state, loras, ALPHA_PER_RANK)
+    weights.merge_lora(decoder, state, loras, ALPHA_PER_RANK)
     return ids
-
-
-def lora_names(layer: str, adapter: str) -> tuple[str, str]:
-    """Names of a layer's A and B."""
-    return f"{layer}lora_A.{adapter}weight", f"{layer}lora_B.{adapter}weight"
 
 
 def _wrapped(name: str, layers: Mapping[str, nn.Linear], inner: str) -> str:
@@ -216,7 +213,52 @@ def table_name(decoder: Decoder) -> str:
 
 
 @torch.no_grad()
-def copy_into(weights: Mapping[str, torch.Tensor], values: Mapping[str, torch.Tensor]) -> None:
+def copy_into(own: Mapping[str, torch.Tensor], values: Mapping[str, torch.Tensor]) -> None:
     """Overwrite weights by name."""
     for name, value in values.items():
-        weights[name].copy_(value)
+        own[name].copy_(value)
+
+
+def added(state: dict[str, torch.Tensor], base: int) -> dict[str, torch.Tensor]:
+    """What a COCOM state has beside its base model: adapters, and the rows of the special tokens."""
+    rows = {
+        key: value[base:] for key, value in state.items() if key.endswith(("embed_tokens.weight", "lm_head.weight"))
+    }
+    return rows | {key: value for key, value in state.items() if ".lora_" in key}
+
+
+def export_cocom(
+    folder: Path,
+    lora: Lora,
+    rows: Mapping[str, torch.Tensor],
+    base: str,
+    *,
+    rate: int,
+    document_length: int,
+    separator: bool = True,
+    lead: str | None = None,
+    closing: str | None = None,
+    dtype: torch.dtype = torch.float16,
+) -> None:
+    """Write a COCOM whose decoder compresses, without its base model. Its LoRA is scaled by 2, as in the original.
+
+    Args:
+        folder: Where to.
+        lora: Of every linear layer but the vocabulary head.
+        rows: `embed_tokens` and, where the head is not tied, `lm_head`: [4, width], the rows of `<MEM>`, `<AE>`,
+            `<ENC>` and `<SEP>`.
+        base: The base model: a hub id, or a folder, absolute or relative to this one.
+        rate: Tokens for each memory token.
+        document_length: Tokens of a document.
+        separator: `<SEP>` stands behind each document's memory.
+        lead: Text between the last memory and the question; None: the original's.
+        closing: Text behind the question; the same.
+        dtype: Of the file.
+    """
+    state = weights.lora_state(WRAPPED + "{}.lora_{}.default.weight", lora)
+    state |= {SPECIAL[f"{name}.weight"]: value for name, value in rows.items()}
+    config = {"model_type": "COCOM", "decoder_model_name": base, "lora": True, "lora_r": weights.rank_of(lora)}
+    config |= {"sep": separator, "compr_model_name": None, "compr_rate": rate, "doc_max_length": document_length}
+    config |= {"training_form": "both"}
+    config |= {key: text for key, text in (("lead", lead), ("closing", closing)) if text is not None}
+    weights.write(folder, WEIGHTS, state, dtype, config)

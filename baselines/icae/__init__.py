@@ -1,1 +1,255 @@
-"""ICAE, the In-context Autoencoder (Ge et al., ICLR 2024)."""
+"""ICAE, the In-context Autoencoder (Ge et al., ICLR 2024; getao/icae, code/icae_v1 and code/icae_v2).
+
+One language model is used twice. With LoRA it reads a span of text followed by learned memory tokens, whose last hidden
+states (after the final norm) are the slots; without LoRA, and unchanged, it reads the slots in place of the text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+import torch
+from torch import nn
+
+from pcc_bench.baselines import weights
+from pcc_bench.baselines.icae.files import (
+    TABLE,
+    TARGETS,
+    IcaeConfig,
+    IcaeSettings,
+    Use,
+    adapted_body,
+    check,
+    check_options,
+    export_icae,
+    version_of,
+)
+from pcc_bench.baselines.soft import CausalEncoder, Purpose, SoftCompressor, drawn_vectors
+from pcc_bench.core import shipped
+from pcc_bench.core.checkpoint_files import resolve
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.errors import UsageError
+from pcc_bench.core.layout import Frame, Layout
+
+
+class IcaeCompressor(SoftCompressor):
+    """In-context Autoencoder: a language model with LoRA compresses for itself without LoRA.
+
+    The original reads one context a prompt; of several, each gets its own slots and task token here.
+
+    Args:
+        encoder: Reads the contexts.
+        settings: Layout, rate and scale of the LoRA.
+        digest: A hash of LoRA, memory tokens and base model.
+    """
+
+    name = "icae"
+    default = "icae-lab-4x"
+    label = "ICAE"
+    summary = "a language model with LoRA writes slots for itself without LoRA (ICLR 2024)"
+    encoder: IcaeEncoder
+
+    def __init__(self, encoder: IcaeEncoder, settings: IcaeSettings, digest: str) -> None:
+        behind = None if settings.use == "none" else encoder.task_vector(settings.use)
+        super().__init__(encoder, digest, behind)
+        self.rate = float(settings.rate)
+        self.version, self.use, self._settings = settings.version, settings.use, settings
+        template = (settings.opening, settings.closing)
+        self._template = [self.decoder.tokenizer.encode(text, add_special_tokens=False) for text in template]
+
+    @classmethod
+    def decoder_path(cls, pretrained: str, decoder: str | None) -> str:
+        """The base model: ICAE's published files do not name it, a `config.json` beside ours does.
+
+        Raises:
+            UsageError: None is given.
+        """
+        if decoder:
+            return decoder
+        path = Path(shipped.located(pretrained))
+        folder = path.parent if path.is_file() else path
+        if name := IcaeConfig.read(folder).base_model_name_or_path:
+            return shipped.beside(name, folder)
+        raise UsageError(
+            "icae needs its base model: pass decoder=<folder or hub id> (mistralai/Mistral-7B-Instruct-v0.2 for the "
+            "published version 2, meta-llama/Llama-2-7b-chat-hf for version 1)"
+        )
+
+    @classmethod
+    def recorded_rate(cls, pretrained: str, options: Mapping[str, Any]) -> float:
+        """The option, or the configuration's."""
+        given = super().recorded_rate(pretrained, options)
+        return given if given is not None else float(IcaeConfig.read(resolve(pretrained)).rate)
+
+    @classmethod
+    def load(
+        cls,
+        pretrained: str,
+        decoder: Decoder,
+        *,
+        file: str | None = None,
+        version: int | None = None,
+        use: Use | None = None,
+        rate: int | None = None,
+        max_spans: int | None = None,
+        lora_rank: int | None = None,
+        lora_alpha: float | None = None,
+        opening: str | None = None,
+        closing: str | None = None,
+    ) -> Self:
+        """Load a published file (or a folder that has it), or the whole state the original code saves.
+
+        What is not given is as the checkpoint's `config.json` says, where it has one.
+
+        Args:
+            pretrained: File, folder or hub id.
+            decoder: The base model it was trained with.
+            file: Its name, where a folder holds several (`sggetao/icae` does).
+            version: See `IcaeConfig`, and so the following; by default as the names of its tensors tell.
+            use: By default `ft`, which the pretrained-only file does not offer.
+            rate: 4 by default.
+            max_spans: By default 1 in version 1 and 10 in version 2.
+            lora_rank: Refuse a file of another rank.
+            lora_alpha: 32 by default.
+            opening: `[INST]` by default.
+            closing: `[/INST]` by default.
+
+        Raises:
+            UsageError: An option without sense, or a file that is unreadable or belongs to another base model.
+        """
+        given: dict[str, Any] = {"version": version, "use": use, "rate": rate, "max_spans": max_spans}
+        given |= {"lora_alpha": lora_alpha, "opening": opening, "closing": closing}
+        check_options(given)
+        path = weights.find(pretrained, file)
+        state = weights.read(path)
+        settings = IcaeConfig.read(path.parent).settings(given, path, version_of(path, state))
+        own = check(state, path, decoder, lora_rank)
+        body, table = adapted_body(decoder, own, settings.lora_alpha), own[TABLE].to(decoder.device, decoder.dtype)
+        encoder = IcaeEncoder(decoder, body, table, settings.rate, settings.max_spans)
+        return cls(encoder, settings, weights.digest(own, decoder))
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Fine-tuned use has `[INST]` and `[/INST]` around the prompt in version 2, FT behind it in version 1.
+
+        BOS comes first only where `[INST]` does. A memory that ends with the AE token already (`use=ae`) is
+        reconstructed without more. Version 1 was trained to end on id 1, Llama's BOS, or any id beyond the vocabulary;
+        version 2 never chooses one beyond it.
+        """
+        first, tuned = self.version == 1, self.use == "ft"
+        behind = Frame(closing=self.behind) if first and tuned else Frame()
+        beyond = tuple(range(len(self.decoder.tokenizer), self.decoder.embedding.weight.shape[0]))
+        return Layout(
+            starts_with_bos=tuned and not first,
+            frame=Frame(*self._template) if tuned and not first else behind,
+            templated=behind,
+            reconstruction=Frame() if self.use == "ae" else None,
+            stop_token_ids=(*self.decoder.bos, *beyond) if first else (),
+            suppressed_token_ids=() if first else beyond,
+        )
+
+    def options(self) -> dict[str, Any]:
+        """Layout, rate and scale of the LoRA."""
+        return self._settings.model_dump(exclude={"model_type", "base_model_name_or_path"})
+
+
+TaskToken = Literal["ae", "lm", "ft"]
+TASK_TOKENS: dict[TaskToken, int] = {"ae": -3, "lm": -2, "ft": -1}  # rows of the table
+USES: dict[Purpose, TaskToken] = {"reconstruct": "ae", "continue": "lm", "answer": "ft"}
+MAX_SPANS = 64  # of an exported checkpoint: no context of the lab is longer
+
+
+class IcaeEncoder(CausalEncoder):
+    """Writes each span's memory tokens.
+
+    Args:
+        decoder: The base model; stays as it is.
+        body: A second tree of modules over its weights, with LoRA.
+        table: [memory tokens + 3, width]: the memory tokens, then AE, LM and FT.
+        rate: Tokens of a full span for each memory token.
+        max_spans: Spans of a context that are read.
+
+    Raises:
+        UsageError: A full span and its memory tokens do not fit the decoder's positions.
+    """
+
+    adds_special_tokens: ClassVar[bool] = True
+
+    def __init__(self, decoder: Decoder, body: nn.Module, table: torch.Tensor, rate: int, max_spans: int) -> None:
+        super().__init__(decoder, body)
+        self.table = table if isinstance(table, nn.Parameter) else nn.Parameter(table, requires_grad=False)
+        self.max_spans = max_spans
+        memory_tokens = len(table) - len(TASK_TOKENS)
+        self.resize(memory_tokens * rate, rate)
+        window = getattr(decoder.model.config, "max_position_embeddings", None)
+        if window is not None and self.capacity + memory_tokens > window:
+            raise UsageError(
+                f"icae: spans of {self.capacity} tokens with {memory_tokens} memory tokens do not fit the {window} "
+                "positions of the decoder: pass a lower rate"
+            )
+
+    @classmethod
+    def start(cls, decoder: Decoder, segment_length: int, rate: int, rank: int, seed: int) -> Self:
+        """The base model's queries and values get a LoRA, in a second tree."""
+        table = nn.Parameter(drawn_vectors(decoder, segment_length // rate + len(TASK_TOKENS), seed))
+        body = weights.trainable(weights.twin(decoder.model.base_model), TARGETS, rank, alpha=rank, seed=seed)
+        return cls(decoder, body, table, rate, MAX_SPANS)
+
+    def resize(self, segment_length: int, rate: int) -> None:
+        """Spans of another length, with as many of the memory tokens as the rate leaves."""
+        self.capacity, self.rate = segment_length, rate
+
+    @property
+    def limit(self) -> int:
+        """All spans that are read."""
+        return self.max_spans * self.capacity
+
+    @property
+    def memory_tokens(self) -> torch.Tensor:
+        """[memory tokens in use, width]."""
+        return self.table[: self.capacity // self.rate]
+
+    def task_vector(self, task: TaskToken) -> torch.Tensor:
+        """The vector behind the slots: [1, width]."""
+        return self.table[TASK_TOKENS[task]][None]
+
+    def encode(self, contexts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+        """Slots of tokenized contexts: [spans x memory tokens, width] each."""
+        pieces = [(i, span) for i, ids in enumerate(contexts) for span in spans(ids, self.capacity)]
+        states = self.read([(span, self.memory_tokens) for _, span in pieces])
+        slots = [[self.table[:0]] for _ in contexts]
+        for (context, span), row in zip(pieces, states, strict=True):
+            slots[context].append(row[len(span) :])
+        return [torch.cat(parts) for parts in slots]
+
+    def prompt(self, vectors: torch.Tensor, purpose: Purpose) -> torch.Tensor:
+        """Slots and the task's vector; BOS stands before questions only."""
+        start = self.bos() if purpose == "answer" else []
+        return torch.cat([self.decoder.embed(start), vectors, self.task_vector(USES[purpose])])
+
+    def export(self, folder: Path, base: str) -> None:
+        """Version 2, whose questions stand in no `[INST]`."""
+        prefix = self.decoder.model.base_model_prefix
+        layers = {f"{prefix}.{layer}": pair for layer, pair in weights.lora_of(self.body).items()}
+        config = IcaeConfig(
+            base_model_name_or_path=base,
+            version=2,
+            rate=self.rate,
+            max_spans=MAX_SPANS,
+            lora_alpha=weights.rank_of(layers),
+            opening="",
+            closing="",
+        )
+        export_icae(folder, layers, self.table, config)
+
+
+def spans(ids: Sequence[int], capacity: int) -> list[list[int]]:
+    """Cut a context into as few spans as hold it, all of one length but the last: 70 for 32 gives 24, 24, 22."""
+    if not ids:
+        return []
+    count = -(-len(ids) // capacity)
+    length = -(-len(ids) // count)
+    return [list(ids[start : start + length]) for start in range(0, len(ids), length)]

@@ -7,7 +7,7 @@ say how the checkpoint was trained.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -15,39 +15,19 @@ import torch
 from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
 from torch import nn
 
-from pcc_bench.baselines import lora, weights
+from pcc_bench.baselines import weights
+from pcc_bench.baselines.weights import Lora
+from pcc_bench.core.checkpoint_files import WEIGHTS, under
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError
 
 TARGETS = ("q_proj", "v_proj")  # what peft adapts by default in Llama and Mistral; the original says nothing else
 PREFIX = "icae.base_model.model."  # of every key but the memory tokens'
+FORM = PREFIX + "{}.lora_{}.default.weight"
 TABLE = "memory_token_embed.weight"  # [memory tokens + 3, width]: the memory tokens, then AE, LM, FT
 
 Use = Literal["ft", "ae", "lm", "none"]
 MAX_SPANS = {1: 1, 2: 10}  # 512 and 5,120 tokens with the published 128 memory tokens
-
-
-@dataclass(frozen=True)
-class IcaeSettings:
-    """How a checkpoint is used.
-
-    Attributes:
-        version: 1 (Llama-2-chat, one span) or 2 (Mistral-Instruct, many spans).
-        use: The task token behind the slots: `ft` (answering), `ae` (reconstruction), `lm` (continuation) or `none`.
-        rate: Tokens of a full span for each memory token.
-        max_spans: Spans of a context that are read; what is beyond is left out and counted.
-        lora_alpha: Not recorded in the published files; LoRA is scaled by alpha / rank.
-        opening: Text before the memory (version 2, fine-tuned use), where no chat template stands around the prompt.
-        closing: Text between prompt and answer (the same).
-    """
-
-    version: int
-    use: Use
-    rate: int
-    max_spans: int
-    lora_alpha: float
-    opening: str
-    closing: str
 
 
 class _Kind(BaseModel):
@@ -60,7 +40,14 @@ class IcaeConfig(BaseModel):
     Attributes:
         model_type: A configuration of anything else is not read.
         base_model_name_or_path: A hub id, or a folder, absolute or relative to the checkpoint's.
-        version: As `IcaeSettings` has it, and so are the following; None: as the file tells.
+        version: 1 (Llama-2-chat, one span) or 2 (Mistral-Instruct, many spans); None: as the file tells.
+        use: The task token behind the slots: `ft` (answering; by default), `ae` (reconstruction), `lm` (continuation)
+            or `none`.
+        rate: Tokens of a full span for each memory token.
+        max_spans: Spans of a context that are read; what is beyond is left out and counted. None: as many as published.
+        lora_alpha: Not recorded in the published files; LoRA is scaled by alpha / rank.
+        opening: Text before the memory (version 2, fine-tuned use), where no chat template stands around the prompt.
+        closing: Text between prompt and answer (the same).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -107,7 +94,15 @@ class IcaeConfig(BaseModel):
         merged["version"] = merged["version"] or version
         merged["use"] = merged["use"] or "ft"
         merged["max_spans"] = merged["max_spans"] or MAX_SPANS[merged["version"]]
-        return IcaeSettings(**{name: merged[name] for name in IcaeSettings.__dataclass_fields__})
+        return IcaeSettings.model_construct(**merged)
+
+
+class IcaeSettings(IcaeConfig):
+    """A configuration in which nothing is left open."""
+
+    version: Literal[1, 2]
+    use: Use
+    max_spans: PositiveInt
 
 
 def check_options(given: Mapping[str, Any]) -> None:
@@ -140,12 +135,12 @@ def check(state: dict[str, Any], path: Path, decoder: Decoder, rank: int | None 
     """
     own = {key: value for key, value in state.items() if ".lora_" in key or key == TABLE}
     modules = decoder.model.base_model.named_modules()
-    layers = {name: module for name, module in modules if lora.last_part(name) in TARGETS}
-    names = {layer: [f"{_prefix(decoder)}{layer}.lora_{side}.default.weight" for side in "AB"] for layer in layers}
+    layers = {name: module for name, module in modules if weights.last_part(name) in TARGETS}
+    names = weights.lora_names(FORM.replace("{}", f"{decoder.model.base_model_prefix}.{{}}", 1), layers)
     width = [*getattr(own.get(TABLE), "shape", ())][1:2]
     if width not in ([], [decoder.hidden_size]):
         raise _wrong_base(path, decoder, f"width {width[0]}, the decoder has {decoder.hidden_size}")
-    weights.check_names(own.keys(), {TABLE, *(name for pair in names.values() for name in pair)}, path)
+    weights.check_names(own.keys(), {TABLE, *chain(*names.values())}, path)
     weights.check_matrices(own, own, path)
     ranks = {n for a, b in names.values() for n in (own[a].shape[0], own[b].shape[1])}
     if len(ranks) > 1 or rank not in (None, *ranks):
@@ -167,8 +162,8 @@ def version_of(path: Path, state: dict[str, Any]) -> int:
 def adapted_body(decoder: Decoder, state: dict[str, torch.Tensor], alpha: float) -> nn.Module:
     """The decoder's body with LoRA: a second tree of modules over the same weights, so that the decoder has none."""
     rank = next(len(value) for key, value in state.items() if ".lora_A." in key)
-    adapted = lora.inject(lora.twin(decoder.model.base_model), TARGETS, rank, alpha)
-    values = {key.removeprefix(_prefix(decoder)): value for key, value in state.items() if key != TABLE}
+    adapted = weights.inject(weights.twin(decoder.model.base_model), TARGETS, rank, alpha)
+    values = under(f"{PREFIX}{decoder.model.base_model_prefix}.", state)
     adapted.load_state_dict(values, strict=False)  # `check` has compared the names
     return adapted.eval().requires_grad_(False)
 
@@ -192,9 +187,21 @@ def _check_base(state: dict[str, Any], path: Path, decoder: Decoder, added: int)
             raise _wrong_base(path, decoder, f"other values in {names[key]}")
 
 
-def _prefix(decoder: Decoder) -> str:
-    return f"{PREFIX}{decoder.model.base_model_prefix}."
-
-
 def _wrong_base(path: Path, decoder: Decoder, what: str) -> UsageError:
     return UsageError(f"{path} was made for another base model than '{decoder.name}' ({what}): pass decoder=<its base>")
+
+
+def export_icae(
+    folder: Path, lora: Lora, memory_tokens: torch.Tensor, config: IcaeConfig, dtype: torch.dtype = torch.float16
+) -> None:
+    """Write a checkpoint without its base model.
+
+    Args:
+        folder: Where to.
+        lora: Of `q_proj` and `v_proj` of every layer.
+        memory_tokens: [memory tokens + 3, width]: the memory tokens, then AE, LM and FT.
+        config: Names the base model (a folder relative to this one will do), and how it was trained.
+        dtype: Of the file.
+    """
+    state = {TABLE: memory_tokens} | weights.lora_state(FORM, lora)
+    weights.write(folder, WEIGHTS, state, dtype, config.model_dump(exclude_none=True))

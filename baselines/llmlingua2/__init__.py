@@ -1,1 +1,190 @@
-"""LLMLingua-2 (Pan et al., ACL 2024 Findings)."""
+"""LLMLingua-2 (Pan et al., ACL 2024 Findings, arXiv:2403.12968), through the authors' package `llmlingua`.
+
+A token classifier says of each word how probable it is that a good summary keeps it; of every chunk of 512 tokens the
+most probable words stay. The decoder reads what is left as text.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from pcc_bench.baselines.token_classifier.classifier import ClassifierCompressor, words_of
+from pcc_bench.core.checkpoint_files import resolve
+from pcc_bench.core.compressor import Memory
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from pcc_bench.baselines.llmlingua2.package import LocalPromptCompressor
+
+Counting = Literal["decoder", "cl100k"]
+
+
+class LlmLingua2(ClassifierCompressor):
+    """LLMLingua-2: the words stay that a classifier finds worth keeping.
+
+    Args:
+        decoder: Any decoder; it reads text.
+        package: The package's compressor, loaded.
+        rate: Source tokens per kept token; the package is asked for the fraction 1 / rate.
+        target_tokens: Tokens to leave of each context, whatever its length; in place of a rate.
+        force_tokens: Words that are never dropped.
+        drop_consecutive: Drop repeats of forced words with no kept word between them.
+        force_digits: Never drop words with digits in them.
+        word_score: Probability of a word of several tokens: their `mean`, or that of the `first`.
+        counting: Whose tokens weigh the words and measure `target_tokens`: the decoder's, or those of GPT-3.5
+            (`cl100k`) as in the authors' runs.
+
+    Raises:
+        UsageError: Options that don't go together, or that the checkpoint can't serve.
+    """
+
+    name = "llmlingua2"
+    label = "LLMLingua-2"
+    summary = "the words that a token classifier finds worth keeping (ACL 2024)"
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        package: LocalPromptCompressor,
+        *,
+        rate: float | None = None,
+        target_tokens: int | None = None,
+        force_tokens: Sequence[str] = (),
+        drop_consecutive: bool = False,
+        force_digits: bool = False,
+        word_score: Literal["mean", "first"] = "mean",
+        counting: Counting = "decoder",
+    ) -> None:
+        super().__init__(decoder, package.tokenizer, package.digest(), rate, target_tokens)
+        self.package = package
+        if word_score not in ("mean", "first"):
+            raise UsageError(f"{self.name}: word_score={word_score} is unknown: pass word_score=mean or first")
+        self.counting = counting
+        self.words: dict[str, Any] = {
+            "force_tokens": list(force_tokens),
+            "drop_consecutive": bool(drop_consecutive),
+            "force_reserve_digit": bool(force_digits),
+            "token_to_word": word_score,
+        }
+        self._check_forced(self.words["force_tokens"])
+        special = {*package.tokenizer.get_added_vocab(), *package.tokenizer.all_special_tokens}
+        self._special = look_alikes(special)
+        self._forged = look_alikes(special - {package.tokenizer.unk_token})  # which stands for unknown words itself
+
+    @classmethod
+    def load(
+        cls,
+        pretrained: str,
+        decoder: Decoder,
+        *,
+        rate: float | None = None,
+        target_tokens: int | None = None,
+        force_tokens: Sequence[str] | str = (),
+        drop_consecutive: bool = False,
+        force_digits: bool = False,
+        word_score: Literal["mean", "first"] = "mean",
+        counting: Counting = "decoder",
+        chunk_batch: int = 50,
+    ) -> Self:
+        r"""Open a classifier.
+
+        Args:
+            pretrained: Folder or hub id: XLM-RoBERTa or BERT with a token classification head of two labels.
+            decoder: The decoder.
+            rate: Source tokens per kept token; 2 where there is no `target_tokens`.
+            target_tokens: See the class.
+            force_tokens: As a string: words with blanks between them, `\n`, `\t` and `\c` (a comma) escaped.
+            drop_consecutive: See the class.
+            force_digits: See the class.
+            word_score: See the class.
+            counting: See the class. For `cl100k`, tiktoken has its file in `TIKTOKEN_CACHE_DIR` or downloads it.
+            chunk_batch: Chunks of 512 tokens a forward; changes no result.
+
+        Raises:
+            UsageError: The package or the weights are missing, or options don't fit.
+        """
+        from pcc_bench.baselines.llmlingua2.package import LocalPromptCompressor, counter_of  # imports llmlingua: slow
+
+        counter = counter_of(counting, decoder.tokenizer)
+        package = LocalPromptCompressor(resolve(pretrained), counter, str(decoder.device), int(chunk_batch))
+        return cls(
+            decoder,
+            package,
+            rate=rate,
+            target_tokens=target_tokens,
+            force_tokens=words_of(force_tokens),
+            drop_consecutive=drop_consecutive,
+            force_digits=force_digits,
+            word_score=word_score,
+            counting=counting,
+        )
+
+    def options(self) -> dict[str, Any]:
+        """What chooses the words."""
+        return {"rate": self.rate, "target_tokens": self.target_tokens, "counting": self.counting, **self.words}
+
+    def compress(self, contexts: Sequence[str]) -> list[Memory]:
+        """Shorten contexts, their chunks in common batches; with `target_tokens` context by context.
+
+        The package has one rate a call, and a target is another rate for each length.
+        """
+        start = time.perf_counter()
+        plain = [self.plain(context) for context in contexts]
+        ids = self.package.tokenizer(plain, add_special_tokens=False)["input_ids"] if plain else []
+        # Of a text without a token that the classifier knows nothing can be kept (the package breaks down).
+        legible = [i for i, row in enumerate(ids) if any(token != self.package.tokenizer.unk_token_id for token in row)]
+        groups = [[i] for i in legible] if self.target_tokens else [legible] if legible else []
+        kept = [""] * len(contexts)
+        for group in groups:
+            for i, text in zip(group, self._call([plain[i] for i in group]), strict=True):
+                kept[i] = text
+        seconds = time.perf_counter() - start
+        return self.account(contexts, kept, seconds, [len(row) for row in ids])
+
+    def plain(self, text: str) -> str:
+        """A text in which nothing is a special token of the classifier: a blank stands in each look-alike.
+
+        The package reads text with its special tokens. A `</s>` in the data would end the classifier's text and
+        vanish; a `[NEW0]` would come out as the first forced word. The package tokenizes twice, the second time what
+        is left of the first, so a look-alike may also come about by normalisation (full-width characters).
+        """
+        text = self._special.sub(r"\1 ", text)
+        tokenizer = self.package.tokenizer
+        again = tokenizer.convert_tokens_to_string(tokenizer.tokenize(text))
+        return self._forged.sub(r"\1 ", again) if self._forged.search(again) else text
+
+    def _call(self, texts: list[str]) -> list[str]:
+        amount = {"target_token": self.target_tokens} if self.target_tokens else {"rate": 1 / (self.rate or 1)}
+        try:
+            result = self.package.compress_prompt_llmlingua2(texts, **amount, **self.words)
+        except IndexError:
+            raise UsageError(
+                f"{self.name}: 512 tokens of a context in a row are unknown to the classifier, which the llmlingua "
+                "package can't read: use the XLM-RoBERTa model, or leave the row out"
+            ) from None
+        return list(result["compressed_prompt_list"])
+
+    def _check_forced(self, words: Sequence[str]) -> None:
+        tokenizer = self.package.tokenizer
+        if len(words) > self.package.max_force_token:
+            raise UsageError(
+                f"{self.name}: {len(words)} force_tokens, the package takes {self.package.max_force_token}"
+            )
+        if "" in words or len(set(words)) != len(words):
+            raise UsageError(f"{self.name}: force_tokens={words} has an empty word or one twice: leave it out")
+        odd = [word for word in words if len(tokenizer.tokenize(word)) != 1]
+        if odd and not self.package.has_forced_rows:
+            raise UsageError(
+                f"{self.name}: force_tokens {odd} are no tokens of the classifier, and its vocabulary lacks the "
+                f"{self.package.max_force_token} rows for such words: force others, or use a published checkpoint"
+            )
+
+
+def look_alikes(tokens: Iterable[str]) -> re.Pattern[str]:
+    """Matches the first character of every special token in a text, of overlapping ones too."""
+    words = sorted({token for token in tokens if len(token) > 1}, key=len, reverse=True)
+    return re.compile(f"(?=(?:{'|'.join(map(re.escape, words))}))(.)", re.DOTALL)

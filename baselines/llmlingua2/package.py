@@ -20,7 +20,7 @@ import torch
 from llmlingua import PromptCompressor
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
-from pcc_bench.baselines.hard import classifier_digest, read_classifier
+from pcc_bench.baselines.token_classifier.classifier import classifier_digest, read_classifier
 from pcc_bench.core.architecture import check_folder
 from pcc_bench.core.errors import UsageError, foreign
 

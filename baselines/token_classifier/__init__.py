@@ -1,1 +1,242 @@
-"""Any token classification model as a compressor."""
+"""Any token classifier as a compressor: the words stay that it finds most worth keeping, as LLMLingua-2 does it.
+
+Plain transformers: the classifier reads each context in chunks and gives every token a probability of being kept; the
+most probable words stay, as many as the budget holds in the decoder's own tokens. What is left is cut out of the
+context as it stands, line breaks and punctuation between neighbours included.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+from pcc_bench.baselines.hard import budget
+from pcc_bench.baselines.token_classifier.classifier import (
+    METHOD,
+    Classifier,
+    ClassifierCompressor,
+    classifier_digest,
+    open_classifier,
+    words_of,
+)
+from pcc_bench.core.compressor import Memory
+from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.errors import UsageError
+
+ALWAYS = 2.0  # in the place of a probability: is never dropped
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A stretch of a text that stays or goes as a whole.
+
+    Attributes:
+        start: Its first character.
+        end: Behind its last one.
+        keep: Probability that it is worth keeping; `ALWAYS` for what is never dropped.
+    """
+
+    start: int
+    end: int
+    keep: float
+
+
+class TokenClassifier(ClassifierCompressor):
+    """The words stay that a token classifier of the user's finds worth keeping.
+
+    Args:
+        decoder: Any decoder; it reads text.
+        classifier: Says of each token how probable it is that it is kept.
+        rate: Source tokens per kept token; 2 where there is no `target_tokens`.
+        target_tokens: Tokens to leave of each context, whatever its length; in place of a rate.
+        force_tokens: Texts that are never dropped, wherever they stand (`.`, a line break, a word).
+        force_digits: Never drop words with digits in them.
+        word_score: Probability of a word of several tokens: their `mean`, or that of the `first`.
+        unit: What stays or goes as a whole: a `word` of the classifier's tokenizer, or a `token`.
+
+    Raises:
+        UsageError: Options that are none, or don't go together.
+    """
+
+    name = METHOD
+    label = "token classifier"
+    summary = "the words that any token classification model finds worth keeping"
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        classifier: Classifier,
+        *,
+        rate: float | None = None,
+        target_tokens: int | None = None,
+        force_tokens: Sequence[str] = (),
+        force_digits: bool = False,
+        word_score: Literal["mean", "first"] = "mean",
+        unit: Literal["word", "token"] = "word",
+    ) -> None:
+        digest = classifier_digest(str(classifier.model.config.model_type), classifier.model)
+        super().__init__(decoder, classifier.tokenizer, digest, rate, target_tokens)
+        self.classifier = classifier
+        self.force_tokens = list(force_tokens)
+        if "" in self.force_tokens or len(set(self.force_tokens)) != len(self.force_tokens):
+            raise UsageError(f"{self.name}: force_tokens={self.force_tokens} has an empty text or one twice")
+        longest_first = sorted(self.force_tokens, key=len, reverse=True)
+        patterns = [  # that match no part of a word
+            rf"(?<!\w){re.escape(text)}(?!\w)" if text.isalnum() else re.escape(text) for text in longest_first
+        ]
+        self._forced = re.compile("|".join(patterns)) if patterns else None
+        self.force_digits = force_digits
+        self.word_score = word_score
+        self.unit = unit
+
+    @classmethod
+    def load(
+        cls,
+        pretrained: str,
+        decoder: Decoder,
+        *,
+        rate: float | None = None,
+        target_tokens: int | None = None,
+        force_tokens: Sequence[str] | str = (),
+        force_digits: bool = False,
+        word_score: Literal["mean", "first"] = "mean",
+        unit: Literal["word", "token"] = "word",
+        keep: str | None = None,
+        chunk: int | None = None,
+        overlap: int = 64,
+        chunk_batch: int = 32,
+    ) -> Self:
+        r"""Open a token classification model.
+
+        Args:
+            pretrained: Folder or hub id of any model with a token classification head and a fast tokenizer.
+            decoder: The decoder.
+            rate: See the class.
+            target_tokens: See the class.
+            force_tokens: As a string: texts with blanks between them, `\n`, `\t` and `\c` (a comma) escaped.
+            force_digits: See the class.
+            word_score: See the class.
+            unit: See the class.
+            keep: Labels of what is worth keeping, blanks between them. By default the second of two, or all but `O`.
+            chunk: Tokens the classifier reads at once; by default 512, or as many as it can.
+            overlap: Tokens that neighbouring chunks share.
+            chunk_batch: Chunks a forward; changes no result.
+
+        Raises:
+            UsageError: The model can't be read, is of another kind, or an option does not fit it.
+        """
+        classifier = open_classifier(pretrained, decoder, keep, chunk, overlap, chunk_batch)
+        return cls(
+            decoder,
+            classifier,
+            rate=rate,
+            target_tokens=target_tokens,
+            force_tokens=words_of(force_tokens),
+            force_digits=force_digits,
+            word_score=word_score,
+            unit=unit,
+        )
+
+    def options(self) -> dict[str, Any]:
+        """What chooses the words."""
+        return {
+            "rate": self.rate,
+            "target_tokens": self.target_tokens,
+            "force_tokens": self.force_tokens,
+            "force_digits": self.force_digits,
+            "word_score": self.word_score,
+            "unit": self.unit,
+            "keep": list(self.classifier.labels),
+            "chunk": self.classifier.chunk,
+            "overlap": self.classifier.overlap,
+        }
+
+    def compress(self, contexts: Sequence[str]) -> list[Memory]:
+        """Shorten contexts, their chunks in common batches."""
+        if not contexts:
+            return []
+        start = time.perf_counter()
+        encoded = self.classifier.tokens(contexts)
+        values = self.classifier.probabilities(encoded["input_ids"])
+        texts = []
+        for index, context in enumerate(contexts):
+            words = encoded.word_ids(index) if self.unit == "word" else range(len(values[index]))
+            units = self._units(context, words, encoded["offset_mapping"][index], values[index])
+            texts.append(self._within_budget(context, units))
+        read = [len(ids) for ids in encoded["input_ids"]]
+        return self.account(contexts, texts, time.perf_counter() - start, read)
+
+    def _units(
+        self, text: str, words: Sequence[int | None], spans: Sequence[tuple[int, int]], values: Sequence[float]
+    ) -> list[Unit]:
+        """The stretches of a text, in order; forced ones are cut out of the words around them."""
+        stretches: list[tuple[int, int, list[float]]] = []
+        last: int | None = None
+        for word, (start, end), value in zip(words, spans, values, strict=True):
+            start += len(text[start:end]) - len(text[start:end].lstrip())
+            if start >= end:
+                continue
+            known = stretches[-1] if stretches else (0, 0, [])
+            # of one word, or of one character
+            if stretches and ((word is not None and word == last) or start < known[1]):
+                stretches[-1] = (known[0], max(known[1], end), [*known[2], value])
+            else:
+                stretches.append((start, end, [value]))
+            last = word
+        forced = [match.span() for match in self._forced.finditer(text)] if self._forced else []
+        units = [Unit(start, end, ALWAYS) for start, end in forced]
+        for start, end, scores in stretches:
+            keep = scores[0] if self.word_score == "first" else sum(scores) / len(scores)
+            for first, behind in _outside(start, end, forced):
+                digits = self.force_digits and any(character.isdigit() for character in text[first:behind])
+                units.append(Unit(first, behind, ALWAYS if digits else keep))
+        return sorted(units, key=lambda unit: unit.start)
+
+    def _within_budget(self, text: str, units: Sequence[Unit]) -> str:
+        """The most probable units, as many as the budget holds: one at least, and all that are forced."""
+        (size,) = self.decoder.count_tokens([text])
+        room = self.target_tokens or budget(size, self.rate or 1)
+        if not units or size <= room:
+            return text if units else ""
+        order = sorted(range(len(units)), key=lambda index: (-units[index].keep, index))
+        least = max(1, sum(unit.keep == ALWAYS for unit in units))
+
+        def tokens(count: int) -> int:
+            return self.decoder.count_tokens([_joined(text, units, sorted(order[:count]))])[0]
+
+        count = bisect_right(range(least, len(units) + 1), room, key=tokens) - 1 + least
+        return _joined(text, units, sorted(order[: max(least, count)]))
+
+
+def _outside(start: int, end: int, spans: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """What of a stretch lies in none of the spans, which are in order."""
+    for first, behind in spans[bisect_right(spans, start, key=lambda span: span[1]) :]:
+        if first >= end:
+            break
+        if start < first:
+            yield start, first
+        start = behind
+    if start < end:
+        yield start, end
+
+
+def _joined(text: str, units: Sequence[Unit], kept: Sequence[int]) -> str:
+    """Units in order: neighbours with what stands between them, others with a blank where the text has white space."""
+    pieces = [text[: units[0].start]] if kept and kept[0] == 0 else []
+    for place, index in enumerate(kept):
+        unit = units[index]
+        if place:
+            before = units[kept[place - 1]]
+            between = text[before.end : unit.start]
+            if index != kept[place - 1] + 1:
+                spaced = text[before.end - 1].isspace() or text[unit.start].isspace()
+                between = " " if not spaced and any(map(str.isspace, between)) else ""
+            pieces.append(between)
+        pieces.append(text[unit.start : unit.end])
+    if kept and kept[-1] == len(units) - 1:
+        pieces.append(text[units[-1].end :])
+    return "".join(pieces)

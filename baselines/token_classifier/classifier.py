@@ -1,17 +1,20 @@
-"""A token classification model of transformers, and what it says of every token of a text."""
+"""Token classifiers: what they share as compressors, and what one says of every token of a text."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForTokenClassification, PreTrainedModel, PreTrainedTokenizerBase
 
-from pcc_bench.baselines.hard import read_classifier
-from pcc_bench.core.architecture import from_folder
-from pcc_bench.core.checkpoint_files import resolve
+from pcc_bench.baselines.hard import HardCompressor, check_rate
+from pcc_bench.core import shipped
+from pcc_bench.core.architecture import check_finite, from_folder
+from pcc_bench.core.checkpoint_files import load_tokenizer, resolve
+from pcc_bench.core.checkpoint_files import pretrained as pretrained_model
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError
 
@@ -21,21 +24,95 @@ HEAD = "ForTokenClassification"
 OUTSIDE = "O"  # the label of tokens that are part of nothing, in models that mark entities
 
 
-@dataclass(frozen=True)
-class Reading:
-    """How a classifier is read.
+class ClassifierCompressor(HardCompressor):
+    """A hard method whose model is a token classifier, and whose budget is a rate or a number of tokens.
 
-    Attributes:
-        labels: Numbers of the labels that mean "keep"; their probabilities are added.
-        chunk: Tokens a forward, special ones included.
-        overlap: Tokens that neighbouring chunks share.
-        batch: Chunks a forward; changes no result.
+    Args:
+        decoder: Any decoder; it reads text.
+        tokenizer: The classifier's.
+        digest: A hash of the classifier.
+        rate: Source tokens per kept token; 2 where there is no target.
+        target_tokens: Tokens to leave of each context, whatever its length; in place of a rate.
+
+    Raises:
+        UsageError: One of them is none, or both are given.
     """
 
-    labels: tuple[int, ...]
-    chunk: int
-    overlap: int
-    batch: int
+    default = "llmlingua2-lab"
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        tokenizer: PreTrainedTokenizerBase,
+        digest: str,
+        rate: float | None,
+        target_tokens: int | None,
+    ) -> None:
+        super().__init__(decoder)
+        if target_tokens is None:
+            self.rate = check_rate(self.name, 2 if rate is None else rate)
+        elif rate is not None:
+            raise UsageError(
+                f"{self.name}: rate={rate} and target_tokens={target_tokens} exclude each other: pass one of them"
+            )
+        elif isinstance(target_tokens, bool) or not isinstance(target_tokens, int) or target_tokens < 1:
+            raise UsageError(
+                f"{self.name}: target_tokens={target_tokens} is no number of tokens: pass target_tokens=64 or so"
+            )
+        self.target_tokens = target_tokens
+        self._tokenizer, self._digest = tokenizer, digest
+
+    @classmethod
+    def decoder_path(cls, pretrained: str, decoder: str | None) -> str:
+        """The classifier knows no decoder: it has to be named, unless it is the lab's."""
+        if not decoder and pretrained == cls.default:
+            return shipped.DECODER
+        if not decoder:
+            raise UsageError(f"--model {cls.name} needs model_args decoder=<folder or hub id> beside pretrained=")
+        return decoder
+
+    def shorten(self, context: str) -> str:
+        """One context alone."""
+        (memory,) = self.compress([context])
+        assert memory.text is not None
+        return memory.text
+
+    def weights_fingerprint(self) -> str:
+        """Hash of the classifier."""
+        return self._digest
+
+    @property
+    def tokenizers(self) -> tuple[PreTrainedTokenizerBase, ...]:
+        """The decoder's and the classifier's."""
+        return (self.decoder.tokenizer, self._tokenizer)
+
+
+def words_of(given: Sequence[str] | str) -> list[str]:
+    r"""Forced words as a list, or as `--model_args` give them: blanks between them, `\n`, `\t` and `\c` escaped."""
+    if not isinstance(given, list | tuple):
+        given = str(given).split()
+    words = map(str, given)  # lm-eval ends an argument at a comma
+    return [word.replace(r"\n", "\n").replace(r"\t", "\t").replace(r"\c", ",") for word in words]
+
+
+def read_classifier(folder: Path, dtype: torch.dtype | str, **options: Any) -> tuple[Any, PreTrainedTokenizerBase]:
+    """The token classification model of a folder, with all its tensors finite, and its tokenizer.
+
+    Raises:
+        UsageError: One of them can't be read, or tensors are lost or not finite.
+    """
+    tokenizer = load_tokenizer(folder)
+    model = pretrained_model(AutoModelForTokenClassification, folder, dtype, **options)
+    check_finite(model.named_parameters(), f"the token classifier {folder}")
+    return model, tokenizer
+
+
+def classifier_digest(name: str, model: torch.nn.Module) -> str:
+    """A short hash of a classifier's weights, and of a name that says how they are read."""
+    whole = hashlib.sha256(name.encode())
+    for key, parameter in model.named_parameters():
+        whole.update(key.encode() + parameter.detach().flatten()[:64].float().cpu().contiguous().numpy().tobytes())
+    return whole.hexdigest()[:16]
 
 
 class Classifier:
@@ -44,13 +121,24 @@ class Classifier:
     Args:
         model: The model.
         tokenizer: Its tokenizer, a fast one.
-        reading: How it is read.
+        labels: Numbers of the labels that mean "keep"; their probabilities are added.
+        chunk: Tokens a forward, special ones included.
+        overlap: Tokens that neighbouring chunks share.
+        batch: Chunks a forward; changes no result.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, reading: Reading) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        labels: tuple[int, ...],
+        chunk: int,
+        overlap: int,
+        batch: int,
+    ) -> None:
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
-        self.reading = reading
+        self.labels, self.chunk, self.overlap, self.batch = labels, chunk, overlap, batch
         self.unknown = tokenizer.unk_token_id
         self.special = set(tokenizer.all_special_ids) - {self.unknown}
         framed = tokenizer("a", return_special_tokens_mask=True)
@@ -73,13 +161,13 @@ class Classifier:
 
         Where chunks overlap, a token is read in the one in which it stands farther from the ends.
         """
-        room = self.reading.chunk - len(self.before) - len(self.behind)
+        room = self.chunk - len(self.before) - len(self.behind)
         starts = [(row, start) for row, ids in enumerate(rows) for start in self._starts(len(ids), room)]
         kept = [[0.0] * len(ids) for ids in rows]
         margin = [[-1] * len(ids) for ids in rows]
         starts.sort(key=lambda place: -min(room, len(rows[place[0]]) - place[1]))
-        for first in range(0, len(starts), self.reading.batch):
-            places = starts[first : first + self.reading.batch]
+        for first in range(0, len(starts), self.batch):
+            places = starts[first : first + self.batch]
             chunks = [list(rows[row][start : start + room]) for row, start in places]
             for (row, start), values in zip(places, self._forward(chunks), strict=True):
                 last = start + len(values) == len(rows[row])
@@ -91,16 +179,14 @@ class Classifier:
 
     def _starts(self, length: int, room: int) -> Iterator[int]:
         """Where the chunks of a text begin."""
-        step = room - self.reading.overlap
-        yield from range(0, max(length - self.reading.overlap, 1) if length else 0, step)
-
-    def _ordinary(self, token: int) -> int:
-        """The token, or "unknown" for a special one: unigram models have pieces that spell theirs in any text."""
-        return token if token not in self.special or self.unknown is None else int(self.unknown)
+        step = room - self.overlap
+        yield from range(0, max(length - self.overlap, 1) if length else 0, step)
 
     @torch.inference_mode()
     def _forward(self, chunks: Sequence[list[int]]) -> list[list[float]]:
-        lines = [[*self.before, *map(self._ordinary, chunk), *self.behind] for chunk in chunks]
+        # Unigram models have pieces that spell a special token in any text: these are "unknown".
+        unknown = {} if self.unknown is None else dict.fromkeys(self.special, int(self.unknown))
+        lines = [[*self.before, *(unknown.get(token, token) for token in chunk), *self.behind] for chunk in chunks]
         width = max(map(len, lines))
         ids = torch.full((len(lines), width), self.tokenizer.pad_token_id or 0)
         mask = torch.zeros_like(ids)
@@ -108,7 +194,7 @@ class Classifier:
             ids[index, : len(line)], mask[index, : len(line)] = torch.tensor(line), 1
         device = self.model.device
         logits = self.model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits
-        kept = logits.float().softmax(-1)[..., list(self.reading.labels)].sum(-1).tolist()
+        kept = logits.float().softmax(-1)[..., list(self.labels)].sum(-1).tolist()
         first = len(self.before)
         return [row[first : first + len(chunk)] for row, chunk in zip(kept, chunks, strict=True)]
 
@@ -116,7 +202,7 @@ class Classifier:
 def open_classifier(
     pretrained: str, decoder: Decoder, keep: str | None, chunk: int | None, overlap: int, batch: int
 ) -> Classifier:
-    """A token classification model on the decoder's device; arguments as in `compressor.TokenClassifier.load`.
+    """A token classification model on the decoder's device; arguments as in `TokenClassifier.load`.
 
     Raises:
         UsageError: As there.
@@ -141,7 +227,7 @@ def open_classifier(
         )
     names: Any = config.id2label
     labels = kept_labels([str(names[number]) for number in range(len(names))], keep, pretrained)
-    return Classifier(model.to(decoder.device), tokenizer, Reading(labels, size, overlap, batch))
+    return Classifier(model.to(decoder.device), tokenizer, labels, size, overlap, batch)
 
 
 def kept_labels(names: Sequence[str], keep: str | None, pretrained: str) -> tuple[int, ...]:

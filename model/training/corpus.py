@@ -13,7 +13,8 @@ from typing import Any
 from pcc_bench.core.documents import read_json, read_json_lines, read_text
 from pcc_bench.core.errors import UsageError
 from pcc_bench.model.training.fine_tuning import READERS, exchanges, passages, plain_keys
-from pcc_bench.model.training.recipe import Data, Recipe
+from pcc_bench.model.training.recipe import Recipe
+from pcc_bench.model.training.sections import Data
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.questions import question_prompt, question_text
-from pcc_bench.model.training.recipe import Data
+from pcc_bench.model.training.sections import Data
 
 Row = Mapping[str, Any]
 

@@ -1,4 +1,4 @@
-"""What makes a run resumable: logs, positions in the data, and seeds by step."""
+"""What a run writes while it trains: its log, measurements of held-out text, and what makes it resumable."""
 
 from __future__ import annotations
 
@@ -12,8 +12,26 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from pcc_bench.core.documents import checked, read_json, write_text
 from pcc_bench.model.training.corpus import Position
-from pcc_bench.model.training.evaluation import append, keep_until
 from pcc_bench.model.training.samples import Samples
+
+if TYPE_CHECKING:
+    from pcc_bench.model.training.learner import Learner
+
+
+import logging
+import math
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import sacrebleu
+from pydantic import ConfigDict
+from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor
+
+from pcc_bench.core.documents import parse_json, read_text
+from pcc_bench.model.training.corpus import Corpus
+from pcc_bench.model.training.objectives import IGNORED, Task, predictions
+from pcc_bench.model.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from pcc_bench.model.training.learner import Learner
@@ -97,3 +115,165 @@ class Journal(TrainerCallback):
             position = self.samples.positions[state.global_step]
             done = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / DONE
             write_text(done, json.dumps({"step": state.global_step, "position": vars(position)}))
+
+
+logger = logging.getLogger(__name__)
+ROWS = "evaluation-rows.jsonl"
+Losses = dict[str, list[float]]  # `nll` (nats) and `tokens` of each held-out row
+
+
+class LoggedStep(BaseModel):
+    """A line of a log that a resumed run goes on with; what else stands in it is kept."""
+
+    model_config = ConfigDict(extra="allow")
+
+    step: int = Field(ge=0)
+    tokens_seen: int = Field(default=0, ge=0)
+
+
+class Evaluation(TrainerCallback):
+    """Measures held-out text every so many steps, before the first and after the last.
+
+    `evaluation.jsonl` gets one line a measurement, `evaluation-rows.jsonl` the losses behind it row by row,
+    `reconstructions.jsonl` the greedy reconstructions behind its BLEU.
+
+    Args:
+        recipe: The recipe.
+        model: The model in training.
+        corpus: What is held out of the last phase's data.
+        folder: Where the files go.
+        step: Step the run goes on from; later lines of an interrupted run are dropped.
+    """
+
+    def __init__(self, recipe: Recipe, model: Learner, corpus: Corpus, folder: Path, step: int) -> None:
+        self.recipe = recipe
+        self.model = model
+        self.path = folder / "evaluation.jsonl"
+        self.losses = folder / ROWS
+        self.texts = folder / "reconstructions.jsonl"
+        last = recipe.model_copy(update={"phases": (recipe.final,)})
+        self.rates = sorted(set(recipe.final.rates)) or [recipe.final.rate]
+        self.data = recipe.data_at(-1)
+        self.samples = list(islice(Samples(last, [corpus], model.reader), self.data.held_out_rows))
+        self.collator = model.collator()
+        for path in (self.path, self.losses, self.texts):
+            keep_until(path, step)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Where the run starts from."""
+        register_fsdp_forward_method(self.model, "encode")  # does nothing where the model is not sharded
+        if state.global_step == 0:
+            self._measure(state)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Measure when it is time."""
+        if state.global_step % self.recipe.checks.evaluate_every == 0 or state.global_step == state.max_steps:
+            self._measure(state)
+
+    def _measure(self, state: TrainerState) -> None:
+        """The first process measures; with sharded weights, all take part in it and the first one writes."""
+        if not state.is_world_process_zero and not isinstance(self.model, FSDPModule):
+            return
+        training = self.model.training
+        self.model.eval()
+        line: dict[str, Any] = {"step": state.global_step, "tokens_seen": self.model.tokens_seen}
+        losses: list[dict[str, Any]] = []
+        texts: list[dict[str, Any]] = []
+        with torch.no_grad():
+            for rate in self.rates:
+                self.model.enter(len(self.recipe.phases) - 1, rate)
+                scores, by_row, reconstructions = self._at_rate()
+                suffix = f"_{rate}x" if len(self.rates) > 1 else ""
+                line |= {f"{key}{suffix}": value for key, value in scores.items()}
+                at = {"step": state.global_step, **({"rate": rate} if suffix else {})}
+                losses += [{**at, "measure": f"{key}{suffix}", **rows} for key, rows in by_row.items()]
+                texts += [{**at, **row} for row in reconstructions]
+        self.model.train(training)
+        shard_again(self.model)
+        if not state.is_world_process_zero:
+            return
+        for path, rows in ((self.losses, losses), (self.texts, texts)):
+            for row in rows:
+                append(path, row)
+        append(self.path, line)
+        logger.info("held-out: %s", {key: round(value, 4) for key, value in line.items()})
+
+    def _at_rate(self) -> tuple[dict[str, float], dict[str, Losses], list[dict[str, str]]]:
+        """Scores at the rate the model has now, losses by row, and greedy reconstructions beside what was compressed.
+
+        Of each objective: loss (nats per token), perplexity and accuracy of the next token.
+        """
+        tasks = (Task.RECONSTRUCTION, Task.COMPLETION) if self.data.is_text else (Task.ANSWERING,)
+        scores: dict[str, float] = {}
+        losses: dict[str, Losses] = {}
+        for task in tasks:
+            own, losses[f"{task.value}_loss"] = self._scores(task)
+            scores |= own
+        rows = self.samples[: self.recipe.checks.generated_rows] if self.data.is_text else []
+        if not rows:
+            return scores, losses, []
+        texts = self.model.reconstruct(rows)
+        scores["bleu"] = sacrebleu.corpus_bleu(texts, [[sample.text for sample in rows]]).score
+        pairs = zip(rows, texts, strict=True)
+        return scores, losses, [{"text": sample.text, "reconstruction": text} for sample, text in pairs]
+
+    def _scores(self, task: Task) -> tuple[dict[str, float], Losses]:
+        losses: Losses = {"nll": [], "tokens": []}
+        correct = 0
+        size = self.recipe.optimisation.micro_batch_size
+        for start in range(0, len(self.samples), size):
+            batch = self.samples[start : start + size]
+            rows = self.collator.targets(task, batch)
+            encoded = self.model.encode([sample.context for sample in batch])
+            inputs = self.model.lay_out(encoded, rows["ids"], task, rows["labels"])
+            logits, labels = predictions(self.model.decoder, inputs)
+            counts = inputs.labels[:, 1:].ne(IGNORED).sum(1).tolist()
+            nll = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+            losses["nll"] += [float(part.sum()) for part in nll.split(counts)]
+            losses["tokens"] += counts
+            correct += int((logits.argmax(-1) == labels).sum())
+        count = sum(losses["tokens"])
+        mean = sum(losses["nll"]) / count
+        scores = {
+            f"{task.value}_loss": mean,
+            f"{task.value}_perplexity": math.exp(min(mean, 50)),
+            f"{task.value}_accuracy": correct / count,
+        }
+        return scores, losses
+
+
+def shard_again(model: torch.nn.Module) -> None:
+    """Drop what a forward without a backward left gathered: training would go on with these copies, not its weights."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
+def gather(model: torch.nn.Module) -> None:
+    """Replace sharded weights by whole ones in memory; every process must call it. Others are left as they are."""
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if isinstance(parameter, DTensor):
+                whole = parameter.full_tensor().detach().cpu()
+                setattr(module, name, torch.nn.Parameter(whole, parameter.requires_grad))
+
+
+def append(path: Path, line: dict[str, Any]) -> None:
+    """Add a line to a JSON Lines file."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def keep_until(path: Path, step: int) -> list[dict[str, Any]]:
+    """Drop the lines of steps after `step`, which an interrupted run wrote and this one will write again."""
+    if not path.is_file():
+        return []
+    lines = []
+    for number, text in enumerate(read_text(path).split("\n")[:-1], 1):  # a kill may have torn the last line
+        where = f"{path}, line {number}"
+        lines.append(checked(LoggedStep, parse_json(text, where), where).model_dump(exclude_unset=True))
+    kept = [line for line in lines if line["step"] <= step and step > 0]
+    write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept))
+    return kept

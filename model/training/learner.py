@@ -18,8 +18,9 @@ from pcc_bench.core.generation import generate
 from pcc_bench.core.plan import Plan, positions
 from pcc_bench.model.training import objectives
 from pcc_bench.model.training.objectives import Inputs, Task
-from pcc_bench.model.training.recipe import Combination, Recipe, Trained
+from pcc_bench.model.training.recipe import Recipe
 from pcc_bench.model.training.samples import Collator, Sample
+from pcc_bench.model.training.sections import Combination, Trained
 
 
 class Learner(nn.Module, ABC):

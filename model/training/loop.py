@@ -13,7 +13,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
-from torch.distributed.tensor import DTensor
 from transformers import Trainer, TrainingArguments
 
 from pcc_bench.core.decoder import Decoder
@@ -26,13 +25,21 @@ from pcc_bench.model.encoder import Encoder
 from pcc_bench.model.pcc import PCC, Encoded
 from pcc_bench.model.training import objectives
 from pcc_bench.model.training.corpus import Corpus, Position, corpora_of
-from pcc_bench.model.training.evaluation import Evaluation
-from pcc_bench.model.training.journal import STATES, Journal, SeedEachStep, last_state, read_position
+from pcc_bench.model.training.journal import (
+    STATES,
+    Evaluation,
+    Journal,
+    SeedEachStep,
+    gather,
+    last_state,
+    read_position,
+)
 from pcc_bench.model.training.learner import Learner
-from pcc_bench.model.training.muon import MuonAndAdamW
 from pcc_bench.model.training.objectives import Task
-from pcc_bench.model.training.recipe import Recipe, Trained
+from pcc_bench.model.training.optimizer import chosen_optimizer
+from pcc_bench.model.training.recipe import Recipe
 from pcc_bench.model.training.samples import Samples
+from pcc_bench.model.training.sections import Trained
 
 logger = logging.getLogger(__name__)
 
@@ -61,10 +68,9 @@ class PccForTraining(Learner):
             pcc.encoder.check_positions(config)
         choose_trained(pcc, recipe.train)
         if recipe.optimisation.precision == "bfloat16":
-            for (
-                parameter
-            ) in pcc.encoder.parameters():  # what is frozen needs no float32 copy: half the memory of a LoRA's base
-                parameter.data = parameter.data if parameter.requires_grad else parameter.data.to(torch.bfloat16)
+            for parameter in pcc.encoder.parameters():
+                if not parameter.requires_grad:  # needs no float32 copy: half the memory of a LoRA's base
+                    parameter.data = parameter.data.to(torch.bfloat16)
         self.only_trained_in_state()
 
     @property
@@ -99,11 +105,7 @@ class PccForTraining(Learner):
 
 
 def train(recipe: Recipe, folder: Path) -> PCC | None:
-    """Run a recipe, or go on with it where an earlier call was interrupted; the result is saved in `folder`.
-
-    Args:
-        recipe: The recipe.
-        folder: Where checkpoint, log and resumable states go.
+    """Run a recipe, or go on with it where an earlier call was interrupted; `folder` gets checkpoint, log and states.
 
     Returns:
         The trained compressor; None in all processes but the first.
@@ -127,18 +129,10 @@ def train(recipe: Recipe, folder: Path) -> PCC | None:
 
 
 def fit(model: Learner, recipe: Recipe, folder: Path) -> bool:
-    """Train on a recipe's data, or go on from the last state in the folder.
-
-    Args:
-        model: The compressor, as it starts.
-        recipe: The recipe.
-        folder: Where log and resumable states go.
+    """Train a compressor on a recipe's data, or go on from the last state in the folder; see `train`.
 
     Returns:
         Whether this is the first process, which saves the result.
-
-    Raises:
-        UsageError: See `train`.
     """
     state = last_state(folder)
     step, position = read_position(state) if state else (0, Position())
@@ -172,8 +166,8 @@ def training_arguments(recipe: Recipe, folder: Path, steps: int) -> TrainingArgu
     """The Trainer's arguments of a recipe; processes share the step's samples."""
     optimisation, checks = recipe.optimisation, recipe.checks
     probe = TrainingArguments(output_dir=str(folder / STATES), report_to=[])
-    shares = optimisation.batch_size // (optimisation.micro_batch_size * probe.world_size)
-    if shares * optimisation.micro_batch_size * probe.world_size != optimisation.batch_size:
+    at_once = optimisation.micro_batch_size * probe.world_size
+    if optimisation.batch_size % at_once:
         raise UsageError(
             f"batch_size {optimisation.batch_size} can't be split over {probe.world_size} processes with "
             f"micro_batch_size {optimisation.micro_batch_size}: change one of them"
@@ -182,7 +176,7 @@ def training_arguments(recipe: Recipe, folder: Path, steps: int) -> TrainingArgu
         output_dir=str(folder / STATES),
         max_steps=steps,
         per_device_train_batch_size=optimisation.micro_batch_size,
-        gradient_accumulation_steps=shares,
+        gradient_accumulation_steps=optimisation.batch_size // at_once,
         learning_rate=optimisation.learning_rate,
         lr_scheduler_type=optimisation.schedule,
         warmup_steps=min(optimisation.warmup_steps, steps),
@@ -205,24 +199,6 @@ def training_arguments(recipe: Recipe, folder: Path, steps: int) -> TrainingArgu
     )
 
 
-def chosen_optimizer(model: Learner, recipe: Recipe) -> torch.optim.Optimizer | None:
-    """The optimizer of a recipe; None: the Trainer's own AdamW."""
-    optimisation = recipe.optimisation
-    rates = optimisation.learning_rates
-    if optimisation.optimizer == "adamw" and not rates:
-        return None
-    groups = [(model.part(name), rate) for name, rate in rates.items()]
-    grouped = {id(weight) for weights, _ in groups for weight in weights}
-    groups.append(([weight for weight in model.parameters() if id(weight) not in grouped], optimisation.learning_rate))
-    if optimisation.optimizer == "adamw":
-        learning = [([weight for weight in weights if weight.requires_grad], rate) for weights, rate in groups]
-        decay = optimisation.weight_decay
-        return torch.optim.AdamW(
-            [{"params": weights, "lr": rate} for weights, rate in learning if weights], weight_decay=decay
-        )
-    return MuonAndAdamW(model.modules(), groups, weight_decay=optimisation.weight_decay)
-
-
 def starting_point(recipe: Recipe, decoder: Decoder, folder: Path) -> PCC:
     """The compressor a recipe starts from: a checkpoint to go on with, or a fresh one."""
     final = recipe.final
@@ -232,11 +208,9 @@ def starting_point(recipe: Recipe, decoder: Decoder, folder: Path) -> PCC:
         sizes |= {"gate": True} if Trained.GATE in recipe.train else {}
         pcc = checkpoint.load(recipe.start, decoder, adapt=True, encoder_dtype=torch.float32, **sizes)
         return init.adapted(pcc, decoder, folder, recipe.seed)
-    shared: dict[str, Any] = {
-        "segment_length": final.segment_length,
-        "seed": recipe.seed,
-        "notes": f"Trained with the recipe `{recipe.name}`. {recipe.purpose}".strip(),
-    }
+    shared: dict[str, Any] = {"segment_length": final.segment_length, "seed": recipe.seed}
+    shared["notes"] = f"Trained with the recipe `{recipe.name}`. {recipe.purpose}".strip()
+    layout: dict[str, Any] = {"boundaries": recipe.boundaries, "slot_positions": recipe.slot_positions}
     if recipe.encoder_layers is not None:
         rank, alpha = recipe.lora_rank, recipe.lora_alpha or recipe.lora_rank // 2
         pcc = init.from_decoder(
@@ -251,12 +225,10 @@ def starting_point(recipe: Recipe, decoder: Decoder, folder: Path) -> PCC:
             lora=init.layer_lora_config(rank, alpha, recipe.lora_dropout) if rank else None,
             **shared,
         )
-        layout = {"boundaries": recipe.boundaries, "slot_positions": recipe.slot_positions}
-        pcc.config = pcc.config.model_copy(update=layout)
-        return pcc
-    assert recipe.encoder is not None
-    pcc = init.fresh(recipe.encoder, decoder, rates, folder, lora_rank=recipe.lora_rank, **shared)
-    layout = {"boundaries": recipe.boundaries, "slot_positions": recipe.slot_positions, "slots": recipe.slots}
+    else:
+        assert recipe.encoder is not None
+        pcc = init.fresh(recipe.encoder, decoder, rates, folder, lora_rank=recipe.lora_rank, **shared)
+        layout["slots"] = recipe.slots
     pcc.config = pcc.config.model_copy(update=layout)
     return pcc
 
@@ -285,7 +257,11 @@ def choose_trained(pcc: PCC, trained: tuple[Trained, ...]) -> None:
     elif pcc.encoder.memory_rows is not None and Trained.MEMORY_TOKENS in trained:
         pcc.encoder.memory_rows.requires_grad_(True)
     elif Trained.MEMORY_TOKENS in trained:
-        _train_rows(pcc.encoder.body.get_input_embeddings().weight, pcc.encoder.memory_ids)  # type: ignore[arg-type]
+        weight: Any = pcc.encoder.body.get_input_embeddings().weight
+        weight.requires_grad_(True)
+        mask = torch.zeros(weight.shape[0], 1)
+        mask[pcc.encoder.memory_ids] = 1  # the other rows get no gradient (AdamW then leaves them, without decay)
+        weight.register_hook(lambda gradient: gradient * mask.to(gradient))
     if pcc.encoder.gate is not None:
         pcc.encoder.gate.requires_grad_(Trained.GATE in trained)
 
@@ -301,15 +277,6 @@ def steps_of(recipe: Recipe, corpus: Corpus) -> int:
     return optimisation.epochs * math.ceil(len(corpus.documents) / optimisation.batch_size)
 
 
-def gather(model: nn.Module) -> None:
-    """Replace sharded weights by whole ones in memory; every process must call it. Others are left as they are."""
-    for module in model.modules():
-        for name, parameter in list(module.named_parameters(recurse=False)):
-            if isinstance(parameter, DTensor):
-                whole = parameter.full_tensor().detach().cpu()
-                setattr(module, name, nn.Parameter(whole, parameter.requires_grad))
-
-
 @contextmanager
 def _disk_errors(folder: Path) -> Iterator[None]:
     """One sentence where the disk is full or the folder can't be written (safetensors and torch raise their own)."""
@@ -318,10 +285,10 @@ def _disk_errors(folder: Path) -> Iterator[None]:
     except (OSError, SafetensorError, RuntimeError) as error:
         if not is_of_the_disk(error):
             raise
-        kept = last_state(folder)
+        state = last_state(folder)
         raise UsageError(
             f"writing to {folder} failed ({first_line(error)}): make room and run the same command again, which goes "
-            f"on from {kept.name if kept else 'the beginning'}"
+            f"on from {state.name if state else 'the beginning'}"
         ) from error
 
 
@@ -331,11 +298,3 @@ def claim(folder: Path, recipe: Recipe) -> None:
     if path.is_file() and Recipe.read(str(path)) != recipe:  # compared as read: an older file lacks newer keys
         raise UsageError(f"{folder} holds a run of another recipe: choose another folder, or take its recipe.json")
     write_text(path, recipe.model_dump_json(indent=1))
-
-
-def _train_rows(weight: nn.Parameter, rows: list[int]) -> None:
-    """Let only some rows of a matrix learn: the others get no gradient (AdamW then leaves them, without decay)."""
-    weight.requires_grad_(True)
-    mask = torch.zeros(weight.shape[0], 1)
-    mask[rows] = 1
-    weight.register_hook(lambda gradient: gradient * mask.to(gradient))

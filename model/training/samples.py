@@ -22,7 +22,8 @@ from pcc_bench.core.errors import UsageError
 from pcc_bench.model.encoder import Encoder
 from pcc_bench.model.training.corpus import Corpus, Position
 from pcc_bench.model.training.objectives import IGNORED, Task
-from pcc_bench.model.training.recipe import Combination, Recipe
+from pcc_bench.model.training.recipe import Recipe
+from pcc_bench.model.training.sections import Combination
 
 CHARACTERS_PER_TOKEN = 8  # more text than this many characters a token is never needed for a continuation
 

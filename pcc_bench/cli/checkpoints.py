@@ -127,14 +127,14 @@ def convert(
     import torch
 
     from pcc_bench.host import compressing
-    from pcc_bench.model import conversion
+    from pcc_bench.model import init
 
     _refuse_full(out, force)
     patch = str(special_tokens) if special_tokens else None
     options = {"rate": rate, "segment_length": segment_length, "encoder": encoder, "special_tokens": patch}
     with compressing.quiet():
         dtype = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}.get(weights or "")
-        pcc = conversion.convert(src, decoder, out, to.value, dtype, **options)
+        pcc = init.convert(src, decoder, out, to.value, dtype, **options)
     _show_sizes(pcc)
     typer.echo(f"written: {out} ({to.value} format, rate {pcc.config.rate}x)")
 

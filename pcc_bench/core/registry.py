@@ -21,16 +21,16 @@ METHODS: dict[str, str] = {
     "full-context": "pcc_bench.baselines.controls:FullContext",
     "no-context": "pcc_bench.baselines.controls:NoContext",
     "truncated-context": "pcc_bench.baselines.controls:TruncatedContext",
-    "random-context": "pcc_bench.baselines.random_context:RandomContext",
-    "bm25-context": "pcc_bench.baselines.bm25_context:Bm25Context",
+    "random-context": "pcc_bench.baselines.controls:RandomContext",
+    "bm25-context": "pcc_bench.baselines.controls:Bm25Context",
     "pcc": "pcc_bench.model.compressor:PccCompressor",
     "composed": "pcc_bench.baselines.composed:ComposedCompressor",
-    "icae": "pcc_bench.baselines.icae.compressor:IcaeCompressor",
-    "cocom": "pcc_bench.baselines.cocom.compressor:CocomCompressor",
+    "icae": "pcc_bench.baselines.icae:IcaeCompressor",
+    "cocom": "pcc_bench.baselines.cocom:CocomCompressor",
     "pisco": "pcc_bench.baselines.pisco:PiscoCompressor",
-    "autocompressor": "pcc_bench.baselines.autocompressor.compressor:AutoCompressor",
-    "llmlingua2": "pcc_bench.baselines.llmlingua2.compressor:LlmLingua2",
-    "token-classifier": "pcc_bench.baselines.token_classifier.compressor:TokenClassifier",
+    "autocompressor": "pcc_bench.baselines.autocompressor:AutoCompressor",
+    "llmlingua2": "pcc_bench.baselines.llmlingua2:LlmLingua2",
+    "token-classifier": "pcc_bench.baselines.token_classifier:TokenClassifier",
 }
 
 PLUGIN_GROUP = "pcc_bench.compressors"

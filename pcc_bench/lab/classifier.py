@@ -18,7 +18,7 @@ from transformers import BertConfig, BertForTokenClassification, Trainer, Traini
 from pcc_bench.baselines.llmlingua2.tiny import make_bert_tokenizer
 from pcc_bench.lab.decoders import save_in_half
 from pcc_bench.lab.parts import ClassifierRecipe
-from pcc_bench.model.training.evaluation import append
+from pcc_bench.model.training.journal import append
 from pcc_bench.tasks.lab.passages import Passage, draw_passage
 from pcc_bench.tasks.lab.world import integer, seeded
 

@@ -21,8 +21,8 @@ from pcc_bench.lab.heads import draw_induction_heads
 from pcc_bench.lab.lessons import ANSWER, RANDOM, SAY_AGAIN, Lesson, corpus, draw_lesson
 from pcc_bench.lab.parts import DecoderRecipe
 from pcc_bench.model.pcc import SPECIAL_TOKENS
-from pcc_bench.model.training.evaluation import keep_until
-from pcc_bench.model.training.muon import MuonAndAdamW
+from pcc_bench.model.training.journal import keep_until
+from pcc_bench.model.training.optimizer import MuonAndAdamW
 from pcc_bench.tasks.lab.world import seeded, shuffle
 
 ROUND = 8  # steps whose lessons are drawn together and sorted by length

@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from pcc_bench.baselines.autocompressor.encoder import SummaryEncoder
-from pcc_bench.baselines.cocom.encoder import CocomEncoder
-from pcc_bench.baselines.icae.encoder import IcaeEncoder
+from pcc_bench.baselines.autocompressor import SummaryEncoder
+from pcc_bench.baselines.cocom.encoders import CocomEncoder
+from pcc_bench.baselines.icae import IcaeEncoder
 from pcc_bench.baselines.soft import CausalEncoder, Purpose
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError

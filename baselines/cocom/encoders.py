@@ -2,7 +2,7 @@
 
 Section 3 of the COCOM paper; `COCOM.compr_decoder` of the original modeling_cocom.py. The published helper
 `generate_from_text` puts the memory tokens before the document, where a causal decoder sees nothing of it; training
-puts them behind it, and so do we.
+puts them behind it, and so do we. In COCOM-light a BERT reads the documents (`BERT_Compressor`).
 """
 
 from __future__ import annotations
@@ -11,16 +11,20 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import torch
 from torch import nn
+from transformers import AutoModel
 
-from pcc_bench.baselines import export, lora
-from pcc_bench.baselines.cocom.files import ALPHA_PER_RANK
+from pcc_bench.baselines import weights
+from pcc_bench.baselines.cocom.files import ALPHA_PER_RANK, export_cocom
 from pcc_bench.baselines.soft import CausalEncoder, Purpose, SoftEncoder, drawn_vectors
+from pcc_bench.core.architecture import from_folder
+from pcc_bench.core.checkpoint_files import load_strictly, load_tokenizer, resolve
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError
+from pcc_bench.model.encoder import batches
 
 Overlong = Literal["split", "truncate"]
 Slots = Literal["proportional", "fixed"]
@@ -36,12 +40,22 @@ class Documents:
         length: Tokens of a full document.
         slots: Vectors of a document shorter than that: `proportional` to its length, or as many as a full one's.
         overlong: A longer context is read in several documents (`split`), or its first one only (`truncate`).
+
+    Raises:
+        UsageError: A length or a choice that is none.
     """
 
     rate: int
     length: int
     slots: Slots = "proportional"
     overlong: Overlong = "split"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.length, int) or self.length < 1:
+            raise UsageError(f"document_length={self.length} is not supported: pass a whole number (128 in training)")
+        for option, choices in (("slots", get_args(Slots)), ("overlong", get_args(Overlong))):
+            if getattr(self, option) not in choices:
+                raise UsageError(f"{option}={getattr(self, option)} is unknown: pass one of {', '.join(choices)}")
 
     def count(self, tokens: int) -> int:
         """Vectors of a document of so many tokens."""
@@ -138,8 +152,8 @@ class CocomEncoder(DocumentEncoder, CausalEncoder):
     @classmethod
     def start(cls, decoder: Decoder, segment_length: int, rate: int, rank: int, seed: int) -> Self:
         """The decoder, whose linear layers get a LoRA; special tokens stay as they are drawn (as in the original)."""
-        targets = sorted({lora.last_part(name) for name in lora.linear_layers(decoder)})
-        lora.trainable(decoder.model, targets, rank, alpha=ALPHA_PER_RANK * rank, seed=seed)
+        targets = sorted({weights.last_part(name) for name in weights.linear_layers(decoder)})
+        weights.trainable(decoder.model, targets, rank, alpha=ALPHA_PER_RANK * rank, seed=seed)
         special = drawn_vectors(decoder, 4, seed)
         return cls(decoder, decoder.model.base_model, special, Documents(rate, segment_length), separated=True)
 
@@ -178,10 +192,8 @@ class CocomEncoder(DocumentEncoder, CausalEncoder):
         """A COCOM without its base model, whose questions stand in no `[INST]`."""
         tied = self.decoder.model.config.tie_word_embeddings
         rows = {"embed_tokens": self.special} | ({} if tied else {"lm_head": self.special})
-        layers, sizes = lora.lora_of(self.decoder.model), self.sizes
-        export.export_cocom(
-            folder, layers, rows, base, rate=sizes.rate, document_length=sizes.length, lead="", closing=""
-        )
+        layers, sizes = weights.lora_of(self.decoder.model), self.sizes
+        export_cocom(folder, layers, rows, base, rate=sizes.rate, document_length=sizes.length, lead="", closing="")
 
     def _cut_as(self, sizes: Documents) -> None:
         # The original cuts at the length of a document with its three special tokens, so that one token of text more
@@ -191,3 +203,92 @@ class CocomEncoder(DocumentEncoder, CausalEncoder):
     def _end(self) -> list[int]:
         end = self.tokenizer.eos_token_id
         return [] if end is None else [int(end)]
+
+
+class BertEncoder(DocumentEncoder):
+    """COCOM-light: BERT's last hidden states in groups of `rate`, each group through a linear layer one vector.
+
+    What fills a document up to whole groups is among them, as in the original, but unlike there never depends on the
+    other documents of a batch.
+
+    Args:
+        folder: BERT's configuration and tokenizer.
+        state: `model.*` and `linear.*`.
+        decoder: Reads the vectors.
+        grouping: `concat` or `mean`.
+        path: Of the state, for messages.
+        sizes: How contexts are cut; a document's length counts [CLS] and [SEP].
+        separator: [n, width of the decoder], behind each document's vectors.
+
+    Raises:
+        UsageError: That BERT can't be read, is another one, or has no room for a document.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        state: dict[str, torch.Tensor],
+        decoder: Decoder,
+        grouping: str,
+        path: Path,
+        sizes: Documents,
+        separator: torch.Tensor,
+    ) -> None:
+        super().__init__(decoder, load_tokenizer(folder))
+        tokenizer = self.tokenizer
+        if tokenizer.cls_token_id is None or tokenizer.sep_token_id is None or tokenizer.pad_token_id is None:
+            raise UsageError(f"the tokenizer in {folder} has no [CLS], [SEP] or [PAD]: it is no BERT's; pass encoder=")
+        self.sizes, self.separator = sizes, separator
+        self.room = self.reach = sizes.length - 2
+        if self.room < 1:
+            raise UsageError(f"document_length={sizes.length} leaves no room beside [CLS] and [SEP]: pass 3 or more")
+        try:
+            config = from_folder(str(folder))
+        except UsageError as error:
+            raise UsageError(f"the BERT encoder in {folder} can't be read: {error}") from None
+        self.grouping = grouping
+        width = config.hidden_size * (sizes.rate if grouping == "concat" else 1)
+        module = nn.ModuleDict(
+            {"model": AutoModel.from_config(config), "linear": nn.Linear(width, decoder.hidden_size)}
+        )
+        load_strictly(module, {key: value for key, value in state.items() if not key.endswith("position_ids")}, path)
+        self.module = module.to(decoder.device, decoder.dtype).eval().requires_grad_(False)
+        sizes.check_positions(sizes.count(sizes.length) * sizes.rate, config)
+
+    def framed(self, ids: Sequence[int]) -> list[int]:
+        """[CLS] document [SEP]."""
+        return [int(self.tokenizer.cls_token_id), *ids, int(self.tokenizer.sep_token_id)]
+
+    def vectors(self, documents: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+        """Filled up to whole groups, longest documents first; filling is masked, so that nothing else depends on it."""
+        rows = [self.framed(ids) for ids in documents]
+        counts = [self.sizes.count(len(row)) for row in rows]
+        vectors: dict[int, torch.Tensor] = {}
+        device, rate = self.decoder.device, self.sizes.rate
+        for batch in batches([count * rate for count in counts], device):
+            width = max(counts[i] for i in batch) * rate
+            ids = torch.full((len(batch), width), int(self.tokenizer.pad_token_id))
+            mask = torch.zeros_like(ids)
+            for row, i in enumerate(batch):
+                ids[row, : len(rows[i])], mask[row, : len(rows[i])] = torch.tensor(rows[i]), 1
+            hidden = self.module["model"](input_ids=ids.to(device), attention_mask=mask.to(device)).last_hidden_state
+            linear, groups = self.module["linear"], hidden.shape[1] // rate
+            if self.grouping == "mean":
+                grouped = linear(hidden).view(len(batch), groups, rate, -1).mean(dim=2)
+            else:
+                grouped = linear(hidden.reshape(len(batch), groups, rate * hidden.shape[2]))
+            vectors |= {i: grouped[row, : counts[i]] for row, i in enumerate(batch)}
+        return [vectors[i] for i in range(len(documents))]
+
+
+def bert_folder(name: str, given: str | None, path: Path) -> Path:
+    """The folder of COCOM-light's BERT: the one given, or the one that the checkpoint of a path names.
+
+    Raises:
+        UsageError: It can't be found.
+    """
+    try:
+        return resolve(given or name, "BERT encoder", beside=path.parent)
+    except UsageError as error:
+        hint = "" if given else "; the checkpoint holds only its weights: pass encoder=<folder of that BERT>"
+        raise UsageError(f"{error}{hint}") from None
