@@ -178,11 +178,7 @@ class Bm25Context(HardCompressor):
         return {"rate": self.rate}
 
     def compress(self, contexts: Sequence[str]) -> list[Memory]:
-        """Refused: without a question there is nothing to rank by.
-
-        Raises:
-            UsageError: Always.
-        """
+        """Refused: without a question there is nothing to rank by."""
         raise UsageError(f"{self.name} compresses for a question, and none is given here: use it in an evaluation")
 
     def compress_for(self, contexts: Sequence[str], queries: Sequence[str]) -> list[Memory]:

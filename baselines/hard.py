@@ -69,11 +69,7 @@ class HardCompressor(Compressor):
 
 
 def check_rate(method: str, rate: float) -> float:
-    """The rate, where it is one.
-
-    Raises:
-        UsageError: It is below 1, or not a number.
-    """
+    """The rate, once it is a number of at least 1."""
     if isinstance(rate, bool) or not isinstance(rate, int | float) or not rate > 0:
         raise UsageError(f"{method}: rate={rate} is not a rate (source tokens per kept token): pass rate=4 (or 16 ...)")
     if rate < 1:

@@ -89,11 +89,7 @@ class PiscoCompressor(CocomCompressor):
 
 
 def chat_words(decoder: Decoder) -> tuple[str, str, str]:
-    """PISCO's instruction in the decoder's chat template: before the memories, up to the question, and behind it.
-
-    Raises:
-        UsageError: The tokenizer has no chat template.
-    """
+    """PISCO's instruction in the decoder's chat template: before the memories, up to the question, and behind it."""
     documents, question = mark("documents"), literal("question")
     user = USER.format(documents=documents, question=question)
     if not decoder.tokenizer.chat_template:

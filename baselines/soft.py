@@ -17,9 +17,8 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from pcc_bench.core.compressor import Compressor, Memory
-from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.decoder import Decoder, batches
 from pcc_bench.core.generation import autocast_for
-from pcc_bench.model.encoder import batches
 
 Row = Sequence[Sequence[int] | torch.Tensor]  # of an encoder's input: token ids, and vectors [n, width] between them
 Purpose = Literal["reconstruct", "continue", "answer"]
@@ -168,16 +167,17 @@ class SoftCompressor(Compressor):
 
     Args:
         encoder: Reads the contexts.
-        weights: A hash of the method's weights.
+        digest: A hash of the method's weights.
+        rate: Tokens for each vector.
         behind: [n, width], vectors that end every memory and carry no content.
     """
 
     soft = True
     owns_decoder = True
 
-    def __init__(self, encoder: SoftEncoder, weights: str, behind: torch.Tensor | None = None) -> None:
+    def __init__(self, encoder: SoftEncoder, digest: str, rate: float, behind: torch.Tensor | None = None) -> None:
         super().__init__(encoder.decoder)
-        self.encoder, self.weights = encoder, weights
+        self.encoder, self.digest, self.rate = encoder, digest, float(rate)
         self.behind = torch.empty(0, self.decoder.hidden_size) if behind is None else behind.detach().cpu()
 
     def compress(self, contexts: Sequence[str]) -> list[Memory]:
@@ -208,7 +208,7 @@ class SoftCompressor(Compressor):
 
     def weights_fingerprint(self) -> str:
         """Hash of the encoder and of the decoder that was trained with it."""
-        return self.weights
+        return self.digest
 
 
 def drawn_vectors(decoder: Decoder, count: int, seed: int) -> torch.Tensor:

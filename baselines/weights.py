@@ -89,11 +89,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def read_config(kind: type[Config], path: Path, otherwise: str = "can't be used") -> Config:
-    """A JSON file with a method's settings; `otherwise` is said of a file in which something else stands.
-
-    Raises:
-        UsageError: It is not there, or something in it is not what it should be.
-    """
+    """A JSON file with a method's settings; `otherwise` is said of a file in which something else stands."""
     return checked(kind, read_json(path), f"{path} {otherwise}")
 
 
@@ -108,11 +104,7 @@ def write(
 
 
 def check_matrices(state: Mapping[str, torch.Tensor], names: Iterable[str], path: Path) -> None:
-    """See that tensors of a file have two dimensions.
-
-    Raises:
-        UsageError: One has not; it is named.
-    """
+    """See that tensors of a file have two dimensions: a `UsageError` names one that has not."""
     for name in names:
         shape = list(getattr(state[name], "shape", []))  # a number stands for weights left out
         if len(shape) != 2:
@@ -120,11 +112,7 @@ def check_matrices(state: Mapping[str, torch.Tensor], names: Iterable[str], path
 
 
 def check_names(present: Collection[str], expected: Collection[str], path: Path) -> None:
-    """See that a file has the tensors it should have, and no others.
-
-    Raises:
-        UsageError: It does not; the first name is given.
-    """
+    """See that a file has the tensors it should have, and no others: a `UsageError` names the first."""
     if missing := sorted(set(expected) - set(present)):
         raise UsageError(f"{path} lacks {len(missing)} tensors ({missing[0]} first): it is incomplete")
     if extra := sorted(set(present) - set(expected)):
@@ -222,11 +210,7 @@ def check_lora(
     rank: int,
     recorded: str,
 ) -> None:
-    """See that a LoRA has the rank that is recorded, and the sizes of the decoder's layers.
-
-    Raises:
-        UsageError: It has not; the first such tensor is named.
-    """
+    """See that a LoRA has the recorded rank and the sizes of the decoder's layers: a `UsageError` names a tensor."""
     check_matrices(state, chain(*names.values()), path)
     for layer, (a, b) in names.items():
         ranks, shape = {state[a].shape[0], state[b].shape[1]}, (state[b].shape[0], state[a].shape[1])

@@ -25,12 +25,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import torch
-from lm_eval.api.instance import Instance
-from lm_eval.tasks import TaskManager
 from original_ways import METHODS, Compress
+from speed import forget, questions, requests
 
 import pcc_bench
-from pcc_bench import tasks
 from pcc_bench.core.context import Prompt
 from pcc_bench.core.generation import end_token_ids
 from pcc_bench.host import startup
@@ -44,7 +42,7 @@ def main() -> None:
     """Measure and print."""
     arguments = parse()
     startup.install()
-    prompts = questions(arguments)
+    prompts = questions(["pcc_squad"], arguments.data, arguments.questions)
     contexts = {context for prompt in prompts for context in prompt.contexts}
     print(f"pcc_bench {pcc_bench.__version__}, torch {torch.__version__}, {torch.get_num_threads()} threads, CPU")
     print(
@@ -91,27 +89,12 @@ def measure(name: str, prompts: Sequence[Prompt], arguments: argparse.Namespace)
     return f"| {name} | {fast:.2f} | {alone:.2f} | {fast / alone:.1f}x | {same} of {len(theirs)} |"
 
 
-def questions(arguments: argparse.Namespace) -> list[Prompt]:
-    """SQuAD prompts as the task makes them, population filter off (its tokenizer does not exist yet)."""
-    metadata = {"data": arguments.data, "population": "all"}
-    manager = TaskManager(include_path=tasks.__path__[0], include_defaults=False, metadata=metadata)
-    task = manager.load(["pcc_squad"])["tasks"]["pcc_squad"]
-    docs = list(task.eval_docs)[: arguments.questions]
-    return [task.fewshot_context(doc, num_fewshot=0) for doc in docs]
-
-
 def run_ours(model: CompressedLM, prompts: Sequence[Prompt]) -> tuple[list[str], float]:
     """All questions through the lm-eval model: answers and seconds."""
-    options = {"until": [], "do_sample": False, "max_gen_toks": NEW_TOKENS}
-    requests = [
-        Instance("generate_until", {}, (prompt, options), i, metadata=("benchmark", i, 1))
-        for i, prompt in enumerate(prompts)
-    ]
-    model.generate_until(requests[:2], disable_tqdm=True)  # warm-up
-    model.book = type(model.book)(model.compressor)
-    model.planner = type(model.planner)(model.encoder, model.book, "error")
+    model.generate_until(requests(prompts[:2], NEW_TOKENS), disable_tqdm=True)  # warm-up
+    forget(model)
     start = time.process_time()
-    answers = model.generate_until(requests, disable_tqdm=True)
+    answers = model.generate_until(requests(prompts, NEW_TOKENS), disable_tqdm=True)
     return [str(answer) for answer in answers], time.process_time() - start
 
 

@@ -16,18 +16,14 @@ depend on the machine and its load. On a busy machine `--cpu-time` counts the se
 from __future__ import annotations
 
 import argparse
-import cProfile
 import json
 import os
-import pstats
 import random
 import statistics
-import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,13 +32,12 @@ from unittest.mock import patch
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
-from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
-from throughput import run_official  # type: ignore[import-not-found]  # beside this file
+from speed import profiled, random_pair, requests
+from throughput import run_official
 from transformers import PreTrainedTokenizerBase
 
 import pcc_bench
-from pcc_bench.core import tiny
 from pcc_bench.core.context import Kind, Part, Prompt
 from pcc_bench.core.texttable import TextTable
 from pcc_bench.host import models as lm_models
@@ -84,7 +79,8 @@ def run(arguments: argparse.Namespace) -> None:
     texts = paragraphs()
     with tempfile.TemporaryDirectory() as name, quiet():
         folder = Path(name)
-        build(folder, texts, arguments)
+        sizes = (arguments.encoder, arguments.decoder, arguments.rate, arguments.vocabulary)
+        random_pair(folder, texts, *sizes, heads=8)
         print(heading(folder, arguments))
         rows = []
         tokenizer = init.open_decoder(str(folder / "decoder")).tokenizer
@@ -120,19 +116,6 @@ def parse() -> argparse.Namespace:
     return arguments
 
 
-def build(folder: Path, texts: Sequence[str], arguments: argparse.Namespace) -> None:
-    """A random decoder, encoder and checkpoint."""
-    width, layers = map(int, arguments.decoder.split("x"))
-    tokenizer = tiny.make_tokenizer(texts, arguments.vocabulary)
-    tiny.make_model("llama", tokenizer, folder / "decoder", width=width, layers=layers, heads=8, window=16384)
-    width, layers = map(int, arguments.encoder.split("x"))
-    tokenizer = tiny.make_tokenizer(texts, arguments.vocabulary, adds_bos=False)
-    tiny.make_model("gpt2", tokenizer, folder / "encoder", width=width, layers=layers, window=512)
-    decoder = init.open_decoder(str(folder / "decoder"))
-    fresh = init.fresh(str(folder / "encoder"), decoder, arguments.rate, folder / "pcc")
-    checkpoint.save(fresh, folder / "pcc")
-
-
 def paragraphs() -> list[str]:
     """Real text: the contexts of the rows that ship."""
     return [json.loads(line)["context"] for line in (sample_folder() / "squad" / "validation.jsonl").open("r")]
@@ -158,8 +141,7 @@ def questions(
 def measure(folder: Path, prompts: Sequence[Prompt], arguments: argparse.Namespace) -> dict[str, Way]:
     """All ways, round by round; each round of `pcc` starts with a fresh model, which remembers nothing."""
     ways: dict[str, Way] = defaultdict(lambda: Way(len(prompts)))
-    options = {"until": [], "do_sample": False, "max_gen_toks": arguments.new_tokens}
-    options |= {"min_new_tokens": arguments.new_tokens}
+    options = {"new_tokens": arguments.new_tokens, "min_new_tokens": arguments.new_tokens}
     settings = {"dtype": "float32", "batch_size": arguments.batch_size, "device": "cpu"}
     whole = {
         "hf": HFLM(pretrained=str(folder / "decoder"), **settings),
@@ -182,12 +164,9 @@ def ask(model: HFLM, prompts: Sequence[Prompt], options: dict[str, Any], way: Wa
     """All prompts through an lm-eval model; ours says how long the phases took."""
     ours = isinstance(model, CompressedLM)
     before = model.book.seconds if ours else 0.0
-    requests = [
-        Instance("generate_until", {}, (p if ours else str(p), dict(options)), i, metadata=("benchmark", i, 1))
-        for i, p in enumerate(prompts)
-    ]
+    asked = requests([prompt if ours else str(prompt) for prompt in prompts], **options)
     start = time.perf_counter()
-    answers: list[Any] = model.generate_until(requests, disable_tqdm=True)
+    answers: list[Any] = model.generate_until(asked, disable_tqdm=True)
     way.seconds.append(time.perf_counter() - start)
     if ours:
         way.phases = {"compress": model.book.seconds - before}
@@ -199,19 +178,6 @@ def official(model: CompressedLM, prompts: Sequence[Prompt], way: Way) -> None:
     _, seconds = run_official(model, prompts)
     way.seconds.append(seconds["total"])
     way.phases = {key: seconds[key] for key in PHASES}
-
-
-@contextmanager
-def profiled(wanted: bool, what: str) -> Iterator[None]:
-    """Print where the time went inside the block."""
-    profiler = cProfile.Profile()
-    if wanted:
-        profiler.enable()
-    yield
-    profiler.disable()
-    if wanted:
-        print(f"\n{what}")
-        pstats.Stats(profiler, stream=sys.stdout).sort_stats("tottime").print_stats(14)
 
 
 def line(length: int, label: str, way: Way, ways: dict[str, Way]) -> tuple[str, ...]:

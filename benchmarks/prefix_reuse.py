@@ -12,11 +12,8 @@ Only ratios within one run mean anything; absolute figures depend on the machine
 from __future__ import annotations
 
 import argparse
-import cProfile
 import os
-import pstats
 import random
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -27,12 +24,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
 from lm_eval.api.instance import Instance
+from speed import profiled, random_pair, requests
 
-from pcc_bench.core import tiny
 from pcc_bench.core.context import Prompt, mark
 from pcc_bench.host import models as lm_models
 from pcc_bench.host.lm import CompressedLM
-from pcc_bench.model import checkpoint, init
 
 WORDS = ("rain", "river", "stone", "paper", "light", "music", "garden", "winter", "engine", "market", "doctor")
 CHOICES = (" rain", " a stone in the river", " nobody knows")
@@ -45,7 +41,8 @@ def main() -> None:
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         prompts = documents(arguments)
-        build(Path(folder), prompts, arguments)
+        texts, sizes = [str(prompt) for prompt in prompts], ("64x2", arguments.decoder, [arguments.rate], 512)
+        random_pair(Path(folder), texts, *sizes, window=4 * arguments.tokens)
         print(f"{arguments.documents} documents of {arguments.tokens} words, {arguments.questions} questions each")
         print(f"{'method':14}{'requests':12}{'batch':>6}{'whole /s':>10}{'reused /s':>10}{'ratio':>8}  same")
         for method, name in (("full-context", "decoder"), ("pcc", "pcc")):
@@ -75,19 +72,7 @@ def documents(arguments: argparse.Namespace) -> list[Prompt]:
     return [Prompt.parse(f"{mark(text)}Question: {words}?\n\nAnswer:") for words in asked for text in texts]
 
 
-def build(folder: Path, prompts: Sequence[Prompt], arguments: argparse.Namespace) -> None:
-    """A random decoder, and a random checkpoint for it."""
-    texts = [str(prompt) for prompt in prompts]
-    width, layers = map(int, arguments.decoder.split("x"))
-    sizes = {"width": width, "layers": layers, "window": 4 * arguments.tokens}
-    tiny.make_model("llama", tiny.make_tokenizer(texts, 512), folder / "decoder", **sizes)
-    tiny.make_model("gpt2", tiny.make_tokenizer(texts, 512, adds_bos=False), folder / "encoder", width=64, window=512)
-    decoder = init.open_decoder(str(folder / "decoder"))
-    fresh = init.fresh(str(folder / "encoder"), decoder, [arguments.rate], folder / "pcc")
-    checkpoint.save(fresh, folder / "pcc")
-
-
-def compare(method: str, folder: Path, kind: str, batch_size: int, prompts: Sequence[Prompt], profiled: bool) -> None:
+def compare(method: str, folder: Path, kind: str, batch_size: int, prompts: Sequence[Prompt], profile: bool) -> None:
     """One line of the table. Memories are made before the clock starts."""
     load = getattr(lm_models, method.replace("-", "_"))
     rates, answers = [], []
@@ -95,15 +80,10 @@ def compare(method: str, folder: Path, kind: str, batch_size: int, prompts: Sequ
         arguments = {"device": "cpu", "dtype": "float32", "batch_size": batch_size, "reuse_prefix": reuse}
         model: CompressedLM = load(pretrained=str(folder), **arguments)
         ask(model, kind, prompts)  # memories, and warm-up
-        profiler = cProfile.Profile(builtins=False) if profiled and reuse else None
-        start = time.perf_counter()
-        if profiler:
-            profiler.enable()
-        answers.append(ask(model, kind, prompts))
-        seconds = time.perf_counter() - start
-        if profiler:
-            profiler.disable()
-            pstats.Stats(profiler, stream=sys.stdout).sort_stats("tottime").print_stats(12)
+        with profiled(profile and reuse):
+            start = time.perf_counter()
+            answers.append(ask(model, kind, prompts))
+            seconds = time.perf_counter() - start
         rates.append(len(prompts) / seconds)
     same = sum(map(alike, *answers))
     line = f"{method:14}{kind:12}{batch_size:6}{rates[0]:10.1f}{rates[1]:10.1f}{rates[1] / rates[0]:7.1f}x"
@@ -113,9 +93,7 @@ def compare(method: str, folder: Path, kind: str, batch_size: int, prompts: Sequ
 def ask(model: CompressedLM, kind: str, prompts: Sequence[Prompt]) -> list[Any]:
     """Answers to all prompts."""
     if kind == "questions":
-        greedy = {"until": [], "do_sample": False, "max_gen_toks": 8}
-        rows = [Instance("generate_until", {}, (p, greedy), i, metadata=("b", i, 1)) for i, p in enumerate(prompts)]
-        return list(model.generate_until(rows, True))
+        return list(model.generate_until(requests(prompts, 8), True))
     pairs = [(prompt, choice) for prompt in prompts for choice in CHOICES]
     rows = [Instance("loglikelihood", {}, pair, i, metadata=("b", i, 1)) for i, pair in enumerate(pairs)]
     return list(model.loglikelihood(rows, True))

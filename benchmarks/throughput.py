@@ -13,10 +13,7 @@ Only ratios within one run mean anything; absolute figures depend on the machine
 from __future__ import annotations
 
 import argparse
-import cProfile
 import os
-import pstats
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -26,18 +23,15 @@ from typing import Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
-from lm_eval.api.instance import Instance
-from lm_eval.tasks import TaskManager
+from speed import forget, profiled, questions, random_pair, requests
 
 import pcc_bench
-from pcc_bench.core import tiny
 from pcc_bench.core.context import Prompt
 from pcc_bench.cost.probe import Stopwatch
 from pcc_bench.host import models as lm_models
 from pcc_bench.host import startup
 from pcc_bench.host.lm import CompressedLM
 from pcc_bench.host.planning import Request
-from pcc_bench.model import checkpoint, init
 
 NEW_TOKENS = 30
 
@@ -48,8 +42,12 @@ def main() -> None:
     torch.manual_seed(0)
     startup.install()
     with tempfile.TemporaryDirectory() as folder:
-        prompts = questions(arguments)
-        model = build(Path(folder), prompts, arguments)
+        prompts = questions(["pcc_squad", "pcc_hotpotqa"], arguments.data, arguments.questions // 2)
+        texts = [context for prompt in prompts for context in prompt.contexts]
+        sizes = (arguments.encoder, arguments.decoder, [arguments.rate], arguments.vocabulary)
+        random_pair(Path(folder), texts, *sizes)
+        pcc = str(Path(folder) / "pcc")
+        model: CompressedLM = lm_models.pcc(pretrained=pcc, dtype="float32", batch_size=arguments.batch_size)
         describe(model, prompts, arguments)
         slow_prompts = prompts[:: arguments.official_every]
         ours, seconds, report = run_ours(model, prompts, arguments.profile)
@@ -83,36 +81,6 @@ def parse() -> argparse.Namespace:
         parser.error("give --data or set PCC_DATA to a folder with squad/ and hotpotqa/")
     torch.set_num_threads(arguments.threads)
     return arguments
-
-
-def questions(arguments: argparse.Namespace) -> list[Prompt]:
-    """Prompts as the tasks make them, population filter off (its tokenizer does not exist yet)."""
-    names = ["pcc_squad", "pcc_hotpotqa"]
-    manager = TaskManager(metadata={"data": arguments.data, "population": "all"})
-    tasks = manager.load(names)["tasks"]
-    prompts = []
-    for name in names:
-        for doc in list(tasks[name].eval_docs)[: arguments.questions // 2]:
-            prompts.append(tasks[name].fewshot_context(doc, num_fewshot=0))
-    return prompts
-
-
-def build(folder: Path, prompts: Sequence[Prompt], arguments: argparse.Namespace) -> CompressedLM:
-    """A random checkpoint of the geometry asked for, as the lm-eval model that users run."""
-    texts = [context for prompt in prompts for context in prompt.contexts]
-    width, layers = map(int, arguments.decoder.split("x"))
-    tokenizer = tiny.make_tokenizer(texts, arguments.vocabulary)
-    tiny.make_model("llama", tokenizer, folder / "decoder", width=width, layers=layers, window=16384)
-    width, layers = map(int, arguments.encoder.split("x"))
-    tokenizer = tiny.make_tokenizer(texts, arguments.vocabulary, adds_bos=False)
-    tiny.make_model("gpt2", tokenizer, folder / "encoder", width=width, layers=layers, window=512)
-    decoder = init.open_decoder(str(folder / "decoder"))
-    fresh = init.fresh(str(folder / "encoder"), decoder, [arguments.rate], folder / "pcc")
-    checkpoint.save(fresh, folder / "pcc")
-    model: CompressedLM = lm_models.pcc(
-        pretrained=str(folder / "pcc"), dtype="float32", batch_size=arguments.batch_size
-    )
-    return model
 
 
 def arithmetic(model: CompressedLM, prompts: Sequence[Prompt], seconds: dict[str, float]) -> str:
@@ -150,26 +118,15 @@ def describe(model: CompressedLM, prompts: Sequence[Prompt], arguments: argparse
 
 
 def run_ours(
-    model: CompressedLM, prompts: Sequence[Prompt], profiled: bool
+    model: CompressedLM, prompts: Sequence[Prompt], profile: bool
 ) -> tuple[list[str], float, dict[str, float]]:
     """All questions through the lm-eval model; answers, seconds, and seconds by phase."""
-    options = {"until": [], "do_sample": False, "max_gen_toks": NEW_TOKENS}
-    requests = [
-        Instance("generate_until", {}, (prompt, options), i, metadata=("benchmark", i, 1))
-        for i, prompt in enumerate(prompts)
-    ]
-    model.generate_until(requests[:2], disable_tqdm=True)  # warm-up
-    model.book = type(model.book)(model.compressor)
-    model.planner = type(model.planner)(model.encoder, model.book, "error")
-    profiler = cProfile.Profile()
-    start = time.perf_counter()
-    if profiled:
-        profiler.enable()
-    answers: list[Any] = model.generate_until(requests, disable_tqdm=True)
-    profiler.disable()
-    seconds = time.perf_counter() - start
-    if profiled:
-        pstats.Stats(profiler, stream=sys.stdout).sort_stats("tottime").print_stats(14)
+    model.generate_until(requests(prompts[:2], NEW_TOKENS), disable_tqdm=True)  # warm-up
+    forget(model)
+    with profiled(profile):
+        start = time.perf_counter()
+        answers: list[Any] = model.generate_until(requests(prompts, NEW_TOKENS), disable_tqdm=True)
+        seconds = time.perf_counter() - start
     phases = {"compress": model.book.seconds}
     phases |= {key: sum(a.record[f"{key}_seconds"] for a in answers) for key in ("prefill", "decode")}
     return [str(a) for a in answers], seconds, phases | {"other": seconds - sum(phases.values())}

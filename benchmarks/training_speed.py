@@ -12,10 +12,7 @@ Only ratios within one run mean anything; absolute figures depend on the machine
 from __future__ import annotations
 
 import argparse
-import cProfile
-import pstats
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from speed import profiled
 
 from pcc_bench.core import tiny
 from pcc_bench.model import init
@@ -49,7 +47,8 @@ def main() -> None:
         losses = {name: way() for name, way in ways.items()}  # also the warm-up
         seconds = measure(ways, arguments.repeats)
         if arguments.profile:
-            profile(ways["ours"])
+            with profiled(True, lines=10):
+                ways["ours"]()
     tokens = sum(map(len, batch["contexts"]))
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {tokens} context tokens a step")
     print(f"loss: official way {losses['official way']:.5f}, ours {losses['ours']:.5f}")
@@ -135,13 +134,6 @@ def measure(ways: dict[str, Callable[[], float]], repeats: int) -> dict[str, lis
             way()
             seconds[name].append(time.perf_counter() - start)
     return seconds
-
-
-def profile(step: Callable[[], float]) -> None:
-    """Where one step spends its time."""
-    profiler = cProfile.Profile()
-    profiler.runcall(step)
-    pstats.Stats(profiler, stream=sys.stdout).sort_stats("tottime").print_stats(10)
 
 
 if __name__ == "__main__":

@@ -40,11 +40,7 @@ class PccCompressor(Compressor):
 
     @classmethod
     def decoder_path(cls, pretrained: str, decoder: str | None) -> str:
-        """The decoder the checkpoint records, unless the caller names one.
-
-        Raises:
-            UsageError: No decoder is recorded (published checkpoints never do) and none is given.
-        """
+        """The decoder the checkpoint records (published ones never do), unless the caller names one."""
         if decoder:
             return decoder
         folder = resolve(pretrained)

@@ -183,11 +183,7 @@ class PccConfig(_Frozen):
         return self.rates or (self.rate,)
 
     def with_options(self, **options: Any) -> PccConfig:
-        """A copy with some policies changed.
-
-        Raises:
-            UsageError: An undeclared rate, an unknown policy or an impossible value.
-        """
+        """A copy with some policies changed; rates and policies that it does not know are refused."""
         rate = options.get("rate", self.rate)
         if rate not in self.declared_rates:
             declared = ", ".join(f"{rate}x" for rate in self.declared_rates)
@@ -196,11 +192,7 @@ class PccConfig(_Frozen):
 
     @classmethod
     def read(cls, folder: Path) -> PccConfig:
-        """Read `config.json` of a checkpoint folder.
-
-        Raises:
-            UsageError: Not JSON, not a PCC checkpoint, or fields that make no sense; the message names the file.
-        """
+        """Read `config.json` of a checkpoint folder; the error about what makes no sense names the file."""
         path = folder / "config.json"
         if not path.is_file():
             raise UsageError(f"{path} is missing: is {folder} a checkpoint folder?")
@@ -216,11 +208,7 @@ def validated(state: dict[str, Any], where: str) -> PccConfig:
 
 
 def check_rate(rate: int, segment_length: int, pooling: Pooling = Pooling.MEMORY_TOKENS) -> None:
-    """A rate must cut a segment into whole slots, at most one a memory token where those are used (official quirk Q5).
-
-    Raises:
-        ValueError: It does not.
-    """
+    """A ValueError unless a rate cuts a segment into whole slots, at most one a memory token (official quirk Q5)."""
     if segment_length % rate:
         raise ValueError(f"rate {rate} does not divide segments of {segment_length} tokens")
     if pooling is Pooling.MEMORY_TOKENS and segment_length // rate > MEMORY_TOKENS:

@@ -17,12 +17,10 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.activations import NewGELUActivation
 
-from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.decoder import Decoder, batches
 from pcc_bench.core.errors import UsageError
 from pcc_bench.model.config import MEMORY_TOKENS, Padding, PccConfig, Pooling, Slots
 
-# A CPU is fastest while activations stay in its caches (benchmarks/throughput.py), a GPU when its forwards are large.
-BATCH_TOKENS = {"cpu": 1_280}
 MEMORY_TOKEN_NAMES = tuple(f"<mem_{index}>" for index in range(MEMORY_TOKENS))
 
 
@@ -202,11 +200,7 @@ class Encoder(nn.Module):
         return {"inputs_embeds": vectors}
 
     def check_positions(self, config: PccConfig) -> None:
-        """See that a segment fits the model.
-
-        Raises:
-            UsageError: It does not.
-        """
+        """See that a segment fits the model: a `UsageError` where not."""
         limit = getattr(self.body.config, "max_position_embeddings", None)
         needed = config.segment_length + (0 if config.pooling is Pooling.MEAN else config.slots_per_segment)
         if limit is not None and needed > limit:
@@ -214,23 +208,6 @@ class Encoder(nn.Module):
                 f"segments of {config.segment_length} tokens with their memory tokens "
                 f"need {needed} positions, the encoder has {limit}: use a shorter segment_length"
             )
-
-
-def batches(lengths: Sequence[int], device: torch.device, tokens: int | None = None) -> Iterator[list[int]]:
-    """Indices of rows, longest first, so that a batch is full of rows of nearly one length.
-
-    Args:
-        lengths: Of the rows.
-        device: Where they are read.
-        tokens: Most tokens of a batch, padding included; by default `BATCH_TOKENS` of the device.
-    """
-    order = sorted(range(len(lengths)), key=lambda i: lengths[i], reverse=True)
-    budget = tokens or BATCH_TOKENS.get(device.type, 16_384)
-    start = 0
-    while start < len(order):
-        size = max(1, budget // max(1, lengths[order[start]]))
-        yield order[start : start + size]
-        start += size
 
 
 def first_layers(decoder: Decoder, layers: int, dtype: torch.dtype, *, share: bool) -> PreTrainedModel:
@@ -281,11 +258,7 @@ def fuse_gelu(model: nn.Module) -> nn.Module:
 
 
 def memory_token_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Ids of `<mem_0>`..`<mem_63>`.
-
-    Raises:
-        UsageError: The tokenizer does not have them as single tokens.
-    """
+    """Ids of `<mem_0>`..`<mem_63>`, each a single token; a `UsageError` where the tokenizer lacks one."""
     vocabulary = tokenizer.get_vocab()
     missing = [name for name in MEMORY_TOKEN_NAMES if name not in vocabulary]
     if missing:

@@ -207,11 +207,7 @@ def layer_lora_config(rank: int, alpha: int, dropout: float) -> LoraConfig:
 
 
 def open_decoder(name: str, dtype: torch.dtype | str = torch.float32) -> Decoder:
-    """Load a decoder outside lm-eval.
-
-    Raises:
-        UsageError: It can't be found or read.
-    """
+    """Load a decoder outside lm-eval."""
     folder = resolve(name, "decoder")
     decoder = Decoder(load_causal_lm(folder, dtype), load_tokenizer(folder), name)
     decoder.check_runs()

@@ -108,11 +108,7 @@ class Adapter(BaseModel):
 
 
 def read_adapter(folder: Path) -> Adapter:
-    """The configuration of a published LoRA encoder.
-
-    Raises:
-        UsageError: Not JSON, or not as peft writes it.
-    """
+    """The configuration of a published LoRA encoder."""
     path = folder / "adapter_config.json"
     return checked(Adapter, read_json(path), str(path))
 

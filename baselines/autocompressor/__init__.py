@@ -25,31 +25,19 @@ from pcc_bench.core.errors import UsageError
 from pcc_bench.core.layout import Layout
 
 SEGMENT_LENGTH = 1536  # a quarter of the 6,144 tokens of a training sequence
+UNPLACED = -1  # OPT's position table has its padding row at -1: all soft vectors stand there
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
+STEPS_OF_GRADIENT = 2  # segments through which gradients flow; in the original two sub-steps of two segments
 
 
 class AutoCompressor(SoftCompressor):
-    """Summary vectors accumulated over the segments of a context, read by the same model.
-
-    Args:
-        decoder: The AutoCompressor itself: Llama or OPT with its trained weights.
-        summary: [summary tokens, width], the embeddings of the summary tokens.
-        segment_length: Tokens a segment.
-        accumulate: All earlier vectors stand before the next segment (AutoCompressor), or only the newest (RMT).
-    """
+    """Summary vectors accumulated over the segments of a context, read by the same model."""
 
     name = "autocompressor"
     default = "autocompressor-lab-4x"
     label = "AutoCompressor"
     summary = "summary vectors accumulated over segments, read by the same fine-tuned model (EMNLP 2023)"
     encoder: SummaryEncoder
-
-    def __init__(
-        self, decoder: Decoder, summary: torch.Tensor, segment_length: int = SEGMENT_LENGTH, accumulate: bool = True
-    ) -> None:
-        own = summary.to(decoder.device, decoder.dtype)
-        encoder = SummaryEncoder(decoder, own, segment_length, accumulate)
-        super().__init__(encoder, weights.digest({files.TABLE: summary}, decoder))
-        self.rate = segment_length / len(summary)
 
     @classmethod
     def decoder_path(cls, pretrained: str, decoder: str | None) -> str:
@@ -76,7 +64,7 @@ class AutoCompressor(SoftCompressor):
             file: The weights' name, where a folder holds several.
             rate: Tokens of a segment for each summary vector: another way to give `segment_length`.
             segment_length: Tokens a segment; by default as the folder's `config.json` says, or 1,536.
-            accumulate: See the class; by default as the folder's `config.json` says.
+            accumulate: See `SummaryEncoder`; by default as the folder's `config.json` says.
 
         Raises:
             UsageError: An option without sense, or a file that is unreadable or does not fit the decoder.
@@ -93,8 +81,19 @@ class AutoCompressor(SoftCompressor):
                 f"{folder} has {len(summary)} summary tokens, its config.json says summary_length="
                 f"{recorded.summary_length}: copy it again"
             )
-        length = _segment_length(rate, segment_length, len(summary), recorded.segment_length or SEGMENT_LENGTH)
-        return cls(decoder, summary, length, recorded.accumulate_summary if accumulate is None else accumulate)
+        for name, value in (("rate", rate), ("segment_length", segment_length)):
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise UsageError(f"autocompressor: {name}={value} is not supported: pass a whole number from 1 on")
+        length = rate * len(summary) if rate else None
+        if length and segment_length and length != segment_length:
+            raise UsageError(
+                f"autocompressor: rate={rate} with {len(summary)} summary tokens means segment_length={length}, "
+                f"not {segment_length}: pass one of the two"
+            )
+        length = segment_length or length or recorded.segment_length or SEGMENT_LENGTH
+        accumulate = recorded.accumulate_summary if accumulate is None else accumulate
+        encoder = SummaryEncoder(decoder, summary.to(decoder.device, decoder.dtype), length, accumulate)
+        return cls(encoder, weights.digest({files.TABLE: summary}, decoder), length / len(summary))
 
     def options(self) -> dict[str, Any]:
         """How contexts are cut and what travels from segment to segment."""
@@ -104,23 +103,6 @@ class AutoCompressor(SoftCompressor):
     def layout(self) -> Layout:
         """The soft prompt first, the question without special tokens; on OPT soft vectors take up no positions."""
         return Layout(starts_with_bos=False, memory_position=self.encoder.memory_position)
-
-
-def _segment_length(rate: int | None, length: int | None, summary_tokens: int, default: int) -> int:
-    for name, value in (("rate", rate), ("segment_length", length)):
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise UsageError(f"autocompressor: {name}={value} is not supported: pass a whole number from 1 on")
-    if rate and length and rate * summary_tokens != length:
-        raise UsageError(
-            f"autocompressor: rate={rate} with {summary_tokens} summary tokens means segment_length="
-            f"{rate * summary_tokens}, not {length}: pass one of the two"
-        )
-    return length or (rate * summary_tokens if rate else default)
-
-
-UNPLACED = -1  # OPT's position table has its padding row at -1: all soft vectors stand there
-TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
-STEPS_OF_GRADIENT = 2  # segments through which gradients flow; in the original two sub-steps of two segments
 
 
 class SummaryEncoder(CausalEncoder):
@@ -260,11 +242,7 @@ class SummaryEncoder(CausalEncoder):
 
 
 def segments(ids: Sequence[int], lengths: int | Sequence[int]) -> list[list[int]]:
-    """Cut ids into segments of given lengths, or of one length and a shorter last one.
-
-    Raises:
-        UsageError: The lengths do not add up to the text.
-    """
+    """Cut ids into segments of given lengths, which add up to the text, or of one length and a shorter last one."""
     if isinstance(lengths, int):
         return [list(ids[start : start + lengths]) for start in range(0, len(ids), lengths)]
     if sum(lengths) != len(ids):

@@ -48,11 +48,7 @@ class Recorded(BaseModel):
 
     @classmethod
     def read(cls, folder: Path) -> Recorded:
-        """Read it; the defaults where there is none.
-
-        Raises:
-            UsageError: It can't be read.
-        """
+        """Read it; the defaults where there is none."""
         path = folder / "config.json"
         return weights.read_config(cls, path) if path.is_file() else cls()
 
@@ -84,11 +80,7 @@ class AdapterConfig(BaseModel):
 
     @classmethod
     def read(cls, folder: Path) -> AdapterConfig:
-        """Read and check it.
-
-        Raises:
-            UsageError: It can't be read, or is no plain LoRA with summary tokens.
-        """
+        """Read it; all but a plain LoRA with summary tokens is refused."""
         path = folder / ADAPTER_CONFIG
         config = weights.read_config(cls, path)
         odd = {"peft_type": config.peft_type != "LORA", "bias": config.bias != "none"}
@@ -108,11 +100,7 @@ def is_adapter(folder: Path) -> bool:
 
 
 def base_path(folder: Path) -> str:
-    """The base model that an adapter names.
-
-    Raises:
-        UsageError: It names none.
-    """
+    """The base model that an adapter names; a `UsageError` where it names none."""
     name = AdapterConfig.read(folder).base_model_name_or_path
     if not name:
         raise UsageError(f"{folder / ADAPTER_CONFIG} names no base model: pass decoder=<folder or hub id>")

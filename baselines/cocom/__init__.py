@@ -49,8 +49,8 @@ class CocomCompressor(SoftCompressor):
     encoder: DocumentEncoder
 
     def __init__(self, encoder: DocumentEncoder, words: tuple[str, str, str], digest: str) -> None:
-        super().__init__(encoder, digest)
-        self.words, self.rate = words, float(encoder.sizes.rate)
+        super().__init__(encoder, digest, encoder.sizes.rate)
+        self.words = words
         opening, _, closing = words
         self._opening = self.decoder.tokenizer.encode(opening, add_special_tokens=False) if opening else []
         ends = [self.decoder.tokenizer.encode(text, add_special_tokens=False) for text in ("a", "a" + closing, closing)]

@@ -22,9 +22,8 @@ from pcc_bench.baselines.cocom.files import ALPHA_PER_RANK, export_cocom
 from pcc_bench.baselines.soft import CausalEncoder, Purpose, SoftEncoder, drawn_vectors
 from pcc_bench.core.architecture import from_folder
 from pcc_bench.core.checkpoint_files import load_strictly, load_tokenizer, resolve
-from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.decoder import Decoder, batches
 from pcc_bench.core.errors import UsageError
-from pcc_bench.model.encoder import batches
 
 Overlong = Literal["split", "truncate"]
 Slots = Literal["proportional", "fixed"]
@@ -62,11 +61,7 @@ class Documents:
         return -(-(self.length if self.slots == "fixed" else min(tokens, self.length)) // self.rate)
 
     def check_positions(self, positions: int, config: Any) -> None:
-        """See that a full document fits the encoder.
-
-        Raises:
-            UsageError: It does not.
-        """
+        """See that a full document fits the encoder: a `UsageError` where not."""
         window = getattr(config, "max_position_embeddings", None)
         if window is not None and positions > window:
             raise UsageError(
@@ -282,11 +277,7 @@ class BertEncoder(DocumentEncoder):
 
 
 def bert_folder(name: str, given: str | None, path: Path) -> Path:
-    """The folder of COCOM-light's BERT: the one given, or the one that the checkpoint of a path names.
-
-    Raises:
-        UsageError: It can't be found.
-    """
+    """The folder of COCOM-light's BERT: the one given, or the one that the checkpoint of a path names."""
     try:
         return resolve(given or name, "BERT encoder", beside=path.parent)
     except UsageError as error:

@@ -65,11 +65,7 @@ class CocomConfig(BaseModel):
 
     @classmethod
     def read(cls, folder: Path) -> CocomConfig:
-        """Read a checkpoint's `config.json`.
-
-        Raises:
-            UsageError: There is none, or it is not COCOM's.
-        """
+        """Read a checkpoint's `config.json`."""
         path = folder / "config.json"
         if not path.is_file():
             raise UsageError(f"{folder} has no config.json: a COCOM or PISCO checkpoint has one beside its weights")
@@ -96,11 +92,7 @@ def base_path(pretrained: str, decoder: str | None) -> str:
 
 
 def check_rate(rate: int | None, config: CocomConfig, pretrained: str) -> None:
-    """See that the rate asked for is the one the checkpoint was trained for.
-
-    Raises:
-        UsageError: It is another one.
-    """
+    """Refuse another rate than the one the checkpoint was trained for."""
     if rate not in (None, config.compr_rate):
         raise UsageError(
             f"{pretrained} was trained for rate={config.compr_rate}, not for rate={rate}: leave rate out, or take the "
@@ -140,8 +132,7 @@ def add_special_tokens(decoder: Decoder, config: CocomConfig, table: torch.Tenso
 def whole(state: dict[str, torch.Tensor], decoder: Decoder, config: CocomConfig, path: Path) -> dict[str, torch.Tensor]:
     """A checkpoint's whole state, where its files leave the base model out: that of the decoder, which is not copied.
 
-    Raises:
-        UsageError: The files leave out a part of the base model only.
+    Files that leave out a part of the base model only are refused.
     """
     if not any(key in state for key in SPECIAL.values()):
         return state

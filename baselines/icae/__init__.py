@@ -54,19 +54,14 @@ class IcaeCompressor(SoftCompressor):
 
     def __init__(self, encoder: IcaeEncoder, settings: IcaeSettings, digest: str) -> None:
         behind = None if settings.use == "none" else encoder.task_vector(settings.use)
-        super().__init__(encoder, digest, behind)
-        self.rate = float(settings.rate)
+        super().__init__(encoder, digest, settings.rate, behind)
         self.version, self.use, self._settings = settings.version, settings.use, settings
         template = (settings.opening, settings.closing)
         self._template = [self.decoder.tokenizer.encode(text, add_special_tokens=False) for text in template]
 
     @classmethod
     def decoder_path(cls, pretrained: str, decoder: str | None) -> str:
-        """The base model: ICAE's published files do not name it, a `config.json` beside ours does.
-
-        Raises:
-            UsageError: None is given.
-        """
+        """The base model: ICAE's published files do not name it, a `config.json` beside ours does."""
         if decoder:
             return decoder
         path = Path(shipped.located(pretrained))

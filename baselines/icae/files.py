@@ -64,11 +64,7 @@ class IcaeConfig(BaseModel):
 
     @classmethod
     def read(cls, folder: Path) -> IcaeConfig:
-        """Read a folder's; the defaults where there is none.
-
-        Raises:
-            UsageError: Something in it is unknown or out of range.
-        """
+        """Read a folder's; the defaults where there is none."""
         path = folder / "config.json"
         if not path.is_file() or weights.read_config(_Kind, path).model_type != "icae":
             return cls()
@@ -106,11 +102,7 @@ class IcaeSettings(IcaeConfig):
 
 
 def check_options(given: Mapping[str, Any]) -> None:
-    """See that what the user says has a meaning, before a file of gigabytes is read.
-
-    Raises:
-        UsageError: It has none.
-    """
+    """Refuse what the user says without sense, before a file of gigabytes is read."""
     version, use = given["version"], given["use"]
     if version not in (None, 1, 2):
         raise UsageError(f"icae: version={version} is unknown: pass version=1 or version=2")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pcc_bench.baselines.token_classifier.classifier import ClassifierCompressor, words_of
@@ -29,17 +29,10 @@ class LlmLingua2(ClassifierCompressor):
     Args:
         decoder: Any decoder; it reads text.
         package: The package's compressor, loaded.
-        rate: Source tokens per kept token; the package is asked for the fraction 1 / rate.
-        target_tokens: Tokens to leave of each context, whatever its length; in place of a rate.
-        force_tokens: Words that are never dropped.
-        drop_consecutive: Drop repeats of forced words with no kept word between them.
-        force_digits: Never drop words with digits in them.
-        word_score: Probability of a word of several tokens: their `mean`, or that of the `first`.
-        counting: Whose tokens weigh the words and measure `target_tokens`: the decoder's, or those of GPT-3.5
-            (`cl100k`) as in the authors' runs.
-
-    Raises:
-        UsageError: Options that don't go together, or that the checkpoint can't serve.
+        rate: See `load`, and so the following.
+        target_tokens: In place of a rate.
+        counting: Whose tokens weigh the words.
+        words: What the package is told about words.
     """
 
     name = "llmlingua2"
@@ -50,26 +43,17 @@ class LlmLingua2(ClassifierCompressor):
         self,
         decoder: Decoder,
         package: LocalPromptCompressor,
-        *,
-        rate: float | None = None,
-        target_tokens: int | None = None,
-        force_tokens: Sequence[str] = (),
-        drop_consecutive: bool = False,
-        force_digits: bool = False,
-        word_score: Literal["mean", "first"] = "mean",
-        counting: Counting = "decoder",
+        rate: float | None,
+        target_tokens: int | None,
+        counting: Counting,
+        words: Mapping[str, Any],
     ) -> None:
         super().__init__(decoder, package.tokenizer, package.digest(), rate, target_tokens)
-        self.package = package
-        if word_score not in ("mean", "first"):
-            raise UsageError(f"{self.name}: word_score={word_score} is unknown: pass word_score=mean or first")
-        self.counting = counting
-        self.words: dict[str, Any] = {
-            "force_tokens": list(force_tokens),
-            "drop_consecutive": bool(drop_consecutive),
-            "force_reserve_digit": bool(force_digits),
-            "token_to_word": word_score,
-        }
+        if words["token_to_word"] not in ("mean", "first"):
+            raise UsageError(
+                f"{self.name}: word_score={words['token_to_word']} is unknown: pass word_score=mean or first"
+            )
+        self.package, self.counting, self.words = package, counting, words
         self._check_forced(self.words["force_tokens"])
         special = {*package.tokenizer.get_added_vocab(), *package.tokenizer.all_special_tokens}
         self._special = look_alikes(special)
@@ -95,13 +79,15 @@ class LlmLingua2(ClassifierCompressor):
         Args:
             pretrained: Folder or hub id: XLM-RoBERTa or BERT with a token classification head of two labels.
             decoder: The decoder.
-            rate: Source tokens per kept token; 2 where there is no `target_tokens`.
-            target_tokens: See the class.
-            force_tokens: As a string: words with blanks between them, `\n`, `\t` and `\c` (a comma) escaped.
-            drop_consecutive: See the class.
-            force_digits: See the class.
-            word_score: See the class.
-            counting: See the class. For `cl100k`, tiktoken has its file in `TIKTOKEN_CACHE_DIR` or downloads it.
+            rate: Source tokens per kept token, 2 where there is no target; the package is asked for 1 / rate.
+            target_tokens: Tokens to leave of each context, whatever its length; in place of a rate.
+            force_tokens: Words that are never dropped. As a string: blanks between them, `\n`, `\t` and `\c` (a comma)
+                escaped.
+            drop_consecutive: Drop repeats of forced words with no kept word between them.
+            force_digits: Never drop words with digits in them.
+            word_score: Probability of a word of several tokens: their `mean`, or that of the `first`.
+            counting: Whose tokens weigh the words and measure `target_tokens`: the decoder's, or those of GPT-3.5
+                (`cl100k`) as in the authors' runs. tiktoken has its file in `TIKTOKEN_CACHE_DIR` or downloads it.
             chunk_batch: Chunks of 512 tokens a forward; changes no result.
 
         Raises:
@@ -111,17 +97,13 @@ class LlmLingua2(ClassifierCompressor):
 
         counter = counter_of(counting, decoder.tokenizer)
         package = LocalPromptCompressor(resolve(pretrained), counter, str(decoder.device), int(chunk_batch))
-        return cls(
-            decoder,
-            package,
-            rate=rate,
-            target_tokens=target_tokens,
-            force_tokens=words_of(force_tokens),
-            drop_consecutive=drop_consecutive,
-            force_digits=force_digits,
-            word_score=word_score,
-            counting=counting,
-        )
+        words = {
+            "force_tokens": words_of(force_tokens),
+            "drop_consecutive": bool(drop_consecutive),
+            "force_reserve_digit": bool(force_digits),
+            "token_to_word": word_score,
+        }
+        return cls(decoder, package, rate, target_tokens, counting, words)
 
     def options(self) -> dict[str, Any]:
         """What chooses the words."""

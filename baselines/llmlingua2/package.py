@@ -68,11 +68,7 @@ class GptCounter:
 
 
 def counter_of(counting: str, tokenizer: PreTrainedTokenizerBase) -> Counter:
-    """What counts tokens: the decoder's tokenizer, or GPT-3.5's (`cl100k`).
-
-    Raises:
-        UsageError: Another one is asked for, or GPT-3.5's can't be downloaded.
-    """
+    """What counts tokens: the decoder's tokenizer, or GPT-3.5's (`cl100k`), which is downloaded."""
     if counting == "decoder":
         return PlainCounter(tokenizer)
     if counting != "cl100k":
@@ -133,11 +129,7 @@ class LocalPromptCompressor(PromptCompressor):  # type: ignore[misc]
 
 
 def family_of(folder: Path) -> str:
-    """The name by which the package knows the kind of classifier in a folder.
-
-    Raises:
-        UsageError: It holds something else.
-    """
+    """The name by which the package knows the kind of classifier in a folder; others are refused."""
     check_folder(folder)
     with foreign(f"{folder} is no LLMLingua-2 classifier"):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)

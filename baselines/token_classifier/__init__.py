@@ -51,15 +51,12 @@ class TokenClassifier(ClassifierCompressor):
     Args:
         decoder: Any decoder; it reads text.
         classifier: Says of each token how probable it is that it is kept.
-        rate: Source tokens per kept token; 2 where there is no `target_tokens`.
-        target_tokens: Tokens to leave of each context, whatever its length; in place of a rate.
-        force_tokens: Texts that are never dropped, wherever they stand (`.`, a line break, a word).
-        force_digits: Never drop words with digits in them.
-        word_score: Probability of a word of several tokens: their `mean`, or that of the `first`.
-        unit: What stays or goes as a whole: a `word` of the classifier's tokenizer, or a `token`.
-
-    Raises:
-        UsageError: Options that are none, or don't go together.
+        rate: See `load`, and so the following.
+        target_tokens: In place of a rate.
+        force_tokens: Texts that are never dropped.
+        force_digits: Words that are never dropped.
+        word_score: `mean` or `first`.
+        unit: `word` or `token`.
     """
 
     name = METHOD
@@ -70,28 +67,24 @@ class TokenClassifier(ClassifierCompressor):
         self,
         decoder: Decoder,
         classifier: Classifier,
-        *,
-        rate: float | None = None,
-        target_tokens: int | None = None,
-        force_tokens: Sequence[str] = (),
-        force_digits: bool = False,
-        word_score: Literal["mean", "first"] = "mean",
-        unit: Literal["word", "token"] = "word",
+        rate: float | None,
+        target_tokens: int | None,
+        force_tokens: list[str],
+        force_digits: bool,
+        word_score: str,
+        unit: str,
     ) -> None:
         digest = classifier_digest(str(classifier.model.config.model_type), classifier.model)
         super().__init__(decoder, classifier.tokenizer, digest, rate, target_tokens)
-        self.classifier = classifier
-        self.force_tokens = list(force_tokens)
-        if "" in self.force_tokens or len(set(self.force_tokens)) != len(self.force_tokens):
-            raise UsageError(f"{self.name}: force_tokens={self.force_tokens} has an empty text or one twice")
-        longest_first = sorted(self.force_tokens, key=len, reverse=True)
+        self.classifier, self.force_tokens, self.force_digits = classifier, force_tokens, force_digits
+        self.word_score, self.unit = word_score, unit
+        if "" in force_tokens or len(set(force_tokens)) != len(force_tokens):
+            raise UsageError(f"{self.name}: force_tokens={force_tokens} has an empty text or one twice")
+        longest_first = sorted(force_tokens, key=len, reverse=True)
         patterns = [  # that match no part of a word
             rf"(?<!\w){re.escape(text)}(?!\w)" if text.isalnum() else re.escape(text) for text in longest_first
         ]
         self._forced = re.compile("|".join(patterns)) if patterns else None
-        self.force_digits = force_digits
-        self.word_score = word_score
-        self.unit = unit
 
     @classmethod
     def load(
@@ -115,12 +108,13 @@ class TokenClassifier(ClassifierCompressor):
         Args:
             pretrained: Folder or hub id of any model with a token classification head and a fast tokenizer.
             decoder: The decoder.
-            rate: See the class.
-            target_tokens: See the class.
-            force_tokens: As a string: texts with blanks between them, `\n`, `\t` and `\c` (a comma) escaped.
-            force_digits: See the class.
-            word_score: See the class.
-            unit: See the class.
+            rate: Source tokens per kept token; 2 where there is no target.
+            target_tokens: Tokens to leave of each context, whatever its length; in place of a rate.
+            force_tokens: Texts that are never dropped, wherever they stand (`.`, a line break, a word). As a string:
+                blanks between them, `\n`, `\t` and `\c` (a comma) escaped.
+            force_digits: Never drop words with digits in them.
+            word_score: Probability of a word of several tokens: their `mean`, or that of the `first`.
+            unit: What stays or goes as a whole: a `word` of the classifier's tokenizer, or a `token`.
             keep: Labels of what is worth keeping, blanks between them. By default the second of two, or all but `O`.
             chunk: Tokens the classifier reads at once; by default 512, or as many as it can.
             overlap: Tokens that neighbouring chunks share.
@@ -130,16 +124,8 @@ class TokenClassifier(ClassifierCompressor):
             UsageError: The model can't be read, is of another kind, or an option does not fit it.
         """
         classifier = open_classifier(pretrained, decoder, keep, chunk, overlap, chunk_batch)
-        return cls(
-            decoder,
-            classifier,
-            rate=rate,
-            target_tokens=target_tokens,
-            force_tokens=words_of(force_tokens),
-            force_digits=force_digits,
-            word_score=word_score,
-            unit=unit,
-        )
+        words = words_of(force_tokens)
+        return cls(decoder, classifier, rate, target_tokens, words, force_digits, word_score, unit)
 
     def options(self) -> dict[str, Any]:
         """What chooses the words."""

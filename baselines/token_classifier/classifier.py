@@ -96,11 +96,7 @@ def words_of(given: Sequence[str] | str) -> list[str]:
 
 
 def read_classifier(folder: Path, dtype: torch.dtype | str, **options: Any) -> tuple[Any, PreTrainedTokenizerBase]:
-    """The token classification model of a folder, with all its tensors finite, and its tokenizer.
-
-    Raises:
-        UsageError: One of them can't be read, or tensors are lost or not finite.
-    """
+    """The token classification model of a folder, all its tensors there and finite, and its tokenizer."""
     tokenizer = load_tokenizer(folder)
     model = pretrained_model(AutoModelForTokenClassification, folder, dtype, **options)
     check_finite(model.named_parameters(), f"the token classifier {folder}")
@@ -202,11 +198,7 @@ class Classifier:
 def open_classifier(
     pretrained: str, decoder: Decoder, keep: str | None, chunk: int | None, overlap: int, batch: int
 ) -> Classifier:
-    """A token classification model on the decoder's device; arguments as in `TokenClassifier.load`.
-
-    Raises:
-        UsageError: As there.
-    """
+    """A token classification model on the decoder's device; arguments and errors as in `TokenClassifier.load`."""
     folder = resolve(pretrained, "token classifier")
     config = from_folder(str(folder))
     heads = config.architectures or []
@@ -231,11 +223,7 @@ def open_classifier(
 
 
 def kept_labels(names: Sequence[str], keep: str | None, pretrained: str) -> tuple[int, ...]:
-    """Numbers of the labels that mean "keep".
-
-    Raises:
-        UsageError: None is named and it can't be told which, or one is named that the model has not.
-    """
+    """Numbers of the labels that mean "keep": those named, the second of two, or all but `O`."""
     if keep is None:
         if len(names) == 2:
             return (1,)

@@ -9,16 +9,14 @@ the device: the goal is that the device's is at most twice as large.
 from __future__ import annotations
 
 import os
-from argparse import Namespace
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
-from baseline_speed import questions
-from lm_eval.api.instance import Instance
 from rows import Row, Setting, part
 from safetensors.torch import load_file
+from speed import questions, requests
 
 from pcc_bench.core import shipped
 from pcc_bench.core.context import Prompt
@@ -53,7 +51,7 @@ def run(setting: Setting) -> None:
         expected = (golden_values(folder), golden_answers(folder))
         name = f"golden {folder.parent.name} {folder.name}"
         compare(setting, name, expected, partial(golden_output, folder), device)
-    prompts = questions(Namespace(data="lab", questions=4 if setting.small else 100))
+    prompts = questions(["pcc_squad"], "lab", 4 if setting.small else 100)
     names = [name for name in shipped.names() if method_of(name)]
     for name in names if not setting.small else ("pcc-lab-4x", "cocom-lab-4x"):
         try:
@@ -160,11 +158,8 @@ def checkpoint_output(name: str, prompts: Sequence[Prompt], device: torch.device
 
 def answers_of(model: CompressedLM, prompts: Iterable[Prompt]) -> list[str]:
     """Greedy answers of up to 16 tokens."""
-    options = {"until": ["\n"], "do_sample": False, "max_gen_toks": 16}
-    requests = [
-        Instance("generate_until", {}, (p, options), i, metadata=("parity", i, 1)) for i, p in enumerate(prompts)
-    ]
-    return [str(answer) for answer in model.generate_until(requests, disable_tqdm=True)]
+    answers = model.generate_until(requests(prompts, 16, until=["\n"]), disable_tqdm=True)
+    return list(map(str, answers))
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def run(setting: Setting) -> None:
     for length, rate, per_context in plan.cases:
         prompts = questions(decoder.tokenizer, texts, length, plan.questions, per_context)
         one = opened(geometry.at_rate(pcc, rate), decoder, plan.batch)
-        options = {"until": [], "do_sample": False, "max_gen_toks": NEW_TOKENS, "min_new_tokens": NEW_TOKENS}
+        options = {"new_tokens": NEW_TOKENS, "min_new_tokens": NEW_TOKENS}
         ask(one, prompts[:2], options, Way(2))  # kernels are chosen and compiled
         ways = {label: Way(len(prompts)) for label in ("cold", "warm")} | {"official": Way(plan.official)}
         model = opened(geometry.at_rate(pcc, rate), decoder, plan.batch)

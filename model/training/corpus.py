@@ -57,8 +57,12 @@ class Corpus:
 
     def _epoch(self, epoch: int, first: int) -> Iterator[tuple[int, Any]]:
         if self.documents is None:
-            rows = self._stream(epoch).skip(first)
-            yield from enumerate((row[self.data.column] for row in rows), start=first)
+            rows = _hub_stream(self.data)
+            if self.held_out:
+                rows = rows.take(HELD_OUT_DOCUMENTS)
+            else:
+                rows = rows.skip(HELD_OUT_DOCUMENTS).shuffle(seed=self.seed + epoch, buffer_size=10_000)
+            yield from enumerate((row[self.data.column] for row in rows.skip(first)), start=first)
             return
         groups = [[number] for number in range(len(self.documents))]
         if self.data.together:
@@ -71,21 +75,11 @@ class Corpus:
         for number in range(first, len(order)):
             yield number, self.documents[order[number]]
 
-    def _stream(self, epoch: int) -> Any:
-        """A pass over a hub data set, from which nothing is downloaded ahead."""
-        rows = _hub_stream(self.data)
-        if self.held_out:
-            return rows.take(HELD_OUT_DOCUMENTS)
-        return rows.skip(HELD_OUT_DOCUMENTS).shuffle(seed=self.seed + epoch, buffer_size=10_000)
-
 
 def corpora_of(recipe: Recipe) -> tuple[list[Corpus], Corpus]:
     """The training data of each phase, and what is held out of the last one's.
 
     Phases that share their data share the corpus object, by which `Samples` knows that it is to be read on.
-
-    Raises:
-        UsageError: Nothing to read, or not readable; names the file.
     """
     read: list[tuple[Corpus, Corpus]] = []
     for phase in range(len(recipe.phases)):
@@ -99,9 +93,6 @@ def read_corpora(data: Data, seed: int) -> tuple[Corpus, Corpus]:
 
     Where a recipe names no held-out data, the first of every `held_out_every` documents is kept back, or the first 200
     of a stream.
-
-    Raises:
-        UsageError: Nothing to read, or not readable; names the file.
     """
     if data.streaming:
         return Corpus(data, seed, None), Corpus(data, seed, None, held_out=True)
@@ -126,8 +117,7 @@ def read_corpora(data: Data, seed: int) -> tuple[Corpus, Corpus]:
 def read_documents(data: Data, name: str, split: str = "train") -> list[Any]:
     """All documents of a file or folder, or of a hub data set's split: texts, or for fine-tuning rows with an answer.
 
-    Raises:
-        UsageError: Missing, empty or malformed; names file and line.
+    What is missing, empty or malformed is a `UsageError` that names file and line.
     """
     path = Path(name)
     if path.exists():
@@ -140,24 +130,17 @@ def read_documents(data: Data, name: str, split: str = "train") -> list[Any]:
     if not data.is_text:
         rows, reader = documents, READERS[data.kind]
         documents = [row for row in rows if reader.usable(row)]
-        if len(documents) < len(rows):
-            left_out = len(rows) - len(documents)
+        if left_out := len(rows) - len(documents):
             logger.info("%s: %d of %d rows have no answer and are left out", name, left_out, len(rows))
     if data.exclude:
-        documents = _without(documents, data.exclude, name)
+        excluded = {text for file in data.exclude for _, row in read_json_lines(Path(file)) for text in passages(row)}
+        rows = documents
+        documents = [row for row in rows if not excluded.intersection(passages(row["context"]))]
+        left_out, files = len(rows) - len(documents), data.exclude
+        logger.info("%s: %d of %d rows have a passage of %s and are left out", name, left_out, len(rows), files)
     if not documents:
         raise UsageError(f"{path} has no text to train on: give .txt or .jsonl files that are not empty")
     return documents
-
-
-def _without(rows: list[Any], files: Sequence[str], name: str) -> list[Any]:
-    """The rows whose context is none of the passages in some files."""
-    excluded = {text for file in files for _, row in read_json_lines(Path(file)) for text in passages(row)}
-    chosen = [row for row in rows if not excluded.intersection(passages(row["context"]))]
-    logger.info(
-        "%s: %d of %d rows have a passage of %s and are left out", name, len(rows) - len(chosen), len(rows), files
-    )
-    return chosen
 
 
 def split_text(text: str, size: int = DOCUMENT_CHARACTERS) -> list[str]:

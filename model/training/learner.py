@@ -69,11 +69,7 @@ class Learner(nn.Module, ABC):
         """What stands before each target in the decoder's input."""
 
     def part(self, name: Trained) -> list[nn.Parameter]:
-        """The weights that a recipe calls by a name.
-
-        Raises:
-            UsageError: This method has no such part.
-        """
+        """The weights that a recipe calls by a name; a `UsageError` where this method has no such part."""
         raise UsageError(f"optimisation.learning_rates: this method has no part '{name.value}'")
 
     def lay_out(

@@ -197,11 +197,7 @@ def shipped() -> dict[str, Path]:
 
 
 def find_recipe(name: str) -> Path:
-    """Path of a recipe file or of a shipped recipe.
-
-    Raises:
-        UsageError: Neither.
-    """
+    """Path of a recipe file or of a shipped recipe."""
     if documents.is_file(name):
         return Path(name)
     if name in (known := shipped()):

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 import torch
 from torch.utils.data import IterableDataset
-from transformers import PreTrainedTokenizerBase
 
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError
@@ -92,7 +91,10 @@ class Samples(IterableDataset[Sample]):
         for where, text in corpus.from_position(position):
             if where.epoch > used + 1:
                 raise UsageError(f"{corpus.data.path} has no text long enough for {self._window(index)} encoder tokens")
-            ids, spans = self._tokens(text)
+            encoded = self.encoder.tokenizer(
+                text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True, verbose=False
+            )
+            ids, spans = encoded["input_ids"], encoded["offset_mapping"]
             start, skip = skip, 0
             while self.corpora[phase := self._phase(index)] is corpus:
                 length = self._window(index)
@@ -141,12 +143,6 @@ class Samples(IterableDataset[Sample]):
             self.positions[step] = position
             self.positions.pop(step - 10_000, None)
 
-    def _tokens(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        encoded = self.encoder.tokenizer(
-            text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True, verbose=False
-        )
-        return encoded["input_ids"], encoded["offset_mapping"]
-
 
 def draw_tasks(recipe: Recipe, step: int) -> tuple[Task, ...]:
     """What the samples of a step are trained on.
@@ -173,10 +169,6 @@ class Collator:
 
     decoder: Decoder
     recipe: Recipe
-    _tokenizer: PreTrainedTokenizerBase = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_tokenizer", self.decoder.tokenizer)
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
         """A batch.
@@ -201,7 +193,7 @@ class Collator:
 
     def targets(self, task: Task, samples: Sequence[Sample]) -> dict[str, list[list[int]]]:
         """Decoder ids of the targets of one task, and their labels."""
-        end = [self._tokenizer.eos_token_id] if self.recipe.objective.append_eos else []
+        end = [self.decoder.tokenizer.eos_token_id] if self.recipe.objective.append_eos else []
         if task is Task.ANSWERING:
             prompts = self._ids([sample.prompt for sample in samples])
             answers = [ids + end for ids in self._ids([sample.continuation for sample in samples])]
@@ -216,5 +208,7 @@ class Collator:
         return {"ids": ids, "labels": ids}
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
-        encoded = self._tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False)
+        encoded = self.decoder.tokenizer(
+            list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False
+        )
         return [list(ids) for ids in encoded["input_ids"]]

@@ -18,6 +18,8 @@ from pcc_bench.core.context import check_chat
 from pcc_bench.core.errors import UsageError, foreign
 
 FIXED = ("default", "linear", "yarn", "llama3", "proportional", "mrope", "axial")
+# A CPU is fastest while activations stay in its caches (benchmarks/throughput.py), a GPU when its forwards are large.
+BATCH_TOKENS = {"cpu": 1_280}
 
 
 @dataclass(frozen=True)
@@ -244,3 +246,20 @@ def now(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
+
+
+def batches(lengths: Sequence[int], device: torch.device, tokens: int | None = None) -> Iterator[list[int]]:
+    """Indices of rows, longest first, so that a batch is full of rows of nearly one length.
+
+    Args:
+        lengths: Of the rows.
+        device: Where they are read.
+        tokens: Most tokens of a batch, padding included; by default `BATCH_TOKENS` of the device.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: lengths[i], reverse=True)
+    budget = tokens or BATCH_TOKENS.get(device.type, 16_384)
+    start = 0
+    while start < len(order):
+        size = max(1, budget // max(1, lengths[order[start]]))
+        yield order[start : start + size]
+        start += size

@@ -22,13 +22,14 @@ from peft import get_peft_model
 from torch import nn
 from transformers import AutoModelForCausalLM, DynamicCache
 
+from pcc_bench.core.decoder import BATCH_TOKENS
 from pcc_bench.cost.probe import Stopwatch
 from pcc_bench.cost.records import CostRecord, Mode
 from pcc_bench.cost.sizes import from_state
 from pcc_bench.cost.work import BYTES, FULL_TEXT, Held, Laps, Point, Setting, Shape, records
 from pcc_bench.model.config import MEMORY_TOKENS
 from pcc_bench.model.converter import Converter
-from pcc_bench.model.encoder import BATCH_TOKENS, fuse_gelu
+from pcc_bench.model.encoder import fuse_gelu
 from pcc_bench.model.init import lora_config
 
 FEW = (1, 3)  # layers
