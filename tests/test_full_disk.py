@@ -23,7 +23,7 @@ def full_disk() -> Any:
 @pytest.fixture(scope="module")
 def verbs(full_disk: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     root = tmp_path_factory.mktemp("disks")
-    full_disk.make_inputs(root)
+    importlib.import_module("verbs").make_inputs(root)
     return {verb.name: verb for verb in (*full_disk.verbs(root), *full_disk.short_verbs(root))}
 
 

@@ -15,9 +15,7 @@ ends writes in the same way (`File too large`) but leaves room for any number of
 
 from __future__ import annotations
 
-import argparse
 import os
-import random
 import resource
 import shutil
 import signal
@@ -27,7 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from verbs import State, Verb, compared, fill, make_inputs, run_to_end, short_verbs, start, torn, verbs
+from verbs import State, Verb, compared, drawn, fill, prepared, run_to_end, short_verbs, start, torn, verbs
 
 PAGE = 4096
 LARGE = 2**30
@@ -111,15 +109,7 @@ def trial(verb: Verb, disk: Disk, old: State, whole: State, room: int) -> tuple[
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print a table; status 1 where something was wrong."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=4, help="of each verb")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", default="", help="verbs whose names hold this")
-    parser.add_argument("--output", type=Path, default=Path("full-disk"))
-    options = parser.parse_args(arguments)
-    root = options.output.resolve()
-    root.mkdir(parents=True, exist_ok=True)
-    make_inputs(root)
+    options, root = prepared(__doc__, 4, "full-disk", arguments)
     total = refused = wrong = 0
     print(f"{'verb':24} {'bytes':>10} {'trials':>7} {'refused':>8} {'wrong':>6}", flush=True)
     for verb in (*verbs(root), *short_verbs(root)):
@@ -128,12 +118,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         disk = Disk(root / "disks" / verb.name.replace(" ", ""))
         old, whole, before, after = reference(verb, disk)
         written = max(after - before, after // 2)  # over files of the same size, the new ones lie beside the old first
-        outcomes = []
-        for number in range(options.trials):
-            draw = random.Random(f"{options.seed}-{verb.name}-{number}")
-            outcomes.append(
-                (room := int(written * (number + draw.random()) / options.trials), *trial(verb, disk, old, whole, room))
-            )
+        rooms = [int(written * (n + drawn(options, verb, n)) / options.trials) for n in range(options.trials)]
+        outcomes = [(room, *trial(verb, disk, old, whole, room)) for room in rooms]
         broken = [outcome for outcome in outcomes if outcome[2]]
         full = sum(status > 0 for _, status, _ in outcomes)
         total, refused, wrong = total + len(outcomes), refused + full, wrong + len(broken)

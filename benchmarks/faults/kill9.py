@@ -15,17 +15,15 @@ Trials are noted in FOLDER/trials.jsonl as they end; the same command goes on wh
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import random
 import signal
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from verbs import State, Verb, Words, compared, fill, make_inputs, run_to_end, start, torn, verbs
+from verbs import State, Verb, Words, compared, drawn, fill, prepared, run_to_end, start, torn, verbs
 
 from pcc_bench.core.documents import read_json_lines
 
@@ -58,15 +56,7 @@ def trial(verb: Verb, place: Path, old: State, whole: State, seconds: float) -> 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print a table; status 1 where something was wrong."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=6, help="kills of each verb")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", default="", help="verbs whose names hold this")
-    parser.add_argument("--output", type=Path, default=Path("kill9"))
-    options = parser.parse_args(arguments)
-    root = options.output.resolve()
-    root.mkdir(parents=True, exist_ok=True)
-    make_inputs(root)
+    options, root = prepared(__doc__, 6, "kill9", arguments)
     journal = root / "trials.jsonl"
     entries = [entry for _, entry in read_json_lines(journal)] if journal.exists() else []
     print(f"{'verb':18} {'seconds':>8} {'trials':>7} {'killed':>7} {'wrong':>6}", flush=True)
@@ -77,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         old, whole, seconds = reference(verb, place)
         mine = [entry for entry in entries if (entry["verb"], entry["seed"]) == (verb.name, options.seed)]
         for number in sorted({*range(options.trials)} - {entry["number"] for entry in mine}):
-            moment = random.Random(f"{options.seed}-{verb.name}-{number}").random() * seconds
+            moment = drawn(options, verb, number) * seconds
             killed, says = trial(verb, place, old, whole, moment)
             mine.append({"verb": verb.name, "number": number, "seed": options.seed, "moment": moment})
             mine[-1] |= {"killed": killed, "wrong": says}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import os
+import random
 import re
 import shutil
 import sys
@@ -276,3 +278,24 @@ def compared(verb: Verb, folder: Path, whole: State, log: Path) -> str:
         return f"the same command again: {error}"
     differing = [key for key in {*state, *whole} if state.get(key) != whole.get(key)]
     return f"not the uninterrupted result: {differing}" if differing else ""
+
+
+def prepared(
+    description: str | None, trials: int, output: str, arguments: Sequence[str] | None
+) -> tuple[argparse.Namespace, Path]:
+    """The command line of a script that tries each verb several times, and its folder with the verbs' inputs."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=trials, help="of each verb")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="", help="verbs whose names hold this")
+    parser.add_argument("--output", type=Path, default=Path(output))
+    options = parser.parse_args(arguments)
+    root = options.output.resolve()
+    root.mkdir(parents=True, exist_ok=True)
+    make_inputs(root)
+    return options, root
+
+
+def drawn(options: argparse.Namespace, verb: Verb, number: int) -> float:
+    """Where a trial breaks in: from 0 to 1 of the whole."""
+    return random.Random(f"{options.seed}-{verb.name}-{number}").random()
