@@ -45,13 +45,9 @@ class HardCompressor(Compressor):
     def account(
         self, contexts: Sequence[str], kept: Sequence[str], seconds: float, read: Sequence[int] | None = None
     ) -> list[Memory]:
-        """Memories of shortened texts.
+        """Memories of shortened texts, which took so many seconds together.
 
-        Args:
-            contexts: The contexts.
-            kept: What is left of each.
-            seconds: What all of them took together.
-            read: Tokens of each context under the method's own tokenizer; the decoder's where it has none.
+        `read` are a method's own tokens of each context; where it has no tokenizer, the decoder's count.
         """
         counts = self.decoder.count_tokens([*contexts, *kept])
         sources, slots = counts[: len(contexts)], counts[len(contexts) :]

@@ -107,11 +107,8 @@ def chat_words(decoder: Decoder) -> tuple[str, str, str]:
 def load_separate(decoder: Decoder, folder: Path, config: CocomConfig) -> tuple[list[int], nn.Module, dict[str, Any]]:
     """Give the decoder PISCO's answering adapter, and make a second tree over its weights with the compressing one.
 
-    Returns:
-        Ids of the special tokens, the compressing body, and the tensors of all files by name.
-
-    Raises:
-        UsageError: A tensor is missing, unexpected or of a shape or value that belongs to another base model or rank.
+    Returns the ids of the special tokens, the compressing body, and the tensors of all files by name. What is missing,
+    unexpected or belongs to another base model or rank is a `UsageError`.
     """
     path, ends_path, table, head = folder / ADAPTERS, folder / ENDS, files.table_name(decoder), "lm_head.weight"
     for file in (ends_path, path):

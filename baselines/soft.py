@@ -154,12 +154,7 @@ class CausalEncoder(SoftEncoder):
 
     @abstractmethod
     def export(self, folder: Path, base: str) -> None:
-        """Write a checkpoint that the method's compressor loads.
-
-        Args:
-            folder: Where to.
-            base: The base model: a hub id, or a folder, absolute or relative to this one.
-        """
+        """Write a checkpoint that the compressor loads; `base` is a hub id, or a folder, also relative to this one."""
 
 
 class SoftCompressor(Compressor):

@@ -35,14 +35,9 @@ Lora = Mapping[str, tuple[torch.Tensor, torch.Tensor]]  # of each layer, A and B
 
 
 def find(pretrained: str, file: str | None = None) -> Path:
-    """The weights of a checkpoint, or the index of their shards.
+    """The weights of a checkpoint (folder, hub id or the file itself), or the index of their shards.
 
-    Args:
-        pretrained: A folder, a hub id or the file itself.
-        file: Its name, where a folder holds several.
-
-    Raises:
-        UsageError: There is none, or it is not clear which.
+    Where a folder holds several, `file` says which; a `UsageError` where it is not clear.
     """
     if is_file(pretrained):
         return Path(pretrained)
@@ -184,12 +179,7 @@ def lora_state(form: str, lora: Lora) -> dict[str, torch.Tensor]:
 
 
 def linear_layers(decoder: Decoder, targets: Iterable[str] | None = None) -> dict[str, nn.Linear]:
-    """Linear layers of a decoder by name.
-
-    Args:
-        decoder: The decoder.
-        targets: Last parts of their names; by default all but the vocabulary head (peft's `all-linear`).
-    """
+    """Linear layers of a decoder by name, of all or whose last part is a target, but never the vocabulary head."""
     head = decoder.model.get_output_embeddings()
     modules = decoder.model.named_modules()
     linear = {name: module for name, module in modules if isinstance(module, nn.Linear) and module is not head}

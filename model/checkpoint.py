@@ -103,15 +103,9 @@ def load(
 
 
 def save(pcc: PCC, folder: Path, dtype: torch.dtype | None = None) -> None:
-    """Write a checkpoint in our own format; the files appear whole or not at all.
+    """Write a checkpoint in our own format; the files appear whole or not at all (`UsageError`: the disk is full).
 
-    Args:
-        pcc: The compressor.
-        folder: Where it goes.
-        dtype: Of the weights in the file, the vectors of `<mem>`, `</mem>` and `<ae>` excepted; None: as they are.
-
-    Raises:
-        UsageError: The disk is full or the folder can't be written.
+    Weights are written in a dtype (None: as they are), the vectors of `<mem>`, `</mem>` and `<ae>` as they are.
     """
     state = {f"converter.{key}": value for key, value in pcc.converter.state_dict().items()} | _encoder_state(pcc)
     state = {key: value.to(dtype or value.dtype) for key, value in state.items()} | {"special": pcc.special}

@@ -213,15 +213,8 @@ class Encoder(nn.Module):
 def first_layers(decoder: Decoder, layers: int, dtype: torch.dtype, *, share: bool) -> PreTrainedModel:
     """The first layers of a decoder with its final norm and its input embedding, as a model of its own.
 
-    Args:
-        decoder: The decoder.
-        layers: How many.
-        dtype: Of its weights.
-        share: Use the decoder's own tensors where they have that dtype (they must then stay as they are); else copies
-            of all but the embedding.
-
-    Raises:
-        UsageError: The decoder has fewer.
+    With `share`, the decoder's own tensors where they have that dtype (they must then stay as they are); else copies of
+    all but the embedding. A decoder that has fewer layers is a `UsageError`.
     """
     whole: Any = decoder.model.base_model
     config = copy.deepcopy(whole.config)

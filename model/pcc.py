@@ -68,11 +68,8 @@ class PCC(nn.Module):
     def encode(self, contexts: Sequence[Sequence[int]], *, convert: bool = True) -> list[Encoded]:
         """Compress contexts given in encoder tokens; all their segments share few forwards.
 
-        Without gradients no more than `PART_SLOTS` slots and a batch are held before the converter.
-
-        Args:
-            contexts: Their tokens.
-            convert: False leaves the slots as the encoder gives them.
+        Without gradients no more than `PART_SLOTS` slots and a batch are held before the converter. Without `convert`
+        slots are left as the encoder gives them.
 
         Returns:
             One `Encoded` a context, in order; a context without tokens has no segments.
@@ -112,13 +109,10 @@ class PCC(nn.Module):
         return buffers
 
     def frame(self, slots: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Put the boundary vectors around slots: the memory as it stands in the decoder's input, after BOS.
-
-        Args:
-            slots: Converted slots of each segment of one context.
+        """Put the boundary vectors around the converted slots of each segment of one context.
 
         Returns:
-            [slots + boundary vectors, hidden size of the decoder], float32.
+            The memory as it stands in the decoder's input, after BOS: [slots + boundary vectors, hidden size], float32.
         """
         opening, closing = (self.special_vector(token).float()[None] for token in (OPEN, CLOSE))
         if not slots:
@@ -130,13 +124,7 @@ class PCC(nn.Module):
         return torch.cat(list(slots))
 
     def memory(self, context: Encoded, source_tokens: int = 0, source_bytes: int = 0) -> Memory:
-        """A context as the decoder reads it.
-
-        Args:
-            context: From `encode`.
-            source_tokens: The context in decoder tokens, where an account is kept.
-            source_bytes: Its bytes, likewise.
-        """
+        """A context from `encode` as the decoder reads it; its decoder tokens and bytes where an account is kept."""
         lengths = list(map(len, context.slots))
         slots, positions = sum(lengths), self.positions(context.tokens, lengths)
         vectors = self.frame(context.slots)
@@ -153,14 +141,8 @@ class PCC(nn.Module):
     def positions(self, tokens: int, slots: Sequence[int]) -> tuple[int, ...] | None:
         """Position ids of the vectors of `frame`, counted from the memory's start; what follows counts on from them.
 
-        A segment takes as many positions as it has tokens (slots, where it has more of these), a boundary vector one.
-
-        Args:
-            tokens: Encoder tokens of the context.
-            slots: Slots of each of its segments.
-
-        Returns:
-            None where the vectors count as tokens.
+        A segment takes as many positions as it has encoder tokens (slots, where it has more of these), a boundary
+        vector one. None where the vectors count as tokens.
         """
         config = self.encoder.config
         if config.slot_positions is SlotPositions.CONSECUTIVE:

@@ -159,11 +159,7 @@ class SummaryEncoder(CausalEncoder):
     def summarize(
         self, pieces: Sequence[Sequence[int]], soft: Sequence[torch.Tensor]
     ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Read one segment each of different texts.
-
-        Args:
-            pieces: Token ids of each.
-            soft: The soft prompt before each: [n, width].
+        """Read one segment each of different texts, behind soft prompts [n, width].
 
         Returns:
             For each, the last hidden states of its tokens [tokens, width] and the soft prompt after it.

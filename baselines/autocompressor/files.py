@@ -108,10 +108,7 @@ def base_path(folder: Path) -> str:
 
 
 def load_adapter(decoder: Decoder, folder: Path, file: str | None) -> torch.Tensor:
-    """Merge an adapter into its base model.
-
-    Returns:
-        [summary tokens, width], the embeddings of the summary tokens.
+    """Merge an adapter into its base model; the embeddings of the summary tokens, [summary tokens, width].
 
     Raises:
         UsageError: A tensor is missing, unexpected or made for another base model or rank.
@@ -136,10 +133,10 @@ def load_adapter(decoder: Decoder, folder: Path, file: str | None) -> torch.Tens
 
 
 def load_whole(decoder: Decoder, path: Path, is_loaded: bool) -> torch.Tensor:
-    """Put a whole checkpoint into a decoder of the same sizes.
+    """Put a whole checkpoint into a decoder, which is the checkpoint as a plain model or its base model.
 
     Args:
-        decoder: The checkpoint itself as a plain model, or its base model.
+        decoder: Of the same sizes.
         path: Its weights, or the index of their shards.
         is_loaded: The decoder has them already.
 

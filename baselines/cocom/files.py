@@ -103,17 +103,8 @@ def check_rate(rate: int | None, config: CocomConfig, pretrained: str) -> None:
 def add_special_tokens(decoder: Decoder, config: CocomConfig, table: torch.Tensor, path: Path) -> list[int]:
     """Give decoder and tokenizer the checkpoint's special tokens; their vectors are still to be filled in.
 
-    Args:
-        decoder: The base decoder.
-        config: Names the tokens.
-        table: [vocabulary with special tokens, width], the checkpoint's token vectors.
-        path: For messages.
-
-    Returns:
-        Their ids, in the order of `config.special_tokens`.
-
-    Raises:
-        UsageError: The sizes are those of another base model.
+    The checkpoint's token vectors are `table`, [vocabulary with special tokens, width]. Returns the tokens' ids, in the
+    order of `config.special_tokens`; a table of another size belongs to another base model (a `UsageError`).
     """
     names = config.special_tokens
     known = decoder.tokenizer.get_vocab()
@@ -164,11 +155,8 @@ def whole(state: dict[str, torch.Tensor], decoder: Decoder, config: CocomConfig,
 def load_merged(decoder: Decoder, state: Mapping[str, torch.Tensor], config: CocomConfig, path: Path) -> list[int]:
     """Put a whole COCOM state into the decoder, its one adapter merged: it is on in both roles.
 
-    Returns:
-        Ids of the special tokens.
-
-    Raises:
-        UsageError: A tensor is missing, unexpected or of a shape that belongs to another base model or rank.
+    Returns the ids of the special tokens. A tensor that is missing, unexpected or of a shape that belongs to another
+    base model or rank is a `UsageError`.
     """
     prefix = WRAPPED if config.lora else "decoder."
     table = state.get(f"{prefix}{table_name(decoder)}")

@@ -71,15 +71,9 @@ class IcaeConfig(BaseModel):
         return weights.read_config(cls, path)
 
     def settings(self, given: Mapping[str, Any], path: Path, version: int) -> IcaeSettings:
-        """What holds for a file.
+        """What holds for a file: what the user says (None leaves it open), else the configuration, else the tensors.
 
-        Args:
-            given: What the user says; None leaves it to the configuration.
-            path: The file.
-            version: What its tensors tell.
-
-        Raises:
-            UsageError: The file can't do what it would have to.
+        A file that was only pretrained can't answer: a `UsageError`.
         """
         merged = self.model_dump() | {name: value for name, value in given.items() if value is not None}
         if merged["use"] is None and "pretrained" in path.name:

@@ -64,19 +64,10 @@ class Reader:
 def exchanges(
     data: Data, rows: Sequence[Row], chosen: Sequence[int], trained: Sequence[int], seed: int
 ) -> list[Exchange]:
-    """What rows teach.
+    """What the rows at the chosen places teach.
 
-    Demonstrations are always training rows, and never the row itself, so that nothing held out is ever seen.
-
-    Args:
-        data: Their kind, and how many demonstrations are compressed.
-        rows: All rows.
-        chosen: Places of the rows that are wanted.
-        trained: Places of the training rows, ascending.
-        seed: Of what is drawn.
-
-    Raises:
-        UsageError: Too few training rows to demonstrate anything.
+    Demonstrations are drawn with the seed from the training rows (places, ascending), never the row itself, so that
+    nothing held out is ever seen; a `UsageError` where there are too few.
     """
     reader = READERS[data.kind]
     if reader.demonstrations is None:

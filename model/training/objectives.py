@@ -99,11 +99,7 @@ def behind(
 ) -> Inputs:
     """Lay out targets behind plans, which predict the target's first token and are not scored themselves.
 
-    Args:
-        decoder: Embeds the targets.
-        plans: What stands before each target; position ids of the target count on from its.
-        targets: See `lay_out`.
-        labels: See `lay_out`.
+    Position ids of a target count on from its plan's; targets and labels as in `lay_out`.
     """
     pairs = zip(plans, targets, strict=True)
     rows = [torch.cat([plan.vectors(decoder).float(), decoder.embed(target).float()]) for plan, target in pairs]
@@ -164,11 +160,9 @@ def sharing(
 
 
 def predictions(decoder: Decoder, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits at the positions that predict a label, and those labels.
+    """Logits [labels, vocabulary], float32, at the positions that predict a label, and those labels, row after row.
 
-    Returns:
-        Logits [labels, vocabulary] in float32, and the labels [labels], rows of the batch one after the other. The
-        vocabulary head sees nothing else: neither memories nor prompts nor padding.
+    The vocabulary head sees nothing else: neither memories nor prompts nor padding.
     """
     scored = inputs.labels[:, 1:].ne(IGNORED)
     predicting = nn.functional.pad(scored, (0, 1))

@@ -143,14 +143,8 @@ class Recipe(Section):
     def read(cls, name: str, changes: Sequence[str] = ()) -> Recipe:
         """Read a YAML file, or a recipe that ships with the project by its name.
 
-        A file may say `like: <recipe>` and then only what differs from that one; keys within keys are kept too.
-
-        Args:
-            name: File, or name of a shipped recipe.
-            changes: `key=value`, keys dotted, values in YAML: `optimisation.steps=100`.
-
-        Raises:
-            UsageError: No such recipe, not YAML, an unknown key or an impossible value; names file and key.
+        A file may say `like: <recipe>` and then only what differs from that one; keys within keys are kept too. Changes
+        are `key=value`, keys dotted, values in YAML: `optimisation.steps=100`. A `UsageError` names file and key.
         """
         path = find_recipe(name)
         state = _keys(path)
