@@ -19,10 +19,10 @@ from pcc_bench.baselines.autocompressor import files
 from pcc_bench.baselines.soft import CausalEncoder, Purpose, Row, SoftCompressor, drawn_vectors
 from pcc_bench.core import shipped
 from pcc_bench.core.checkpoint_files import resolve
+from pcc_bench.core.compressor import Layout
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.documents import is_file
 from pcc_bench.core.errors import UsageError
-from pcc_bench.core.layout import Layout
 
 SEGMENT_LENGTH = 1536  # a quarter of the 6,144 tokens of a training sequence
 UNPLACED = -1  # OPT's position table has its padding row at -1: all soft vectors stand there

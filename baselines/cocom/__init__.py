@@ -28,9 +28,9 @@ from pcc_bench.baselines.cocom.encoders import (
 from pcc_bench.baselines.cocom.files import CocomConfig
 from pcc_bench.baselines.soft import SoftCompressor
 from pcc_bench.core.checkpoint_files import resolve, under
+from pcc_bench.core.compressor import Frame, Layout
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError
-from pcc_bench.core.layout import Frame, Layout
 
 
 class CocomCompressor(SoftCompressor):

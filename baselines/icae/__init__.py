@@ -30,9 +30,9 @@ from pcc_bench.baselines.icae.files import (
 from pcc_bench.baselines.soft import CausalEncoder, Purpose, SoftCompressor, drawn_vectors
 from pcc_bench.core import shipped
 from pcc_bench.core.checkpoint_files import resolve
+from pcc_bench.core.compressor import Frame, Layout
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError
-from pcc_bench.core.layout import Frame, Layout
 
 
 class IcaeCompressor(SoftCompressor):
