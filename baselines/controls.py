@@ -23,6 +23,9 @@ from pcc_bench.core.compressor import Memory
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError
 
+# A sentence with the blanks behind it: up to a line break, or to a stop and quotes (blanks behind them, but for CJK).
+_SENTENCE = re.compile(r"\S.*?(?:(?<![.!?])[.!?]+[\"'”’)\]]*\s+|[。！？]+[」』”’）]*\s*|\n\s*|\Z)", re.DOTALL)  # noqa: RUF001
+
 
 class FullContext(HardCompressor):
     """The ceiling: the decoder reads everything, exactly as lm-eval's `hf` does."""
@@ -141,10 +144,6 @@ class RandomContext(HardCompressor):
         np.add.at(steps, chosen[:, 0], 1)
         np.add.at(steps, chosen[:, 1], -1)
         return "".join(compress(context, np.cumsum(steps[:-1]) > 0))
-
-
-# A sentence with the blanks behind it: up to a line break, or to a stop and quotes (blanks behind them, but for CJK).
-_SENTENCE = re.compile(r"\S.*?(?:(?<![.!?])[.!?]+[\"'”’)\]]*\s+|[。！？]+[」』”’）]*\s*|\n\s*|\Z)", re.DOTALL)  # noqa: RUF001
 
 
 class Bm25Context(HardCompressor):

@@ -23,9 +23,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import numpy as np
 
 from pcc_bench.baselines.llmlingua2 import LlmLingua2
-from pcc_bench.baselines.llmlingua2.tiny import make_classifier
 from pcc_bench.core import tiny
 from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.tiny import make_classifier
 from pcc_bench.model import init
 
 SAMPLE = Path(__file__).parent.parent / "tasks" / "sample"

@@ -17,9 +17,9 @@ from pcc_bench.baselines.cocom.encoders import ENCODE
 from pcc_bench.baselines.cocom.files import CocomConfig, export_cocom
 from pcc_bench.baselines.icae import spans
 from pcc_bench.baselines.icae.files import IcaeConfig, export_icae
-from pcc_bench.baselines.llmlingua2.tiny import make_bert_tokenizer, make_classifier
 from pcc_bench.core import tiny
 from pcc_bench.core.compressor import Memory
+from pcc_bench.core.tiny import make_bert_tokenizer, make_classifier
 from pcc_bench.host import models as lm_models
 from pcc_bench.host.lm import CompressedLM
 from pcc_bench.model import init

@@ -171,8 +171,8 @@ def _special_vectors(folder: Path, decoder: Decoder, patch: str | None, optional
         state = read_torch(path)
         tokens, embedding = state.get("tokens"), state.get("embedding")
         tokens = tokens if isinstance(tokens, list) and all(isinstance(token, str) for token in tokens) else []
-        matrix = isinstance(embedding, torch.Tensor) and embedding.dim() == 2
-        if not matrix or not tokens or len(embedding) != len(tokens):
+        is_matrix = isinstance(embedding, torch.Tensor) and embedding.dim() == 2
+        if embedding is None or not is_matrix or not tokens or len(embedding) != len(tokens):
             raise UsageError(
                 f"{path} is no special_token_patch: it holds no list 'tokens' with a row of 'embedding' for each"
             )

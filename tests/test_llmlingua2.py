@@ -17,9 +17,9 @@ from demonstrated import REAL
 
 from pcc_bench.baselines.llmlingua2 import LlmLingua2
 from pcc_bench.baselines.llmlingua2.package import PlainCounter
-from pcc_bench.baselines.llmlingua2.tiny import Family, make_classifier
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError
+from pcc_bench.core.tiny import Family, make_classifier
 from pcc_bench.host import models as lm_models
 from pcc_bench.model import init
 

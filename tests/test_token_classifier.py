@@ -11,11 +11,11 @@ import pytest
 import torch
 from transformers import AutoModelForTokenClassification, AutoTokenizer
 
-from pcc_bench.baselines.llmlingua2.tiny import make_classifier
 from pcc_bench.baselines.token_classifier import TokenClassifier
 from pcc_bench.baselines.token_classifier.classifier import kept_labels
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError
+from pcc_bench.core.tiny import make_classifier
 from pcc_bench.model import init
 
 FAMILIES = ("xlm-roberta", "bert")

@@ -34,6 +34,11 @@ from pcc_bench.core.compressor import Frame, Layout
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError
 
+TaskToken = Literal["ae", "lm", "ft"]
+TASK_TOKENS: dict[TaskToken, int] = {"ae": -3, "lm": -2, "ft": -1}  # rows of the table
+USES: dict[Purpose, TaskToken] = {"reconstruct": "ae", "continue": "lm", "answer": "ft"}
+MAX_SPANS = 64  # of an exported checkpoint: no context of the lab is longer
+
 
 class IcaeCompressor(SoftCompressor):
     """In-context Autoencoder: a language model with LoRA compresses for itself without LoRA.
@@ -149,12 +154,6 @@ class IcaeCompressor(SoftCompressor):
     def options(self) -> dict[str, Any]:
         """Layout, rate and scale of the LoRA."""
         return self._settings.model_dump(exclude={"model_type", "base_model_name_or_path"})
-
-
-TaskToken = Literal["ae", "lm", "ft"]
-TASK_TOKENS: dict[TaskToken, int] = {"ae": -3, "lm": -2, "ft": -1}  # rows of the table
-USES: dict[Purpose, TaskToken] = {"reconstruct": "ae", "continue": "lm", "answer": "ft"}
-MAX_SPANS = 64  # of an exported checkpoint: no context of the lab is longer
 
 
 class IcaeEncoder(CausalEncoder):

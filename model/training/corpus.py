@@ -136,8 +136,8 @@ def read_documents(data: Data, name: str, split: str = "train") -> list[Any]:
         excluded = {text for file in data.exclude for _, row in read_json_lines(Path(file)) for text in passages(row)}
         rows = documents
         documents = [row for row in rows if not excluded.intersection(passages(row["context"]))]
-        left_out, files = len(rows) - len(documents), data.exclude
-        logger.info("%s: %d of %d rows have a passage of %s and are left out", name, left_out, len(rows), files)
+        counts = len(rows) - len(documents), len(rows)
+        logger.info("%s: %d of %d rows have a passage of %s and are left out", name, *counts, data.exclude)
     if not documents:
         raise UsageError(f"{path} has no text to train on: give .txt or .jsonl files that are not empty")
     return documents

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 STATES = "states"  # resumable states, inside the output folder
 DONE = "position.json"  # written last into a state: one without it was interrupted and is not resumed from
+logger = logging.getLogger(__name__)
+ROWS = "evaluation-rows.jsonl"
+Losses = dict[str, list[float]]  # `nll` (nats) and `tokens` of each held-out row
 
 
 class DataPosition(BaseModel):
@@ -115,11 +118,6 @@ class Journal(TrainerCallback):
             position = self.samples.positions[state.global_step]
             done = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / DONE
             write_text(done, json.dumps({"step": state.global_step, "position": vars(position)}))
-
-
-logger = logging.getLogger(__name__)
-ROWS = "evaluation-rows.jsonl"
-Losses = dict[str, list[float]]  # `nll` (nats) and `tokens` of each held-out row
 
 
 class LoggedStep(BaseModel):

@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import Dataset
 from transformers import BertConfig, BertForTokenClassification, Trainer, TrainingArguments
 
-from pcc_bench.baselines.llmlingua2.tiny import make_bert_tokenizer
+from pcc_bench.core.tiny import make_bert_tokenizer
 from pcc_bench.lab.decoders import save_in_half
 from pcc_bench.lab.parts import ClassifierRecipe
 from pcc_bench.model.training.journal import append
