@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from copy import deepcopy
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
@@ -27,7 +27,6 @@ from pcc_bench.core.errors import UsageError
 
 STANDARD = ("model.safetensors.index.json", "model.safetensors", "pytorch_model.bin.index.json", "pytorch_model.bin")
 PATTERNS = ("*.safetensors", "*.pt", "*.pth", "*.bin")
-Config = TypeVar("Config", bound=BaseModel)
 Names = Mapping[str, tuple[str, str]]  # of each layer, the names of its A and B
 Lora = Mapping[str, tuple[torch.Tensor, torch.Tensor]]  # of each layer, A and B
 
@@ -81,11 +80,6 @@ def read(path: Path) -> dict[str, Any]:
         state |= read(path.parent / name)
     check_names(state.keys(), places.keys(), path)
     return state
-
-
-def read_config(kind: type[Config], path: Path, otherwise: str = "can't be used") -> Config:
-    """A JSON file with a method's settings; `otherwise` is said of a file in which something else stands."""
-    return checked(kind, read_json(path), f"{path} {otherwise}")
 
 
 def write(

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import save_file
-from transformers import AutoModel, PreTrainedTokenizerBase
+from transformers import AutoModel
 
 from pcc_bench.core.architecture import check_finite, from_state, without_weights
 from pcc_bench.core.checkpoint_files import (
@@ -143,8 +143,8 @@ def _load_own(
         model = _with_adapter(model, config, state, path, decoder.name)
     elif layers is not None:
         model = first_layers(decoder, layers, dtype, share=False)
-        embedding = {key: value for key, value in model.state_dict().items() if _is_embedding(key)}
-        load_strictly(model, {**embedding, **under("encoder.", state)}, path)
+        own = {key: value for key, value in model.state_dict().items() if _is_embedding(key)}
+        load_strictly(model, {**own, **under("encoder.", state)}, path)
     elif config.encoder.kind == "full":
         where = f"encoder.config in {folder / 'config.json'}"
         described, weights = from_state(config.encoder.config, where), under("encoder.", state)
@@ -152,7 +152,17 @@ def _load_own(
         model = AutoModel.from_config(described, dtype=dtype)
         load_strictly(model, weights, path)
     else:
-        model = _own_adapter(folder, config, base, tokenizer, state, dtype)
+        name = base or config.encoder.base
+        if name is None:
+            raise UsageError(f"{folder} does not name its encoder's base model: pass encoder=<folder or hub id>")
+        model = load_causal_lm(resolve(name, "encoder base", folder), dtype)
+        vocabulary, width = model.get_input_embeddings().weight.shape
+        memory_tokens = _rows(state, "memory_tokens", (MEMORY_TOKENS, width), folder)
+        if len(tokenizer) > vocabulary:
+            model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        with torch.no_grad():
+            model.get_input_embeddings().weight[memory_token_ids(tokenizer)] = memory_tokens.to(dtype)
+        model = _with_adapter(model, config, state, folder / WEIGHTS, name)
     encoder = Encoder(model, tokenizer, config)
     if encoder.memory_rows is not None:
         rows = _rows(state, "memory_tokens", tuple(encoder.memory_rows.shape), path)
@@ -192,27 +202,6 @@ def _with_adapter(model: Any, config: PccConfig, state: dict[str, torch.Tensor],
     if outcome.unexpected_keys:
         raise UsageError(f"{path} does not fit the encoder base '{base}': {outcome.unexpected_keys[0]}")
     return peft_model
-
-
-def _own_adapter(
-    folder: Path,
-    config: PccConfig,
-    base: str | None,
-    tokenizer: PreTrainedTokenizerBase,
-    state: dict[str, torch.Tensor],
-    dtype: torch.dtype,
-) -> PeftModel:
-    name = base or config.encoder.base
-    if name is None:
-        raise UsageError(f"{folder} does not name its encoder's base model: pass encoder=<folder or hub id>")
-    model = load_causal_lm(resolve(name, "encoder base", folder), dtype)
-    width = model.get_input_embeddings().weight.shape[1]
-    memory_tokens = _rows(state, "memory_tokens", (MEMORY_TOKENS, width), folder)
-    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
-        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    with torch.no_grad():
-        model.get_input_embeddings().weight[memory_token_ids(tokenizer)] = memory_tokens.to(dtype)
-    return _with_adapter(model, config, state, folder / WEIGHTS, name)
 
 
 def _encoder_state(pcc: PCC) -> dict[str, torch.Tensor]:

@@ -188,7 +188,7 @@ class PccConfig(_Frozen):
         if rate not in self.declared_rates:
             declared = ", ".join(f"{rate}x" for rate in self.declared_rates)
             raise UsageError(f"rate {rate} was not trained: this checkpoint declares {declared}; pass one of these")
-        return validated({**self.model_dump(mode="json"), **options}, "the options given")
+        return checked(PccConfig, {**self.model_dump(mode="json"), **options}, "the options given")
 
     @classmethod
     def read(cls, folder: Path) -> PccConfig:
@@ -199,12 +199,7 @@ class PccConfig(_Frozen):
         state = read_json(path)
         if isinstance(state, dict) and state.get("pcc_bench", FORMAT) != FORMAT:
             raise UsageError(f"{path} has checkpoint format {state['pcc_bench']}, this version reads {FORMAT}")
-        return validated(state, str(path))
-
-
-def validated(state: dict[str, Any], where: str) -> PccConfig:
-    """A configuration from plain data, or one sentence about the first thing that is wrong in it."""
-    return checked(PccConfig, state, where)
+        return checked(PccConfig, state, str(path))
 
 
 def check_rate(rate: int, segment_length: int, pooling: Pooling = Pooling.MEMORY_TOKENS) -> None:

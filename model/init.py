@@ -13,9 +13,10 @@ from transformers import PreTrainedTokenizerBase
 
 from pcc_bench.core.checkpoint_files import load_causal_lm, load_tokenizer, plain, resolve
 from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.documents import checked
 from pcc_bench.core.errors import UsageError, foreign
 from pcc_bench.model import checkpoint, published
-from pcc_bench.model.config import DecoderConfig, EncoderConfig, PccConfig, Pooling, Slots, validated
+from pcc_bench.model.config import DecoderConfig, EncoderConfig, PccConfig, Pooling, Slots
 from pcc_bench.model.converter import Converter
 from pcc_bench.model.encoder import MEMORY_TOKEN_NAMES, Encoder, first_layers, memory_token_ids
 from pcc_bench.model.pcc import PCC, SPECIAL_TOKENS
@@ -63,7 +64,7 @@ def fresh(
     )
     state = {"rate": rates[0], "rates": list(rates), "segment_length": segment_length, "notes": notes}
     state |= {"encoder": described.model_dump(), "decoder": _made_for(decoder, folder).model_dump()}
-    config: PccConfig = validated(state, "the options given")
+    config = checked(PccConfig, state, "the options given")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         with foreign(f"--lora-rank {lora_rank} puts a LoRA on a Llama's layers, and '{encoder}' has others"):
@@ -117,7 +118,7 @@ def from_decoder(
     state = {"rate": rates[0], "rates": list(rates), "segment_length": segment_length, "notes": notes}
     state |= {"encoder": described.model_dump(), "decoder": _made_for(decoder, folder).model_dump()}
     state |= {"pooling": pooling, "slots": Slots.PROPORTIONAL, "residual": identity, "gate": gate, "encoder_bos": False}
-    config = validated(state, "the options given")
+    config = checked(PccConfig, state, "the options given")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = get_peft_model(body, lora) if lora else body

@@ -34,7 +34,7 @@ from pcc_bench.core.checkpoint_files import (
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.documents import checked, filled, read_json
 from pcc_bench.core.errors import UsageError, foreign
-from pcc_bench.model.config import DecoderConfig, EncoderConfig, validated
+from pcc_bench.model.config import DecoderConfig, EncoderConfig, PccConfig
 from pcc_bench.model.converter import Converter
 from pcc_bench.model.encoder import Encoder
 from pcc_bench.model.pcc import PCC, SPECIAL_TOKENS
@@ -86,7 +86,7 @@ def load(
         )
     made_for = DecoderConfig(name=decoder.name, hidden_size=decoder.hidden_size)
     fields = {"encoder": kind.model_dump(), "decoder": made_for.model_dump(), **policies, "rate": rate}
-    config = validated(fields, f"{folder} with the options given")
+    config = checked(PccConfig, fields, f"{folder} with the options given")
     encoder = Encoder(model, tokenizer, config)
     width = None if adapt else decoder.hidden_size
     converter = _published_converter(folder / CONVERTER_FILE, encoder.hidden_size, width).to(dtype)

@@ -104,7 +104,8 @@ def test_golden_converter_on_tiny_values(golden: Golden, pcc: PCC) -> None:
 @pytest.mark.parametrize("case", ["a", "b", "c"])
 def test_golden_decoder_inputs_logits_and_losses(golden: Golden, pcc: PCC, case: str, task: str) -> None:
     targets, labels = golden.targets(case, task)
-    inputs = objectives.decoder_inputs(pcc, golden.decoder, context_ids(golden, case), targets, TASKS[task], labels)
+    encoded = pcc.encode(context_ids(golden, case))
+    inputs = objectives.lay_out(pcc, golden.decoder, encoded, targets, TASKS[task], labels)
     io, key = golden.io, f"{case}.{task}"
     if f"{key}.inputs_embeds" in io:
         close(inputs.vectors, io[f"{key}.inputs_embeds"])
@@ -125,7 +126,8 @@ def test_golden_decoder_inputs_logits_and_losses(golden: Golden, pcc: PCC, case:
 def test_golden_gradients_reach_the_same_parameters_with_the_same_norms(golden: Golden) -> None:
     pcc = golden.load().pcc.requires_grad_(True)
     targets, _ = golden.targets("a", "ae")
-    inputs = objectives.decoder_inputs(pcc, golden.decoder, context_ids(golden, "a"), targets, Task.RECONSTRUCTION)
+    encoded = pcc.encode(context_ids(golden, "a"))
+    inputs = objectives.lay_out(pcc, golden.decoder, encoded, targets, Task.RECONSTRUCTION)
     objectives.loss(golden.decoder, inputs).backward()  # type: ignore[no-untyped-call]
     norms = {name: p.grad.norm().item() for name, p in pcc.named_parameters() if p.grad is not None}
     expected = golden.expected["fp32"]["a.ae_grad_norms"]

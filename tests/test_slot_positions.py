@@ -166,7 +166,7 @@ def test_training_reads_what_evaluation_reads(decoder: Decoder, tmp_path: Path) 
     targets = [[5, 6, 7, 8], [9, 10]]
     for task in (Task.RECONSTRUCTION, Task.ANSWERING):
         with torch.no_grad():
-            inputs = objectives.decoder_inputs(pcc, decoder, contexts, targets, task)
+            inputs = objectives.lay_out(pcc, decoder, pcc.encode(contexts), targets, task)
             together = objectives.token_nll(decoder, inputs).sum(1)
             for context, target, nll in zip(contexts, targets, together, strict=True):
                 (encoded,) = pcc.encode([context])

@@ -22,7 +22,7 @@ from pcc_bench.baselines import weights
 from pcc_bench.baselines.weights import Lora
 from pcc_bench.core import shipped
 from pcc_bench.core.decoder import Decoder
-from pcc_bench.core.documents import filled
+from pcc_bench.core.documents import checked, filled, read_json
 from pcc_bench.core.errors import UsageError
 
 TABLE = "embed_summary.weight"  # [summary tokens, width]
@@ -50,7 +50,7 @@ class Recorded(BaseModel):
     def read(cls, folder: Path) -> Recorded:
         """Read it; the defaults where there is none."""
         path = folder / "config.json"
-        return weights.read_config(cls, path) if path.is_file() else cls()
+        return checked(cls, read_json(path), f"{path} can't be used") if path.is_file() else cls()
 
 
 class AdapterConfig(BaseModel):
@@ -82,7 +82,7 @@ class AdapterConfig(BaseModel):
     def read(cls, folder: Path) -> AdapterConfig:
         """Read it; all but a plain LoRA with summary tokens is refused."""
         path = folder / ADAPTER_CONFIG
-        config = weights.read_config(cls, path)
+        config = checked(cls, read_json(path), f"{path} can't be used")
         odd = {"peft_type": config.peft_type != "LORA", "bias": config.bias != "none"}
         odd |= {name: bool(getattr(config, name)) for name in ("use_rslora", "use_dora", "rank_pattern")}
         odd["alpha_pattern"] = bool(config.alpha_pattern)

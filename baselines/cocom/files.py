@@ -23,6 +23,7 @@ from pcc_bench.baselines.weights import Lora
 from pcc_bench.core import shipped
 from pcc_bench.core.checkpoint_files import WEIGHTS, resolve
 from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.documents import checked, read_json
 from pcc_bench.core.errors import UsageError
 
 ALPHA_PER_RANK = 2  # the original code sets lora_alpha = 2 r and records neither
@@ -69,7 +70,7 @@ class CocomConfig(BaseModel):
         path = folder / "config.json"
         if not path.is_file():
             raise UsageError(f"{folder} has no config.json: a COCOM or PISCO checkpoint has one beside its weights")
-        return weights.read_config(cls, path, "is no COCOM or PISCO configuration")
+        return checked(cls, read_json(path), f"{path} is no COCOM or PISCO configuration")
 
     @property
     def memory_tokens(self) -> int:

@@ -19,6 +19,7 @@ from pcc_bench.baselines import weights
 from pcc_bench.baselines.weights import Lora
 from pcc_bench.core.checkpoint_files import WEIGHTS, under
 from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.documents import checked, read_json
 from pcc_bench.core.errors import UsageError
 
 TARGETS = ("q_proj", "v_proj")  # what peft adapts by default in Llama and Mistral; the original says nothing else
@@ -66,9 +67,10 @@ class IcaeConfig(BaseModel):
     def read(cls, folder: Path) -> IcaeConfig:
         """Read a folder's; the defaults where there is none."""
         path = folder / "config.json"
-        if not path.is_file() or weights.read_config(_Kind, path).model_type != "icae":
+        if not path.is_file():
             return cls()
-        return weights.read_config(cls, path)
+        state, otherwise = read_json(path), f"{path} can't be used"
+        return checked(cls, state, otherwise) if checked(_Kind, state, otherwise).model_type == "icae" else cls()
 
     def settings(self, given: Mapping[str, Any], path: Path, version: int) -> IcaeSettings:
         """What holds for a file: what the user says (None leaves it open), else the configuration, else the tensors.

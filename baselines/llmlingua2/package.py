@@ -11,8 +11,10 @@ import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import tiktoken
@@ -27,13 +29,6 @@ from pcc_bench.core.errors import UsageError, foreign
 # The package asks the model's name whether it reads one or the other; a folder may be called anything.
 FAMILIES = {"xlm-roberta": "xlm-roberta-large", "bert": "bert-base-multilingual-cased"}
 FORCED = 100  # rows of the published vocabularies for forced words that are no token
-
-
-class Counter(Protocol):
-    """Counts tokens for the package, which asks for their number only."""
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a text."""
 
 
 class PlainCounter:
@@ -55,31 +50,21 @@ class PlainCounter:
         return ids
 
 
-class GptCounter:
-    """GPT-3.5's tokenizer; `<|endoftext|>` in a text is ordinary characters, where tiktoken alone would refuse it."""
-
-    def __init__(self) -> None:
-        self.encoding = tiktoken.encoding_for_model("gpt-3.5-turbo")
-
-    def encode(self, text: str) -> list[int]:
-        """Ids of a text."""
-        ids: list[int] = self.encoding.encode(text, disallowed_special=())
-        return ids
-
-
-def counter_of(counting: str, tokenizer: PreTrainedTokenizerBase) -> Counter:
-    """What counts tokens: the decoder's tokenizer, or GPT-3.5's (`cl100k`), which is downloaded."""
+def counter_of(counting: str, tokenizer: PreTrainedTokenizerBase) -> Any:
+    """What counts tokens: the decoder's tokenizer, or GPT-3.5's (`cl100k`), which is downloaded; has `encode`."""
     if counting == "decoder":
         return PlainCounter(tokenizer)
     if counting != "cl100k":
         raise UsageError(f"llmlingua2: counting={counting} is unknown: pass counting=decoder or counting=cl100k")
     try:
-        return GptCounter()
+        encoding = tiktoken.encoding_for_model("gpt-3.5-turbo")
     except Exception as error:  # whatever the network does
         raise UsageError(
             f"counting=cl100k needs GPT-3.5's tokenizer, which can't be downloaded ({type(error).__name__}): put its "
             "file into the folder TIKTOKEN_CACHE_DIR, or pass counting=decoder"
         ) from None
+    # `<|endoftext|>` in a text is ordinary characters, where tiktoken alone would refuse it.
+    return SimpleNamespace(encode=partial(encoding.encode, disallowed_special=()))
 
 
 class LocalPromptCompressor(PromptCompressor):  # type: ignore[misc]
@@ -95,7 +80,7 @@ class LocalPromptCompressor(PromptCompressor):  # type: ignore[misc]
         UsageError: The folder holds something else.
     """
 
-    def __init__(self, folder: Path, counter: Counter, device: str, batch: int) -> None:
+    def __init__(self, folder: Path, counter: Any, device: str, batch: int) -> None:
         name = family_of(folder)
         self.use_llmlingua2 = True
         self.retrieval_model = None

@@ -124,8 +124,9 @@ def golden_output(folder: Path, device: torch.device, dtype: torch.dtype) -> Out
     )
     contexts = [row["llm_ids" if config["use_lora"] else "compress_ids"] for row in samples["a"]]
     targets = [row["llm_ids"] + [config["ids"]["decoder_eos"]] for row in samples["a"]]
-    slots = torch.stack([torch.cat(one.slots) for one in compressor.pcc.encode(contexts)])
-    inputs = objectives.decoder_inputs(compressor.pcc, decoder, contexts, targets, Task.RECONSTRUCTION)
+    encoded = compressor.pcc.encode(contexts)
+    slots = torch.stack([torch.cat(one.slots) for one in encoded])
+    inputs = objectives.lay_out(compressor.pcc, decoder, encoded, targets, Task.RECONSTRUCTION)
     logits = decoder.model(inputs_embeds=inputs.vectors.to(dtype), attention_mask=inputs.mask).logits
     first = inputs.vectors.shape[1] - io["a.ae.target_ids"].shape[1]
     logits = logits[:, io["a.ae.logits_pos"].long() + first - 1]

@@ -171,7 +171,7 @@ class Learner(nn.Module, ABC):
     ) -> torch.Tensor:
         """Kullback-Leibler divergence from the decoder that reads the whole text: nats, summed over the labels."""
         with torch.no_grad():
-            plans = [objectives.text_plan(self.decoder, ids) for ids in texts]
+            plans = [Plan(([*self.decoder.bos, *ids],)) for ids in texts]
             teacher, _ = objectives.predictions(
                 self.decoder, objectives.behind(self.decoder, plans, rows["ids"], rows["labels"])
             )

@@ -16,11 +16,11 @@ from torch import nn
 from transformers import Trainer, TrainingArguments
 
 from pcc_bench.core.decoder import Decoder
-from pcc_bench.core.documents import is_of_the_disk, write_text
+from pcc_bench.core.documents import checked, is_of_the_disk, write_text
 from pcc_bench.core.errors import UsageError, first_line
 from pcc_bench.core.plan import Plan
 from pcc_bench.model import checkpoint, init
-from pcc_bench.model.config import PccConfig, validated
+from pcc_bench.model.config import PccConfig
 from pcc_bench.model.encoder import Encoder
 from pcc_bench.model.pcc import PCC, Encoded
 from pcc_bench.model.training import objectives
@@ -238,7 +238,7 @@ def phase_config(pcc: PCC, recipe: Recipe, index: int) -> PccConfig:
     phase = recipe.phases[index]
     rates = tuple(dict.fromkeys((phase.rate, *phase.rates)))
     sizes = {"segment_length": phase.segment_length, "rate": phase.rate, "rates": rates}
-    return validated({**pcc.config.model_dump(mode="json"), **sizes}, f"phase {index + 1} of the recipe")
+    return checked(PccConfig, {**pcc.config.model_dump(mode="json"), **sizes}, f"phase {index + 1} of the recipe")
 
 
 def choose_trained(pcc: PCC, trained: tuple[Trained, ...]) -> None:

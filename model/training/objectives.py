@@ -53,23 +53,6 @@ def memory_plan(pcc: PCC, decoder: Decoder, context: Encoded, task: Task | None 
     return Plan((decoder.bos, pcc.memory(context), *closing))
 
 
-def text_plan(decoder: Decoder, ids: Sequence[int]) -> Plan:
-    """BOS (where the decoder has one) and a text: what the decoder reads where nothing is compressed."""
-    return Plan(([*decoder.bos, *ids],))
-
-
-def decoder_inputs(
-    pcc: PCC,
-    decoder: Decoder,
-    contexts: Sequence[Sequence[int]],
-    targets: Sequence[Sequence[int]],
-    task: Task,
-    labels: Sequence[Sequence[int]] | None = None,
-) -> Inputs:
-    """Compress contexts and lay out what the decoder is trained on; see `lay_out`."""
-    return lay_out(pcc, decoder, pcc.encode(contexts), targets, task, labels)
-
-
 def lay_out(
     pcc: PCC,
     decoder: Decoder,

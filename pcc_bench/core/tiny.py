@@ -27,7 +27,7 @@ from transformers import (
     XLMRobertaConfig,
     XLMRobertaTokenizer,
 )
-from transformers.models.auto.modeling_auto import AutoModelForCausalLM, AutoModelForTokenClassification
+from transformers.models.auto.modeling_auto import MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING, AutoModelForCausalLM
 
 BOS, EOS, PAD, TURN = SPECIAL = (
     "<|begin_of_text|>",
@@ -170,7 +170,7 @@ def make_classifier(
     config = XLMRobertaConfig(**sizes, **ends) if family == "xlm-roberta" else BertConfig(**sizes)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = AutoModelForTokenClassification.from_config(config)
+        model = MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING[type(config)](config)
         for parameter in model.parameters():
             if parameter.dim() > 1:
                 torch.nn.init.normal_(parameter, std=0.5)

@@ -18,12 +18,13 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig
 from pcc_bench.core import registry, shipped, tiny
 from pcc_bench.core.checkpoint_files import plain, resolve
 from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.documents import checked
 from pcc_bench.core.errors import UsageError
 from pcc_bench.cost.sizes import KNOWN, LARGE, LITE, config_of, from_state
 from pcc_bench.cost.work import Shape
 from pcc_bench.model import checkpoint
 from pcc_bench.model.compressor import PccCompressor
-from pcc_bench.model.config import MEMORY_TOKENS, DecoderConfig, EncoderConfig, PccConfig, check_rate, validated
+from pcc_bench.model.config import MEMORY_TOKENS, DecoderConfig, EncoderConfig, PccConfig, check_rate
 from pcc_bench.model.converter import Converter
 from pcc_bench.model.encoder import MEMORY_TOKEN_NAMES, Encoder
 from pcc_bench.model.init import lora_config
@@ -97,7 +98,7 @@ class Pair:
         kind = EncoderConfig(kind="lora" if self.lora else "full", config=encoder, lora=lora)
         decoder = DecoderConfig(hidden_size=model_config(self.decoder).hidden_size)
         state = {"rate": rates[0], "rates": list(rates), "segment_length": SEGMENT_LENGTH, "memory_dtype": "decoder"}
-        return validated(state | {"encoder": kind.model_dump(), "decoder": decoder.model_dump()}, "--rate")
+        return checked(PccConfig, state | {"encoder": kind.model_dump(), "decoder": decoder.model_dump()}, "--rate")
 
 
 def named(name: str) -> Pair:
@@ -232,4 +233,4 @@ def _published(folder: Path, name: str, width: int, rates: Sequence[int]) -> Pcc
         kind = EncoderConfig(kind="full", config=config_of(str(folder)).to_dict())
     made_for = DecoderConfig(hidden_size=width)
     given = {"rate": rate, "encoder": kind.model_dump(), "decoder": made_for.model_dump()}
-    return validated(given, f"{folder} with the options given")
+    return checked(PccConfig, given, f"{folder} with the options given")
