@@ -168,9 +168,10 @@ def make_classifier(
     sizes |= {"pad_token_id": tokenizer.pad_token_id, "bos_token_id": tokenizer.bos_token_id}
     ends = {"eos_token_id": tokenizer.eos_token_id}
     config = XLMRobertaConfig(**sizes, **ends) if family == "xlm-roberta" else BertConfig(**sizes)
+    kinds: Any = MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING[type(config)](config)
+        model = kinds[type(config)](config)
         for parameter in model.parameters():
             if parameter.dim() > 1:
                 torch.nn.init.normal_(parameter, std=0.5)
