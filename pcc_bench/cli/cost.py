@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from pcc_bench.cli.options import Device
 from pcc_bench.core.errors import UsageError
-
-if TYPE_CHECKING:
-    from pcc_bench.cost.records import Mode
 
 MODES = ("full", "prefix-cached", "cold", "warm")
 
@@ -78,11 +75,16 @@ def cost(
     """
     from pcc_bench.cli.terminal import show
     from pcc_bench.core import shipped
+    from pcc_bench.core.registry import suggest
     from pcc_bench.cost import sweeps
+    from pcc_bench.cost.records import Mode
     from pcc_bench.cost.tables import heading, tables
 
     contexts, batches, questions = (tuple(context or (1024,)), tuple(batch or (1,)), tuple(reuse or (1,)))
-    modes = _modes(mode or MODES)
+    for name in mode or ():
+        if name not in MODES:
+            raise UsageError(f"--mode {name} is unknown{suggest(name, list(MODES))}")
+    modes = tuple(one for one in Mode if one in (mode or MODES))
     sweep = sweeps.Sweep(contexts, tuple(rate or ()), batches, questions, modes, question_tokens, new_tokens)
     weights = ckpt if ckpt or random_weights else shipped.DEFAULT
     source = sweeps.Source(weights, random_weights, decoder, device, None if dtype == "auto" else dtype, threads, seed)
@@ -94,13 +96,3 @@ def cost(
         show(table)
     if out is not None:
         typer.echo(f"\nwritten: {out}")
-
-
-def _modes(names: list[str] | tuple[str, ...]) -> tuple[Mode, ...]:
-    from pcc_bench.core.registry import suggest
-    from pcc_bench.cost.records import Mode
-
-    for name in names:
-        if name not in MODES:
-            raise UsageError(f"--mode {name} is unknown{suggest(name, list(MODES))}")
-    return tuple(value for value in Mode if value in names)

@@ -12,6 +12,7 @@ import typer
 from pcc_bench.cli.options import Device, Dtype, Rate
 from pcc_bench.core.documents import is_unicode, parse_yaml
 from pcc_bench.core.errors import UsageError
+from pcc_bench.core.texttable import TextTable
 
 if TYPE_CHECKING:
     from pcc_bench.core.compressor import Compressor, Memory
@@ -63,7 +64,6 @@ def compress(
     """
     from pcc_bench.cli.terminal import show
     from pcc_bench.core import memory_file
-    from pcc_bench.core.texttable import TextTable
     from pcc_bench.host.api import ContextCompressor
     from pcc_bench.host.compressing import compress as compress_text
     from pcc_bench.host.store.store import MemoryStore
@@ -76,7 +76,7 @@ def compress(
     pcc.check_queries([query or ""])
     stored = MemoryStore(store, pcc.compressor, store_dtype) if store else None
     memory = compress_text(content, pcc.compressor, stored, query or "")
-    show(TextTable(("count", "value"), tuple(counts(memory, pcc.compressor).items())))
+    show(counts(memory, pcc.compressor))
     if stored:
         typer.echo(f"memory store {store}: {'it was there' if stored.counts['hits'] else 'written'}")
     if out:
@@ -95,10 +95,8 @@ def ask(
     ] = None,
     method: Method = None,
     decoder: RecordedDecoder = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of the answer.")] = 30,
-    prompt: Annotated[
-        str, typer.Option(help="Words of the question: official (the paper's), short or chat.")
-    ] = "official",
+    max_new_tokens: Tokens = 30,
+    prompt: Words = "official",
     device: Device = None,
     dtype: Dtype = None,
     option: MethodOptions = None,
@@ -182,7 +180,6 @@ def serve_check(
     """
     from pcc_bench.cli.terminal import show
     from pcc_bench.core.documents import read_text
-    from pcc_bench.core.texttable import TextTable
     from pcc_bench.host.compressing import open_memory
     from pcc_bench.host.serving.engines import Server
     from pcc_bench.host.serving.prompt import compare
@@ -267,10 +264,10 @@ def parse_options(words: Sequence[str]) -> dict[str, Any]:
     return options
 
 
-def counts(memory: Memory, compressor: Compressor) -> dict[str, str]:
+def counts(memory: Memory, compressor: Compressor) -> TextTable:
     """What a memory holds and what it cost."""
     ratios = [f"{ratio:.2f}x" if ratio else "-" for ratio in (memory.ratio, memory.ratio_slots)]
-    return {
+    rows = {
         "source tokens (decoder's tokenizer)": f"{memory.source_tokens:,}",
         "source tokens (compressor's tokenizer)": f"{memory.compressor_tokens:,}",
         "source bytes (UTF-8)": f"{memory.source_bytes:,}",
@@ -281,3 +278,4 @@ def counts(memory: Memory, compressor: Compressor) -> dict[str, str]:
         "achieved, slots only": ratios[1],
         "seconds": f"{memory.seconds:.3f}",
     }
+    return TextTable(("count", "value"), tuple(rows.items()))

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from pcc_bench.host.command import Command
 
 
 def _unless_auto(value: str | None) -> str | None:
@@ -46,3 +52,63 @@ CompressPart = Annotated[
 ]
 Extra = Annotated[list[str] | None, typer.Argument(help="After --: further options of 'lm_eval run'.")]
 Rate = Annotated[int | None, typer.Option(help="Source tokens per slot; one of the rates the checkpoint declares.")]
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What `eval` and `validate` both take; their signatures spell it out (`takes_run_options`)."""
+
+    model: Model = "pcc"
+    model_args: ModelArgs = ""
+    limit: Limit = None
+    batch_size: BatchSize = "1"
+    device: Device = None
+    dtype: Dtype = None
+    data: Data = None
+    metadata: Metadata = None
+    num_fewshot: FewShot = None
+    apply_chat_template: ChatTemplate = False
+    seed: Seed = None
+    wide: Wide = False
+    compress_part: CompressPart = None
+    extra: Extra = None
+
+    def command(self, tasks: str, output: Path) -> Command:
+        """The run that they ask for.
+
+        Raises:
+            UsageError: The type or the data are named twice.
+        """
+        from pcc_bench.host.command import Command, with_setting
+
+        return Command(
+            model=self.model,
+            model_args=with_setting(self.model_args, "dtype", self.dtype) or "",
+            tasks=tasks,
+            output=output,
+            limit=self.limit,
+            batch_size=self.batch_size,
+            device=self.device,
+            metadata=with_setting(self.metadata, "data", self.data),
+            num_fewshot=self.num_fewshot,
+            chat_template=self.apply_chat_template,
+            seed=self.seed,
+            extra=tuple(self.extra or ()),
+            compress=self.compress_part,
+        )
+
+
+def takes_run_options(verb: Callable[..., None]) -> Callable[..., None]:
+    """A verb whose last argument is a `RunOptions`, as typer reads it: with an option for each of its fields."""
+    *own, _ = inspect.signature(verb, eval_str=True).parameters.values()
+    shared = inspect.signature(RunOptions, eval_str=True).parameters
+
+    def spelled_out(**values: Any) -> None:
+        verb(
+            **{one.name: values[one.name] for one in own}, options=RunOptions(**{name: values[name] for name in shared})
+        )
+
+    parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in (*own, *shared.values())]
+    spelled_out.__name__, spelled_out.__doc__ = verb.__name__, verb.__doc__
+    spelled_out.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return spelled_out

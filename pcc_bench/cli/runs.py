@@ -8,23 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pcc_bench.cli.options import (
-    BatchSize,
-    ChatTemplate,
-    CompressPart,
-    Data,
-    Device,
-    Dtype,
-    Extra,
-    FewShot,
-    Limit,
-    Metadata,
-    Model,
-    ModelArgs,
-    Output,
-    Seed,
-    Wide,
-)
+from pcc_bench.cli.options import Data, Device, Dtype, Limit, Output, RunOptions, takes_run_options
 from pcc_bench.core.documents import write_text
 from pcc_bench.core.errors import UsageError
 from pcc_bench.suite.spec import Executor, Terms
@@ -64,23 +48,11 @@ EngineOptions = Annotated[
 ]
 
 
+@takes_run_options
 def evaluate(
     tasks: Annotated[str, typer.Option(help="Tasks, comma-separated ('pcc-bench ls tasks'), or any of lm-eval's.")],
     output: Output,
-    model: Model = "pcc",
-    model_args: ModelArgs = "",
-    limit: Limit = None,
-    batch_size: BatchSize = "1",
-    device: Device = None,
-    dtype: Dtype = None,
-    data: Data = None,
-    metadata: Metadata = None,
-    num_fewshot: FewShot = None,
-    apply_chat_template: ChatTemplate = False,
-    seed: Seed = None,
-    wide: Wide = False,
-    compress_part: CompressPart = None,
-    extra: Extra = None,
+    options: RunOptions,
 ) -> None:
     """Run tasks through lm-eval, keep every answer, print one table.
 
@@ -90,36 +62,22 @@ def evaluate(
     --batch-size 8 --output results/pcc-4x -- --gen_kwargs max_gen_toks=50`
     """
     from pcc_bench.cli.terminal import resumable, show
-    from pcc_bench.host.command import Command, kept_answers, with_setting
+    from pcc_bench.host.command import kept_answers
     from pcc_bench.host.evaluate import run
     from pcc_bench.reports.compare import summarise
 
-    model_args = with_setting(model_args, "dtype", dtype) or ""
-    metadata = with_setting(metadata, "data", data)
-    settings = (limit, batch_size, device, metadata, num_fewshot, apply_chat_template, seed)
+    command = options.command(tasks, output)
     with resumable(lambda: f"{kept_answers(output):,} answers are kept in {output}"):
-        files = run(Command(model, model_args, tasks, output, *settings, tuple(extra or ()), compress=compress_part))
+        files = run(command)
     if files:  # only the first of several processes has any
-        show(summarise(files, wide))
+        show(summarise(files, options.wide))
 
 
+@takes_run_options
 def validate(
     tasks: Annotated[str, typer.Option(help="Tasks, comma-separated; none by default.")] = "",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="As in 'eval'; nothing is written.")] = None,
-    model: Model = "pcc",
-    model_args: ModelArgs = "",
-    limit: Limit = None,
-    batch_size: BatchSize = "1",
-    device: Device = None,
-    dtype: Dtype = None,
-    data: Data = None,
-    metadata: Metadata = None,
-    num_fewshot: FewShot = None,
-    apply_chat_template: ChatTemplate = False,
-    seed: Seed = None,
-    wide: Wide = False,
-    compress_part: CompressPart = None,
-    extra: Extra = None,
+    options: RunOptions = RunOptions(),  # noqa: B008
 ) -> None:
     """Find trouble before a GPU does: configurations, tokenizers, weights' headers, one row a task.
 
@@ -129,15 +87,11 @@ def validate(
     """
     from pcc_bench.cli.terminal import show, show_marks
     from pcc_bench.host import validate as module
-    from pcc_bench.host.command import Command, with_setting
     from pcc_bench.host.evaluate import check
 
-    model_args = with_setting(model_args, "dtype", dtype) or ""
-    metadata = with_setting(metadata, "data", data)
-    settings = (limit, batch_size, device, metadata, num_fewshot, apply_chat_template, seed)
-    command = Command(model, model_args, tasks, output or Path(), *settings, tuple(extra or ()), compress=compress_part)
+    command = options.command(tasks, output or Path())
     check(command)
-    report = module.validate(model, model_args, tasks, command.task_metadata)
+    report = module.validate(command.model, command.model_args, tasks, command.task_metadata)
     for example in report.examples:
         typer.echo(f"\nfirst row of {example.task}:")
         show(module.example_table(example))

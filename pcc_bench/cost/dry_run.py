@@ -132,7 +132,14 @@ def plan(recipe: Recipe, *, utilisation: float = 0.4, device: str = "H100", devi
     )
     parts = estimate.parts_of(recipe, geometry)
     memory = estimate.memory_of(recipe, geometry, parts, samples)
-    return Plan(recipe, parts, phases, memory, device, devices, utilisation, _notes(recipe))
+    notes = ["The decoder's tokenizer is taken to make as many tokens as the encoder's."]
+    kinds = dict.fromkeys(recipe.data_at(phase).kind for phase in range(len(recipe.phases)))
+    answering = [kind for kind in kinds if kind != "text"]
+    sizes = estimate.ANSWERING_TOKENS
+    notes += [f"Prompt and answer ({kind}) are taken to be {sizes[kind]} tokens." for kind in answering]
+    if answering and not recipe.optimisation.tokens:
+        notes.append("Contexts are taken to fill every segment: give optimisation.tokens for their true length.")
+    return Plan(recipe, parts, phases, memory, device, devices, utilisation, tuple(notes))
 
 
 def _steps(recipe: Recipe) -> int:
@@ -153,20 +160,9 @@ def _steps(recipe: Recipe) -> int:
     return (optimisation.epochs or 1) * math.ceil(rows / optimisation.batch_size)
 
 
-def _notes(recipe: Recipe) -> tuple[str, ...]:
-    notes = ["The decoder's tokenizer is taken to make as many tokens as the encoder's."]
-    kinds = dict.fromkeys(recipe.data_at(phase).kind for phase in range(len(recipe.phases)))
-    answering = [kind for kind in kinds if kind != "text"]
-    sizes = estimate.ANSWERING_TOKENS
-    notes += [f"Prompt and answer ({kind}) are taken to be {sizes[kind]} tokens." for kind in answering]
-    if answering and not recipe.optimisation.tokens:
-        notes.append("Contexts are taken to fill every segment: give optimisation.tokens for their true length.")
-    return tuple(notes)
-
-
 def render(plan: Plan) -> str:
     """A plan as plain text, a table for each question."""
-    memory, seconds = plan.memory, plan.seconds
+    memory, seconds, gib = plan.memory, plan.seconds, 2**30
     units = (("hours", 3600), ("minutes", 60), ("seconds", 1))
     duration = next(f"{seconds / length:.1f} {unit}" for unit, length in units if seconds >= 2 * length or length == 1)
     accumulation = plan.recipe.optimisation.batch_size // (plan.recipe.optimisation.micro_batch_size * plan.devices)
@@ -185,15 +181,11 @@ def render(plan: Plan) -> str:
     lines += [
         f"batch    {plan.recipe.optimisation.batch_size} = {plan.recipe.optimisation.micro_batch_size} a process "
         f"x {plan.devices} processes x {accumulation} accumulated",
-        f"memory   about {_gib(memory.total)} a process (estimate): weights {_gib(memory.weights)}, "
-        f"autocast's copies {_gib(memory.copies)}, gradients {_gib(memory.gradients)}, "
-        f"Adam {_gib(memory.optimizer)}, activations {_gib(memory.activations)}",
+        f"memory   about {memory.total / gib:.1f} GiB a process (estimate): weights {memory.weights / gib:.1f} GiB, "
+        f"autocast's copies {memory.copies / gib:.1f} GiB, gradients {memory.gradients / gib:.1f} GiB, "
+        f"Adam {memory.optimizer / gib:.1f} GiB, activations {memory.activations / gib:.1f} GiB",
         f"time     about {duration} on {plan.devices} x {plan.device} at {plan.utilisation:.0%} of "
         f"{PEAK[plan.device] / 1e12:.0f} TFLOP/s",
         *[f"note     {note}" for note in plan.notes],
     ]
     return "\n".join(lines)
-
-
-def _gib(size: float) -> str:
-    return f"{size / 2**30:.1f} GiB"

@@ -106,42 +106,35 @@ class Runner:
     def run(self, mode: Mode) -> Laps:
         """One round: compress or prefill what is needed, read the question, decode."""
         question = self._ids(self.point.question)
-        steps = {
-            Mode.FULL: self._full,
-            Mode.PREFIX_CACHED: self._prefix_cached,
-            Mode.COLD: self._cold,
-            Mode.WARM: self._warm,
-        }
-        once, prefill, cache, first = steps[mode](question)
-        self._decode(cache, first)
+        once = 0.0
+        if mode is Mode.FULL:
+            ids = torch.cat([self._context(), question], 1)
+            self.watch.lap()
+            cache, token = self._read({"input_ids": ids})
+        elif mode is Mode.PREFIX_CACHED:
+            context = self._context()
+            self.watch.lap()
+            cache, _ = self._read({"input_ids": context})
+            once = self.watch.lap()
+            cache, token = self._read({"input_ids": question, "past_key_values": cache})
+        else:
+            if mode is Mode.COLD or not self.memories:
+                rows = min(self.pcc.encoder.memory_ids)
+                contexts = torch.randint(rows, (self.point.batch, self.point.context)).tolist()
+                self.watch.lap()
+                self._compress(contexts)
+            elapsed = self.watch.lap()
+            once = elapsed if mode is Mode.COLD else 0.0
+            plans = [Plan((self.bos, *row)) for row in zip(self.memories, question.tolist(), strict=True)]
+            dtype = plans[0].dtype(self.decoder)
+            vectors = torch.stack([plan.vectors(self.decoder).to(dtype) for plan in plans])
+            cache, token = self._read({"inputs_embeds": vectors})
+        prefill = self.watch.lap()
+        for _ in range(self.point.new - 1):
+            with self._autocast(self.memories[0] if self.memories else None):
+                out = self.decoder.model(input_ids=token, past_key_values=cache, use_cache=True)
+            token = out.logits[:, -1:].argmax(-1)
         return Laps(once, prefill, self.watch.lap())
-
-    def _full(self, question: torch.Tensor) -> tuple[float, float, Any, torch.Tensor]:
-        ids = torch.cat([self._context(), question], 1)
-        self.watch.lap()
-        cache, first = self._read({"input_ids": ids})
-        return 0.0, self.watch.lap(), cache, first
-
-    def _prefix_cached(self, question: torch.Tensor) -> tuple[float, float, Any, torch.Tensor]:
-        context = self._context()
-        self.watch.lap()
-        cache, _ = self._read({"input_ids": context})
-        once = self.watch.lap()
-        cache, first = self._read({"input_ids": question, "past_key_values": cache})
-        return once, self.watch.lap(), cache, first
-
-    def _cold(self, question: torch.Tensor) -> tuple[float, float, Any, torch.Tensor]:
-        contexts = self._encoder_ids()
-        self.watch.lap()
-        self._compress(contexts)
-        once = self.watch.lap()
-        return once, *self._read_memories(question)
-
-    def _warm(self, question: torch.Tensor) -> tuple[float, float, Any, torch.Tensor]:
-        if not self.memories:
-            self._compress(self._encoder_ids())
-        self.watch.lap()
-        return 0.0, *self._read_memories(question)
 
     def _compress(self, contexts: Sequence[Sequence[int]]) -> None:
         """Memories of contexts in the encoder's tokens: [slots + boundary, hidden size], on the host as in a run."""
@@ -150,27 +143,12 @@ class Runner:
         self.slots, self.boundary = memories[0].slots, memories[0].boundary
         self.memories = [memory.vectors.to(dtype).cpu() for memory in memories if memory.vectors is not None]
 
-    def _read_memories(self, question: torch.Tensor) -> tuple[float, Any, torch.Tensor]:
-        plans = [Plan((self.bos, *row)) for row in zip(self.memories, question.tolist(), strict=True)]
-        dtype = plans[0].dtype(self.decoder)
-        vectors = torch.stack([plan.vectors(self.decoder).to(dtype) for plan in plans])
-        cache, first = self._read({"inputs_embeds": vectors})
-        return self.watch.lap(), cache, first
-
     def _read(self, inputs: dict[str, Any]) -> tuple[Any, torch.Tensor]:
         """One forward: the cache, and the first new token of each row [batch, 1]."""
         last = torch.tensor([-1], device=self.decoder.device)
         with self._autocast(inputs.get("inputs_embeds")):
             out = self.decoder.model(**inputs, use_cache=True, **keep_logits(self.decoder, last))
         return out.past_key_values, out.logits[:, -1:].argmax(-1)
-
-    def _decode(self, cache: Any, token: torch.Tensor) -> None:
-        """The new tokens but the first, one forward each."""
-        memory = self.memories[0] if self.memories else None
-        for _ in range(self.point.new - 1):
-            with self._autocast(memory):
-                out = self.decoder.model(input_ids=token, past_key_values=cache, use_cache=True)
-            token = out.logits[:, -1:].argmax(-1)
 
     def _autocast(self, vectors: torch.Tensor | None) -> AbstractContextManager[Any]:
         return nullcontext() if vectors is None else autocast_for(self.decoder, vectors)
@@ -182,8 +160,3 @@ class Runner:
     def _ids(self, count: int) -> torch.Tensor:
         rows = len(self.decoder.embedding.weight)
         return torch.randint(rows, (self.point.batch, count), device=self.decoder.device)
-
-    def _encoder_ids(self) -> list[list[int]]:
-        rows = min(self.pcc.encoder.memory_ids)
-        ids: list[list[int]] = torch.randint(rows, (self.point.batch, self.point.context)).tolist()
-        return ids

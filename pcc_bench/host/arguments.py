@@ -130,25 +130,17 @@ class HfOptions(BaseModel):
     chat_template_args: dict[str, Any] | None = None
 
 
-def parse_arguments(text: str) -> dict[str, Any]:
-    """Model arguments as lm-eval reads them: `key=value,key=value`, or a JSON object.
-
-    Raises:
-        UsageError: They are neither.
-    """
-    return _parse(text, "model args")
-
-
 def parse_metadata(text: str) -> dict[str, Any]:
-    """Settings of tasks as lm-eval reads them: a JSON object, or `key=value,key=value`.
+    """As `parse_arguments`, of settings of tasks."""
+    return parse_arguments(text, "metadata")
+
+
+def parse_arguments(text: str, what: str = "model args") -> dict[str, Any]:
+    """Arguments as lm-eval reads them: `key=value,key=value`, or a JSON object; `what` names them in the error.
 
     Raises:
-        UsageError: They are neither.
+        UsageError: They are neither, or one has no value, or two.
     """
-    return _parse(text, "metadata")
-
-
-def _parse(text: str, what: str) -> dict[str, Any]:
     shown = f"{what} '{text[:200]}'"
     if text.lstrip().startswith("{"):
         values = documents.parse_json(text, shown)

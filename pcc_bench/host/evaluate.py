@@ -47,7 +47,10 @@ def run(command: Command) -> list[Path]:
     if command.metadata and asks_ours_only(command):
         check_settings(parse_metadata(command.metadata))
     with claimed(command.output):
-        _make_answers(command.output)
+        path = command.output / f"{ANSWERS}_rank{os.environ.get('RANK', '0')}.db"
+        # lm-eval opens the file of this process's answers in a thread, whose errors are no sentence.
+        with database_errors(path), closing(sqlite3.connect(path, timeout=60)) as connection, connection:
+            connection.execute("CREATE TABLE IF NOT EXISTS unnamed (key TEXT PRIMARY KEY, value BLOB)")
         named = replace(command, model_args=_named(command))
         if os.environ.get("RANK", "0") != "0":
             _run_lm_eval(named, command.output)  # which writes none there
@@ -109,17 +112,6 @@ def _named(command: Command) -> str:
     named = with_setting(command.model_args, "pretrained", default)
     store = command.memory_store
     return with_setting(named, "memory_store", str(store) if store else None) or ""
-
-
-def _make_answers(folder: Path) -> None:
-    """Make the file of this process's answers: lm-eval opens it in a thread, whose errors are no sentence.
-
-    Raises:
-        UsageError: It can't be written, or is no database.
-    """
-    path = folder / f"{ANSWERS}_rank{os.environ.get('RANK', '0')}.db"
-    with database_errors(path), closing(sqlite3.connect(path, timeout=60)) as connection, connection:
-        connection.execute("CREATE TABLE IF NOT EXISTS unnamed (key TEXT PRIMARY KEY, value BLOB)")
 
 
 def _run_lm_eval(command: Command, results: Path) -> None:

@@ -61,11 +61,15 @@ def task_table() -> TextTable:
 def data_table() -> TextTable:
     """The files of the data folder `PCC_DATA`: name, rows, and the tasks that read them."""
     folder = data_folder()
-    readers = _readers()
+    readers: dict[str, list[str]] = {}
+    for name, task in sorted(_tasks().items()):
+        readers.setdefault(task.file, []).append(name)
     rows = []
     for path in sorted(folder.glob("*/*.jsonl")) if folder and folder.is_dir() else []:
         file = f"{path.parent.name}/{path.name}"
-        rows.append((file, str(_count_lines(path)), ", ".join(readers.get(file, [])) or NOBODY))
+        with path.open("rb") as lines:
+            count = sum(bool(line.strip()) for line in lines)
+        rows.append((file, str(count), ", ".join(readers.get(file, [])) or NOBODY))
     return TextTable(("file", "rows", "read by"), tuple(rows))
 
 
@@ -75,20 +79,6 @@ def data_folder() -> Path | None:
     if name == REAL:
         return real_folder()
     return None if name in ("", "hub", "lab") else Path(name).expanduser()
-
-
-def _readers() -> dict[str, list[str]]:
-    """File in a data folder -> the tasks that read it."""
-    readers: dict[str, list[str]] = {}
-    for name, task in sorted(_tasks().items()):
-        if task.file:
-            readers.setdefault(task.file, []).append(name)
-    return readers
-
-
-def _count_lines(path: Path) -> int:
-    with path.open("rb") as lines:
-        return sum(bool(line.strip()) for line in lines)
 
 
 @dataclass(frozen=True)

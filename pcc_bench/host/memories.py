@@ -8,8 +8,8 @@ from __future__ import annotations
 import random
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from tqdm import tqdm
@@ -18,6 +18,7 @@ from pcc_bench.core.compressor import Compressor, Memory
 from pcc_bench.core.errors import UsageError, memory_errors
 from pcc_bench.host.store.store import MemoryStore, compress
 
+T = TypeVar("T")
 CHUNK_CHARACTERS = 400_000  # given to a compressor in one call: large forwards, and a progress bar that moves
 WAVE_CHARACTERS = 4_000_000  # held at once where the texts of a run are larger than that
 
@@ -77,16 +78,31 @@ class MemoryBook:
         """Make or read those of `sources` that are missing; a collective call where there are several processes."""
         missing = sorted({s for s in sources if s not in self._memories}, key=lambda s: (-len(s.context), s))
         mine = missing[self.rank :: self.world_size]
-        made: dict[Source, Memory] = {}
+        own: dict[Source, Memory] = {}
         with tqdm(total=len(mine), desc="Compressing contexts", disable=quiet or not mine) as progress:
-            for chunk in _chunks(mine, CHUNK_CHARACTERS):
+            for chunk in _portions(mine, lambda source: len(source.context), CHUNK_CHARACTERS):
+                texts, queries = [source.context for source in chunk], [source.query for source in chunk]
                 with memory_errors(f"compressing {len(chunk)} contexts", "use a smaller dtype or encoder batch"):
-                    made |= zip(chunk, self._compress(chunk), strict=True)
+                    if self.store is None:
+                        memories = compress(self.compressor, texts, queries)
+                    else:
+                        memories = self.store.compress(texts, queries)
+                own |= zip(chunk, memories, strict=True)
                 progress.update(len(chunk))
-        for share, stored, trouble in gather((made, *self._stored()), self.world_size):
+        of_store: tuple[Counter[str], str] = (Counter(), "")
+        if self.store is not None:  # what it counted since the last time
+            of_store = (self.store.counts, self.store.trouble)
+            self.store.counts = Counter()
+        for share, stored, trouble in gather((own, *of_store), self.world_size):
             self._memories |= share
             self.stored += stored
-            self._note(trouble)
+            if trouble and not self.trouble:
+                self.trouble = trouble
+                warnings.warn(
+                    f"the memory store could not keep a memory ({trouble}): the run goes on without keeping it; its "
+                    "results are whole, and count such memories as 'unwritten'",
+                    stacklevel=2,
+                )
             self.compressions += len(share) - stored["hits"]
             self.seconds += sum(memory.seconds for memory in share.values())
 
@@ -100,35 +116,17 @@ class MemoryBook:
         self.compressions += alone.compressions
         self.seconds += alone.seconds
 
-    def _compress(self, sources: Sequence[Source]) -> list[Memory]:
-        contexts, queries = [source.context for source in sources], [source.query for source in sources]
-        if self.store is None:
-            return compress(self.compressor, contexts, queries)
-        return self.store.compress(contexts, queries)
-
-    def _stored(self) -> tuple[Counter[str], str]:
-        """What the store counted since the last time, and its trouble."""
-        if self.store is None:
-            return Counter(), ""
-        counts, self.store.counts = self.store.counts, Counter()
-        return counts, self.store.trouble
-
-    def _note(self, trouble: str) -> None:
-        if trouble and not self.trouble:
-            warnings.warn(
-                f"the memory store could not keep a memory ({trouble}): the run goes on without keeping it; its "
-                "results are whole, and count such memories as 'unwritten'",
-                stacklevel=3,
-            )
-            self.trouble = trouble
-
     def trim(self) -> None:
         """Forget the oldest memories until the rest fits `max_bytes`."""
-        size = sum(map(_bytes, self._memories.values()))
+
+        def bytes_of(memory: Memory) -> int:
+            return memory.vectors.nbytes if memory.vectors is not None else len(memory.text or "")
+
+        size = sum(map(bytes_of, self._memories.values()))
         for source in list(self._memories):
             if size <= self.max_bytes:
                 return
-            size -= _bytes(self._memories.pop(source))
+            size -= bytes_of(self._memories.pop(source))
 
 
 def waves(groups: Iterable[tuple[Source, ...]]) -> Iterator[set[tuple[Source, ...]]]:
@@ -137,17 +135,26 @@ def waves(groups: Iterable[tuple[Source, ...]]) -> Iterator[set[tuple[Source, ..
     Args:
         groups: The sources of each prompt. The result does not depend on their order, so all processes agree.
     """
-    order = sorted(set(groups), key=lambda group: (-_characters(group), group))
-    wave: set[tuple[Source, ...]] = set()
-    size = 0
-    for group in order:
-        if wave and size + _characters(group) > WAVE_CHARACTERS:
-            yield wave
-            wave, size = set(), 0
-        wave.add(group)
-        size += _characters(group)
-    if wave:
-        yield wave
+
+    def characters(group: tuple[Source, ...]) -> int:
+        return sum(len(source.context) for source in group)
+
+    order = sorted(set(groups), key=lambda group: (-characters(group), group))
+    return map(set, _portions(order, characters, WAVE_CHARACTERS))
+
+
+def _portions(items: Iterable[T], size: Callable[[T], int], limit: int) -> Iterator[list[T]]:
+    """Items in lists of which none is larger than a limit, but for a list of one."""
+    portion: list[T] = []
+    total = 0
+    for item in items:
+        if portion and total + size(item) > limit:
+            yield portion
+            portion, total = [], 0
+        portion.append(item)
+        total += size(item)
+    if portion:
+        yield portion
 
 
 def wrong_partners(contexts: Iterable[str], seed: int) -> dict[str, str]:
@@ -173,24 +180,3 @@ def gather(value: Any, world_size: int) -> list[Any]:
     values: list[Any] = [None] * world_size
     torch.distributed.all_gather_object(values, value)
     return values
-
-
-def _chunks(sources: Sequence[Source], characters: int) -> Iterator[list[Source]]:
-    chunk: list[Source] = []
-    size = 0
-    for source in sources:
-        if chunk and size + len(source.context) > characters:
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(source)
-        size += len(source.context)
-    if chunk:
-        yield chunk
-
-
-def _characters(group: Iterable[Source]) -> int:
-    return sum(len(source.context) for source in group)
-
-
-def _bytes(memory: Memory) -> int:
-    return memory.vectors.nbytes if memory.vectors is not None else len(memory.text or "")

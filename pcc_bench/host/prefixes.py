@@ -104,7 +104,10 @@ class PrefixReader:
         known = {} if self._kept is None else {id(self._kept[0]): self._kept[1]}
         missing = list({id(head): head for head in heads if id(head) not in known}.values())
         known |= zip(map(id, missing), self._prefill(missing, dtype) if missing else [], strict=True)
-        spared = _spared(heads, missing)
+        new, spared = set(map(id, missing)), []
+        for head in heads:  # all of a head is spared, but for the first job with a head just computed
+            spared.append(0 if id(head) in new else head.length)
+            new.discard(id(head))
         self._kept = (heads[-1], [(keys.clone(), values.clone()) for keys, values in known[id(heads[-1])]])
         ids = [head.ids() for head in heads] if dtype is None else None
         return ReadPrefix(self._stacked([known[id(head)] for head in heads]), [h.length for h in heads], ids), spared
@@ -122,7 +125,8 @@ class PrefixReader:
                 use_cache=True,
                 **keep_logits(self.decoder, last),
             )
-        return [[_row(layer, row, width - head.length) for layer in cache.layers] for row, head in enumerate(heads)]
+        rows = [(slice(row, row + 1), slice(None), slice(width - head.length, None)) for row, head in enumerate(heads)]
+        return [[(layer.keys[row], layer.values[row]) for layer in cache.layers] for row in rows]
 
     def _stacked(self, rows: Sequence[KeysValues]) -> DynamicCache:
         """One cache for a batch, rows padded on the left."""
@@ -134,10 +138,6 @@ class PrefixReader:
         return cache
 
 
-def _row(layer: Any, row: int, start: int) -> tuple[torch.Tensor, torch.Tensor]:
-    return layer.keys[row : row + 1, :, start:], layer.values[row : row + 1, :, start:]
-
-
 def _padded(rows: Sequence[torch.Tensor]) -> torch.Tensor:
     """[1, heads, length, size] each -> [batch, heads, longest, size]."""
     _, heads, _, size = rows[0].shape
@@ -146,16 +146,6 @@ def _padded(rows: Sequence[torch.Tensor]) -> torch.Tensor:
     for index, row in enumerate(rows):
         padded[index, :, width - row.shape[2] :] = row[0]
     return padded
-
-
-def _spared(heads: Sequence[Plan], computed: Sequence[Plan]) -> list[int]:
-    """Positions of each head that were not computed for it: all, but for the first job with a head just computed."""
-    new = {id(head) for head in computed}
-    spared = []
-    for head in heads:
-        spared.append(0 if id(head) in new else head.length)
-        new.discard(id(head))
-    return spared
 
 
 def _longest_first(jobs: Iterable[Job]) -> list[Job]:

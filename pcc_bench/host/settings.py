@@ -33,15 +33,14 @@ def check_spelling(names: Iterable[str]) -> None:
     """
     for name in names:
         near = difflib.get_close_matches(name, SETTINGS, n=1, cutoff=0.85)
-        if near and name not in SETTINGS and not _of_models(name):
+        if not near or name in SETTINGS:
+            continue
+        from pcc_bench.host.arguments import FROM_PRETRAINED, HfOptions, RunnerOptions  # heavy, and seldom asked
+
+        methods = map(registry.get, registry.names())
+        options = {option for method in methods for option in inspect.signature(method.load).parameters}
+        if name not in {*FROM_PRETRAINED, *HfOptions.model_fields, *RunnerOptions.model_fields, *options}:
             raise UsageError(f"--metadata: no task has a setting '{name[:100]}': did you mean '{near[0]}'?")
-
-
-def _of_models(name: str) -> bool:
-    from pcc_bench.host.arguments import FROM_PRETRAINED, HfOptions, RunnerOptions  # heavy, and seldom asked
-
-    options = {key for method in registry.names() for key in inspect.signature(registry.get(method).load).parameters}
-    return name in {*FROM_PRETRAINED, *HfOptions.model_fields, *RunnerOptions.model_fields, *options}
 
 
 def check_settings(names: Iterable[object], where: str = "--metadata") -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -32,12 +31,10 @@ from pcc_bench.host.arguments import (
     parse_metadata,
     split_options,
 )
-from pcc_bench.host.lm import CompressedLM
 from pcc_bench.host.settings import check_settings
 from pcc_bench.model.inspection import weight_files
 
 T = TypeVar("T")
-Shapes = dict[str, list[int]]
 FINGERPRINT_ROWS = 256  # of the embedding; see `Decoder.fingerprint`
 
 
@@ -91,8 +88,8 @@ def validate(model: str, model_args: str, task_list: str, metadata: str | None =
         metadata: As in `pcc-bench eval`.
     """
     report = Report()
-    arguments = report.look("model args", lambda: _arguments(model_args))
-    kind = report.look("method", lambda: _method(model))
+    arguments = report.look("model args", lambda: (parse_arguments(model_args), model_args or "none"))
+    kind = report.look("method", lambda: (registry.get(model), registry.get(model).summary))
     if kind is not None and arguments is not None and (default := default_checkpoint(kind, arguments)):
         arguments["pretrained"] = default
     decoder: Decoder | None = None
@@ -103,49 +100,34 @@ def validate(model: str, model_args: str, task_list: str, metadata: str | None =
             report.look("decoder's weights", lambda: _decoder_weights(decoder.name))
         if decoder is not None and options is not None:
             kind.inspect(str(arguments["pretrained"]), decoder, options, report.look)
-    settings = _metadata(report, metadata, set(_names(task_list)) <= set(inventory.task_names()))
-    _look_at_tasks(report, task_list, {**(arguments or {}), **settings}, decoder)
+    names = [name.strip() for name in task_list.split(",") if name.strip()]
+    ours = set(names) <= set(inventory.task_names())
+
+    def settings(text: str) -> tuple[dict[str, Any], str]:
+        values = parse_metadata(text)
+        if ours:
+            check_settings(values)
+        return values, text
+
+    given = (report.look("metadata", lambda: settings(metadata)) if metadata else None) or {}
+    startup.install()
+    # lm-eval's own tasks are thousands of files: they are read only when one of them is asked for.
+    manager = TaskManager(
+        include_path=tasks.__path__[0], include_defaults=not ours, metadata={**(arguments or {}), **given}
+    )
+    for name in names:
+        if loaded := report.look(f"task {name}", lambda name=name: _task(manager, name)):  # type: ignore[misc]
+            report.examples += [_example(task, loaded[task], decoder) for task in loaded]
     return report
 
 
-def _arguments(text: str) -> tuple[dict[str, Any], str]:
-    return parse_arguments(text), text or "none"
-
-
-def _names(task_list: str) -> list[str]:
-    return [name.strip() for name in task_list.split(",") if name.strip()]
-
-
-def _metadata(report: Report, text: str | None, ours: bool) -> dict[str, Any]:
-    def parse() -> tuple[dict[str, Any], str]:
-        assert text is not None
-        settings = parse_metadata(text)
-        if ours:
-            check_settings(settings)
-        return settings, text
-
-    return (report.look("metadata", parse) or {}) if text else {}
-
-
-def _method(name: str) -> tuple[type[Compressor], str]:
-    kind = registry.get(name)
-    return kind, kind.summary
-
-
 def _options(kind: type[Compressor], arguments: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    runners = inspect.signature(CompressedLM.__init__).parameters  # pretrained, decoder, control, ...
-    checked(
-        RunnerOptions,
-        {name: value for name, value in arguments.items() if name in RunnerOptions.model_fields},
-        "model args",
-    )
-    others = {key: value for key, value in joined(arguments, None).items() if key not in runners}
+    runner = RunnerOptions.model_fields
+    checked(RunnerOptions, {name: value for name, value in arguments.items() if name in runner}, "model args")
+    others = {name: value for name, value in joined(arguments, None).items() if name not in (*runner, "device")}
     options, rest = split_options(kind, others)
     says = ", ".join(f"{name}={value}" for name, value in options.items()) or "all by default"
     return options, says + (f"; for the decoder: {', '.join(rest)}" if rest else "")
-
-
-# Decoder
 
 
 def _decoder(kind: type[Compressor], arguments: Mapping[str, Any]) -> tuple[Decoder, str]:
@@ -180,24 +162,7 @@ def _decoder_weights(name: str) -> tuple[int, str]:
     """Are they finite? Norms, biases and the embedding are read; the run looks at all of them as it loads them."""
     files = weight_files(name)
     read = sum(check_safetensors(file, lambda key, shape: len(shape) == 1 or "embed" in key) for file in files)
-    return (
-        read,
-        f"{read} tensors finite (embedding, norms, biases; an evaluation looks at all it loads)",
-    )
-
-
-# Tasks
-
-
-def _look_at_tasks(report: Report, task_list: str, metadata: dict[str, Any], decoder: Decoder | None) -> None:
-    names = _names(task_list)
-    ours = set(names) <= set(inventory.task_names())
-    startup.install()
-    # lm-eval's own tasks are thousands of files: they are read only when one of them is asked for.
-    manager = TaskManager(include_path=tasks.__path__[0], include_defaults=not ours, metadata=metadata)
-    for name in names:
-        if loaded := report.look(f"task {name}", lambda name=name: _task(manager, name)):  # type: ignore[misc]
-            report.examples += [_example(task, loaded[task], decoder) for task in loaded]
+    return read, f"{read} tensors finite (embedding, norms, biases; an evaluation looks at all it loads)"
 
 
 def _task(manager: TaskManager, name: str) -> tuple[dict[str, Any], str]:
@@ -205,17 +170,15 @@ def _task(manager: TaskManager, name: str) -> tuple[dict[str, Any], str]:
         hint = registry.suggest(name, inventory.task_names())
         raise UsageError(f"unknown task '{name}'{hint} (lm-eval's own: 'lm_eval ls tasks')")
     loaded = manager.load([name])["tasks"]
-    return loaded, "; ".join(_account(task) for task in loaded.values())
-
-
-def _account(task: Any) -> str:
-    """How many rows there are, and how many of those read they are."""
-    population = (task.config.metadata or {}).get("population", {})
-    if not population:
-        return f"{task.config.task}: {len(list(task.eval_docs))} rows"
-    dropped = ", ".join(f"{count} {reason}" for reason, count in population["dropped"].items())
-    rows = f"{population['kept']} of {population['rows_read']} rows of {population['place']}"
-    return f"{task.config.task}: {rows}" + (f" (left out: {dropped})" if dropped else "")
+    accounts = []  # how many rows there are, and how many of those read they are
+    for task in loaded.values():
+        if population := (task.config.metadata or {}).get("population", {}):
+            dropped = ", ".join(f"{count} {reason}" for reason, count in population["dropped"].items())
+            rows = f"{population['kept']} of {population['rows_read']} rows of {population['place']}"
+            accounts.append(f"{task.config.task}: {rows}" + (f" (left out: {dropped})" if dropped else ""))
+        else:
+            accounts.append(f"{task.config.task}: {len(list(task.eval_docs))} rows")
+    return loaded, "; ".join(accounts)
 
 
 def _example(name: str, task: Any, decoder: Decoder | None) -> Example:
@@ -229,10 +192,8 @@ def _example(name: str, task: Any, decoder: Decoder | None) -> Example:
 
 def example_table(example: Example) -> TextTable:
     """The parts of a row, their decoder tokens and how they begin and end."""
-    rows = ((kind, "" if count is None else str(count), _excerpt(text)) for kind, count, text in example.parts)
+    rows = []
+    for kind, count, text in example.parts:
+        excerpt = text if len(text) <= 60 else f"{text[:30]} ... {text[-30:]}"
+        rows.append((kind, "" if count is None else str(count), repr(excerpt)))
     return TextTable(("part", "tokens", "text"), tuple(rows))
-
-
-def _excerpt(text: str, width: int = 60) -> str:
-    shown = text if len(text) <= width else f"{text[: width // 2]} ... {text[-width // 2 :]}"
-    return repr(shown)
