@@ -109,8 +109,7 @@ def test_bytes_of_keys_and_values_are_those_of_the_cache(tiny_lite: measure.Subj
     point = Point(context=300, question=0, new=1, batch=2, rate=4)
     runner = measure.Runner(tiny_lite, point)
     with torch.inference_mode():
-        question = torch.zeros(2, 0, dtype=torch.long)
-        *_, cache, _ = runner._full(question) if mode is Mode.FULL else runner._cold(question)
+        *_, cache, _ = runner._prefill(mode)
     held = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
     assert held == 4 * tiny_lite.shape.work(point, mode).cached
 

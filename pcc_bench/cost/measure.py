@@ -105,6 +105,15 @@ class Runner:
     @torch.inference_mode()
     def run(self, mode: Mode) -> Laps:
         """One round: compress or prefill what is needed, read the question, decode."""
+        once, prefill, cache, token = self._prefill(mode)
+        for _ in range(self.point.new - 1):
+            with self._autocast(self.memories[0] if self.memories else None):
+                out = self.decoder.model(input_ids=token, past_key_values=cache, use_cache=True)
+            token = out.logits[:, -1:].argmax(-1)
+        return Laps(once, prefill, self.watch.lap())
+
+    def _prefill(self, mode: Mode) -> tuple[float, float, Any, torch.Tensor]:
+        """Seconds once a context and of the prefill, the cache, the first new token of each row [batch, 1]."""
         question = self._ids(self.point.question)
         once = 0.0
         if mode is Mode.FULL:
@@ -119,8 +128,7 @@ class Runner:
             cache, token = self._read({"input_ids": question, "past_key_values": cache})
         else:
             if mode is Mode.COLD or not self.memories:
-                rows = min(self.pcc.encoder.memory_ids)
-                contexts = torch.randint(rows, (self.point.batch, self.point.context)).tolist()
+                contexts = self._encoder_ids()
                 self.watch.lap()
                 self._compress(contexts)
             elapsed = self.watch.lap()
@@ -129,12 +137,7 @@ class Runner:
             dtype = plans[0].dtype(self.decoder)
             vectors = torch.stack([plan.vectors(self.decoder).to(dtype) for plan in plans])
             cache, token = self._read({"inputs_embeds": vectors})
-        prefill = self.watch.lap()
-        for _ in range(self.point.new - 1):
-            with self._autocast(self.memories[0] if self.memories else None):
-                out = self.decoder.model(input_ids=token, past_key_values=cache, use_cache=True)
-            token = out.logits[:, -1:].argmax(-1)
-        return Laps(once, prefill, self.watch.lap())
+        return once, self.watch.lap(), cache, token
 
     def _compress(self, contexts: Sequence[Sequence[int]]) -> None:
         """Memories of contexts in the encoder's tokens: [slots + boundary, hidden size], on the host as in a run."""
@@ -160,3 +163,8 @@ class Runner:
     def _ids(self, count: int) -> torch.Tensor:
         rows = len(self.decoder.embedding.weight)
         return torch.randint(rows, (self.point.batch, count), device=self.decoder.device)
+
+    def _encoder_ids(self) -> list[list[int]]:
+        rows = min(self.pcc.encoder.memory_ids)
+        ids: list[list[int]] = torch.randint(rows, (self.point.batch, self.point.context)).tolist()
+        return ids
