@@ -52,7 +52,10 @@ def examine() -> Iterator[Finding]:
     version, least = (".".join(map(str, numbers)) for numbers in (sys.version_info[:3], PYTHON))
     yield Finding("Python", version, sys.version_info >= PYTHON, mend=f"install Python >= {least}, then: make demo")
     yield from _packages()
-    yield from _extras()
+    for name, purpose in EXTRAS.items():
+        found = installed(name)
+        missing = f"not installed (for {purpose})"
+        yield Finding(name, found or missing, found is not None, False, f"pip install {name}")
     yield hook
     yield from _devices()
     yield _data()
@@ -73,14 +76,6 @@ def _packages() -> Iterator[Finding]:
             good = version is not None and requirement.specifier.contains(version, prereleases=True)
             remedy = f"pip install '{requirement.name}{requirement.specifier}'"
             yield Finding(requirement.name, version or "not installed", good, mend=remedy)
-
-
-def _extras() -> Iterator[Finding]:
-    for name, purpose in EXTRAS.items():
-        version = installed(name)
-        yield Finding(
-            name, version or f"not installed (for {purpose})", version is not None, False, f"pip install {name}"
-        )
 
 
 def _hook() -> Finding:

@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -53,7 +53,11 @@ def claimed(folder: Path, part: str = "", wait: bool = False) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
-        raise UsageError(f"{folder} is in use by {_named(owner)}: wait for its end, or choose another folder") from None
+        who = "another command"
+        with suppress(UsageError):  # between its lock and its name
+            other = checked(Owner, read_json(owner), str(owner))
+            who = f"'{other.command}' (process {other.pid} on {other.host}, since {other.since})"
+        raise UsageError(f"{folder} is in use by {who}: wait for its end, or choose another folder") from None
     except (OSError, NotImplementedError) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise UsageError(f"{folder} can't be written ({reason}): choose another folder") from None
@@ -74,11 +78,3 @@ def claimed(folder: Path, part: str = "", wait: bool = False) -> Iterator[None]:
 def is_claim(path: Path) -> bool:
     """Is this a file of a claim, which says nothing about what a folder holds?"""
     return path.name.startswith(".pcc_bench") and path.name.endswith((".lock", ".owner.json", ".part"))
-
-
-def _named(owner: Path) -> str:
-    try:
-        who = checked(Owner, read_json(owner), str(owner))
-    except UsageError:  # between its lock and its name
-        return "another command"
-    return f"'{who.command}' (process {who.pid} on {who.host}, since {who.since})"

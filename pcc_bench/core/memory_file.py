@@ -218,7 +218,11 @@ def _read(path: Path) -> tuple[Header, torch.Tensor | None, torch.Tensor | None]
         raise UsageError(f"{path} is damaged or not safetensors ({error}): compress the text again") from None
     if KEY not in metadata:
         raise UsageError(f"{path} is a safetensors file but no memory: 'pcc-bench compress' makes those")
-    header = _parse(metadata[KEY], path)
+    state = parse_json(metadata[KEY], f"the header of {path}")
+    version = state.get("schema_version") if isinstance(state, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise UsageError(f"{path} has schema version {version}, this pcc-bench reads up to {SCHEMA_VERSION}: update it")
+    header = checked(Header, state, f"{path} is damaged")
     if (vectors is None) == (header.text is None):
         raise UsageError(f"{path} is damaged: a memory is either vectors or text")
     if vectors is None:
@@ -241,11 +245,3 @@ def _check_fits(name: str, header: Header, tensors: Mapping[str, torch.Tensor | 
     for what in ("opening", "closing"):
         if wrong := [token for token in getattr(header, what) if token >= rows]:
             raise UsageError(f"{name} is damaged: {what} has the token {wrong[0]}, the decoder has {rows:,}")
-
-
-def _parse(text: str, path: Path) -> Header:
-    state = parse_json(text, f"the header of {path}")
-    version = state.get("schema_version") if isinstance(state, dict) else None
-    if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise UsageError(f"{path} has schema version {version}, this pcc-bench reads up to {SCHEMA_VERSION}: update it")
-    return checked(Header, state, f"{path} is damaged")

@@ -62,7 +62,12 @@ class Plan:
 
     def vectors(self, decoder: Decoder) -> torch.Tensor:
         """Input vectors [length, hidden size]; a float32 memory keeps the whole prompt in float32."""
-        return torch.cat([_vectors(piece, decoder) for piece in self.pieces])
+        parts = []
+        for piece in self.pieces:
+            vectors = piece.vectors if isinstance(piece, Memory) else piece
+            assert vectors is not None
+            parts.append(decoder.embed(vectors) if isinstance(vectors, list) else vectors.to(decoder.device))
+        return torch.cat(parts)
 
     def dtype(self, decoder: Decoder) -> torch.dtype:
         """That of `vectors`."""
@@ -127,11 +132,3 @@ def realise(plans: Sequence[Plan], decoder: Decoder, dtype: torch.dtype | None) 
 
 def _length(piece: list[int] | Memory | torch.Tensor) -> int:
     return piece.length if isinstance(piece, Memory) else len(piece)
-
-
-def _vectors(piece: list[int] | Memory | torch.Tensor, decoder: Decoder) -> torch.Tensor:
-    if isinstance(piece, list):
-        return decoder.embed(piece)
-    vectors = piece.vectors if isinstance(piece, Memory) else piece
-    assert vectors is not None
-    return vectors.to(decoder.device)

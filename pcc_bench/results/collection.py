@@ -182,19 +182,23 @@ def trainings(paths: Iterable[Path]) -> tuple[Training, ...]:
     Raises:
         UsageError: A log or recipe is cut or damaged.
     """
+
+    def frame(path: Path, kind: type[_Line | _Losses] = _Line) -> pd.DataFrame:
+        lines = read_json_lines(path) if path.is_file() else ()
+        return pd.DataFrame(checked(kind, line, f"{path}, line {number}").model_dump() for number, line in lines)
+
     folders = [log.parent for log in matching(paths, "log.jsonl")]
     counts = Counter(folder.name for folder in folders)
     runs = []
     for folder in folders:
         recipe = folder / "recipe.json"
-        evaluation, rows = folder / "evaluation.jsonl", folder / "evaluation-rows.jsonl"
         training = Training(
             name=folder.name if counts[folder.name] == 1 else f"{folder.parent.name}/{folder.name}",
             path=folder,
             recipe=checked(_Recipe, read_json(recipe), str(recipe)).model_dump() if recipe.is_file() else {},
-            log=_frame(folder / "log.jsonl"),
-            evaluation=_frame(evaluation) if evaluation.is_file() else pd.DataFrame(),
-            rows=_frame(rows, _Losses) if rows.is_file() else pd.DataFrame(),
+            log=frame(folder / "log.jsonl"),
+            evaluation=frame(folder / "evaluation.jsonl"),
+            rows=frame(folder / "evaluation-rows.jsonl", _Losses),
         )
         runs.append(training)
     return tuple(runs)
@@ -210,10 +214,4 @@ def costs(paths: Iterable[Path]) -> pd.DataFrame:
         {**record.model_dump(mode="json"), "path": str(path)}
         for path in matching(paths, "cost_*.jsonl")
         for record in records.read(path)
-    )
-
-
-def _frame(path: Path, kind: type[_Line | _Losses] = _Line) -> pd.DataFrame:
-    return pd.DataFrame(
-        checked(kind, line, f"{path}, line {number}").model_dump() for number, line in read_json_lines(path)
     )

@@ -17,7 +17,7 @@ from pcc_bench.core.errors import UsageError
 from pcc_bench.cost import records
 from pcc_bench.results.files import RESULTS, Number, Population, matching, result_files
 from pcc_bench.results.reading import read_run
-from pcc_bench.results.rows import COUNTS, Integers, Numbers, Rows, check_finite
+from pcc_bench.results.rows import COUNTS, Numbers, Rows, check_finite
 from pcc_bench.results.run import FINGERPRINT, Run, TaskRun, comparable
 
 FROZEN_VERSION = 2  # 1 recorded less of the protocol
@@ -150,6 +150,10 @@ def _frozen_task(task: TaskRun) -> dict[str, Any]:
         check_finite(rows, name, f"{name} of {task.name}")
     assert rows.content is not None  # `load` has seen to it
     numbers: dict[int, int] = {}
+
+    def listed(values: Numbers) -> list[float | None]:
+        return [None if value != value else value for value in values.tolist()]
+
     return {
         "asked": dict(task.protocol),
         "fingerprint": task.population.fingerprint,
@@ -157,8 +161,8 @@ def _frozen_task(task: TaskRun) -> dict[str, Any]:
         "rows": rows.number.tolist(),
         "hashes": [f"{content:012x}" for content in rows.content.tolist()],
         "contexts": [numbers.setdefault(context, len(numbers)) for context in rows.context.tolist()],
-        "scores": {name: _listed(values) for name, values in rows.scores.items() if name not in rows.below},
-        "costs": {name: _listed(values) for name, values in rows.account.items() if name in COUNTS},
+        "scores": {name: listed(values) for name, values in rows.scores.items() if name not in rows.below},
+        "costs": {name: listed(values) for name, values in rows.account.items() if name in COUNTS},
     }
 
 
@@ -192,14 +196,18 @@ def _load_frozen(path: Path) -> Run:
 def _task_run(name: str, frozen: FrozenTask) -> TaskRun:
     number = np.array(frozen.rows, np.int64)
     order = np.argsort(number)
-    scores = {metric: _column(values, order) for metric, values in frozen.scores.items()}
+
+    def column(values: Sequence[float | None]) -> Numbers:
+        return np.array([np.nan if value is None else value for value in values], np.float64)[order]
+
+    scores = {metric: column(values) for metric, values in frozen.scores.items()}
     filters = {metric.partition(",")[2] for metric in scores} - {""}
     rows = Rows(
         number=number[order],
         context=np.array(frozen.contexts, np.int64)[order],
         content=np.array([int(content, 16) for content in frozen.hashes], np.int64)[order],
         scores=scores,
-        account={count: _column(values, order) for count, values in frozen.costs.items()},
+        account={count: column(values) for count, values in frozen.costs.items()},
         filters=tuple(sorted(filters)) or ("none",),
     )
     return TaskRun(
@@ -210,11 +218,3 @@ def _task_run(name: str, frozen: FrozenTask) -> TaskRun:
         scored=len(number),
         frozen=rows,
     )
-
-
-def _listed(values: Numbers) -> list[float | None]:
-    return [None if value != value else value for value in values.tolist()]
-
-
-def _column(values: Sequence[float | None], order: Integers) -> Numbers:
-    return np.array([np.nan if value is None else value for value in values], np.float64)[order]

@@ -196,7 +196,15 @@ def _text_of_answer(texts: _Texts) -> str:
     answers = texts.filtered_resps or texts.resps
     if isinstance(answers[0], str):
         return answers[0].strip()
-    likelihoods = [_likelihood(answer) for answer in answers]
+    likelihoods = []
+    for answer in answers:  # [[log-likelihood, greedy]], however deep
+        inner = answer
+        while isinstance(inner, list):
+            inner = inner[0] if inner else None
+        try:
+            likelihoods.append(float(inner))
+        except (TypeError, ValueError, OverflowError):
+            likelihoods.append(math.nan)
     if any(math.isnan(likelihood) for likelihood in likelihoods):
         return str(answers[0])
     if len(likelihoods) == 1:
@@ -205,13 +213,3 @@ def _text_of_answer(texts: _Texts) -> str:
     options = texts.doc.get("candidates") or texts.doc.get("choices")
     named = isinstance(options, list) and len(options) == len(likelihoods)
     return str(options[best]) if options and named else f"option {best + 1} of {len(likelihoods)}"
-
-
-def _likelihood(answer: Any) -> float:
-    """The log-likelihood of `[[log-likelihood, greedy]]`, however deep; nan where there is none."""
-    while isinstance(answer, list):
-        answer = answer[0] if answer else None
-    try:
-        return float(answer)
-    except (TypeError, ValueError, OverflowError):
-        return math.nan

@@ -191,13 +191,13 @@ class _Table:
             number[list(places.values())] = list(places)
         order = np.argsort(number)
         several = len(self.places) > 1
-        scores, below = (
-            {
-                (f"{metric},{kind}" if several else metric): _column(values, len(number))[order]
-                for (metric, kind), values in columns.items()
-            }
-            for columns in (self.scores, self.below)
-        )
+        scores: dict[str, Numbers] = {}
+        below: dict[str, Numbers] = {}
+        for columns, arrays in ((self.scores, scores), (self.below, below)):
+            for (metric, kind), values in columns.items():
+                column = np.full(len(number), np.nan)
+                column[: len(values)] = values
+                arrays[f"{metric},{kind}" if several else metric] = column[order]
         account = {name: values[order] for name, values in self._account(number).items()}
         content, context = (np.array(values, np.int64)[order] for values in (self.content, self.context))
         filters = tuple(self.places) or ("none",)
@@ -237,12 +237,6 @@ def _put(column: array[float], place: int, value: float) -> None:
         column.append(number)
     else:
         column[place] = number
-
-
-def _column(values: array[float], length: int) -> Numbers:
-    column = np.full(length, np.nan)
-    column[: len(values)] = values
-    return column
 
 
 def _problem(sample: Any) -> str:

@@ -156,7 +156,6 @@ def estimate(cell: Cell) -> Cost:
     from lm_eval.tasks import TaskManager
 
     from pcc_bench import tasks
-    from pcc_bench.host import inventory
 
     names = cell.command.tasks.split(",")
     ours = set(names) <= set(inventory.task_names())
@@ -167,13 +166,8 @@ def estimate(cell: Cell) -> Cost:
         parts = [_of_task(task, cell, metadata) for task in loaded]
     except (UsageError, OSError, ValueError, KeyError) as error:
         return Cost(unknown=(str(error).strip() or type(error).__name__).splitlines()[0])
-    return Cost(
-        rows=sum(part.rows for part in parts),
-        contexts=sum(part.contexts for part in parts),
-        context_tokens=sum(part.context_tokens for part in parts),
-        text_tokens=sum(part.text_tokens for part in parts),
-        new_tokens=sum(part.new_tokens for part in parts),
-    )
+    counts = ("rows", "contexts", "context_tokens", "text_tokens", "new_tokens")
+    return Cost(**{name: sum(getattr(part, name) for part in parts) for name in counts})
 
 
 def _of_task(task: Any, cell: Cell, metadata: Mapping[str, Any]) -> Cost:

@@ -27,10 +27,11 @@ def table(lines: Sequence[tuple[str, Path | None]], metrics: Sequence[str] = ())
     runs = [(label, read_run(path) if path else None) for label, path in lines]
     scores = [_scores(run, metrics or USUAL) if run else {} for _, run in runs]
     columns = list(dict.fromkeys(column for line in scores for column in line))
-    rows = [
-        (label, _achieved(run) if run else "", *(line.get(column, "") for column in columns))
-        for (label, run), line in zip(runs, scores, strict=True)
-    ]
+    rows = []
+    for (label, run), line in zip(runs, scores, strict=True):
+        ratio = measure.achieved(task for task in run.tasks.values() if task.logged) if run else None
+        achieved = "" if ratio is None else f"{ratio:.2f}x"
+        rows.append((label, achieved, *(line.get(column, "") for column in columns)))
     notes = _notes([(label, run) for label, run in runs if run])
     lined = TextTable(("method", "achieved", *columns), tuple(rows), notes).without_empty_columns()
     if len(columns) <= WIDEST:
@@ -52,11 +53,6 @@ def _scores(run: Run, metrics: Sequence[str]) -> dict[str, str]:
                 heading = f"{name.removeprefix('pcc_')} {NAMES.get(metric, metric)}"
                 columns[heading] = f"{100 * value:.1f}" if metric in PERCENT else f"{value:.4g}"
     return columns
-
-
-def _achieved(run: Run) -> str:
-    ratio = measure.achieved(task for task in run.tasks.values() if task.logged)
-    return "" if ratio is None else f"{ratio:.2f}x"
 
 
 def _notes(runs: Sequence[tuple[str, Run]]) -> tuple[str, ...]:
