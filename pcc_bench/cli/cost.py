@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from pcc_bench.cli.options import Device
-from pcc_bench.core.errors import UsageError
 
 MODES = ("full", "prefix-cached", "cold", "warm")
 
@@ -75,16 +74,11 @@ def cost(
     """
     from pcc_bench.cli.terminal import show
     from pcc_bench.core import shipped
-    from pcc_bench.core.registry import suggest
     from pcc_bench.cost import sweeps
-    from pcc_bench.cost.records import Mode
     from pcc_bench.cost.tables import heading, tables
 
     contexts, batches, questions = (tuple(context or (1024,)), tuple(batch or (1,)), tuple(reuse or (1,)))
-    for name in mode or ():
-        if name not in MODES:
-            raise UsageError(f"--mode {name} is unknown{suggest(name, list(MODES))}")
-    modes = tuple(one for one in Mode if one in (mode or MODES))
+    modes = sweeps.modes(mode or MODES)
     sweep = sweeps.Sweep(contexts, tuple(rate or ()), batches, questions, modes, question_tokens, new_tokens)
     weights = ckpt if ckpt or random_weights else shipped.DEFAULT
     source = sweeps.Source(weights, random_weights, decoder, device, None if dtype == "auto" else dtype, threads, seed)

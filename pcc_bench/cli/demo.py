@@ -93,16 +93,6 @@ def run_real(out: Path, rows: int, checkpoint: str | None) -> tuple[TextTable, s
     disable_progress_bar()
     startup.install()
     settings = {"data": REAL, "population": "all", "prompt": "short"}
-    done = {
-        label: _evaluate(out, method, {"dtype": "float32", **options}, ("pcc_squad",), settings, limit=rows)
-        for label, method, options in _real_runs(checkpoint)
-    }
-    table = summarise([path for paths, _ in done.values() for path in paths])
-    return table, _side_by_side({label: samples["pcc_squad"] for label, (_, samples) in done.items()})
-
-
-def _real_runs(checkpoint: str | None) -> list[tuple[str, str, dict[str, Any]]]:
-    """Label, method and options; the checkpoints that ship and those that are named."""
     runs: list[tuple[str, str, dict[str, Any]]] = [("full context", "full-context", {"pretrained": DECODER})]
     if shipped.find(TUNED):
         runs.append(("full context, tuned", "pcc", {"pretrained": TUNED}))
@@ -110,7 +100,12 @@ def _real_runs(checkpoint: str | None) -> list[tuple[str, str, dict[str, Any]]]:
     runs.append(("truncated 4x", "truncated-context", {"pretrained": DECODER, "rate": 4}))
     if checkpoint or shipped.find(CHECKPOINT):
         runs.append(("PCC", "pcc", {"pretrained": checkpoint or CHECKPOINT}))
-    return runs
+    done = {
+        label: _evaluate(out, method, {"dtype": "float32", **options}, ("pcc_squad",), settings, limit=rows)
+        for label, method, options in runs
+    }
+    table = summarise([path for paths, _ in done.values() for path in paths])
+    return table, _side_by_side({label: samples["pcc_squad"] for label, (_, samples) in done.items()})
 
 
 def missing_checkpoint(checkpoint: str | None) -> str:

@@ -61,6 +61,18 @@ class Sweep:
         ]
 
 
+def modes(names: Sequence[str]) -> tuple[Mode, ...]:
+    """The modes of these names, in a fixed order.
+
+    Raises:
+        UsageError: There is no such mode.
+    """
+    for name in names:
+        if name not in list(Mode):
+            raise UsageError(f"--mode {name} is unknown{registry.suggest(name, list(Mode))}")
+    return tuple(mode for mode in Mode if mode in names)
+
+
 @dataclass(frozen=True)
 class Source:
     """What is measured, and where, as the user said it.

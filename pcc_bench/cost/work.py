@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 from transformers import PreTrainedConfig
 
 from pcc_bench.core.errors import UsageError
@@ -208,26 +207,15 @@ class Held:
         slots: Of each memory; 0 without one.
         boundary: Boundary vectors of each memory.
         memory_bytes: Of all memories.
-        peak_device: Bytes on a GPU at the fullest moment; None where they can't be told.
-        peak_host: The process's resident bytes at the fullest moment; None likewise.
+        peak_device_bytes: On a GPU at the fullest moment; None where they can't be told.
+        peak_host_bytes: The process's resident bytes at the fullest moment; None likewise.
     """
 
     slots: int = 0
     boundary: int = 0
     memory_bytes: int = 0
-    peak_device: int | None = None
-    peak_host: int | None = None
-
-
-@dataclass(frozen=True)
-class _Timed:
-    """A phase: seconds of each round, FLOPs, and the tokens it takes or makes (0: it counts none)."""
-
-    phase: Phase
-    seconds: npt.NDArray[np.float64]
-    flops: float
-    tokens: int = 0
-    reuse: int = 1
+    peak_device_bytes: int | None = None
+    peak_host_bytes: int | None = None
 
 
 def records(
@@ -235,9 +223,20 @@ def records(
 ) -> Iterator[CostRecord]:
     """The records of a point in one mode: one a phase, and of the total one a number of questions."""
     work = shape.work(point, mode)
-    cache = work.cached * BYTES[setting.dtype]
-    for timed in _phases(point, mode, work, laps, reuse):
-        median = float(np.median(timed.seconds))
+    once, prefill, decode = (np.array([getattr(lap, name) for lap in laps]) for name in ("once", "prefill", "decode"))
+    waits = mode is Mode.COLD  # a prefix's cache is there when its question comes
+    # Phase, questions a context, seconds of each round, FLOPs, tokens that it takes or makes (0: it counts none).
+    phases = [(Phase.COMPRESS, 1, once, work.once, point.batch * point.context)] if waits else []
+    phases += [
+        (Phase.PREFILL, 1, prefill, work.prefill, point.batch * work.read),
+        (Phase.DECODE, 1, decode, work.decode, point.batch * (point.new - 1)),
+        (Phase.TTFT, 1, prefill + waits * once, work.prefill + waits * work.once, 0),
+    ]
+    for questions in reuse:
+        flops = work.once / questions + work.prefill + work.decode
+        phases.append((Phase.TOTAL, questions, once / questions + prefill + decode, flops, 0))
+    for phase, questions, seconds, flops, tokens in phases:
+        median = float(np.median(seconds))
         yield CostRecord(
             method="full-context" if mode in FULL_TEXT else "pcc",
             encoder="" if mode in FULL_TEXT else shape.encoder,
@@ -246,37 +245,16 @@ def records(
             context_tokens=point.context,
             question_tokens=point.question,
             new_tokens=point.new,
-            slots=held.slots,
-            boundary=held.boundary,
             batch=point.batch,
-            reuse=timed.reuse,
-            phase=timed.phase,
+            reuse=questions,
+            phase=phase,
             mode=mode,
             median_s=median,
-            p95_s=None if setting.predicted else float(np.percentile(timed.seconds, 95)),
+            p95_s=None if setting.predicted else float(np.percentile(seconds, 95)),
             repeats=0 if setting.predicted else len(laps),
-            tokens_per_s=timed.tokens / median if timed.tokens else None,
-            peak_device_bytes=held.peak_device,
-            peak_host_bytes=held.peak_host,
-            kv_bytes=cache,
-            memory_bytes=held.memory_bytes,
-            flops=timed.flops,
-            device=setting.device,
-            dtype=setting.dtype,
-            threads=setting.threads,
-            predicted=setting.predicted,
-            provenance=setting.provenance,
+            tokens_per_s=tokens / median if tokens else None,
+            kv_bytes=work.cached * BYTES[setting.dtype],
+            flops=flops,
+            **vars(held),
+            **vars(setting),
         )
-
-
-def _phases(point: Point, mode: Mode, work: Work, laps: Sequence[Laps], reuse: Sequence[int]) -> Iterator[_Timed]:
-    once, prefill, decode = (np.array([getattr(lap, name) for lap in laps]) for name in ("once", "prefill", "decode"))
-    if mode is Mode.COLD:
-        yield _Timed(Phase.COMPRESS, once, work.once, point.batch * point.context)
-    yield _Timed(Phase.PREFILL, prefill, work.prefill, point.batch * work.read)
-    yield _Timed(Phase.DECODE, decode, work.decode, point.batch * (point.new - 1))
-    waits = mode is Mode.COLD  # a prefix's cache is there when its question comes
-    yield _Timed(Phase.TTFT, prefill + waits * once, work.prefill + waits * work.once)
-    for questions in reuse:
-        seconds = once / questions + prefill + decode
-        yield _Timed(Phase.TOTAL, seconds, work.once / questions + work.prefill + work.decode, reuse=questions)

@@ -126,7 +126,8 @@ class PrefixReader:
                 **keep_logits(self.decoder, last),
             )
         rows = [(slice(row, row + 1), slice(None), slice(width - head.length, None)) for row, head in enumerate(heads)]
-        return [[(layer.keys[row], layer.values[row]) for layer in cache.layers] for row in rows]
+        layers: Sequence[Any] = cache.layers
+        return [[(layer.keys[row], layer.values[row]) for layer in layers] for row in rows]
 
     def _stacked(self, rows: Sequence[KeysValues]) -> DynamicCache:
         """One cache for a batch, rows padded on the left."""
