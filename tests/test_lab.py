@@ -10,14 +10,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from pcc_bench import lab
 from pcc_bench.core import shipped, tiny
-from pcc_bench.lab import build, check, parts, stages
+from pcc_bench.lab import DecoderRecipe, build, check, stages
+from pcc_bench.lab.check import findings
 from pcc_bench.lab.compressors import at_rate, start_lite
 from pcc_bench.lab.decoders import Lessons, start
-from pcc_bench.lab.findings import findings
 from pcc_bench.lab.heads import draw_induction_heads
 from pcc_bench.lab.lessons import ANSWER, RANDOM, draw_lesson
-from pcc_bench.lab.parts import DecoderRecipe
 from pcc_bench.lab.stages import rates_up_to
 from pcc_bench.model import checkpoint, init
 from pcc_bench.model.pcc import SPECIAL_TOKENS
@@ -87,13 +87,13 @@ def test_memory_tokens_look_at_the_places_of_their_rate(rate: int, decoder: Path
 
 def test_stages_double_the_rate_up_to_the_last() -> None:
     assert rates_up_to(16) == (1, 2, 4, 8, 16)
-    recipe = parts.CompressorRecipe(rate=4, pretraining=500)
+    recipe = lab.CompressorRecipe(rate=4, pretraining=500)
     assert stages.stages(recipe) == [(1, 40), (2, 100), (4, 360)]
-    assert stages.stages(parts.CompressorRecipe(rate=4, pretraining=0)) == []
+    assert stages.stages(lab.CompressorRecipe(rate=4, pretraining=0)) == []
 
 
 def test_a_large_compressor_begins_at_4x_with_short_segments() -> None:
-    recipe = parts.CompressorRecipe(rate=8, kind="large", pretraining=500)
+    recipe = lab.CompressorRecipe(rate=8, kind="large", pretraining=500)
     assert stages.stages(recipe) == [(4, 480), (8, 20)]
     first = stages.pretraining_recipe("large", recipe, 4, 480, "start", "decoder", "data")
     assert [(phase.segment_length, phase.until) for phase in first.phases] == [
@@ -106,7 +106,7 @@ def test_a_large_compressor_begins_at_4x_with_short_segments() -> None:
 
 
 def test_only_the_converter_learns_before_the_rest() -> None:
-    recipe = parts.AdaptationRecipe(start="pcc-lab-4x", decoder="lab-mistral")
+    recipe = lab.AdaptationRecipe(start="pcc-lab-4x", decoder="lab-mistral")
     first = stages.converting_recipe("part", recipe, 4, "start", "decoder", "data")
     assert first.train == ("converter",)
     assert [phase.segment_length for phase in first.phases] == [4], "one slot"
@@ -117,9 +117,9 @@ def test_only_the_converter_learns_before_the_rest() -> None:
 
 
 def test_what_an_adaptation_starts_from_keeps_its_pretrained_checkpoint() -> None:
-    for recipe in parts.PARTS.values():
-        if isinstance(recipe, parts.AdaptationRecipe):
-            assert parts.compressor(recipe.start).keep_pretrained
+    for recipe in lab.PARTS.values():
+        if isinstance(recipe, lab.AdaptationRecipe):
+            assert lab.compressor(recipe.start).keep_pretrained
 
 
 # What decoders learn from

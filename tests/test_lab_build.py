@@ -14,11 +14,11 @@ from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedModel, Trainer
 from typer.testing import CliRunner
 
+from pcc_bench import lab as parts
 from pcc_bench.cli import app
 from pcc_bench.core import shipped
 from pcc_bench.core.errors import UsageError
-from pcc_bench.lab import build, check, compressors, decoders, parts, skills, stages
-from pcc_bench.lab.parts import DecoderRecipe
+from pcc_bench.lab import DecoderRecipe, build, check, compressors, decoders, skills, stages
 from pcc_bench.model import checkpoint
 from pcc_bench.model.config import PccConfig
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from pcc_bench.lab.findings import FULL, NONE, OTHERS, Figure, Verdict, _sum, findings, verdict
+from pcc_bench.lab.check import FULL, NONE, OTHERS, Figure, Verdict, _sum, findings, verdict
 from pcc_bench.lab.skills import QUESTION_SETS, Measured
 
 

@@ -17,10 +17,9 @@ from pcc_bench.core.errors import UsageError
 from pcc_bench.core.registry import get
 from pcc_bench.core.tiny import make_bert_tokenizer
 from pcc_bench.host.prompts import PromptEncoder
-from pcc_bench.lab import classifier, stages
+from pcc_bench.lab import ClassifierRecipe, RivalRecipe, rivals, stages
 from pcc_bench.lab import rivals as training
 from pcc_bench.lab.lessons import corpus
-from pcc_bench.lab.parts import ClassifierRecipe, RivalRecipe
 from pcc_bench.lab.rivals import Rival
 from pcc_bench.model import init
 from pcc_bench.model.pcc import SPECIAL_TOKENS
@@ -174,16 +173,16 @@ def _only_tuning(rival: Any, recipe: Any, folder: Path) -> bool:
 
 def test_the_classifiers_teacher_keeps_names_and_values() -> None:
     passage = draw_passage(seeded(0, "test"), 6, fillers=3)
-    kept = {passage.text[first:last]: weight for first, last, weight in classifier.taught(passage)}
+    kept = {passage.text[first:last]: weight for first, last, weight in rivals.taught(passage)}
     for stated in passage.stated:
         for word in stated.fact.value.split():
-            assert kept[word] >= classifier.NAME
+            assert kept[word] >= rivals.NAME
     assert not {"The", "the", "of", "is", "in"} & set(kept)
 
 
 def test_a_trained_classifier_keeps_values_and_drops_scenery(lab: Path, tmp_path: Path) -> None:
     recipe = ClassifierRecipe(width=32, layers=1, vocabulary=600, steps=60, learning_rate=5e-3)
-    classifier.train_classifier(tmp_path / "made", recipe, tmp_path / "work")
+    rivals.train_classifier(tmp_path / "made", recipe, tmp_path / "work")
     wrapper = get("llmlingua2").load(str(tmp_path / "made"), init.open_decoder(str(lab / "lab-llama")), rate=3)
     passages = [draw_passage(seeded(1, "test", i), 8, fillers=3) for i in range(10)]
     memories = wrapper.compress([passage.text for passage in passages])

@@ -98,8 +98,8 @@ def table(folder: Folder = shipped.FOLDER) -> None:
 @app.command()
 def findings(folder: Folder = shipped.FOLDER) -> None:
     """What the paper found, asked of the recorded figures: agrees, disagrees or undecided, with intervals."""
+    from pcc_bench.lab.check import findings as judged
     from pcc_bench.lab.check import read_record
-    from pcc_bench.lab.findings import findings as judged
 
     show_frame(judged(read_record(folder).measured))
 
@@ -107,8 +107,8 @@ def findings(folder: Folder = shipped.FOLDER) -> None:
 @app.command("ls")
 def list_parts(folder: Folder = shipped.FOLDER) -> None:
     """List the parts in the order of building: which are built, minutes, which ship, needs, recipe."""
+    from pcc_bench.lab import PARTS, needs, part
     from pcc_bench.lab.build import in_order, read_card
-    from pcc_bench.lab.parts import PARTS, needs, part
 
     spent, rows = [], []
     for name in in_order(PARTS):

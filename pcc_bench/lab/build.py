@@ -20,20 +20,10 @@ from pcc_bench.core.claims import claimed
 from pcc_bench.core.documents import checked, is_of_the_disk, read_json, read_json_lines, read_text, write_text
 from pcc_bench.core.errors import UsageError, first_line
 from pcc_bench.core.shipped import CARD, PRETRAINED, SHIPPED
-from pcc_bench.lab.classifier import train_classifier
+from pcc_bench.lab import PARTS, AdaptationRecipe, CompressorRecipe, DecoderRecipe, RivalRecipe, identity, needs, part
 from pcc_bench.lab.compressors import ABOUT, adapt_compressor, train_compressor
 from pcc_bench.lab.decoders import save_in_half, train_decoder
-from pcc_bench.lab.parts import (
-    PARTS,
-    AdaptationRecipe,
-    CompressorRecipe,
-    DecoderRecipe,
-    RivalRecipe,
-    identity,
-    needs,
-    part,
-)
-from pcc_bench.lab.rivals import train_rival
+from pcc_bench.lab.rivals import train_classifier, train_rival
 from pcc_bench.lab.skills import RECONSTRUCTION
 
 logger = logging.getLogger(__name__)
@@ -59,15 +49,9 @@ class Spent(BaseModel):
 
 
 def build(folder: Path, names: Sequence[str] = (), again: bool = False) -> list[str]:
-    """Make parts and what they need; finished ones are left alone, an interrupted one goes on.
+    """Make parts (all where `names` is empty) and what they need; finished ones are left alone, others go on.
 
-    Args:
-        folder: Where the parts go, each in a folder of its own.
-        names: Parts; all of them where empty.
-        again: Make parts anew whose recipe, or whose world, is another one now.
-
-    Returns:
-        The parts that were built.
+    `again`: make parts anew whose recipe, or whose world, is another one now. Returns the parts that were built.
 
     Raises:
         UsageError: An unknown part; a part of another recipe or world; no space.
@@ -83,11 +67,7 @@ def build(folder: Path, names: Sequence[str] = (), again: bool = False) -> list[
 
 
 def read_card(folder: Path, name: str) -> dict[str, Any] | None:
-    """What is recorded of a finished part; None where there is none.
-
-    Raises:
-        UsageError: The record is damaged.
-    """
+    """What is recorded of a finished part; None where there is none."""
     path = folder / name / CARD
     if not path.is_file():
         return None
@@ -191,15 +171,9 @@ def _write_card(folder: Path, name: str, work: Path, seconds: float) -> None:
 
 
 def ship(source: Path, target: Path, names: Sequence[str] = ()) -> int:
-    """Copy finished parts that ship, each without the checkpoint before its fine-tuning.
+    """Copy finished parts that ship (all where `names` is empty), each without the checkpoint before its fine-tuning.
 
-    Args:
-        source: A folder of `build`.
-        target: Where to; what is there of a part is replaced, other parts stay.
-        names: Parts; all of `SHIPPED` where empty.
-
-    Returns:
-        Bytes of all files in the target.
+    What is there of a part is replaced, other parts stay. Returns the bytes of all files in the target.
 
     Raises:
         UsageError: A part that is no part of `SHIPPED`, that is not finished, or of another recipe; more than `LIMIT`.

@@ -1,10 +1,13 @@
-"""Record what the lab's models can do, and see later that they still do: `pcc-bench lab record` and `lab check`."""
+"""What the lab's models can do: recorded, checked later, held against the paper (`lab record`, `check`, `findings`)."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 import pandas as pd
@@ -13,9 +16,9 @@ from pydantic import BaseModel, ConfigDict
 from pcc_bench.core.documents import checked, read_json, write_text
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.shipped import CARD, PRETRAINED
+from pcc_bench.lab import PARTS, identity
 from pcc_bench.lab.build import read_card
-from pcc_bench.lab.parts import PARTS, identity
-from pcc_bench.lab.skills import RECONSTRUCTION, Measured, measure, tracking
+from pcc_bench.lab.skills import QUESTION_SETS, RECONSTRUCTION, TRACKING, Measured, measure, tracking
 from pcc_bench.tasks.lab import DATASETS, rows
 from pcc_bench.tasks.lab.world import VERSION
 
@@ -40,13 +43,9 @@ class Record(BaseModel):
 def record(folder: Path, names: Sequence[str] = (), figures: Path | None = None) -> Record:
     """Measure the finished parts in a folder and write their record beside them, part by part.
 
-    A part that is in the record as it is now is not measured again.
-
-    Args:
-        folder: Where the parts are.
-        names: Parts; all that are finished where empty.
-        figures: A folder whose record has the figures, which are then not measured here: of these parts and of others,
-            that are not to be shipped.
+    A part that is in the record as it is now is not measured again. `names`: parts; all that are finished where empty.
+    `figures`: a folder whose record has the figures, which are then not measured here: of these parts and of others,
+    that are not to be shipped.
 
     Raises:
         UsageError: There is no finished part, or the other record is of parts that were made otherwise.
@@ -94,11 +93,7 @@ def _of(name: str, figures: Iterable[Measured]) -> tuple[Measured, ...]:
 
 
 def read_record(folder: Path) -> Record:
-    """The record of a folder.
-
-    Raises:
-        UsageError: It is missing or damaged.
-    """
+    """The record of a folder."""
     path = folder / RECORD
     if not path.is_file():
         raise UsageError(f"{path} is missing: 'pcc-bench lab record' writes it")
@@ -106,11 +101,7 @@ def read_record(folder: Path) -> Record:
 
 
 def check(folder: Path) -> list[str]:
-    """What is not as recorded, a sentence each; none where all is well.
-
-    Raises:
-        UsageError: There is no record.
-    """
+    """What is not as recorded, a sentence each; none where all is well."""
     known = read_record(folder)
     wrong = []
     if known.world != VERSION:
@@ -127,8 +118,12 @@ def check(folder: Path) -> list[str]:
     wrong += [f"{folder / name} has changed" for name, digest in present.items() if known.files[name] != digest]
     if missing:
         return wrong
-    expected = tuple(figure for name in known.parts for figure in _of(name, known.check))
-    return [*wrong, *_differences(expected, _quick(folder, known.parts))]
+    values = {(figure.model, figure.task, figure.metric): figure.value for figure in _quick(folder, known.parts)}
+    for figure in (figure for name in known.parts for figure in _of(name, known.check)):
+        now = values.get((figure.model, figure.task, figure.metric), math.nan)
+        if not abs(now - figure.value) <= TOLERANCE:  # NaN is not
+            wrong.append(f"{figure.model}: {figure.task} {figure.metric} is {now}, it was {figure.value}")
+    return wrong
 
 
 def table(known: Record) -> pd.DataFrame:
@@ -163,16 +158,6 @@ def _quick(folder: Path, names: Iterable[str]) -> tuple[Measured, ...]:
     return tuple(figure for name in names for figure in measure(folder, name, CHECK_ROWS, CHECK_DOCUMENTS))
 
 
-def _differences(expected: Sequence[Measured], measured: Sequence[Measured]) -> list[str]:
-    values = {(figure.model, figure.task, figure.metric): figure.value for figure in measured}
-    return [
-        f"{figure.model}: {figure.task} {figure.metric} is {now}, it was {figure.value}"
-        for figure in expected
-        if abs((now := values.get((figure.model, figure.task, figure.metric), float("nan"))) - figure.value) > TOLERANCE
-        or now != now
-    ]
-
-
 def _world() -> dict[str, str]:
     return {name: _digest(json.dumps(rows(name, "test", 20)).encode()) for name in DATASETS}
 
@@ -184,3 +169,127 @@ def _hashes(folder: Path, names: Iterable[str]) -> dict[str, str]:
 
 def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+# ---------------------------------------------------------------- findings
+
+
+FULL, NONE = "lab-llama, full-context", "lab-llama, no-context"
+FOUR, SIXTEEN, MOST = "pcc-lab-4x", "pcc-lab-16x", "pcc-lab-64x"
+LARGE, LARGE_SIXTEEN = "pcc-lab-large-4x", "pcc-lab-large-16x"
+ICAE, COCOM, AUTOCOMPRESSOR, LLMLINGUA2 = "icae-lab-4x", "cocom-lab-4x", "autocompressor-lab-4x", "llmlingua2-lab"
+OTHERS = ("mistral", "qwen2", "phi3")  # decoders to which the 4x compressor was taken
+NEAR = 0.9  # of the full context's F1 counts as near it
+
+
+class Verdict(StrEnum):
+    """What the lab says of a claim."""
+
+    AGREES = "agrees"
+    DISAGREES = "disagrees"
+    UNDECIDED = "undecided"
+    MISSING = "not measured"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure with half its 95 % interval."""
+
+    value: float
+    half: float  # half the width of its interval
+
+    def __str__(self) -> str:
+        return f"{self.value:.1f} ± {self.half:.1f}"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A finding of the paper."""
+
+    text: str  # what it says, in the lab's terms
+    # weighted sums of models' F1, by model, that are all above 0 where the claim holds
+    above: Sequence[Mapping[str, float]]
+
+
+_RATE = {FOUR: 0.5, SIXTEEN: -0.5, LARGE: 0.5, LARGE_SIXTEEN: -0.5}  # from 16x to 4x, the mean of both sizes
+_SIZES = ({LARGE: 1, FOUR: -1}, {LARGE_SIXTEEN: 1, SIXTEEN: -1})  # from Lite to Large, at each rate
+
+CLAIMS = (
+    Claim(f"4x is near the full context (at least {NEAR:.0%} of its F1)", [{FOUR: 1, FULL: -NEAR}]),
+    Claim("16x lies between 4x and 64x", [{FOUR: 1, SIXTEEN: -1}, {SIXTEEN: 1, MOST: -1}]),
+    Claim(
+        "64x collapses: it keeps less than half of what the context is worth",
+        [{MOST: -1, FULL: 0.5, NONE: 0.5}],  # half of (full - none), less (64x - none)
+    ),
+    Claim("without pretraining F1 is less than half", [{FOUR: 0.5, f"{FOUR}-no-pretraining": -1}]),
+    Claim(
+        "both objectives are needed: each alone is worse",
+        [{FOUR: 1, f"{FOUR}-reconstruction": -1}, {FOUR: 1, f"{FOUR}-completion": -1}],
+    ),
+    Claim("boundary vectors help", [{FOUR: 1, f"{FOUR}-no-boundaries": -1}]),
+    Claim(
+        "the encoder's size matters less than the rate",
+        # above 0 where the rate's effect is larger than the size's, whichever sign that has
+        [{m: _RATE.get(m, 0) + sign * size.get(m, 0) for m in [*_RATE, *size]} for size in _SIZES for sign in (-1, 1)],
+    ),
+    Claim(
+        "after light tuning other decoders answer better with 4x memories than without the context",
+        [{f"{FOUR}-{other}": 1, f"lab-{other}, no-context": -1} for other in OTHERS],
+    ),
+    Claim(
+        "trained for another decoder, 4x memories answer better than no context",
+        [{"pcc-lab-mistral-4x": 1, "lab-mistral, no-context": -1}],
+    ),
+    Claim(
+        "PCC is above ICAE, COCOM and AutoCompressor at 4x",
+        [{FOUR: 1, rival: -1} for rival in (ICAE, COCOM, AUTOCOMPRESSOR)],
+    ),
+    Claim("PCC is above LLMLingua-2 at 4x", [{FOUR: 1, LLMLINGUA2: -1}]),
+    Claim(
+        "ICAE is above COCOM, and COCOM above AutoCompressor",
+        [{ICAE: 1, COCOM: -1}, {COCOM: 1, AUTOCOMPRESSOR: -1}],
+    ),
+)
+
+
+def findings(measured: Sequence[Measured]) -> pd.DataFrame:
+    """A row a claim: what it says, the figures of a record (mean F1 over the four question sets), the verdict."""
+    scores: dict[str, Figure] = {}
+    for model in {figure.model for figure in measured}:
+        each = [one for one in measured if (one.model, one.metric) == (model, "f1") and one.task in QUESTION_SETS]
+        if len(each) == len(QUESTION_SETS):
+            half = math.hypot(*((one.high - one.low) / 2 for one in each)) / len(each)
+            scores[model] = Figure(sum(one.value for one in each) / len(each), half)
+    rows = []
+    for claim in CLAIMS:
+        models = list(dict.fromkeys(model for weights in claim.above for model in weights))
+        values = ", ".join(f"{model} {scores[model]}" for model in models if model in scores)
+        if absent := [model for model in models if model not in scores]:
+            missing = f"no figure of {', '.join(absent)}"
+            rows.append((claim.text, f"{values}; {missing}" if values else missing, Verdict.MISSING))
+        else:
+            rows.append((claim.text, values, verdict([_sum(weights, scores) for weights in claim.above])))
+    text = "how well a context is reconstructed tells how well its questions are answered"
+    tracking = next((figure for figure in measured if figure.task == TRACKING), None)
+    if tracking is None:
+        rows.append((text, "no figure", Verdict.MISSING))
+    else:
+        low, high = tracking.low, tracking.high
+        figure = f"{tracking.model}: rank correlation {tracking.value:.2f} [{low:.2f}, {high:.2f}], n = {tracking.n}"
+        rows.append((text, figure, verdict([Figure((high + low) / 2, (high - low) / 2)])))
+    return pd.DataFrame(rows, columns=["the paper says", "the lab measured (F1)", "verdict"])
+
+
+def _sum(weights: Mapping[str, float], figures: Mapping[str, Figure]) -> Figure:
+    """A weighted sum. It takes the errors of models as independent: cautious, since they answered the same rows."""
+    value = sum(weight * figures[model].value for model, weight in weights.items())
+    return Figure(value, math.hypot(*(weight * figures[model].half for model, weight in weights.items())))
+
+
+def verdict(differences: Sequence[Figure]) -> Verdict:
+    """Agrees where all are above 0 with their intervals, disagrees where any is below 0 with its interval."""
+    if all(figure.value - figure.half > 0 for figure in differences):
+        return Verdict.AGREES
+    if any(figure.value + figure.half < 0 for figure in differences):
+        return Verdict.DISAGREES
+    return Verdict.UNDECIDED

@@ -23,8 +23,8 @@ from pcc_bench.core import tiny
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.shipped import PRETRAINED
+from pcc_bench.lab import AdaptationRecipe, CompressorRecipe, compressor
 from pcc_bench.lab.heads import draw_reading_heads, places_for, point_memory_tokens, width_for
-from pcc_bench.lab.parts import AdaptationRecipe, CompressorRecipe, compressor
 from pcc_bench.lab.skills import DOCUMENTS, RECONSTRUCTION, reconstruction
 from pcc_bench.lab.stages import (
     FIRST_RATE,

@@ -17,9 +17,9 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from pcc_bench.core import tiny
 from pcc_bench.core.documents import read_json, write_text
+from pcc_bench.lab import DecoderRecipe
 from pcc_bench.lab.heads import draw_induction_heads
 from pcc_bench.lab.lessons import ANSWER, RANDOM, SAY_AGAIN, Lesson, corpus, draw_lesson
-from pcc_bench.lab.parts import DecoderRecipe
 from pcc_bench.model.pcc import SPECIAL_TOKENS
 from pcc_bench.model.training.journal import keep_until
 from pcc_bench.model.training.optimizer import MuonAndAdamW

@@ -44,15 +44,12 @@ class _Attention:
 def draw_induction_heads(model: Any, seed: int = 0) -> None:
     """Write the copying circuit into the first two layers of an untrained decoder, in place.
 
+    It has rotary positions (Llama, Mistral, Qwen2, Phi-3), as many key-value heads as heads, and tied embeddings.
+
     Every embedding gets the same value in channel 0. The heads of the first layer read nothing else, with rotary phases
     such that head `h` looks `h + 1` tokens back; head 0 writes what it sees there into a subspace of its own. The first
     half of the heads of the second layer compare the present token with that subspace, by rotary frequencies slow
-    enough to reach across a passage, and copy.
-
-    Args:
-        model: A causal LM with rotary positions (Llama, Mistral, Qwen2, Phi-3), as many key-value heads as heads, and
-            tied embeddings.
-        seed: Of the drawn subspaces.
+    enough to reach across a passage, and copy. `seed`: of the drawn subspaces.
     """
     embedding = model.get_input_embeddings().weight
     heads, width = model.config.num_attention_heads, model.config.hidden_size
@@ -66,10 +63,13 @@ def draw_induction_heads(model: Any, seed: int = 0) -> None:
             layer.mlp.down_proj.weight.mul_(0.3)
         embedding[:, 0] = 4 * EMBEDDING_STD
         constant = float((embedding[:, 0] / embedding.pow(2).mean(1).sqrt()).mean())  # as the first layer sees it
+        half = size // 2
+        scale = math.sqrt(POSITION_SHARPNESS * math.sqrt(size) / half) / constant
         for head in range(heads):
-            query, key = _look_back(head + 1, size, model.model.rotary_emb.inv_freq, constant)
+            angles = model.model.rotary_emb.inv_freq[:half] * (head + 1)
             rows = slice(head * size, (head + 1) * size)
-            first.query[rows, 0], first.key[rows, 0] = query, key
+            first.query[rows, 0] = scale * torch.cat([angles.cos(), -angles.sin()])
+            first.key[rows, 0] = scale * torch.cat([torch.ones(half), torch.zeros(half)])
         reads, carries, copies = (torch.linalg.qr(torch.randn(width, width, generator=generator))[0] for _ in range(3))
         reads, carries = reads[:size], carries[:size]
         reads[:, 0] = carries[:, 0] = 0
@@ -81,16 +81,6 @@ def draw_induction_heads(model: Any, seed: int = 0) -> None:
             second.query[rows], second.key[rows] = MATCH * slow * reads, MATCH * slow * carries
             second.value[rows] = copies[rows]
             second.out[:, rows] = COPIED * EMBEDDING_STD * copies[rows].T
-
-
-def _look_back(offset: int, size: int, frequencies: torch.Tensor, constant: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Query and key of a head that looks `offset` tokens back, for inputs whose channel 0 is `constant`."""
-    half = size // 2
-    scale = math.sqrt(POSITION_SHARPNESS * math.sqrt(size) / half) / constant
-    angles = frequencies[:half] * offset
-    query = scale * torch.cat([angles.cos(), -angles.sin()])
-    key = scale * torch.cat([torch.ones(half), torch.zeros(half)])
-    return query, key
 
 
 def _attention(module: nn.Module, width: int) -> _Attention:
@@ -166,23 +156,20 @@ def point_memory_tokens(body: Any, memory_ids: list[int], rate: int, places: int
         places: As given to `draw_reading_heads`.
     """
     size = body.config.n_embd // body.config.n_head
+    scale = math.sqrt(SHARPNESS * math.sqrt(size) / CODE) / 1.5  # a code's channels, normalised
     with torch.no_grad():
         body.wte.weight[memory_ids] = 0
         body.wte.weight[memory_ids, -CODE:] = _code(rate * torch.arange(len(memory_ids)))
         for place in range(places):
             attention = body.h[place // body.config.n_head].attn
             start = place % body.config.n_head * size
-            _look_at(attention.c_attn.weight, slice(start, start + size), place * rate // places)
-
-
-def _look_at(weight: torch.Tensor, head: slice, offset: int) -> None:
-    """Query: a memory token's code, turned by `offset`; key: a position's code. Inputs are layer-normalised."""
-    scale = math.sqrt(SHARPNESS * math.sqrt(head.stop - head.start) / CODE) / 1.5  # a code's channels, normalised
-    width = len(weight)
-    query, key = weight[:, :width], weight[:, width : 2 * width]
-    query[:, head], key[:, head] = 0, 0
-    query[width - CODE :, head.start : head.start + CODE] = scale * _turn(offset)
-    key[width - 2 * CODE : width - CODE, head.start : head.start + CODE] = scale * torch.eye(CODE)
+            head, codes = slice(start, start + size), slice(start, start + CODE)
+            # Query: a memory token's code, turned; key: a position's code. Inputs are layer-normalised.
+            weight, width = attention.c_attn.weight, len(attention.c_attn.weight)
+            query, key = weight[:, :width], weight[:, width : 2 * width]
+            query[:, head], key[:, head] = 0, 0
+            query[width - CODE :, codes] = scale * _turn(place * rate // places)
+            key[width - 2 * CODE : width - CODE, codes] = scale * torch.eye(CODE)
 
 
 def _frequencies() -> torch.Tensor:

@@ -16,7 +16,7 @@ from pcc_bench import stats, tasks
 from pcc_bench.core.generation import generate
 from pcc_bench.core.shipped import PRETRAINED
 from pcc_bench.host import startup
-from pcc_bench.lab.parts import ClassifierRecipe, DecoderRecipe, RivalRecipe, part
+from pcc_bench.lab import ClassifierRecipe, DecoderRecipe, RivalRecipe, part
 from pcc_bench.model import checkpoint, init
 from pcc_bench.model.config import PccConfig
 from pcc_bench.model.training.objectives import Task, lay_out, memory_plan, token_nll

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pcc_bench.core.documents import write_text
-from pcc_bench.lab.parts import AdaptationRecipe, CompressorRecipe
+from pcc_bench.lab import AdaptationRecipe, CompressorRecipe
 from pcc_bench.model.training.recipe import Recipe
 from pcc_bench.tasks.lab import rows
 from pcc_bench.tasks.rows import Example, hotpotqa, nq, squad
@@ -23,6 +23,7 @@ LENGTHENING = ((4, 40), (8, 40), (16, 60), (32, 60))  # the same of an adaptatio
 FIRST_STEPS, STAGE_STEPS = 40, 100  # of the stage of pretraining at 1x, which is easy; of each other before the last
 FIRST_RATE = 4  # of a Large's pretraining
 PURPOSE = "A part of the lab."
+BATCH, HELD_OUT_ROWS = 32, 64
 
 
 TEXT, TEXT_HELD_OUT, QUESTIONS = "text.jsonl", "text-held-out.jsonl", "questions.jsonl"
@@ -93,7 +94,7 @@ def pretraining_recipe(
     phases = _reconstruction_first(rate, steps) if final and not only_completion else [_phase(rate)]
     if recipe.kind == "large" and rate == FIRST_RATE:
         phases = [*growing(GROWING, FIRST_RATE, float(only_completion)), *phases]
-    return _on_text(
+    return on_text(
         f"{name}, pretraining at {rate}x",
         {"start": start, "decoder": decoder, "seed": recipe.seed, "phases": phases},
         completion=recipe.completion if final else float(only_completion),
@@ -109,7 +110,7 @@ def converting_recipe(name: str, recipe: AdaptationRecipe, rate: int, start: str
     The decoder must be able to read a slot before it can learn to find one among many.
     """
     phases = [{"segment_length": rate, "rate": rate}]
-    return _on_text(
+    return on_text(
         f"{name}, converter",
         {"start": start, "decoder": decoder, "seed": recipe.seed, "phases": phases, "train": ["converter"]},
         completion=0.0,
@@ -123,7 +124,7 @@ def adapting_recipe(name: str, recipe: AdaptationRecipe, rate: int, start: str, 
     """The second stage of an adaptation: converter and encoder learn from segments that grow, reconstruction first."""
     steps = recipe.pretraining
     phases = [*growing(LENGTHENING, rate, 0.0), *_reconstruction_first(rate, steps)]
-    return _on_text(
+    return on_text(
         f"{name}, pretraining at {rate}x",
         {"start": start, "decoder": decoder, "seed": recipe.seed, "phases": phases},
         completion=recipe.completion,
@@ -137,34 +138,48 @@ def tuning_recipe(
     name: str, recipe: CompressorRecipe | AdaptationRecipe, rate: int, start: str, decoder: str, data: str
 ) -> Recipe:
     """Fine-tuning on questions, the last stage."""
-    return Recipe.checked(
-        {
-            "name": name,
-            "purpose": PURPOSE,
-            "start": start,
-            "decoder": decoder,
-            "data": {"kind": "qa", "path": f"{data}/{QUESTIONS}", "held_out_rows": 64},
-            "phases": [_phase(rate)],
-            "optimisation": optimisation(recipe.tuning, 5e-4),
-            "checks": {"evaluate_every": 100, "save_every": 100, "keep": 1, "generated_rows": 0},
-            "seed": recipe.seed,
-        },
-        f"the lab's part {name}",
-    )
+    return on_questions(name, {"start": start, "decoder": decoder, "seed": recipe.seed}, rate, recipe.tuning, data)
 
 
-def _on_text(
-    name: str, models: dict[str, Any], *, completion: float, steps: int, evaluate_every: int, data: str
-) -> Recipe:
+def on_questions(name: str, models: dict[str, Any], rate: int, steps: int, data: str) -> Recipe:
+    """A stage that learns to answer."""
     return Recipe.checked(
         {
             "name": name,
             "purpose": PURPOSE,
             **models,
-            "data": {"path": f"{data}/{TEXT}", "held_out": f"{data}/{TEXT_HELD_OUT}", "held_out_rows": 64},
+            "data": {"kind": "qa", "path": f"{data}/{QUESTIONS}", "held_out_rows": HELD_OUT_ROWS},
+            "phases": [_phase(rate)],
+            "optimisation": optimisation(steps, 5e-4),
+            "checks": {"evaluate_every": 100, "save_every": 100, "keep": 1, "generated_rows": 0},
+        },
+        f"the lab's part {name}",
+    )
+
+
+def on_text(
+    name: str,
+    models: dict[str, Any],
+    *,
+    completion: float,
+    steps: int,
+    evaluate_every: int,
+    data: str,
+    batch: int = BATCH,
+    generated_rows: int = 32,
+) -> Recipe:
+    """A stage of reconstruction, completion or both."""
+    text = {"path": f"{data}/{TEXT}", "held_out": f"{data}/{TEXT_HELD_OUT}", "held_out_rows": HELD_OUT_ROWS}
+    checks = {"evaluate_every": evaluate_every, "save_every": 100, "keep": 1, "generated_rows": generated_rows}
+    return Recipe.checked(
+        {
+            "name": name,
+            "purpose": PURPOSE,
+            **models,
+            "data": text,
             "objective": {"completion": completion, "completion_tokens": 48},
-            "optimisation": optimisation(steps, 1e-3),
-            "checks": {"evaluate_every": evaluate_every, "save_every": 100, "keep": 1, "generated_rows": 32},
+            "optimisation": optimisation(steps, 1e-3, batch),
+            "checks": checks,
         },
         f"the lab's part {name}",
     )
@@ -188,15 +203,15 @@ def growing(lengths: Sequence[tuple[int, int]], rate: int, completion: float) ->
     ]
 
 
-def optimisation(steps: int, learning_rate: float) -> dict[str, Any]:
+def optimisation(steps: int, learning_rate: float, batch: int = BATCH) -> dict[str, Any]:
     """How all of the lab's compressors are optimised."""
     return {
         "optimizer": "muon",
         "learning_rate": learning_rate,
         "schedule": "linear",
         "warmup_steps": 20,
-        "batch_size": 32,
-        "micro_batch_size": 32,
+        "batch_size": batch,
+        "micro_batch_size": batch,
         "steps": steps,
         "max_grad_norm": 1.0,
         "precision": "bfloat16",
