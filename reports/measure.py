@@ -119,8 +119,8 @@ def measure(runs: Sequence[Run], task: str, metric: str) -> Measure | None:
     having = [run for run in runs if task in run.tasks and metric in run.tasks[task].scores]
     if not having:
         return None
-    told = having[0].tasks[task]
-    aggregation = told.aggregations.get(metric, "")
+    first = having[0].tasks[task]
+    aggregation = first.aggregations.get(metric, "")
     scale = 100.0 if metric in PERCENT else 1.0
     value = float(np.mean([run.tasks[task].scores[metric] for run in having]))
     errors = [run.tasks[task].errors.get(metric) for run in having]
@@ -128,7 +128,12 @@ def measure(runs: Sequence[Run], task: str, metric: str) -> Measure | None:
     rows = [_rows(run, run.tasks[task], metric) for run in having]
     merged = _average([part for part in rows if part is not None]) if all(rows) else None
     if merged is not None and len(having) == 1:
-        _check(having[0], task, metric, value, aggregate(merged, aggregation))
+        recomputed = aggregate(merged, aggregation)
+        if not math.isclose(value, recomputed, rel_tol=AGREEMENT, abs_tol=AGREEMENT):
+            raise UsageError(
+                f"{having[0].path} says {metric} of {task} is {value:.6g}, and the samples beside it give "
+                f"{recomputed:.6g}: they are of different runs; repeat the run"
+            )
     return Measure(
         task=task,
         metric=metric,
@@ -136,10 +141,10 @@ def measure(runs: Sequence[Run], task: str, metric: str) -> Measure | None:
         value=scale * value,
         error=scale * float(np.mean(known)) if len(known) == len(having) else None,
         rows=merged,
-        n=told.scored,
+        n=first.scored,
         contexts=len(np.unique(merged.context)) if merged is not None else None,
         seeds=len(having),
-        **_account(told),
+        **_account(first),
     )
 
 
@@ -260,12 +265,3 @@ def aggregate(rows: Scored, aggregation: str) -> float:
     """The score of rows, in lm-eval's unit."""
     mean = float(rows.top.sum() / rows.of.sum())
     return math.exp(-mean) if aggregation == "weighted_perplexity" else mean
-
-
-def _check(run: Run, task: str, metric: str, value: float, recomputed: float) -> None:
-    """Results and samples that do not belong together are worse than none."""
-    if not math.isclose(value, recomputed, rel_tol=AGREEMENT, abs_tol=AGREEMENT):
-        raise UsageError(
-            f"{run.path} says {metric} of {task} is {value:.6g}, and the samples beside it give {recomputed:.6g}: they "
-            "are of different runs; repeat the run"
-        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -75,7 +75,8 @@ def table_view(table: Table) -> TableView:
     """A table in print. What others published stands beside runs that can be compared with it, and nowhere else."""
     numbers = any(cell.value is not None for line in table.cells for cell in line)
     opened, offered = not table.measured, table.comparable or not numbers
-    shown = [j for j, row in enumerate(table.rows) if opened or offered or row.runs or _measured(table.cells[j])]
+    measured = [any(cell.value is not None or cell.text for cell in line) for line in table.cells]
+    shown = [j for j, row in enumerate(table.rows) if opened or offered or row.runs or measured[j]]
     parts = [part for part in _parts(table, offered or opened) if any(part.cells[j].text != DASH for j in shown)]
     looks = style.looks([row.label for row in table.rows])
     rows = [_row(table.rows[j], [part.cells[j] for part in parts], looks) for j in shown]
@@ -96,15 +97,15 @@ def table_view(table: Table) -> TableView:
     )
 
 
-def _measured(cells: Sequence[Cell]) -> bool:
-    return any(cell.value is not None or cell.text for cell in cells)
-
-
 def _parts(table: Table, published: bool) -> Iterator[_Part]:
     """The columns: those of the headline's group, achieved compression, normalised, then all others."""
     keys = [column.key for column in table.columns]
     at = keys.index(table.headline) if table.headline in keys else None
-    lead = [j for j, column in enumerate(table.columns) if at is not None and _leads(column, table.columns[at])]
+    lead = [] if at is None else [at]
+    if at is not None and _metric(table.columns[at]):
+        group = table.columns[at].group
+        of_group = (j for j, c in enumerate(table.columns) if c.source is None and c.group == group and _metric(c))
+        lead = sorted({at, *of_group})
     several = len({_metric(column) for column in table.columns} - {""}) > 1
     columns = [(j, table.columns[j]) for j in (*lead, *(j for j in range(len(keys)) if j not in lead))]
     for place, (j, column) in enumerate(columns):
@@ -112,14 +113,13 @@ def _parts(table: Table, published: bool) -> Iterator[_Part]:
             yield from _about(table, at)
         if column.source is not None and not published:
             continue
-        yield _Part(_heading(column, several), _cells(table, j, published))
+        name = column.name + (f" ({column.unit})" if column.unit else "")
+        name += f", {column.source}" if column.source else ""
+        heading = Heading(name, column.group, _metric(column) if several else "", column.source is not None)
+        bars = column.unit == "%" and column.source is None
+        yield _Part(heading, tuple(cell_view(line[j], column, table, bars, published) for line in table.cells))
     if len(columns) == len(lead):
         yield from _about(table, at)
-
-
-def _leads(column: Column, head: Column) -> bool:
-    same = column.source is None and column.group == head.group
-    return column.key == head.key or (same and _metric(column) != "" and _metric(head) != "")
 
 
 def _about(table: Table, at: int | None) -> Iterator[_Part]:
@@ -145,33 +145,12 @@ def _metric(column: Column) -> str:
     return name if name in TOGGLED else ""
 
 
-def _heading(column: Column, several: bool) -> Heading:
-    metric = _metric(column) if several else ""
-    unit = f" ({column.unit})" if column.unit else ""
-    source = f", {column.source}" if column.source else ""
-    return Heading(f"{column.name}{unit}{source}", column.group, metric, column.source is not None)
-
-
-def _cells(table: Table, j: int, published: bool) -> tuple[CellView, ...]:
-    column = table.columns[j]
-    bars = column.unit == "%" and column.source is None
-    return tuple(cell_view(line[j], column, table, bars, published) for line in table.cells)
-
-
 def cell_view(cell: Cell, column: Column, table: Table, bars: bool = False, published: bool = True) -> CellView:
-    """A cell in print.
-
-    Args:
-        cell: The cell.
-        column: Its column.
-        table: Its table.
-        bars: It has a bar, as long as its percentage.
-        published: What others published may be shown.
-    """
+    """A cell in print, with a bar as long as its percentage, and what others published where that may be shown."""
     if cell.value is None:
-        told = cell.paper if published else None
-        text = cell.text or (told.printed if told else DASH)
-        return CellView(text, told is not None and not cell.text, told.value if told else None)
+        paper = cell.paper if published else None
+        text = cell.text or (paper.printed if paper else DASH)
+        return CellView(text, paper is not None and not cell.text, paper.value if paper else None)
     interval = ""
     bar: tuple[float, ...] = ()
     if cell.low is not None and cell.high is not None:
@@ -179,6 +158,10 @@ def cell_view(cell: Cell, column: Column, table: Table, bars: bool = False, publ
     if bars:
         ends = (cell.value, cell.low, cell.high) if interval else (cell.value,)
         bar = tuple(_share(end, 100.0) for end in ends if end is not None)
+    details = [] if cell.n is None else [f"n {cell.n:,}"]
+    details += [f"{cell.seeds} seeds"] if cell.seeds > 1 else []
+    details += [] if cell.ratio is None else [f"{cell.ratio:.2f}x achieved"]
+    details += [] if cell.normalised is None else [f"{cell.normalised:.0f} of 100"]
     beside = f"{column.source or PAPER} {cell.paper.printed} ({cell.paper.certainty})" if cell.paper else ""
     if beside and table.comparable and cell.difference is not None:
         beside += f", ours {cell.difference:+.{column.digits}f}"
@@ -188,24 +171,13 @@ def cell_view(cell: Cell, column: Column, table: Table, bars: bool = False, publ
         bold=cell.best or cell.tied,
         interval=interval,
         bar=bar,
-        details=tuple(_details(cell)),
+        details=tuple(details),
         beside=beside if published else "",
     )
 
 
 def _share(value: float, largest: float) -> float:
     return round(min(max(100 * value / largest, 0.0), 100.0), 1)
-
-
-def _details(cell: Cell) -> Iterable[str]:
-    if cell.n is not None:
-        yield f"n {cell.n:,}"
-    if cell.seeds > 1:
-        yield f"{cell.seeds} seeds"
-    if cell.ratio is not None:
-        yield f"{cell.ratio:.2f}x achieved"
-    if cell.normalised is not None:
-        yield f"{cell.normalised:.0f} of 100"
 
 
 def _row(row: Row, cells: Sequence[CellView], looks: Mapping[str, style.Look]) -> RowView:
@@ -222,13 +194,12 @@ def _groups(rows: Sequence[Row], views: Sequence[RowView]) -> Iterator[tuple[str
     if len(rates) < 2:
         yield "", tuple(view for _, view in pairs)
         return
-    for name, group in groupby(pairs, key=lambda pair: _group(*pair)):
+
+    def heading(pair: tuple[Row, RowView]) -> str:
+        row, view = pair
+        if view.kind == "published":
+            return "Published"
+        return REFERENCES.get(row.role, "No rate" if row.rate is None else f"{row.rate:g}x requested")
+
+    for name, group in groupby(pairs, key=heading):
         yield name, tuple(view for _, view in group)
-
-
-def _group(row: Row, view: RowView) -> str:
-    if view.kind == "published":
-        return "Published"
-    if row.role in REFERENCES:
-        return REFERENCES[row.role]
-    return "No rate" if row.rate is None else f"{row.rate:g}x requested"

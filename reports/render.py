@@ -95,10 +95,10 @@ def as_csv(table: Table) -> str:
             if cell.empty:
                 continue
             paper = cell.paper
-            told = (paper.value, paper.printed, paper.certainty, paper.source) if paper else ("",) * len(published)
+            others = (paper.value, paper.printed, paper.certainty, paper.source) if paper else ("",) * len(published)
             where = (row.label, row.method, row.rate, row.role, row.decoder, column.key, column.heading, column.unit)
             numbers = ["" if getattr(cell, field) is None else getattr(cell, field) for field in FIELDS]
-            texts = (*where, *numbers, *told, cell.text or "")
+            texts = (*where, *numbers, *others, cell.text or "")
             writer.writerow([texttable.csv_cell(value) if isinstance(value, str) else value for value in texts])
     return out.getvalue()
 
@@ -120,8 +120,12 @@ def printed(table: Table, part: Part) -> list[Printed]:
     keys = [column.key for column in table.columns]
     at = keys.index(table.headline) if table.headline in keys else None
     if part is not Part.RERUNS and at is not None and any(line[at].normalised is not None for line in table.cells):
-        columns.append(_place(at))
+        columns.append(Printed("", "normalised", lambda row, cells: (_rounded(cells[at].normalised), False)))
     return columns
+
+
+def _rounded(place: float | None) -> str:
+    return DASH if place is None else f"{place:.0f}"
 
 
 def _is_rerun(column: Column) -> bool:
@@ -130,13 +134,12 @@ def _is_rerun(column: Column) -> bool:
 
 def _lines(table: Table, part: Part) -> list[tuple[Row, tuple[Cell, ...]]]:
     """The lines that say something in this part."""
-    of = [_is_rerun(column) for column in table.columns]
-    kept = []
-    for row, cells in table.lines():
-        mine = [cell for cell, again in zip(cells, of, strict=True) if again == (part is Part.RERUNS)]
-        if any(not cell.empty if part is not Part.MEASURED else cell.value is not None or cell.text for cell in mine):
-            kept.append((row, cells))
-    return kept
+    places = [j for j, column in enumerate(table.columns) if _is_rerun(column) == (part is Part.RERUNS)]
+
+    def speaks(cell: Cell) -> bool:
+        return not cell.empty if part is not Part.MEASURED else cell.value is not None or bool(cell.text)
+
+    return [(row, cells) for row, cells in table.lines() if any(speaks(cells[j]) for j in places)]
 
 
 def _markdown(table: Table, part: Part) -> str:
@@ -244,14 +247,6 @@ def _published(j: int, column: Column, comparable: bool) -> Printed:
         return cell.paper.printed + mark, False
 
     return Printed(column.group, f"{column.name}, {column.source or PAPER}", text)
-
-
-def _place(j: int) -> Printed:
-    def text(row: Row, cells: Sequence[Cell]) -> tuple[str, bool]:
-        place = cells[j].normalised
-        return (DASH if place is None else f"{place:.0f}"), False
-
-    return Printed("", "normalised", text)
 
 
 def _groups(columns: Sequence[Printed]) -> list[str]:

@@ -173,7 +173,14 @@ def _about_methods(lines: Sequence[Pair], methods: Sequence[Pair], head: Column)
     row, cell = max(ours, key=_value)
     scale = [line for line in lines if line[0].method in (FULL, TUNED, NONE)]
     ends: dict[str, Pair] = {line[0].role: line for line in scale if line[0].rate is None}
-    yield _place(row, cell, head, ends)
+    # What the line compresses to, and where it stands between floor and ceiling.
+    at = f" at {row.ratio:.2f}x achieved compression" if row.ratio else ""
+    score = f"{head.name} ({head.group})" if head.group.startswith("average of") else head.heading
+    place = ""
+    if cell.normalised is not None and set(ends) >= {"ceiling", "floor"}:
+        low, high = (f"{ends[end][0].label} ({_print(ends[end][1], head)})" for end in ("floor", "ceiling"))
+        place = f": {cell.normalised:.0f} % of the way from {low} to {high}"
+    yield f"{row.label} reaches {_print(cell, head)} {score}{at}{place}."
     others = [line for line in methods if line[0].method != row.method]
     others = [line for line in others if line[0].rate == row.rate] or others
     if others:
@@ -185,20 +192,6 @@ def _about_methods(lines: Sequence[Pair], methods: Sequence[Pair], head: Column)
             f"From {rates[0][0]:.2f}x to {rates[-1][0]:.2f}x achieved compression, {name} goes from "
             f"{rates[0][1]} to {rates[-1][1]}."
         )
-
-
-def _place(row: Row, cell: Cell, head: Column, ends: dict[str, Pair]) -> str:
-    """A line, what it compresses to, and where it stands between floor and ceiling."""
-    at = f" at {row.ratio:.2f}x achieved compression" if row.ratio else ""
-    score = f"{head.name} ({head.group})" if head.group.startswith("average of") else head.heading
-    said = f"{row.label} reaches {_print(cell, head)} {score}{at}"
-    if cell.normalised is None or set(ends) < {"ceiling", "floor"}:
-        return f"{said}."
-    low, high = ends["floor"], ends["ceiling"]
-    return (
-        f"{said}: {cell.normalised:.0f} % of the way from {low[0].label} ({_print(low[1], head)}) to "
-        f"{high[0].label} ({_print(high[1], head)})."
-    )
 
 
 def _rival(row: Row, cell: Cell, other: Pair, head: Column) -> str:

@@ -47,7 +47,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         for name, value in {"DOCUMENTS": 40, "ROWS": 12, "HELD_OUT_DOCUMENTS": 10}.items():
             patch.setattr(stages, name, value)
         patch.setattr(training, "GROWING", ((4, 1), (8, 1)))
-        patch.setattr(training, "HELD_OUT_ROWS", 4)
+        patch.setattr(stages, "HELD_OUT_ROWS", 4)
         patch.setattr(training, "GENERATED_ROWS", 1)
         yield folder
 

@@ -118,12 +118,16 @@ def check(folder: Path) -> list[str]:
     wrong += [f"{folder / name} has changed" for name, digest in present.items() if known.files[name] != digest]
     if missing:
         return wrong
-    values = {(figure.model, figure.task, figure.metric): figure.value for figure in _quick(folder, known.parts)}
-    for figure in (figure for name in known.parts for figure in _of(name, known.check)):
+    expected = [figure for name in known.parts for figure in _of(name, known.check)]
+    return [*wrong, *_differences(expected, _quick(folder, known.parts))]
+
+
+def _differences(expected: Sequence[Measured], measured: Sequence[Measured]) -> Iterator[str]:
+    values = {(figure.model, figure.task, figure.metric): figure.value for figure in measured}
+    for figure in expected:
         now = values.get((figure.model, figure.task, figure.metric), math.nan)
         if not abs(now - figure.value) <= TOLERANCE:  # NaN is not
-            wrong.append(f"{figure.model}: {figure.task} {figure.metric} is {now}, it was {figure.value}")
-    return wrong
+            yield f"{figure.model}: {figure.task} {figure.metric} is {now}, it was {figure.value}"
 
 
 def table(known: Record) -> pd.DataFrame:

@@ -28,7 +28,7 @@ from pcc_bench.core.plan import Plan
 from pcc_bench.core.tiny import make_bert_tokenizer
 from pcc_bench.lab import ClassifierRecipe, RivalRecipe
 from pcc_bench.lab.decoders import save_in_half
-from pcc_bench.lab.stages import BATCH, GROWING, SEGMENT, growing, on_questions, on_text, write_data
+from pcc_bench.lab.stages import BATCH, GENERATED_ROWS, GROWING, SEGMENT, growing, on_questions, on_text, write_data
 from pcc_bench.model import init
 from pcc_bench.model.training.journal import append
 from pcc_bench.model.training.learner import Learner
@@ -102,7 +102,7 @@ def pretraining_recipe(name: str, recipe: RivalRecipe, decoder: str, data: str) 
         evaluate_every=200,
         data=data,
         batch=BATCH // SEGMENTS if reads_on else BATCH,
-        generated_rows=0 if reads_on else 32,
+        generated_rows=0 if reads_on else GENERATED_ROWS,
     )
 
 

@@ -23,7 +23,7 @@ LENGTHENING = ((4, 40), (8, 40), (16, 60), (32, 60))  # the same of an adaptatio
 FIRST_STEPS, STAGE_STEPS = 40, 100  # of the stage of pretraining at 1x, which is easy; of each other before the last
 FIRST_RATE = 4  # of a Large's pretraining
 PURPOSE = "A part of the lab."
-BATCH, HELD_OUT_ROWS = 32, 64
+BATCH, HELD_OUT_ROWS, GENERATED_ROWS = 32, 64, 32
 
 
 TEXT, TEXT_HELD_OUT, QUESTIONS = "text.jsonl", "text-held-out.jsonl", "questions.jsonl"
@@ -166,7 +166,7 @@ def on_text(
     evaluate_every: int,
     data: str,
     batch: int = BATCH,
-    generated_rows: int = 32,
+    generated_rows: int = GENERATED_ROWS,
 ) -> Recipe:
     """A stage of reconstruction, completion or both."""
     text = {"path": f"{data}/{TEXT}", "held_out": f"{data}/{TEXT_HELD_OUT}", "held_out_rows": HELD_OUT_ROWS}

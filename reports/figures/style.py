@@ -87,27 +87,23 @@ def family(label: str) -> str:
 
 def looks(labels: Iterable[str]) -> dict[str, Look]:
     """A look for each label: a method's colour is its own, its rates differ in marker, dash and hatch."""
-    wanted = list(dict.fromkeys(labels))
-    colours = _colours({family(label) for label in wanted})
+    names = {label: family(label) for label in labels}
+    colours = _colours(set(names.values()))
     places = {light: place for place, light in enumerate(THEMES)}
     uses: Counter[str] = Counter()
-    made = {}
-    for label in wanted:
-        name = family(label)
+    by_label = {}
+    for label, name in names.items():
         if name in ENDS:
             marker, dash = END_MARKS[name]
-            made[label] = Look(INK, marker, "", dash if label == name else SPARSE, THIN)
+            by_label[label] = Look(INK, marker, "", dash if label == name else SPARSE, THIN)
             continue
         colour = colours[name]
         place, used = places[colour], uses[colour]
         uses[colour] += 1
         marker, hatch = MARKERS[(place + used) % len(MARKERS)], HATCHES[(place + used) % len(HATCHES)]
-        made[label] = Look(colour, marker, hatch, DASHES[used % len(DASHES)], _width(name))
-    return made
-
-
-def _width(name: str) -> float:
-    return THIN if is_control(name) else THICK if name.startswith("PCC") else PLAIN
+        width = THIN if is_control(name) else THICK if name.startswith("PCC") else PLAIN
+        by_label[label] = Look(colour, marker, hatch, DASHES[used % len(DASHES)], width)
+    return by_label
 
 
 def is_control(name: str) -> bool:
@@ -211,16 +207,9 @@ def panels_across(count: int) -> int:
 
 
 def canvas(height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, list[Axes]]:
-    """A figure as wide as the sheet.
+    """A figure as wide as the sheet, and its panels, row by row; `options` are those of matplotlib's `subplots`.
 
-    Args:
-        height: Inches of a column of a paper; a page's figure is taller as its text is larger.
-        rows: Panels from top to bottom.
-        columns: Panels side by side.
-        **options: Of matplotlib's `subplots` (`sharex`, ...).
-
-    Returns:
-        The figure and its panels, row by row.
+    `height`: inches of a column of a paper; a page's figure is taller as its text is larger.
     """
     sheet = _sheet.get()
     figure = Figure(figsize=(sheet.width, height * sheet.scale))
@@ -258,12 +247,5 @@ def with_intervals(panel: Axes, rows: DataFrame, x: str, look: Look, label: str)
     rows = rows.sort_values(x)
     known = rows.dropna(subset=["low", "high"])
     panel.vlines(known[x], known["low"], known["high"], colors=look.colour, linewidth=1.0, alpha=0.7)
-    panel.plot(
-        rows[x],
-        rows["value"],
-        color=look.colour,
-        marker=look.marker,
-        linewidth=look.width,
-        linestyle=look.dash,
-        label=label,
-    )
+    line = {"color": look.colour, "marker": look.marker, "linewidth": look.width, "linestyle": look.dash}
+    panel.plot(rows[x], rows["value"], label=label, **line)

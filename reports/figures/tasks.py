@@ -16,11 +16,7 @@ PALE = "#fefefe"  # white, but not the paper's: a page in dark mode turns only t
 
 @style.applied()
 def heat_map(frame: DataFrame) -> Figure:
-    """Share of needles found by depth and length, a panel a method, the percentage in each cell.
-
-    Args:
-        frame: Columns `method`, `depth` (0: beginning, 1: end), `length` (tokens), `value` (0 to 1), one row a cell.
-    """
+    """Share of needles found by depth and length (`frames.needles`), a panel a method, the percentage in each cell."""
     names = list(dict.fromkeys(frame["method"]))
     columns = min(len(names), 2)
     lines = -(-len(names) // columns)
@@ -53,12 +49,7 @@ def heat_map(frame: DataFrame) -> Figure:
 
 @style.applied()
 def classes(frame: DataFrame) -> Figure:
-    """Share of words of each class that a reconstruction gets wrong, a bar a method.
-
-    Args:
-        frame: Columns `method`, `kind` (numbers, names, ...), `value` (percent), `low`, `high` (ends of the 95 %
-            interval, nan where unknown).
-    """
+    """Share of words of each class that a reconstruction gets wrong (`frames.errors`), a bar a method."""
     kinds, methods = list(dict.fromkeys(frame["kind"])), list(dict.fromkeys(frame["method"]))
     thick = 0.8 / len(methods)
     figure, (panel,) = style.canvas(0.9 + 0.11 * len(kinds) * (len(methods) + 1))
@@ -87,12 +78,9 @@ GROUPS = 5
 
 @style.applied()
 def reconstruction_and_answers(frame: DataFrame, reconstruction: str, answers: str) -> Figure:
-    """Each context's answers over its reconstruction, and the means of equal shares of the contexts.
+    """Each context's answers over its reconstruction (`frames.pairs`), and the means of equal shares of the contexts.
 
-    Args:
-        frame: Columns `method`, `reconstruction` and `answers`, a row a context.
-        reconstruction: Name of the first score, for the axis.
-        answers: Name of the second.
+    `reconstruction` and `answers` name the two scores, for the axes.
     """
     figure, (panel,) = style.canvas(2.6)
     looks = style.looks(frame["method"])
@@ -113,12 +101,7 @@ def reconstruction_and_answers(frame: DataFrame, reconstruction: str, answers: s
 
 @style.applied()
 def achieved(frame: DataFrame) -> Figure:
-    """Achieved compression beside what was asked for, a line a run: over all its contexts, the middle one marked.
-
-    Args:
-        frame: Columns `run` (label), `requested` (nan for none), `tokens` (of the context), `ratio` (achieved,
-            boundary vectors counted), a row a context.
-    """
+    """Achieved compression beside what was asked for (`frames.ratios`), a line a run, its middle context marked."""
     runs = frame.groupby("run", sort=False)["requested"].first().sort_values(kind="stable")
     figure, (panel,) = style.canvas(1.2 + 0.165 * len(runs))
     looks = style.looks(runs.index)
