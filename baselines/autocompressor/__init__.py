@@ -75,7 +75,7 @@ class AutoCompressor(SoftCompressor):
         else:
             is_loaded = not file and Path(decoder.name).resolve() == Path(pretrained).resolve()
             summary = files.load_whole(decoder, weights.find(pretrained, file), is_loaded)
-        recorded = files.Recorded.read(folder)
+        recorded = files.AutoCompressorConfig.read(folder)
         if recorded.summary_length not in (None, len(summary)):
             raise UsageError(
                 f"{folder} has {len(summary)} summary tokens, its config.json says summary_length="

@@ -31,7 +31,7 @@ FORM = WRAPPED + "{}.lora_{}.weight"
 ADAPTER_CONFIG, ADAPTERS = "adapter_config.json", ("adapter_model.safetensors", "adapter_model.bin")
 
 
-class Recorded(BaseModel):
+class AutoCompressorConfig(BaseModel):
     """What we read of a checkpoint's `config.json`.
 
     Attributes:
@@ -47,7 +47,7 @@ class Recorded(BaseModel):
     summary_length: PositiveInt | None = None
 
     @classmethod
-    def read(cls, folder: Path) -> Recorded:
+    def read(cls, folder: Path) -> AutoCompressorConfig:
         """Read it; the defaults where there is none."""
         path = folder / "config.json"
         return checked(cls, read_json(path), f"{path} can't be used") if path.is_file() else cls()

@@ -35,7 +35,7 @@ class Exchange:
 
 
 @dataclass(frozen=True)
-class Reader:
+class RowReader:
     """How the rows of one kind of data are read.
 
     Attributes:
@@ -150,8 +150,8 @@ def _before(trained: Sequence[int], row: int, wanted: int, seed: int) -> list[in
     return [i for i in trained[start : start + wanted + 1] if i != row][:wanted]
 
 
-READERS: dict[str, Reader] = {
-    "qa": Reader(("context", "question"), ("answers", "answer"), _question_row),
-    "gsm8k": Reader(("question", "answer"), ("answer",), _worked_problem, _drawn),
-    "dialogue": Reader(("scene", "dialogue", "positive_response"), ("positive_response",), _turn_of_a_role, _before),
+READERS: dict[str, RowReader] = {
+    "qa": RowReader(("context", "question"), ("answers", "answer"), _question_row),
+    "gsm8k": RowReader(("question", "answer"), ("answer",), _worked_problem, _drawn),
+    "dialogue": RowReader(("scene", "dialogue", "positive_response"), ("positive_response",), _turn_of_a_role, _before),
 }
