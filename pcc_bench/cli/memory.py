@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pcc_bench.cli.options import Device, Dtype, Rate
+from pcc_bench.cli.options import Device, Dtype, Rate, takes
 from pcc_bench.core.documents import is_unicode, parse_yaml
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.texttable import TextTable
 
 if TYPE_CHECKING:
     from pcc_bench.core.compressor import Compressor, Memory
+    from pcc_bench.host.compressing import ContextMemory
 
 RecordedDecoder = Annotated[
     str | None,
@@ -28,17 +30,31 @@ Method = Annotated[
 MethodOptions = Annotated[
     list[str] | None, typer.Option("--option", help="Further options of the method, e.g. boundaries=once; repeatable.")
 ]
-MemoryFile = Annotated[Path, typer.Argument(help="A memory file ('pcc-bench compress', .safetensors).")]
-Decoder = Annotated[
-    str | None, typer.Option(help="The decoder, folder or hub id; by default the one the memory records.")
-]
-Checkpoint = Annotated[
-    str | None, typer.Option(help="Of a method that brings its own decoder, where it is not the one recorded.")
-]
 Words = Annotated[str, typer.Option("--prompt", help="Words of the question: official (the paper's), short or chat.")]
 Tokens = Annotated[int, typer.Option(min=1, help="Most tokens of the answer.")]
-OwnDevice = Annotated[str | None, typer.Option(help="Of our own decoder: cuda, cpu ...; a GPU by default.")]
-OwnDtype = Annotated[str, typer.Option(help="Of our own decoder: auto, float32, bfloat16 or float16.")]
+MemoryFile = Annotated[Path, typer.Argument(help="A memory file ('pcc-bench compress', .safetensors).")]
+
+
+@dataclass(frozen=True)
+class ReaderOptions:
+    """How a memory file is opened and asked, for `prompt` and `serve-check`."""
+
+    words: Words = "official"
+    max_new_tokens: Tokens = 30
+    decoder: Annotated[
+        str | None, typer.Option(help="The decoder, folder or hub id; by default the one the memory records.")
+    ] = None
+    checkpoint: Annotated[
+        str | None, typer.Option(help="Of a method that brings its own decoder, where it is not the one recorded.")
+    ] = None
+    device: Annotated[str | None, typer.Option(help="Of our own decoder: cuda, cpu ...; a GPU by default.")] = None
+    dtype: Annotated[str, typer.Option(help="Of our own decoder: auto, float32, bfloat16 or float16.")] = "auto"
+
+    def open(self, memory: Path) -> ContextMemory:
+        """The memory of a file, with its decoder."""
+        from pcc_bench.host.compressing import open_memory
+
+        return open_memory(memory, self.decoder, self.checkpoint, self.device or "auto", self.dtype)
 
 
 def compress(
@@ -123,6 +139,7 @@ def ask(
     typer.echo(memory.answer(question, max_new_tokens, prompt).strip())
 
 
+@takes(ReaderOptions)
 def prompt(
     memory: MemoryFile,
     question: Annotated[str, typer.Option(help="What to ask of the memory.")],
@@ -130,12 +147,7 @@ def prompt(
     chat: Annotated[
         bool, typer.Option("--chat", help="The memory alone, for a part of a chat. Another protocol, see below.")
     ] = False,
-    words: Words = "official",
-    max_new_tokens: Tokens = 30,
-    decoder: Decoder = None,
-    checkpoint: Checkpoint = None,
-    device: OwnDevice = None,
-    dtype: OwnDtype = "auto",
+    options: ReaderOptions = ReaderOptions(),
 ) -> None:
     """Write the exact input vectors of a memory and a question, for vLLM's endpoints.
 
@@ -145,11 +157,9 @@ def prompt(
 
     Example: `pcc-bench prompt book.safetensors --question "Who is the captain?" -o prompt.json`
     """
-    from pcc_bench.host.compressing import open_memory
     from pcc_bench.host.serving.prompt import write
 
-    opened = open_memory(memory, decoder, checkpoint, device or "auto", dtype)
-    written = write(opened, question, words, max_new_tokens, out, chat)
+    written = write(options.open(memory), question, options.words, options.max_new_tokens, out, chat)
     length, width = written.vectors.shape
     kind = str(written.vectors.dtype).removeprefix("torch.")
     typer.echo(f"written: {out} ({length} vectors of width {width}, {kind}, for {written.endpoint})")
@@ -159,17 +169,13 @@ def prompt(
         typer.echo(f"base64 of this file is the field; ask with it: {written.sampling.fields()}")
 
 
+@takes(ReaderOptions)
 def serve_check(
     url: Annotated[str, typer.Argument(help="A vLLM server, http://HOST:8000; #NAME chooses among several models.")],
     memory: MemoryFile,
     question: Annotated[list[str] | None, typer.Option(help="What to ask of the memory; repeatable.")] = None,
     questions: Annotated[Path | None, typer.Option(help="A UTF-8 file with a question a line.")] = None,
-    words: Words = "official",
-    max_new_tokens: Tokens = 30,
-    decoder: Decoder = None,
-    checkpoint: Checkpoint = None,
-    device: OwnDevice = None,
-    dtype: OwnDtype = "auto",
+    options: ReaderOptions = ReaderOptions(),
 ) -> None:
     """Ask a running vLLM server about a memory, and compare with the greedy answer of our own decoder.
 
@@ -180,7 +186,6 @@ def serve_check(
     """
     from pcc_bench.cli.terminal import show
     from pcc_bench.core.documents import read_text
-    from pcc_bench.host.compressing import open_memory
     from pcc_bench.host.serving.engines import Server
     from pcc_bench.host.serving.prompt import compare
 
@@ -190,8 +195,7 @@ def serve_check(
     if not asked:
         raise UsageError("there is nothing to ask: pass --question, or --questions FILE")
     server = Server(url)
-    opened = open_memory(memory, decoder, checkpoint, device or "auto", dtype)
-    results = compare(server, opened, asked, words, max_new_tokens)
+    results = compare(server, options.open(memory), asked, options.words, options.max_new_tokens)
     rows = [
         ("yes" if r.equal else f"to token {r.same} of {r.tokens}", repr(r.question), repr(r.ours), repr(r.theirs))
         for r in results

@@ -56,7 +56,7 @@ Rate = Annotated[int | None, typer.Option(help="Source tokens per slot; one of t
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What `eval` and `validate` both take; their signatures spell it out (`takes_run_options`)."""
+    """What `eval` and `validate` both take; their signatures spell it out (`takes`)."""
 
     model: Model = "pcc"
     model_args: ModelArgs = ""
@@ -98,17 +98,20 @@ class RunOptions:
         )
 
 
-def takes_run_options(verb: Callable[..., None]) -> Callable[..., None]:
-    """A verb whose last argument is a `RunOptions`, as typer reads it: with an option for each of its fields."""
-    *own, _ = inspect.signature(verb, eval_str=True).parameters.values()
-    shared = inspect.signature(RunOptions, eval_str=True).parameters
+def takes(options: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """For a verb whose last argument is a dataclass of options: typer reads an option for each of its fields."""
+    shared = inspect.signature(options, eval_str=True).parameters
 
-    def spelled_out(**values: Any) -> None:
-        verb(
-            **{one.name: values[one.name] for one in own}, options=RunOptions(**{name: values[name] for name in shared})
-        )
+    def spell_out(verb: Callable[..., None]) -> Callable[..., None]:
+        *own, _ = inspect.signature(verb, eval_str=True).parameters.values()
 
-    parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in (*own, *shared.values())]
-    spelled_out.__name__, spelled_out.__doc__ = verb.__name__, verb.__doc__
-    spelled_out.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    return spelled_out
+        def spelled_out(**values: Any) -> None:
+            joint = options(**{name: values.pop(name) for name in shared})
+            verb(**values, options=joint)
+
+        parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in (*own, *shared.values())]
+        spelled_out.__name__, spelled_out.__doc__ = verb.__name__, verb.__doc__
+        spelled_out.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return spelled_out
+
+    return spell_out

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pcc_bench.cli.options import Data, Device, Dtype, Limit, Output, RunOptions, takes_run_options
+from pcc_bench.cli.options import Data, Device, Dtype, Limit, Output, RunOptions, takes
 from pcc_bench.core.documents import write_text
 from pcc_bench.core.errors import UsageError
 from pcc_bench.suite.spec import Executor, Terms
@@ -48,7 +48,7 @@ EngineOptions = Annotated[
 ]
 
 
-@takes_run_options
+@takes(RunOptions)
 def evaluate(
     tasks: Annotated[str, typer.Option(help="Tasks, comma-separated ('pcc-bench ls tasks'), or any of lm-eval's.")],
     output: Output,
@@ -73,7 +73,7 @@ def evaluate(
         show(summarise(files, options.wide))
 
 
-@takes_run_options
+@takes(RunOptions)
 def validate(
     tasks: Annotated[str, typer.Option(help="Tasks, comma-separated; none by default.")] = "",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="As in 'eval'; nothing is written.")] = None,

@@ -44,16 +44,11 @@ def resolve(name: str, what: str = "checkpoint", beside: Path | None = None) -> 
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith("."):
         raise UsageError(f"{what} '{name}' is neither a folder here nor a hub id (owner/name): check the path")
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    try:
+    missing = f"{what} '{name}' is no folder here and could not be fetched from the hub"
+    remedy = "check the name, the network and your access, or give a local folder"
+    with shipped.hub_errors(f"{missing} ({{}}): {remedy}"):
         return Path(snapshot_download(name))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise UsageError(
-            f"{what} '{name}' is no folder here and could not be fetched from the hub ({first}): check the name, "
-            "the network and your access, or give a local folder"
-        ) from None
 
 
 def load_tokenizer(folder: Path | str) -> PreTrainedTokenizerBase:

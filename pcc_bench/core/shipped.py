@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -110,16 +112,10 @@ def located(name: str, gguf_file: str | None = None) -> str:
         name = str(Path(name) / gguf_file)
     elif gguf_file:
         from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-        try:
+        missing = f"gguf_file={gguf_file}: '{name}' is no folder here, and the file could not be fetched from the hub"
+        with hub_errors(missing + " ({}): check the name and the network"):
             name = str(hf_hub_download(name, gguf_file))
-        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-            first = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise UsageError(
-                f"gguf_file={gguf_file}: '{name}' is no folder here, and the file could not be fetched from the hub "
-                f"({first}): check the name and the network"
-            ) from None
     if is_folder(name):
         return name
     if Path(name).suffix == GGUF:
@@ -136,6 +132,22 @@ def located(name: str, gguf_file: str | None = None) -> str:
             f"('pcc-bench lab ls' lists the parts), and then it is named lab/{name}"
         )
     return name
+
+
+@contextmanager
+def hub_errors(sentence: str) -> Iterator[None]:
+    """Let a failed fetch from the hub be one sentence, in which `{}` stands for what its client says.
+
+    Raises:
+        UsageError: It failed.
+    """
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        yield
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UsageError(sentence.replace("{}", first)) from None
 
 
 def beside(name: str, folder: Path) -> str:
@@ -185,14 +197,9 @@ def pretrained_folder(name: str) -> Path:
         source = converted.Source(name, tuple(pieces), row.sha256, row.sha256, row.packages, row.licence, remedy)
         return converted.convert(source, place)
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    try:
+    with hub_errors(f"'{name}' is not installed and {row.hub} could not be fetched from the hub: {row.command}"):
         return Path(snapshot_download(row.hub))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError):
-        raise UsageError(
-            f"'{name}' is not installed and {row.hub} could not be fetched from the hub: {row.command}"
-        ) from None
 
 
 def variants(name: str | None, other: str) -> str:
