@@ -54,9 +54,7 @@ class Kind(StrEnum):
 
 
 @app.command("ls")
-def list_(
-    what: Annotated[Kind, typer.Argument(help="The kind; data is what lies in PCC_DATA.")],
-) -> None:
+def list_(what: Annotated[Kind, typer.Argument(help="The kind; data is what lies in PCC_DATA.")]) -> None:
     """List what there is to run.
 
     Example: `pcc-bench ls methods`

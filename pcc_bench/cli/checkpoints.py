@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
 DecoderName = Annotated[str, typer.Option("--decoder", help="The decoder, folder or hub id.")]
 EncoderBase = Annotated[
-    str | None,
-    typer.Option("--encoder", help="Base model of a LoRA encoder, where it is not the one recorded."),
+    str | None, typer.Option("--encoder", help="Base model of a LoRA encoder, where it is not the one recorded.")
 ]
 SpecialTokens = Annotated[
     Path | None,

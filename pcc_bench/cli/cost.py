@@ -15,8 +15,7 @@ MODES = ("full", "prefix-cached", "cold", "warm")
 # Options of a few words stand in the verb's signature.
 Checkpoint = Annotated[str | None, typer.Argument(help="A PCC checkpoint, folder or hub id; by default pcc-lab-4x.")]
 Weights = Annotated[
-    str | None,
-    typer.Option(help="Instead of a checkpoint, true sizes: lite, large, small, tiny, or ENCODER+DECODER."),
+    str | None, typer.Option(help="Instead of a checkpoint, true sizes: lite, large, small, tiny, or ENCODER+DECODER.")
 ]
 Batch = Annotated[list[int] | None, typer.Option("--batch-size", min=1, help="Contexts at a time; repeatable. [1]")]
 Dtype = Annotated[

@@ -20,8 +20,7 @@ def _unless_auto(value: str | None) -> str | None:
 
 Model = Annotated[str, typer.Option(help="A method ('pcc-bench ls methods') or any model of lm-eval.")]
 ModelArgs = Annotated[
-    str,
-    typer.Option(help="Arguments of the model, e.g. pretrained=CKPT,rate=4,decoder=FOLDER; by default what ships."),
+    str, typer.Option(help="Arguments of the model, e.g. pretrained=CKPT,rate=4,decoder=FOLDER; by default what ships.")
 ]
 Metadata = Annotated[
     str | None,

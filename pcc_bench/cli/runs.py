@@ -26,8 +26,7 @@ Only = Annotated[
     str | None, typer.Option(help="Only cells whose label, here or in a report, or task matches, e.g. 'pcc*'.")
 ]
 Into = Annotated[
-    Path | None,
-    typer.Option(help="A Markdown file whose table between run:SUITE and /run (HTML comments) is renewed."),
+    Path | None, typer.Option(help="A Markdown file whose table between run:SUITE and /run (HTML comments) is renewed.")
 ]
 Store = Annotated[
     Path | None, typer.Option(help="A folder that keeps the memories of all cells, for any number of processes.")

@@ -211,10 +211,7 @@ def score(
 
 
 def _right_pad(
-    decoder: Decoder,
-    prompts: Sequence[DecoderInput],
-    continuations: Sequence[Sequence[int]],
-    width: int,
+    decoder: Decoder, prompts: Sequence[DecoderInput], continuations: Sequence[Sequence[int]], width: int
 ) -> dict[str, torch.Tensor]:
     """Prompts with their continuations but for the last token, which is predicted and never read."""
     if not isinstance(prompts[0], torch.Tensor):

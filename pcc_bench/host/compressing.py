@@ -29,11 +29,7 @@ from pcc_bench.host.store.store import compress as compressed
 from pcc_bench.model.init import open_decoder
 
 SEPARATOR = "\n\n"  # between a context that is text and the words behind it, as in the tasks
-DTYPES = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def open_compressor(
