@@ -9,7 +9,7 @@ from pcc_bench.core.questions import PROMPTS
 from pcc_bench.core.texttable import TextTable
 from pcc_bench.reports.measure import LEVEL, compare, measure
 from pcc_bench.reports.table import NAMES, Cell, Column, Row, Table
-from pcc_bench.reports.tables.lines import FULL, NONE, OURS, TUNED, Line, family, role
+from pcc_bench.reports.tables import FULL, NONE, OURS, TUNED, Line, family, role
 from pcc_bench.results.files import Reported
 from pcc_bench.results.rows import COMPRESSION
 from pcc_bench.results.run import Run, TaskRun, difference

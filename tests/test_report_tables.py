@@ -24,8 +24,8 @@ from pcc_bench.core.errors import UsageError
 from pcc_bench.reports import render, report, words
 from pcc_bench.reports.measure import measure
 from pcc_bench.reports.table import Cell, Column, Row, Table
+from pcc_bench.reports.tables import family
 from pcc_bench.reports.tables.build import published
-from pcc_bench.reports.tables.lines import family
 from pcc_bench.results.collection import Results, load
 from pcc_bench.results.files import result_files
 from pcc_bench.results.reading import read_answers, read_run

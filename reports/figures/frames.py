@@ -12,7 +12,7 @@ import pandas as pd
 from pcc_bench.core.errors import UsageError
 from pcc_bench.reports import measure
 from pcc_bench.reports.table import Table
-from pcc_bench.reports.tables.lines import FULL, NONE, ORDER, family, label
+from pcc_bench.reports.tables import FULL, NONE, ORDER, family, label
 from pcc_bench.results.collection import Results
 from pcc_bench.results.rows import of_first_filter
 from pcc_bench.results.run import Run

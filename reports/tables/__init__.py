@@ -1,1 +1,214 @@
-"""The paper's tables, a builder each: results in, a table out; None where there is nothing to show."""
+"""Lines and columns of a table before they have cells: which runs make a line, which scores fill a column."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from pcc_bench.reports import measure
+from pcc_bench.reports.measure import Measure
+from pcc_bench.reports.table import PERCENT, Better, Cell, Column, Provenance, Role, Row
+from pcc_bench.results.run import Run, check_one_table
+
+FULL, NONE, TUNED = "full-context", "no-context", "tuned-context"
+LABELS = {
+    FULL: "full context",
+    TUNED: "tuned context",
+    NONE: "no context",
+    "truncated-context": "truncated context",
+    "random-context": "random context",
+    "bm25-context": "BM25 context",
+    "llmlingua2": "LLMLingua-2",
+    "autocompressor": "AutoCompressor",
+    "icae": "ICAE",
+    "cocom": "COCOM",
+    "pisco": "PISCO",
+    "pcc": "PCC",
+    "pcc-lite": "PCC-Lite",
+    "pcc-large": "PCC-Large",
+    "pcc-pooled": "PCC pooled",
+    "composed": "composed",
+    "be": "BE token",
+}
+TUNED_TEXT = ("truncated-context", "random-context", "bm25-context", NONE)  # read in the frame of a tuned 1x checkpoint
+LABELS |= {f"{method}-tuned": f"{LABELS[method]}, tuned" for method in TUNED_TEXT}
+ORDER = tuple(LABELS)
+OURS = ("pcc-lite", "pcc-large", "pcc-pooled", "pcc")
+ROLES: tuple[Role, ...] = ("ceiling", "method", "floor")  # from the top of a table down
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a table before it has cells."""
+
+    row: Row  # what it will be in the table
+    runs: tuple[Run, ...]  # what it is measured on; several where they differ in seeds or tasks only
+    tasks: frozenset[str]  # the tasks it takes from them
+
+
+def family(run: Run) -> str:
+    """The method; for PCC also which encoder: as the result file says, or (of old ones) the checkpoint's name tells."""
+    if run.method == "composed" and run.reported:
+        first, at_1x = run.reported.options.get("first"), run.reported.options.get("rate") == 1
+        return f"{first}-tuned" if at_1x and first in TUNED_TEXT else "composed"
+    recorded = next((key for key, text in LABELS.items() if run.reported and text == run.reported.label), None)
+    if run.reported and run.reported.options.get("residual") and recorded in ("pcc-lite", "pcc-large"):
+        return TUNED if run.rate == 1 else "pcc-pooled"  # older files: pooled encoders had no label of their own
+    if recorded is not None:
+        return recorded
+    name = Path(run.checkpoint).name.lower()
+    if run.method != "pcc":
+        return run.method
+    if "large" in name:
+        return "pcc-large"
+    return "pcc-lite" if "lite" in name or name.startswith("pcc-lab") else "pcc"
+
+
+def label(method: str, rate: float | None) -> str:
+    """What a method at a rate is called in print."""
+    name = LABELS.get(method, method)
+    return name if rate is None or method in (FULL, NONE, TUNED, f"{NONE}-tuned") else f"{name} {rate:g}x"
+
+
+def role(run: Run) -> Role:
+    """Models of lm-eval read everything, as the full context does."""
+    if family(run) in (NONE, f"{NONE}-tuned") or run.control:
+        return "floor"
+    return "ceiling" if family(run) in (FULL, TUNED) or run.reported is None else "method"
+
+
+def measured_lines(
+    runs: Iterable[Run], tasks: Callable[[str], bool], name: Callable[[Run], str] | None = None
+) -> list[Line]:
+    """A line for every setting; its seeds are averaged.
+
+    Args:
+        runs: Candidates; those without such a task make none.
+        tasks: Which tasks the table takes.
+        name: What a line is called; by default method and rate.
+    """
+    return distinct(grouped(runs, tasks, name))
+
+
+def grouped(runs: Iterable[Run], tasks: Callable[[str], bool], name: Callable[[Run], str] | None = None) -> list[Line]:
+    """As `measured_lines`, with labels that may be the same."""
+    groups: dict[tuple[str, ...], list[Run]] = {}
+    for run in runs:
+        if any(map(tasks, run.tasks)):
+            groups.setdefault(run.setting, []).append(run)
+    lines = []
+    for group in groups.values():
+        run, method, kind = group[-1], family(group[-1]), role(group[-1])
+        control = f" ({run.control.replace('_', ' ')})" if run.control else ""
+        text = (name(run) if name else "") or label(method, run.rate) + control
+        rate = run.rate if kind == "method" or run.control else None
+        ids = tuple(run.id for run in group)
+        row = Row(key=text, label=text, method=method, rate=rate, role=kind, decoder=run.decoder, runs=ids)
+        lines.append(Line(row, tuple(group), frozenset(task for run in group for task in run.tasks if tasks(task))))
+    return sorted(lines, key=_place)
+
+
+def distinct(lines: Sequence[Line]) -> list[Line]:
+    """Lines with labels of their own: decoders are named where there are several, then checkpoints, then files."""
+    several = len({line.row.decoder for line in lines}) > 1
+    lines = [_named(line, Path(line.row.decoder).name) if several else line for line in lines]
+    for name in ("checkpoint", "place"):
+        counts = Counter(line.row.label for line in lines)
+        lines = [_named(line, getattr(line.runs[0], name)) if counts[line.row.label] > 1 else line for line in lines]
+    return [replace(line, row=line.row.model_copy(update={"key": line.row.label})) for line in lines]
+
+
+def check_comparable(lines: Iterable[Line], apart: Callable[[Run], str] = lambda run: "") -> None:
+    """Raises `UsageError` where lines answer different questions; runs for which `apart` differs are not compared."""
+    runs = ((run, line) for line in lines for run in line.runs)
+    check_one_table(
+        ((run, task) for run, line in runs for task in run.tasks.values() if task.name in line.tasks), apart
+    )
+
+
+def provenance(run: Run) -> Provenance:
+    """Where the numbers of a run come from."""
+    rows = {f"data {name}": task.population.fingerprint for name, task in run.tasks.items()}
+    return Provenance(
+        run=run.id,
+        path=run.place,
+        method=run.method,
+        checkpoint=run.checkpoint,
+        decoder=run.decoder,
+        data={name: task.population.source or "lm-eval" for name, task in run.tasks.items()},
+        fingerprints={key: mark for key, mark in {**run.fingerprints, **rows}.items() if mark},
+        seed=run.seeds[0] if run.seeds else None,
+        date=run.date,
+    )
+
+
+def _named(line: Line, more: str) -> Line:
+    return replace(line, row=line.row.model_copy(update={"label": f"{line.row.label}, {more}"}))
+
+
+def _place(line: Line) -> tuple[int, float, int, str]:
+    """Ceilings first and floors last; methods by rate, then in a fixed order."""
+    row = line.row
+    method = ORDER.index(row.method) if row.method in ORDER else len(ORDER)
+    return ROLES.index(row.role), row.rate or 0.0, method, row.label
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A column before it has cells."""
+
+    key: str
+    group: str
+    name: str
+    metric: str
+    # a tuple a part; the score is the mean over the parts. Each names tasks of which a line has one.
+    tasks: tuple[tuple[str, ...], ...]
+    dataset: str  # as in `paper.Known`
+    shown: str = ""  # as in `paper.Known`
+    better: Better = "higher"
+    digits: int = 1
+    detail: bool = False
+
+    @property
+    def column(self) -> Column:
+        """What it is in the table."""
+        shared = {name: getattr(self, name) for name in ("key", "group", "name", "digits", "better", "detail")}
+        return Column(**shared, unit="%" if self.metric in PERCENT else "")
+
+
+@dataclass(frozen=True)
+class Score:
+    """One cell's measurement: a measure a part."""
+
+    parts: tuple[Measure, ...]
+
+    @property
+    def value(self) -> float:
+        """The plain mean over the parts, in the table's unit."""
+        return float(np.mean([part.value for part in self.parts]))
+
+    def interval(self) -> tuple[float, float] | None:
+        """Its 95 % interval; None where it can't be said."""
+        if len(self.parts) == 1:
+            return self.parts[0].interval()
+        known = measure.combined([part.estimate() for part in self.parts])
+        return None if known is None else self.parts[0].ends(known)
+
+    def cell(self) -> Cell:
+        """Value, interval and counts."""
+        low, high = self.interval() or (None, None)
+        contexts = [part.contexts for part in self.parts if part.contexts is not None]
+        positions = sum(part.positions for part in self.parts)
+        return Cell(
+            value=self.value,
+            low=low,
+            high=high,
+            n=sum(part.n for part in self.parts),
+            contexts=sum(contexts) if len(contexts) == len(self.parts) else None,
+            seeds=max(part.seeds for part in self.parts),
+            ratio=sum(part.tokens for part in self.parts) / positions if positions else None,
+        )

@@ -16,7 +16,7 @@ import yaml
 from pcc_bench import stats
 from pcc_bench.reports import measure
 from pcc_bench.reports.table import Cell, Column, Published, Role, Row, Strict, Table
-from pcc_bench.reports.tables.lines import FULL, NONE, ROLES, TUNED, Line, Score, Spec, label, provenance
+from pcc_bench.reports.tables import FULL, NONE, ROLES, TUNED, Line, Score, Spec, label, provenance
 from pcc_bench.reports.words import about, about_published, as_the_paper
 
 ALPHA = 0.05

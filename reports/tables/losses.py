@@ -17,7 +17,7 @@ from pcc_bench.core.documents import is_file
 from pcc_bench.reports import measure
 from pcc_bench.reports.measure import Scored
 from pcc_bench.reports.table import Cell, Column, Table
-from pcc_bench.reports.tables.lines import Line, lines
+from pcc_bench.reports.tables import Line, measured_lines
 from pcc_bench.reports.tables.quality import METRIC, TASKS, of_table2
 from pcc_bench.results.collection import Results
 from pcc_bench.results.reading import Answer, read_answers
@@ -81,7 +81,7 @@ def borders(results: Results) -> Table:
 def _lines(results: Results) -> list[Line]:
     return [
         line
-        for line in lines(of_table2(results), TASKS.__contains__)
+        for line in measured_lines(of_table2(results), TASKS.__contains__)
         if all(run.tasks[task].samples for run in line.runs for task in line.tasks & set(run.tasks))
     ]
 

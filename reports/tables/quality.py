@@ -10,8 +10,7 @@ from pcc_bench import stats
 from pcc_bench.reports import measure
 from pcc_bench.reports.measure import Measure
 from pcc_bench.reports.table import Better, Cell, Column, Row, Table, p_value
-from pcc_bench.reports.tables.build import ALPHA, build
-from pcc_bench.reports.tables.lines import (
+from pcc_bench.reports.tables import (
     FULL,
     NONE,
     OURS,
@@ -21,8 +20,9 @@ from pcc_bench.reports.tables.lines import (
     check_comparable,
     distinct,
     grouped,
-    lines,
+    measured_lines,
 )
+from pcc_bench.reports.tables.build import ALPHA, build
 from pcc_bench.results.collection import Results
 from pcc_bench.results.run import Run
 
@@ -61,7 +61,7 @@ def of_table2(results: Results) -> list[Run]:
 
 def table2(results: Results) -> Table:
     """EM and F1 on the four sets, by method and rate."""
-    measured = lines(of_table2(results), TASKS.__contains__)
+    measured = measured_lines(of_table2(results), TASKS.__contains__)
     check_comparable(measured)
     return build("table2", "Table 2: questions on contexts", measured, *_specs(measured))
 
@@ -73,7 +73,7 @@ def table5(results: Results) -> Table:
     if not runs and len({run.decoder for run in free}) > 1:
         runs = free
     demonstrated = ("pcc_gsm8k", "pcc_gsm8k_4_memory", "pcc_gsm8k_4_text")
-    measured = lines(runs, (*TASKS, *demonstrated).__contains__)
+    measured = measured_lines(runs, (*TASKS, *demonstrated).__contains__)
     check_comparable(measured, lambda run: run.decoder)
     gsm8k = Spec("gsm8k.exact_match", "GSM8K", "acc", "exact_match", (demonstrated[::-1],), "gsm8k")
     note = "Decoders count tokens in their own way: rows may differ between decoders, not within one."
@@ -85,7 +85,7 @@ def table5(results: Results) -> Table:
 def ablations(results: Results) -> Table:
     """Runs of a suite whose name ends in `ablations`, by their labels there."""
     runs = [run for run in results.runs if _ablation(run)]
-    measured = lines(runs, TASKS.__contains__, _ablation)
+    measured = measured_lines(runs, TASKS.__contains__, _ablation)
     check_comparable(measured)
     return build("ablations", "Ablations", measured, *_specs(measured))
 
@@ -116,7 +116,7 @@ def pretraining(results: Results) -> Table:
     for task, metric, heading, better, digits in COLUMNS:
         name = task.removeprefix("pcc_")
         specs.append(Spec(f"{name}.{metric}", name, heading, metric, ((task,),), name, "", better, digits))
-    measured = lines(results.runs, (RECONSTRUCTION, COMPLETION).__contains__)
+    measured = measured_lines(results.runs, (RECONSTRUCTION, COMPLETION).__contains__)
     check_comparable(measured)
     title = "Pretraining: reconstruction and completion by rate"
     return build("pretraining", title, measured, specs, "completion.perplexity", notes=[ENCODER])
@@ -228,7 +228,9 @@ class Pair:
 
 def comparisons(results: Results) -> Table:
     """A row a pair of methods of one requested rate: the best PCC there (else the best method) and each other."""
-    pairs = [pair for pair in _pairs(lines(of_table2(results), TASKS.__contains__)) if pair.difference is not None]
+    pairs = [
+        pair for pair in _pairs(measured_lines(of_table2(results), TASKS.__contains__)) if pair.difference is not None
+    ]
     p = [measure.two_sided(pair.difference) for pair in pairs if pair.difference is not None]
     adjusted = stats.holm(p).tolist() if p else []
     return Table(

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from pcc_bench.reports.table import PAPER, Cell, Column, Row, Table
+from pcc_bench.reports.tables import FULL, LABELS, label
 from pcc_bench.reports.tables.build import paper_data, published
-from pcc_bench.reports.tables.lines import FULL, LABELS, label
 from pcc_bench.results.collection import Results, Training
 
 POINT = ["method", "encoder", "decoder", "rate", "context_tokens", "batch", "mode", "device", "dtype", "predicted"]
