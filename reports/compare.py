@@ -90,10 +90,10 @@ def compare(a: Path, b: Path, metrics: Sequence[str] = ()) -> tuple[list[Compari
         known = "; ".join(f"{task}: {', '.join(runs[task].tasks[task].scores)}" for task in common)
         raise UsageError(f"{a} and {b} have no common scores of rows for {asked}: there are {known}")
     judged = []
-    for one, p in zip(comparisons, stats.holm([one.p for one in comparisons]), strict=True):
-        up = higher[one.task, one.metric]
-        better = "" if p >= 0.05 or up is None else "AB"[(one.b > one.a) == up]
-        judged.append(replace(one, holm=float(p), better=better))
+    for compared, p in zip(comparisons, stats.holm([each.p for each in comparisons]), strict=True):
+        up = higher[compared.task, compared.metric]
+        better = "" if p >= 0.05 or up is None else "AB"[(compared.b > compared.a) == up]
+        judged.append(replace(compared, holm=float(p), better=better))
     return judged, notes
 
 

@@ -160,9 +160,10 @@ def pack(paths: Sequence[Path], out: Path) -> list[Path]:
             content = {key: _publishable(value) for key, value in read_json(path).items() if key not in MACHINE}
             written.append(target / path.name)
             write_text(written[-1], json.dumps(content, separators=(",", ":"), allow_nan=False) + "\n")
-            for task in (task for task in run.tasks.values() if task.samples is not None):
-                _ = task.rows  # reads and checks them
-                written.append(_pack_samples(task.samples, target))
+            for task in run.tasks.values():
+                if task.samples is not None:
+                    _ = task.rows  # reads and checks them
+                    written.append(_pack_samples(task.samples, target))
         if (mark := folder / "suite.json").is_file():  # tells a report which table the runs belong to
             written.append(_write(out / folder.name / mark.name, mark.read_bytes()))
     return written

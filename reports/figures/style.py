@@ -17,7 +17,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-from matplotlib.typing import RcKeyType
+from matplotlib.typing import LineStyleType, RcKeyType
 from pandas import DataFrame
 
 FULL, NONE, TUNED = "full context", "no context", "tuned context"
@@ -70,7 +70,7 @@ class Look:
     colour: str  # on white paper; `THEMES` has it for dark pages
     marker: str
     hatch: str  # of bars
-    dash: str  # of lines
+    dash: LineStyleType  # of lines
     width: float  # of lines, points
 
 
@@ -247,5 +247,10 @@ def with_intervals(panel: Axes, rows: DataFrame, x: str, look: Look, label: str)
     rows = rows.sort_values(x)
     known = rows.dropna(subset=["low", "high"])
     panel.vlines(known[x], known["low"], known["high"], colors=look.colour, linewidth=1.0, alpha=0.7)
-    line = {"color": look.colour, "marker": look.marker, "linewidth": look.width, "linestyle": look.dash}
+    line: dict[str, Any] = {
+        "color": look.colour,
+        "marker": look.marker,
+        "linewidth": look.width,
+        "linestyle": look.dash,
+    }
     panel.plot(rows[x], rows["value"], label=label, **line)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -72,7 +73,7 @@ def write_names(panel: Axes, lines: Sequence[Named]) -> None:
         if not line.level and np.hypot(*places[best][1]) > FAR * point:
             start = np.array(places[best][0])
             ends = panel.transAxes.inverted().transform([start, np.clip(start, box[:2], box[2:])])
-            look = {"color": line.colour, "linewidth": 0.5, "alpha": 0.8, "label": "_nolegend_"}
+            look: dict[str, Any] = {"color": line.colour, "linewidth": 0.5, "alpha": 0.8, "label": "_nolegend_"}
             panel.plot(*ends.T, transform=panel.transAxes, **look)
         x, y = panel.transAxes.inverted().transform(box[:2])
         text = panel.text(x, y, line.name, transform=panel.transAxes, color=line.colour, va="bottom", ha="left")
