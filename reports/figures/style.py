@@ -42,7 +42,11 @@ CONTROLS = {
     "BM25 context": ("#404040", "#d2d2d2"),
 }
 ENDS = dict.fromkeys((FULL, NONE, TUNED), (INK, "#e1e4e8"))
-END_MARKS = {FULL: ("*", "--"), NONE: ("H", ":"), TUNED: ("s", "-.")}  # marker and dash
+END_MARKS: dict[str, tuple[str, LineStyleType]] = {
+    FULL: ("*", "--"),
+    NONE: ("H", ":"),
+    TUNED: ("s", "-."),
+}  # marker and dash
 SPARSE = (0.0, (1.0, 5.0))  # dash of an end under another supervision ("no context, tuned")
 # Of methods that have no colour above: plug-ins, training runs, another's memory as a control.
 OTHERS = (
@@ -59,7 +63,7 @@ OTHER_CONTROLS = (("#636363", "#b0b0b0"), ("#4b4b4b", "#c7c7c7"), ("#757575", "#
 THEMES = dict([*METHODS.values(), *CONTROLS.values(), *OTHERS, *OTHER_CONTROLS])  # light -> dark
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "d")
 HATCHES = ("", "//", "..", "xx", "--", "\\\\", "++", "oo", "||", "**", "OO", "/-")
-DASHES = ("-", "--", ":", "-.")
+DASHES: tuple[LineStyleType, ...] = ("-", "--", ":", "-.")
 THICK, PLAIN, THIN = 2.4, 1.3, 0.9  # points
 
 
