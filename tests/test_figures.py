@@ -79,7 +79,19 @@ def compared_frame() -> pd.DataFrame:
     names = ("smollm2-ablation 4x", "smollm2-ablation-memory-tokens 4x", "smollm2-ablation-whole 4x")
     points = itertools.product(("reconstruction\n(nats a token)", "completion\n(nats a token)"), enumerate(names))
     rows = [(name, measure, 3 + i, 2.8 + i, 3.3 + i, 51_200) for measure, (i, name) in points]
+    rows += [
+        (f"smollm2-ablation-{name} 4x", "answers\n(nats a token)", 3, 2.8, 3.3, 65_344)
+        for name in ("squad", "squad-kl")
+    ]
     return pd.DataFrame(rows, columns=["run", "measure", "value", "low", "high", "tokens"])
+
+
+def test_a_panel_names_only_the_runs_that_have_its_measure() -> None:
+    *_, answers = training.losses_compared(compared_frame()).axes
+    assert [tick.get_text() for tick in answers.get_yticklabels()] == [
+        "smollm2-ablation-squad 4x",
+        "smollm2-ablation-squad-kl 4x",
+    ]
 
 
 def errors_frame() -> pd.DataFrame:

@@ -227,17 +227,18 @@ def curves_over_tokens(frame: DataFrame) -> Figure:
 
 @style.applied()
 def losses_compared(frame: DataFrame) -> Figure:
-    """Held-out losses of runs after equal tokens (`held_against`), with their intervals, a panel a measure."""
-    measures, runs = (list(dict.fromkeys(frame[name])) for name in ("measure", "run"))
-    figure, panels = style.canvas(0.5 + len(measures) * (0.6 + 0.17 * len(runs)), len(measures))
-    for panel, measure in zip(panels, measures, strict=True):
-        rows = frame[frame["measure"] == measure]
-        places = [runs.index(run) for run in rows["run"]]
-        look = style.looks(runs)[runs[0]]
+    """Held-out losses of runs after equal tokens (`held_against`) with intervals, a panel a measure."""
+    groups = list(frame.groupby("measure", sort=False))
+    sizes = [len(rows) for _, rows in groups]
+    height = 0.5 + 0.6 * len(groups) + 0.17 * sum(sizes)
+    figure, panels = style.canvas(height, len(groups), height_ratios=[size + 2 for size in sizes])
+    look = style.looks(list(frame["run"].unique()))[frame["run"].iloc[0]]
+    for panel, (measure, rows) in zip(panels, groups, strict=True):
+        places = range(len(rows))
         panel.hlines(places, rows["low"], rows["high"], colors=look.colour, linewidth=1.0, alpha=0.7)
         panel.plot(rows["value"], places, look.marker, color=look.colour)
-        panel.set_yticks(range(len(runs)), runs)
-        panel.set_ylim(len(runs) - 0.5, -0.5)
+        panel.set_yticks(places, rows["run"])
+        panel.set_ylim(len(rows) - 0.5, -0.5)
         panel.set_xlabel(measure)
     return figure
 
