@@ -3,7 +3,7 @@
 Stages, each resumable by calling again: a small Llama decoder trained on the text; a PCC-Lite (GPT-2 encoder and
 converter) that begins at 1x (`pcc_bench.lab.compressors` says why), then is pretrained at 2x on reconstruction and
 completion, all with `pcc-bench train`'s own code; the curves of the 2x stage as a picture. The decoder starts with the
-circuit that copies (`pcc_bench.lab.heads`), and half of its training is saying again what stands between memory
+circuit that copies (`pcc_bench.lab.heads`), and half of its training is reconstructing what stands between memory
 boundaries: a decoder that can't copy from its own tokens can't copy from slots either.
 
     python benchmarks/real_text.py --text <folder of .txt files> --out runs/real-text

@@ -224,7 +224,7 @@ def _read_file(path: Path) -> Iterator[Row]:
         table = documents.read_json(path)
         rows = list(table.values()) if isinstance(table, dict) else table
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise UsageError(f"{path}: not a JSON object of rows or a list of them: mend the file")
+            raise UsageError(f"{path}: not a JSON object of rows or a list of them: fix the file")
         yield from (Row(row, number, f"{path}, row {number}") for number, row in enumerate(rows, 1))
         return
     for number, row in documents.read_json_lines(path):
@@ -244,7 +244,7 @@ def _convert(row: Row, read_row: Callable[[Mapping[str, Any]], T]) -> T:
         columns = ", ".join(row.columns)
         raise UsageError(f"{row.place}: no column or field {error}; the row's columns are {columns}") from error
     except (TypeError, ValueError, AttributeError, IndexError) as error:
-        raise UsageError(f"{row.place}: not in the data set's hub format ({error}): mend the row") from error
+        raise UsageError(f"{row.place}: not in the data set's hub format ({error}): fix the row") from error
 
 
 def _checked(example: Example, row: Row) -> Example:
@@ -263,6 +263,6 @@ def _checked(example: Example, row: Row) -> Example:
 
 def _check_text(value: Any, place: str) -> None:
     if not isinstance(value, str):
-        raise UsageError(f"{place} holds {type(value).__name__}, not text: mend the row")
+        raise UsageError(f"{place} holds {type(value).__name__}, not text: fix the row")
     if _SURROGATE.search(value):
-        raise UsageError(f"{place} holds half of a surrogate pair, which is no character: mend the row")
+        raise UsageError(f"{place} holds half of a surrogate pair, which is no character: fix the row")

@@ -20,7 +20,7 @@ from pcc_bench.tasks.data import fingerprint, load_docs
 LARGEST = 700.0  # nats a unit: the exponential of more is no float
 TAIL = 64  # characters, of which tokens reach back over a few
 
-print_usage_errors_plainly()  # lm-eval's command line shows tracebacks; our mistakes-to-mend are one sentence
+print_usage_errors_plainly()  # lm-eval's command line shows tracebacks; our mistakes-to-fix are one sentence
 
 
 class PccTask(ConfigurableTask):  # type: ignore[misc]

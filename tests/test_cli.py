@@ -399,7 +399,7 @@ def test_doctor_finds_a_missing_data_folder(run: Run, monkeypatch: pytest.Monkey
     outcome = run("doctor")
     assert outcome.code == 1
     assert "MISSING  PCC_DATA" in outcome.out
-    assert "mend: export PCC_DATA=<folder>" in outcome.out
+    assert "fix: export PCC_DATA=<folder>" in outcome.out
 
 
 def test_demo_prints_one_table_of_trained_models(run: Run, tmp_path: Path) -> None:

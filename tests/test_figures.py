@@ -368,7 +368,7 @@ def test_needles_are_counted_by_depth_and_length(drawn: dict[str, Figure], measu
 def test_contexts_are_paired_by_their_text(drawn: dict[str, Figure]) -> None:
     frame = pd.read_csv(drawn["reconstruction-and-answers"].csv)
     assert set(frame["method"]) == {"PCC-Lite 4x", "PCC-Lite 16x", "PCC-Lite 64x", "ICAE 4x"}
-    assert len(frame) == 4 * 12  # 24 questions on 12 contexts, each said again once
+    assert len(frame) == 4 * 12  # 24 questions on 12 contexts, each reconstructed once
 
 
 def test_the_full_context_is_no_compression(drawn: dict[str, Figure]) -> None:

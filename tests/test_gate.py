@@ -460,7 +460,7 @@ def test_files_that_are_missing_or_damaged_are_named(
     for path, says in (
         (tmp_path / "nowhere", "no results at"),
         (tmp_path / "empty", "no results at"),
-        (tmp_path / "bad.json.xz", "is no frozen baseline"),
+        (tmp_path / "bad.json.xz", "is not a frozen baseline"),
         (unlogged, "--log_samples"),
         (twice, "holds two results of t"),
         (cut, "is not valid JSON"),

@@ -254,10 +254,10 @@ def fake_work(order: Any, end: Any) -> None:
     command = order.command
     with (command.output / "started").open("a") as file:
         file.write("x")
-    if command.tasks == "pcc_nq" and not os.environ.get("MENDED"):
+    if command.tasks == "pcc_nq" and not os.environ.get("FIXED"):
         end.send(Outcome("no data"))
         return
-    if command.tasks == "pcc_hotpotqa" and not os.environ.get("MENDED"):
+    if command.tasks == "pcc_hotpotqa" and not os.environ.get("FIXED"):
         os.kill(os.getpid(), signal.SIGKILL)
     path = command.output / "results_1.json"
     path.write_text("{}")
@@ -276,7 +276,7 @@ def test_failed_cells_are_told_and_tried_again(tmp_path: Path, monkeypatch: pyte
     said: list[str] = []
     failed = runner.run(suite, tmp_path / "out", cells, said.append)
     assert failed == {"pcc_nq": "no data", "pcc_hotpotqa": "its process ended with signal SIGKILL (see the log)"}
-    monkeypatch.setenv("MENDED", "1")
+    monkeypatch.setenv("FIXED", "1")
     assert runner.run(suite, tmp_path / "out", cells, said.append) == {}
     started = [len((cell.folder / "started").read_text()) for cell in cells]
     assert started == [1, 2, 2]  # what was done is not done again

@@ -74,7 +74,7 @@ app.command()(validate)
 
 @app.command()
 def doctor() -> None:
-    """Look at versions, devices, data and lm-eval; say what is missing and the command that mends it.
+    """Look at versions, devices, data and lm-eval; say what is missing and the command that fixes it.
 
     Example: `pcc-bench doctor`
     """
@@ -82,7 +82,7 @@ def doctor() -> None:
     from pcc_bench.cli.terminal import show_marks
 
     findings = list(examine())
-    show_marks([(f.mark, f.what, f.found + ("" if f.good else f"; mend: {f.mend}")) for f in findings])
+    show_marks([(f.mark, f.what, f.found + ("" if f.good else f"; fix: {f.fix}")) for f in findings])
     if any(finding.needed and not finding.good for finding in findings):
         raise typer.Exit(1)
 

@@ -1,4 +1,4 @@
-"""`pcc-bench doctor`: what is installed, what is missing, and the command that mends it."""
+"""`pcc-bench doctor`: what is installed, what is missing, and the command that fixes it."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class Finding:
         found: What is there.
         good: Whether that is enough.
         needed: Whether nothing works without it.
-        mend: The command that mends it, where it is not good.
+        fix: The command that fixes it, where it is not good.
     """
 
     what: str
     found: str
     good: bool = True
     needed: bool = True
-    mend: str = ""
+    fix: str = ""
 
     @property
     def mark(self) -> str:
@@ -50,7 +50,7 @@ def examine() -> Iterator[Finding]:
     """Look at everything, the quick things first."""
     hook = _hook()  # before anything here makes lm-eval know us
     version, least = (".".join(map(str, numbers)) for numbers in (sys.version_info[:3], PYTHON))
-    yield Finding("Python", version, sys.version_info >= PYTHON, mend=f"install Python >= {least}, then: make demo")
+    yield Finding("Python", version, sys.version_info >= PYTHON, fix=f"install Python >= {least}, then: make demo")
     yield from _packages()
     for name, purpose in EXTRAS.items():
         found = installed(name)
@@ -75,15 +75,15 @@ def _packages() -> Iterator[Finding]:
             version = installed(requirement.name)
             good = version is not None and requirement.specifier.contains(version, prereleases=True)
             remedy = f"pip install '{requirement.name}{requirement.specifier}'"
-            yield Finding(requirement.name, version or "not installed", good, mend=remedy)
+            yield Finding(requirement.name, version or "not installed", good, fix=remedy)
 
 
 def _hook() -> Finding:
     active = any(type(finder).__name__ == startup.LmEvalFinder.__name__ for finder in sys.meta_path)
     off = os.environ.get(startup.OFF_SWITCH, "") not in ("", "0")
-    mend = f"unset {startup.OFF_SWITCH}" if off else REINSTALL
+    fix = f"unset {startup.OFF_SWITCH}" if off else REINSTALL
     found = "active" if active else f"off ({startup.OFF_SWITCH} is set)" if off else "absent: plain lm_eval lacks us"
-    return Finding("start-up hook", found, active, False, mend)
+    return Finding("start-up hook", found, active, False, fix)
 
 
 def _devices() -> Iterator[Finding]:
@@ -109,16 +109,16 @@ def _data() -> Finding:
         return Finding("PCC_DATA", f"no folder {folder}", False, True, "export PCC_DATA=<folder>, or unset PCC_DATA")
     rows = [row for row in inventory.data_table().rows if row[2] != inventory.NOBODY]
     found = ", ".join(f"{file} ({count} rows)" for file, count, _ in rows)
-    mend = "put <data set>/<split>.jsonl there ('pcc-bench ls tasks' names them)"
-    return Finding("PCC_DATA", f"{folder}: {found or 'nothing that a task reads'}", bool(rows), False, mend)
+    fix = "put <data set>/<split>.jsonl there ('pcc-bench ls tasks' names them)"
+    return Finding("PCC_DATA", f"{folder}: {found or 'nothing that a task reads'}", bool(rows), False, fix)
 
 
 def _disk() -> Finding:
     cache = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
     there = next(folder for folder in (cache, *cache.parents) if folder.is_dir())
     free = shutil.disk_usage(there).free / 2**30
-    mend = "free some space, or export HF_HOME=<folder on a larger disk>"
-    return Finding("disk", f"{free:.0f} GiB free for models ({cache})", free > 20, False, mend)
+    fix = "free some space, or export HF_HOME=<folder on a larger disk>"
+    return Finding("disk", f"{free:.0f} GiB free for models ({cache})", free > 20, False, fix)
 
 
 def _memory() -> Finding:
@@ -140,11 +140,11 @@ def _lm_eval() -> Iterator[Finding]:
         unknown = [name for name in registry.names() if name not in model_registry]
         tasks = set(inventory.task_names()) - set(TaskManager().match_tasks(["pcc_*"]))
     except Exception as error:  # whatever is broken in there, the doctor reports it
-        yield Finding("lm-eval", f"can't be used ({error!r})", False, mend="pip install 'lm-eval[hf]==0.4.13'")
+        yield Finding("lm-eval", f"can't be used ({error!r})", False, fix="pip install 'lm-eval[hf]==0.4.13'")
         return
-    mend = REINSTALL
+    fix = REINSTALL
     yield Finding(
-        "lm-eval's models", ", ".join(unknown) + " unknown" if unknown else "ours are known", not unknown, mend=mend
+        "lm-eval's models", ", ".join(unknown) + " unknown" if unknown else "ours are known", not unknown, fix=fix
     )
     found = ", ".join(sorted(tasks)) + " unknown" if tasks else "ours are known"
-    yield Finding("lm-eval's tasks", found, not tasks, mend=mend)
+    yield Finding("lm-eval's tasks", found, not tasks, fix=fix)

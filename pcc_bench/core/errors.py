@@ -12,9 +12,9 @@ from pcc_bench.core.texttable import visible
 
 
 class UsageError(ValueError):
-    """A mistake the user can mend.
+    """A mistake the user can fix.
 
-    The message is one sentence (or two short ones): what is wrong, where, and how to mend it.
+    The message is one sentence (or two short ones): what is wrong, where, and how to fix it.
     Command lines print it alone and exit with a non-zero status.
     """
 

@@ -125,7 +125,7 @@ def _run_lm_eval(command: Command, results: Path) -> None:
         try:
             parsed = harness.parse_args()
         except ValueError as error:
-            raise UsageError(f"lm-eval can't read the arguments ({error}): mend them") from None
+            raise UsageError(f"lm-eval can't read the arguments ({error}): fix them") from None
         try:
             # lm-eval prints the scores of our tasks in a table of its own; the caller has one that says more.
             with redirect_stdout(StringIO()) if asks_ours_only(command) else nullcontext():

@@ -40,7 +40,7 @@ FINGERPRINT_ROWS = 256  # of the embedding; see `Decoder.fingerprint`
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at: what it is, whether it holds, and what was found or how to mend it."""
+    """One thing that was looked at: what it is, whether it holds, and what was found or how to fix it."""
 
     what: str
     holds: bool

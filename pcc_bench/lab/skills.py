@@ -1,4 +1,4 @@
-"""What the lab's models can do: answering on its four question sets, and saying again what was compressed."""
+"""What the lab's models can do: answering on its four question sets, and reconstructing what was compressed."""
 
 from __future__ import annotations
 

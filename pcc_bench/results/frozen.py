@@ -174,12 +174,12 @@ def _load_frozen(path: Path) -> Run:
             raise EOFError("it is cut, or larger than a gigabyte")
         text = content.decode("utf-8")
     except (OSError, EOFError, lzma.LZMAError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is no frozen baseline ({' '.join(str(error).split())}): freeze it again") from None
-    state = parse_json(text, f"{path} is no frozen baseline: its content")
+        raise UsageError(f"{path} is not a frozen baseline ({' '.join(str(error).split())}): freeze it again") from None
+    state = parse_json(text, f"{path} is not a frozen baseline: its content")
     version = state.get("schema_version") if isinstance(state, dict) else None
     if isinstance(version, int) and version > FROZEN_VERSION:
         raise UsageError(f"{path} has version {version}, this pcc-bench reads up to {FROZEN_VERSION}: update it")
-    frozen = checked(FrozenRun, state, f"{path} is no frozen baseline that can be read (freeze it again)")
+    frozen = checked(FrozenRun, state, f"{path} can't be read as a frozen baseline (freeze it again)")
     name = frozen.name
     return Run(
         id=path.name,
