@@ -239,7 +239,7 @@ def losses_compared(frame: DataFrame) -> Figure:
         panel.plot(rows["value"], places, look.marker, color=look.colour)
         panel.set_yticks(places, rows["run"])
         panel.set_ylim(len(rows) - 0.5, -0.5)
-        panel.set_xlabel(measure)
+        panel.set_xlabel(str(measure))
     return figure
 
 
