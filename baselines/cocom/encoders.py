@@ -141,8 +141,10 @@ class CocomEncoder(DocumentEncoder, CausalEncoder):
         self.register_buffer("special", special.detach())
         self.separated = separated
         self._cut_as(sizes)
-        positions = 1 + len(self.framed([0] * self.room)) + sizes.count(self.room)  # `<ENC>`, document, memory tokens
-        sizes.check_positions(positions, decoder.model.config)
+        document = len(self.bos()) + min(
+            self.room + len(self._end()), self.reach
+        )  # as `framed`, whatever a file claims
+        sizes.check_positions(1 + document + sizes.count(self.room), decoder.model.config)  # `<ENC>` and memory tokens
 
     @classmethod
     def start(cls, decoder: Decoder, segment_length: int, rate: int, rank: int, seed: int) -> Self:

@@ -5,7 +5,7 @@ another type, a key less, more or twice, nesting without end), rows or tensors, 
 (nothing, a folder, a link into nowhere or to itself), and reads it the way a command does. Option strings are tried
 alike. It must end well or with one sentence (`UsageError`). Counted are
 
-- tracebacks: any other exception;
+- tracebacks: any other exception, and memory over 8 GiB that a file's numbers claim;
 - silent passes: a checkpoint or memory that was taken and holds numbers that are not finite, a stored memory that is
   another than the one that was stored, a key that nobody knows and nobody refused;
 - slow: tries of more than 20 s of this process's time.
@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import resource
 import sys
 import tempfile
 import time
@@ -35,6 +36,7 @@ from pcc_bench.core.errors import UsageError
 from pcc_bench.host.compressing import quiet
 
 SLOW_SECONDS = 20
+ADDRESS_SPACE = 8 << 30  # bytes: what a file claims must not kill the process
 
 
 @dataclass
@@ -100,6 +102,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="kinds whose names hold this")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
+    resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
     wrong = total = 0
     with tempfile.TemporaryDirectory() as folder, quiet():
         print(f"{'kind':34} {'tries':>6} {'refused':>8} {'tracebacks':>11} {'silent':>7} {'slow':>5}")
