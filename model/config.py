@@ -71,7 +71,7 @@ class EncoderConfig(_Frozen):
     config: dict[str, Any]
     base: str | None = None
     lora: dict[str, Any] | None = None
-    layers: int | None = Field(default=None, ge=0)
+    layers: int | None = Field(default=None, ge=0, le=2_000)
 
     @field_validator("config")
     @classmethod
@@ -90,7 +90,7 @@ class DecoderConfig(_Frozen):
     """
 
     name: str | None = None
-    hidden_size: int = Field(gt=0)
+    hidden_size: int = Field(gt=0, le=1_000_000)
     fingerprint: str | None = None
     stop_tokens: tuple[str, ...] = ("<|eot_id|>",)
 
@@ -125,9 +125,9 @@ class PccConfig(_Frozen):
     """
 
     pcc_bench: int = FORMAT
-    rate: int = Field(gt=0)
+    rate: int = Field(gt=0, le=100_000_000)
     rates: tuple[int, ...] = ()
-    segment_length: int = Field(default=256, gt=0)
+    segment_length: int = Field(default=256, gt=0, le=100_000_000)
     slots: Slots = Slots.OFFICIAL
     pooling: Pooling = Pooling.MEMORY_TOKENS
     residual: bool = False

@@ -93,6 +93,17 @@ def test_an_encoder_of_no_sensible_shape(copy: Callable[[str], Path], decoder: D
     assert time.process_time() - start < 5
 
 
+@pytest.mark.parametrize("size", [10**9, 10**18, 10**30])
+@pytest.mark.parametrize("name", ["rate", "segment_length", "decoder.hidden_size", "encoder.layers"])
+def test_a_size_that_no_model_has(copy: Callable[[str], Path], decoder: Decoder, name: str, size: int) -> None:
+    folder = copy("pcc")
+    state = json.loads((folder / "config.json").read_text("utf-8"))
+    *holder, key = name.split(".")
+    (state[holder[0]] if holder else state)[key] = size
+    (folder / "config.json").write_text(json.dumps(state), "utf-8")
+    sentence(lambda: checkpoint.load(str(folder), decoder, any_decoder=True), f"{name}: Input should be less than")
+
+
 @pytest.mark.parametrize("content", ["3", "[]", "null", '"x"', "{}"])
 def test_a_configuration_that_is_no_object(copy: Callable[[str], Path], decoder: Decoder, content: str) -> None:
     folder = copy("pcc")
@@ -124,7 +135,7 @@ def test_no_value_of_a_checkpoints_configuration_is_a_traceback(
     if not (folder := tmp_path / "pcc").exists():
         shutil.copytree(models / "pcc", folder)
     state = json.loads((models / "pcc/config.json").read_text("utf-8"))
-    holder = data.draw(st.sampled_from([state, state["encoder"], state["encoder"]["config"]]))
+    holder = data.draw(st.sampled_from([state, state["decoder"], state["encoder"], state["encoder"]["config"]]))
     holder[data.draw(st.sampled_from([*holder]))] = data.draw(ANY)
     (folder / "config.json").write_text(json.dumps(state), "utf-8")
     try:
