@@ -20,7 +20,7 @@ from pcc_bench.core.errors import UsageError
 from pcc_bench.host import startup
 from pcc_bench.host.evaluate import Command
 from pcc_bench.host.responses import Response
-from pcc_bench.host.validate import Report, _look_at_tasks
+from pcc_bench.host.validate import validate
 from pcc_bench.suite.spec import Settings, Suite
 from pcc_bench.tasks.foreign import Mapped, chosen, mark_tasks, shipped, spans_of
 
@@ -238,12 +238,12 @@ def test_metadata_name_the_part_too_for_a_plain_lm_eval_and_for_validate(
     assert (metadata["other"], metadata["compress"]) == (1, {"passage": ""})
     assert not isinstance(prompt_of(TaskManager(**include).load(["drop"])["tasks"]["drop"]), Prompt)
     monkeypatch.setattr("lm_eval.tasks.manager.__file__", str(THEIRS / "drop" / "manager.py"))  # all there is
-    report = Report()
-    _look_at_tasks(report, "drop", {"compress": "passage"}, None)
+    arguments = f"pretrained={models / 'pcc'},decoder={models / 'llama'},device=cpu"
+    report = validate("pcc", arguments, "drop", '{"compress": "passage"}')
     assert report.holds, report.checks
     assert [part[0] for part in report.examples[0].parts].count("context") == 1
-    _look_at_tasks(report, "drop,pcc_gsm8k", {"compress": "passage", "data": "lab", "pretrained": "lab-llama"}, None)
-    assert [check.holds for check in report.checks] == [True, True, False]
+    report = validate("pcc", arguments, "drop,pcc_gsm8k", '{"compress": "passage", "data": "lab"}')
+    assert [check.what for check in report.checks if not check.holds] == ["task pcc_gsm8k"]
     assert "leave --compress out" in report.checks[-1].says
 
 

@@ -14,7 +14,7 @@ from pcc_bench.baselines.pisco import chat_words
 from pcc_bench.core.context import Kind, Prompt, literal, mark
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError
-from pcc_bench.host import api
+from pcc_bench.host import compressing
 from pcc_bench.host import models as lm_models
 from pcc_bench.model import init
 
@@ -58,7 +58,7 @@ def test_a_template_that_can_not_be_used_is_one_sentence(decoder: Decoder, model
     for tokenizer, apply in (
         (model.tokenizer, lambda: model.apply_chat_template(TURNS)),
         (decoder.tokenizer, lambda: decoder.chat(TURNS, add_generation_prompt=True)),
-        (decoder.tokenizer, lambda: api._asked(model.compressor, "Who?", "chat")),
+        (decoder.tokenizer, lambda: compressing._asked(model.compressor, "Who?", "chat")),
         (decoder.tokenizer, lambda: chat_words(decoder)),
     ):
         for one in (tokenizer, model.tokenizer):

@@ -31,6 +31,7 @@ from pcc_bench.host.lm import CompressedLM
         ({"do_sample": True, "temperature": -1}, "temperature: .*greater than or equal to 0"),
         ({"do_sample": True, "temperature": 0}, ".*leave do_sample out"),
         ({"do_sample": True, "temperature": float("nan")}, "temperature"),
+        ({"temperature": 3e-82}, "temperature=3e-82 divides by less than 1e-06: give 0"),
         ({"top_k": -4}, "top_k: .*greater than or equal to 0"),
         ({"top_p": 2}, "top_p: .*less than or equal to 1"),
         ({"num_beams": 0}, "num_beams: .*greater than 0"),

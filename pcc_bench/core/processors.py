@@ -176,6 +176,9 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
+COLDEST = 1e-6  # below it a score over the temperature may leave float32
+
+
 class GenerationOptions(BaseModel):
     """Arguments of a generation: lm-eval's names for length and ends, transformers' for the rest.
 
@@ -229,6 +232,10 @@ class GenerationOptions(BaseModel):
     def _sampling_has_a_temperature(self) -> Self:
         if self.do_sample and self.temperature == 0:
             raise ValueError("do_sample=True with temperature=0: leave do_sample out, or give a temperature above 0")
+        if self.temperature and self.temperature < COLDEST:
+            raise ValueError(
+                f"temperature={self.temperature:g} divides by less than {COLDEST:g}: give 0 for greedy answers"
+            )
         return self
 
 
