@@ -58,7 +58,7 @@ def question_prompt(name: str) -> QuestionPrompt:
     Raises:
         UsageError: There is none.
     """
-    if name not in PROMPTS:
+    if not isinstance(name, str) or name not in PROMPTS:  # a setting of a user's, of any type
         raise UsageError(f"prompt={name!r}: prompt is one of {', '.join(PROMPTS)}")
     return PROMPTS[name]
 
