@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from pcc_bench.core.errors import UsageError, print_usage_errors_plainly
 from pcc_bench.core.questions import OFFICIAL, question_prompt
 from pcc_bench.host.settings import check_spelling
 from pcc_bench.tasks.data import fingerprint, load_docs
+from pcc_bench.tasks.metadata import whole
 
 LARGEST = 700.0  # nats a unit: the exponential of more is no float
 TAIL = 64  # characters, of which tokens reach back over a few
@@ -53,6 +55,9 @@ class PccTask(ConfigurableTask):  # type: ignore[misc]
     def take(self, docs: list[dict[str, Any]], dropped: Mapping[str, int], **account: Any) -> None:
         """Take rows, and note for lm-eval's results what they are; `account` adds to what stands here, or replaces it.
 
+        With the setting `draw` the rows are asked in an order drawn with that seed: a file has its rows by article, so
+        that the first N of them are of a few.
+
         Args:
             docs: The rows that are asked.
             dropped: How many others were read, by reason.
@@ -60,8 +65,12 @@ class PccTask(ConfigurableTask):  # type: ignore[misc]
         """
         counts = {"rows_read": len(docs) + sum(dropped.values()), "kept": len(docs), "dropped": dict(dropped)}
         known = {"protocol": self.config.metadata.get("protocol", "strict"), "population": "all", **counts}
-        known["fingerprint"] = account.get("fingerprint") or fingerprint(docs)
-        self.config.metadata = {**self.config.metadata, "population": {**known, **account}}
+        known |= {"fingerprint": fingerprint(docs), **account}
+        if "draw" in self.config.metadata:
+            seed = whole(self.config.metadata, "draw", 0, least=0)
+            docs = random.Random(seed).sample(docs, len(docs))
+            known |= {"draw": seed, "fingerprint": f"{known['fingerprint']}-draw-{seed}"}
+        self.config.metadata = {**self.config.metadata, "population": known}
         self.dataset = {"test": datasets.Dataset.from_list(docs)}
 
     # Prompts. Everything of the data that enters a prompt is marked, as context or as literal.

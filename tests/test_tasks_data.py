@@ -216,6 +216,22 @@ def test_fingerprint_knows_rows_protocol_and_order() -> None:
     assert fingerprint(docs) == prints[0] != fingerprint(docs[::-1])
 
 
+def test_a_draw_asks_every_row_in_an_order_of_its_seed(tmp_path: Path) -> None:
+    write(tmp_path, "squad", *(squad_row("x" * length, str(length)) for length in range(1, 41)))
+
+    def ids(**settings: Any) -> tuple[list[str], str]:
+        task = load("pcc_squad", data=str(tmp_path), population="all", **settings)
+        return [doc["id"] for doc in task.eval_docs], task.config.metadata["population"]["fingerprint"]
+
+    (in_order, plain), (drawn, first), (other, second) = ids(), ids(draw=0), ids(draw=1)
+    assert in_order == [str(length) for length in range(1, 41)]
+    assert sorted(drawn) == sorted(other) == sorted(in_order)
+    assert len({tuple(in_order), tuple(drawn), tuple(other)}) == 3
+    assert (ids(draw=0), first) == ((drawn, f"{plain}-draw-0"), f"{plain}-draw-0") and second == f"{plain}-draw-1"
+    with pytest.raises(UsageError, match="draw='all': draw is a whole number of 0 or more"):
+        ids(draw="all")
+
+
 def test_protocols() -> None:
     def answers(name: str, protocol: str) -> list[list[str]]:
         task = load(name, data=str(DATA), population="all", protocol=protocol)

@@ -11,7 +11,7 @@ from pcc_bench.core.errors import UsageError
 
 SETTINGS = (
     # Rows: where they come from and which are asked.
-    *("data", "dataset", "split", "hub", "lab_rows", "lab_seed", "documents"),
+    *("data", "dataset", "split", "hub", "lab_rows", "lab_seed", "documents", "draw"),
     *("population", "population_filter", "protocol", "official_references", "compress"),
     # The tokenizer that counts.
     *("tokenizer", "decoder", "pretrained", "subfolder", "gguf_file", "trust_remote_code"),
