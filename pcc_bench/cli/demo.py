@@ -60,15 +60,7 @@ WIDTH = 100
 
 
 def run(out: Path, rows: int) -> TextTable:
-    """Ask the lab's questions of every method, and tabulate.
-
-    Args:
-        out: Folder for results; older ones in it are left alone and out of the table.
-        rows: Rows of each task.
-
-    Raises:
-        UsageError: Something can't be written.
-    """
+    """Ask `rows` of the lab's questions of every method, and tabulate; results go into `out`."""
     disable_progress_bar()
     startup.install()
     settings = {"data": "lab", "lab_rows": rows}
@@ -77,18 +69,10 @@ def run(out: Path, rows: int) -> TextTable:
 
 
 def run_real(out: Path, rows: int, checkpoint: str | None) -> tuple[TextTable, str]:
-    """Ask real SQuAD questions of a pretrained decoder.
-
-    Args:
-        out: Folder for results; older ones in it are left alone and out of the table.
-        rows: Rows, at most those that ship (100).
-        checkpoint: A PCC checkpoint for the decoder; by default the one that ships.
+    """Ask real SQuAD questions of a pretrained decoder and a PCC checkpoint, by default the one that ships.
 
     Returns:
         The table; and the rows whose answers differ most, with their passages and all answers.
-
-    Raises:
-        UsageError: No such decoder or checkpoint, or something can't be written.
     """
     disable_progress_bar()
     startup.install()

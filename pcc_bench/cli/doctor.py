@@ -24,21 +24,13 @@ EXTRAS = {"tensorboard": "training curves"}
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
-
-    Attributes:
-        what: Its name.
-        found: What is there.
-        good: Whether that is enough.
-        needed: Whether nothing works without it.
-        fix: The command that fixes it, where it is not good.
-    """
+    """One thing that was looked at."""
 
     what: str
-    found: str
-    good: bool = True
-    needed: bool = True
-    fix: str = ""
+    found: str  # what is there
+    good: bool = True  # whether that is enough
+    needed: bool = True  # whether nothing works without it
+    fix: str = ""  # the command that fixes it, where it is not good
 
     @property
     def mark(self) -> str:

@@ -211,11 +211,7 @@ def serve_check(
 
 
 def read_input(file: Path | None, text: str | None) -> str:
-    """The text to compress, from a file, standard input (`-`) or the command line.
-
-    Raises:
-        UsageError: None or several are given, the file can't be read, is not UTF-8 or is empty.
-    """
+    """The text to compress, from a file, standard input (`-`) or the command line."""
     if (file is None) == (text is None):
         raise UsageError("give either a file (- for standard input) or --text")
     if text is not None:
@@ -232,11 +228,7 @@ def read_input(file: Path | None, text: str | None) -> str:
 
 
 def decode(data: bytes, where: str) -> str:
-    """The text of a file that is to be compressed.
-
-    Raises:
-        UsageError: It is not UTF-8, or empty; the message names the byte and its offset.
-    """
+    """The text of a file that is to be compressed."""
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -254,11 +246,7 @@ def _not_empty(text: str, where: str) -> str:
 
 
 def parse_options(words: Sequence[str]) -> dict[str, Any]:
-    """Options of a method, as `name=value` each; numbers and true/false are read as such.
-
-    Raises:
-        UsageError: A word is no such pair.
-    """
+    """Options of a method, as `name=value` each; numbers and true/false are read as such."""
     options: dict[str, Any] = {}
     for word in words:
         name, equals, value = word.partition("=")

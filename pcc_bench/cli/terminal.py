@@ -85,14 +85,7 @@ def resumable(state: Callable[[], str]) -> Iterator[None]:
 def filled(text: str, kind: str, tables: Mapping[str, str], partly: bool = False) -> str:
     """A Markdown text with the tables between `<!-- KIND:KEY -->` and `<!-- /KIND -->` renewed.
 
-    Args:
-        text: The Markdown.
-        kind: Of the markers, e.g. `report`.
-        tables: Key -> Markdown of its table.
-        partly: Leave markers alone that ask for other tables, if there is one for these.
-
-    Raises:
-        UsageError: It has no marker, or asks for a table that there is none of.
+    `tables`: key -> Markdown. `partly`: leave markers alone that ask for other tables, if there is one for these.
     """
     blocks = re.compile(rf"(<!-- {kind}:([\w.-]+) -->\n).*?(<!-- /{kind} -->)", re.DOTALL)
     keys = {block[2] for block in blocks.finditer(text)}
@@ -114,14 +107,7 @@ def filled(text: str, kind: str, tables: Mapping[str, str], partly: bool = False
 
 
 def fill(path: Path, kind: str, tables: Mapping[str, str], partly: bool = False) -> bool:
-    """Renew the tables in a file; see `filled`.
-
-    Returns:
-        Whether anything changed.
-
-    Raises:
-        UsageError: As in `filled`, or the file can't be read or written.
-    """
+    """Renew the tables in a file, see `filled`; returns whether anything changed."""
     before = read_text(path)
     try:
         after = filled(before, kind, tables, partly)

@@ -50,11 +50,7 @@ class Sizes(BaseModel):
 
 
 def check_state(state: Any, where: str) -> None:
-    """See that a configuration asks for no absurd sizes.
-
-    Raises:
-        UsageError: It does, or is no configuration.
-    """
+    """See that a configuration asks for no absurd sizes."""
     checked(Sizes, state, where)
 
 
@@ -66,11 +62,7 @@ def check_folder(name: str | Path) -> None:
 
 
 def from_state(state: Mapping[str, Any], where: str) -> PreTrainedConfig:
-    """The configuration that plain data describe.
-
-    Raises:
-        UsageError: Of no known type, or with values that its type can't take.
-    """
+    """The configuration that plain data describe."""
     check_state(state, where)
     with foreign(f"{where} describes no model"):
         config: PreTrainedConfig = AutoConfig.for_model(**state)
@@ -78,11 +70,7 @@ def from_state(state: Mapping[str, Any], where: str) -> PreTrainedConfig:
 
 
 def from_folder(name: str) -> PreTrainedConfig:
-    """The configuration of a local folder or a hub id.
-
-    Raises:
-        UsageError: There is none that can be read.
-    """
+    """The configuration of a local folder or a hub id."""
     check_folder(name)
     with foreign(f"'{name}' has no readable model configuration"):
         config: PreTrainedConfig = AutoConfig.from_pretrained(name)
@@ -94,9 +82,6 @@ def check_complete(name: str | Path) -> None:
 
     transformers draws random ones for those that are lost, and only logs it. Where a file names tensors otherwise than
     the model does (those of old versions, converted as they are read), nothing can be said.
-
-    Raises:
-        UsageError: One is missing; it is named.
     """
     files = sorted(Path(name).glob("*.safetensors")) if is_folder(name) else []
     if not files or not is_file(Path(name) / "config.json"):
@@ -120,11 +105,7 @@ def check_complete(name: str | Path) -> None:
 
 
 def without_weights(config: PreTrainedConfig, where: str, kind: Any = AutoModel) -> Any:
-    """The model of a configuration on the `meta` device: shapes, no memory.
-
-    Raises:
-        UsageError: It can't be built.
-    """
+    """The model of a configuration on the `meta` device: shapes, no memory."""
     with foreign(f"{where} describes no model that can be built"), torch.device("meta"):
         return kind.from_config(config)
 
@@ -141,15 +122,7 @@ def is_finite(tensor: torch.Tensor) -> bool:
 
 
 def check_finite(tensors: Iterable[tuple[str, torch.Tensor]], where: str) -> None:
-    """See that no tensor holds NaN or infinity.
-
-    Args:
-        tensors: Names and tensors.
-        where: Names the file or model in the error.
-
-    Raises:
-        UsageError: One does; it is named.
-    """
+    """See that no tensor of (name, tensor) holds NaN or infinity."""
     for name, tensor in tensors:
         if not is_finite(tensor):
             raise UsageError(
@@ -159,14 +132,9 @@ def check_finite(tensors: Iterable[tuple[str, torch.Tensor]], where: str) -> Non
 
 
 def check_weights(state: Mapping[Any, Any], where: str) -> None:
-    """See that what a file holds are floating-point tensors by name, all finite.
+    """See that a file holds floating-point tensors by name, all finite.
 
-    Args:
-        state: Name -> tensor, as read, or a plain number (ICAE's files have them in the place of weights left out).
-        where: Names the file in the error.
-
-    Raises:
-        UsageError: Something else is among them; it is named.
+    A plain number passes: ICAE's files have them in the place of weights left out.
     """
     for name, value in state.items():
         if isinstance(name, str) and isinstance(value, int | float):

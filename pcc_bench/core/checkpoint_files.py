@@ -25,16 +25,7 @@ LONGEST_NAME = 1_000  # characters of a folder or a hub id
 
 
 def resolve(name: str, what: str = "checkpoint", beside: Path | None = None) -> Path:
-    """Folder of a local path or hub id.
-
-    Args:
-        name: What `shipped.located` knows, relative to `beside` or to the working directory, or a hub id.
-        what: Named in the error.
-        beside: The folder that mentions `name`.
-
-    Raises:
-        UsageError: Neither a folder nor a hub id that can be fetched.
-    """
+    """Folder of a path (relative to `beside` first), of what `shipped.located` knows, or of a hub id."""
     if beside:
         name = shipped.beside(name, beside)
     if is_folder(folder := Path(shipped.located(name))):
@@ -63,11 +54,7 @@ def load_causal_lm(folder: Path, dtype: torch.dtype | str) -> Any:
 
 
 def pretrained(kind: Any, folder: Path, dtype: torch.dtype | str, **options: Any) -> Any:
-    """`kind.from_pretrained`, safetensors only unless `options` say otherwise; no tensor is drawn at random.
-
-    Raises:
-        UsageError: The folder can't be read, or lacks tensors.
-    """
+    """`kind.from_pretrained`, safetensors only unless `options` say otherwise; no tensor is drawn at random."""
     check_folder(folder)
     options = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True, **options}
     with foreign(f"the model in {folder} can't be read"):
@@ -97,18 +84,7 @@ def safetensors_shapes(path: Path) -> dict[str, list[int]]:
 
 
 def check_safetensors(path: Path, name: Callable[[str, list[int]], bool] = lambda name, shape: True) -> int:
-    """See that tensors of a file are finite floating-point numbers, one after the other.
-
-    Args:
-        path: The file.
-        name: Says of a name and a shape whether that tensor is looked at.
-
-    Returns:
-        How many were looked at.
-
-    Raises:
-        UsageError: One is not; it is named.
-    """
+    """See that tensors of a file (those that `name` picks) are finite; returns how many it looked at."""
     names = [key for key, shape in safetensors_shapes(path).items() if name(key, shape)]
     with _safetensors_errors(path), safe_open(path, framework="pt") as file:
         for key in names:

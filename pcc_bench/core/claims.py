@@ -31,18 +31,11 @@ class Owner(BaseModel):
 
 @contextmanager
 def claimed(folder: Path, part: str = "", wait: bool = False) -> Iterator[None]:
-    """Hold an output folder, looks and writes alike, for as long as a command runs.
+    """Hold an output folder, or a `part` of it, for as long as a command runs; made if missing.
 
     The operating system gives a lock back when its process ends, however it ends: a killed command blocks nobody. Of
-    several processes of one command (`accelerate launch`), the first holds it.
-
-    Args:
-        folder: The folder; made if missing.
-        part: Of the folder, where commands on different parts may run side by side.
-        wait: For the end of another command that holds it.
-
-    Raises:
-        UsageError: Another command holds it (unless `wait`), or it can't be written.
+    several processes of one command (`accelerate launch`), the first holds it. `wait`: for another command to end,
+    instead of a UsageError.
     """
     if os.environ.get("RANK", "0") != "0":
         yield

@@ -91,17 +91,11 @@ class Memory:
 
 @dataclass(frozen=True)
 class RawMemory:
-    """A soft memory before its last and cheap step, the converter: what a store keeps in little room.
+    """A soft memory before its last and cheap step, the converter: what a store keeps in little room."""
 
-    Attributes:
-        slots: [slots, width of the encoder], of all segments.
-        segments: Slots of each segment.
-        source_tokens: As in `Memory`, and so are the following.
-    """
-
-    slots: torch.Tensor
-    segments: tuple[int, ...]
-    source_tokens: int
+    slots: torch.Tensor  # [slots, width of the encoder], of all segments
+    segments: tuple[int, ...]  # slots of each segment
+    source_tokens: int  # as in `Memory`, and so are the following
     compressor_tokens: int
     source_bytes: int
     seconds: float
@@ -109,43 +103,30 @@ class RawMemory:
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """What a soft method was trained to read around a whole prompt.
+    """What a soft method was trained to read around a whole prompt."""
 
-    Attributes:
-        opening: Token ids after BOS, before everything else.
-        closing: Between prompt and answer: token ids, or vectors [n, hidden size of the decoder].
-        lead: Text between the last memory and the words behind it, tokenized with them; not repeated where they begin
-            with it already.
-    """
-
-    opening: Sequence[int] = ()
+    opening: Sequence[int] = ()  # token ids after BOS, before everything else
+    # between prompt and answer: token ids, or vectors [n, hidden size of the decoder]
     closing: Sequence[int] | torch.Tensor = ()
+    # text between the last memory and the words behind it, tokenized with them; not repeated where they begin with
+    # it already
     lead: str = ""
 
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """What a method asks of the decoder's side. The defaults leave the decoder as lm-eval runs it.
+    """What a method asks of the decoder's side. The defaults leave the decoder as lm-eval runs it."""
 
-    Attributes:
-        starts_with_bos: BOS before the first memory: yes, no, or as the decoder's tokenizer does by itself (None).
-        frame: What stands around a prompt.
-        templated: The same where a chat template has put its own words around it already.
-        reconstruction: What stands around a memory whose text is to be reconstructed, as the method was trained; None:
-            it was not.
-        memory_position: Position id of every vector of a memory, where memories take up no positions; None: they count
-            as tokens.
-        stop_token_ids: Ids that end an answer besides the decoder's own end of sequence.
-        suppressed_token_ids: Ids an answer may not contain.
-    """
-
+    # BOS before the first memory: yes, no, or as the decoder's tokenizer does by itself (None)
     starts_with_bos: bool | None = None
-    frame: Frame = Frame()
-    templated: Frame = Frame()
+    frame: Frame = Frame()  # what stands around a prompt
+    templated: Frame = Frame()  # the same where a chat template has put its own words around it already
+    # what stands around a memory whose text is to be reconstructed, as the method was trained; None: it was not
     reconstruction: Frame | None = None
+    # position id of every vector of a memory, where memories take up no positions; None: they count as tokens
     memory_position: int | None = None
-    stop_token_ids: tuple[int, ...] = ()
-    suppressed_token_ids: tuple[int, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()  # ids that end an answer besides the decoder's own end of sequence
+    suppressed_token_ids: tuple[int, ...] = ()  # ids an answer may not contain
 
 
 class Reader(Protocol):
@@ -175,10 +156,10 @@ T = TypeVar("T")
 
 
 class Look(Protocol):
-    """Runs one check of `Compressor.inspect` and notes its outcome."""
+    """Runs one check of `Compressor.inspect` and notes its outcome: a value and what is said of it, or a UsageError."""
 
     def __call__(self, what: str, check: Callable[[], tuple[T, str]]) -> T | None:
-        """A check returns a value and what is said of it, or raises a `UsageError`; returns the value, else None."""
+        """The value; None where the check fails."""
 
 
 class Compressor(ABC):
@@ -229,11 +210,7 @@ class Compressor(ABC):
     def recorded_rate(cls, pretrained: str, options: Mapping[str, Any]) -> float | None:
         """Source tokens per position before anything is loaded, as the options or the checkpoint's files say.
 
-        Returns:
-            Infinity where nothing of a context is read, None where nobody says.
-
-        Raises:
-            UsageError: The checkpoint can't be found or read.
+        Infinity where nothing of a context is read, None where nobody says.
         """
         parameter = introspection.signature(cls.load).parameters.get("rate")
         rate = options.get("rate", parameter.default if parameter else None)
@@ -252,11 +229,9 @@ class Compressor(ABC):
         """Compress contexts, all in one call so that a method can batch them; one memory each, in order."""
 
     def compress_for(self, contexts: Sequence[str], queries: Sequence[str]) -> list[Memory]:
-        """Compress each context for the question asked of it; a query-aware method overrides this.
+        """Compress each context for the question of its prompt (`pcc_bench.core.context.Prompt.query`).
 
-        Args:
-            contexts: As in `compress`.
-            queries: The question of each context's prompt (`pcc_bench.core.context.Prompt.query`).
+        A query-aware method overrides this.
         """
         raise NotImplementedError(f"{self.name} is not query-aware")
 

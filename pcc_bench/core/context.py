@@ -58,18 +58,11 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Part:
-    """One stretch of a prompt.
+    """One stretch of a prompt."""
 
-    Attributes:
-        text: The characters, escapes undone.
-        kind: Where they come from.
-        after: For a context: what separates it from the rest of the prompt where it is shown as text ("" otherwise).
-            A soft memory needs no separator, and the official PCC layout has none.
-    """
-
-    text: str
-    kind: Kind = Kind.TEXT
-    after: str = ""
+    text: str  # the characters, escapes undone
+    kind: Kind = Kind.TEXT  # where they come from
+    after: str = ""  # of a context: separates it from the rest where it is shown as text; soft memories need none
 
 
 class Prompt(str):
@@ -108,11 +101,7 @@ class Prompt(str):
 
     @classmethod
     def parse(cls, marked: str) -> Prompt:
-        """Split an assembled, marked string.
-
-        Raises:
-            UsageError: A mark is opened but not closed, closed but not opened, or nested.
-        """
+        """Split an assembled, marked string; UsageError where a mark is left open, not opened or nested."""
         parts: list[Part] = []
         end = 0
         for match in _PART.finditer(marked):
@@ -132,16 +121,7 @@ class Prompt(str):
 
 
 def check_chat(contents: Iterable[str], text: str, where: str) -> None:
-    """See that a chat template leaves the marked parts of turns as they are.
-
-    Args:
-        contents: What is said, turn by turn.
-        text: The turns in their template.
-        where: Names the template in the error.
-
-    Raises:
-        UsageError: A context or other data is lost, changed or said twice: it would be read as something else.
-    """
+    """See that a chat template leaves what is marked in turns as it is: nothing lost, changed or said twice."""
 
     def marked(texts: Iterable[str]) -> list[Part]:
         return [part for text in texts for part in Prompt.parse(text).parts if part.kind is not Kind.TEXT]
@@ -174,11 +154,9 @@ def again(instruction: str) -> str:
 
 
 def mark_row(row: Mapping[str, Any], compress: Mapping[str, str]) -> dict[str, Any]:
-    """Mark all the strings of a row: the columns named in `compress` as contexts, all others as literals.
+    """Mark the strings of a row: the columns in `compress` as contexts, all others as literals.
 
-    Args:
-        row: A row of a data set.
-        compress: Column name -> separator that follows it where it is shown as text.
+    `compress` gives the separator that follows a column where it is shown as text.
     """
     return {
         column: mark(value, compress[column]) if column in compress else _map_strings(value, literal)
@@ -219,17 +197,11 @@ def encode_text(
     special: re.Pattern[str] | None,
     adds_special: bool,
 ) -> list[int]:
-    """Token ids of a text where data can spell no special token.
+    """Token ids of a text in whose `data` ranges no special token can be spelled (`special` matches them).
 
     They are those of tokenizing in one go, with special tokens off where all that look like one are data's. Else the
-    stretches between the template's own special tokens, which no token crosses, are tokenized apart.
-
-    Args:
-        tokenizer: The decoder's.
-        text: The text.
-        data: Ranges of it that come from data.
-        special: Matches the special tokens; None lets data spell them.
-        adds_special: Whether the tokenizer adds those it adds to any text (BOS).
+    stretches between the template's own special tokens, which no token crosses, are tokenized apart. `special` None
+    lets data spell them; `adds_special` adds what the tokenizer adds to any text (BOS).
     """
     forged: list[Span] = []  # what spells a special token and data touches
     own: list[Span] = []  # the template's special tokens

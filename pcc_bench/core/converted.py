@@ -40,25 +40,15 @@ CACHE = "PCC_BENCH_CACHE"
 
 @dataclass(frozen=True)
 class Source:
-    """A GGUF file to convert.
+    """A GGUF file to convert."""
 
-    Attributes:
-        name: For messages.
-        pieces: Its files, in the order in which they are joined; one where it is whole.
-        key: Tells it from what an older conversion was made of.
-        sha256: What its hash must be; "" for a file of the user's.
-        packages: What it was installed with.
-        licence: Of the weights, where known.
-        remedy: How to get it again.
-    """
-
-    name: str
-    pieces: tuple[Path, ...]
-    key: str
-    sha256: str = ""
-    packages: tuple[str, ...] = ()
-    licence: str = ""
-    remedy: str = "copy it again"
+    name: str  # for messages
+    pieces: tuple[Path, ...]  # its files, in the order in which they are joined; one where it is whole
+    key: str  # tells it from what an older conversion was made of
+    sha256: str = ""  # what its hash must be; "" for a file of the user's
+    packages: tuple[str, ...] = ()  # what it was installed with
+    licence: str = ""  # of the weights, where known
+    remedy: str = "copy it again"  # how to get it again
 
     @property
     def file(self) -> str:
@@ -96,11 +86,7 @@ def cache() -> Path:
 
 
 def of_file(path: Path) -> Path:
-    """The folder made of a GGUF file of the user's; a file that has changed since is converted again.
-
-    Raises:
-        UsageError: As `convert`.
-    """
+    """The folder made of a GGUF file of the user's; a file that has changed since is converted again."""
     path = path.resolve()
     stat = path.stat()
     key = hashlib.sha256(f"{path} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()
@@ -125,11 +111,7 @@ def intact(place: Path, key: str) -> bool:
 
 
 def convert(source: Source, place: Path) -> Path:
-    """Convert a GGUF file into the model folder `place` of the cache.
-
-    Raises:
-        UsageError: No library to read it with, a file that is damaged or that transformers can't read, or no room.
-    """
+    """Convert a GGUF file into the model folder `place` of the cache."""
     if importlib.util.find_spec("gguf") is None:
         missing = f"and the library that reads it is missing: pip install {LIBRARY}"
         raise UsageError(f"'{source.name}' is a GGUF file, {missing}")
@@ -227,16 +209,7 @@ def _write_errors(place: Path) -> Iterator[None]:
 
 
 def read_gguf(file: Path, name: str, remedy: str) -> tuple[Any, Any, Any]:
-    """Configuration, causal LM (float32) and tokenizer of a file.
-
-    Args:
-        file: The GGUF file.
-        name: What the user calls it, for messages.
-        remedy: How to get the file again.
-
-    Raises:
-        UsageError: It is damaged, or transformers does not read its architecture from GGUF.
-    """
+    """Configuration, causal LM (float32) and tokenizer of a file that the user calls `name`."""
     import torch  # with transformers seconds, which most commands do without
     import transformers
     from gguf import GGUFReader

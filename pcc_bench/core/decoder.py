@@ -29,14 +29,10 @@ class Ropes:
     With `rope_type: longrope` (Phi-3.5, Phi-3-128k) every key is rotated by one set of factors up to an original window
     and by another beyond it; with `dynamic` the factors change with every length beyond it. transformers chooses by the
     longest row of a batch. A row is decoded as if it were alone if those beside it choose as it does, at every step.
-
-    Attributes:
-        switching: Lengths beyond which another set of factors is used.
-        growing: Lengths beyond which every length has factors of its own.
     """
 
-    switching: tuple[int, ...] = ()
-    growing: tuple[int, ...] = ()
+    switching: tuple[int, ...] = ()  # lengths beyond which another set of factors is used
+    growing: tuple[int, ...] = ()  # lengths beyond which every length has factors of its own
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> Ropes:
@@ -55,12 +51,7 @@ class Ropes:
         return cls(tuple(sorted(switching)), tuple(sorted(growing)))
 
     def company(self, positions: int, new_tokens: int) -> Hashable:
-        """What rows of a batch must have in common.
-
-        Args:
-            positions: Those of the row's input, from 0 to the greatest.
-            new_tokens: Tokens that are read after it: all but the last of those generated.
-        """
+        """What rows of a batch must have in common, where `new_tokens` are read behind `positions` of input."""
         switching = (
             int(positions > limit) if positions > limit or positions + new_tokens <= limit else ("across", positions)
             for limit in self.switching
@@ -83,11 +74,7 @@ class Ropes:
         """Have `model.generate` read the whole prompt again where an answer leaves the original window.
 
         transformers does so for prompts of token ids (Phi-3), whose keys would be rotated by the factors of the window;
-        behind a prompt of vectors they stayed so.
-
-        Args:
-            model: The decoder.
-            vectors: The prompts, padded: [batch, length, hidden size]; None where they are token ids.
+        behind a prompt of vectors (`vectors`: [batch, length, hidden size], padded) they stayed so.
         """
         owner: Any = model
         prepare = owner.prepare_inputs_for_generation
@@ -113,16 +100,9 @@ class Ropes:
 
 
 class Decoder:
-    """A causal LM, read-only here.
+    """A causal LM of transformers, frozen here and put into evaluation mode, with its tokenizer and name.
 
-    Args:
-        model: Any causal LM of transformers. It is put into evaluation mode and its parameters are frozen.
-        tokenizer: Its tokenizer.
-        name: Where it came from, for messages and results.
-
-    Raises:
-        UsageError: One of its parameters holds NaN or infinity (a pass over all of them; not those without values, on
-            the `meta` device).
+    A parameter with NaN or infinity is a UsageError (those on the `meta` device are not looked at).
     """
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str = "") -> None:
@@ -163,11 +143,7 @@ class Decoder:
         return Ropes.of(self.model)
 
     def check_runs(self) -> None:
-        """See that it runs: what is wrong with a configuration may show in the first forward only.
-
-        Raises:
-            UsageError: It does not.
-        """
+        """See that it runs: what is wrong with a configuration may show in the first forward only."""
         with foreign(f"the decoder '{self.name}' does not run"), torch.inference_mode():
             vectors = self.embed([0])[None]
             logits = self.model(inputs_embeds=vectors, use_cache=False).logits
@@ -183,11 +159,7 @@ class Decoder:
         )
 
     def adapt(self, weights: str) -> None:
-        """Note that a method has put weights of its own into the model: from then on it is another decoder.
-
-        Args:
-            weights: A hash of them; part of `fingerprint`.
-        """
+        """Note that a method has put weights (this is their hash) into the model: it is another decoder now."""
         self.adapted = weights
         self.model.eval().requires_grad_(False)
         for cached in ("fingerprint", "weights_fingerprint"):
@@ -198,11 +170,7 @@ class Decoder:
         return cast(torch.Tensor, self.embedding(torch.tensor(ids, dtype=torch.long, device=self.device)))
 
     def chat(self, turns: Sequence[Mapping[str, str]], **ends: Any) -> str:
-        """Turns (`role`, `content`) in the tokenizer's chat template, as text.
-
-        Raises:
-            UsageError: The template is none, asks for what its sandbox refuses, or does not say what the turns say.
-        """
+        """Turns (`role`, `content`) in the tokenizer's chat template, as text that says what the turns say."""
         where = f"the chat template of '{self.name}'"
         with foreign(f"{where} can't be applied"):
             text = str(self.tokenizer.apply_chat_template(list(turns), tokenize=False, **ends))  # type: ignore[arg-type]
@@ -251,10 +219,7 @@ def now(device: torch.device) -> float:
 def batches(lengths: Sequence[int], device: torch.device, tokens: int | None = None) -> Iterator[list[int]]:
     """Indices of rows, longest first, so that a batch is full of rows of nearly one length.
 
-    Args:
-        lengths: Of the rows.
-        device: Where they are read.
-        tokens: Most tokens of a batch, padding included; by default `BATCH_TOKENS` of the device.
+    `tokens`: most tokens of a batch, padding included; by default `BATCH_TOKENS` of the device.
     """
     order = sorted(range(len(lengths)), key=lambda i: lengths[i], reverse=True)
     budget = tokens or BATCH_TOKENS.get(device.type, 16_384)

@@ -1,7 +1,7 @@
 """JSON, YAML and text files, which may come from anyone: read within limits, checked by a model, written whole.
 
 Every reader of a document is here, so that what one of them refuses (nesting without end, a number of 5,000 digits, a
-date that is none, bytes that are no UTF-8) is one sentence everywhere.
+date that is none, bytes that are no UTF-8) is one sentence everywhere: a UsageError that names the place (`where`).
 """
 
 from __future__ import annotations
@@ -49,11 +49,7 @@ def is_unicode(text: str) -> bool:
 
 
 def read_text(path: Path) -> str:
-    """A UTF-8 text file, without its byte order mark.
-
-    Raises:
-        UsageError: Missing, a folder, not readable, not UTF-8, or with NUL characters.
-    """
+    """A UTF-8 text file, without its byte order mark."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -68,11 +64,7 @@ def read_text(path: Path) -> str:
 
 
 def _check_depth(value: Any) -> None:
-    """See that data are nested no deeper than whatever reads them later can take.
-
-    Raises:
-        RecursionError: They are.
-    """
+    """See that data are nested no deeper than whatever reads them later can take."""
     level, depth = [value], 0
     while level := [inner for outer in level for inner in _parts(outer) if isinstance(inner, dict | list)]:
         depth += 1
@@ -85,11 +77,7 @@ def _parts(value: Any) -> Any:
 
 
 def parse_json(text: str, where: str) -> Any:
-    """The value of a JSON text; `where` names it in the error.
-
-    Raises:
-        UsageError: Not JSON, nested too deeply, with a number too long to read, or with a key twice in one object.
-    """
+    """The value of a JSON text, no key twice in one object."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         state = dict(pairs)
@@ -119,19 +107,14 @@ def parse_json(text: str, where: str) -> Any:
 
 
 def read_json(path: Path) -> Any:
-    """The value of a JSON file.
-
-    Raises:
-        UsageError: As in `read_text` and `parse_json`.
-    """
+    """The value of a JSON file."""
     return parse_json(read_text(path), str(path))
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
-    """Line numbers (from 1) and values of a JSON Lines file (`.gz` and `.xz` too), empty lines left out; one at a time.
+    """Line numbers (from 1) and values of a JSON Lines file, `.gz` and `.xz` too, one at a time.
 
-    Raises:
-        UsageError: As in `read_text` and `parse_json`, or a compressed file is damaged; names the line.
+    Empty lines are left out.
     """
     number = 0
     try:
@@ -149,11 +132,7 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """The value of a YAML text, plain data only; `where` names it in the error.
-
-    Raises:
-        UsageError: Not YAML, a tag, a date or number that is none, nested too deeply, or with a key twice in a mapping.
-    """
+    """The value of a YAML text, plain data only, no key twice in one mapping."""
     import yaml  # here, since commands that read none start without it
 
     class Loader(yaml.SafeLoader):
@@ -180,20 +159,12 @@ def parse_yaml(text: str, where: str) -> Any:
 
 
 def read_yaml(path: Path) -> Any:
-    """The value of a YAML file.
-
-    Raises:
-        UsageError: As in `read_text` and `parse_yaml`.
-    """
+    """The value of a YAML file."""
     return parse_yaml(read_text(path), str(path))
 
 
 def checked(model: type[Model], state: Any, where: str) -> Model:
-    """A pydantic model from plain data.
-
-    Raises:
-        UsageError: One sentence about the first thing that is wrong in it; `where` names the data.
-    """
+    """A pydantic model from plain data; UsageError: one sentence about the first thing that is wrong."""
     try:
         return model.model_validate(state)
     except ValidationError as error:
@@ -212,11 +183,7 @@ def is_of_the_disk(error: Exception) -> bool:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Let a failed write be one sentence.
-
-    Raises:
-        UsageError: The disk is full or the place can't be written.
-    """
+    """Let a failed write be one sentence."""
     try:
         yield
     except UsageError:
@@ -233,16 +200,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def move_over(part: Path, folder: Path, last: str = "") -> None:
-    """Move the files of a folder into another on the same disk, each over its own name.
-
-    Args:
-        part: Where they are.
-        folder: Where they go.
-        last: What the names of those begin with that are moved last: the ones that say that the others are there.
-
-    Raises:
-        UsageError: `folder` can't be written.
-    """
+    """Move the files of `part` into a folder on the same disk, names that begin with `last` after all others."""
     paths = [path for path in part.rglob("*") if path.is_file()]
     with writing(folder):
         for path in sorted(paths, key=lambda path: (bool(last) and path.name.startswith(last), path)):
@@ -253,11 +211,7 @@ def move_over(part: Path, folder: Path, last: str = "") -> None:
 
 @contextmanager
 def filled(folder: Path) -> Iterator[Path]:
-    """Write files into a folder inside `folder`, then move each over its own name: as `replaced`, for several files.
-
-    Raises:
-        UsageError: As `writing`.
-    """
+    """Write files into a folder inside `folder`, then move each over its own name: as `replaced`, for several."""
     part = folder / f".{os.getpid()}.part"
     try:
         with writing(folder):
@@ -270,11 +224,7 @@ def filled(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def replaced(path: Path) -> Iterator[Path]:
-    """Write beside `path`, then move over it: whatever happens, the file is the old one or the new one, whole.
-
-    Raises:
-        UsageError: The disk is full or the folder can't be written; the old file is still there.
-    """
+    """Write beside `path`, then move over it: whatever happens, the file is the old one or the new one, whole."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with writing(path):

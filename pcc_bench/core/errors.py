@@ -42,17 +42,10 @@ def print_usage_errors_plainly() -> None:
 
 @contextmanager
 def foreign(sentence: str) -> Iterator[None]:
-    """Let whatever a library raises about a file of unknown origin be one sentence.
+    """Let whatever a library raises about a file of unknown origin be one sentence, with the error's first line.
 
     Its errors have any type: a configuration with 0 heads is a ZeroDivisionError, a tokenizer that is a list a
-    TypeError. A lack of memory and a pickle that was refused have sentences of
-    their own.
-
-    Args:
-        sentence: What can't be done with which file.
-
-    Raises:
-        UsageError: The sentence, with the error's first line.
+    TypeError. A lack of memory and a pickle that was refused have sentences of their own.
     """
     try:
         yield
@@ -66,11 +59,7 @@ def foreign(sentence: str) -> Iterator[None]:
 
 @contextmanager
 def memory_errors(doing: str, remedy: str) -> Iterator[None]:
-    """Turn a lack of memory, on a GPU or not, into one sentence.
-
-    Raises:
-        UsageError: Memory ran out inside the block.
-    """
+    """Turn a lack of memory, on a GPU or not, into one sentence."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:  # torch's own are of the latter

@@ -20,17 +20,11 @@ DecoderInput = list[int] | torch.Tensor  # token ids, or input vectors [length, 
 
 @dataclass(frozen=True)
 class ReadPrefix:
-    """Beginnings of prompts that the decoder has read; the prompts go on behind them.
+    """Beginnings of prompts that the decoder has read; the prompts go on behind them."""
 
-    Attributes:
-        cache: Keys and values, rows padded on the left. Decoding adds to it, so it serves once.
-        lengths: Positions of each row's beginning.
-        ids: Its token ids, where prompts are token ids.
-    """
-
-    cache: DynamicCache
-    lengths: list[int]
-    ids: list[list[int]] | None = None
+    cache: DynamicCache  # keys and values, rows padded on the left. Decoding adds to it, so it serves once.
+    lengths: list[int]  # positions of each row's beginning
+    ids: list[list[int]] | None = None  # its token ids, where prompts are token ids
 
     @property
     def width(self) -> int:
@@ -38,10 +32,7 @@ class ReadPrefix:
         return max(self.lengths)
 
     def before(self, inputs: dict[str, torch.Tensor], decoder: Decoder) -> dict[str, Any]:
-        """Inputs of `model.generate` that cover beginnings and rest, as it wants them when it gets a cache.
-
-        `inputs` are those of the rest; see `left_pad`.
-        """
+        """Inputs of `model.generate` that cover beginnings and rest (`left_pad`), as it wants them with a cache."""
         mask = torch.cat([self.mask(decoder.device), inputs["attention_mask"]], dim=1)
         positions = positions_of(mask)
         if "position_ids" in inputs:
@@ -79,17 +70,11 @@ def positions_of(mask: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Generated:
-    """Answers of one batch.
+    """Answers of one batch."""
 
-    Attributes:
-        ids: New token ids of each row, the one that ended it included, padding cut.
-        prefill_seconds: Wall-clock until the logits of the first token, for the batch.
-        decode_seconds: From there to the end, for the batch.
-    """
-
-    ids: list[list[int]]
-    prefill_seconds: float
-    decode_seconds: float
+    ids: list[list[int]]  # new token ids of each row, the one that ended it included, padding cut
+    prefill_seconds: float  # wall-clock until the logits of the first token, for the batch
+    decode_seconds: float  # from there to the end, for the batch
 
 
 def generate(
@@ -114,11 +99,8 @@ def generate(
         stopping_criteria: Further criteria of transformers (stop strings).
         positions: Position ids of each prompt, where they do not count from 0; new tokens count on from the last.
         prefix: What stands before the prompts and was read already; `positions` are then of what stands behind it.
-        **options: Passed on to `model.generate` (do_sample, temperature, ...); penalties, bans and least lengths go by
-            the new tokens of a row (`pcc_bench.core.processors`).
-
-    Raises:
-        UsageError: A setting that needs the prompt's tokens, or logits that are not numbers.
+        **options: Of `model.generate`; penalties, bans and least lengths go by a row's new tokens
+            (`pcc_bench.core.processors`).
     """
     decoder.ropes.forget(decoder.model)
     inputs: dict[str, Any] = left_pad(decoder, prompts, positions)
@@ -152,17 +134,11 @@ def generate(
 
 @dataclass(frozen=True)
 class Scored:
-    """Log-likelihoods of one batch.
+    """Log-likelihoods of one batch."""
 
-    Attributes:
-        logprobs: Sum over the tokens of each continuation.
-        greedy: Whether greedy decoding gives it.
-        seconds: Wall-clock of the batch.
-    """
-
-    logprobs: list[float]
-    greedy: list[bool]
-    seconds: float
+    logprobs: list[float]  # sum over the tokens of each continuation
+    greedy: list[bool]  # whether greedy decoding gives it
+    seconds: float  # wall-clock of the batch
 
 
 def score(
@@ -178,9 +154,6 @@ def score(
     Rows are padded on the right: attention is causal, so nothing that is scored can see the padding and no mask is
     needed (as in lm-eval's `hf`). Only the positions that predict a continuation go through the vocabulary head.
     `positions` and `prefix` are as in `generate`.
-
-    Raises:
-        UsageError: A log-likelihood is not a finite number.
     """
     decoder.ropes.forget(decoder.model)
     start = now(decoder.device)
@@ -245,7 +218,7 @@ def keep_logits(decoder: Decoder, positions: torch.Tensor) -> dict[str, torch.Te
 def left_pad(
     decoder: Decoder, prompts: Sequence[DecoderInput], positions: Sequence[Sequence[int]] | None = None
 ) -> dict[str, torch.Tensor]:
-    """Inputs of `model.generate`: `input_ids` or `inputs_embeds`, and the attention mask, padding on the left.
+    """Inputs of `model.generate` with padding on the left: `input_ids` or `inputs_embeds`, attention mask.
 
     Position ids too where `positions` gives those of the prompts; else transformers counts them by the mask.
     """

@@ -37,50 +37,31 @@ Natural = Annotated[int, Field(ge=0)]
 
 
 class Header(BaseModel):
-    """What a memory file says about its vectors, or the text itself.
-
-    Attributes:
-        schema_version: Of this header.
-        method: The method that made it.
-        compressor: Fingerprint of the compressor, weights and options.
-        decoder: Fingerprint of the only decoder that can read it.
-        decoder_name: Where that decoder came from.
-        tokenizer: Name of the tokenizer behind `source_tokens`: the decoder's.
-        rate: Requested rate, source tokens per slot.
-        options: The method's options, boundary policy included.
-        starts_with_bos: Whether BOS stands before it in the decoder's input.
-        stop_token_ids: Ids that end an answer besides the decoder's own.
-        suppressed_token_ids: Ids an answer may not contain.
-        opening: Of the layout's frame, and so are `closing` (where it is no vectors; those are a tensor beside the
-            memory) and `lead`.
-        memory_position: As in `Layout`.
-        positions: As in `Memory`.
-        checkpoint: What made it, as the user named it (a folder here: its whole path).
-        text: The shortened text of a hard method, which has no vectors.
-        source_tokens: As in `Memory`, and so are the following.
-    """
+    """What a memory file says about its vectors, or the text itself."""
 
     model_config = ConfigDict(frozen=True)
 
-    schema_version: int = VECTORS_VERSION
-    method: str
-    compressor: str
-    decoder: str
-    decoder_name: str
-    tokenizer: str
-    rate: float | None = Field(gt=0, allow_inf_nan=False)
-    options: dict[str, Any]
-    starts_with_bos: bool | None
-    stop_token_ids: tuple[Natural, ...]
-    suppressed_token_ids: tuple[Natural, ...]
+    schema_version: int = VECTORS_VERSION  # of this header
+    method: str  # the method that made it
+    compressor: str  # fingerprint of the compressor, weights and options
+    decoder: str  # fingerprint of the only decoder that can read it
+    decoder_name: str  # where that decoder came from
+    tokenizer: str  # name of the tokenizer behind `source_tokens`: the decoder's
+    rate: float | None = Field(gt=0, allow_inf_nan=False)  # requested rate, source tokens per slot
+    options: dict[str, Any]  # the method's options, boundary policy included
+    starts_with_bos: bool | None  # whether BOS stands before it in the decoder's input
+    stop_token_ids: tuple[Natural, ...]  # ids that end an answer besides the decoder's own
+    suppressed_token_ids: tuple[Natural, ...]  # ids an answer may not contain
+    # of the layout's frame, and so are `closing` (where it is no vectors; those are a tensor beside the memory) and
+    # `lead`
     opening: tuple[Natural, ...] = ()
     closing: tuple[Natural, ...] = ()
     lead: str = ""
-    memory_position: Natural | None = None
-    positions: tuple[Natural, ...] | None = None
-    checkpoint: str = ""
-    text: str | None = None
-    source_tokens: Natural
+    memory_position: Natural | None = None  # as in `Layout`
+    positions: tuple[Natural, ...] | None = None  # as in `Memory`
+    checkpoint: str = ""  # what made it, as the user named it (a folder here: its whole path)
+    text: str | None = None  # the shortened text of a hard method, which has no vectors
+    source_tokens: Natural  # as in `Memory`, and so are the following
     compressor_tokens: Natural
     source_bytes: Natural
     slots: Natural
@@ -91,19 +72,12 @@ class Header(BaseModel):
 
 @dataclass(frozen=True, eq=False)
 class SavedMemory:
-    """A memory read from a file, with what stands for the compressor that made it.
+    """A memory read from a file, with what stands for the compressor that made it."""
 
-    Attributes:
-        header: What the file says.
-        memory: The memory.
-        layout: How it stands in the decoder's input.
-        decoder: Reads it.
-    """
-
-    header: Header
+    header: Header  # what the file says
     memory: Memory
-    layout: Layout
-    decoder: Decoder
+    layout: Layout  # how it stands in the decoder's input
+    decoder: Decoder  # reads it
 
     @property
     def name(self) -> str:
@@ -121,16 +95,7 @@ class SavedMemory:
 
 
 def save(memory: Memory, reader: Compressor | SavedMemory, path: Path) -> None:
-    """Write a memory; the file appears whole or not at all.
-
-    Args:
-        memory: The memory.
-        reader: What made it, or the file it was read from.
-        path: Where to.
-
-    Raises:
-        UsageError: The folder can't be written.
-    """
+    """Write a memory that `reader` made, or the file it was read from; the file appears whole or not at all."""
     header = reader.header if isinstance(reader, SavedMemory) else _header(memory, reader)
     closing = reader.layout.frame.closing
     tensors = {} if memory.vectors is None else {"memory": memory.vectors.contiguous()}
@@ -171,11 +136,7 @@ def _header(memory: Memory, compressor: Compressor) -> Header:
 
 
 def load(path: Path, decoder: Decoder) -> SavedMemory:
-    """Read a memory for the decoder it was made for.
-
-    Raises:
-        UsageError: No such file, a damaged one, one of a newer version, or one made for another decoder.
-    """
+    """Read a memory for the decoder it was made for; for another one, or damaged, it is a UsageError."""
     header, vectors, closing = _read(path)
     if header.decoder != decoder.fingerprint:
         different = variants(header.decoder_name, decoder.name)
@@ -199,11 +160,7 @@ def load(path: Path, decoder: Decoder) -> SavedMemory:
 
 
 def header(path: Path) -> Header:
-    """What a memory file says about itself, without a decoder.
-
-    Raises:
-        UsageError: As in `load`.
-    """
+    """What a memory file says about itself, without a decoder."""
     return _read(path)[0]
 
 

@@ -17,10 +17,7 @@ from pcc_bench.core.decoder import Decoder
 
 @dataclass(frozen=True)
 class Plan:
-    """Stretches of token ids, soft memories between them, a method's own vectors.
-
-    A plan costs no more than its ids; input vectors are made when its batch is decoded.
-    """
+    """Token ids, memories and a method's own vectors; input vectors are made when its batch is decoded."""
 
     pieces: tuple[list[int] | Memory | torch.Tensor, ...]
 
@@ -46,8 +43,7 @@ class Plan:
     def positions(self, of_memories: int | None = None) -> list[int]:
         """Position ids: memories have their own, or count as tokens.
 
-        Args:
-            of_memories: Position of every vector of a memory; the rest then counts on as if it were not there.
+        `of_memories`: position of every vector of a memory; the rest then counts on as if it were not there.
         """
         positions: list[int] = []
         start = 0
@@ -101,7 +97,7 @@ def positions(plans: Sequence[Plan], of_memories: int | None) -> list[list[int]]
 def common_length(plans: Sequence[Plan]) -> int:
     """Positions at which plans begin alike, at least one short of each, and not within a memory.
 
-    Memories are alike if they are one and the same, as those of one source are.
+    Memories are alike if they are one and the same object, as those of one source are.
     """
     first = plans[0]
     shortest = min(plan.length for plan in plans)

@@ -78,7 +78,7 @@ def over_new_tokens(
     """The processors of one call of `generate`.
 
     Args:
-        decoder: The decoder; its generation_config counts where the options say nothing.
+        decoder: Its generation_config counts where the options say nothing.
         options: Those of the generation.
         start: Ids of the prompt, padding included, at the beginning of each row that `generate` sees.
         max_new_tokens: Most new tokens of a row.
@@ -87,9 +87,6 @@ def over_new_tokens(
 
     Returns:
         The processors as one, if there are any; and the options that remain, in which transformers' own are off.
-
-    Raises:
-        UsageError: A value that transformers refuses, or a setting that needs the prompt's tokens.
     """
     own = decoder.model.generation_config
     settings = {name: options.get(name, getattr(own, name, None)) for name in (*_PROCESSORS, *_REFUSED)}
@@ -138,12 +135,7 @@ def _refusal(decoder: Decoder, name: str, value: Any, instead: str | None, is_op
 
 
 class _NewTokens(LogitsProcessor):
-    """Shows processors what a row has generated.
-
-    Args:
-        processors: Those that see it.
-        start: Ids before it.
-    """
+    """Shows processors what a row has generated, behind the `start` ids of its prompt."""
 
     def __init__(self, processors: LogitsProcessorList, start: int) -> None:
         self.processors = processors
@@ -240,10 +232,6 @@ class GenerationOptions(BaseModel):
 
 
 def typed(options: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The options, each in its type; null is as if an option were not given, and switches off a setting of our own.
-
-    Raises:
-        UsageError: An unknown name, or a value that it can't have; `where` says whose they are.
-    """
+    """The options, each in its type; null is as if it were not given, and switches off a setting of our own."""
     values = checked(GenerationOptions, options, where).model_dump(exclude_unset=True)
     return {name: value for name, value in values.items() if value is not None or name in OWN_SETTINGS}

@@ -16,21 +16,13 @@ OFFICIAL: Literal["official"] = "official"
 
 @dataclass(frozen=True)
 class QuestionPrompt:
-    """One way to ask.
+    """One way to ask."""
 
-    Attributes:
-        text: What follows the context, with `{question}` where the question stands.
-        delimiter: Stands between that and an answer that is given: in examples, in training.
-        until: What ends an answer besides the end of sequence; nothing: what the task says.
-        answer_start: How the assistant's turn begins; "" for nothing. Only under a chat template.
-        needs_chat_template: The words are a user's turn.
-    """
-
-    text: str
-    delimiter: str
-    until: tuple[str, ...]
-    answer_start: str = ""
-    needs_chat_template: bool = False
+    text: str  # what follows the context, with `{question}` where the question stands
+    delimiter: str  # stands between that and an answer that is given: in examples, in training
+    until: tuple[str, ...]  # what ends an answer besides the end of sequence; nothing: what the task says
+    answer_start: str = ""  # how the assistant's turn begins; "" for nothing. Only under a chat template.
+    needs_chat_template: bool = False  # the words are a user's turn
 
     @property
     def ending(self) -> dict[str, list[str]]:
@@ -53,20 +45,12 @@ PROMPTS = {
 
 
 def question_prompt(name: str) -> QuestionPrompt:
-    """The prompt of that name.
-
-    Raises:
-        UsageError: There is none.
-    """
+    """The prompt of that name."""
     if not isinstance(name, str) or name not in PROMPTS:  # a setting of a user's, of any type
         raise UsageError(f"prompt={name!r}: prompt is one of {', '.join(PROMPTS)}")
     return PROMPTS[name]
 
 
 def question_text(question: str, prompt: str = OFFICIAL) -> str:
-    """What stands behind the context or its memory.
-
-    Raises:
-        UsageError: There is no such prompt.
-    """
+    """What stands behind the context or its memory."""
     return question_prompt(prompt).text.replace("{question}", question)

@@ -43,11 +43,7 @@ def names() -> list[str]:
 
 
 def get(name: str) -> type[Compressor]:
-    """The class of a method.
-
-    Raises:
-        UsageError: No such method; the message suggests the nearest names.
-    """
+    """The class of a method; the error of an unknown one suggests the nearest name."""
     if name in METHODS:
         module, _, attribute = METHODS[name].partition(":")
         found: type[Compressor] = getattr(importlib.import_module(module), attribute)
@@ -71,11 +67,7 @@ def suggest(word: str, options: list[str]) -> str:
 
 
 def typed(kind: type[Compressor], options: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """A method's options, each in the type that its `load` states.
-
-    Raises:
-        UsageError: One has another type; `where` says who gave it.
-    """
+    """A method's options, each in the type that its `load` states."""
     from pcc_bench.core.documents import checked
 
     return checked(_options_of(kind), options, where).model_dump(exclude_unset=True)

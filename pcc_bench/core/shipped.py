@@ -34,23 +34,15 @@ _LIKE_A_PART = re.compile(rf"(lab-[a-z0-9-]+|[a-z0-9]+-lab(?:-[a-z0-9-]+)?)(/{PR
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A row of the table.
+    """A row of the table."""
 
-    Attributes:
-        packages: What to install, pinned.
-        pieces: Module and file of each piece of the GGUF file, in the order in which they are joined.
-        sha256: Of the whole GGUF file.
-        hub: The hub's id of the same model; its weights are not the GGUF's, which are quantized.
-        licence: Of the weights.
-        about: For `pcc-bench ls decoders`.
-    """
-
-    packages: tuple[str, ...]
+    packages: tuple[str, ...]  # what to install, pinned
+    # module and file of each piece of the GGUF file, in the order in which they are joined
     pieces: tuple[tuple[str, str], ...]
-    sha256: str
-    hub: str
-    licence: str
-    about: str
+    sha256: str  # of the whole GGUF file
+    hub: str  # the hub's id of the same model; its weights are not the GGUF's, which are quantized
+    licence: str  # of the weights
+    about: str  # for `pcc-bench ls decoders`
 
     @property
     def command(self) -> str:
@@ -97,16 +89,8 @@ def names() -> list[str]:
 def located(name: str, gguf_file: str | None = None) -> str:
     """The folder that a model's name means; the name itself where it is a hub id.
 
-    In this order: a folder here, a GGUF file here (its converted folder), a model that ships, a pretrained one
-    (`TABLE`).
-
-    Args:
-        name: As the user or a checkpoint gives it.
-        gguf_file: A GGUF file in the folder or hub repository `name`: lm-eval's argument of that name.
-
-    Raises:
-        UsageError: A file that is missing or can't be read, a pretrained model that can't be had, or a part of the lab
-            that does not ship; says how to get it.
+    In this order: a folder here, a GGUF file here (its converted folder; `gguf_file` names one in the folder or hub
+    repository `name`, as in lm-eval), a model that ships, a pretrained one (`TABLE`).
     """
     if gguf_file and Path(name).is_dir():
         name = str(Path(name) / gguf_file)
@@ -136,11 +120,7 @@ def located(name: str, gguf_file: str | None = None) -> str:
 
 @contextmanager
 def hub_errors(sentence: str) -> Iterator[None]:
-    """Let a failed fetch from the hub be one sentence, in which `{}` stands for what its client says.
-
-    Raises:
-        UsageError: It failed.
-    """
+    """Let a failed fetch from the hub be one sentence, in which `{}` stands for what its client says."""
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
@@ -183,11 +163,7 @@ def is_part(name: str) -> bool:
 
 
 def pretrained_folder(name: str) -> Path:
-    """Folder of a pretrained model: the cache's, else made from the package that carries it as GGUF, else the hub's.
-
-    Raises:
-        UsageError: It can't be had; the sentence has the command that installs it.
-    """
+    """Folder of a pretrained model: the cache's, else made from the installed GGUF package, else the hub's."""
     row = TABLE[name]
     place = converted.cache() / name
     if converted.intact(place, row.sha256):

@@ -66,18 +66,12 @@ def csv_cell(text: str) -> str:
 
 @dataclass(frozen=True)
 class TextTable:
-    """Named columns of text.
+    """Named columns of text."""
 
-    Attributes:
-        columns: Headings.
-        rows: One cell a column; "" where there is nothing to say.
-        notes: Sentences that stand under the table.
-        legend: Heading -> the sentence on it, printed above the notes where the column is.
-    """
-
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    notes: tuple[str, ...] = ()
+    columns: tuple[str, ...]  # headings
+    rows: tuple[tuple[str, ...], ...]  # one cell a column; "" where there is nothing to say
+    notes: tuple[str, ...] = ()  # sentences that stand under the table
+    # heading -> the sentence on it, printed above the notes where the column is
     legend: Mapping[str, str] = field(default_factory=dict)
 
     def without_empty_columns(self) -> TextTable:

@@ -98,18 +98,9 @@ def make_model(
 ) -> Path:
     """Write a causal LM with random weights and its tokenizer as a transformers folder.
 
-    Args:
-        family: One of `FAMILIES`.
-        tokenizer: Its tokenizer; the embedding has exactly its size.
-        folder: Where to.
-        width: Hidden size.
-        layers: Number of blocks.
-        heads: Attention heads; half as many key-value heads where the family has them.
-        window: Positions.
-        seed: Of the weights.
-        options: Further options of the family's configuration.
-        std: Of the weights. The default is larger than the usual 0.02, at which the logits of a tiny model are so alike
-            that greedy decoding depends on rounding; to train a model, take 0.02.
+    `heads` are attention heads; key-value heads are half as many where the family has them. The default `std` is larger
+    than the usual 0.02, at which the logits of a tiny model are so alike that greedy decoding depends on rounding; to
+    train a model, take 0.02. `options` are the configuration's own.
     """
     sizes: dict[str, Any] = {"vocab_size": len(tokenizer), "hidden_size": width, "num_hidden_layers": layers}
     sizes |= {"num_attention_heads": heads, "max_position_embeddings": window}
@@ -145,16 +136,9 @@ def make_classifier(
     width: int = 16,
     layers: int = 1,
 ) -> Path:
-    """Write a token classifier of LLMLingua-2's families, with random weights and a tokenizer trained on `texts`.
+    """Write a token classifier of LLMLingua-2's families: random weights, a tokenizer trained on `texts`.
 
-    Args:
-        family: XLM-RoBERTa or BERT.
-        texts: What the tokenizer is trained on.
-        folder: Where to.
-        vocabulary: Tokens, special ones included.
-        forced: Rows for forced words; the published checkpoints have 100.
-        width: Hidden size.
-        layers: Transformer layers.
+    `forced` rows are for forced words; the published checkpoints have 100.
     """
     tokenizer = _xlm_roberta(texts, vocabulary) if family == "xlm-roberta" else make_bert_tokenizer(texts, vocabulary)
     sizes: dict[str, Any] = {"vocab_size": len(tokenizer) + forced, "hidden_size": width, "num_hidden_layers": layers}

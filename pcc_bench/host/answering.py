@@ -28,13 +28,9 @@ from pcc_bench.host.serving.wire import Sampling
 
 
 class Answering:
-    """Runs batches of jobs.
+    """Runs batches of jobs: by lm-eval's model `lm`, whose tokenizer, stop rules and precision hold, or an engine.
 
-    Args:
-        lm: lm-eval's model: its tokenizer, stop rules and precision hold.
-        compressor: What the method asks of the decoder's side; its decoder answers.
-        engine: Generates in the decoder's place, where there is one.
-        reuse_prefix: Let the decoder read what several prompts begin with once.
+    `reuse_prefix`: let the decoder read what several prompts begin with once.
     """
 
     def __init__(
@@ -76,12 +72,9 @@ class Answering:
         return read + (job.plan.span if memories is None else max(job.plan.positions(memories), default=-1) + 1)
 
     def run(self, kind: str, batch: Sequence[Job], arguments: Any) -> list[Answer]:
-        """Answer a batch.
+        """Answer a batch of jobs with the same arguments; all of them have heads, or none has.
 
-        Args:
-            kind: lm-eval's request type, `generate_until` or `loglikelihood`.
-            batch: Jobs with the same arguments; all of them have heads (`pcc_bench.host.prefixes`), or none has.
-            arguments: Those of the generation; unread for log-likelihoods.
+        `kind` is lm-eval's request type, `generate_until` or `loglikelihood`.
         """
         what = f"decoding {len(batch)} prompts of up to {max(job.length for job in batch)} positions"
         mixed = self.lm.mixed_precision_dtype

@@ -28,11 +28,7 @@ TASK = "compressed-text-generation"  # of `transformers.pipeline`
 
 
 class ContextCompressor:
-    """A compression method with its decoder; see `from_pretrained`.
-
-    Attributes:
-        compressor: The method.
-    """
+    """A compression method with its decoder; see `from_pretrained`."""
 
     def __init__(self, compressor: Compressor) -> None:
         self.compressor = compressor
@@ -109,11 +105,7 @@ class ContextCompressor:
         return memories[0] if isinstance(texts, str) else memories
 
     def load_memory(self, path: str | Path) -> ContextMemory:
-        """Read a memory that was saved before, for this decoder.
-
-        Raises:
-            UsageError: No such file, a damaged one, or one made for another decoder.
-        """
+        """Read a memory that was saved before; UsageError if it is damaged or was made for another decoder."""
         stored = memory_file.load(Path(path), self.compressor.decoder)
         return ContextMemory(stored.memory, stored)
 
@@ -155,11 +147,7 @@ class ContextCompressor:
         return continued(reader, plan, max_new_tokens, until, options)
 
     def check_queries(self, queries: Sequence[str]) -> None:
-        """See that there is a question where the method compresses for one, and none where it does not.
-
-        Raises:
-            UsageError: It is otherwise.
-        """
+        """See that there is a question where the method compresses for one, and none where it does not."""
         name, query_aware = self.compressor.name, self.compressor.query_aware
         if query_aware and not all(query.strip() for query in queries):
             raise UsageError(f"{name} compresses for a question: pass query")

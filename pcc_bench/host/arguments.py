@@ -136,11 +136,7 @@ def parse_metadata(text: str) -> dict[str, Any]:
 
 
 def parse_arguments(text: str, what: str = "model args") -> dict[str, Any]:
-    """Arguments as lm-eval reads them: `key=value,key=value`, or a JSON object; `what` names them in the error.
-
-    Raises:
-        UsageError: They are neither, or one has no value, or two.
-    """
+    """Arguments as lm-eval reads them: `key=value,key=value`, or a JSON object; `what` names them in the error."""
     shown = f"{what} '{text[:200]}'"
     if text.lstrip().startswith("{"):
         values = documents.parse_json(text, shown)
@@ -161,12 +157,7 @@ def parse_arguments(text: str, what: str = "model args") -> dict[str, Any]:
 def joined(arguments: Mapping[str, Any], beside: Mapping[str, Any] | None) -> dict[str, Any]:
     """The arguments of `--model_args`, with those that lm-eval's command line has options of its own for.
 
-    Args:
-        arguments: Of `--model_args`.
-        beside: Of the options (`--device`, `--batch_size`); None where one was not given.
-
-    Raises:
-        UsageError: One is given in both ways, with two values.
+    `beside` are the latter (`--device`, `--batch_size`), None where not given; two values for one name are refused.
     """
     own = {name: value for name, value in (beside or {}).items() if value is not None}
     for name in own.keys() & arguments.keys():
@@ -181,13 +172,9 @@ def joined(arguments: Mapping[str, Any], beside: Mapping[str, Any] | None) -> di
 
 
 def split_options(kind: type[Compressor], arguments: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Separate a method's options from those of lm-eval's `hf`.
+    """Separate the options of `kind.load` from those of lm-eval's `hf`, each in its type.
 
-    Returns:
-        The options of `kind.load`, and the rest, each in its type.
-
-    Raises:
-        UsageError: An argument that looks like a misspelt option, or has another type.
+    A name that nobody knows and that looks like a misspelt option is refused.
     """
     own = [name for name in inspect.signature(kind.load).parameters if name not in ("pretrained", "decoder")]
     hf = [name for name in inspect.signature(HFLM.__init__).parameters if name not in ("self", "kwargs")]
@@ -202,11 +189,7 @@ def split_options(kind: type[Compressor], arguments: dict[str, Any]) -> tuple[di
 
 
 def check_batch_size(value: str) -> None:
-    """See that a batch size is one, of any model.
-
-    Raises:
-        UsageError: It is not.
-    """
+    """See that a batch size is one, of any model."""
     documents.checked(HfOptions, {"batch_size": value}, "--batch-size")
 
 
@@ -224,11 +207,7 @@ def default_checkpoint(kind: type[Compressor], arguments: Mapping[str, Any]) -> 
 
 
 def check_choices(kind: type[Compressor], pretrained: str | None, control: str | None) -> None:
-    """See that what was chosen exists and goes together.
-
-    Raises:
-        UsageError: It does not.
-    """
+    """See that what was chosen exists and goes together."""
     if not pretrained:
         raise UsageError(f"--model {kind.name} ships no checkpoint: pass model_args pretrained=<folder or hub id>")
     if control and not kind.soft:
@@ -236,16 +215,9 @@ def check_choices(kind: type[Compressor], pretrained: str | None, control: str |
 
 
 def load_decoder(load: Callable[..., None], name: str, device: str | None, arguments: Mapping[str, Any]) -> None:
-    """Load the decoder as lm-eval does, its failures in one sentence.
+    """Load the decoder by lm-eval's constructor `load`, its failures in one sentence.
 
-    Args:
-        load: lm-eval's constructor.
-        name: What `shipped.located` knows, or a hub id.
-        device: As the user gave it; CPU where a GPU is asked for (lm-eval's default) and none is there.
-        arguments: The rest of lm-eval's arguments.
-
-    Raises:
-        UsageError: It can't be found, read or held.
+    `name` is what `shipped.located` knows, or a hub id. CPU where lm-eval's default, a GPU, is not there.
     """
     if device is None or (device.startswith("cuda") and not torch.cuda.is_available()):
         device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -22,39 +22,22 @@ COMMAND_FILE = "command.json"
 
 @dataclass(frozen=True)
 class Command:
-    """What to run: the options of `lm-eval run` that matter here.
+    """What to run: the options of `lm-eval run` that matter here."""
 
-    Attributes:
-        model: A method of ours, or any model of lm-eval.
-        model_args: As in lm-eval, `key=value,key=value`.
-        tasks: Names, comma-separated.
-        output: Folder of the results.
-        limit: Rows a task; a fraction below 1.
-        batch_size: A number or `auto`.
-        device: As in lm-eval.
-        metadata: As in lm-eval: JSON or `key=value,key=value`.
-        num_fewshot: Examples before the question.
-        chat_template: Use the tokenizer's chat template.
-        seed: As in lm-eval.
-        extra: Further arguments of `lm-eval run`.
-        memory_store: Folder that keeps memories exactly as they are; methods of ours only.
-        compress: Which part of lm-eval's own tasks is compressed; see `pcc_bench.tasks.foreign`.
-    """
-
-    model: str
-    model_args: str
-    tasks: str
-    output: Path
-    limit: float | None = None
-    batch_size: str = "1"
-    device: str | None = None
-    metadata: str | None = None
-    num_fewshot: int | None = None
-    chat_template: bool = False
-    seed: str | None = None
-    extra: tuple[str, ...] = ()
-    memory_store: Path | None = None
-    compress: str | None = None
+    model: str  # a method of ours, or any model of lm-eval
+    model_args: str  # as in lm-eval, `key=value,key=value`
+    tasks: str  # names, comma-separated
+    output: Path  # folder of the results
+    limit: float | None = None  # rows a task; a fraction below 1
+    batch_size: str = "1"  # a number or `auto`
+    device: str | None = None  # as in lm-eval
+    metadata: str | None = None  # as in lm-eval: JSON or `key=value,key=value`
+    num_fewshot: int | None = None  # examples before the question
+    chat_template: bool = False  # use the tokenizer's chat template
+    seed: str | None = None  # as in lm-eval
+    extra: tuple[str, ...] = ()  # further arguments of `lm-eval run`
+    memory_store: Path | None = None  # folder that keeps memories exactly as they are; methods of ours only
+    compress: str | None = None  # which part of lm-eval's own tasks is compressed; see `pcc_bench.tasks.foreign`
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -76,11 +59,7 @@ class Command:
 
     @property
     def task_metadata(self) -> str | None:
-        """`metadata` as tasks are given it: with `compress`.
-
-        Raises:
-            UsageError: The metadata can't be read, or name another part.
-        """
+        """`metadata` as tasks are given it: with `compress`."""
         if self.compress is None:
             return self.metadata
         from pcc_bench.host.arguments import parse_metadata  # imports torch and lm-eval
@@ -122,9 +101,6 @@ def record(command: Command) -> None:
     """Write down the command before it starts; a folder holds the answers of one command only.
 
     A command that ended before its first answer (a misspelt option) leaves no claim on the folder.
-
-    Raises:
-        UsageError: The folder holds another command's, or can't be written.
     """
     path = command.output / COMMAND_FILE
     known = Recorded()
@@ -151,11 +127,7 @@ def record(command: Command) -> None:
 
 
 def kept_answers(folder: Path) -> int:
-    """Answers in a folder's caches (rows of any table), which the same command does not ask for again.
-
-    Raises:
-        UsageError: A cache is damaged.
-    """
+    """Answers in a folder's caches (rows of any table), which the same command does not ask for again."""
     answers = 0
     for database in folder.glob(f"{ANSWERS}_rank*.db"):
         with closing(sqlite3.connect(database)) as connection:
@@ -169,11 +141,7 @@ def kept_answers(folder: Path) -> int:
 
 
 def with_setting(text: str | None, name: str, value: str | None) -> str | None:
-    """Model arguments or metadata, as `key=value,key=value` or JSON, with one more setting.
-
-    Raises:
-        UsageError: It is set already.
-    """
+    """Model arguments or metadata, as `key=value,key=value` or JSON, with one more setting."""
     if value is None:
         return text
     if text and text.lstrip().startswith("{"):

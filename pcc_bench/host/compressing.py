@@ -44,14 +44,11 @@ def open_compressor(
 
     Args:
         pretrained: The checkpoint, folder or hub id; the decoder of a method without weights.
-        decoder: Its decoder, where it is not the one recorded.
-        device: Where to; None or `auto`: a GPU where there is one.
+        decoder: Where it is not the one recorded.
+        device: None or `auto`: a GPU where there is one.
         dtype: float32, bfloat16 or float16; `auto`: that of the decoder's files.
         options: The method's own.
         method: Its name.
-
-    Raises:
-        UsageError: Anything that does not fit.
     """
     kind = registry.get(method)
     check_options(kind, options)
@@ -63,11 +60,7 @@ def open_compressor(
 
 
 def open_decoder_on(name: str, device: str | None, dtype: str) -> Decoder:
-    """Load a decoder and move it to a device; arguments as in `open_compressor`.
-
-    Raises:
-        UsageError: It can't be found, read or held, or there is no such device.
-    """
+    """Load a decoder and move it to a device; arguments as in `open_compressor`."""
     if dtype not in ("auto", *DTYPES):
         raise UsageError(f"dtype {dtype} is unknown{registry.suggest(dtype, ['auto', *DTYPES])}")
     if device in (None, "auto"):
@@ -83,11 +76,7 @@ def open_decoder_on(name: str, device: str | None, dtype: str) -> Decoder:
 
 
 def compress(text: str, compressor: Compressor, store: MemoryStore | None = None, query: str = "") -> Memory:
-    """The memory of one text, for a question where the method compresses for one, from a store where it is there.
-
-    Raises:
-        UsageError: There is not enough memory for it, or no room in the store.
-    """
+    """The memory of one text, for a question where the method compresses for one, from a store where it is there."""
     with memory_errors("compressing the text", "use a smaller --dtype, --device cpu, or a shorter text"):
         (memory,) = compressed(compressor, [text], [query]) if store is None else store.compress([text], [query])
     if store is not None and store.trouble:
@@ -108,11 +97,7 @@ def quiet() -> Iterator[None]:
 
 
 def check_options(kind: type[Compressor], options: Iterable[str]) -> None:
-    """See that a method has options of these names.
-
-    Raises:
-        UsageError: It has not; the message suggests the nearest name.
-    """
+    """See that a method has options of these names."""
     known = [name for name in inspect.signature(kind.load).parameters if name not in ("pretrained", "decoder")]
     for name in options:
         if name not in known:
@@ -250,11 +235,7 @@ def continued(reader: Reader, plan: Plan, max_new_tokens: int, until: Sequence[s
 
 
 def check_window(decoder: Decoder, plan: Plan, max_new_tokens: int) -> None:
-    """See that a prompt and its answer fit.
-
-    Raises:
-        UsageError: They are too long for the decoder's window.
-    """
+    """See that a prompt and its answer fit the decoder's window."""
     window = getattr(decoder.model.config, "max_position_embeddings", None)
     if window is not None and plan.span + max_new_tokens > window:
         raise UsageError(
@@ -266,11 +247,7 @@ def check_window(decoder: Decoder, plan: Plan, max_new_tokens: int) -> None:
 def continued_ids(
     reader: Reader, plan: Plan, max_new_tokens: int, until: Sequence[str], options: dict[str, Any]
 ) -> list[int]:
-    """New token ids behind a plan, those that ended it included.
-
-    Raises:
-        UsageError: Too long for the decoder's window, or for the machine's memory.
-    """
+    """New token ids behind a plan, those that ended it included."""
     decoder = reader.decoder
     check_window(decoder, plan, max_new_tokens)
     criteria = StoppingCriteriaList([StopStringCriteria(decoder.tokenizer, list(until))]) if until else None

@@ -33,10 +33,6 @@ def run(command: Command) -> list[Path]:
 
     Returns:
         The new result files; none in processes other than the first.
-
-    Raises:
-        UsageError: An unknown model or task, an output folder of another command, results that were not saved, or
-            whatever the model and the tasks find wrong.
     """
     from pcc_bench.host.arguments import parse_metadata
     from pcc_bench.host.settings import check_settings
@@ -69,11 +65,7 @@ def run(command: Command) -> list[Path]:
 
 
 def check(command: Command) -> None:
-    """See that batch size and limit are such, and that a map of what is compressed is one.
-
-    Raises:
-        UsageError: One is not.
-    """
+    """See that batch size and limit are such, and that a map of what is compressed is one."""
     from pcc_bench.host.arguments import check_batch_size
     from pcc_bench.tasks.foreign import maps_of
 
@@ -84,11 +76,7 @@ def check(command: Command) -> None:
 
 
 def new_results(folder: Path, before: set[Path]) -> list[Path]:
-    """The result files in `folder` that are not among `before`.
-
-    Raises:
-        UsageError: There are none: lm-eval only warns when it can't save.
-    """
+    """The result files in `folder` that are not among `before`; lm-eval only warns when it can't save."""
     files = sorted(set(folder.rglob("results_*.json")) - before)
     if not files:
         raise UsageError(

@@ -54,9 +54,6 @@ class CompressedLM(HFLM):  # type: ignore[misc]
         device: As in lm-eval; CPU where no GPU is there.
         **kwargs: Those of `RunnerOptions`, the method's own options (rate, boundaries, ...), and everything lm-eval's
             `hf` takes (dtype, batch_size, max_length, parallelize, trust_remote_code, ...).
-
-    Raises:
-        UsageError: Anything that does not fit, in one sentence.
     """
 
     method: ClassVar[str]
@@ -139,11 +136,7 @@ class CompressedLM(HFLM):  # type: ignore[misc]
 
     @classmethod
     def create_from_arg_obj(cls, arg_dict: dict[str, Any], additional_config: dict[str, Any] | None = None) -> Self:
-        """The model of `--model_args` and of lm-eval's options beside it.
-
-        Raises:
-            UsageError: An argument that is given in both ways, or is none.
-        """
+        """The model of `--model_args` and of lm-eval's options beside it."""
         print_usage_errors_plainly()
         return cls(**joined(arg_dict, additional_config))
 
@@ -159,11 +152,7 @@ class CompressedLM(HFLM):  # type: ignore[misc]
         return self._answer("loglikelihood", requests, disable_tqdm)  # type: ignore[return-value]
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
-        """Score whole texts: only where a method leaves them alone (`full-context`).
-
-        Raises:
-            UsageError: The method compresses, and such a request has no context to compress.
-        """
+        """Score whole texts: only where a method leaves them alone (`full-context`)."""
         self._check_scores(requests)
         if not self.compressor.scores_whole_text:
             task = requests[0].task_name if requests else "a task"

@@ -24,32 +24,21 @@ WAVE_CHARACTERS = 4_000_000  # held at once where the texts of a run are larger 
 
 
 class Source(NamedTuple):
-    """What a memory is made from.
-
-    Attributes:
-        context: The text.
-        query: The question it is compressed for; "" for methods that don't see it.
-    """
+    """What a memory is made from."""
 
     context: str
-    query: str = ""
+    query: str = ""  # the question it is compressed for; "" for methods that don't see it
 
 
 class MemoryBook:
-    """Memories by source, shared by all processes.
+    """Memories by source, shared by all processes; every one calls `fill` with the same sources.
 
     Args:
         compressor: Makes them.
         rank: This process.
-        world_size: Number of processes; every one calls `fill` with the same sources.
+        world_size: Number of processes.
         max_bytes: Memories beyond this are forgotten, oldest first, by `trim`.
         store: Keeps memories for other runs; None: nothing is kept.
-
-    Attributes:
-        compressions: Memories that were made, not read from a store.
-        seconds: What making and reading them took, over all processes.
-        stored: Counts of the store, over all processes; see `MemoryStore`.
-        trouble: Why the store could not keep a memory, "" if it could.
     """
 
     def __init__(
@@ -65,10 +54,10 @@ class MemoryBook:
         self.world_size = world_size
         self.max_bytes = max_bytes
         self.store = store
-        self.stored: Counter[str] = Counter()
-        self.trouble = ""
-        self.compressions = 0
-        self.seconds = 0.0
+        self.stored: Counter[str] = Counter()  # counts of the store, over all processes; see `MemoryStore`
+        self.trouble = ""  # why the store could not keep a memory, "" if it could
+        self.compressions = 0  # memories that were made, not read from a store
+        self.seconds = 0.0  # of making and reading them, over all processes
         self._memories: dict[Source, Memory] = {}
 
     def __getitem__(self, source: Source) -> Memory:
@@ -132,8 +121,7 @@ class MemoryBook:
 def waves(groups: Iterable[tuple[Source, ...]]) -> Iterator[set[tuple[Source, ...]]]:
     """Split the groups of sources of a run's prompts into sets that are held in memory together, longest first.
 
-    Args:
-        groups: The sources of each prompt. The result does not depend on their order, so all processes agree.
+    The result does not depend on the order of the groups, so all processes agree.
     """
 
     def characters(group: tuple[Source, ...]) -> int:
@@ -161,9 +149,6 @@ def wrong_partners(contexts: Iterable[str], seed: int) -> dict[str, str]:
     """For each context another one of similar length: whose memory it gets under `control=wrong_memory`.
 
     The choice depends on the set of contexts and the seed only.
-
-    Raises:
-        UsageError: There are fewer than two contexts.
     """
     order = sorted(set(contexts), key=lambda context: (len(context.encode()), context))
     if len(order) < 2:

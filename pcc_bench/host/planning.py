@@ -25,25 +25,15 @@ OVERFLOW = ("error", "skip", "truncate")
 
 @dataclass(frozen=True)
 class Request:
-    """One question to the decoder.
-
-    Attributes:
-        prompt: The prompt.
-        argument: Generation arguments, or the continuation to score.
-        read: The contexts whose memories are read: the prompt's own, or others under a control.
-        task: Its task.
-        row: Its row in the task.
-        key: Its key in the cache of answers ("" where there is none).
-        query: The question its contexts are compressed for; "" for methods that don't see it.
-    """
+    """One question to the decoder."""
 
     prompt: Prompt
-    argument: Any
-    read: tuple[str, ...]
+    argument: Any  # generation arguments, or the continuation to score
+    read: tuple[str, ...]  # the contexts whose memories are read: the prompt's own, or others under a control
     task: str
-    row: int
-    key: str = ""
-    query: str = ""
+    row: int  # its row in the task
+    key: str = ""  # its key in the cache of answers ("" where there is none)
+    query: str = ""  # the question its contexts are compressed for; "" for methods that don't see it
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -90,9 +80,6 @@ def read_requests(
         compressor: The method.
         partners: Context -> the one whose memory is read in its place.
         cache: Has the keys of answers; not of sampled ones, or all repeats of a row would be the same.
-
-    Raises:
-        UsageError: An empty context, no question for a method that compresses for one, or wrong generation arguments.
     """
     arguments: dict[str, Any] = {}
     requests = []
@@ -121,21 +108,13 @@ def read_requests(
 
 @dataclass(frozen=True)
 class Job:
-    """A request ready for the decoder.
+    """A request ready for the decoder."""
 
-    Attributes:
-        index: Its place among the requests.
-        plan: What the decoder reads.
-        continuation: Ids to score (log-likelihoods only).
-        record: Its accounting so far.
-        head: The beginning of `plan` that it shares with the jobs beside it.
-    """
-
-    index: int
-    plan: Plan
-    continuation: list[int]
-    record: SampleRecord
-    head: Plan | None = None
+    index: int  # its place among the requests
+    plan: Plan  # what the decoder reads
+    continuation: list[int]  # ids to score (log-likelihoods only)
+    record: SampleRecord  # its accounting so far
+    head: Plan | None = None  # the beginning of `plan` that it shares with the jobs beside it
 
     @property
     def length(self) -> int:
@@ -145,32 +124,16 @@ class Job:
 
 @dataclass(frozen=True)
 class Planner:
-    """Plans requests against the memories of a run.
+    """Plans requests against the memories of a run."""
 
-    Attributes:
-        encoder: Tokenizes prompts around memories.
-        book: Has the memories of every context that is asked for.
-        overflow: What to do with a prompt longer than the window: one of `OVERFLOW`.
-    """
-
-    encoder: PromptEncoder
-    book: MemoryBook
-    overflow: str
+    encoder: PromptEncoder  # tokenizes prompts around memories
+    book: MemoryBook  # has the memories of every context that is asked for
+    overflow: str  # what to do with a prompt longer than the window: one of `OVERFLOW`
 
     def job(self, request: Request, index: int, window: int, max_new_tokens: int) -> Job | None:
-        """Plan a request.
+        """Plan a request, the `index`-th; None where it is too long for the decoder's `window` and to be skipped.
 
-        Args:
-            request: The request.
-            index: Its place among the requests.
-            window: Positions that the decoder has.
-            max_new_tokens: Most tokens of an answer, where the request does not say.
-
-        Returns:
-            The job, or None where the request is too long and to be skipped.
-
-        Raises:
-            UsageError: Too long, and not to be skipped or beyond truncation.
+        `max_new_tokens` are those of an answer where the request does not say.
         """
         room = window - request.new_tokens(max_new_tokens)
         room += isinstance(request.argument, str)  # the last token of a continuation is never read

@@ -50,14 +50,9 @@ def fits(arguments: Any) -> bool:
 
 
 def share(jobs: Sequence[Job], alike: Iterable[Hashable]) -> tuple[list[Job], list[Job]]:
-    """Find the common beginnings of jobs.
+    """Jobs that share a beginning, with it, side by side; and the others. Both longest first.
 
-    Args:
-        jobs: Any jobs.
-        alike: For each job, what it has in common with others: its contexts. () has nothing.
-
-    Returns:
-        Jobs that share a beginning, with it, side by side; and the others. Both longest first.
+    `alike` gives what each job has in common with others: its contexts. () has nothing.
     """
     groups: dict[Hashable, list[Job]] = {}
     for index, (job, key) in enumerate(zip(jobs, alike, strict=True)):
@@ -76,11 +71,7 @@ def share(jobs: Sequence[Job], alike: Iterable[Hashable]) -> tuple[list[Job], li
 
 
 class PrefixReader:
-    """Lets the decoder read the heads of batches of jobs; the last one is kept for the batch that follows.
-
-    Args:
-        decoder: The decoder.
-    """
+    """Lets the decoder read the heads of batches of jobs; the last one is kept for the batch that follows."""
 
     def __init__(self, decoder: Decoder) -> None:
         self.decoder = decoder
@@ -91,14 +82,9 @@ class PrefixReader:
         self._kept = None
 
     def read(self, batch: Sequence[Job], dtype: torch.dtype | None) -> tuple[ReadPrefix, list[int]]:
-        """What the decoder knows after the heads of a batch.
+        """What the decoder knows after the heads of a batch; and how many positions of each job others had computed.
 
-        Args:
-            batch: Jobs with heads.
-            dtype: Of the input vectors of the batch; None where it reads token ids.
-
-        Returns:
-            It, and for each job how many positions were not computed for it, but for another one.
+        `dtype` is that of the batch's input vectors; None where it reads token ids.
         """
         heads = [job.head for job in batch if job.head is not None]
         known = {} if self._kept is None else {id(self._kept[0]): self._kept[1]}

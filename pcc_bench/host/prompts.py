@@ -16,14 +16,10 @@ from pcc_bench.core.plan import Plan
 
 @dataclass(frozen=True)
 class Run:
-    """A stretch of text that is tokenized in one go.
-
-    Attributes:
-        text: The characters.
-        literals: Ranges of it that come from data, where special tokens may not arise.
-    """
+    """A stretch of text that is tokenized in one go."""
 
     text: str = ""
+    # ranges of it that come from data, where special tokens may not arise
     literals: tuple[tuple[int, int], ...] = field(default=())
 
     def add(self, text: str, is_data: bool) -> Run:
@@ -69,12 +65,7 @@ class PromptEncoder:
         self._special = None if allow_special else special_token_pattern(decoder.tokenizer)
 
     def encode(self, prompt: Prompt, memories: Sequence[Memory]) -> Plan:
-        """What the decoder reads.
-
-        Args:
-            prompt: The prompt.
-            memories: One for each of its contexts, in order.
-        """
+        """What the decoder reads, with one memory for each of the prompt's contexts, in order."""
         if not self.reader.soft:
             return Plan((self._ids(self._text(prompt, memories), self._adds_special(prompt)),))
         return self._around(prompt, memories, self._runs(prompt))

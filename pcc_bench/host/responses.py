@@ -69,11 +69,7 @@ def skipped(kind: str) -> Answer:
 
 @contextmanager
 def database_errors(path: Path) -> Iterator[None]:
-    """Failures of the disk and of a file of answers; earlier batches are in it, whole.
-
-    Raises:
-        UsageError: The file can't be read or written.
-    """
+    """Failures of the disk and of a file of answers in one sentence; earlier batches are in it, whole."""
     try:
         yield
     except (sqlite3.Error, OSError) as error:
@@ -86,9 +82,7 @@ def database_errors(path: Path) -> Iterator[None]:
 class ResponseCache:
     """Answers by key, in an SQLite file; each batch is committed, so that a killed run can go on where it stopped.
 
-    Args:
-        path: The file; made if missing.
-        fingerprint: Hash of all that decides an answer besides the request: method, weights, decoder, options.
+    `fingerprint` hashes all that decides an answer besides the request: method, weights, decoder, options.
     """
 
     def __init__(self, path: Path, fingerprint: str) -> None:
@@ -101,13 +95,9 @@ class ResponseCache:
                 self._connection.execute(f"CREATE TABLE IF NOT EXISTS {TABLE} (key TEXT PRIMARY KEY, value TEXT)")
 
     def key(self, kind: str, prompt: Prompt, arguments: Any, memories: Iterable[str]) -> str:
-        """Hash of a request.
+        """Hash of a request: type, prompt, its other arguments, and the contexts whose memories are read.
 
-        Args:
-            kind: lm-eval's request type.
-            prompt: Its parts count, not only its text: a context shown as text is another request.
-            arguments: The rest of the request.
-            memories: The contexts whose memories are read; not the prompt's own under a control.
+        A prompt's parts count, not only its text: a context shown as text is another request.
         """
         parts = [(part.text, part.kind, part.after) for part in prompt.parts]
         state = [self.fingerprint, kind, parts, arguments, list(memories)]
@@ -137,18 +127,12 @@ class ResponseCache:
 
 
 class Tally:
-    """What a model was asked, over all processes.
-
-    Attributes:
-        counts: Of requests, contexts, reused memories ...; lm-eval's padding of the shorter processes included.
-        asked: Rows of each task.
-        skipped: Those among them that were skipped for their length.
-    """
+    """What a model was asked, over all processes."""
 
     def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
-        self.asked: dict[str, set[int]] = {}
-        self.skipped: dict[str, set[int]] = {}
+        self.counts: Counter[str] = Counter()  # lm-eval's padding of the shorter processes included
+        self.asked: dict[str, set[int]] = {}  # rows of each task
+        self.skipped: dict[str, set[int]] = {}  # those among them that were skipped for their length
 
     def merge(self, other: Tally) -> None:
         """Add what another process or call has counted."""
@@ -163,10 +147,9 @@ class Tally:
         return {task: len(rows) for task, rows in self.asked.items() if rows <= self.skipped.get(task, set())}
 
     def finish(self) -> None:
-        """Say which tasks have no score: lm-eval's table without a number looks like success.
+        """Say which tasks have no score, for lm-eval's table without a number looks like success.
 
-        Raises:
-            SystemExit: None has one; its status is `NOTHING_SCORED`.
+        Where none has one the process ends with status `NOTHING_SCORED`.
         """
         empty = self.unscored()
         if not empty:

@@ -27,9 +27,6 @@ def check_spelling(names: Iterable[str]) -> None:
 
     `lm_eval` hands `--model_args` to the tasks too, so that unknown names are no mistake there; those that are nearly a
     setting's are, unless a model takes them.
-
-    Raises:
-        UsageError: One is.
     """
     for name in names:
         near = difflib.get_close_matches(name, SETTINGS, n=1, cutoff=0.85)
@@ -44,15 +41,7 @@ def check_spelling(names: Iterable[str]) -> None:
 
 
 def check_settings(names: Iterable[object], where: str = "--metadata") -> None:
-    """See that every setting has a meaning.
-
-    Args:
-        names: Of the settings given.
-        where: Says who gave them, in the error.
-
-    Raises:
-        UsageError: One has none; names the nearest that has.
-    """
+    """See that every setting has a meaning; `where` says who gave it."""
     for name in names:
         if name not in SETTINGS:
             shown = str(name)[:100]

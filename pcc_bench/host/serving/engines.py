@@ -66,14 +66,7 @@ class Completion(_Foreign):
 
 
 class Server:
-    """A vLLM server that takes input vectors.
-
-    Args:
-        url: Where it is, `http://HOST:PORT`; `#NAME` behind it chooses among several models.
-
-    Raises:
-        UsageError: Nobody answers there, or it serves no such model.
-    """
+    """A vLLM server that takes input vectors: `http://HOST:PORT`; `#NAME` chooses among several models."""
 
     def __init__(self, url: str) -> None:
         place, _, name = url.partition("#")
@@ -122,11 +115,7 @@ class Server:
         return f"{self.url} refused the request ({error.code}: {' '.join(message.split())[:300]}){hint}"
 
     def complete(self, body: dict[str, Any], count: int) -> list[Choice]:
-        """Answers of `/v1/completions`, in the order of the prompts.
-
-        Raises:
-            UsageError: As `call`, or there is not one answer with token ids for each prompt.
-        """
+        """Answers of `/v1/completions`, in the order of the prompts, each with token ids."""
         where = f"the answer of {self.url}/v1/completions"
         state = self.call("completions", {"model": self.model.id, **body})
         choices = sorted(documents.checked(Completion, state, where).choices, key=lambda choice: choice.index)
@@ -146,17 +135,7 @@ class Server:
 
 
 class InProcess:
-    """vLLM in this process, beside the compressor; both reserve memory of the device.
-
-    Args:
-        decoder: Folder or hub id.
-        dtype: Of its weights.
-        window: Positions it holds.
-        share: Of the device's memory that vLLM may take.
-
-    Raises:
-        UsageError: vLLM is not installed, or can't start.
-    """
+    """vLLM in this process, beside the compressor; `share` of the device's memory is its own."""
 
     def __init__(self, decoder: str, dtype: str, window: int, share: float) -> None:
         try:

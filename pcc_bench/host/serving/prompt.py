@@ -23,25 +23,15 @@ SUFFIXES = (".pt", ".json")
 
 @dataclass(frozen=True)
 class Written:
-    """What was written.
+    """What was written."""
 
-    Attributes:
-        vectors: The input vectors, [length, hidden size].
-        endpoint: That takes them.
-        sampling: What to ask for beside them.
-    """
-
-    vectors: torch.Tensor
-    endpoint: str
-    sampling: Sampling
+    vectors: torch.Tensor  # the input vectors, [length, hidden size]
+    endpoint: str  # that takes them
+    sampling: Sampling  # what to ask for beside them
 
 
 def plan_of(memory: ContextMemory, question: str, prompt: str) -> Plan:
-    """What the decoder reads of a memory and a question.
-
-    Raises:
-        UsageError: The method gives its vectors positions of their own, which a server counts in its way.
-    """
+    """What the decoder reads of a memory and a question; UsageError where a server would number positions otherwise."""
     if not question.strip():
         raise UsageError("--question is empty: ask something")
     plan = memory.plan(question, prompt)
@@ -53,17 +43,8 @@ def plan_of(memory: ContextMemory, question: str, prompt: str) -> Plan:
 def write(memory: ContextMemory, question: str, prompt: str, max_new_tokens: int, path: Path, as_chat: bool) -> Written:
     """Write a prompt for vLLM: a saved tensor (`.pt`), or the whole body of a request (`.json`).
 
-    Args:
-        memory: The memory with its decoder.
-        question: The question.
-        prompt: The words of the question; see `pcc_bench.core.questions`.
-        max_new_tokens: Most tokens of the answer.
-        path: The file.
-        as_chat: The memory alone, for a part of a chat: another protocol, since the server's template stands around it.
-
-    Raises:
-        UsageError: A file of another kind, a method that no server can read, a prompt that is too long for the decoder,
-            or the file can't be written.
+    `as_chat`: the memory alone, for a part of a chat. That is another protocol, since the server's template stands
+    around it.
     """
     if path.suffix not in SUFFIXES:
         raise UsageError(f"{path}: name a file .pt (the input vectors) or .json (the body of a request)")
@@ -95,33 +76,20 @@ def _for_chat(
 
 @dataclass(frozen=True)
 class Compared:
-    """An answer of the server beside ours.
-
-    Attributes:
-        question: The question.
-        ours: Our decoder's greedy answer.
-        theirs: The server's.
-        same: New tokens that are equal from the start.
-        tokens: New tokens of ours.
-        equal: Are all new tokens equal?
-    """
+    """An answer of the server beside ours."""
 
     question: str
-    ours: str
-    theirs: str
-    same: int
-    tokens: int
-    equal: bool
+    ours: str  # our decoder's greedy answer
+    theirs: str  # the server's
+    same: int  # new tokens that are equal from the start
+    tokens: int  # new tokens of ours
+    equal: bool  # are all new tokens equal?
 
 
 def compare(
     server: Server, memory: ContextMemory, questions: Sequence[str], prompt: str, max_new_tokens: int
 ) -> list[Compared]:
-    """Ask a server and our own decoder the same questions of a memory, greedily.
-
-    Raises:
-        UsageError: As `write`, or the server refuses.
-    """
+    """Ask a server and our own decoder the same questions of a memory, greedily."""
     compressor = memory.compressor
     words = question_prompt(prompt)
     sampling = Sampling.of(compressor, max_new_tokens, words.until)

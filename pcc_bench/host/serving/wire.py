@@ -27,36 +27,21 @@ SAMPLING = ("temperature", "top_p", "top_k", "min_p")
 
 @dataclass(frozen=True)
 class Sampling:
-    """How an answer is drawn. Each value is stated, since a server has defaults of its own.
+    """How an answer is drawn. Each value is stated, since a server has defaults of its own."""
 
-    Attributes:
-        max_tokens: Most new tokens.
-        stop: Texts that end it.
-        stop_token_ids: Ids that end it.
-        banned: Ids that are never chosen.
-        settings: Temperature and the like; greedy by default.
-    """
-
-    max_tokens: int
-    stop: tuple[str, ...]
-    stop_token_ids: tuple[int, ...]
-    banned: tuple[int, ...]
-    settings: Mapping[str, float]
+    max_tokens: int  # most new tokens
+    stop: tuple[str, ...]  # texts that end it
+    stop_token_ids: tuple[int, ...]  # ids that end it
+    banned: tuple[int, ...]  # ids that are never chosen
+    settings: Mapping[str, float]  # temperature and the like; greedy by default
 
     @classmethod
     def of(
         cls, reader: Reader, max_tokens: int, stop: Sequence[str] = (), options: Mapping[str, Any] | None = None
     ) -> Sampling:
-        """As our own decoder draws it.
+        """As our own decoder draws it with these `options` of transformers' `generate`.
 
-        Args:
-            reader: Says which ids end an answer and which it may not contain.
-            max_tokens: Most new tokens.
-            stop: Texts that end it.
-            options: Those of transformers' `generate`.
-
-        Raises:
-            UsageError: An option that vLLM has not, or counts over other tokens.
+        An option that vLLM has not, or counts over other tokens, is refused.
         """
         given = {**set_by_decoder(reader.decoder), **(options or {})}
         samples = bool(given.pop("do_sample", False))
@@ -103,11 +88,7 @@ def completion(prompts: Sequence[DecoderInput], sampling: Sampling) -> dict[str,
 
 
 def chat(memory: torch.Tensor, question: str, sampling: Sampling) -> dict[str, Any]:
-    """The body of a request to `/v1/chat/completions`: a memory alone, words behind it, under the server's template.
-
-    Raises:
-        UsageError: The question spells vLLM's mark of a memory, which it refuses.
-    """
+    """The body of a request to `/v1/chat/completions`: a memory alone, words behind it, under the server's template."""
     if PLACEHOLDER in question:
         raise UsageError(f"the question has {PLACEHOLDER} in it, which vLLM keeps for itself: leave it out")
     parts = [{"type": "prompt_embeds", "data": payload(memory)}, {"type": "text", "text": question}]

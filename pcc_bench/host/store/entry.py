@@ -70,13 +70,9 @@ class FileHeader(BaseModel):
 
 
 def write(key: str, maker: str, memory: Memory | RawMemory, precision: str) -> bytes:
-    """The file of a memory.
+    """The file of a memory, as the decoder reads it or before its converter.
 
-    Args:
-        key: What the memory was made from, hashed.
-        maker: The part of it that is the same for all texts, hashed.
-        memory: The memory as the decoder reads it, or before its converter.
-        precision: Of the slots of the latter, one of `PRECISIONS` but `exact`.
+    `key` hashes what the memory was made from, `maker` the part of that which is the same for all texts.
     """
     tensors = {name: value.cpu().contiguous() for name, value in _tensors(memory, precision).items()}
     held = TENSORS[type(memory)]
@@ -87,11 +83,7 @@ def write(key: str, maker: str, memory: Memory | RawMemory, precision: str) -> b
 
 
 def read(data: bytes, key: str) -> Memory | RawMemory:
-    """The memory in a file.
-
-    Raises:
-        DamagedError: The file is cut, changed, foreign, or made for another key.
-    """
+    """The memory in a file; DamagedError if it is cut, changed, foreign or made for another key."""
     try:
         tensors = load(data)
         length = int.from_bytes(data[:8], "little")
@@ -108,11 +100,7 @@ def read(data: bytes, key: str) -> Memory | RawMemory:
 
 
 def _memory(counts: Counts, tensors: dict[str, torch.Tensor]) -> Memory | RawMemory:
-    """A memory of counts and tensors that may not go together.
-
-    Raises:
-        ValueError: They do not.
-    """
+    """A memory of counts and tensors; ValueError if they do not go together."""
     if not all(map(is_finite, tensors.values())):
         raise ValueError("it has values that are not finite numbers")
     state = counts.model_dump(exclude_none=True)
@@ -168,15 +156,7 @@ def _checksum(header: str, tensors: dict[str, torch.Tensor]) -> str:
 
 
 def pack(slots: torch.Tensor, precision: str) -> dict[str, torch.Tensor]:
-    """Slots as tensors to write.
-
-    Args:
-        slots: [slots, width], any float dtype.
-        precision: One of `PRECISIONS` but `exact`.
-
-    Returns:
-        `slots` in that precision; for int8 also `scales` [slots, blocks of `BLOCK` channels] in float32.
-    """
+    """Slots [slots, width] in a precision; for int8 also `scales` [slots, blocks of `BLOCK` channels] in float32."""
     if precision != INT8:
         return {"slots": slots.to(DTYPES[precision])}
     blocks = _blocks(slots.float())

@@ -35,15 +35,7 @@ class Entry(NamedTuple):
 
 
 class StoreFolder:
-    """A folder of files by key.
-
-    Args:
-        root: The folder; made if missing.
-        max_bytes: Files are deleted beyond this, those not used for longest first; None: never.
-
-    Raises:
-        UsageError: It can't be written, is of another format, or holds something else.
-    """
+    """A folder of files by key, made if missing; beyond `max_bytes` those not used for longest are deleted."""
 
     def __init__(self, root: Path, max_bytes: int | None = None) -> None:
         self.root = root
@@ -58,11 +50,7 @@ class StoreFolder:
             ) from None
 
     def read(self, key: str) -> bytes | None:
-        """The file of a key, None where there is none; from now on it is the one used last.
-
-        Raises:
-            OSError: It is there and can't be read.
-        """
+        """The file of a key, None where there is none; from now on it is the one used last."""
         path = self._path(key)
         try:
             data = path.read_bytes()
@@ -73,11 +61,7 @@ class StoreFolder:
         return data
 
     def write(self, key: str, data: bytes) -> None:
-        """Put a file under a key, over the one that may be there.
-
-        Raises:
-            OSError: It can't be written; what was there stays.
-        """
+        """Put a file under a key, over the one that may be there; OSError: what was there stays."""
         path = self._path(key)
         path.parent.mkdir(exist_ok=True)
         write_whole(path, data)
@@ -131,11 +115,7 @@ class StoreFolder:
 
 
 def write_whole(path: Path, data: bytes) -> Path:
-    """Write a file that is there whole or not at all, even after a power cut.
-
-    Raises:
-        OSError: It can't be written; nothing is left of the attempt.
-    """
+    """Write a file that is there whole or not at all, even after a power cut."""
     part = path.with_name(f"{path.name}.{secrets.token_hex(8)}{PART}")
     try:
         with part.open("xb") as file:

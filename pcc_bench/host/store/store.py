@@ -28,6 +28,7 @@ from pcc_bench.host.store.folder import StoreFolder
 
 ENCODING = 1  # raised when a change of our code gives other memories for the same weights, options and text
 LOOKED_AT = 64  # files of a store that is opened, to see whether it is another checkpoint's
+# Damaged ones are missed too; unwritten: made and used, but the folder took no file.
 COUNTS = ("hits", "misses", "damaged", "written", "unwritten", "evicted")
 
 
@@ -40,22 +41,14 @@ class MemoryStore:
         precision: One of `PRECISIONS`. `exact` keeps the memory as the decoder reads it. The others keep slots before
             the converter; then memories read through the store are those of that precision from the first time on.
         gib: Most GiB of files; those not used for longest are deleted. None: no limit.
-
-    Attributes:
-        counts: What happened since it was last emptied: `hits`, `misses`, `damaged` (missed, since the file was not
-            what it should be), `written`, `unwritten` (made and used, but the folder took no file), `evicted`.
-        trouble: Why a file could not be written last, "" if all could.
-
-    Raises:
-        UsageError: The folder can't be used, or the compressor does not fit a store or the precision.
     """
 
     def __init__(self, path: Path, compressor: Compressor, precision: str = EXACT, gib: float | None = None) -> None:
         _check(compressor, precision, gib)
         self.compressor = compressor
         self.precision = precision
-        self.counts: Counter[str] = Counter()
-        self.trouble = ""
+        self.counts: Counter[str] = Counter()  # of `COUNTS`, since it was last emptied
+        self.trouble = ""  # why a file could not be written last, "" if all could
         self._maker = maker(compressor, precision)
         self._folder = StoreFolder(path, None if gib is None else int(gib * 2**30))
         makers = [entry.maker(file) for file in self._folder.some(LOOKED_AT)]
@@ -72,13 +65,9 @@ class MemoryStore:
         return hashlib.sha256(json.dumps(state).encode()).hexdigest()
 
     def compress(self, contexts: Sequence[str], queries: Sequence[str]) -> list[Memory]:
-        """The memory of each context, from the folder where it is there.
+        """The memory of each context, from the folder where it is there; its seconds are then those of reading.
 
-        The seconds of a memory that was read are those of reading it.
-
-        Args:
-            contexts: As in `Compressor.compress`; no context twice with one question.
-            queries: The question of each context; unread by methods that are not query-aware.
+        No context comes twice with one question; questions are unread by methods that are not query-aware.
         """
         keys = [self.key(context, query) for context, query in zip(contexts, queries, strict=True)]
         memories = {key: memory for key in keys if (memory := self._found(key)) is not None}
@@ -102,11 +91,7 @@ class MemoryStore:
         return None if memory is None else replace(memory, seconds=time.perf_counter() - start)
 
     def _fitting(self, memory: Memory | RawMemory) -> Memory:
-        """A memory of a file, once it is known to fit the compressor.
-
-        Raises:
-            DamagedError: It does not.
-        """
+        """A memory of a file, once it is known to fit the compressor."""
         if isinstance(memory, RawMemory) != (self.precision != EXACT):
             raise entry.DamagedError("it was written in another precision")
         if (memory.text if isinstance(memory, Memory) else None) is not None and self.compressor.soft:
@@ -146,11 +131,7 @@ class MemoryStore:
 
 
 def compress(compressor: Compressor, contexts: Sequence[str], queries: Sequence[str]) -> list[Memory]:
-    """The memory of each context, for its question where the method is query-aware.
-
-    Raises:
-        UsageError: A memory holds values that are not finite numbers.
-    """
+    """The memory of each context, for its question where the method is query-aware; all values finite."""
     memories = compressor.compress_for(contexts, queries) if compressor.query_aware else compressor.compress(contexts)
     _check_finite(compressor, [memory.vectors for memory in memories if memory.vectors is not None])
     return memories
