@@ -28,15 +28,10 @@ CHUNK = 500  # resamples at a time: 500 x 10,000 contexts are 20 MB
 
 @dataclass(frozen=True)
 class Clusters:
-    """Sums of differences by context.
+    """Sums of differences by context."""
 
-    Attributes:
-        sums: `[..., contexts]`, the sum of the differences of a context's rows.
-        sizes: `[contexts]`, its number of rows.
-    """
-
-    sums: Array
-    sizes: Array
+    sums: Array  # `[..., contexts]`, the sum of the differences of a context's rows
+    sizes: Array  # `[contexts]`, its number of rows
 
     @property
     def rows(self) -> float:
@@ -51,14 +46,9 @@ class Clusters:
 
 
 def clustered(differences: Array, labels: Sequence[Hashable]) -> Clusters:
-    """Sum differences by context.
+    """Sum differences `[rows]` by context; rows on the same one have equal labels.
 
-    Args:
-        differences: `[rows]`.
-        labels: `[rows]`, equal for rows on the same context.
-
-    Raises:
-        UsageError: There are no rows, as many labels as rows are not there, or a difference is not a number.
+    Raises UsageError: there are no rows, not one label a row, or a difference is not a number.
     """
     values = np.asarray(differences, dtype=np.float64)
     if values.ndim != 1 or len(values) != len(labels) or not len(values):
@@ -73,19 +63,12 @@ def clustered(differences: Array, labels: Sequence[Hashable]) -> Clusters:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean paired difference and how well it is known.
+    """A mean paired difference and how well it is known."""
 
-    Attributes:
-        difference: `[...]`, the mean over rows.
-        centre: `[...]`, the same, drawn a little to 0 by the pseudo rows.
-        error: `[...]`, standard error of `centre`.
-        freedom: Degrees of freedom: contexts less one.
-    """
-
-    difference: Array
-    centre: Array
-    error: Array
-    freedom: int
+    difference: Array  # `[...]`, the mean over rows
+    centre: Array  # `[...]`, the same, drawn a little to 0 by the pseudo rows
+    error: Array  # `[...]`, standard error of `centre`
+    freedom: int  # degrees of freedom: contexts less one
 
     def interval(self, level: float = 0.95) -> tuple[Array, Array]:
         """Both ends of the two-sided confidence interval, `[...]` each."""
@@ -114,21 +97,14 @@ class Estimate:
 
 
 def estimate(data: Clusters, scale: float = 0.0) -> Estimate:
-    """The mean paired difference with its cluster-robust standard error.
+    """The mean paired difference with its cluster-robust standard error. Raises UsageError: there is only one context.
 
     The mean is a ratio of sums over contexts; its error is the linearised one (Cochran, Sampling Techniques, 6.3), with
     t quantiles. Where every context has one row it is the paired t-test.
 
     A few rows that all agree do not prove that no row differs. As in Agresti and Min (Statistics in Medicine 24, 2005),
-    two pseudo rows are added, whose differences of `scale` point in no direction on balance; for hundreds of
-    rows they change nothing.
-
-    Args:
-        data: Differences by context.
-        scale: Range of one row's score: 1 for scores from 0 to 1. 0 adds no pseudo rows.
-
-    Raises:
-        UsageError: There is only one context.
+    two pseudo rows are added, whose differences of `scale` (range of one row's score; 0 adds none) point in no
+    direction on balance; for hundreds of rows they change nothing.
     """
     count = len(data.sizes)
     if count < 2:
@@ -158,17 +134,7 @@ def resampled_means(data: Clusters, weights: npt.NDArray[np.float32]) -> Array:
 def paired_bootstrap(
     data: Clusters, rng: np.random.Generator, resamples: int = 2000, level: float = 0.95
 ) -> tuple[Array, Array]:
-    """Percentile interval of the mean difference, contexts drawn with all their rows.
-
-    Args:
-        data: Differences by context.
-        rng: Where the draws come from.
-        resamples: How many.
-        level: Confidence.
-
-    Returns:
-        Both ends, `[...]` each.
-    """
+    """Both ends, `[...]` each, of the percentile interval of the mean; contexts are drawn with all their rows."""
     count = len(data.sizes)
     parts = [resampled_means(data, resampling_weights(count, size, rng)) for size in _chunks(resamples)]
     low, high = np.quantile(np.concatenate(parts, axis=-1), [(1 - level) / 2, (1 + level) / 2], axis=-1)
@@ -178,19 +144,11 @@ def paired_bootstrap(
 def paired_permutation(
     data: Clusters, rng: np.random.Generator, resamples: int = 10_000, alternative: Alternative = "two-sided"
 ) -> Array:
-    """P-value of "the two runs are exchangeable": the sign of each context's difference is drawn.
+    """P-values `[...]` of "the two runs are exchangeable": the sign of each context's difference is drawn.
 
     Contexts without a difference play no part. All sign patterns are gone through where there are no more of them than
-    `resamples`, and the p-value is exact; else it counts the observed pattern among those drawn.
-
-    Args:
-        data: Differences by context.
-        rng: Where the signs come from.
-        resamples: How many patterns.
-        alternative: `less`: the candidate is worse; `greater`: better; `two-sided`: either.
-
-    Returns:
-        P-values, `[...]`.
+    `resamples`, and the p-value is exact; else it counts the observed pattern among those drawn. The alternative `less`
+    is a worse candidate.
     """
     flat = data.sums.reshape(-1, data.sums.shape[-1]).astype(np.float64)
     sums = flat[:, (flat != 0).any(axis=0)]
@@ -215,15 +173,9 @@ def paired_permutation(
 def mcnemar(
     baseline: Sequence[float] | Array, candidate: Sequence[float] | Array, alternative: Alternative = "two-sided"
 ) -> float:
-    """Exact McNemar test of two runs' right and wrong answers (no clusters: for one row a context).
+    """Exact McNemar test of two runs' right (1) and wrong (0) answers, `[rows]` each, one row a context (no clusters).
 
-    Args:
-        baseline: `[rows]`, 1 for right and 0 for wrong.
-        candidate: The same of the other run.
-        alternative: `less`: the candidate is worse; `greater`: better; `two-sided`: either.
-
-    Raises:
-        UsageError: A score is neither 0 nor 1, or the runs differ in length.
+    The alternative `less` is a worse candidate. Raises UsageError: a score is neither 0 nor 1, or the lengths differ.
     """
     before, after = np.asarray(baseline, dtype=np.float64), np.asarray(candidate, dtype=np.float64)
     if before.shape != after.shape or not np.isin([before, after], (0, 1)).all():

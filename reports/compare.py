@@ -54,19 +54,10 @@ class Comparison:
 
 
 def compare(a: Path, b: Path, metrics: Sequence[str] = ()) -> tuple[list[Comparison], list[str]]:
-    """Compare two runs.
+    """Compare two runs, files or folders, in the metrics that both have of rows; and what the reader must know.
 
-    Args:
-        a: Result file or folder of the first run.
-        b: Of the second.
-        metrics: Which; by default all that both have scores of rows for.
-
-    Returns:
-        The comparisons, and what the reader must know.
-
-    Raises:
-        UsageError: A run can't be read or has no samples, they have no task in common or asked different things, or a
-            metric is not there.
+    Raises UsageError: a run can't be read or has no samples, they have no task in common or asked different things, or
+    a metric is not there.
     """
     first, second = load([a]), load([b])
     runs, others = _by_task(first.runs, a), _by_task(second.runs, b)
@@ -232,14 +223,9 @@ SECONDS = ("compress_seconds", "prefill_seconds", "decode_seconds")
 
 
 def summarise(paths: Iterable[Path], wide: bool = True) -> TextTable:
-    """The table of result files.
+    """The table of result files; not `wide`: methods, tasks, the main scores and the achieved compression.
 
-    Args:
-        paths: Files `results_*.json`, or folders that hold some at any depth.
-        wide: All columns; else methods, tasks, the main scores and the achieved compression.
-
-    Raises:
-        UsageError: No result is there, a file can't be read, or two files answer different questions.
+    Raises UsageError: no result is there, a file can't be read, or two files answer different questions.
     """
     runs = [read_run(path) for path in result_files(paths)]
     entries = sorted(((run, task) for run in runs for task in run.tasks.values()), key=lambda entry: entry[1].name)

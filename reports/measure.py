@@ -1,7 +1,4 @@
-"""Scores of rows as estimates: a value, its interval, and whether two methods can be told apart.
-
-Contexts are the unit of chance, as everywhere (`pcc_bench.stats`).
-"""
+"""Scores of rows as estimates: a value, its interval, and whether two methods can be told apart (`pcc_bench.stats`)."""
 
 from __future__ import annotations
 
@@ -108,13 +105,9 @@ class Measure:
 
 
 def measure(runs: Sequence[Run], task: str, metric: str) -> Measure | None:
-    """A score of a task, averaged over runs that differ in their seeds.
+    """A score of a task, averaged over runs that differ in their seeds; None where no run has the metric.
 
-    Returns:
-        None where no run has the metric.
-
-    Raises:
-        UsageError: The samples of a run do not give its score, or one is not a finite number.
+    Raises UsageError: the samples of a run do not give its score, or one is not a finite number.
     """
     having = [run for run in runs if task in run.tasks and metric in run.tasks[task].scores]
     if not having:

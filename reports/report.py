@@ -51,11 +51,7 @@ class Report:
 
 
 def shipped() -> Path:
-    """The lab's results that come with the package.
-
-    Raises:
-        UsageError: There are none in this version.
-    """
+    """The lab's results that come with the package. Raises UsageError: there are none in this version."""
     folder = Path(str(resources.files("pcc_bench"))) / "lab" / "results"
     if not matching([folder], RESULTS):
         raise UsageError(
@@ -66,15 +62,7 @@ def shipped() -> Path:
 
 
 def tables(results: Results, published: bool = False) -> list[Table]:
-    """Every table that something was measured for.
-
-    Args:
-        results: What was read.
-        published: Also those that only have published values.
-
-    Raises:
-        UsageError: Runs do not belong in one table.
-    """
+    """Every table that something was measured (or where asked `published`) for. Raises UsageError: runs don't match."""
     most, shown = without_all_tasks(results), []
     for build in builders().values():
         table = build(most)
@@ -97,15 +85,10 @@ def without_all_tasks(results: Results) -> Results:
 
 
 def write(paths: Sequence[Path], out: Path, published: bool = False) -> Report:
-    """Write the report of results.
+    """Write `index.html`, `tables/` (Markdown, LaTeX, CSV) and `figures/` of results; without paths, of shipped ones.
 
-    Args:
-        paths: Folders and files of results; none: the shipped ones, or with `published` the paper alone.
-        out: Folder of the report: `index.html`, `tables/` (Markdown, LaTeX, CSV), `figures/`.
-        published: Also tables that only have published values.
-
-    Raises:
-        UsageError: There is nothing to report, something can't be read, or the folder can't be written.
+    `published`: also tables that only have published values, and without paths the paper alone. Raises UsageError:
+    there is nothing to report, something can't be read, or the folder can't be written.
     """
     results = read(paths, published)
     results = replace(results, notes=(*results.notes, *training.sentences(training.over_tokens(results))))
@@ -146,8 +129,7 @@ def pack(paths: Sequence[Path], out: Path) -> list[Path]:
     Samples are compressed; absolute paths in results become the name of the file or folder, and what lm-eval notes of
     the machine is left out. The same results give the same bytes.
 
-    Raises:
-        UsageError: No results are there, a file is damaged, or `out` can't be written.
+    Raises UsageError: no results are there, a file is damaged, or `out` can't be written.
     """
     written = []
     for folder in paths:

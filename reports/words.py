@@ -72,14 +72,10 @@ def about_published(lines: Sequence[Line], columns: Columns) -> list[str]:
 
 
 def ceilings(runs: Iterable[Run], tasks: Collection[str] | None = None) -> tuple[str, ...]:
-    """Sentences on tasks whose full context is not above no context, by the paired 95 % interval.
+    """Sentences on tasks (None: all) whose full context is not above no context, by the paired 95 % interval.
 
     Runs are held against each other where they were asked the same of the same rows by the same decoder, and both have
     samples. The score is the task's first of `table.NAMES`, counts of errors left out.
-
-    Args:
-        runs: All runs of a table.
-        tasks: Those that it shows; None: all.
     """
     known = list(runs)
     full = [run for run in known if role(run) == "ceiling" and family(run) != TUNED]
@@ -140,10 +136,9 @@ Pair = tuple[Row, Cell]  # of the main column
 
 
 def sentences(tables: Sequence[Table]) -> tuple[str, ...]:
-    """At most three.
+    """At most three: of the first table with a main column its best PCC, the best other method, what compression costs.
 
-    Of the first table with a main column: its best PCC, the best other method, what compression costs; of other tables
-    the best line of each.
+    Of other tables the best line of each.
     """
     texts: list[str] = []
     for table in tables:

@@ -19,46 +19,27 @@ KNOWN_ROWS = {"rajpurkar/squad_v2": 86_821, "openai/gsm8k": 7_473, "hpd/en_train
 
 @dataclass(frozen=True)
 class PhasePlan:
-    """One phase.
+    """One phase."""
 
-    Attributes:
-        segment_length: Encoder tokens a segment.
-        rate: Compression.
-        steps: Optimizer steps.
-        tokens: Encoder tokens compressed.
-        flops: Forward and backward.
-    """
-
-    segment_length: int
+    segment_length: int  # encoder tokens a segment
     rate: int
     steps: int
-    tokens: float
-    flops: float
+    tokens: float  # encoder tokens compressed
+    flops: float  # forward and backward
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will take.
-
-    Attributes:
-        recipe: The run.
-        parts: Weights.
-        phases: Steps, tokens, FLOPs.
-        memory: Of one process.
-        device: Kind of accelerator.
-        devices: How many, one process each.
-        utilisation: Share of the peak that is assumed.
-        notes: What was assumed, one sentence each.
-    """
+    """What a run will take."""
 
     recipe: Recipe
     parts: tuple[Part, ...]
-    phases: tuple[PhasePlan, ...]
-    memory: Memory
-    device: str
-    devices: int
-    utilisation: float
-    notes: tuple[str, ...]
+    phases: tuple[PhasePlan, ...]  # steps, tokens, FLOPs
+    memory: Memory  # of one process
+    device: str  # kind of accelerator
+    devices: int  # how many, one process each
+    utilisation: float  # share of the peak that is assumed
+    notes: tuple[str, ...]  # what was assumed, one sentence each
 
     @property
     def parameters(self) -> int:
@@ -94,14 +75,9 @@ class Plan:
 def plan(recipe: Recipe, *, utilisation: float = 0.4, device: str = "H100", devices: int = 1) -> Plan:
     """Estimate a run.
 
-    Args:
-        recipe: The run.
-        utilisation: Share of the accelerator's peak FLOP/s that is reached, in (0, 1].
-        device: One of `PEAK`.
-        devices: Accelerators, each with one process.
-
-    Raises:
-        UsageError: An impossible option, a model whose sizes can't be found, or a recipe that can't be planned.
+    `utilisation` is the share of the peak FLOP/s that is reached, in (0, 1]; `device` one of `PEAK`, each with a
+    process. Raises UsageError: an impossible option, a model whose sizes can't be found, a recipe that can't be
+    planned.
     """
     if device not in PEAK:
         raise UsageError(f"the peak speed of device '{device}' is not known: choose among {', '.join(PEAK)}")

@@ -51,21 +51,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Memory:
-    """Estimated bytes a process holds at its fullest; no sharding, no offloading, no fragmentation.
+    """Estimated bytes a process holds at its fullest; no sharding, no offloading, no fragmentation."""
 
-    Attributes:
-        weights: All weights, in the dtypes that training holds them in.
-        copies: The bfloat16 copies of float32 matrices that autocast keeps for the backward pass.
-        gradients: Of whole tensors, also where only some of their rows learn.
-        optimizer: Adam's two moments, likewise.
-        activations: What is kept for the backward pass of a micro-batch, and its logits.
-    """
-
-    weights: float
-    copies: float
-    gradients: float
-    optimizer: float
-    activations: float
+    weights: float  # all weights, in the dtypes that training holds them in
+    copies: float  # the bfloat16 copies of float32 matrices that autocast keeps for the backward pass
+    gradients: float  # of whole tensors, also where only some of their rows learn
+    optimizer: float  # Adam's two moments, likewise
+    activations: float  # what is kept for the backward pass of a micro-batch, and its logits
 
     @property
     def total(self) -> float:
@@ -88,23 +80,14 @@ class Sample:
 
 @dataclass(frozen=True)
 class Geometry:
-    """Sizes of a recipe's models.
+    """Sizes of a recipe's models."""
 
-    Attributes:
-        encoder: Without memory tokens; under a LoRA, its base.
-        lora: Weights of the adapter; 0 where there is none.
-        lora_products: Of these, the ones in matrix products: looking up an embedding is none.
-        decoder: The frozen decoder.
-        converter: Weights of the converter.
-        pooled: There are no memory tokens: slots are means.
-    """
-
-    encoder: Model
-    lora: int
-    lora_products: int
+    encoder: Model  # without memory tokens; under a LoRA, its base
+    lora: int  # weights of the adapter; 0 where there is none
+    lora_products: int  # of these, the ones in matrix products: looking up an embedding is none
     decoder: Model
-    converter: int
-    pooled: bool = False
+    converter: int  # weights of the converter
+    pooled: bool = False  # there are no memory tokens: slots are means
 
 
 def _encoder_config(recipe: Recipe) -> tuple[PreTrainedConfig, int]:
@@ -125,11 +108,7 @@ def _encoder_config(recipe: Recipe) -> tuple[PreTrainedConfig, int]:
 
 
 def geometry_of(recipe: Recipe) -> Geometry:
-    """Sizes of a recipe's models, from their configurations.
-
-    Raises:
-        UsageError: A model whose sizes can't be found.
-    """
+    """Sizes of a recipe's models, from their configurations. Raises UsageError: a model whose sizes can't be found."""
     reads = config_of(recipe.decoder)
     layers, rank, pooling = recipe.encoder_layers, recipe.lora_rank, recipe.pooling
     if recipe.start and (Path(recipe.start) / "config.json").is_file():

@@ -64,16 +64,10 @@ PAIRS = {
 
 @dataclass(frozen=True)
 class Pair:
-    """An encoder and the decoder it compresses for.
-
-    Attributes:
-        encoder: Name in `MODELS`.
-        lora: The encoder is frozen and has an adapter.
-        decoder: Name in `MODELS`.
-    """
+    """An encoder and the decoder it compresses for."""
 
     encoder: str
-    lora: bool
+    lora: bool  # the encoder is frozen and has an adapter
     decoder: str
 
     @property
@@ -82,11 +76,7 @@ class Pair:
         return (LORA if self.lora else "") + self.encoder
 
     def config(self, rates: Sequence[int]) -> PccConfig:
-        """The configuration of a checkpoint of these sizes; the first rate is in use.
-
-        Raises:
-            UsageError: A rate that does not cut segments into whole slots.
-        """
+        """A checkpoint's configuration of these sizes. Raises UsageError: a rate does not divide segments."""
         for rate in rates:
             try:
                 check_rate(rate, SEGMENT_LENGTH)
@@ -102,11 +92,7 @@ class Pair:
 
 
 def named(name: str) -> Pair:
-    """The pair of a name: one of `PAIRS`, or ENCODER+DECODER.
-
-    Raises:
-        UsageError: There is no such geometry.
-    """
+    """The pair of a name: one of `PAIRS`, or ENCODER+DECODER. Raises UsageError: there is no such geometry."""
     encoder, _, decoder = PAIRS.get(name, name).partition("+")
     for part in (encoder.removeprefix(LORA), decoder):
         if part not in MODELS:
@@ -139,17 +125,11 @@ def build(
     vocabulary: int = 512,
     encoder_dtype: torch.dtype | None = None,
 ) -> tuple[PCC, Decoder]:
-    """A compressor and its decoder with random weights, in evaluation mode on a device.
+    """A compressor and its decoder with random weights, in evaluation mode on a device; the first rate is in use.
 
-    Args:
-        pair: The geometry.
-        rates: Of the compressor; the first is in use.
-        device: Where to.
-        dtype: Of weights.
-        seed: Of weights.
-        texts: What both tokenizers are trained on. By default they know no words: inputs are token ids.
-        vocabulary: Of the tokenizers; the embeddings keep the geometry's.
-        encoder_dtype: Of encoder and converter, where it is another (training).
+    Both tokenizers are trained on `texts` (by default they know no words: inputs are token ids) and have `vocabulary`
+    tokens, while embeddings keep the geometry's rows. `encoder_dtype` is that of encoder and converter, where it is
+    another (training).
     """
     torch.manual_seed(seed)
     config = pair.config(rates)
@@ -166,11 +146,7 @@ def build(
 
 
 def at_rate(pcc: PCC, rate: int) -> PCC:
-    """The same weights at another of the checkpoint's rates.
-
-    Raises:
-        UsageError: The checkpoint does not declare it.
-    """
+    """The same weights at another of the checkpoint's rates. Raises UsageError: the checkpoint does not declare it."""
     config = pcc.config.with_options(rate=rate)
     encoder = Encoder(pcc.encoder.model, pcc.encoder.tokenizer, config, pcc.encoder.batch_tokens)
     return PCC(config, encoder, pcc.converter, pcc.special).eval()
@@ -182,11 +158,7 @@ def _model(config: PreTrainedConfig, device: torch.device, dtype: torch.dtype) -
 
 
 def of_geometry(name: str, rates: Sequence[int]) -> Shape:
-    """The shape of `--random-weights`.
-
-    Raises:
-        UsageError: There is no such geometry, or a rate does not go with it.
-    """
+    """The shape of `--random-weights`. Raises UsageError: there is no such geometry, or a rate does not go with it."""
     pair = named(name)
     reads = model_config(pair.decoder)
     config = pair.config(rates or (DEFAULT_RATE,))
@@ -194,15 +166,9 @@ def of_geometry(name: str, rates: Sequence[int]) -> Shape:
 
 
 def of_checkpoint(name: str, decoder: str | None, rates: Sequence[int]) -> Shape:
-    """The shape of a checkpoint and its decoder.
+    """The shape of a checkpoint (folder, hub id or shipped name) and its decoder; no rates: the checkpoint's own.
 
-    Args:
-        name: Folder, hub id, or name of a shipped one.
-        decoder: Folder or hub id, where it is not the one recorded.
-        rates: That are asked for; none: the checkpoint's own.
-
-    Raises:
-        UsageError: It is no checkpoint, does not declare a rate, or its decoder is not known.
+    Raises UsageError: it is no checkpoint, does not declare a rate, or its decoder is not known.
     """
     folder = resolve(shipped.located(name))
     path = PccCompressor.decoder_path(shipped.located(name), decoder)

@@ -29,19 +29,12 @@ WARM_UP = 2  # rounds before the clock counts; the last one looks for the peak o
 
 @dataclass(frozen=True)
 class Subject:
-    """What is measured.
-
-    Attributes:
-        shape: Its sizes.
-        pcc: The compressor.
-        decoder: Reads the memories.
-        setting: Device, dtype, provenance.
-    """
+    """What is measured."""
 
     shape: Shape
     pcc: PCC
     decoder: Decoder
-    setting: Setting
+    setting: Setting  # device, dtype, provenance
 
 
 def measure(
@@ -52,18 +45,10 @@ def measure(
     repeats: int,
     tell: Callable[[str], None],
 ) -> list[CostRecord]:
-    """Measure one point; where memory runs out, with half the batch, and so on.
+    """The records of one point; where memory runs out, of half the batch, and so on down to none.
 
-    Args:
-        subject: What is measured.
-        point: Where. Without a rate only the modes of the full text are run, with one only those of a memory.
-        modes: Which of them.
-        reuse: Questions a context that `total` is given for.
-        repeats: How many times each mode is timed.
-        tell: Takes a sentence for the user.
-
-    Returns:
-        Its records; none where not even one context fits.
+    A point without a rate takes the modes of the full text only, one with a rate those of a memory. `reuse` lists the
+    questions a context that `total` is given for; `tell` takes sentences for the user.
     """
     while True:
         try:

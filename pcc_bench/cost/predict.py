@@ -48,19 +48,12 @@ class Clock(Protocol):
 
 @dataclass(frozen=True)
 class Speed:
-    """What a stated device reaches.
+    """What a stated device reaches."""
 
-    Attributes:
-        flops: FLOP/s of a forward.
-        bandwidth: Bytes/s, read or written.
-        source: Where the numbers come from.
-        start: Seconds to start the kernels of one forward.
-    """
-
-    flops: float
-    bandwidth: float
-    source: str
-    start: float = 0.0
+    flops: float  # FLOP/s of a forward
+    bandwidth: float  # bytes/s, read or written
+    source: str  # where the numbers come from
+    start: float = 0.0  # seconds to start the kernels of one forward
 
     def __str__(self) -> str:
         started = f", {1e3 * self.start:.3g} ms to start a forward" if self.start else ""
@@ -73,16 +66,10 @@ class Speed:
 
 @dataclass(frozen=True)
 class Stated:
-    """The clock of a device that is not here.
-
-    Attributes:
-        shape: Sizes of the models.
-        dtype: Of weights and activations.
-        speed: The device's.
-    """
+    """The clock of a device that is not here."""
 
     shape: Shape
-    dtype: str
+    dtype: str  # of weights and activations
     speed: Speed
 
     def laps(self, point: Point, mode: Mode) -> Laps:

@@ -18,11 +18,7 @@ _RESET_PEAK = "5"  # proc(5): sets the peak resident set to what is resident now
 
 
 def find_device(name: str | None) -> torch.device:
-    """The device of a name; by default a GPU where there is one.
-
-    Raises:
-        UsageError: There is no such device here.
-    """
+    """The device of a name; by default a GPU where there is one. Raises UsageError: there is no such device here."""
     try:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
         torch.zeros(1, device=device)

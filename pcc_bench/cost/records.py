@@ -35,90 +35,52 @@ class Phase(StrEnum):
 
 
 class Provenance(BaseModel):
-    """Where a number comes from.
-
-    Attributes:
-        weights: `random`, or the checkpoint as it was named.
-        seed: Of weights and inputs.
-        code: Hash of this package's source files; "" in a file made elsewhere.
-        versions: Of Python, torch and transformers.
-        hardware: Name of the processor or accelerator.
-        speed: Of a prediction: FLOP/s, bytes/s and where they come from; "" of a measurement.
-    """
+    """Where a number comes from."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    weights: str
-    seed: int
-    code: str
-    versions: dict[str, str]
+    weights: str  # `random`, or the checkpoint as it was named
+    seed: int  # of weights and inputs
+    code: str  # hash of this package's source files; "" in a file made elsewhere
+    versions: dict[str, str]  # of Python, torch and transformers
     hardware: str
-    speed: str = ""
+    speed: str = ""  # of a prediction: FLOP/s, bytes/s and where they come from; "" of a measurement
 
 
 class CostRecord(BaseModel):
-    """One phase of one point. Times, FLOPs and bytes are those of the whole batch, per question.
-
-    Attributes:
-        schema_version: Of this record.
-        method: `full-context` or `pcc`.
-        encoder: Its geometry; "" for `full-context`.
-        decoder: Its geometry.
-        rate: Source tokens per slot; None for `full-context`.
-        context_tokens: Of each context.
-        question_tokens: Read behind each context.
-        new_tokens: Of each answer.
-        slots: Of each memory; 0 for `full-context`.
-        boundary: Boundary vectors of each memory.
-        batch: Different contexts at a time, one question on each.
-        reuse: Questions asked of a context before it is forgotten; it changes `total` only and is 1 elsewhere.
-        phase: What was timed.
-        mode: How the context got to the decoder.
-        median_s: Seconds of the batch.
-        p95_s: 95th percentile; None of a prediction.
-        repeats: Timed; 0 of a prediction.
-        tokens_per_s: Tokens of the phase per second: context tokens compressed, positions read, tokens written; None
-            for `ttft` and `total`.
-        peak_device_bytes: Most that the accelerator held, weights included; None on a CPU and of a prediction.
-        peak_host_bytes: Largest resident set of the process; None where the system does not tell, and of a prediction.
-        kv_bytes: Keys and values of the contexts (or memories) in the decoder's cache.
-        memory_bytes: The memories on disk; 0 for `full-context`.
-        flops: Of the phase, as torch's FlopCounterMode counts (attention without the causal half).
-        device: cpu, cuda ...
-        dtype: Of weights and activations.
-        threads: Of torch on a CPU.
-        predicted: Computed, not measured.
-        provenance: Where it comes from.
-    """
+    """One phase of one point. Times, FLOPs and bytes are those of the whole batch, per question."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: int = SCHEMA_VERSION
-    method: str
-    encoder: str
-    decoder: str
-    rate: int | None
-    context_tokens: int
-    question_tokens: int
-    new_tokens: int
-    slots: int
-    boundary: int
-    batch: int
-    reuse: int
+    method: str  # `full-context` or `pcc`
+    encoder: str  # its geometry; "" for `full-context`
+    decoder: str  # its geometry
+    rate: int | None  # source tokens per slot; None for `full-context`
+    context_tokens: int  # of each context
+    question_tokens: int  # read behind each context
+    new_tokens: int  # of each answer
+    slots: int  # of each memory; 0 for `full-context`
+    boundary: int  # boundary vectors of each memory
+    batch: int  # different contexts at a time, one question on each
+    reuse: int  # questions asked of a context before it is forgotten; it changes `total` only and is 1 elsewhere
     phase: Phase
-    mode: Mode
-    median_s: float
-    p95_s: float | None
-    repeats: int
+    mode: Mode  # how the context got to the decoder
+    median_s: float  # seconds of the batch
+    p95_s: float | None  # 95th percentile; None of a prediction
+    repeats: int  # timed; 0 of a prediction
+    # tokens of the phase per second: context tokens compressed, positions read, tokens written; None for `ttft`
+    # and `total`
     tokens_per_s: float | None
-    peak_device_bytes: int | None
+    peak_device_bytes: int | None  # most that the accelerator held, weights included; None on a CPU and of a prediction
+    # largest resident set of the process; None where the system does not tell, and of a prediction
     peak_host_bytes: int | None
-    kv_bytes: int
-    memory_bytes: int
-    flops: float
-    device: str
-    dtype: str
-    threads: int
+    kv_bytes: int  # keys and values of the contexts (or memories) in the decoder's cache
+    memory_bytes: int  # the memories on disk; 0 for `full-context`
+    flops: float  # of the phase, as torch's FlopCounterMode counts (attention without the causal half)
+    device: str  # cpu, cuda
+    dtype: str  # of weights and activations
+    threads: int  # of torch on a CPU
     predicted: bool
     provenance: Provenance
 
@@ -136,22 +98,14 @@ class CostRecord(BaseModel):
 
 
 def replace(path: Path, records: Sequence[CostRecord]) -> None:
-    """Write records into a file, in the place of those about the same thing; it appears whole or not at all.
-
-    Raises:
-        UsageError: The file is damaged, or can't be written.
-    """
+    """Write records in the place of those about the same thing, whole or not at all. Raises UsageError: as `read`."""
     new = {record.setting() for record in records}
     others = [record for record in read(path) if record.setting() not in new]
     write_text(path, "".join(record.model_dump_json() + "\n" for record in (*others, *records)))
 
 
 def read(path: Path) -> list[CostRecord]:
-    """The records of a file, in order; none where there is no file.
-
-    Raises:
-        UsageError: A line is cut, damaged, or from a newer version.
-    """
+    """The records of a file, in order; none without it. Raises UsageError: a line is damaged or from a newer one."""
     if not is_file(path):
         return []
     records = []

@@ -56,35 +56,20 @@ KNOWN: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Model:
-    """A causal LM's sizes.
+    """A causal LM's sizes."""
 
-    Attributes:
-        parameters: All of it; a head tied to the embedding counts once.
-        body: Weights in matrix products, head left out.
-        head: Weights of the vocabulary head.
-        own_head: Of these, the ones that are not the embedding's.
-        hidden_size: Width.
-        layers: Blocks.
-        attention: Width of all heads together.
-        keys: Width of the keys of all key-value heads together; that of the values too.
-        feed_forward: Inner width.
-        gated: Its feed-forward part is gated (Llama's, not GPT-2's).
-        vocabulary: Rows of the embedding.
-        window: Positions; None where the configuration names no limit.
-    """
-
-    parameters: int
-    body: int
-    head: int
-    own_head: int
+    parameters: int  # all of it; a head tied to the embedding counts once
+    body: int  # weights in matrix products, head left out
+    head: int  # weights of the vocabulary head
+    own_head: int  # of these, the ones that are not the embedding's
     hidden_size: int
     layers: int
-    attention: int
-    keys: int
-    feed_forward: int
-    gated: bool
-    vocabulary: int
-    window: int | None
+    attention: int  # width of all heads together
+    keys: int  # width of the keys of all key-value heads together; that of the values too
+    feed_forward: int  # inner width
+    gated: bool  # its feed-forward part is gated (Llama's, not GPT-2's)
+    vocabulary: int  # rows of the embedding
+    window: int | None  # positions; None where the configuration names no limit
 
     def forward(self, positions: float, *, head: bool) -> float:
         """FLOPs of one row of `positions`."""
@@ -122,11 +107,7 @@ class Model:
 
 @cache
 def config_of(name: str) -> PreTrainedConfig:
-    """Configuration of a model in `KNOWN`, of one `shipped.located` knows, or of a hub id (`config.json` is fetched).
-
-    Raises:
-        UsageError: It can't be read.
-    """
+    """Of a model in `KNOWN`, one `shipped.located` knows, or a hub id. Raises UsageError: it can't be read."""
     if name in KNOWN:
         return from_state(KNOWN[name])
     try:

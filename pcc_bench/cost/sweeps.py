@@ -28,25 +28,15 @@ DEFAULT_SHARE = 0.5  # of a data sheet's FLOP/s that a forward reaches
 
 @dataclass(frozen=True)
 class Sweep:
-    """Points and modes.
+    """Points and modes."""
 
-    Attributes:
-        contexts: Tokens of each context.
-        rates: Of the memories; none: the checkpoint's own, or 4x.
-        batches: Contexts at a time.
-        reuse: Questions a context.
-        modes: How the context gets to the decoder.
-        question: Tokens behind each context.
-        new: Tokens of each answer.
-    """
-
-    contexts: tuple[int, ...]
-    rates: tuple[int, ...]
-    batches: tuple[int, ...]
-    reuse: tuple[int, ...]
-    modes: tuple[Mode, ...]
-    question: int
-    new: int
+    contexts: tuple[int, ...]  # tokens of each context
+    rates: tuple[int, ...]  # of the memories; none: the checkpoint's own, or 4x
+    batches: tuple[int, ...]  # contexts at a time
+    reuse: tuple[int, ...]  # questions a context
+    modes: tuple[Mode, ...]  # how the context gets to the decoder
+    question: int  # tokens behind each context
+    new: int  # tokens of each answer
 
     def points(self, rates: Sequence[int]) -> list[tuple[Point, tuple[Mode, ...]]]:
         """All points, each with the modes it is run in."""
@@ -62,11 +52,7 @@ class Sweep:
 
 
 def modes(names: Sequence[str]) -> tuple[Mode, ...]:
-    """The modes of these names, in a fixed order.
-
-    Raises:
-        UsageError: There is no such mode.
-    """
+    """The modes of these names, in a fixed order. Raises UsageError: there is no such mode."""
     for name in names:
         if name not in list(Mode):
             raise UsageError(f"--mode {name} is unknown{registry.suggest(name, list(Mode))}")
@@ -75,25 +61,15 @@ def modes(names: Sequence[str]) -> tuple[Mode, ...]:
 
 @dataclass(frozen=True)
 class Source:
-    """What is measured, and where, as the user said it.
+    """What is measured, and where, as the user said it."""
 
-    Attributes:
-        checkpoint: Folder or hub id; None with `random_weights`.
-        random_weights: Name of a geometry; None with a checkpoint.
-        decoder: Folder or hub id, where it is not the checkpoint's.
-        device: cuda, cpu ...; None: a GPU where there is one.
-        dtype: None: bfloat16, float32 on a CPU.
-        threads: Of torch; None: as they are.
-        seed: Of weights and inputs.
-    """
-
-    checkpoint: str | None
-    random_weights: str | None
-    decoder: str | None
-    device: str | None
-    dtype: str | None
-    threads: int | None
-    seed: int
+    checkpoint: str | None  # folder or hub id; None with `random_weights`
+    random_weights: str | None  # name of a geometry; None with a checkpoint
+    decoder: str | None  # folder or hub id, where it is not the checkpoint's
+    device: str | None  # cuda, cpu ...; None: a GPU where there is one
+    dtype: str | None  # None: bfloat16, float32 on a CPU
+    threads: int | None  # of torch; None: as they are
+    seed: int  # of weights and inputs
 
     def __post_init__(self) -> None:
         if (self.checkpoint is None) == (self.random_weights is None):
@@ -113,11 +89,7 @@ def run(
     out: Path | None,
     tell: Callable[[str], None],
 ) -> list[CostRecord]:
-    """`predict` with a stated device's peak, bandwidth, utilisation and overhead, or `measure`.
-
-    Raises:
-        UsageError: As these two; or a speed, or no folder, is given for a measurement.
-    """
+    """`predict` with a device's peak, bandwidth, utilisation and overhead, or `measure`, whose errors it raises."""
     if prediction:
         return predict(source, sweep, *speed, out)
     if any(value is not None for value in speed):
@@ -128,13 +100,9 @@ def run(
 
 
 def measure(source: Source, sweep: Sweep, repeats: int, out: Path, tell: Callable[[str], None]) -> list[CostRecord]:
-    """Measure what is missing of a sweep; points are written as they are done.
+    """Measure what a file lacks of a sweep, point by point; returns its records of this geometry and setting.
 
-    Returns:
-        All records of this geometry and setting in the file.
-
-    Raises:
-        UsageError: Anything that does not fit; nothing could be measured.
+    Raises UsageError: anything that does not fit; nothing could be measured.
     """
     device = probe.find_device(source.device)
     shape = _shape(source, sweep)
@@ -173,19 +141,10 @@ def predict(
     overhead: float | None,
     out: Path | None,
 ) -> list[CostRecord]:
-    """Predict a sweep, and keep it in `out`.
+    """Predict a sweep, and keep it in `out` where that is given. Raises UsageError: anything that does not fit.
 
-    Args:
-        source: What for.
-        sweep: Points.
-        peak: TFLOP/s; None: measured here, and so is `bandwidth`.
-        bandwidth: GB/s.
-        utilisation: Share of the FLOP/s that a forward reaches.
-        overhead: Milliseconds to start the kernels of a forward.
-        out: Folder; None: nothing is written.
-
-    Raises:
-        UsageError: Anything that does not fit.
+    `peak` (TFLOP/s) and `bandwidth` (GB/s) are measured here where they are None; `utilisation` is the share of the
+    FLOP/s that a forward reaches, `overhead` the milliseconds to start its kernels.
     """
     if (peak is None) != (bandwidth is None):
         raise UsageError("--device-peak and --bandwidth go together: give both, or none to time parts here")

@@ -32,15 +32,10 @@ BYTES_NOTES = (
 
 @dataclass(frozen=True)
 class _Group:
-    """All that is known at one context length, batch and rate.
+    """All that is known at one context length, batch and rate."""
 
-    Attributes:
-        rate: Of the memories.
-        records: Records by phase, mode and questions a context.
-    """
-
-    rate: int | None
-    records: dict[_At, CostRecord]
+    rate: int | None  # of the memories
+    records: dict[_At, CostRecord]  # records by phase, mode and questions a context
 
     def get(self, phase: Phase, mode: Mode, reuse: int = 1) -> CostRecord | None:
         return self.records.get((phase, mode, reuse))

@@ -33,21 +33,13 @@ BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 @dataclass(frozen=True)
 class Point:
-    """One point of a sweep.
+    """One point of a sweep."""
 
-    Attributes:
-        context: Tokens of each context.
-        question: Tokens behind each context.
-        new: Tokens of each answer.
-        batch: Contexts at a time.
-        rate: Of the compressor; None: the whole text is read.
-    """
-
-    context: int
-    question: int
-    new: int
-    batch: int
-    rate: int | None
+    context: int  # tokens of each context
+    question: int  # tokens behind each context
+    new: int  # tokens of each answer
+    batch: int  # contexts at a time
+    rate: int | None  # of the compressor; None: the whole text is read
 
     def __str__(self) -> str:
         method = f"pcc {self.rate}x" if self.rate else "full context"
@@ -56,50 +48,29 @@ class Point:
 
 @dataclass(frozen=True)
 class Work:
-    """FLOPs and bytes of a point in one mode, of the whole batch.
+    """FLOPs and bytes of a point in one mode, of the whole batch."""
 
-    Attributes:
-        slots: Of one memory.
-        boundary: Boundary vectors of one memory.
-        once: FLOPs once a context: compressing it, or filling the cache of a prefix; 0 where nothing is kept.
-        prefill: FLOPs of reading up to the first new token.
-        decode: FLOPs of all other new tokens.
-        kept: Positions of one row's context, or memory, in the decoder's cache; BOS counts.
-        read: Positions that one row's prefill reads.
-        masked: Share of `once` and of `prefill` that causal kernels skip.
-        cached: Numbers in the decoder's cache for the contexts.
-        memory: Numbers in the memories.
-    """
-
-    slots: int
-    boundary: int
-    once: float
-    prefill: float
-    decode: float
-    kept: int
-    read: int
-    masked: tuple[float, float]
-    cached: int
-    memory: int
+    slots: int  # of one memory
+    boundary: int  # boundary vectors of one memory
+    once: float  # FLOPs once a context: compressing it, or filling the cache of a prefix; 0 where nothing is kept
+    prefill: float  # FLOPs of reading up to the first new token
+    decode: float  # FLOPs of all other new tokens
+    kept: int  # positions of one row's context, or memory, in the decoder's cache; BOS counts
+    read: int  # positions that one row's prefill reads
+    masked: tuple[float, float]  # share of `once` and of `prefill` that causal kernels skip
+    cached: int  # numbers in the decoder's cache for the contexts
+    memory: int  # numbers in the memories
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A compressor and its decoder, without weights.
-
-    Attributes:
-        encoder: Name of the encoder.
-        decoder: Name of the decoder.
-        config: The compressor's.
-        reads: The decoder's configuration.
-        bos: The decoder has a beginning of sequence.
-    """
+    """A compressor and its decoder, without weights."""
 
     encoder: str
     decoder: str
     config: PccConfig
     reads: PreTrainedConfig
-    bos: bool = True
+    bos: bool = True  # the decoder has a beginning of sequence
 
     @cached_property
     def sizes(self) -> Geometry:
@@ -155,11 +126,7 @@ class Shape:
         )
 
     def check(self, points: Iterable[Point]) -> None:
-        """See that every point fits the decoder's window.
-
-        Raises:
-            UsageError: One does not.
-        """
+        """See that every point fits the decoder's window. Raises UsageError: one does not."""
         window = self.sizes.decoder.window
         for point in points:
             work = self.work(point, Mode.COLD if point.rate else Mode.FULL)
@@ -182,40 +149,24 @@ class Laps:
 
 @dataclass(frozen=True)
 class Setting:
-    """Where and how a point is run.
+    """Where and how a point is run."""
 
-    Attributes:
-        device: cpu, cuda ...
-        dtype: Of weights and activations.
-        threads: Of torch on a CPU.
-        provenance: Of the records.
-        predicted: Nothing is run.
-    """
-
-    device: str
-    dtype: str
-    threads: int
+    device: str  # cpu, cuda
+    dtype: str  # of weights and activations
+    threads: int  # of torch on a CPU
     provenance: Provenance
-    predicted: bool = False
+    predicted: bool = False  # nothing is run
 
 
 @dataclass(frozen=True)
 class Held:
-    """What a mode holds.
+    """What a mode holds."""
 
-    Attributes:
-        slots: Of each memory; 0 without one.
-        boundary: Boundary vectors of each memory.
-        memory_bytes: Of all memories.
-        peak_device_bytes: On a GPU at the fullest moment; None where they can't be told.
-        peak_host_bytes: The process's resident bytes at the fullest moment; None likewise.
-    """
-
-    slots: int = 0
-    boundary: int = 0
-    memory_bytes: int = 0
-    peak_device_bytes: int | None = None
-    peak_host_bytes: int | None = None
+    slots: int = 0  # of each memory; 0 without one
+    boundary: int = 0  # boundary vectors of each memory
+    memory_bytes: int = 0  # of all memories
+    peak_device_bytes: int | None = None  # on a GPU at the fullest moment; None where they can't be told
+    peak_host_bytes: int | None = None  # the process's resident bytes at the fullest moment; None likewise
 
 
 def records(

@@ -27,15 +27,8 @@ def compare(
 ) -> Verdict:
     """Judge a candidate against a baseline.
 
-    Args:
-        candidate: The run under test.
-        baseline: What it may not fall behind.
-        policy: The rules.
-        stage: Which look this is; None for a single look at all rows.
-        reference: A run of the same job, for the rule on speed.
-
-    Raises:
-        UsageError: The runs can't be compared; what the candidate lost is a failure instead.
+    `stage` is which look this is (None: a single one at all rows), `reference` a run of the same job for the rule on
+    speed. Raises UsageError: the runs can't be compared; what the candidate lost is a failure instead.
     """
     look, last = policy.stage(stage)
     chosen = select(baseline, policy, look)
@@ -121,16 +114,10 @@ def _match_all(
 
 
 def decide(p_drop: stats.Array, p_within: stats.Array, alpha: float) -> tuple[Flags, Flags]:
-    """The gate's decision at one look; the simulation calls this too.
+    """The gate's decision at one look: which fail (Holm over all) and which pass, `[..., comparisons]` each.
 
-    Args:
-        p_drop: `[..., comparisons]`, p-values of "no drop beyond what the rule allows".
-        p_within: `[..., comparisons]`, p-values of "a drop that the rule must rule out".
-        alpha: Error rate to spend at this look.
-
-    Returns:
-        Which comparisons fail (Holm over all of them) and which pass: `[..., comparisons]` each. All have to pass, so
-        passing needs no adjustment.
+    All have to pass, so passing needs no adjustment. `p_drop` and `p_within` (`[..., comparisons]`) are p-values of "no
+    drop beyond what the rule allows" and of "a drop that the rule must rule out"; `alpha` is what this look may spend.
     """
     fails = stats.holm(p_drop) <= alpha
     return fails, ~fails & (p_within <= alpha)

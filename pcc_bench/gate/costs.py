@@ -30,13 +30,10 @@ Pair = tuple[CostRecord, CostRecord]  # baseline first
 
 
 def check(unit: str, tasks: Sequence[Matched], rules: Costs) -> tuple[list[Comparison], list[str]]:
-    """Ratio and memory of a task, or of several as one population.
+    """Ratio and memory of a task, or of several as one population; and a sentence for every rule not applied.
 
     A rule that the policy spells out is applied, and fails where a run lacks what it needs. A rule of the default
     policy is applied where the baseline keeps an account at all: models of lm-eval keep none.
-
-    Returns:
-        The lines, and a sentence for every rule that was not applied.
     """
     lines: list[Comparison] = []
     notes: list[str] = []
@@ -78,13 +75,10 @@ def check(unit: str, tasks: Sequence[Matched], rules: Costs) -> tuple[list[Compa
 
 
 def check_speed(candidate: Run, reference: Run, tasks: Sequence[str], rule: SpeedRule) -> Comparison:
-    """Tokens per second against a run on the same machine.
+    """Tokens per second against a run on the same machine. Raises UsageError: they have no timed row in common.
 
     Tokens are those of the contexts and of the answers; seconds are those of compressing (each context once), prefill
     and decoding. Only rows that both runs answered, and answered afresh, count.
-
-    Raises:
-        UsageError: The runs have no timed row in common.
     """
     clocks = []
     for one, other in ((candidate, reference), (reference, candidate)):
@@ -182,13 +176,9 @@ def _clock(mine: Rows, theirs: Rows) -> tuple[float, float, int]:
 def check_records(
     candidate: Sequence[CostRecord], baseline: Sequence[CostRecord], rule: RecordRule
 ) -> list[Comparison]:
-    """Compare all phases that the baseline's records have, which has at least one of a memory.
+    """Compare all phases that the baseline's records have, at least one of a memory: counts, and seconds by phase.
 
-    Returns:
-        A line for each count, one for the seconds of each phase, and a failed one where the candidate lacks points.
-
-    Raises:
-        UsageError: Records of several checkpoints are mixed, or seconds of different machines are to be compared.
+    Raises UsageError: records of several checkpoints are mixed, or seconds of different machines are to be compared.
     """
     mine, theirs = _by_point(candidate, "candidate"), _by_point(baseline, "baseline")
     pairs = [(theirs[point], mine[point]) for point in theirs if point in mine]

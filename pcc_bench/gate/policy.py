@@ -23,24 +23,18 @@ class _Strict(BaseModel):
 
 
 class Rule(_Strict):
-    """What one metric may lose; exactly one of `absolute`, `relative` and `non_inferiority`.
+    """What one metric may lose; exactly one of `absolute`, `relative` and `non_inferiority`."""
 
-    Attributes:
-        absolute: Fails when the drop is proven to be greater than this (0: any proven drop fails).
-        relative: The same as a fraction of the baseline's score.
-        non_inferiority: Passes only when a drop of this much is ruled out, fails when a greater one is proven.
-        resolution: With `absolute` and `relative`: passes only when a drop of this much more than what they allow is
-            ruled out; else the run was too small to say and the verdict is inconclusive. Unit of the rule.
-        scale: Range of one row's score.
-        higher_is_better: By default what the task says.
-    """
-
+    # fails when the drop is proven to be greater than this (0: any proven drop fails)
     absolute: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    relative: Annotated[float, Field(ge=0, lt=1)] | None = None
+    relative: Annotated[float, Field(ge=0, lt=1)] | None = None  # the same as a fraction of the baseline's score
+    # passes only when a drop of this much is ruled out, fails when a greater one is proven
     non_inferiority: Positive | None = None
+    # With `absolute` and `relative`: passes only when a drop of this much more than what they allow is ruled
+    # out; else the run was too small to say and the verdict is inconclusive. Unit of the rule.
     resolution: Positive = 0.01
-    scale: Positive = 1.0
-    higher_is_better: bool | None = None
+    scale: Positive = 1.0  # range of one row's score
+    higher_is_better: bool | None = None  # by default what the task says
 
     @model_validator(mode="after")
     def _one_rule(self) -> Self:
@@ -63,15 +57,10 @@ class Rule(_Strict):
 
 
 class Stage(_Strict):
-    """One look at the rows.
+    """One look at the rows."""
 
-    Attributes:
-        rows: How many rows of each comparison; None for all.
-        share: Of the two error rates (false alarms, missed regressions) that may be spent at this look.
-    """
-
-    rows: Annotated[int, Field(gt=1)] | None = None
-    share: Share
+    rows: Annotated[int, Field(gt=1)] | None = None  # how many rows of each comparison; None for all
+    share: Share  # of the two error rates (false alarms, missed regressions) that may be spent at this look
 
 
 class RatioRule(_Strict):
@@ -119,14 +108,10 @@ class MemoryRule(_Strict):
 
 
 class RecordRule(_Strict):
-    """Records of `pcc-bench cost`, as multiples of the baseline's.
+    """Records of `pcc-bench cost`, as multiples of the baseline's."""
 
-    Attributes:
-        counts_at_most: FLOPs, bytes of the decoder's cache and bytes of the memories, at every point.
-        seconds_at_most: Seconds of compressing, prefill and decoding, each over all points; None: only reported.
-    """
-
-    counts_at_most: Positive = 1.02
+    counts_at_most: Positive = 1.02  # FLOPs, bytes of the decoder's cache and bytes of the memories, at every point
+    # seconds of compressing, prefill and decoding, each over all points; None: only reported
     seconds_at_most: Positive | None = None
 
 
@@ -140,39 +125,31 @@ class Costs(_Strict):
 
 
 class Policy(_Strict):
-    """What the gate asks for. The defaults are a policy.
+    """What the gate asks for. The defaults are a policy."""
 
-    Attributes:
-        alpha: Chance of a red build where nothing changed, over all metrics and looks; also that of a pass for a
-            checkpoint that is worse by a comparison's resolution.
-        power: For the smallest detectable drop that is reported.
-        metrics: Rules by metric; metrics without one are reported. A name holds for all filters of the metric.
-        pool: Gate all tasks as one population, rows weighing the same, and report each; else gate each task.
-        tasks: Patterns of the tasks that are gated; others are ignored.
-        report_only: Patterns of tasks too small to carry a verdict: reported, neither gated nor pooled.
-        inconclusive: Exit status of an inconclusive comparison: `allow` 0, `stop` 3.
-        stages: Looks at growing parts of the rows, in order; the last one has all rows.
-        seed: Of the choice of rows for a stage, and of resampling.
-        costs: Rules on ratio, speed, memory and records of cost.
-    """
-
+    # chance of a red build where nothing changed, over all metrics and looks; also that of a pass for a
+    # checkpoint that is worse by a comparison's resolution
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
-    power: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
+    power: Annotated[float, Field(ge=0.5, lt=1)] = 0.95  # for the smallest detectable drop that is reported
+    # Rules by metric; metrics without one are reported. A name holds for all filters of the metric.
     metrics: Annotated[Mapping[str, Rule], Field(min_length=1)] = {
         "exact_match": Rule(absolute=0.0),
         "f1": Rule(absolute=0.0),
     }
-    pool: bool = True
+    pool: bool = True  # gate all tasks as one population, rows weighing the same, and report each; else gate each task
+    # patterns of the tasks that are gated; others are ignored
     tasks: Annotated[tuple[str, ...], Field(min_length=1)] = ("*",)
+    # patterns of tasks too small to carry a verdict: reported, neither gated nor pooled
     report_only: tuple[str, ...] = ("pcc_wsc*", "pcc_hpd*")
-    inconclusive: Literal["allow", "stop"] = "allow"
+    inconclusive: Literal["allow", "stop"] = "allow"  # exit status of an inconclusive comparison: `allow` 0, `stop` 3
+    # looks at growing parts of the rows, in order; the last one has all rows
     stages: Annotated[Mapping[str, Stage], Field(min_length=1)] = {
         "smoke": Stage(rows=200, share=0.05),
         "medium": Stage(rows=1500, share=0.1),
         "full": Stage(share=0.85),
     }
-    seed: Annotated[int, Field(ge=0)] = 0
-    costs: Costs = Costs()
+    seed: Annotated[int, Field(ge=0)] = 0  # of the choice of rows for a stage, and of resampling
+    costs: Costs = Costs()  # rules on ratio, speed, memory and records of cost
 
     @model_validator(mode="after")
     def _stages_grow(self) -> Self:
@@ -201,11 +178,7 @@ class Policy(_Strict):
         return _matches(task, self.tasks) or _matches(task, self.report_only)
 
     def stage(self, name: str | None) -> tuple[Stage, bool]:
-        """A stage and whether it is the last one; without a name, one look that spends everything.
-
-        Raises:
-            UsageError: There is no such stage.
-        """
+        """A stage and whether it is the last; without a name, one look at all. Raises UsageError: no such stage."""
         if name is None:
             return Stage(share=1.0), True
         if name not in self.stages:
@@ -214,11 +187,7 @@ class Policy(_Strict):
 
     @classmethod
     def read(cls, path: Path | None) -> Policy:
-        """The policy in a YAML file; the defaults without one.
-
-        Raises:
-            UsageError: The file is missing, no YAML, or has unknown keys or impossible values; it names the first.
-        """
+        """The policy in a YAML file; the defaults without one. Raises UsageError: it can't be used, with the reason."""
         if path is None:
             return cls()
         state = read_yaml(path)

@@ -23,82 +23,50 @@ UNIT = "cost records"  # the task of a comparison of records of cost
 
 
 class Comparison(BaseModel):
-    """One metric or cost of one task, or of all tasks pooled.
-
-    Attributes:
-        task: The task, or `pooled`.
-        metric: The metric; `rows` for the rows themselves; for costs `ratio`, `speed` and `memory`, and of
-            records of cost `points`, counts and seconds.
-        verdict: `reported` where it does not count.
-        reason: One sentence.
-        rule: The rule in words; "" where there is none.
-        scale: Range of one row's score; scores with 1 are shown in points of 100.
-        n: Rows compared.
-        contexts: Contexts they are on.
-        baseline: Its score.
-        candidate: Its score.
-        difference: Candidate less baseline.
-        interval: 95 % confidence interval of the difference.
-        p: One-sided p-value of "no drop beyond the rule".
-        p_adjusted: The same, adjusted for several comparisons (Holm); None where it does not count.
-        detectable: The smallest drop found with the policy's power at this look.
-        wins: Rows that got better, worse and neither.
-        checks: Second opinions that do not decide: bootstrap interval, permutation and McNemar p-values.
-    """
+    """One metric or cost of one task, or of all tasks pooled."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     task: str
+    # the metric; `rows` for the rows themselves; for costs `ratio`, `speed` and `memory`, and of records of
+    # cost `points`, counts and seconds
     metric: str
-    verdict: Mark
-    reason: str
-    rule: str = ""
-    scale: float = 1.0
-    n: int = 0
-    contexts: int = 0
+    verdict: Mark  # `reported` where it does not count
+    reason: str  # one sentence
+    rule: str = ""  # the rule in words; "" where there is none
+    scale: float = 1.0  # range of one row's score; scores with 1 are shown in points of 100
+    n: int = 0  # rows compared
+    contexts: int = 0  # contexts they are on
     baseline: float | None = None
     candidate: float | None = None
-    difference: float | None = None
-    interval: tuple[float, float] | None = None
-    p: float | None = None
-    p_adjusted: float | None = None
-    detectable: float | None = None
-    wins: tuple[int, int, int] | None = None
+    difference: float | None = None  # candidate less baseline
+    interval: tuple[float, float] | None = None  # 95 % confidence interval of the difference
+    p: float | None = None  # one-sided p-value of "no drop beyond the rule"
+    p_adjusted: float | None = None  # the same, adjusted for several comparisons (Holm); None where it does not count
+    detectable: float | None = None  # the smallest drop found with the policy's power at this look
+    wins: tuple[int, int, int] | None = None  # rows that got better, worse and neither
+    # second opinions that do not decide: bootstrap interval, permutation and McNemar p-values
     checks: Mapping[str, Any] = {}
 
 
 class Verdict(BaseModel):
-    """The whole answer of the gate.
-
-    Attributes:
-        schema_version: Of this record.
-        verdict: `fail` if anything that counts fails, else `inconclusive` if anything that counts is, else `pass`.
-        status: Exit status: 0, 1 (regression) or 3 (inconclusive: the policy says so, or it is not the last stage).
-        stage: Name of the look; None for a single one.
-        last: No further look follows.
-        rows: Rows compared at this look, all tasks that count.
-        rows_in_all: Rows of the baseline, all tasks that count.
-        candidate: What ran.
-        baseline: What it is compared with.
-        comparisons: Line by line.
-        notes: Sentences about what was left out.
-        policy: As it was applied.
-    """
+    """The whole answer of the gate."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     schema_version: int = VERDICT_VERSION
-    verdict: Mark
+    verdict: Mark  # `fail` if anything that counts fails, else `inconclusive` if anything that counts is, else `pass`
+    # exit status: 0, 1 (regression) or 3 (inconclusive: the policy says so, or it is not the last stage)
     status: Literal[0, 1, 3]
-    stage: str | None
-    last: bool
-    rows: int
-    rows_in_all: int
+    stage: str | None  # name of the look; None for a single one
+    last: bool  # no further look follows
+    rows: int  # rows compared at this look, all tasks that count
+    rows_in_all: int  # rows of the baseline, all tasks that count
     candidate: Mapping[str, Any]
     baseline: Mapping[str, Any]
     comparisons: tuple[Comparison, ...]
-    notes: tuple[str, ...]
-    policy: Mapping[str, Any]
+    notes: tuple[str, ...]  # sentences about what was left out
+    policy: Mapping[str, Any]  # as it was applied
 
 
 SCORES = ("baseline", "candidate", "difference", "95 % interval")

@@ -26,21 +26,14 @@ Selection = Mapping[str, frozenset[int]]
 
 @dataclass(frozen=True, eq=False)
 class Matched:
-    """The common rows of one task.
-
-    Attributes:
-        task: Its name.
-        baseline: The baseline's record.
-        candidate: The candidate's record.
-        pairs: Positions of the same rows in both, `[rows]` each, baseline first.
-        problems: Why the candidate can't pass whatever its scores are.
-    """
+    """The common rows of one task."""
 
     task: str
     baseline: TaskRun
     candidate: TaskRun
+    # positions of the same rows in both, `[rows]` each, baseline first
     pairs: tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
-    problems: tuple[str, ...]
+    problems: tuple[str, ...]  # why the candidate can't pass whatever its scores are
 
     def __len__(self) -> int:
         return len(self.pairs[0])
@@ -53,15 +46,10 @@ class Matched:
 
 
 def select(baseline: Run, policy: Policy, stage: Stage) -> Selection:
-    """The rows of a look: a seeded choice that does not depend on their order and contains that of every earlier look.
+    """Row numbers of a look, by gated task: a seeded choice that contains that of every earlier look.
 
-    Args:
-        baseline: Its rows are chosen from.
-        policy: `pool` says whether `stage.rows` counts over all tasks that are gated or over each.
-        stage: The look.
-
-    Returns:
-        Row numbers by gated task.
+    It does not depend on the rows' order. `stage.rows` counts over all gated tasks where the policy pools, else over
+    each.
     """
     gated = {name: task for name, task in baseline.tasks.items() if policy.gates(name)}
     if stage.rows is None:
@@ -77,11 +65,7 @@ def select(baseline: Run, policy: Policy, stage: Stage) -> Selection:
 
 
 def match(task: str, candidate: TaskRun, baseline: TaskRun, numbers: Iterable[int]) -> Matched:
-    """Pair the rows of a task.
-
-    Raises:
-        UsageError: The runs followed different protocols, or asked different rows altogether.
-    """
+    """Pair the rows of a task. Raises UsageError: the runs followed different protocols, or asked different rows."""
     wrong = difference(candidate.protocol, baseline.protocol, DATA)
     if wrong:
         raise UsageError(

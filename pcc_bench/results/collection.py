@@ -21,19 +21,13 @@ from pcc_bench.results.run import Run
 
 @dataclass(frozen=True)
 class Results:
-    """Everything that was read.
+    """Everything that was read."""
 
-    Attributes:
-        runs: In the order of their files; of runs made twice, the newest.
-        trainings: Training logs.
-        cost: A line a measurement of `pcc-bench cost` (`method`, `rate`, `phase`, `median_s`, ...); may be empty.
-        notes: What the reader of a table must know, e.g. that a run was made twice.
-    """
-
-    runs: tuple[Run, ...]
+    runs: tuple[Run, ...]  # in the order of their files; of runs made twice, the newest
     trainings: tuple[Training, ...]
+    # a line a measurement of `pcc-bench cost` (`method`, `rate`, `phase`, `median_s`, ...); may be empty
     cost: pd.DataFrame
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # what the reader of a table must know
     _frames: dict[tuple[str, str], pd.DataFrame] = field(default_factory=dict, repr=False, compare=False)
 
     def run(self, name: str) -> Run:
@@ -63,14 +57,9 @@ class Results:
 
 
 def load(paths: Iterable[Path]) -> Results:
-    """Read result folders and files.
+    """Read folders with anything measured at any depth, and files `results_*.json`.
 
-    Args:
-        paths: Folders with anything that was measured at any depth, or files `results_*.json`.
-
-    Raises:
-        UsageError: A path is missing or holds nothing that was measured, a file can't be read or is from a newer
-            version.
+    Raises UsageError: a path is missing or holds nothing, a file can't be read or is from a newer version.
     """
     paths = list(paths)
     for path in paths:
@@ -118,23 +107,16 @@ def _newest(runs: Sequence[Run]) -> tuple[list[Run], tuple[str, ...]]:
 
 @dataclass(frozen=True)
 class Training:
-    """One training run (`pcc-bench train`).
+    """One training run (`pcc-bench train`)."""
 
-    Attributes:
-        name: Of its folder.
-        path: The folder.
-        recipe: `recipe.json`; empty where there is none.
-        log: A line a logged step: `step`, `loss`, `tokens_seen`, ...
-        evaluation: A line a measurement of held-out text: `step`, `reconstruction_loss`, `bleu`, ...; may be empty.
-        rows: A line a measurement and column of `evaluation`, with the losses of each row: `step`, `measure`, `nll`,
-            `tokens`; empty for runs that kept none.
-    """
-
-    name: str
+    name: str  # of its folder
     path: Path
-    recipe: Mapping[str, Any]
-    log: pd.DataFrame
+    recipe: Mapping[str, Any]  # `recipe.json`; empty where there is none
+    log: pd.DataFrame  # a line a logged step: `step`, `loss`, `tokens_seen`,
+    # a line a measurement of held-out text: `step`, `reconstruction_loss`, `bleu`, ...; may be empty
     evaluation: pd.DataFrame
+    # a line a measurement and column of `evaluation`, with the losses of each row: `step`, `measure`, `nll`,
+    # `tokens`; empty for runs that kept none
     rows: pd.DataFrame
 
 
@@ -177,11 +159,7 @@ class _Recipe(BaseModel):
 
 
 def trainings(paths: Iterable[Path]) -> tuple[Training, ...]:
-    """The folders of `pcc-bench train` among these, found by their `log.jsonl`.
-
-    Raises:
-        UsageError: A log or recipe is cut or damaged.
-    """
+    """The folders of `pcc-bench train` among these, by their `log.jsonl`. Raises UsageError: one is damaged."""
 
     def frame(path: Path, kind: type[_Line | _Losses] = _Line) -> pd.DataFrame:
         lines = read_json_lines(path) if path.is_file() else ()
@@ -205,11 +183,7 @@ def trainings(paths: Iterable[Path]) -> tuple[Training, ...]:
 
 
 def costs(paths: Iterable[Path]) -> pd.DataFrame:
-    """All records of `cost_*.jsonl`, with the file each is from in the column `path`.
-
-    Raises:
-        UsageError: A file is cut, damaged, or from a newer version.
-    """
+    """All records of `cost_*.jsonl`, with their file in the column `path`. Raises UsageError: see `records.read`."""
     return pd.DataFrame(
         {**record.model_dump(mode="json"), "path": str(path)}
         for path in matching(paths, "cost_*.jsonl")

@@ -29,11 +29,7 @@ def matching(paths: Iterable[Path], pattern: str) -> list[Path]:
 
 
 def result_files(paths: Iterable[Path]) -> list[Path]:
-    """Result files, those of each folder in the order they were made.
-
-    Raises:
-        UsageError: A path is missing, or has none.
-    """
+    """Result files, those of each folder in the order they were made. Raises UsageError: a path has none."""
     files: list[Path] = []
     for path in paths:
         inside = matching([path], RESULTS) if path.is_dir() else [path]

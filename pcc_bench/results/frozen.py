@@ -34,27 +34,16 @@ class _Strict(BaseModel):
 
 
 class FrozenTask(_Strict):
-    """One task; lists have one entry a row.
-
-    Attributes:
-        asked: The protocol.
-        fingerprint: Of the population, where the task records one.
-        higher_is_better: By metric; None where the task does not say.
-        rows: Numbers of the rows in the data set.
-        hashes: Of each row's content, prompt and references.
-        contexts: Equal for rows on the same context.
-        scores: By metric; None where a row has none (it was skipped for its length).
-        costs: By count of its account; None where there is no account.
-    """
+    """One task; lists have one entry a row."""
 
     asked: dict[str, Any]
-    fingerprint: str | None
-    higher_is_better: dict[str, bool | None]
-    rows: Annotated[list[Index], Field(min_length=1)]
-    hashes: list[Annotated[str, Field(pattern=r"^[0-9a-f]{1,12}$")]]
-    contexts: list[Index]
-    scores: dict[str, Column]
-    costs: dict[str, Column]
+    fingerprint: str | None  # of the population, where the task records one
+    higher_is_better: dict[str, bool | None]  # by metric; None where the task does not say
+    rows: Annotated[list[Index], Field(min_length=1)]  # numbers of the rows in the data set
+    hashes: list[Annotated[str, Field(pattern=r"^[0-9a-f]{1,12}$")]]  # of each row's content, prompt and references
+    contexts: list[Index]  # equal for rows on the same context
+    scores: dict[str, Column]  # by metric; None where a row has none (it was skipped for its length)
+    costs: dict[str, Column]  # by count of its account; None where there is no account
 
     @model_validator(mode="after")
     def _is_rectangular(self) -> Self:
@@ -90,8 +79,7 @@ class FrozenRun(_Strict):
 def load(path: Path) -> Run:
     """The run of a results folder, a `results_*.json` or a frozen baseline; a folder may hold records of cost only.
 
-    Raises:
-        UsageError: It is none of these, or can't be read, or holds a task twice or without its samples.
+    Raises UsageError: it is none of these, or can't be read, or holds a task twice or without its samples.
     """
     if path.is_file() and path.suffix == ".xz":
         return _load_frozen(path)
@@ -130,8 +118,7 @@ def freeze(run: Run) -> bytes:
 
     Timings and records of cost are left out: they say nothing on another machine.
 
-    Raises:
-        UsageError: It has no rows, or a score is not a finite number.
+    Raises UsageError: it has no rows, or a score is not a finite number.
     """
     if not run.tasks:
         raise UsageError(f"{run.path} holds no rows of a task, so there is nothing to freeze: name a results folder")

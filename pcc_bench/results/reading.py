@@ -22,11 +22,7 @@ UNDEFINED = ("ratio_of_sums", "compression")  # aggregations that may be 0 by 0
 
 
 def read_run(path: Path) -> Run:
-    """The run of one result file, of this version or an older one, checked whole.
-
-    Raises:
-        UsageError: It is not a result file, or from a newer version, or a score is not a finite number.
-    """
+    """The run of a result file of this or an older version. Raises UsageError: it is none, or a score is not finite."""
     data = checked(ResultFile, read_json(path), f"{path} is not a result file of lm-eval")
     ours = data.config.pcc_bench
     if ours and ours.schema_version > SCHEMA_VERSION:
@@ -130,31 +126,18 @@ def _labels(path: Path) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Answer:
-    """The texts of one sample.
+    """The texts of one sample."""
 
-    Attributes:
-        row: Number of the row.
-        context: What may be compressed; "" where the task marks nothing.
-        question: What is asked beside it: the row's question, else the prompt without the context.
-        references: What would be right.
-        answer: What the model said; for options, the one it preferred.
-        scores: Metric -> number, of the metrics that are finite numbers of a row.
-    """
-
-    row: int
-    context: str
-    question: str
-    references: tuple[str, ...]
-    answer: str
-    scores: Mapping[str, float]
+    row: int  # number of the row
+    context: str  # what may be compressed; "" where the task marks nothing
+    question: str  # what is asked beside it: the row's question, else the prompt without the context
+    references: tuple[str, ...]  # what would be right
+    answer: str  # what the model said; for options, the one it preferred
+    scores: Mapping[str, float]  # metric -> number, of the metrics that are finite numbers of a row
 
 
 def read_answers(task: TaskRun) -> Iterator[Answer]:
-    """The texts of a task's samples, one by one in the order of the file; none where no samples were logged.
-
-    Raises:
-        UsageError: As in `rows.samples`, or a sample has no answers.
-    """
+    """The texts of a task's samples in the order of the file; none where none were logged. Raises as `rows.samples`."""
     if task.samples is None:
         return
     metrics = [name for name in task.scores if name != COMPRESSION]

@@ -49,25 +49,19 @@ REPEAT = "repeat the run"
 
 @dataclass(frozen=True, eq=False)  # arrays do not compare as a whole
 class Rows:
-    """The rows of a task, in the order of their numbers; columns of floats have nan where a row has no value.
+    """The rows of a task, in the order of their numbers; columns of floats have nan where a row has no value."""
 
-    Attributes:
-        number: `[rows]`, unique, ascending.
-        context: `[rows]`, equal for rows on the same context; a row without a marked one stands for itself.
-        content: `[rows]`, a hash of row, prompt and references; None where the file has none (older versions).
-        scores: Metric -> `[rows]`; inf for what is there and not finite. With several filters it is `metric,filter`.
-        below: Metric that is a ratio of sums -> `[rows]`, what its score is divided by (tokens for `perplexity`).
-        account: Count or time of `records.SampleRecord` -> `[rows]`; columns without a value are left out.
-        filters: lm-eval's, in the order of the file.
-    """
-
-    number: Integers
-    context: Integers
+    number: Integers  # `[rows]`, unique, ascending
+    context: Integers  # `[rows]`, equal for rows on the same context; a row without a marked one stands for itself
+    # `[rows]`, a hash of row, prompt and references; None where the file has none (older versions)
     content: Integers | None
+    # Metric -> `[rows]`; inf for what is there and not finite. With several filters it is `metric,filter`.
     scores: Mapping[str, Numbers]
+    # metric that is a ratio of sums -> `[rows]`, what its score is divided by (tokens for `perplexity`)
     below: Mapping[str, Numbers] = field(default_factory=dict)
+    # count or time of `records.SampleRecord` -> `[rows]`; columns without a value are left out
     account: Mapping[str, Numbers] = field(default_factory=dict)
-    filters: tuple[str, ...] = ("none",)
+    filters: tuple[str, ...] = ("none",)  # lm-eval's, in the order of the file
 
     def __len__(self) -> int:
         return len(self.number)
@@ -104,11 +98,7 @@ def check_finite(rows: Rows, name: str, what: str) -> None:
 
 
 def samples(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a file of samples, one at a time, each with what `_problem` asks for.
-
-    Raises:
-        UsageError: It can't be read, or a line is cut or no sample.
-    """
+    """The lines of a file of samples, one at a time. Raises UsageError: it can't be read, or a line is no sample."""
     for number, sample in read_json_lines(path):
         problem = _problem(sample)
         if problem:
@@ -127,15 +117,10 @@ def of_first_filter(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def read(path: Path, marked: Sequence[str], metrics: Sequence[str]) -> Rows:
-    """The rows of a file of samples.
+    """The rows of a file of samples; the columns `marked` of a row are its context.
 
-    Args:
-        path: The file.
-        marked: Columns of a row whose text may be compressed: its context.
-        metrics: Of the task, for samples that do not name theirs (older versions).
-
-    Raises:
-        UsageError: As in `samples`, or a row is there twice, or its account is none.
+    Samples of older versions do not name their metrics: these take the task's. Raises UsageError: as `samples`, or a
+    row is there twice, or its account is none.
     """
     table = _Table(path, tuple(marked), tuple(metrics))
     for sample in samples(path):

@@ -29,35 +29,22 @@ READER = (DECODER, DTYPE)  # a table of methods may have several, and names them
 
 @dataclass(frozen=True)
 class TaskRun:
-    """One task of a run.
-
-    Attributes:
-        name: The task's.
-        protocol: What makes it another experiment; see `protocol`.
-        population: The account of the rows; all None for tasks that are not ours.
-        higher_is_better: By metric, where the task says.
-        scores: Metric -> aggregate of lm-eval's first filter, shares from 0 to 1; none for a frozen baseline.
-        errors: Metric -> lm-eval's standard error, where it has one.
-        aggregations: Metric -> how rows become the aggregate: `mean`, `weighted_perplexity`, `ratio_of_sums`, ...
-        scored: Rows that were scored.
-        skipped: Rows left out for their length.
-        marked: Columns of a row whose text may be compressed: its context.
-        samples: Its file of samples; None where none were logged.
-        frozen: The rows of a frozen baseline.
-    """
+    """One task of a run."""
 
     name: str
-    protocol: Protocol
-    population: Population
-    higher_is_better: Mapping[str, bool]
+    protocol: Protocol  # what makes it another experiment; see `protocol`
+    population: Population  # the account of the rows; all None for tasks that are not ours
+    higher_is_better: Mapping[str, bool]  # by metric, where the task says
+    # metric -> aggregate of lm-eval's first filter, shares from 0 to 1; none for a frozen baseline
     scores: Mapping[str, float] = field(default_factory=dict)
-    errors: Mapping[str, float] = field(default_factory=dict)
+    errors: Mapping[str, float] = field(default_factory=dict)  # metric -> lm-eval's standard error, where it has one
+    # metric -> how rows become the aggregate: `mean`, `weighted_perplexity`, `ratio_of_sums`,
     aggregations: Mapping[str, str] = field(default_factory=dict)
-    scored: int = 0
-    skipped: int = 0
-    marked: tuple[str, ...] = ()
-    samples: Path | None = None
-    frozen: Rows | None = None
+    scored: int = 0  # rows that were scored
+    skipped: int = 0  # rows left out for their length
+    marked: tuple[str, ...] = ()  # columns of a row whose text may be compressed: its context
+    samples: Path | None = None  # its file of samples; None where none were logged
+    frozen: Rows | None = None  # the rows of a frozen baseline
 
     @property
     def logged(self) -> bool:
@@ -66,11 +53,7 @@ class TaskRun:
 
     @cached_property
     def rows(self) -> Rows:
-        """Its rows, read when first asked for.
-
-        Raises:
-            UsageError: None were logged, or the file of samples can't be read.
-        """
+        """Read when first asked for. Raises UsageError: none were logged, or the file of samples can't be read."""
         if self.frozen is not None:
             return self.frozen
         if self.samples is None:
@@ -80,52 +63,30 @@ class TaskRun:
 
 @dataclass(frozen=True)
 class Run:
-    """One run of lm-eval: a result file, several of one folder for the gate, or a frozen baseline.
+    """One run of lm-eval: a result file, several of one folder for the gate, or a frozen baseline."""
 
-    Attributes:
-        id: What it is called; unique among the results of a report.
-        path: The file.
-        place: The same as it is printed: from the folder that was named on.
-        method: Of the registry, or a model of lm-eval.
-        model: Name of the model, without its folder.
-        rate: Requested source tokens per slot; None where there is no such thing.
-        fingerprints: Of weights and code, as the run reported them.
-        tasks: By name.
-        control: E.g. `wrong_memory`; None without.
-        labels: Suite -> its name there, as far as the folder's name keeps it, for every suite that it is a cell of.
-        checkpoint: `pretrained`, folder or hub id.
-        decoder: Folder or hub id.
-        arguments: Of the model.
-        seeds: Of Python, numpy, torch and the few-shot sampler.
-        date: When it ended, ISO 8601; "" where not recorded.
-        parameters: Of the model; None where it does not say.
-        dtype: Of its weights; "" where not recorded.
-        versions: Of lm-eval, transformers and the code, where recorded.
-        groups: Group of tasks -> lm-eval's averages.
-        reported: What our model reports about itself; None for lm-eval's own.
-        costs: Records of `pcc-bench cost` in the same folder; never in a frozen file, they are of one machine.
-    """
-
-    id: str
+    id: str  # what it is called; unique among the results of a report
     path: Path
-    place: str
-    method: str
-    model: str
-    rate: float | None
-    fingerprints: Mapping[str, str | None]
+    place: str  # the same as it is printed: from the folder that was named on
+    method: str  # of the registry, or a model of lm-eval
+    model: str  # name of the model, without its folder
+    rate: float | None  # requested source tokens per slot; None where there is no such thing
+    fingerprints: Mapping[str, str | None]  # of weights and code, as the run reported them
     tasks: Mapping[str, TaskRun]
-    control: str | None = None
+    control: str | None = None  # e.g. `wrong_memory`
+    # suite -> its name there, as far as the folder's name keeps it, for every suite that it is a cell of
     labels: Mapping[str, str] = field(default_factory=dict)
-    checkpoint: str = ""
-    decoder: str = ""
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    seeds: tuple[int | None, ...] = ()
-    date: str = ""
-    parameters: int | None = None
-    dtype: str = ""
-    versions: Mapping[str, str] = field(default_factory=dict)
-    groups: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    reported: Reported | None = None
+    checkpoint: str = ""  # `pretrained`, folder or hub id
+    decoder: str = ""  # folder or hub id
+    arguments: Mapping[str, Any] = field(default_factory=dict)  # of the model
+    seeds: tuple[int | None, ...] = ()  # of Python, numpy, torch and the few-shot sampler
+    date: str = ""  # when it ended, ISO 8601; "" where not recorded
+    parameters: int | None = None  # of the model; None where it does not say
+    dtype: str = ""  # of its weights; "" where not recorded
+    versions: Mapping[str, str] = field(default_factory=dict)  # of lm-eval, transformers and the code, where recorded
+    groups: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # group of tasks -> lm-eval's averages
+    reported: Reported | None = None  # what our model reports about itself; None for lm-eval's own
+    # records of `pcc-bench cost` in the same folder; never in a frozen file, they are of one machine
     costs: tuple[CostRecord, ...] = ()
 
     @property
@@ -207,14 +168,9 @@ def unrecorded(one: Protocol, other: Protocol) -> list[str]:
 
 
 def check_one_table(entries: Iterable[tuple[Run, TaskRun]], apart: Callable[[Run], str] = lambda run: "") -> None:
-    """Refuse to put answers to different questions into one table.
+    """Refuse to put answers to different questions into one table; runs for which `apart` differs are not compared.
 
-    Args:
-        entries: What the table shows.
-        apart: Runs for which this differs are not compared with each other.
-
-    Raises:
-        UsageError: Two files differ in the protocol of a task, or in where rows come from; it names both.
+    Raises UsageError: two files differ in the protocol of a task, or in where rows come from; it names both.
     """
     first: dict[tuple[str, str], tuple[Run, TaskRun]] = {}
     sources: dict[str, tuple[Run, TaskRun]] = {}

@@ -36,32 +36,20 @@ class Done(BaseModel):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How an attempt at a cell ended.
+    """How an attempt at a cell ended."""
 
-    Attributes:
-        error: One sentence; "" where the cell is done.
-        final: Another attempt would end in the same way.
-    """
-
-    error: str = ""
-    final: bool = False
+    error: str = ""  # one sentence; "" where the cell is done
+    final: bool = False  # another attempt would end in the same way
 
 
 @dataclass(frozen=True)
 class Order:
-    """A cell on its way to a machine.
-
-    Attributes:
-        command: The run.
-        folder: The working folder, from which relative paths are meant.
-        environment: Variables of the machine that gave the order.
-        code: What `provenance.code` says there.
-    """
+    """A cell on its way to a machine."""
 
     command: Command
-    folder: Path
-    environment: Mapping[str, str]
-    code: str
+    folder: Path  # the working folder, from which relative paths are meant
+    environment: Mapping[str, str]  # variables of the machine that gave the order
+    code: str  # what `provenance.code` says there
 
     @classmethod
     def of(cls, command: Command) -> Self:

@@ -28,11 +28,7 @@ LOOKED_AT = 40  # rows of a task whose prompts are built and counted; the others
 
 
 def check(cells: Iterable[Cell]) -> None:
-    """See that methods and tasks exist and that decoders here have a tokenizer.
-
-    Raises:
-        UsageError: It names the cell and what is wrong in it.
-    """
+    """See that methods and tasks exist and decoders here have a tokenizer. Raises UsageError naming the wrong cell."""
     cells = list(cells)
     for cell in cells:
         name = cell.command.model
@@ -77,11 +73,7 @@ def arguments(cell: Cell) -> Mapping[str, Any]:
 
 
 def decoder(cell: Cell) -> str | None:
-    """Folder or hub id of the decoder of a cell; None where only the run itself will tell.
-
-    Raises:
-        UsageError: The checkpoint can't be found, or does not name its decoder.
-    """
+    """Of a cell, folder or hub id; None where only the run will tell. Raises UsageError: no checkpoint or decoder."""
     given = arguments(cell)
     if cell.command.model not in registry.names():
         return str(given["pretrained"]) if "pretrained" in given else None
@@ -95,23 +87,15 @@ def decoder(cell: Cell) -> str | None:
 
 @dataclass(frozen=True)
 class Cost:
-    """An estimate for one cell.
-
-    Attributes:
-        rows: Rows asked.
-        contexts: Different contexts among the rows looked at, for as many as there are rows; 0 where none is marked.
-        context_tokens: Decoder tokens of all contexts, each counted once a row.
-        text_tokens: Decoder tokens of everything else in the prompts.
-        new_tokens: Most tokens of all answers.
-        unknown: Why there is no estimate; "" where there is.
-    """
+    """An estimate for one cell."""
 
     rows: int = 0
+    # different contexts among the rows looked at, for as many as there are rows; 0 where none is marked
     contexts: int = 0
-    context_tokens: float = 0
-    text_tokens: float = 0
-    new_tokens: float = 0
-    unknown: str = ""
+    context_tokens: float = 0  # decoder tokens of all contexts, each counted once a row
+    text_tokens: float = 0  # decoder tokens of everything else in the prompts
+    new_tokens: float = 0  # most tokens of all answers
+    unknown: str = ""  # why there is no estimate; "" where there is
 
 
 def plan(cells: Sequence[Cell]) -> TextTable:

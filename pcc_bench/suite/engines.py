@@ -38,31 +38,19 @@ class Job(Protocol):
 
 
 class Engine(Protocol):
-    """Runs cells.
+    """Runs cells."""
 
-    Attributes:
-        at_once: Most cells that it should be given at a time.
-        retries: How often a cell is tried again that failed for no fault in the suite (a lost machine).
-    """
-
-    at_once: int
-    retries: int
+    at_once: int  # most cells that it should be given at a time
+    retries: int  # how often a cell is tried again that failed for no fault in the suite (a lost machine)
 
     def submit(self, cell: Cell) -> Job:
         """Begin an attempt at a cell."""
 
 
 def open_engine(executor: Executor, out: Path, terms: Terms, options: Sequence[str] = ()) -> Engine:
-    """An engine that is ready to take cells.
+    """An engine that is ready to take cells; what it writes goes below `out`; options are its own, `KEY=VALUE`.
 
-    Args:
-        executor: Which.
-        out: Folder of the suite's results; what an engine writes down goes below it.
-        terms: How cells are run.
-        options: `KEY=VALUE`, of the engine itself.
-
-    Raises:
-        UsageError: It is not installed, takes no such option, or has no machine with so many GPUs and cores.
+    Raises UsageError: it is not installed, takes no such option, or has no machine with so many GPUs and cores.
     """
     engine: Engine
     if executor is Executor.LOCAL:
@@ -239,11 +227,7 @@ class Submitit:
         self.at_once = 1 if self._executor.cluster == "local" else QUEUE
 
     def submit(self, cell: Cell) -> SubmititJob:
-        """Hand a cell to the scheduler.
-
-        Raises:
-            UsageError: It takes no job.
-        """
+        """Hand a cell to the scheduler. Raises UsageError: it takes no job."""
         try:
             return SubmititJob(self._executor.submit(perform, Order.of(cell.command)))
         except UsageError:

@@ -37,21 +37,13 @@ class Mark(BaseModel):
 
 @dataclass
 class Attempt:
-    """A cell in the hands of an engine.
-
-    Attributes:
-        cell: The cell.
-        name: Of the cell, in what is said.
-        number: 1 for the first attempt.
-        job: The engine's.
-        start: On the clock of `time.monotonic`.
-    """
+    """A cell in the hands of an engine."""
 
     cell: Cell
-    name: str
-    number: int
+    name: str  # of the cell, in what is said
+    number: int  # 1 for the first attempt
     job: Job
-    start: float
+    start: float  # on the clock of `time.monotonic`
 
     def outcome(self) -> Outcome | None:
         """How it ended; None while it runs. A cell without results is not done, whatever its engine says."""
@@ -71,20 +63,10 @@ class Attempt:
 def run(
     suite: Suite, out: Path, cells: Sequence[Cell], say: Say, open_engine: Callable[[], Engine] = Local
 ) -> dict[str, str]:
-    """Run cells; those that are done are left alone.
+    """Run cells; those that are done are left alone. Returns label -> what went wrong; the next call tries these again.
 
-    Args:
-        suite: The suite they belong to.
-        out: Folder of its results.
-        cells: Its cells, or some of them.
-        say: Gets a line about every cell.
-        open_engine: What runs them; not opened where there is nothing to run.
-
-    Returns:
-        Label -> what went wrong, of the cells that failed; the next call tries them again.
-
-    Raises:
-        UsageError: The folder holds something else, or the engine takes no cell.
+    `say` gets a line about every cell; the engine is not opened where there is nothing to run. Raises UsageError: the
+    folder `out` holds something else, or the engine takes no cell.
     """
     with claimed(out):
         claim(suite, out)
@@ -137,11 +119,7 @@ def _run_all(cells: Sequence[Cell], say: Say, open_engine: Callable[[], Engine])
 
 
 def choose(cells: Sequence[Cell], pattern: str | None) -> list[Cell]:
-    """The cells whose label (in a suite or a report), or one of whose tasks, matches a pattern (`*`: anything).
-
-    Raises:
-        UsageError: None does.
-    """
+    """Cells whose label (in a suite or report) or task matches a pattern (`*`: anything). Raises UsageError: none."""
     if pattern is None:
         return list(cells)
 
@@ -161,11 +139,7 @@ def choose(cells: Sequence[Cell], pattern: str | None) -> list[Cell]:
 
 
 def claim(suite: Suite, out: Path) -> None:
-    """Mark a folder as this suite's.
-
-    Raises:
-        UsageError: It is another suite's, or holds files that no suite wrote, or can't be written.
-    """
+    """Mark a folder as this suite's. Raises UsageError: it is another's, holds other files, or can't be written."""
     path = out / MARK
     if path.is_file():
         owner = documents.checked(Mark, documents.read_json(path), str(path)).suite

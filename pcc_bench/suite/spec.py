@@ -1,7 +1,4 @@
-"""What a suite file says, checked, the cells it stands for, and how an engine is to run them.
-
-It is light: `--help` imports it.
-"""
+"""What a suite file says, checked, its cells, and how an engine is to run them. It is light: `--help` imports it."""
 
 from __future__ import annotations
 
@@ -28,26 +25,16 @@ class _Strict(BaseModel):
 
 
 class Settings(_Strict):
-    """What may be said for all cells (`defaults`) or for one; the latter wins, key by key.
-
-    Attributes:
-        model_args: As in lm-eval.
-        metadata: Settings of the tasks, as in lm-eval.
-        limit: Rows a task; for trials.
-        batch_size: A number or `auto`.
-        num_fewshot: lm-eval's examples.
-        chat_template: Use the tokenizer's.
-        seed: As in lm-eval.
-        compress: Which part of lm-eval's own tasks is compressed, as `pcc-bench eval --compress`.
-    """
+    """What may be said for all cells (`defaults`) or for one; the latter wins, key by key."""
 
     model_args: dict[str, Scalar] = {}
-    metadata: dict[str, Any] = {}
-    limit: float | None = None
-    batch_size: int | str | None = None
-    num_fewshot: int | None = None
-    chat_template: bool | None = None
+    metadata: dict[str, Any] = {}  # settings of the tasks, as in lm-eval
+    limit: float | None = None  # rows a task; for trials
+    batch_size: int | str | None = None  # a number or `auto`
+    num_fewshot: int | None = None  # lm-eval's examples
+    chat_template: bool | None = None  # use the tokenizer's
     seed: str | None = None
+    # which part of lm-eval's own tasks is compressed, as `pcc-bench eval --compress`
     compress: str | None = Field(default=None, min_length=1)
 
     def over(self, base: Settings) -> Settings:
@@ -60,33 +47,20 @@ class Settings(_Strict):
 
 
 class Entry(Settings):
-    """One method on some tasks; the model is loaded once for all of them.
+    """One method on some tasks; the model is loaded once for all of them."""
 
-    Attributes:
-        label: Its line in the table.
-        method: A method of ours or a model of lm-eval.
-        tasks: Names of tasks or groups.
-    """
-
-    label: str = Field(min_length=1)
-    method: str
-    tasks: tuple[str, ...] = Field(min_length=1)
+    label: str = Field(min_length=1)  # its line in the table
+    method: str  # a method of ours or a model of lm-eval
+    tasks: tuple[str, ...] = Field(min_length=1)  # names of tasks or groups
 
 
 class Matrix(Settings):
-    """Every checkpoint with every decoder: a cell each.
+    """Every checkpoint with every decoder: a cell each."""
 
-    Attributes:
-        method: As in `Entry`.
-        tasks: As in `Entry`.
-        checkpoints: Label -> `pretrained`.
-        decoders: Label -> `decoder`.
-    """
-
-    method: str = "pcc"
-    tasks: tuple[str, ...] = Field(min_length=1)
-    checkpoints: dict[str, str] = Field(min_length=1)
-    decoders: dict[str, str] = Field(min_length=1)
+    method: str = "pcc"  # as in `Entry`
+    tasks: tuple[str, ...] = Field(min_length=1)  # as in `Entry`
+    checkpoints: dict[str, str] = Field(min_length=1)  # label -> `pretrained`
+    decoders: dict[str, str] = Field(min_length=1)  # label -> `decoder`
 
     def entries(self) -> Iterator[Entry]:
         """Its cells, those of a checkpoint one after the other."""
@@ -100,15 +74,10 @@ class Matrix(Settings):
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of lm-eval.
+    """One run of lm-eval."""
 
-    Attributes:
-        label: Its line in the table.
-        command: What is run, with the folder of its results.
-    """
-
-    label: str
-    command: Command
+    label: str  # its line in the table
+    command: Command  # what is run, with the folder of its results
 
     @property
     def folder(self) -> Path:
@@ -117,31 +86,18 @@ class Cell:
 
 
 class Suite(_Strict):
-    """A suite.
+    """A suite."""
 
-    Attributes:
-        name: Marks the folder of its results.
-        purpose: One sentence.
-        metrics: Shown in the table, in this order; by default the usual ones of each task.
-        defaults: Settings of all cells.
-        cells: Methods on tasks.
-        matrix: Checkpoints by decoders.
-    """
-
-    name: str = Field(pattern=r"^[\w.-]+$")
-    purpose: str = ""
-    metrics: tuple[str, ...] = ()
-    defaults: Settings = Settings()
-    cells: tuple[Entry, ...] = ()
-    matrix: tuple[Matrix, ...] = ()
+    name: str = Field(pattern=r"^[\w.-]+$")  # marks the folder of its results
+    purpose: str = ""  # one sentence
+    metrics: tuple[str, ...] = ()  # shown in the table, in this order; by default the usual ones of each task
+    defaults: Settings = Settings()  # settings of all cells
+    cells: tuple[Entry, ...] = ()  # methods on tasks
+    matrix: tuple[Matrix, ...] = ()  # checkpoints by decoders
 
     @classmethod
     def read(cls, name: str) -> Self:
-        """A shipped suite by its name, or a file.
-
-        Raises:
-            UsageError: There is none, or it is not as described here.
-        """
+        """A shipped suite by its name, or a file. Raises UsageError: there is none, or it is not as described here."""
         path = shipped().get(name, Path(name))
         if not documents.is_file(path):
             raise UsageError(f"no suite '{name}': give a file, or one of {', '.join(shipped())}")
@@ -161,14 +117,7 @@ class Suite(_Strict):
     def plan(
         self, out: Path, changes: Settings, device: str | None = None, memory_store: Path | None = None
     ) -> list[Cell]:
-        """The cells with what is to be run for each.
-
-        Args:
-            out: Folder of the suite's results.
-            changes: What the user says on the command line; wins over the file.
-            device: As in lm-eval.
-            memory_store: Keeps the memories of all cells of methods of ours.
-        """
+        """The cells with what is to be run for each, below `out`; `changes` (of the command line) win over the file."""
         cells = []
         for entry in self.entries:
             settings = changes.over(entry.over(self.defaults))
@@ -214,16 +163,9 @@ class Executor(StrEnum):
 
 @dataclass(frozen=True)
 class Terms:
-    """How an engine runs cells.
+    """How an engine runs cells."""
 
-    Attributes:
-        gpus: Of a machine, for a cell; a fraction shares one (Ray). 0 leaves the matter to the engine.
-        cpus: CPU cores for a cell.
-        retries: See `Engine`; None is the engine's own default, and so it is with `at_once`.
-        at_once: See `Engine`.
-    """
-
-    gpus: float = 0
-    cpus: int = 1
-    retries: int | None = None
-    at_once: int | None = None
+    gpus: float = 0  # Of a machine, for a cell; a fraction shares one (Ray). 0 leaves the matter to the engine.
+    cpus: int = 1  # CPU cores for a cell
+    retries: int | None = None  # see `Engine`; None is the engine's own default, and so it is with `at_once`
+    at_once: int | None = None  # see `Engine`

@@ -57,10 +57,7 @@ def save(
 
 
 def series_in_words(frame: pd.DataFrame, series: str, x: str, y: str, at: str = "{:.3g}", digits: int = 1) -> str:
-    """A sentence a series: its values in the order of x (nan for a level line), or the first and last of many.
-
-    `series`, `x` and `y` are columns of the frame; `at` is how a place on the axis is written.
-    """
+    """A sentence a series: its values in the order of x (nan for a level line), or the first and last of many."""
     sentences = []
     for name, rows in frame.groupby(series, sort=False):
         rows = rows.sort_values(x)

@@ -78,10 +78,7 @@ GROUPS = 5
 
 @style.applied()
 def reconstruction_and_answers(frame: DataFrame, reconstruction: str, answers: str) -> Figure:
-    """Each context's answers over its reconstruction (`frames.pairs`), and the means of equal shares of the contexts.
-
-    `reconstruction` and `answers` name the two scores, for the axes.
-    """
+    """Each context's answers over its reconstruction (`frames.pairs`), and means of equal shares of the contexts."""
     figure, (panel,) = style.canvas(2.6)
     looks = style.looks(frame["method"])
     for name, rows in frame.groupby("method", sort=False):

@@ -151,13 +151,7 @@ ACHIEVED = "achieved compression (source tokens per position)"
 
 @style.applied()
 def against_rate(frame: DataFrame, measure: str) -> Figure:
-    """A score over achieved compression, a line a method with its name on it; full and no context are level lines.
-
-    Args:
-        frame: Columns `method`, `rate` (achieved; nan for a level line), `value`, and `low` and `high`, the ends of its
-            95 % interval (nan where unknown).
-        measure: What the score is, for the axis.
-    """
+    """A score over achieved compression (`frames.scores`), a line a method with its name; level ones have no rate."""
     figure, (panel,) = style.canvas(3.3)
     looks = style.looks(frame["method"])
     _draw(panel, frame, looks)
@@ -201,13 +195,7 @@ def _draw(panel: Axes, frame: DataFrame, looks: dict[str, style.Look]) -> None:
 
 @style.applied()
 def pareto(frame: DataFrame, measure: str, cost: str) -> Figure:
-    """Quality over cost; the points that nothing beats in both are filled and joined by steps.
-
-    Args:
-        frame: Columns `method`, `cost`, `value`, `low`, `high` (ends of the 95 % interval, nan where unknown).
-        measure: What the score is, for the axis.
-        cost: What the cost is, with its unit.
-    """
+    """Quality over cost (`frames.PRICED`); the points that nothing beats in both are filled and joined by steps."""
     figure, (panel,) = style.canvas(3.1)
     front = on_front(frame)
     edge = frame[front].sort_values("cost")
@@ -249,12 +237,7 @@ def on_front(frame: DataFrame) -> Series[bool]:
 
 @style.applied()
 def memory(frame: DataFrame) -> Figure:
-    """Peak memory over the input's length, as in the paper's figure.
-
-    Args:
-        frame: Columns `series` (label), `tokens` (of one input), `batch`, `gigabytes`, `source` ("measured",
-            "predicted" or "paper"; only what was measured is filled and solid).
-    """
+    """Peak memory over the input's length (`frames.memory`), as in the paper's figure; only measurements are solid."""
     figure, (panel,) = style.canvas(2.6)
     looks = style.looks(frame["series"])
     for (series, source), rows in frame.groupby(["series", "source"], sort=False):

@@ -84,13 +84,7 @@ def role(run: Run) -> Role:
 def measured_lines(
     runs: Iterable[Run], tasks: Callable[[str], bool], name: Callable[[Run], str] | None = None
 ) -> list[Line]:
-    """A line for every setting; its seeds are averaged.
-
-    Args:
-        runs: Candidates; those without such a task make none.
-        tasks: Which tasks the table takes.
-        name: What a line is called; by default method and rate.
-    """
+    """A line for every setting that has such tasks; its seeds are averaged. `name`: by default method and rate."""
     return distinct(grouped(runs, tasks, name))
 
 

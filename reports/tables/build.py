@@ -1,7 +1,4 @@
-"""From lines and columns to a table: values, intervals, what is best, and what was published beside it.
-
-The published numbers are data: `paper.yaml`.
-"""
+"""From lines and columns to a table: values, intervals, what is best, and what was published (`paper.yaml`)."""
 
 from __future__ import annotations
 
