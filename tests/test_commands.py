@@ -17,6 +17,10 @@ import lm_eval.utils
 import pytest
 
 from pcc_bench import cli
+from pcc_bench.core.documents import read_yaml
+from pcc_bench.gate.policy import Policy
+from pcc_bench.suite.spec import Settings, Suite
+from pcc_bench.tasks.foreign import maps_of
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md")
@@ -131,6 +135,54 @@ def test_the_commands_of_a_page_run_one_after_the_other(
             code = end.code
         said = capsys.readouterr()
         assert not code, f"{command}\n{said.err or said.out}"
+
+
+NOT_READ = {  # blocks that are no commands, by language: why no test reads them
+    "bibtex": "a reference",
+    "mermaid": "a drawing: mkdocs",
+    "python": "run by tests/test_readme.py",
+}
+OTHERS = [
+    pytest.param(language, text, id=f"{page.name}-{text.splitlines()[0].split()[0]}")
+    for page in PAGES
+    for language, text in BLOCK.findall(page.read_text("utf-8"))
+    if language not in ("", "sh", "bash", *NOT_READ)
+]
+
+
+@pytest.mark.parametrize(("language", "text"), OTHERS)
+def test_a_file_that_a_page_shows_is_one(
+    language: str, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert language == "yaml"
+    path = tmp_path / "file.yaml"
+    path.write_text(text, "utf-8")
+    state = read_yaml(path)
+    if "cells" in state:
+        labels = [cell.label for cell in Suite.read(str(path)).plan(tmp_path / "out", Settings())]
+        assert len(labels) == 5, labels
+    elif "alpha" in state:
+        assert Policy.read(path) == Policy()  # "these are the defaults"
+    elif "pattern" in state:
+        maps = maps_of(str(path))
+        assert maps is not None
+        assert maps.of(state["tasks"].replace("*", "1"))
+    elif "jobs" in state:  # GitHub's
+        (job,) = state["jobs"].values()
+        called = read_yaml(ROOT / ".github" / job["uses"].split("/.github/")[1].split("@")[0])
+        inputs = called.get("on", called.get(True))["workflow_call"]["inputs"]  # YAML 1.1 takes "on" for true
+        required = {name for name, options in inputs.items() if options.get("required")}
+        assert required <= set(job["with"]) <= set(inputs)
+    else:  # GitLab's
+        (job,) = state.values()
+        for line in job["script"]:
+            program, verb, *words = shlex.split(line)
+            if program == "pip":
+                continue
+            with pytest.raises(SystemExit):
+                cli.main([verb, "--help"])
+            shown = capsys.readouterr().out
+            assert all(word in shown for word in words if word.startswith("--")), line
 
 
 def test_the_list_of_what_is_not_run_is_short_and_in_use() -> None:
