@@ -13,6 +13,7 @@ import functools
 import os
 import re
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +25,10 @@ from transformers import AutoTokenizer
 
 from pcc_bench.core import converted, shipped
 from pcc_bench.host import models
+from pcc_bench.model import checkpoint, init
+from pcc_bench.model.pcc import CLOSE, OPEN
+from pcc_bench.model.training import loop
+from pcc_bench.model.training.recipe import Recipe
 
 SMOLLM2 = "smollm2-135m"
 ROW = shipped.TABLE[SMOLLM2]
@@ -72,7 +77,7 @@ def test_full_context_equals_hf(name: str, chat: bool) -> None:
     for instance in asked:
         instance.args[1]["max_gen_toks"] = 12
     assert ours.generate_until(asked, True) == theirs.generate_until(asked, True)
-    targets = [(instance.args[0], f" {task.doc_to_target(instance.doc)}") for instance in asked]
+    targets = [(instance.args[0], f" {instance.doc['answers'][0]}") for instance in asked]
     pairs = [Instance("loglikelihood", {}, target, i, metadata=(name, i, 1)) for i, target in enumerate(targets)]
     scores, expected = ours.loglikelihood(pairs, True), theirs.loglikelihood(pairs, True)
     assert [score for score, _ in scores] == pytest.approx([score for score, _ in expected], abs=1e-3)
@@ -102,3 +107,32 @@ def test_transformers_reads_other_tokens_from_the_file_only_where_blanks_stand_b
 def test_digits_are_pieces_of_their_own() -> None:
     folder = shipped.located(SMOLLM2)
     assert pair()[0].tokenizer.tokenize("won.\n\n1921") == ["won", ".", "ĊĊ", "1", "9", "2", "1"], folder
+
+
+def test_at_1x_untrained_memories_score_as_the_text_between_the_same_vectors(tmp_path: Path) -> None:
+    decoder, (full, _) = init.open_decoder(SMOLLM2), pair()
+    untrained = loop.starting_point(
+        Recipe.read("smollm2", ["phases=[{segment_length: 64, rate: 1}]"]), decoder, tmp_path / "start"
+    )
+    checkpoint.save(untrained, tmp_path / "untrained")
+    settings = {"device": "cpu", "dtype": "float32", "batch_size": 2}
+    ours = models.pcc(pretrained=str(tmp_path / "untrained"), decoder=SMOLLM2, rate=1, **settings)
+    task = load("pcc_squad", data=str(REAL), population="all", draw=0)
+    task.build_all_requests(limit=max(ROWS, 4), rank=0, world_size=1, tokenizer_name=full.tokenizer_name)
+    pairs = [(instance.args[0], f" {instance.doc['answers'][0]}") for instance in task.instances]
+    scores = ours.loglikelihood([Instance("loglikelihood", {}, pair, i) for i, pair in enumerate(pairs)], True)
+
+    def ids(text: str) -> list[int]:
+        return decoder.tokenizer.encode(text, add_special_tokens=False)
+
+    opening, closing = (untrained.special_vector(token)[None] for token in (OPEN, CLOSE))
+    bos = decoder.embed([decoder.tokenizer.bos_token_id])
+    for instance, (prompt, target), (score, _) in zip(task.instances, pairs, scores, strict=True):
+        context = instance.doc["context"]
+        question = str(prompt).partition(context)[2].removeprefix("\n\n")  # which stands behind a text only
+        text = torch.cat([bos, opening, decoder.embed(ids(context)), closing, decoder.embed(ids(question + target))])
+        with torch.no_grad():
+            logits = decoder.model(inputs_embeds=text[None]).logits[0, :-1].log_softmax(-1)
+        answer = ids(question + target)[len(ids(question.rstrip())) :]  # lm-eval scores blanks before it, too
+        expected = logits[-len(answer) :].gather(1, torch.tensor(answer)[:, None]).sum().item()
+        assert score == pytest.approx(expected, abs=1e-3)
