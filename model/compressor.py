@@ -164,7 +164,8 @@ class PccCompressor(Compressor):
 
     def options(self) -> dict[str, Any]:
         """The policies and sizes in use."""
-        options = self.pcc.config.model_dump(mode="json", exclude={"encoder", "decoder", "notes", "lab", "rates"})
+        described = {"encoder", "decoder", "prompt", "notes", "lab", "rates"}
+        options = self.pcc.config.model_dump(mode="json", exclude=described)
         if self.pcc.config.slot_positions is SlotPositions.CONSECUTIVE:
             del options["slot_positions"]  # fingerprints of memories made before there was a choice stay valid
         if not self.pcc.config.gate:

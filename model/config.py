@@ -120,6 +120,7 @@ class PccConfig(_Frozen):
             it to the decoder's dtype, which is faster.
         suppress_special: Never generate `<mem>`, `</mem>`, `<ae>` where the decoder's vocabulary has them.
         weights: Folder beside this one that holds the weights: one checkpoint of several rates is named once a rate.
+        prompt: Words of the question that it was tuned to answer (`pcc_bench.core.questions`); None: not known.
         lab: One of the models that ship with the project.
         notes: Free text for the model card.
     """
@@ -139,6 +140,7 @@ class PccConfig(_Frozen):
     memory_dtype: Literal["float32", "decoder"] = "float32"
     suppress_special: bool = False
     weights: str | None = None
+    prompt: str | None = None
     lab: bool = False
     notes: str = ""
     encoder: EncoderConfig

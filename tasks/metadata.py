@@ -123,8 +123,30 @@ def decoder_name(metadata: Mapping[str, Any]) -> str | None:
     """
     if (given := model_name(metadata, "decoder")) is not None:
         return given
-    if (pretrained := _pretrained(metadata)) is None:
+    pretrained = _pretrained(metadata)
+    if pretrained is None or (config := _configuration(pretrained)) is None:
         return None
+    folder = Path(shipped.located(pretrained)).expanduser()
+    if "pcc_bench" in config:
+        decoder = config["decoder"].get("name")
+        return None if decoder is None else shipped.beside(str(decoder), folder)
+    decoder = next((config[key] for key in BASE_MODEL if config.get(key)), None)
+    return pretrained if decoder is None else shipped.beside(str(decoder), folder)  # no name: itself one
+
+
+def warn_of_another_prompt(metadata: Mapping[str, Any], name: str) -> None:
+    """Say so where the checkpoint was tuned to answer other words than `name`: its score is then that of the words."""
+    if (pretrained := _pretrained(metadata)) is not None:
+        tuned = (_configuration(pretrained) or {}).get("prompt")
+        if tuned not in (None, name):
+            _warn_once(
+                f"{pretrained} was tuned to answer the prompt '{tuned}', and the rows ask '{name}': "
+                f'--metadata \'{{"prompt": "{tuned}"}}\' asks what it knows'
+            )
+
+
+def _configuration(pretrained: str) -> dict[str, Any] | None:
+    """What a checkpoint says of itself: empty where it can't be read (loading it will tell), None: a published PCC."""
     folder = Path(shipped.located(pretrained)).expanduser()
     if (folder / "memory_converter.bin").exists():
         return None
@@ -132,14 +154,9 @@ def decoder_name(metadata: Mapping[str, Any]) -> str | None:
     own = adapter if adapter.is_file() else folder / "config.json"
     try:
         config = read_json(Path(own if folder.is_dir() else hf_hub_download(pretrained, "config.json")))
-    except (OSError, ValueError):  # loading the tokenizer will tell
+    except (OSError, ValueError):
         config = {}
-    config = config if isinstance(config, dict) else {}
-    if "pcc_bench" in config:
-        decoder = config["decoder"].get("name")
-        return None if decoder is None else shipped.beside(str(decoder), folder)
-    decoder = next((config[key] for key in BASE_MODEL if config.get(key)), None)
-    return pretrained if decoder is None else shipped.beside(str(decoder), folder)  # no name: itself one
+    return config if isinstance(config, dict) else {}
 
 
 def _pretrained(metadata: Mapping[str, Any]) -> str | None:

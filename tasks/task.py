@@ -17,7 +17,7 @@ from pcc_bench.core.errors import UsageError, print_usage_errors_plainly
 from pcc_bench.core.questions import OFFICIAL, question_prompt
 from pcc_bench.host.settings import check_spelling
 from pcc_bench.tasks.data import fingerprint, load_docs
-from pcc_bench.tasks.metadata import whole
+from pcc_bench.tasks.metadata import warn_of_another_prompt, whole
 
 LARGEST = 700.0  # nats a unit: the exponential of more is no float
 TAIL = 64  # characters, of which tokens reach back over a few
@@ -206,6 +206,8 @@ class QuestionTask(PccTask):
             raise UsageError(f"prompt={name!r}: {config['task']} has a doc_to_text of its own: leave prompt out")
         super().__init__({**config, **words}, **kwargs)
         self.config.metadata["population"]["prompt"] = name or "custom"
+        if name is not None:
+            warn_of_another_prompt(self.config.metadata, name)
 
     def build_all_requests(self, *, tokenizer_name: str = "", apply_chat_template: bool = False, **kwargs: Any) -> None:
         """As lm-eval does; its request cache also knows the prompt.

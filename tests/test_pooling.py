@@ -308,6 +308,7 @@ def test_the_divergence_from_a_decoder_that_reads_the_text_is_zero_where_nothing
     }
     for rate, zero in ((1, True), (4, False)):
         model = for_training(state, tmp_path, **tuning, phases=[{"segment_length": 256, "rate": rate}]).eval()
+        assert model.pcc.config.prompt == "official"  # the checkpoint says what it was tuned to answer
         corpora, _ = corpora_of(model.recipe)
         samples = iter(Samples(model.recipe, corpora, model.pcc.encoder))
         loss = model(**Collator(model.decoder, model.recipe)([next(samples), next(samples)]))["loss"].item()

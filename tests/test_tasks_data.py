@@ -232,6 +232,16 @@ def test_a_draw_asks_every_row_in_an_order_of_its_seed(tmp_path: Path) -> None:
         ids(draw="all")
 
 
+def test_a_checkpoint_tuned_on_another_prompt_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = {"pcc_bench": 1, "prompt": "short", "decoder": {"name": None}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    settings = {"data": str(DATA), "population": "all", "pretrained": str(tmp_path)}
+    load("pcc_squad", **settings, prompt="short")
+    assert not caplog.records
+    load("pcc_squad", **settings)
+    assert f"{tmp_path} was tuned to answer the prompt 'short', and the rows ask 'official'" in caplog.text
+
+
 def test_protocols() -> None:
     def answers(name: str, protocol: str) -> list[list[str]]:
         task = load(name, data=str(DATA), population="all", protocol=protocol)

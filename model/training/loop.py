@@ -203,14 +203,17 @@ def starting_point(recipe: Recipe, decoder: Decoder, folder: Path) -> PCC:
     """The compressor a recipe starts from: a checkpoint to go on with, or a fresh one."""
     final = recipe.final
     rates = tuple(dict.fromkeys((final.rate, *final.rates)))
+    tuned = {"prompt": recipe.data.prompt} if recipe.data.kind == "qa" else {}
     if recipe.start is not None:
         sizes: dict[str, Any] = {"rate": final.rate, "rates": rates, "segment_length": final.segment_length}
         sizes |= {"gate": True} if Trained.GATE in recipe.train else {}
         pcc = checkpoint.load(recipe.start, decoder, adapt=True, encoder_dtype=torch.float32, **sizes)
-        return init.adapted(pcc, decoder, folder, recipe.seed)
+        pcc = init.adapted(pcc, decoder, folder, recipe.seed)
+        pcc.config = pcc.config.model_copy(update=tuned)
+        return pcc
     shared: dict[str, Any] = {"segment_length": final.segment_length, "seed": recipe.seed}
     shared["notes"] = f"Trained with the recipe `{recipe.name}`. {recipe.purpose}".strip()
-    layout: dict[str, Any] = {"boundaries": recipe.boundaries, "slot_positions": recipe.slot_positions}
+    layout: dict[str, Any] = {"boundaries": recipe.boundaries, "slot_positions": recipe.slot_positions, **tuned}
     if recipe.encoder_layers is not None:
         rank, alpha = recipe.lora_rank, recipe.lora_alpha or recipe.lora_rank // 2
         pcc = init.from_decoder(
