@@ -241,7 +241,8 @@ def test_metadata_name_the_part_too_for_a_plain_lm_eval_and_for_validate(
     arguments = f"pretrained={models / 'pcc'},decoder={models / 'llama'},device=cpu"
     report = validate("pcc", arguments, "drop", '{"compress": "passage"}')
     assert report.holds, report.checks
-    assert [part[0] for part in report.examples[0].parts].count("context") == 1
+    (example,) = report.examples.values()
+    assert [row[0] for row in example.rows].count("context") == 1
     report = validate("pcc", arguments, "drop,pcc_gsm8k", '{"compress": "passage", "data": "lab"}')
     assert [check.what for check in report.checks if not check.holds] == ["task pcc_gsm8k"]
     assert "leave --compress out" in report.checks[-1].says

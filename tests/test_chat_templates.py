@@ -55,10 +55,12 @@ TURNS = [
 @pytest.mark.parametrize("template", [*REFUSED.values(), *CHANGED.values()], ids=[*REFUSED, *CHANGED])
 def test_a_template_that_can_not_be_used_is_one_sentence(decoder: Decoder, model: Any, template: str) -> None:
     says = "can't be applied" if template in REFUSED.values() else "drops, changes or repeats what is said"
+    (memory,) = model.compressor.compress(["It rains in Paris."])
+    asked = compressing.ContextMemory(memory, model.compressor)
     for tokenizer, apply in (
         (model.tokenizer, lambda: model.apply_chat_template(TURNS)),
         (decoder.tokenizer, lambda: decoder.chat(TURNS, add_generation_prompt=True)),
-        (decoder.tokenizer, lambda: compressing._asked(model.compressor, "Who?", "chat")),
+        (decoder.tokenizer, lambda: asked.plan("Who?", "chat")),
         (decoder.tokenizer, lambda: chat_words(decoder)),
     ):
         for one in (tokenizer, model.tokenizer):

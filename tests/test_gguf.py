@@ -383,6 +383,21 @@ def test_an_architecture_that_transformers_does_not_read(models: Path, file: Pat
     )
 
 
+@pytest.mark.parametrize("door", ["from_pretrained", "from_config"])
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate")],
+)
+def test_a_lack_of_memory_is_not_a_fault_of_the_file(
+    file: Path, monkeypatch: pytest.MonkeyPatch, door: str, error: Exception
+) -> None:
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(AutoModelForCausalLM, door, fail)
+    refuses(r"out of memory while (reading|converting) .*tiny\.gguf \(.*\): end other programs", str(file))
+
+
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     refuses(r"there is no GGUF file .*nowhere\.gguf: check the path", str(tmp_path / "nowhere.gguf"))
     with pytest.raises(UsageError, match=r"there is no GGUF file .*nowhere\.gguf"):

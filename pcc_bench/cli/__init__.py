@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -27,34 +26,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-verbs: list[Callable[..., None]] = [cost, gate, run, report, compare, pack, prompt]
-for verb in verbs:
-    app.command()(verb)
-app.command("serve-check")(serve_check)
-app.command("eval")(evaluate)
-verbs = [compress, ask, init, train, convert]
-for verb in verbs:
-    app.command()(verb)
-app.add_typer(baseline_app, name="baseline")
-app.add_typer(lab_app, name="lab")
-
 EARLIER = {"--out": "--output", "--batch": "--batch-size"}  # names that options had
 
 
-class Kind(StrEnum):
-    """What `ls` can list."""
-
-    METHODS = "methods"
-    MODELS = "models"
-    TASKS = "tasks"
-    DATA = "data"
-    DECODERS = "decoders"
-    RECIPES = "recipes"
-    SUITES = "suites"
-
-
-@app.command("ls")
-def list_(what: Annotated[Kind, typer.Argument(help="The kind; data is what lies in PCC_DATA.")]) -> None:
+def list_(
+    what: Annotated[
+        Literal["methods", "models", "tasks", "data", "decoders", "recipes", "suites"],
+        typer.Argument(help="The kind; data is what lies in PCC_DATA."),
+    ],
+) -> None:
     """List what there is to run.
 
     Example: `pcc-bench ls methods`
@@ -62,17 +42,13 @@ def list_(what: Annotated[Kind, typer.Argument(help="The kind; data is what lies
     from pcc_bench.cli.terminal import show
     from pcc_bench.host import inventory
 
-    table = inventory.LISTS[what.value]()
+    table = inventory.LISTS[what]()
     show(table)
-    if what is Kind.DATA and not table.rows:
+    if what == "data" and not table.rows:
         folder = inventory.data_folder()
         typer.echo(f"no data in {folder}" if folder else "PCC_DATA names no folder: rows come from the hub")
 
 
-app.command()(validate)
-
-
-@app.command()
 def doctor() -> None:
     """Look at versions, devices, data and lm-eval; say what is missing and the command that fixes it.
 
@@ -87,7 +63,21 @@ def doctor() -> None:
         raise typer.Exit(1)
 
 
-app.command("demo")(run_demo)
+PANELS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {  # of `--help`, in the order of a learner
+    "Start": {"demo": run_demo, "doctor": doctor, "ls": list_},
+    "Compress and ask": {"compress": compress, "ask": ask, "prompt": prompt, "serve-check": serve_check},
+    "Evaluate": {"eval": evaluate, "run": run, "validate": validate},
+    "Results": {"report": report, "compare": compare, "pack": pack, "gate": gate, "baseline": baseline_app},
+    "Cost": {"cost": cost},
+    "Train": {"init": init, "train": train, "convert": convert},
+    "Lab": {"lab": lab_app},
+}
+for panel, verbs in PANELS.items():
+    for name, verb in verbs.items():
+        if isinstance(verb, typer.Typer):
+            app.add_typer(verb, name=name, rich_help_panel=panel)
+        else:
+            app.command(name, rich_help_panel=panel)(verb)
 
 
 def _print_version(asked: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -23,13 +22,6 @@ SpecialTokens = Annotated[
     typer.Option(help="special_token_patch.pt, for published checkpoints whose decoder lacks <mem>, </mem>, <ae>."),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Write into a folder that is not empty.")]
-
-
-class Format(StrEnum):
-    """Layouts of a checkpoint folder."""
-
-    OWN = "own"
-    PUBLISHED = "published"
 
 
 def init(
@@ -105,7 +97,7 @@ def convert(
     src: Annotated[str, typer.Argument(help="A checkpoint of either format, folder or hub id.")],
     decoder: DecoderName,
     out: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
-    to: Annotated[Format, typer.Option(help="The format to write.")] = Format.OWN,
+    to: Annotated[Literal["own", "published"], typer.Option(help="The format to write.")] = "own",
     rate: Rate = None,
     segment_length: Annotated[
         int | None, typer.Option(help="Where the source does not record it (default 256).")
@@ -132,10 +124,10 @@ def convert(
     patch = str(special_tokens) if special_tokens else None
     options = {"rate": rate, "segment_length": segment_length, "encoder": encoder, "special_tokens": patch}
     with compressing.quiet():
-        dtype = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}.get(weights or "")
-        pcc = init.convert(src, decoder, out, to.value, dtype, **options)
+        dtype = getattr(torch, weights) if weights else None
+        pcc = init.convert(src, decoder, out, to, dtype, **options)
     _show_sizes(pcc)
-    typer.echo(f"written: {out} ({to.value} format, rate {pcc.config.rate}x)")
+    typer.echo(f"written: {out} ({to} format, rate {pcc.config.rate}x)")
 
 
 def _refuse_full(folder: Path, force: bool) -> None:

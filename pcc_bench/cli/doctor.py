@@ -40,19 +40,28 @@ class Finding:
 
 def examine() -> Iterator[Finding]:
     """Look at everything, the quick things first."""
-    hook = _hook()  # before anything here makes lm-eval know us
+    active = any(type(finder).__name__ == startup.LmEvalFinder.__name__ for finder in sys.meta_path)
     version, least = (".".join(map(str, numbers)) for numbers in (sys.version_info[:3], PYTHON))
     yield Finding("Python", version, sys.version_info >= PYTHON, fix=f"install Python >= {least}, then: make demo")
     yield from _packages()
     for name, purpose in EXTRAS.items():
-        found = installed(name)
+        extra = installed(name)
         missing = f"not installed (for {purpose})"
-        yield Finding(name, found or missing, found is not None, False, f"pip install {name}")
-    yield hook
+        yield Finding(name, extra or missing, extra is not None, False, f"pip install {name}")
+    off = os.environ.get(startup.OFF_SWITCH, "") not in ("", "0")
+    found = "active" if active else f"off ({startup.OFF_SWITCH} is set)" if off else "absent: plain lm_eval lacks us"
+    yield Finding("start-up hook", found, active, False, f"unset {startup.OFF_SWITCH}" if off else REINSTALL)
     yield from _devices()
     yield _data()
-    yield _disk()
-    yield _memory()
+    cache = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
+    free = shutil.disk_usage(next(folder for folder in (cache, *cache.parents) if folder.is_dir())).free / 2**30
+    fix = "free some space, or export HF_HOME=<folder on a larger disk>"
+    yield Finding("disk", f"{free:.0f} GiB free for models ({cache})", free > 20, False, fix)
+    try:
+        size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") / 2**30
+        yield Finding("memory", f"{size:.1f} GiB free", size > 2, False, "close other programs")
+    except (AttributeError, ValueError, OSError):
+        yield Finding("memory", "unknown on this system", needed=False)
     yield from _lm_eval()
 
 
@@ -68,14 +77,6 @@ def _packages() -> Iterator[Finding]:
             good = version is not None and requirement.specifier.contains(version, prereleases=True)
             remedy = f"pip install '{requirement.name}{requirement.specifier}'"
             yield Finding(requirement.name, version or "not installed", good, fix=remedy)
-
-
-def _hook() -> Finding:
-    active = any(type(finder).__name__ == startup.LmEvalFinder.__name__ for finder in sys.meta_path)
-    off = os.environ.get(startup.OFF_SWITCH, "") not in ("", "0")
-    fix = f"unset {startup.OFF_SWITCH}" if off else REINSTALL
-    found = "active" if active else f"off ({startup.OFF_SWITCH} is set)" if off else "absent: plain lm_eval lacks us"
-    return Finding("start-up hook", found, active, False, fix)
 
 
 def _devices() -> Iterator[Finding]:
@@ -103,22 +104,6 @@ def _data() -> Finding:
     found = ", ".join(f"{file} ({count} rows)" for file, count, _ in rows)
     fix = "put <data set>/<split>.jsonl there ('pcc-bench ls tasks' names them)"
     return Finding("PCC_DATA", f"{folder}: {found or 'nothing that a task reads'}", bool(rows), False, fix)
-
-
-def _disk() -> Finding:
-    cache = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
-    there = next(folder for folder in (cache, *cache.parents) if folder.is_dir())
-    free = shutil.disk_usage(there).free / 2**30
-    fix = "free some space, or export HF_HOME=<folder on a larger disk>"
-    return Finding("disk", f"{free:.0f} GiB free for models ({cache})", free > 20, False, fix)
-
-
-def _memory() -> Finding:
-    try:
-        size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") / 2**30
-    except (AttributeError, ValueError, OSError):
-        return Finding("memory", "unknown on this system", needed=False)
-    return Finding("memory", f"{size:.1f} GiB free", size > 2, False, "close other programs")
 
 
 def _lm_eval() -> Iterator[Finding]:

@@ -91,9 +91,9 @@ def validate(
     command = options.command(tasks, output or Path())
     check(command)
     report = module.validate(command.model, command.model_args, tasks, command.task_metadata)
-    for example in report.examples:
-        typer.echo(f"\nfirst row of {example.task}:")
-        show(module.example_table(example))
+    for task, example in report.examples.items():
+        typer.echo(f"\nfirst row of {task}:")
+        show(example)
     show_marks([("OK" if check.holds else "FAIL", check.what, check.says) for check in report.checks])
     if not report.holds:
         raise typer.Exit(1)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import pickle  # for the name of its error only
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
@@ -21,6 +20,7 @@ from pcc_bench.core.documents import is_file, is_folder
 from pcc_bench.core.errors import UsageError, first_line, foreign
 
 WEIGHTS = "model.safetensors"
+DAMAGED, COPY = "{} is damaged or not safetensors", "copy it again"
 LONGEST_NAME = 1_000  # characters of a folder or a hub id
 
 
@@ -71,7 +71,7 @@ def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
     """All tensors of a file, finite floating-point numbers."""
     if not is_file(path):
         raise UsageError(f"{path} is missing: the checkpoint is incomplete")
-    with _safetensors_errors(path):
+    with foreign(DAMAGED.format(path), COPY):
         state = load_file(path)
     check_weights(state, str(path))
     return state
@@ -79,25 +79,17 @@ def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
 
 def safetensors_shapes(path: Path) -> dict[str, list[int]]:
     """Names and shapes of a file's tensors, without reading them."""
-    with _safetensors_errors(path), safe_open(path, framework="pt") as file:
+    with foreign(DAMAGED.format(path), COPY), safe_open(path, framework="pt") as file:
         return {key: list(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118  # not a mapping
 
 
 def check_safetensors(path: Path, name: Callable[[str, list[int]], bool] = lambda name, shape: True) -> int:
     """See that tensors of a file (those that `name` picks) are finite; returns how many it looked at."""
     names = [key for key, shape in safetensors_shapes(path).items() if name(key, shape)]
-    with _safetensors_errors(path), safe_open(path, framework="pt") as file:
+    with foreign(DAMAGED.format(path), COPY), safe_open(path, framework="pt") as file:
         for key in names:
             check_weights({key: file.get_tensor(key)}, str(path))
     return len(names)
-
-
-@contextmanager
-def _safetensors_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (SafetensorError, OSError) as error:
-        raise UsageError(f"{path} is damaged or not safetensors ({first_line(error)}): copy it again") from None
 
 
 def read_torch(path: Path) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError
 
 from pcc_bench.core.documents import checked, read_json, write_text
-from pcc_bench.core.errors import UsageError, first_line
+from pcc_bench.core.errors import UsageError, first_line, foreign, memory_errors
 
 if TYPE_CHECKING:
     import torch
@@ -36,6 +36,7 @@ LIBRARY = "gguf==0.19.0"  # the version all this was tested with
 MANIFEST = "source.json"
 FORMAT = 1  # of a converted folder; another one is made again
 CACHE = "PCC_BENCH_CACHE"
+ROOM = "end other programs, or use a larger machine"
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,24 @@ class Manifest(BaseModel):
     converted_with: str
     files: dict[str, ModelFile]
 
+    @classmethod
+    def of(cls, folder: Path, source: Source, sha256: str) -> Manifest:
+        """That of a folder made of a source whose whole file has this hash."""
+        files = {
+            path.name: ModelFile(bytes=path.stat().st_size, modified=path.stat().st_mtime_ns, sha256=_sha256(path))
+            for path in sorted(folder.iterdir())
+        }
+        return cls(
+            format=FORMAT,
+            key=source.key,
+            packages=source.packages,
+            file=source.file,
+            sha256=sha256,
+            licence=source.licence,
+            converted_with=f"transformers {importlib.metadata.version('transformers')}",
+            files=files,
+        )
+
 
 def cache() -> Path:
     """The folder of converted decoders."""
@@ -115,83 +134,57 @@ def convert(source: Source, place: Path) -> Path:
     if importlib.util.find_spec("gguf") is None:
         missing = f"and the library that reads it is missing: pip install {LIBRARY}"
         raise UsageError(f"'{source.name}' is a GGUF file, {missing}")
+    lock, part = (place.with_name(f".{place.name}.{end}") for end in ("lock", f"{os.getpid()}.part"))
+    held = FileLock(lock)
     with _write_errors(place):
         place.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(place, source.name):
+        try:
+            held.acquire(timeout=0)
+        except Timeout:
+            sys.stderr.write(f"pcc-bench: another process is converting {source.name}: waiting for it\n")
+            held.acquire()
+    try:
         if intact(place, source.key):  # by another process, while this one waited
             return place
         sys.stderr.write(f"pcc-bench: converting {source.name} into {place}, once\n")
         for stale in place.parent.glob(f".{place.name}.*.part"):
             shutil.rmtree(stale, ignore_errors=True)
-        part = place.with_name(f".{place.name}.{os.getpid()}.part")
+        file = source.pieces[0]
+        with _write_errors(place):
+            part.mkdir()
+            if len(source.pieces) > 1:
+                file = part / source.file
+                with file.open("wb") as out:
+                    for piece in source.pieces:
+                        with piece.open("rb") as read:
+                            shutil.copyfileobj(read, out, 2**20)
         try:
-            file = source.pieces[0]
-            with _write_errors(place):
-                part.mkdir()
-                if len(source.pieces) > 1:
-                    file = part / source.file
-                    with file.open("wb") as out:
-                        for piece in source.pieces:
-                            with piece.open("rb") as read:
-                                shutil.copyfileobj(read, out, 2**20)
-            try:
-                sha256 = _sha256(file)
-            except OSError as error:
-                raise UsageError(f"{file} can't be read ({error.strerror}): check its permissions") from None
-            if source.sha256 and sha256 != source.sha256:
-                raise UsageError(
-                    f"'{source.name}': the installed {source.file} is damaged or another version (its SHA-256 is not "
-                    f"that of {source.packages[0]}): {source.remedy}"
-                )
-            config, model, tokenizer = read_gguf(file, source.name, source.remedy)
-            with _write_errors(place):
-                save_plain(config, model, tokenizer, part)
-                if file.parent == part:
-                    file.unlink()
-                _write_manifest(part, source, sha256)
-                if place.exists():
-                    shutil.rmtree(place)
-                part.rename(place)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+            sha256 = _sha256(file)
+        except OSError as error:
+            raise UsageError(f"{file} can't be read ({error.strerror}): check its permissions") from None
+        if source.sha256 and sha256 != source.sha256:
+            raise UsageError(
+                f"'{source.name}': the installed {source.file} is damaged or another version (its SHA-256 is not "
+                f"that of {source.packages[0]}): {source.remedy}"
+            )
+        config, model, tokenizer = read_gguf(file, source.name, source.remedy)
+        with _write_errors(place), memory_errors(f"converting {source.name}", ROOM):
+            save_plain(config, model, tokenizer, part)
+            if file.parent == part:
+                file.unlink()
+            write_text(part / MANIFEST, Manifest.of(part, source, sha256).model_dump_json(indent=1) + "\n")
+            if place.exists():
+                shutil.rmtree(place)
+            part.rename(place)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        held.release()
     return place
-
-
-def _write_manifest(part: Path, source: Source, sha256: str) -> None:
-    manifest = Manifest(
-        format=FORMAT,
-        key=source.key,
-        packages=source.packages,
-        file=source.file,
-        sha256=sha256,
-        licence=source.licence,
-        converted_with=f"transformers {importlib.metadata.version('transformers')}",
-        files={
-            path.name: ModelFile(bytes=path.stat().st_size, modified=path.stat().st_mtime_ns, sha256=_sha256(path))
-            for path in sorted(part.iterdir())
-        },
-    )
-    write_text(part / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
 
 
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def _locked(place: Path, name: str) -> Iterator[None]:
-    lock = FileLock(place.with_name(f".{place.name}.lock"))
-    with _write_errors(place):
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            sys.stderr.write(f"pcc-bench: another process is converting {name}: waiting for it\n")
-            lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextmanager
@@ -222,15 +215,12 @@ def read_gguf(file: Path, name: str, remedy: str) -> tuple[Any, Any, Any]:
         raise UsageError(f"'{name}': {file.name} is damaged or not GGUF ({first_line(error)}): {remedy}") from None
     where: dict[str, Any] = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
     reader: Any = transformers.AutoModelForCausalLM
-    try:
+    version = f"transformers {transformers.__version__}"
+    sentence = f"'{name}': {version} does not read this GGUF file, architecture '{architecture}'"
+    with foreign(sentence, "use the model's safetensors, or another model"), memory_errors(f"reading {name}", ROOM):
         config = transformers.AutoConfig.from_pretrained(**where)
         model, loading = reader.from_pretrained(**where, dtype=torch.float32, output_loading_info=True)
         tokenizer: Any = transformers.AutoTokenizer.from_pretrained(**where)
-    except Exception as error:
-        raise UsageError(
-            f"'{name}': transformers {transformers.__version__} does not read this GGUF file, architecture "
-            f"'{architecture}' ({first_line(error)}): use the model's safetensors, or another model"
-        ) from None
     if missing := sorted(loading["missing_keys"]):
         raise UsageError(f"'{name}': {file.name} lacks {len(missing)} tensors ({missing[0]} first): {remedy}")
     if pre_tokenizer == "smollm":

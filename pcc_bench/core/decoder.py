@@ -17,6 +17,7 @@ from pcc_bench.core.architecture import check_finite
 from pcc_bench.core.context import check_chat
 from pcc_bench.core.errors import UsageError, foreign
 
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}  # that a user may name
 FIXED = ("default", "linear", "yarn", "llama3", "proportional", "mrope", "axial")
 # A CPU is fastest while activations stay in its caches (benchmarks/throughput.py), a GPU when its forwards are large.
 BATCH_TOKENS = {"cpu": 1_280}

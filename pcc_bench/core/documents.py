@@ -66,14 +66,11 @@ def read_text(path: Path) -> str:
 def _check_depth(value: Any) -> None:
     """See that data are nested no deeper than whatever reads them later can take."""
     level, depth = [value], 0
-    while level := [inner for outer in level for inner in _parts(outer) if isinstance(inner, dict | list)]:
+    while level := [value for value in level if isinstance(value, dict | list)]:
         depth += 1
-        if depth > DEEPEST:
+        if depth > DEEPEST + 1:
             raise RecursionError
-
-
-def _parts(value: Any) -> Any:
-    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        level = [inner for outer in level for inner in (outer.values() if isinstance(outer, dict) else outer)]
 
 
 def parse_json(text: str, where: str) -> Any:

@@ -41,7 +41,7 @@ def print_usage_errors_plainly() -> None:
 
 
 @contextmanager
-def foreign(sentence: str) -> Iterator[None]:
+def foreign(sentence: str, remedy: str = "") -> Iterator[None]:
     """Let whatever a library raises about a file of unknown origin be one sentence, with the error's first line.
 
     Its errors have any type: a configuration with 0 heads is a ZeroDivisionError, a tokenizer that is a list a
@@ -54,7 +54,7 @@ def foreign(sentence: str) -> Iterator[None]:
     except Exception as error:
         if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported for its name
             raise
-        raise UsageError(f"{sentence} ({first_line(error)})") from error
+        raise UsageError(f"{sentence} ({first_line(error)})" + (f": {remedy}" if remedy else "")) from error
 
 
 @contextmanager
@@ -63,7 +63,7 @@ def memory_errors(doing: str, remedy: str) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:  # torch's own are of the latter
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        first = first_line(error)
         lack = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
         if not lack and "alloc" not in first.lower():
             raise

@@ -160,7 +160,13 @@ def score(
     lengths = [len(prompt) + len(ids) - 1 for prompt, ids in zip(prompts, continuations, strict=True)]
     first = min(len(prompt) for prompt in prompts) - 1
     with torch.inference_mode():
-        inputs: dict[str, Any] = _right_pad(decoder, prompts, continuations, max(lengths))
+        rows: list[DecoderInput] = [  # the last token is predicted and never read
+            torch.cat([prompt, decoder.embed(ids[:-1]).to(prompt.dtype)])
+            if isinstance(prompt, torch.Tensor)
+            else [*prompt, *ids[:-1]]
+            for prompt, ids in zip(prompts, continuations, strict=True)
+        ]
+        inputs: dict[str, Any] = padded(decoder, rows, left=False)
         if prefix is not None:
             inputs |= prefix.behind(lengths, decoder.device)
         if positions is not None:
@@ -181,23 +187,6 @@ def score(
     if not all(map(math.isfinite, logprobs)):
         raise decoder.not_finite("log-likelihoods")
     return Scored(logprobs, greedy, now(decoder.device) - start)
-
-
-def _right_pad(
-    decoder: Decoder, prompts: Sequence[DecoderInput], continuations: Sequence[Sequence[int]], width: int
-) -> dict[str, torch.Tensor]:
-    """Prompts with their continuations but for the last token, which is predicted and never read."""
-    if not isinstance(prompts[0], torch.Tensor):
-        ids = torch.full((len(prompts), width), pad_token_id(decoder), dtype=torch.long)
-        for row, (prompt, continuation) in enumerate(zip(prompts, continuations, strict=True)):
-            line = [*prompt, *continuation[:-1]]
-            ids[row, : len(line)] = torch.tensor(line)
-        return {"input_ids": ids.to(decoder.device)}
-    vectors = prompts[0].new_zeros(len(prompts), width, decoder.hidden_size)
-    for row, (prompt, continuation) in enumerate(zip(prompts, continuations, strict=True)):
-        vectors[row, : len(prompt)] = torch.as_tensor(prompt)
-        vectors[row, len(prompt) : len(prompt) + len(continuation) - 1] = decoder.embed(continuation[:-1])
-    return {"inputs_embeds": vectors}
 
 
 def continued(positions: Sequence[Sequence[int]], lengths: Sequence[int]) -> torch.Tensor:
@@ -222,24 +211,31 @@ def left_pad(
 
     Position ids too where `positions` gives those of the prompts; else transformers counts them by the mask.
     """
-    width = max(len(prompt) for prompt in prompts)
-    mask = torch.zeros(len(prompts), width, dtype=torch.long, device=decoder.device)
+    inputs = padded(decoder, prompts, left=True)
+    width = max(map(len, prompts))
+    inputs["attention_mask"] = torch.zeros(len(prompts), width, dtype=torch.long, device=decoder.device)
     for row, prompt in enumerate(prompts):
-        mask[row, width - len(prompt) :] = 1
-    inputs = {"attention_mask": mask}
+        inputs["attention_mask"][row, width - len(prompt) :] = 1
     if positions is not None:
-        inputs["position_ids"] = torch.zeros_like(mask)
+        inputs["position_ids"] = torch.zeros_like(inputs["attention_mask"])
         for row, known in enumerate(positions):
             inputs["position_ids"][row, width - len(known) :] = torch.tensor(known)
-    if isinstance(prompts[0], torch.Tensor):
-        vectors = prompts[0].new_zeros(len(prompts), width, decoder.hidden_size, device=decoder.device)
-        for row, prompt in enumerate(prompts):
-            vectors[row, width - len(prompt) :] = torch.as_tensor(prompt)
-        return {"inputs_embeds": vectors, **inputs}
-    ids = torch.full((len(prompts), width), pad_token_id(decoder), dtype=torch.long, device=decoder.device)
-    for row, prompt in enumerate(prompts):
-        ids[row, width - len(prompt) :] = torch.as_tensor(prompt)
-    return {"input_ids": ids, **inputs}
+    return inputs
+
+
+def padded(decoder: Decoder, rows: Sequence[DecoderInput], left: bool) -> dict[str, torch.Tensor]:
+    """`input_ids` [batch, longest], or `inputs_embeds` [batch, longest, hidden size] where rows are vectors."""
+    width = max(map(len, rows))
+    if isinstance(rows[0], torch.Tensor):
+        name = "inputs_embeds"
+        batch = rows[0].new_zeros(len(rows), width, decoder.hidden_size, device=decoder.device)
+    else:
+        name = "input_ids"
+        batch = torch.full((len(rows), width), pad_token_id(decoder), dtype=torch.long, device=decoder.device)
+    for index, row in enumerate(rows):
+        start = width - len(row) if left else 0
+        batch[index, start : start + len(row)] = torch.as_tensor(row)
+    return {name: batch}
 
 
 def autocast_for(decoder: Decoder, vectors: torch.Tensor | None) -> AbstractContextManager[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +15,7 @@ from pcc_bench.core.architecture import check_weights
 from pcc_bench.core.compressor import Compressor, Frame, Layout, Memory
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.documents import checked, is_file, is_folder, parse_json, replaced
-from pcc_bench.core.errors import UsageError
+from pcc_bench.core.errors import UsageError, foreign
 from pcc_bench.core.shipped import variants
 
 VECTORS_VERSION = 1  # of files that hold vectors; raised when an old reader could not read a new file
@@ -96,8 +95,33 @@ class SavedMemory:
 
 def save(memory: Memory, reader: Compressor | SavedMemory, path: Path) -> None:
     """Write a memory that `reader` made, or the file it was read from; the file appears whole or not at all."""
-    header = reader.header if isinstance(reader, SavedMemory) else _header(memory, reader)
-    closing = reader.layout.frame.closing
+    decoder, layout = reader.decoder, reader.layout
+    closing = layout.frame.closing
+    if isinstance(reader, SavedMemory):
+        header = reader.header
+    else:
+        version = VECTORS_VERSION if memory.positions is None else SCHEMA_VERSION
+        source = reader.source
+        header = Header(
+            schema_version=version if memory.text is None else TEXT_VERSION,
+            checkpoint=str(Path(source).resolve()) if source and is_folder(source) else source,
+            text=memory.text,
+            method=reader.name,
+            compressor=reader.fingerprint(),
+            decoder=decoder.fingerprint,
+            decoder_name=decoder.name,
+            tokenizer=decoder.tokenizer.name_or_path,
+            rate=reader.rate,
+            options=reader.options(),
+            starts_with_bos=layout.starts_with_bos,
+            stop_token_ids=layout.stop_token_ids,
+            suppressed_token_ids=layout.suppressed_token_ids,
+            opening=tuple(layout.frame.opening),
+            closing=() if isinstance(closing, torch.Tensor) else tuple(closing),
+            lead=layout.frame.lead,
+            memory_position=layout.memory_position,
+            **{name: getattr(memory, name) for name in COUNTS},
+        )
     tensors = {} if memory.vectors is None else {"memory": memory.vectors.contiguous()}
     if tensors and isinstance(closing, torch.Tensor):
         tensors["closing"] = closing.cpu().contiguous()
@@ -109,32 +133,6 @@ def save(memory: Memory, reader: Compressor | SavedMemory, path: Path) -> None:
         raise UsageError(f"can't write {path} ({error}): choose another place with --output") from None
 
 
-def _header(memory: Memory, compressor: Compressor) -> Header:
-    decoder, layout, source = compressor.decoder, compressor.layout, compressor.source
-    closing = layout.frame.closing
-    version = VECTORS_VERSION if memory.positions is None else SCHEMA_VERSION
-    return Header(
-        schema_version=version if memory.text is None else TEXT_VERSION,
-        checkpoint=str(Path(source).resolve()) if source and is_folder(source) else source,
-        text=memory.text,
-        method=compressor.name,
-        compressor=compressor.fingerprint(),
-        decoder=decoder.fingerprint,
-        decoder_name=decoder.name,
-        tokenizer=decoder.tokenizer.name_or_path,
-        rate=compressor.rate,
-        options=compressor.options(),
-        starts_with_bos=layout.starts_with_bos,
-        stop_token_ids=layout.stop_token_ids,
-        suppressed_token_ids=layout.suppressed_token_ids,
-        opening=tuple(layout.frame.opening),
-        closing=() if isinstance(closing, torch.Tensor) else tuple(closing),
-        lead=layout.frame.lead,
-        memory_position=layout.memory_position,
-        **{name: getattr(memory, name) for name in COUNTS},
-    )
-
-
 def load(path: Path, decoder: Decoder) -> SavedMemory:
     """Read a memory for the decoder it was made for; for another one, or damaged, it is a UsageError."""
     header, vectors, closing = _read(path)
@@ -144,7 +142,16 @@ def load(path: Path, decoder: Decoder) -> SavedMemory:
             f"{path} was made for the decoder '{header.decoder_name}' (fingerprint {header.decoder}), not "
             f"for '{decoder.name}' ({decoder.fingerprint}){different}: use that one, or compress the text again"
         )
-    _check_fits(str(path), header, {"memory": vectors, "closing": closing}, decoder)
+    for what, tensor in (("memory", vectors), ("closing", closing)):
+        if tensor is not None and (tensor.dim() != 2 or tensor.shape[1] != decoder.hidden_size):
+            shape = list(tensor.shape)
+            raise UsageError(
+                f"{path} is damaged: {what} has shape {shape}, the decoder's width is {decoder.hidden_size}"
+            )
+    rows = len(decoder.embedding.weight)
+    for what in ("opening", "closing"):
+        if wrong := [token for token in getattr(header, what) if token >= rows]:
+            raise UsageError(f"{path} is damaged: {what} has the token {wrong[0]}, the decoder has {rows:,}")
     try:
         memory = Memory(**{name: getattr(header, name) for name in COUNTS}, vectors=vectors, text=header.text)
     except ValueError as error:
@@ -167,12 +174,10 @@ def header(path: Path) -> Header:
 def _read(path: Path) -> tuple[Header, torch.Tensor | None, torch.Tensor | None]:
     if not is_file(path):
         raise UsageError(f"no memory file {path}: 'pcc-bench compress' makes one")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata, names = file.metadata() or {}, list(file.keys())
-            vectors, closing = (file.get_tensor(name) if name in names else None for name in ("memory", "closing"))
-    except (SafetensorError, OSError) as error:
-        raise UsageError(f"{path} is damaged or not safetensors ({error}): compress the text again") from None
+    damaged = foreign(f"{path} is damaged or not safetensors", "compress the text again")
+    with damaged, safe_open(path, framework="pt") as file:
+        metadata, names = file.metadata() or {}, list(file.keys())
+        vectors, closing = (file.get_tensor(name) if name in names else None for name in ("memory", "closing"))
     if KEY not in metadata:
         raise UsageError(f"{path} is a safetensors file but no memory: 'pcc-bench compress' makes those")
     state = parse_json(metadata[KEY], f"the header of {path}")
@@ -188,17 +193,3 @@ def _read(path: Path) -> tuple[Header, torch.Tensor | None, torch.Tensor | None]
     if vectors.dim() != 2 or len(vectors) != header.slots + header.boundary:
         raise UsageError(f"{path} is damaged: its vectors are not the {header.slots} + {header.boundary} it counts")
     return header, vectors, closing
-
-
-def _check_fits(name: str, header: Header, tensors: Mapping[str, torch.Tensor | None], decoder: Decoder) -> None:
-    """See that vectors have the decoder's width, and that ids are rows of its embedding."""
-    for what, tensor in tensors.items():
-        if tensor is not None and (tensor.dim() != 2 or tensor.shape[1] != decoder.hidden_size):
-            shape = list(tensor.shape)
-            raise UsageError(
-                f"{name} is damaged: {what} has shape {shape}, the decoder's width is {decoder.hidden_size}"
-            )
-    rows = len(decoder.embedding.weight)
-    for what in ("opening", "closing"):
-        if wrong := [token for token in getattr(header, what) if token >= rows]:
-            raise UsageError(f"{name} is damaged: {what} has the token {wrong[0]}, the decoder has {rows:,}")

@@ -100,23 +100,21 @@ def common_length(plans: Sequence[Plan]) -> int:
     Memories are alike if they are one and the same object, as those of one source are.
     """
     first = plans[0]
-    shortest = min(plan.length for plan in plans)
-    return min(_common(first, other, shortest - 1) for other in plans[1:])
-
-
-def _common(one: Plan, other: Plan, limit: int) -> int:
-    length = 0
-    for a, b in zip(one.pieces, other.pieces, strict=False):
-        if isinstance(a, list) and isinstance(b, list):
-            same = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-            length += same
-            if same < max(len(a), len(b)):
+    common = min(plan.length for plan in plans) - 1
+    for other in plans[1:]:
+        length = 0
+        for a, b in zip(first.pieces, other.pieces, strict=False):
+            if isinstance(a, list) and isinstance(b, list):
+                same = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+                length += same
+                if same < max(len(a), len(b)):
+                    break
+            elif a is b and length + _length(a) <= common:
+                length += _length(a)
+            else:
                 break
-        elif a is b and length + _length(a) <= limit:
-            length += _length(a)
-        else:
-            break
-    return min(length, limit)
+        common = min(common, length)
+    return common
 
 
 def realise(plans: Sequence[Plan], decoder: Decoder, dtype: torch.dtype | None) -> list[list[int]] | list[torch.Tensor]:

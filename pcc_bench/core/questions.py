@@ -29,6 +29,10 @@ class QuestionPrompt:
         """lm-eval's generation setting that ends an answer."""
         return {"until": list(self.until)} if self.until else {}
 
+    def asking(self, question: str) -> str:
+        """What stands behind the context or its memory."""
+        return self.text.replace("{question}", question)
+
 
 PROMPTS = {
     # The paper's code (evaluate_qa.py), which does not cut at a line break either.
@@ -53,4 +57,4 @@ def question_prompt(name: str) -> QuestionPrompt:
 
 def question_text(question: str, prompt: str = OFFICIAL) -> str:
     """What stands behind the context or its memory."""
-    return question_prompt(prompt).text.replace("{question}", question)
+    return question_prompt(prompt).asking(question)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pcc_bench.core import converted, registry
 from pcc_bench.core.documents import is_file, is_folder, read_json
-from pcc_bench.core.errors import UsageError
+from pcc_bench.core.errors import UsageError, first_line
 
 FOLDER = Path(__file__).parents[1] / "lab" / "models"
 CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"  # trained for pretrained decoders
@@ -126,8 +126,7 @@ def hub_errors(sentence: str) -> Iterator[None]:
     try:
         yield
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UsageError(sentence.replace("{}", first)) from None
+        raise UsageError(sentence.replace("{}", first_line(error))) from None
 
 
 def beside(name: str, folder: Path) -> str:
@@ -168,9 +167,18 @@ def pretrained_folder(name: str) -> Path:
     place = converted.cache() / name
     if converted.intact(place, row.sha256):
         return place
-    if pieces := _pieces(name):
+    specs = [find_spec(module) for module, _ in row.pieces]
+    if any(specs):
         remedy = f"{row.command} --force-reinstall"
-        source = converted.Source(name, tuple(pieces), row.sha256, row.sha256, row.packages, row.licence, remedy)
+        paths = []
+        for (module, file), spec in zip(row.pieces, specs, strict=True):
+            places = list(spec.submodule_search_locations or ()) if spec else []
+            path = next((Path(folder) / file for folder in places if (Path(folder) / file).is_file()), None)
+            if path is None:
+                what = f"the installed package {module} has no file {file}" if spec else f"package {module} is missing"
+                raise UsageError(f"'{name}': {what}; this installs it again: {remedy}")
+            paths.append(path)
+        source = converted.Source(name, tuple(paths), row.sha256, row.sha256, row.packages, row.licence, remedy)
         return converted.convert(source, place)
     from huggingface_hub import snapshot_download
 
@@ -192,20 +200,3 @@ def available(name: str) -> str:
         return f"{converted.cache() / name}"
     installed = all(find_spec(module) for module, _ in row.pieces)
     return "package installed, converted at first use" if installed else f"the hub, or: {row.command}"
-
-
-def _pieces(name: str) -> list[Path]:
-    """The files of the installed package; [] where none of it is installed."""
-    row = TABLE[name]
-    specs = [find_spec(module) for module, _ in row.pieces]
-    if not any(specs):
-        return []
-    paths = []
-    for (module, file), spec in zip(row.pieces, specs, strict=True):
-        places = list(spec.submodule_search_locations or ()) if spec else []
-        path = next((Path(place) / file for place in places if (Path(place) / file).is_file()), None)
-        if path is None:
-            where = f"the installed package {module} has no file {file}" if spec else f"package {module} is missing"
-            raise UsageError(f"'{name}': {where}; this installs it again: {row.command} --force-reinstall")
-        paths.append(path)
-    return paths

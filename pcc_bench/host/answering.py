@@ -54,22 +54,18 @@ class Answering:
                 self.lm.batch_size_per_gpu = self.lm._detect_batch_size()
             size = int(self.lm.batch_size)
             new = max(0, request.new_tokens(self.lm.max_gen_toks) - 1)
-            ropes = self.compressor.decoder.ropes
+            ropes, of_memories = self.compressor.decoder.ropes, self.compressor.layout.memory_position
             sides: dict[Hashable, list[Job]] = {}  # that the decoder's rotations let decode together
             for job in group:
-                sides.setdefault(ropes.company(self._span(job), new), []).append(job)
+                sides.setdefault(ropes.company(job.span(of_memories), new), []).append(job)
             for side in sides.values():
-                stays = all(ropes.stay(self._span(job) + new) for job in side)  # beginnings rotate as they do alone
+                stays = all(
+                    ropes.stay(job.span(of_memories) + new) for job in side
+                )  # beginnings rotate as they do alone
                 reuse = self.reuse_prefix and stays and prefixes.fits(request.argument)
                 for part in prefixes.share(side, [requests[job.index].beginning if reuse else () for job in side]):
                     yield from (part[start : start + size] for start in range(0, len(part), size))
         self.reader.forget()
-
-    def _span(self, job: Job) -> int:
-        """Positions of what the decoder reads of a job, from 0 to the greatest; the last token is only predicted."""
-        read = max(0, len(job.continuation) - 1)
-        memories = self.compressor.layout.memory_position
-        return read + (job.plan.span if memories is None else max(job.plan.positions(memories), default=-1) + 1)
 
     def run(self, kind: str, batch: Sequence[Job], arguments: Any) -> list[Answer]:
         """Answer a batch of jobs with the same arguments; all of them have heads, or none has.
@@ -98,13 +94,19 @@ class Answering:
             sampling = Sampling.of(self.compressor, limit, [text for text in until if text != ends], options)
             return self._served(self.engine, batch, sampling, until)
         prompts, prefix, spared, seconds = self._prepared(batch)
+        criteria: StoppingCriteriaList | None = None
+        if texts := [text for text in until if text != ends]:  # the end of sequence ends a row by its id
+            read = 0 if isinstance(prompts[0], torch.Tensor) else max(map(len, prompts))
+            if read and prefix is not None:
+                read += prefix.width
+            criteria = stop_sequences_criteria(self.lm.tokenizer, texts, read, len(prompts))
         out = generate(
             self.compressor.decoder,
             prompts,
             limit,
             self.compressor.layout.stop_token_ids,
             self.compressor.layout.suppressed_token_ids,
-            self._stopping(prompts, prefix, [text for text in until if text != ends]),
+            criteria,
             self._positions(batch),
             prefix,
             **options,
@@ -171,17 +173,6 @@ class Answering:
         if ids is None:
             return None
         return [row[0 if job.head is None else job.head.length :] for row, job in zip(ids, batch, strict=True)]
-
-    def _stopping(
-        self, prompts: Sequence[DecoderInput], prefix: ReadPrefix | None, until: list[str]
-    ) -> StoppingCriteriaList | None:
-        """Criteria for stop strings; the end of sequence itself ends a row by its id."""
-        if not until:
-            return None
-        before = 0 if prefix is None else prefix.width
-        read = 0 if isinstance(prompts[0], torch.Tensor) else before + max(map(len, prompts))
-        criteria: StoppingCriteriaList = stop_sequences_criteria(self.lm.tokenizer, until, read, len(prompts))
-        return criteria
 
     def _text(self, ids: list[int], until: list[str]) -> str:
         """The text of an answer: after the thinking, up to the first stop string."""

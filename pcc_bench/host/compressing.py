@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +16,9 @@ from transformers.utils.logging import disable_progress_bar, enable_progress_bar
 from pcc_bench.core import memory_file, registry
 from pcc_bench.core.compressor import Compressor, Memory, Reader
 from pcc_bench.core.context import Prompt, literal, mark
-from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.decoder import DTYPES, Decoder
 from pcc_bench.core.documents import is_unicode
-from pcc_bench.core.errors import UsageError, memory_errors
+from pcc_bench.core.errors import UsageError, first_line, memory_errors
 from pcc_bench.core.generation import generate
 from pcc_bench.core.memory_file import SavedMemory
 from pcc_bench.core.plan import Plan, positions, realise
@@ -29,7 +29,6 @@ from pcc_bench.host.store.store import compress as compressed
 from pcc_bench.model.init import open_decoder
 
 SEPARATOR = "\n\n"  # between a context that is text and the words behind it, as in the tasks
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def open_compressor(
@@ -51,7 +50,9 @@ def open_compressor(
         method: Its name.
     """
     kind = registry.get(method)
-    check_options(kind, options)
+    known = [name for name in inspect.signature(kind.load).parameters if name not in ("pretrained", "decoder")]
+    if unknown := [name for name in options if name not in known]:
+        raise UsageError(f"option {unknown[0]}: {kind.name} has no such option{registry.suggest(unknown[0], known)}")
     options = registry.typed(kind, options, "the options given")
     frozen = open_decoder_on(kind.decoder_path(pretrained, decoder), device, dtype)
     compressor = kind.load(pretrained, frozen, **options)
@@ -70,8 +71,7 @@ def open_decoder_on(name: str, device: str | None, dtype: str) -> Decoder:
         with memory_errors(f"moving the decoder to {device}", "use a smaller dtype, or device cpu"):
             frozen.model.to(device)
     except (RuntimeError, AssertionError) as error:  # no such device
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UsageError(f"device {device} can't be used ({first[:120]}): pass cpu") from None
+        raise UsageError(f"device {device} can't be used ({first_line(error)[:120]}): pass cpu") from None
     return frozen
 
 
@@ -94,14 +94,6 @@ def quiet() -> Iterator[None]:
     finally:
         if was_on:
             enable_progress_bar()
-
-
-def check_options(kind: type[Compressor], options: Iterable[str]) -> None:
-    """See that a method has options of these names."""
-    known = [name for name in inspect.signature(kind.load).parameters if name not in ("pretrained", "decoder")]
-    for name in options:
-        if name not in known:
-            raise UsageError(f"option {name}: {kind.name} has no such option{registry.suggest(name, known)}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,8 +165,19 @@ class ContextMemory:
         Raises:
             UsageError: No such prompt, or no chat template.
         """
-        encoder = PromptEncoder(self.compressor.decoder, self.compressor)
-        return encoder.encode(_asked(self.compressor, question, prompt), [self.memory])
+        if not is_unicode(question):
+            raise UsageError("half of a surrogate pair is in the question: write it in UTF-8")
+        words, decoder = question_prompt(prompt), self.compressor.decoder
+        text = mark("", SEPARATOR) + words.asking(literal(question))
+        if words.needs_chat_template:
+            if not decoder.tokenizer.chat_template:
+                raise UsageError(f"prompt={prompt} needs a chat template, and {decoder.name} has none: use short")
+            turns = [{"role": "user", "content": text}]
+            turns += [{"role": "assistant", "content": words.answer_start}] if words.answer_start else []
+            text = decoder.chat(
+                turns, continue_final_message=bool(words.answer_start), add_generation_prompt=not words.answer_start
+            )
+        return PromptEncoder(decoder, self.compressor).encode(Prompt.parse(text), [self.memory])
 
 
 def open_memory(
@@ -209,22 +212,6 @@ def open_memory(
             frozen = open_decoder_on(decoder or header.decoder_name, device, dtype)
     stored = memory_file.load(Path(path), frozen)
     return ContextMemory(stored.memory, stored)
-
-
-def _asked(reader: Reader, question: str, name: str) -> Prompt:
-    """A context with a question behind it, in the words of a prompt; the context's own text is not in it."""
-    if not is_unicode(question):
-        raise UsageError("half of a surrogate pair is in the question: write it in UTF-8")
-    words = question_prompt(name)
-    text = mark("", SEPARATOR) + words.text.replace("{question}", literal(question))
-    if words.needs_chat_template:
-        if not reader.decoder.tokenizer.chat_template:
-            raise UsageError(f"prompt={name} needs a chat template, and {reader.decoder.name} has none: use short")
-        turns = [{"role": "user", "content": text}]
-        turns += [{"role": "assistant", "content": words.answer_start}] if words.answer_start else []
-        ends: dict[str, Any] = {"continue_final_message" if words.answer_start else "add_generation_prompt": True}
-        text = reader.decoder.chat(turns, **ends)
-    return Prompt.parse(text)
 
 
 def continued(reader: Reader, plan: Plan, max_new_tokens: int, until: Sequence[str], options: dict[str, Any]) -> str:

@@ -34,11 +34,20 @@ def run(command: Command) -> list[Path]:
     Returns:
         The new result files; none in processes other than the first.
     """
-    from pcc_bench.host.arguments import parse_metadata
+    from pcc_bench.host.arguments import default_checkpoint, parse_arguments, parse_metadata
     from pcc_bench.host.settings import check_settings
 
     startup.install()
-    _check_model(command.model)
+    ours = registry.names()
+    if command.model not in ours:
+        import lm_eval.models  # noqa: F401  # fills the registry
+        from lm_eval.api.registry import model_registry
+
+        known = sorted(model_registry.keys())
+        if command.model not in known:
+            near = registry.nearest(command.model, ours) or registry.nearest(command.model, known)
+            hint = f"did you mean '{near}'?" if near else "ours are " + ", ".join(ours)
+            raise UsageError(f"unknown model '{command.model}': {hint} (lm-eval's own work too)")
     check(command)
     if command.metadata and asks_ours_only(command):
         check_settings(parse_metadata(command.metadata))
@@ -47,7 +56,12 @@ def run(command: Command) -> list[Path]:
         # lm-eval opens the file of this process's answers in a thread, whose errors are no sentence.
         with database_errors(path), closing(sqlite3.connect(path, timeout=60)) as connection, connection:
             connection.execute("CREATE TABLE IF NOT EXISTS unnamed (key TEXT PRIMARY KEY, value BLOB)")
-        named = replace(command, model_args=_named(command))
+        named = command
+        if command.model in ours:  # what else decides the model, spelled out: lm-eval names results by `pretrained`
+            default = default_checkpoint(registry.get(command.model), parse_arguments(command.model_args))
+            arguments = with_setting(command.model_args, "pretrained", default)
+            store = str(command.memory_store) if command.memory_store else None
+            named = replace(command, model_args=with_setting(arguments, "memory_store", store) or "")
         if os.environ.get("RANK", "0") != "0":
             _run_lm_eval(named, command.output)  # which writes none there
             return []
@@ -86,26 +100,12 @@ def new_results(folder: Path, before: set[Path]) -> list[Path]:
     return files
 
 
-def _named(command: Command) -> str:
-    """The model arguments with what else decides the model spelled out.
-
-    That is the method's default checkpoint, by which lm-eval names the results, and the store of memories.
-    """
-    if command.model not in registry.names():
-        return command.model_args
-    from pcc_bench.host.arguments import default_checkpoint, parse_arguments
-
-    given = parse_arguments(command.model_args)
-    default = default_checkpoint(registry.get(command.model), given)
-    named = with_setting(command.model_args, "pretrained", default)
-    store = command.memory_store
-    return with_setting(named, "memory_store", str(store) if store else None) or ""
-
-
 def _run_lm_eval(command: Command, results: Path) -> None:
     """Run it, with its results in a folder of their own."""
     from lm_eval._cli import HarnessCLI
     from lm_eval.utils import setup_logging
+
+    from pcc_bench.host.inventory import task_names
 
     setup_logging()
     with _adjusted(command, results):
@@ -119,8 +119,11 @@ def _run_lm_eval(command: Command, results: Path) -> None:
             with redirect_stdout(StringIO()) if asks_ours_only(command) else nullcontext():
                 harness.execute(parsed)
         except ValueError as error:
-            _explain(error)
-            raise
+            missing = str(error).removeprefix("Tasks not found: ").split(",")[0].strip()
+            if not str(error).startswith("Tasks not found: "):
+                raise
+            hint = registry.suggest(missing, task_names())
+            raise UsageError(f"unknown task '{missing}'{hint} (lm-eval's own: 'lm_eval ls tasks')") from None
 
 
 @contextmanager
@@ -145,8 +148,12 @@ def _adjusted(command: Command, results: Path) -> Iterator[None]:
         evaluator.get_git_commit_hash = lambda: None
     tracker = logging.getLogger("lm_eval.loggers.evaluation_tracker")
     tracker.addFilter(_is_saved)
+
+    def is_no_count(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith(("Cached requests:", "Loading '"))
+
     if command.model in registry.names():
-        log.addFilter(_is_no_count_of_cache)
+        log.addFilter(is_no_count)
     arguments = sys.argv
     sys.argv = ["lm-eval", "run", *command.arguments, "--output_path", str(results)]
     try:
@@ -154,12 +161,8 @@ def _adjusted(command: Command, results: Path) -> Iterator[None]:
     finally:
         sys.argv = arguments
         tasks.TaskManager, evaluator.get_git_commit_hash = manager, commit
-        log.removeFilter(_is_no_count_of_cache)
+        log.removeFilter(is_no_count)
         tracker.removeFilter(_is_saved)
-
-
-def _is_no_count_of_cache(record: logging.LogRecord) -> bool:
-    return not record.getMessage().startswith(("Cached requests:", "Loading '"))
 
 
 def _is_saved(record: logging.LogRecord) -> bool:
@@ -169,28 +172,3 @@ def _is_saved(record: logging.LogRecord) -> bool:
         why = getattr(error, "strerror", None) or first_line(error or OSError())
         raise UsageError(f"the results can't be saved ({why}): make room, and repeat the command (answers are kept)")
     return True
-
-
-def _explain(error: ValueError) -> None:
-    """Raise a sentence of ours in the place of lm-eval's, where we know better."""
-    from pcc_bench.host.inventory import task_names
-
-    missing = str(error).removeprefix("Tasks not found: ")
-    if missing == str(error):
-        return
-    first = missing.split(",")[0].strip()
-    hint = registry.suggest(first, task_names())
-    raise UsageError(f"unknown task '{first}'{hint} (lm-eval's own: 'lm_eval ls tasks')") from None
-
-
-def _check_model(name: str) -> None:
-    if name in registry.names():
-        return
-    import lm_eval.models  # noqa: F401  # fills the registry
-    from lm_eval.api.registry import model_registry
-
-    known = sorted(model_registry.keys())
-    if name not in known:
-        near = registry.nearest(name, registry.names()) or registry.nearest(name, known)
-        hint = f"did you mean '{near}'?" if near else "ours are " + ", ".join(registry.names())
-        raise UsageError(f"unknown model '{name}': {hint} (lm-eval's own work too)")

@@ -53,8 +53,7 @@ def task_names() -> list[str]:
 
 def task_table() -> TextTable:
     """Our tasks: name, one line, where their rows lie in a data folder and on the hub."""
-    found = sorted(_tasks().items())
-    rows = ((name, task.line, task.file, task.hub) for name, task in found)
+    rows = ((name, task.line, task.file, task.hub) for name, task in sorted(_tasks().items()))
     return TextTable(("task", "what it is", "in a data folder", "on the hub"), tuple(rows))
 
 
@@ -100,7 +99,10 @@ def _tasks() -> dict[str, _Task]:
             metadata = config["metadata"]
             file = f"{metadata['dataset']}/{metadata['split']}.jsonl"
             hub = (metadata["hub"] or {}).get("path", "")
-            found[config["task"]] = _Task(_first_sentence(path.with_name("README.md")), file, hub)
+            readme, line = path.with_name("README.md"), ""
+            if readme.is_file():  # its first sentence, behind the heading
+                line = " ".join(documents.read_text(readme).split("\n\n", 2)[1].split()).split(". ")[0].rstrip(".")
+            found[config["task"]] = _Task(line, file, hub)
     return found
 
 
@@ -111,14 +113,6 @@ def _config(path: Path) -> dict[str, Any]:
         return own
     base = _config(path.parent / own["include"])
     return {**base, **own, "metadata": {**base.get("metadata", {}), **own.get("metadata", {})}}
-
-
-def _first_sentence(readme: Path) -> str:
-    """The first sentence after the heading."""
-    if not readme.is_file():
-        return ""
-    body = readme.read_text(encoding="utf-8").split("\n\n", 2)[1]
-    return " ".join(body.split()).split(". ")[0].rstrip(".")
 
 
 def recipes() -> TextTable:
@@ -143,22 +137,16 @@ def models() -> TextTable:
         config |= documents.read_json(adapter) if adapter.is_file() else {}
         size = sum(path.stat().st_size for path in folder.glob("*.safetensors")) / 2**20
         method = shipped.method_of(name)
-        rows.append((name, method or "decoder", _rate(config), _decoder(config) if method else "", f"{size:.1f} MiB"))
+        if "summary_length" in config:
+            rate = f"{config['segment_length'] / config['summary_length']:g}x"
+        else:  # as its method's configuration spells it; "" where it has none of its own
+            rates = config.get("rates") or [config.get("rate", config.get("compr_rate"))]
+            rate = ", ".join(f"{rate:g}x" for rate in rates if rate)
+        own = config.get("decoder")
+        read_by = own["name"] if isinstance(own, dict) else config.get("decoder_model_name")
+        read_by = Path(read_by or config.get("base_model_name_or_path") or "any").name
+        rows.append((name, method or "decoder", rate, read_by if method else "", f"{size:.1f} MiB"))
     return TextTable(("model", "method", "rate", "decoder", "size"), tuple(rows))
-
-
-def _rate(config: dict[str, Any]) -> str:
-    """The rates of a compressor, as its method's configuration spells them; "" where it has none of its own."""
-    if "summary_length" in config:
-        return f"{config['segment_length'] / config['summary_length']:g}x"
-    rates = config.get("rates") or [config.get("rate", config.get("compr_rate"))]
-    return ", ".join(f"{rate:g}x" for rate in rates if rate)
-
-
-def _decoder(config: dict[str, Any]) -> str:
-    own = config.get("decoder")
-    name = own["name"] if isinstance(own, dict) else config.get("decoder_model_name")
-    return Path(name or config.get("base_model_name_or_path") or "any").name
 
 
 def decoders() -> TextTable:

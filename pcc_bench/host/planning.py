@@ -121,6 +121,14 @@ class Job:
         """Positions of prompt and continuation."""
         return self.plan.length + len(self.continuation)
 
+    def span(self, of_memories: int | None) -> int:
+        """Position ids of what the decoder reads, from 0 to the greatest; the last token is only predicted.
+
+        `of_memories` as in `Plan.positions`.
+        """
+        read = max(0, len(self.continuation) - 1)
+        return read + (self.plan.span if of_memories is None else max(self.plan.positions(of_memories), default=-1) + 1)
+
 
 @dataclass(frozen=True)
 class Planner:
@@ -138,8 +146,15 @@ class Planner:
         room = window - request.new_tokens(max_new_tokens)
         room += isinstance(request.argument, str)  # the last token of a continuation is never read
         prompt = request.reading
-        plan, continuation, memories = self._plan(request, prompt)
-        while (over := plan.span + len(continuation) - room) > 0:
+        while True:
+            memories = [self.book[Source(context, request.query)] for context in prompt.contexts]
+            if isinstance(request.argument, str):
+                plan, continuation = self.encoder.encode_pair(prompt, memories, request.argument)
+            else:
+                plan, continuation = self.encoder.encode(prompt, memories), []
+            over = plan.span + len(continuation) - room
+            if over <= 0:
+                break
             if self.overflow == "skip":
                 return None
             held = sum(memory.span for memory in memories)
@@ -153,16 +168,8 @@ class Planner:
                 raise UsageError(f"{request.where} {places}: {remedy}")
             prompt = shortened(prompt, max(0.0, 1 - 1.05 * over / held))
             self.book.fill_alone([Source(context, request.query) for context in prompt.contexts])
-            plan, continuation, memories = self._plan(request, prompt)
         cut = len("".join(request.read).encode()) - len("".join(prompt.contexts).encode())
         return Job(index, plan, continuation, accounting(memories, plan, cut))
-
-    def _plan(self, request: Request, prompt: Prompt) -> tuple[Plan, list[int], list[Memory]]:
-        memories = [self.book[Source(context, request.query)] for context in prompt.contexts]
-        if isinstance(request.argument, str):
-            plan, continuation = self.encoder.encode_pair(prompt, memories, request.argument)
-            return plan, continuation, memories
-        return self.encoder.encode(prompt, memories), [], memories
 
 
 def accounting(memories: Sequence[Memory], plan: Plan, truncated_bytes: int) -> SampleRecord:

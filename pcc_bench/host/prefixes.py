@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch.nn.functional import pad
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
@@ -65,9 +66,10 @@ def share(jobs: Sequence[Job], alike: Iterable[Hashable]) -> tuple[list[Job], li
             alone += group
         else:
             head, _ = group[0].plan.split(length)
-            shared.append(_longest_first(replace(job, head=head) for job in group))
+            jobs_behind = (replace(job, head=head) for job in group)
+            shared.append(sorted(jobs_behind, key=lambda job: job.length, reverse=True))
     shared.sort(key=lambda group: group[0].length, reverse=True)
-    return [job for group in shared for job in group], _longest_first(alone)
+    return [job for group in shared for job in group], sorted(alone, key=lambda job: job.length, reverse=True)
 
 
 class PrefixReader:
@@ -96,7 +98,16 @@ class PrefixReader:
             new.discard(id(head))
         self._kept = (heads[-1], [(keys.clone(), values.clone()) for keys, values in known[id(heads[-1])]])
         ids = [head.ids() for head in heads] if dtype is None else None
-        return ReadPrefix(self._stacked([known[id(head)] for head in heads]), [h.length for h in heads], ids), spared
+        lengths = [head.length for head in heads]
+        cache = DynamicCache(config=self.decoder.model.config)  # of the batch, rows padded on the left
+        with torch.inference_mode():
+            for layer in range(len(known[id(heads[0])])):
+                keys, values = (
+                    torch.cat([pad(known[id(h)][layer][part], (0, 0, max(lengths) - h.length, 0)) for h in heads])
+                    for part in (0, 1)
+                )
+                cache.update(keys, values, layer)
+        return ReadPrefix(cache, lengths, ids), spared
 
     def _prefill(self, heads: Sequence[Plan], dtype: torch.dtype | None) -> list[KeysValues]:
         self.decoder.ropes.forget(self.decoder.model)
@@ -114,26 +125,3 @@ class PrefixReader:
         rows = [(slice(row, row + 1), slice(None), slice(width - head.length, None)) for row, head in enumerate(heads)]
         layers: Sequence[Any] = cache.layers
         return [[(layer.keys[row], layer.values[row]) for layer in layers] for row in rows]
-
-    def _stacked(self, rows: Sequence[KeysValues]) -> DynamicCache:
-        """One cache for a batch, rows padded on the left."""
-        cache = DynamicCache(config=self.decoder.model.config)
-        with torch.inference_mode():
-            for layer in range(len(rows[0])):
-                keys, values = (_padded([row[layer][part] for row in rows]) for part in (0, 1))
-                cache.update(keys, values, layer)
-        return cache
-
-
-def _padded(rows: Sequence[torch.Tensor]) -> torch.Tensor:
-    """[1, heads, length, size] each -> [batch, heads, longest, size]."""
-    _, heads, _, size = rows[0].shape
-    width = max(row.shape[2] for row in rows)
-    padded = rows[0].new_zeros(len(rows), heads, width, size)
-    for index, row in enumerate(rows):
-        padded[index, :, width - row.shape[2] :] = row[0]
-    return padded
-
-
-def _longest_first(jobs: Iterable[Job]) -> list[Job]:
-    return sorted(jobs, key=lambda job: job.length, reverse=True)

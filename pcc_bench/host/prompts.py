@@ -83,18 +83,14 @@ class PromptEncoder:
             last, ids = self._split(last, continuation, adds_special=False)
             return self._around(prompt, memories, [*before, last]), ids
         run = self._text(prompt, memories)
-        if not run.text:
-            return self._pair_without_prompt(continuation)
+        if not run.text:  # BOS, or the end of sequence where there is none, stands in for an empty prompt
+            tokenizer = self.decoder.tokenizer
+            prefix = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+            ids = self._ids(Run().add(continuation, is_data=True), adds_special=False)
+            return (Plan(([prefix],)), ids) if ids[:1] != [prefix] else (Plan((ids[:1],)), ids[1:])
         adds = self._adds_special(prompt)
         run, ids = self._split(run, continuation, adds)
         return Plan((self._ids(run, adds),)), ids
-
-    def _pair_without_prompt(self, continuation: str) -> tuple[Plan, list[int]]:
-        """BOS, or the end of sequence where there is none, stands in for an empty prompt (as in lm-eval)."""
-        tokenizer = self.decoder.tokenizer
-        prefix = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-        ids = self._ids(Run().add(continuation, is_data=True), adds_special=False)
-        return (Plan(([prefix],)), ids) if ids[:1] != [prefix] else (Plan((ids[:1],)), ids[1:])
 
     def _split(self, run: Run, continuation: str, adds_special: bool) -> tuple[Run, list[int]]:
         stripped = run.cut(len(run.text.rstrip()))
@@ -126,8 +122,13 @@ class PromptEncoder:
 
     def _around(self, prompt: Prompt, memories: Sequence[Memory], runs: Sequence[Run]) -> Plan:
         frame = self._frame(prompt)
-        opening = [*self._opening(prompt), *frame.opening]
-        pieces: list[list[int] | Memory | torch.Tensor] = [opening + self._ids(runs[0], adds_special=False)]
+        bos = self.decoder.bos if self.starts_with_bos else []
+        if not self._adds_special(prompt):
+            bos = []  # the prompt's text (a chat template) brings its own
+        elif self.starts_with_bos is None:
+            bos = list(self.decoder.tokenizer.encode(""))
+        first = [*bos, *frame.opening, *self._ids(runs[0], adds_special=False)]
+        pieces: list[list[int] | Memory | torch.Tensor] = [first]
         for memory, run in zip(memories, runs[1:], strict=True):
             pieces += [memory, self._ids(run, adds_special=False)]
         if len(frame.closing):
@@ -144,14 +145,6 @@ class PromptEncoder:
                 '\'{"cue": "words"}\' to ask it in words'
             )
         return frame
-
-    def _opening(self, prompt: Prompt) -> list[int]:
-        """BOS, unless the prompt's text (a chat template) brings its own."""
-        if not self._adds_special(prompt) or self.starts_with_bos is False:
-            return []
-        if self.starts_with_bos is None:
-            return list(self.decoder.tokenizer.encode(""))
-        return self.decoder.bos
 
     def _adds_special(self, prompt: Prompt) -> bool:
         return self.add_bos is not False and not self._brings_bos(prompt)

@@ -25,7 +25,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from importlib.machinery import ModuleSpec
-    from inspect import BoundArguments
     from types import ModuleType
     from typing import Any
 
@@ -61,37 +60,24 @@ class LmEvalFinder:
         if name not in ADDITIONS or self._asking:
             return None
         self._asking = True  # another package's hook may ask all finders in turn, us included
+        others = (finder for finder in list(sys.meta_path) if finder is not self and hasattr(finder, "find_spec"))
         try:
-            spec = self._ask_others(name, path, target)
+            spec = next((spec for finder in others if (spec := finder.find_spec(name, path, target))), None)
         finally:
             self._asking = False
-        if spec is not None:
-            _add_after_import(spec)
+        loader: Any = spec and spec.loader
+        try:  # to extend this one loader, for one call; it keeps its class, which importlib.resources looks at
+            execute = loader.exec_module
+
+            def execute_and_add(module: "ModuleType") -> None:
+                del loader.exec_module
+                execute(module)
+                _add(module)
+
+            loader.exec_module = execute_and_add
+        except AttributeError:
+            pass  # a loader that cannot be extended: lm-eval goes on without us
         return spec
-
-    def _ask_others(self, name: str, path: "Sequence[str] | None", target: "ModuleType | None") -> "ModuleSpec | None":
-        for finder in list(sys.meta_path):
-            if finder is not self and hasattr(finder, "find_spec"):
-                spec = finder.find_spec(name, path, target)
-                if spec is not None:
-                    return spec
-        return None
-
-
-def _add_after_import(spec: "ModuleSpec") -> None:
-    """Extend `exec_module` of this one loader, for one call; it keeps its class, which importlib.resources looks at."""
-    loader: Any = spec.loader
-    try:
-        execute = loader.exec_module
-
-        def execute_and_add(module: "ModuleType") -> None:
-            del loader.exec_module
-            execute(module)
-            _add(module)
-
-        loader.exec_module = execute_and_add
-    except AttributeError:
-        pass  # a loader that cannot be extended: lm-eval goes on without us
 
 
 def _add(module: "ModuleType") -> None:
@@ -127,9 +113,11 @@ def _add_models(module: "ModuleType") -> None:
 
 
 def _add_tasks(module: "ModuleType") -> None:
-    """Let every TaskManager of lm-eval look into our task folder too."""
+    """Let every TaskManager of lm-eval look into our task folder, and mark lm-eval's own tasks as `compress` asks."""
     import functools
     import inspect
+    from importlib.util import find_spec  # finds the package without running it
+    from pathlib import Path
 
     manager = module.TaskManager
     original: Callable[..., None] = manager.__init__
@@ -138,14 +126,26 @@ def _add_tasks(module: "ModuleType") -> None:
     signature = inspect.signature(original)
     if not {"include_path", "include_defaults"} <= signature.parameters.keys():
         raise TypeError("TaskManager has no include_path in this release of lm-eval")
-    folder = _task_folder()
+    spec = find_spec("pcc_bench.tasks")
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError("pcc_bench.tasks is not installed")
+    folder = str(spec.submodule_search_locations[0])
 
     @functools.wraps(original)
     def initialise(self: "Any", *args: "Any", **kwargs: "Any") -> None:
         try:
             call = signature.bind(self, *args, **kwargs)
-            given = _look_into(folder, call)
-            part = _compressed_part(call)
+            call.apply_defaults()
+            given = call.arguments["include_path"]  # its tasks win over ours: later ones do
+            paths = list(given) if isinstance(given, (list, tuple)) else [given] if given else []
+            known = any(Path(path).resolve() == Path(folder).resolve() for path in paths)
+            if call.arguments["include_defaults"] and not known:
+                call.arguments["include_path"] = [folder, *paths]
+            # a text `compress` is for lm-eval's own tasks; ours have a table of that name in their YAML
+            part, metadata = None, call.arguments.get("metadata")
+            if isinstance(metadata, dict) and isinstance(metadata.get("compress"), str):
+                part = str(metadata["compress"])
+                call.arguments["metadata"] = {key: value for key, value in metadata.items() if key != "compress"}
         except Exception:  # most often a mistake in the call, which lm-eval should tell in its own words
             return original(self, *args, **kwargs)
         original(*call.args, **call.kwargs)
@@ -155,15 +155,9 @@ def _add_tasks(module: "ModuleType") -> None:
 
     initialise.pcc_bench_tasks = folder  # type: ignore[attr-defined]
     manager.__init__ = initialise
-    if hasattr(manager, "load"):
-        _mark_what_loads(manager)
-
-
-def _mark_what_loads(manager: "Any") -> None:
-    """Let tasks of lm-eval's own be marked as they are loaded, where `compress` asks for it."""
-    import functools
-
-    load: Callable[..., Any] = manager.load
+    load: Callable[..., Any] | None = getattr(manager, "load", None)
+    if load is None:
+        return
 
     @functools.wraps(load)
     def load_and_mark(self: "Any", *args: "Any", **kwargs: "Any") -> "Any":
@@ -175,37 +169,6 @@ def _mark_what_loads(manager: "Any") -> None:
         return loaded
 
     manager.load = load_and_mark
-
-
-def _look_into(folder: str, call: "BoundArguments") -> "Any":
-    """Put the folder before the user's `include_path`, later ones win; returns what the user passed."""
-    from pathlib import Path
-
-    call.apply_defaults()
-    given = call.arguments["include_path"]
-    paths = list(given) if isinstance(given, (list, tuple)) else [given] if given else []
-    known = any(Path(path).resolve() == Path(folder).resolve() for path in paths)
-    if call.arguments["include_defaults"] and not known:
-        call.arguments["include_path"] = [folder, *paths]
-    return given
-
-
-def _compressed_part(call: "BoundArguments") -> "str | None":
-    """Take a text `compress` out of the metadata for all tasks; ours have a table of that name in their YAML."""
-    metadata = call.arguments.get("metadata")
-    if not isinstance(metadata, dict) or not isinstance(metadata.get("compress"), str):
-        return None
-    call.arguments["metadata"] = {key: value for key, value in metadata.items() if key != "compress"}
-    return str(metadata["compress"])
-
-
-def _task_folder() -> str:
-    from importlib.util import find_spec  # finds the package without running it
-
-    spec = find_spec("pcc_bench.tasks")
-    if spec is None or not spec.submodule_search_locations:
-        raise ModuleNotFoundError("pcc_bench.tasks is not installed")
-    return str(spec.submodule_search_locations[0])
 
 
 def _add_verdict(module: "ModuleType") -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -47,20 +48,12 @@ class Check:
     says: str
 
 
-@dataclass(frozen=True)
-class Example:
-    """The first row of a task as the decoder would read it: (kind of the part, decoder tokens, text) for each part."""
-
-    task: str
-    parts: tuple[tuple[str, int | None, str], ...]
-
-
 @dataclass
 class Report:
     """What was found; `look` runs one check and notes its outcome."""
 
     checks: list[Check] = field(default_factory=list)
-    examples: list[Example] = field(default_factory=list)
+    examples: dict[str, TextTable] = field(default_factory=dict)  # task -> its first row as the decoder would read it
 
     def look(self, what: str, check: Callable[[], tuple[T, str]]) -> T | None:
         """Note what a check found; returns it, or None where it fails."""
@@ -96,8 +89,8 @@ def validate(model: str, model_args: str, task_list: str, metadata: str | None =
     if kind is not None and arguments is not None:
         options = report.look("options", lambda: _options(kind, arguments))
         decoder = report.look("decoder", lambda: _decoder(kind, arguments))
-        if decoder is not None and weight_files(decoder.name):
-            report.look("decoder's weights", lambda: _decoder_weights(decoder.name))
+        if decoder is not None and (files := weight_files(decoder.name)):
+            report.look("decoder's weights", lambda: _weights(files))
         if decoder is not None and options is not None:
             kind.inspect(str(arguments["pretrained"]), decoder, options, report.look)
     names = [name.strip() for name in task_list.split(",") if name.strip()]
@@ -117,7 +110,7 @@ def validate(model: str, model_args: str, task_list: str, metadata: str | None =
     )
     for name in names:
         if loaded := report.look(f"task {name}", lambda name=name: _task(manager, name)):  # type: ignore[misc]
-            report.examples += [_example(task, loaded[task], decoder) for task in loaded]
+            report.examples |= {task: _example(loaded[task], decoder) for task in loaded}
     return report
 
 
@@ -142,25 +135,19 @@ def _decoder(kind: type[Compressor], arguments: Mapping[str, Any]) -> tuple[Deco
     model = without_weights(config, f"'{name}'", AutoModelForCausalLM)
     decoder = Decoder(model, tokenizer, name)
     width, window = decoder.hidden_size, getattr(config, "max_position_embeddings", "?")
-    _read_embedding(decoder, path)
-    return decoder, f"{name}: {config.model_type}, width {width}, window {window}, {len(tokenizer)} tokens"
-
-
-def _read_embedding(decoder: Decoder, name: str) -> None:
-    """Give a decoder without weights the rows its fingerprint is made of, where they lie in safetensors here."""
-    shapes = {file: safetensors_shapes(file) for file in weight_files(name)}
-    wanted = {key for key, value in decoder.model.named_parameters() if value is decoder.embedding.weight}
-    for file, tensors in shapes.items():
-        for key in tensors:
-            if any(key == full or full.endswith("." + key) for full in wanted):
+    # the rows its fingerprint is made of, where they lie in safetensors here
+    names = {key for key, value in model.named_parameters() if value is decoder.embedding.weight}
+    for file in weight_files(path):
+        for key in safetensors_shapes(file):
+            if any(key == full or full.endswith("." + key) for full in names):
                 with safe_open(file, framework="pt") as opened:
                     rows = opened.get_slice(key)[:FINGERPRINT_ROWS]
                 decoder.embedding.weight = torch.nn.Parameter(rows, requires_grad=False)
+    return decoder, f"{name}: {config.model_type}, width {width}, window {window}, {len(tokenizer)} tokens"
 
 
-def _decoder_weights(name: str) -> tuple[int, str]:
-    """Are they finite? Norms, biases and the embedding are read; the run looks at all of them as it loads them."""
-    files = weight_files(name)
+def _weights(files: list[Path]) -> tuple[int, str]:
+    """Norms, biases and the embedding are read; the run looks at all of them as it loads them."""
     read = sum(check_safetensors(file, lambda key, shape: len(shape) == 1 or "embed" in key) for file in files)
     return read, f"{read} tensors finite (embedding, norms, biases; an evaluation looks at all it loads)"
 
@@ -181,19 +168,14 @@ def _task(manager: TaskManager, name: str) -> tuple[dict[str, Any], str]:
     return loaded, "; ".join(accounts)
 
 
-def _example(name: str, task: Any, decoder: Decoder | None) -> Example:
+def _example(task: Any, decoder: Decoder | None) -> TextTable:
+    """The parts of its first row: their kind, decoder tokens, how they begin and end."""
     doc = next(iter(task.eval_docs))
     asked = task.fewshot_context(doc, num_fewshot=task.config.num_fewshot or 0)
     prompt = as_prompt(asked[0] if isinstance(asked, list) else asked)  # a list where a row is asked several times
-    counts = decoder.count_tokens([part.text for part in prompt.parts]) if decoder else [None] * len(prompt.parts)
-    parts = ((part.kind.value, count, part.text) for part, count in zip(prompt.parts, counts, strict=True))
-    return Example(name, tuple(parts))
-
-
-def example_table(example: Example) -> TextTable:
-    """The parts of a row, their decoder tokens and how they begin and end."""
+    counts = decoder.count_tokens([part.text for part in prompt.parts]) if decoder else [""] * len(prompt.parts)
     rows = []
-    for kind, count, text in example.parts:
-        excerpt = text if len(text) <= 60 else f"{text[:30]} ... {text[-30:]}"
-        rows.append((kind, "" if count is None else str(count), repr(excerpt)))
+    for part, count in zip(prompt.parts, counts, strict=True):
+        excerpt = part.text if len(part.text) <= 60 else f"{part.text[:30]} ... {part.text[-30:]}"
+        rows.append((part.kind.value, str(count), repr(excerpt)))
     return TextTable(("part", "tokens", "text"), tuple(rows))

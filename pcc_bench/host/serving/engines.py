@@ -9,6 +9,7 @@ import os
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated, Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -82,11 +83,7 @@ class Server:
         self.model = served[names.index(name)] if name else served[0]
 
     def call(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        """The JSON answer of an endpoint.
-
-        Raises:
-            UsageError: There is none, or it is an error.
-        """
+        """The JSON answer of an endpoint; UsageError where there is none, or it is an error."""
         headers = {"Content-Type": "application/json"}
         if key := os.environ.get(KEY):
             headers["Authorization"] = f"Bearer {key}"
@@ -96,23 +93,19 @@ class Server:
             with urllib.request.urlopen(request, timeout=SECONDS) as answer:
                 return documents.parse_json(answer.read().decode("utf-8", "replace"), f"the answer of {self.url}")
         except urllib.error.HTTPError as error:
-            raise UsageError(self._refusal(error)) from None
+            text = error.read().decode("utf-8", "replace")
+            with suppress(UsageError, TypeError, KeyError):
+                text = str(documents.parse_json(text, self.url)["error"]["message"])
+            hint = f": start it with {START}" if "enable-prompt-embeds" in text else ""
+            hint = f": set {KEY}" if error.code == 401 else hint
+            said = " ".join(text.split())[:300]
+            raise UsageError(f"{self.url} refused the request ({error.code}: {said}){hint}") from None
         except UsageError:
             raise
         except (OSError, ValueError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", None) or first_line(error)
             shown = f"no vLLM server answers at {self.url} ({reason}): start one with {START}"
             raise UsageError(" ".join(shown.split())) from None
-
-    def _refusal(self, error: urllib.error.HTTPError) -> str:
-        text = error.read().decode("utf-8", "replace")
-        try:
-            message = str(documents.parse_json(text, self.url)["error"]["message"])
-        except (UsageError, TypeError, KeyError):
-            message = text
-        hint = f": start it with {START}" if "enable-prompt-embeds" in message else ""
-        hint = f": set {KEY}" if error.code == 401 else hint
-        return f"{self.url} refused the request ({error.code}: {' '.join(message.split())[:300]}){hint}"
 
     def complete(self, body: dict[str, Any], count: int) -> list[Choice]:
         """Answers of `/v1/completions`, in the order of the prompts, each with token ids."""

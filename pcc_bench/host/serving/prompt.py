@@ -6,14 +6,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from pcc_bench.core.documents import replaced, write_text
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.plan import Plan, positions
-from pcc_bench.core.questions import question_prompt, question_text
+from pcc_bench.core.questions import question_prompt
 from pcc_bench.host.compressing import ContextMemory, check_window, continued_ids
 from pcc_bench.host.serving.engines import Server
 from pcc_bench.host.serving.wire import Sampling, chat, completion, saved
@@ -50,10 +49,13 @@ def write(memory: ContextMemory, question: str, prompt: str, max_new_tokens: int
         raise UsageError(f"{path}: name a file .pt (the input vectors) or .json (the body of a request)")
     words = question_prompt(prompt)
     sampling = Sampling.of(memory.compressor, max_new_tokens, words.until)
+    plan = plan_of(memory, question, prompt)
     if as_chat:
-        vectors, body = _for_chat(memory, question, prompt, sampling)
+        if memory.memory.vectors is None:
+            raise UsageError(f"{memory.compressor.name} leaves text, which is a text part of a chat: no --chat for it")
+        vectors = memory.memory.vectors
+        body = chat(vectors, words.asking(question), sampling)
     else:
-        plan = plan_of(memory, question, prompt)
         check_window(memory.compressor.decoder, plan, max_new_tokens)
         vectors = plan.vectors(memory.compressor.decoder)
         body = completion([vectors], sampling)
@@ -63,15 +65,6 @@ def write(memory: ContextMemory, question: str, prompt: str, max_new_tokens: int
         with replaced(path) as part:
             part.write_bytes(saved(vectors))
     return Written(vectors, "/v1/chat/completions" if as_chat else "/v1/completions", sampling)
-
-
-def _for_chat(
-    memory: ContextMemory, question: str, prompt: str, sampling: Sampling
-) -> tuple[torch.Tensor, dict[str, Any]]:
-    plan_of(memory, question, prompt)
-    if memory.memory.vectors is None:
-        raise UsageError(f"{memory.compressor.name} leaves text, which is a text part of a chat: no --chat for it")
-    return memory.memory.vectors, chat(memory.memory.vectors, question_text(question, prompt), sampling)
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,11 @@ from torch.nn import functional
 
 from pcc_bench.core.architecture import FLOATS, is_finite
 from pcc_bench.core.compressor import Memory, RawMemory
+from pcc_bench.core.decoder import DTYPES
 from pcc_bench.core.documents import checked, parse_json
 
 HEADER = "pcc_bench_stored_memory"  # in a file's metadata: checksum, blank, JSON
 EXACT = "exact"  # the memory as the decoder reads it
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 INT8 = "int8"
 PRECISIONS = (EXACT, *DTYPES, INT8)
 BLOCK = 64  # channels that share a scale: one that is far larger than the rest costs only its block precision
@@ -74,7 +74,13 @@ def write(key: str, maker: str, memory: Memory | RawMemory, precision: str) -> b
 
     `key` hashes what the memory was made from, `maker` the part of that which is the same for all texts.
     """
-    tensors = {name: value.cpu().contiguous() for name, value in _tensors(memory, precision).items()}
+    if isinstance(memory, RawMemory):
+        tensors = pack(memory.slots, precision)
+    elif memory.vectors is not None:
+        tensors = {"vectors": memory.vectors}
+    else:
+        tensors = {"text": torch.from_numpy(np.frombuffer((memory.text or "").encode(), dtype=np.uint8).copy())}
+    tensors = {name: value.cpu().contiguous() for name, value in tensors.items()}
     held = TENSORS[type(memory)]
     counts = {field.name: getattr(memory, field.name) for field in fields(memory) if field.name not in held}
     counts = {name: value for name, value in counts.items() if value is not None}
@@ -94,26 +100,23 @@ def read(data: bytes, key: str) -> Memory | RawMemory:
         header = checked(Header, parse_json(text, "its header"), "its header")
         if header.key != key:
             raise DamagedError("it was made for another key")
-        return _memory(header.counts, tensors)
+        if not all(map(is_finite, tensors.values())):
+            raise DamagedError("it has values that are not finite numbers")
+        state = header.counts.model_dump(exclude_none=True)
+        if ("segments" in state) == ("slots" in state):
+            raise DamagedError("its counts are neither a memory's nor those of slots before the converter")
+        match sorted(tensors):
+            case ["text"] if tensors["text"].dtype == torch.uint8 and "slots" in state:
+                return Memory(**state, text=tensors["text"].numpy().tobytes().decode())
+            case ["vectors"] if "slots" in state and tensors["vectors"].dim() == 2:
+                if tensors["vectors"].dtype in FLOATS:
+                    return Memory(**state, vectors=tensors["vectors"])
+            case ["slots"] | ["scales", "slots"] if "segments" in state and _is_packed(tensors):
+                if sum(state["segments"]) == len(tensors["slots"]):
+                    return RawMemory(**state, slots=unpack(tensors))
+        raise DamagedError(f"it holds {', '.join(tensors) or 'nothing'}, which its counts do not fit")
     except (SafetensorError, ValueError) as error:
         raise DamagedError(str(error)) from None
-
-
-def _memory(counts: Counts, tensors: dict[str, torch.Tensor]) -> Memory | RawMemory:
-    """A memory of counts and tensors; ValueError if they do not go together."""
-    if not all(map(is_finite, tensors.values())):
-        raise ValueError("it has values that are not finite numbers")
-    state = counts.model_dump(exclude_none=True)
-    if ("segments" in state) == ("slots" in state):
-        raise ValueError("its counts are neither a memory's nor those of slots before the converter")
-    match sorted(tensors):
-        case ["text"] if tensors["text"].dtype == torch.uint8 and "slots" in state:
-            return Memory(**state, text=tensors["text"].numpy().tobytes().decode())
-        case ["vectors"] if tensors["vectors"].dim() == 2 and tensors["vectors"].dtype in FLOATS and "slots" in state:
-            return Memory(**state, vectors=tensors["vectors"])
-        case ["slots"] | ["scales", "slots"] if _is_packed(tensors) and sum(state["segments"]) == len(tensors["slots"]):
-            return RawMemory(**state, slots=unpack(tensors))
-    raise ValueError(f"it holds {', '.join(tensors) or 'nothing'}, which its counts do not fit")
 
 
 def _is_packed(tensors: dict[str, torch.Tensor]) -> bool:
@@ -134,14 +137,6 @@ def maker(path: Path) -> str:
         return checked(Header, parse_json(header, str(path)), str(path)).maker
     except (OSError, SafetensorError, ValueError):
         return ""
-
-
-def _tensors(memory: Memory | RawMemory, precision: str) -> dict[str, torch.Tensor]:
-    if isinstance(memory, RawMemory):
-        return pack(memory.slots, precision)
-    if memory.vectors is not None:
-        return {"vectors": memory.vectors}
-    return {"text": torch.from_numpy(np.frombuffer((memory.text or "").encode(), dtype=np.uint8).copy())}
 
 
 def _checksum(header: str, tensors: dict[str, torch.Tensor]) -> str:

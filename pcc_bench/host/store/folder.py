@@ -42,7 +42,18 @@ class StoreFolder:
         self.max_bytes = max_bytes
         try:
             root.mkdir(parents=True, exist_ok=True)
-            self._mark()
+            marker = root / MARKER
+            if not marker.exists():
+                if any(not path.name.endswith(PART) for path in root.iterdir()) and not marker.exists():
+                    raise UsageError(f"{root} holds other files and is no memory store: give a new or an empty folder")
+                write_whole(marker, json.dumps({"format": FORMAT}).encode())
+            form: object = "unknown"
+            with suppress(UsageError, AttributeError):
+                form = documents.read_json(marker).get("format", form)
+            if form != FORMAT:
+                raise UsageError(
+                    f"memory store {root} has format {form}, this version keeps {FORMAT}: give another folder"
+                )
             write_whole(root / f"probe-{secrets.token_hex(8)}", b"").unlink()
         except OSError as error:
             raise UsageError(
@@ -101,18 +112,6 @@ class StoreFolder:
                 continue
             yield Entry(state.st_mtime_ns, state.st_size, path)
 
-    def _mark(self) -> None:
-        marker = self.root / MARKER
-        if not marker.exists():
-            if any(not path.name.endswith(PART) for path in self.root.iterdir()) and not marker.exists():
-                raise UsageError(f"{self.root} holds other files and is no memory store: give a new or an empty folder")
-            write_whole(marker, json.dumps({"format": FORMAT}).encode())
-        found = _format(marker)
-        if found != FORMAT:
-            raise UsageError(
-                f"memory store {self.root} has format {found}, this version keeps {FORMAT}: give another folder"
-            )
-
 
 def write_whole(path: Path, data: bytes) -> Path:
     """Write a file that is there whole or not at all, even after a power cut."""
@@ -127,11 +126,3 @@ def write_whole(path: Path, data: bytes) -> Path:
         part.unlink(missing_ok=True)
         raise
     return path
-
-
-def _format(marker: Path) -> object:
-    try:
-        state = documents.read_json(marker)
-    except UsageError:
-        return "unknown"
-    return state.get("format", "unknown") if isinstance(state, dict) else "unknown"

@@ -44,7 +44,22 @@ class MemoryStore:
     """
 
     def __init__(self, path: Path, compressor: Compressor, precision: str = EXACT, gib: float | None = None) -> None:
-        _check(compressor, precision, gib)
+        if precision not in PRECISIONS:
+            raise UsageError(f"memory_store_dtype={precision} is unknown: pass one of {', '.join(PRECISIONS)}")
+        if precision != EXACT and not compressor.has_converter:
+            raise UsageError(
+                f"memory_store_dtype={precision} keeps slots before a converter, and {compressor.name} has none: pass "
+                f"{EXACT}, or leave it out"
+            )
+        if gib is not None and not (isinstance(gib, int | float) and gib > 0):
+            raise UsageError(
+                f"memory_store_gib={gib} leaves no room: pass a number above 0, or leave it out for no limit"
+            )
+        if compressor.depends_on_batch:
+            raise UsageError(
+                f"{compressor.name} with these options makes memories that depend on the texts compressed beside them "
+                "(padding=attended): leave out memory_store, or that option"
+            )
         self.compressor = compressor
         self.precision = precision
         self.counts: Counter[str] = Counter()  # of `COUNTS`, since it was last emptied
@@ -70,61 +85,52 @@ class MemoryStore:
         No context comes twice with one question; questions are unread by methods that are not query-aware.
         """
         keys = [self.key(context, query) for context, query in zip(contexts, queries, strict=True)]
-        memories = {key: memory for key in keys if (memory := self._found(key)) is not None}
+        memories = {key: memory for key in keys if (memory := self._read(key)) is not None}
         missing = [index for index, key in enumerate(keys) if key not in memories]
-        made = self._make([contexts[index] for index in missing], [queries[index] for index in missing])
-        for index, fresh in zip(missing, made, strict=True):
-            memories[keys[index]] = self._kept(keys[index], fresh)
-        if missing:
-            self.counts["evicted"] += self._folder.trim()
+        if not missing:
+            return [memories[key] for key in keys]
+        fresh: Sequence[Memory | RawMemory]
+        if self.precision == EXACT:
+            fresh = compress(self.compressor, [contexts[i] for i in missing], [queries[i] for i in missing])
+        else:
+            fresh = raw = self.compressor.compress_raw([contexts[i] for i in missing])
+            _check_finite(self.compressor, [memory.slots for memory in raw])
+        for key, memory in zip([keys[i] for i in missing], fresh, strict=True):
+            data = entry.write(key, self._maker, memory, self.precision)
+            try:
+                self._folder.write(key, data)
+                self.counts["written"] += 1
+            except OSError as error:
+                self.counts["unwritten"] += 1
+                self.trouble = str(error)
+            # as a later run will read it
+            memories[key] = memory if isinstance(memory, Memory) else self._converted(entry.read(data, key))
+        self.counts["evicted"] += self._folder.trim()
         return [memories[key] for key in keys]
 
-    def _found(self, key: str) -> Memory | None:
+    def _read(self, key: str) -> Memory | None:
+        """The memory in the folder; one that does not fit the compressor counts as damaged."""
         start = time.perf_counter()
         try:
             data = self._folder.read(key)
-            memory = None if data is None else self._fitting(entry.read(data, key))
-        except (OSError, entry.DamagedError):
+            if data is None:
+                self.counts["misses"] += 1
+                return None
+            memory = entry.read(data, key)
+            if isinstance(memory, RawMemory) != (self.precision != EXACT):
+                raise entry.DamagedError("it was written in another precision")
+            if isinstance(memory, Memory) and memory.text is not None and self.compressor.soft:
+                raise entry.DamagedError("it is text, and the method reads vectors")
+            converted = self._converted(memory)
+            if converted.vectors is not None and converted.vectors.shape[1] != self.compressor.decoder.hidden_size:
+                raise entry.DamagedError("it has another width than the decoder")
+        except torch.OutOfMemoryError:
+            raise
+        except (OSError, entry.DamagedError, RuntimeError):  # torch's, where slots are not as wide as the converter
             self.counts["damaged"] += 1
             return None
-        self.counts["misses" if memory is None else "hits"] += 1
-        return None if memory is None else replace(memory, seconds=time.perf_counter() - start)
-
-    def _fitting(self, memory: Memory | RawMemory) -> Memory:
-        """A memory of a file, once it is known to fit the compressor."""
-        if isinstance(memory, RawMemory) != (self.precision != EXACT):
-            raise entry.DamagedError("it was written in another precision")
-        if (memory.text if isinstance(memory, Memory) else None) is not None and self.compressor.soft:
-            raise entry.DamagedError("it is text, and the method reads vectors")
-        try:
-            converted = self._converted(memory)
-        except RuntimeError as error:  # torch's, where slots have another width than the converter
-            if isinstance(error, torch.OutOfMemoryError):
-                raise
-            raise entry.DamagedError(str(error)) from None
-        if converted.vectors is not None and converted.vectors.shape[1] != self.compressor.decoder.hidden_size:
-            raise entry.DamagedError("it has another width than the decoder")
-        return converted
-
-    def _make(self, contexts: Sequence[str], queries: Sequence[str]) -> Sequence[Memory | RawMemory]:
-        if not contexts:
-            return []
-        if self.precision == EXACT:
-            return compress(self.compressor, contexts, queries)
-        raw = self.compressor.compress_raw(contexts)
-        _check_finite(self.compressor, [memory.slots for memory in raw])
-        return raw
-
-    def _kept(self, key: str, made: Memory | RawMemory) -> Memory:
-        """Write a memory, and give it as a later run will read it."""
-        data = entry.write(key, self._maker, made, self.precision)
-        try:
-            self._folder.write(key, data)
-            self.counts["written"] += 1
-        except OSError as error:
-            self.counts["unwritten"] += 1
-            self.trouble = str(error)
-        return made if isinstance(made, Memory) else self._converted(entry.read(data, key))
+        self.counts["hits"] += 1
+        return replace(converted, seconds=time.perf_counter() - start)
 
     def _converted(self, memory: Memory | RawMemory) -> Memory:
         return self.compressor.convert(memory) if isinstance(memory, RawMemory) else memory
@@ -164,20 +170,3 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     state: dict[str, Any] = {"vocabulary": tokenizer.get_vocab()} if backend is None else json.loads(backend.to_str())
     state = {name: value for name, value in state.items() if name not in ("padding", "truncation")}
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
-
-
-def _check(compressor: Compressor, precision: str, gib: float | None) -> None:
-    if precision not in PRECISIONS:
-        raise UsageError(f"memory_store_dtype={precision} is unknown: pass one of {', '.join(PRECISIONS)}")
-    if precision != EXACT and not compressor.has_converter:
-        raise UsageError(
-            f"memory_store_dtype={precision} keeps slots before a converter, and {compressor.name} has none: pass "
-            f"{EXACT}, or leave it out"
-        )
-    if gib is not None and not (isinstance(gib, int | float) and gib > 0):
-        raise UsageError(f"memory_store_gib={gib} leaves no room: pass a number above 0, or leave it out for no limit")
-    if compressor.depends_on_batch:
-        raise UsageError(
-            f"{compressor.name} with these options makes memories that depend on the texts compressed beside them "
-            "(padding=attended): leave out memory_store, or that option"
-        )
