@@ -1,5 +1,7 @@
 """Two methods in a row: a hard one shortens the text, and PCC compresses what it leaves.
 
+The first method may be one with a checkpoint of its own, such as LLMLingua-2 (`first_pretrained=`).
+
 With a PCC of 1x (`pcc-smollm2-1x`: the decoder's own token vectors between trained frame vectors) this is a hard method
 with the supervision a compressor had: the frame has learned how to answer, and the text is still only what the hard
 method leaves. With a PCC of a higher rate the two rates multiply.
@@ -55,6 +57,7 @@ class ComposedCompressor(Compressor):
         *,
         first: str = "truncated-context",
         first_rate: float | None = None,
+        first_pretrained: str | None = None,
         rate: int | None = None,
         any_decoder: bool = False,
     ) -> Self:
@@ -63,19 +66,26 @@ class ComposedCompressor(Compressor):
         Args:
             pretrained: PCC's checkpoint.
             decoder: Of both.
-            first: A hard method that needs nothing but the decoder.
+            first: A hard method.
             first_rate: Its rate; its own default where there is none.
+            first_pretrained: Its checkpoint, of a method that has one.
             rate: PCC's rate; the checkpoint's where there is none.
             any_decoder: As PCC's.
 
         Raises:
-            UsageError: The first method is no such method, or takes no rate.
+            UsageError: The first method is no such method, takes no rate, or lacks its checkpoint.
         """
         kind = _hard(first)
+        if first_pretrained and kind.default == HardCompressor.default:
+            raise UsageError(f"first={first} has no checkpoint: leave first_pretrained out")
+        if not first_pretrained and kind.default != HardCompressor.default:
+            raise UsageError(f"first={first} needs first_pretrained=<its checkpoint>, {kind.default} or so")
         options = {} if first_rate is None else {"rate": first_rate}
         if options and "rate" not in signature(kind.load).parameters:
             raise UsageError(f"first={first} takes no rate: leave first_rate={first_rate:g} out")
-        before = kind.load(decoder.name, decoder, **registry.typed(kind, options, f"first={first}, first_rate"))
+        before = kind.load(
+            first_pretrained or decoder.name, decoder, **registry.typed(kind, options, f"first={first}, first_rate")
+        )
         own = {"any_decoder": any_decoder, **({} if rate is None else {"rate": rate})}
         return cls(before, registry.get("pcc").load(pretrained, decoder, **own))
 
@@ -89,8 +99,9 @@ class ComposedCompressor(Compressor):
 
     @classmethod
     def inspect(cls, pretrained: str, decoder: Decoder, options: Mapping[str, Any], look: Look) -> None:
-        """As PCC; the first method has no files."""
-        look("first method", lambda: (None, _hard(options.get("first", "truncated-context")).summary))
+        """As PCC, after the first method."""
+        kind = _hard(options.get("first", "truncated-context"))
+        look("first method", lambda: (None, kind.summary))
         own = {name: value for name, value in options.items() if not name.startswith("first")}
         registry.get("pcc").inspect(pretrained, decoder, own, look)
 
@@ -117,13 +128,13 @@ class ComposedCompressor(Compressor):
 
     @property
     def depends_on_batch(self) -> bool:
-        """Where PCC's memories do."""
-        return self.second.depends_on_batch
+        """Where one of them does."""
+        return self.first.depends_on_batch or self.second.depends_on_batch
 
     @property
     def tokenizers(self) -> tuple[PreTrainedTokenizerBase, ...]:
-        """PCC's: the first method counts the decoder's tokens."""
-        return self.second.tokenizers
+        """Those of both."""
+        return tuple(dict.fromkeys((*self.second.tokenizers, *self.first.tokenizers)))
 
     @cached_property
     def layout(self) -> Layout:
@@ -136,15 +147,15 @@ class ComposedCompressor(Compressor):
         return {**self.second.options(), "first": self.first.name, **own}
 
     def weights_fingerprint(self) -> str:
-        """PCC's."""
-        return self.second.weights_fingerprint()
+        """Those of both."""
+        return "+".join(filter(None, (self.first.weights_fingerprint(), self.second.weights_fingerprint())))
 
 
 def _hard(name: str) -> type[HardCompressor]:
     kind = registry.get(name)
-    if not issubclass(kind, HardCompressor) or kind.default != HardCompressor.default:
+    if not issubclass(kind, HardCompressor):
         raise UsageError(
-            f"first={name}: the first of two methods has to leave text and need no checkpoint: pass "
-            "truncated-context, random-context, bm25-context, no-context or full-context"
+            f"first={name}: the first of two methods has to leave text: pass truncated-context, random-context, "
+            "bm25-context, llmlingua2, token-classifier, no-context or full-context"
         )
     return kind

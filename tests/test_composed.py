@@ -11,6 +11,7 @@ from command import lm_eval_run
 
 from pcc_bench.baselines.composed import ComposedCompressor
 from pcc_bench.baselines.controls import Bm25Context, TruncatedContext
+from pcc_bench.baselines.llmlingua2 import LlmLingua2
 from pcc_bench.core import shipped
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError
@@ -71,10 +72,37 @@ def test_the_recorded_rate_is_the_product() -> None:
     assert ComposedCompressor.recorded_rate(CHECKPOINT, {"first": "no-context"}) == float("inf")
 
 
-@pytest.mark.parametrize("first", ["pcc", "llmlingua2", "composed", "token-classifier"])
+def test_a_first_method_may_have_a_checkpoint(decoder: Decoder, texts: list[str]) -> None:
+    first = {"first": "llmlingua2", "first_pretrained": "llmlingua2-lab"}
+    composed = ComposedCompressor.load(CHECKPOINT, decoder, **first, first_rate=3)
+    alone = LlmLingua2.load("llmlingua2-lab", decoder, rate=3)
+    shortened = [memory.text or "" for memory in alone.compress(texts)]
+    expected = PccCompressor.load(CHECKPOINT, decoder).compress(shortened)
+    for whole, memory in zip(expected, composed.compress(texts), strict=True):
+        assert memory.vectors is not None and whole.vectors is not None
+        torch.testing.assert_close(memory.vectors, whole.vectors, rtol=0, atol=1e-5)
+    assert alone.weights_fingerprint() in composed.weights_fingerprint()
+    assert set(composed.first.tokenizers) <= set(composed.tokenizers) and composed.rate == 12
+
+
+@pytest.mark.parametrize("first", ["pcc", "composed"])
 def test_a_first_method_that_leaves_no_text_is_refused(decoder: Decoder, first: str) -> None:
     with pytest.raises(UsageError, match=f"first={first}: the first of two methods has to leave text"):
         ComposedCompressor.load(CHECKPOINT, decoder, first=first)
+
+
+@pytest.mark.parametrize(
+    ("first", "pretrained", "sentence"),
+    [
+        ("llmlingua2", None, "first=llmlingua2 needs first_pretrained=<its checkpoint>, llmlingua2-lab or so"),
+        ("bm25-context", "llmlingua2-lab", "first=bm25-context has no checkpoint: leave first_pretrained out"),
+    ],
+)
+def test_a_checkpoint_where_none_belongs_is_refused(
+    decoder: Decoder, first: str, pretrained: str | None, sentence: str
+) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        ComposedCompressor.load(CHECKPOINT, decoder, first=first, first_pretrained=pretrained)
 
 
 def test_a_rate_that_the_first_method_does_not_take_is_refused(decoder: Decoder) -> None:

@@ -10,7 +10,7 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -179,7 +179,14 @@ CORPUS = 1_000  # passages that the tokenizer is made from
 IGNORED = -1.0
 
 
-class Passages(Dataset[tuple[str, list[tuple[int, int, float]]]]):
+class Marked(TypedDict):
+    """A text, and start, end and probability to stay of each word of it that carries something."""
+
+    text: str
+    words: list[tuple[int, int, float]]
+
+
+class Passages(Dataset[Marked]):
     """Passages and what the teacher says of their words, each by its number."""
 
     def __init__(self, seed: int, count: int) -> None:
@@ -188,10 +195,10 @@ class Passages(Dataset[tuple[str, list[tuple[int, int, float]]]]):
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, index: int) -> tuple[str, list[tuple[int, int, float]]]:
+    def __getitem__(self, index: int) -> Marked:
         random = seeded(self.seed, "classifier", index)
         passage = draw_passage(random, integer(random, 4, 28), fillers=integer(random, 0, 5))
-        return passage.text, taught(passage)
+        return {"text": passage.text, "words": taught(passage)}
 
 
 def taught(passage: Passage) -> list[tuple[int, int, float]]:
@@ -212,7 +219,14 @@ def taught(passage: Passage) -> list[tuple[int, int, float]]:
 def train_classifier(folder: Path, recipe: ClassifierRecipe, work: Path) -> None:
     """Make the classifier; a minute's work, which begins anew where it was interrupted."""
     data = Passages(recipe.seed, recipe.steps * recipe.batch)
-    tokenizer: Any = make_bert_tokenizer([data[i][0] for i in range(min(CORPUS, len(data)))], recipe.vocabulary)
+    fit_classifier(folder, recipe, data, [data[i]["text"] for i in range(min(CORPUS, len(data)))], work)
+
+
+def fit_classifier(
+    folder: Path, recipe: ClassifierRecipe, data: Any, corpus: Sequence[str], work: Path, **options: Any
+) -> None:
+    """Make a classifier from any rows of `Marked`, its word pieces from a corpus; `options` are the trainer's."""
+    tokenizer: Any = make_bert_tokenizer(corpus, recipe.vocabulary)
     torch.manual_seed(recipe.seed)
     sizes: dict[str, Any] = {"vocab_size": len(tokenizer) + FORCED, "hidden_size": recipe.width, "num_labels": 2}
     sizes |= {"num_hidden_layers": recipe.layers, "num_attention_heads": recipe.heads}
@@ -233,6 +247,7 @@ def train_classifier(folder: Path, recipe: ClassifierRecipe, work: Path) -> None
             seed=recipe.seed,
             remove_unused_columns=False,
             report_to=[],
+            **options,
         ),
         train_dataset=data,
         data_collator=lambda rows: _batch(tokenizer, rows),
@@ -259,17 +274,22 @@ class _KeepTrainer(Trainer):
         return nll[counted].mean()
 
 
-def _batch(tokenizer: Any, rows: Sequence[tuple[str, list[tuple[int, int, float]]]]) -> dict[str, torch.Tensor]:
+def _batch(tokenizer: Any, rows: Sequence[Marked]) -> dict[str, torch.Tensor]:
+    """Texts and what is taught of their tokens; one too long for the classifier becomes several rows."""
     encoded = tokenizer(
-        [text for text, _ in rows],
+        [row["text"] for row in rows],
         padding=True,
+        truncation=True,
+        max_length=512,
+        return_overflowing_tokens=True,
         return_offsets_mapping=True,
         return_tensors="pt",
     )
-    spans = encoded.pop("offset_mapping")
+    spans, origins = encoded.pop("offset_mapping"), encoded.pop("overflow_to_sample_mapping")
     taught = torch.full(encoded["input_ids"].shape, IGNORED)
-    for row, (_, words) in enumerate(rows):
-        weights = {place: weight for first, last, weight in words for place in range(first, last)}
+    for row, origin in enumerate(origins.tolist()):
+        words = rows[origin]["words"]  # of an Arrow table, whose columns have one type: all floats
+        weights = {place: weight for first, last, weight in words for place in range(int(first), int(last))}
         for column, (first, last) in enumerate(spans[row].tolist()):
             if last > first:
                 taught[row, column] = weights.get(first, REST)

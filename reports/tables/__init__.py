@@ -34,7 +34,13 @@ LABELS = {
     "composed": "composed",
     "be": "BE token",
 }
-TUNED_TEXT = ("truncated-context", "random-context", "bm25-context", NONE)  # read in the frame of a tuned 1x checkpoint
+TUNED_TEXT = (
+    "truncated-context",
+    "random-context",
+    "bm25-context",
+    "llmlingua2",
+    NONE,
+)  # read in the frame of a tuned 1x checkpoint
 LABELS |= {f"{method}-tuned": f"{LABELS[method]}, tuned" for method in TUNED_TEXT}
 ORDER = tuple(LABELS)
 OURS = ("pcc-lite", "pcc-large", "pcc-pooled", "pcc")
