@@ -63,13 +63,17 @@ def main() -> None:
     )
     corpus = [row["text"] for row in trained] + [read_text(path) for path in wiki]
     data = datasets.Dataset.from_list([{**row, "length": len(row["text"])} for row in trained])
-    start = time.monotonic()
+    start = time.process_time()
     with tempfile.TemporaryDirectory() as work:
         fit_classifier(arguments.out, recipe, data, corpus, Path(work), train_sampling_strategy="group_by_length")
-    minutes = (time.monotonic() - start) / 60
+    minutes = (time.process_time() - start) / 60
     figures = measured(arguments.out, held_out)
+    every = len(read_text(trained_on).splitlines())
     counts = (
-        f"{len(trained):,} paragraphs of {len(titles) - len(last)} articles, {len(held_out):,} of {len(last)} held out"
+        f"{len(trained):,} paragraphs of {len(titles) - len(last)} articles; {len(held_out):,} of {len(last)} others "
+    )
+    counts += (
+        f"are held out, and {every - len(rows):,} of {every:,} questions left out, whose passage stands in a test set"
     )
     hashes = {str(path.relative_to(arguments.data)): digest(path) for path in (trained_on, *wiki)}
     write_text(arguments.out / "README.md", card(recipe, counts, minutes, figures, hashes))
@@ -137,9 +141,9 @@ A BERT of {recipe.layers} layers, width {recipe.width}, {recipe.vocabulary:,} ca
 classifier of LLMLingua-2**, and its labels are ours: a word of a paragraph stays that an answer holds, or that a
 question to the paragraph uses (whatever its case, stop words left out). SQuAD is CC BY-SA 4.0.
 
-Trained on SQuAD: {counts} without passages of the test
-sets (SQuAD, HotpotQA, Natural Questions, AdversarialQA). Recipe: `{recipe.model_dump_json()}`;
-{minutes:.0f} minutes on {torch.get_num_threads()} busy CPU thread(s), torch {torch.__version__}.
+Trained on SQuAD: {counts}
+(SQuAD, HotpotQA, Natural Questions, AdversarialQA). {minutes:.0f} minutes of CPU time, torch {torch.__version__}.
+Recipe: `{recipe.model_dump_json()}`.
 
 Where a quarter of the words of each held-out paragraph stays: precision {100 * figures["precision"]:.1f} %,
 recall {100 * figures["recall"]:.1f} %. The labels mark {100 * figures["share"]:.1f} % of the words, which is the
@@ -151,7 +155,8 @@ precision of a choice at random; its recall is {100 * KEPT:.0f} %.
 
 ```
 PCC_DATA=FOLDER python benchmarks/real_classifier.py --out llmlingua2-squad
-pcc-bench eval --model llmlingua2 --model-args pretrained=llmlingua2-squad,decoder=smollm2-135m,rate=4 --tasks pcc_squad
+pcc-bench eval --model llmlingua2 --model-args pretrained=llmlingua2-squad,decoder=smollm2-135m,rate=4 \\
+  --tasks pcc_squad --output results
 ```
 """
 

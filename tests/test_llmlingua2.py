@@ -18,10 +18,12 @@ from demonstrated import REAL
 from pcc_bench.baselines.llmlingua2 import LlmLingua2
 from pcc_bench.baselines.llmlingua2.package import PlainCounter
 from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.documents import read_json_lines
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.tiny import Family, make_classifier
 from pcc_bench.host import models as lm_models
 from pcc_bench.model import init
+from pcc_bench.tasks.rows import real_folder
 
 PASSAGES = REAL / "squad" / "validation.jsonl"
 FAMILIES = ("xlm-roberta", "bert")
@@ -302,3 +304,16 @@ def test_forced_words_without_rows_for_them_are_refused(tmp_path: Path, texts: l
 def test_the_decoder_has_to_be_named(folders: dict[str, Path]) -> None:
     with pytest.raises(UsageError, match="needs model_args decoder="):
         lm_models.llmlingua2(pretrained=str(folders["bert"]), device="cpu")
+
+
+def test_the_classifier_for_english_text_keeps_what_answers_are_made_of(decoder: Decoder) -> None:
+    rows = [row for _, row in read_json_lines(real_folder() / "squad" / "validation.jsonl")]
+    asked = {row["context"]: [] for row in rows}
+    for row in rows:
+        asked[row["context"]] += row["answers"]["text"][0].lower().split()
+    memories = LlmLingua2.load("llmlingua2-squad", decoder, rate=4).compress(list(asked))
+    kept = [set(re.findall(r"\w+", (memory.text or "").lower())) for memory in memories]
+    answered = [word in text for text, words in zip(kept, asked.values(), strict=True) for word in words]
+    words = [word in text for text, context in zip(kept, asked, strict=True) for word in context.lower().split()]
+    assert np.mean(answered) > 1.5 * np.mean(words)
+    assert 3 < sum(memory.source_tokens for memory in memories) / sum(memory.slots for memory in memories) < 5

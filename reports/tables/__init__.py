@@ -34,13 +34,8 @@ LABELS = {
     "composed": "composed",
     "be": "BE token",
 }
-TUNED_TEXT = (
-    "truncated-context",
-    "random-context",
-    "bm25-context",
-    "llmlingua2",
-    NONE,
-)  # read in the frame of a tuned 1x checkpoint
+# Read in the frame of a tuned 1x checkpoint.
+TUNED_TEXT = ("truncated-context", "random-context", "bm25-context", "llmlingua2", NONE)
 LABELS |= {f"{method}-tuned": f"{LABELS[method]}, tuned" for method in TUNED_TEXT}
 ORDER = tuple(LABELS)
 OURS = ("pcc-lite", "pcc-large", "pcc-pooled", "pcc")
