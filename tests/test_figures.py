@@ -196,6 +196,34 @@ def test_no_name_stands_on_an_interval(sheet: str) -> None:
 
 
 @pytest.mark.parametrize("sheet", SHEETS)
+def test_no_name_stands_on_the_axis(sheet: str) -> None:
+    """The real results over positions: two floors close together, low down."""
+    rows = [
+        ("full context", 172.9, 13.66, 11.99, 15.61),
+        ("tuned context", 173.9, 29.28, 26.68, 32.04),
+        ("truncated context", 98.8, 9.85, 8.42, 11.59),
+        ("PCC pooled", 100.3, 25.12, 22.66, 27.77),
+        ("truncated context", 61.7, 9.74, 8.36, 11.44),
+        ("PCC pooled", 63.5, 18.70, 16.55, 21.09),
+        ("truncated context, tuned", 62.7, 16.31, 14.41, 18.48),
+        ("truncated context", 33.9, 6.98, 5.85, 8.45),
+        ("PCC pooled", 35.9, 12.19, 10.47, 14.21),
+        ("no context", 23.2, 5.46, 4.71, 6.57),
+        ("no context, tuned", 24.2, 4.47, 3.84, 5.46),
+    ]
+    with style.drawn_for(SHEETS[sheet]):
+        figure = tradeoffs.pareto(
+            pd.DataFrame(rows, columns=["method", "cost", "value", "low", "high"]),
+            "average of SQuAD and AdversarialQA F1 (%)",
+            "positions",
+        )
+    figure.draw_without_rendering()
+    (panel,) = figure.axes
+    for text in panel.texts:
+        assert text.get_window_extent().y0 > panel.get_window_extent().y0, text.get_text()
+
+
+@pytest.mark.parametrize("sheet", SHEETS)
 @pytest.mark.parametrize("name", FIGURES)
 def test_figures_are_as_wide_as_the_sheet_with_text_of_its_size(name: str, sheet: str) -> None:
     figure = made(name, sheet)

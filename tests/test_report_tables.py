@@ -211,6 +211,13 @@ def test_normalised_values_lie_between_floor_and_ceiling(rag: Path) -> None:
     assert cell.normalised == pytest.approx(100 * (cell.value - low.value) / (high.value - low.value))
 
 
+def test_there_is_no_place_between_a_floor_and_a_ceiling_that_are_not_told_apart(tmp_path: Path) -> None:
+    for method, rate, share in (("full-context", 1.0, 0.5), ("no-context", None, 0.48), ("pcc", 4.0, 0.9)):
+        write(tmp_path / method, method, {"pcc_squad": {"f1": right(share, 60, 0)}}, rate)
+    made = table(tmp_path, "table2")
+    assert [made.cell(row.key, "squad.f1").normalised for row in made.rows if row.runs] == [None] * 3
+
+
 def test_perplexities_and_shares_of_errors_are_ratios_of_sums(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     tokens = rng.integers(5, 50, 30)

@@ -20,7 +20,7 @@ from pcc_bench.reports.figures.style import Look
 Points = npt.NDArray[np.float64]
 Place = tuple[tuple[float, float], tuple[float, float]]  # in pixels: a point of a line, and an offset from it
 
-DISTANCES = (5, 10, 17, 26)  # points from the mark
+DISTANCES = (5, 10, 17, 26, 40)  # points from the mark
 SIDES = ((1, 0), (1, 1), (1, -1), (0, 1), (0, -1), (-1, 1), (-1, -1), (-1, 0))
 ALONG = (1.0, 0.75, 0.5, 0.25, 0.0)  # where a level line may carry its name, in shares of the axis
 FAR = 12  # points from which on a thin line leads to the mark
@@ -59,7 +59,7 @@ def write_names(panel: Axes, lines: Sequence[Named]) -> None:
     assert figure is not None
     figure.draw_without_rendering()
     frame, point = panel.get_window_extent(), figure.dpi / 72
-    panel_box = np.array([frame.x0, frame.y0, frame.x1, frame.y1])
+    panel_box = np.array([frame.x0, frame.y0 + GAP * point, frame.x1, frame.y1])  # no name stands on the axis
     taken = np.array([box for line in lines for box in _covered(panel, line, panel_box)])
     names = np.empty((0, 4))
     for line in sorted(filter(lambda line: line.name, lines), key=lambda line: (line.level, len(line.points))):
@@ -216,7 +216,7 @@ def pareto(frame: DataFrame, measure: str, cost: str) -> Figure:
     panel.xaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     panel.xaxis.set_minor_formatter(NullFormatter())
-    panel.margins(x=0.12, y=0.12)
+    panel.margins(x=0.12, y=0.18)
     panel.set_xlabel(cost)
     panel.set_ylabel(measure)
     corners = edge[["cost", "value"]].to_numpy(dtype=float).repeat(2, axis=0)

@@ -172,15 +172,18 @@ def _normalised(rows: Sequence[Row], cells: Sequence[Cell]) -> list[Cell]:
     """Cells with their place between the floor and the ceiling of the same decoder, where both were measured.
 
     The ceiling of methods that were trained to answer is the full text with the same training, where it was measured.
+    There is no place between ends whose intervals overlap: a task that the decoder can't do has no scale.
     """
-    ends: dict[tuple[str, str], float] = {}
+    ends: dict[tuple[str, str], tuple[float, float, float]] = {}  # value, low and high end of its interval
     for row, cell in zip(rows, cells, strict=True):
-        if row.method in (FULL, NONE, TUNED) and cell.value is not None:
-            ends.setdefault((row.decoder, row.method), cell.value)
+        if row.method in (FULL, NONE, TUNED) and (value := cell.value) is not None:
+            low, high = (value if end is None else end for end in (cell.low, cell.high))
+            ends.setdefault((row.decoder, row.method), (value, low, high))
     placed = []
     for row, cell in zip(rows, cells, strict=True):
-        low, high = ends.get((row.decoder, NONE)), ends.get((row.decoder, TUNED), ends.get((row.decoder, FULL)))
-        if cell.value is not None and low is not None and high is not None and low != high:
-            cell = cell.model_copy(update={"normalised": 100 * (cell.value - low) / (high - low)})
+        floor, ceiling = ends.get((row.decoder, NONE)), ends.get((row.decoder, TUNED), ends.get((row.decoder, FULL)))
+        if cell.value is not None and floor and ceiling and (floor[2] < ceiling[1] or ceiling[2] < floor[1]):
+            place = 100 * (cell.value - floor[0]) / (ceiling[0] - floor[0])
+            cell = cell.model_copy(update={"normalised": place})
         placed.append(cell)
     return placed
