@@ -140,7 +140,7 @@ def test_every_measured_cell_is_on_the_page(text: str, tables: list[Table]) -> N
 
 
 def test_the_main_columns_come_first_and_rows_stand_by_rate(tmp_path: Path) -> None:
-    folder = made_results.make(tmp_path, 8, ("full", "none", "lite-4", "lite-16"))
+    folder = made_results.make(tmp_path, ROWS, ("full", "none", "lite-4", "lite-16"))
     view = table_view(quality.table2(reading.load([folder])))
     heads = [(heading.over, heading.name) for heading in view.headings]
     assert heads[:5] == [
