@@ -1,10 +1,9 @@
-"""Two methods in a row: a hard one shortens the text, and PCC compresses what it leaves.
+"""Two methods in a row: a hard one shortens the text, and PCC compresses what it leaves; their rates multiply.
 
 The first method may be one with a checkpoint of its own, such as LLMLingua-2 (`first_pretrained=`).
 
 With a PCC of 1x (`pcc-smollm2-1x`: the decoder's own token vectors between trained frame vectors) this is a hard method
-with the supervision a compressor had: the frame has learned how to answer, and the text is still only what the hard
-method leaves. With a PCC of a higher rate the two rates multiply.
+with the supervision a compressor had: the frame has learned how to answer.
 """
 
 from __future__ import annotations
@@ -25,12 +24,7 @@ from pcc_bench.core.errors import UsageError
 
 
 class ComposedCompressor(Compressor):
-    """PCC reads the text that a hard method leaves of a context.
-
-    Args:
-        first: A hard method; where it is query-aware, so are the two.
-        second: PCC, of the same decoder.
-    """
+    """PCC (`second`) reads the text that a hard method (`first`) leaves of a context."""
 
     name = "composed"
     soft = True
@@ -61,7 +55,7 @@ class ComposedCompressor(Compressor):
         rate: int | None = None,
         any_decoder: bool = False,
     ) -> Self:
-        """Load both for a decoder.
+        """Load both.
 
         Args:
             pretrained: PCC's checkpoint.

@@ -1,8 +1,7 @@
 """Controls: the whole context, none of it, and parts of it as long as a compressor of a rate would leave.
 
-What a method that chooses its tokens must beat is a random choice of as many. Retrieval (BM25) is the cheapest method
-that knows the question: a compressor that does not know it answers any question from one memory, which retrieval can't;
-at the same budget it is the stronger opponent than truncation.
+A method that chooses its tokens must beat a random choice of as many. Retrieval (BM25) is the cheapest method that
+knows the question, and at the same budget a stronger opponent than truncation.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from typing import Any, Literal, Self
 import bm25s
 import numpy as np
 
-from pcc_bench.baselines.hard import HardCompressor, check_rate
+from pcc_bench.baselines.hard import HardCompressor, Rate
 from pcc_bench.core.compressor import Memory
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError
@@ -63,31 +62,39 @@ class NoContext(HardCompressor):
         return ""
 
 
-class TruncatedContext(HardCompressor):
-    """The decoder reads only as many tokens of the context as a compressor of the same rate would leave.
+class RatedContext(HardCompressor):
+    """The decoder reads a part of the context: one token of `rate` source tokens, and at least one."""
 
-    Args:
-        decoder: The decoder, whose tokens are counted.
-        rate: Source tokens per kept token; at least one token is kept.
-        keep: Which end of the context is kept.
-    """
+    def __init__(self, decoder: Decoder, rate: float = 4) -> None:
+        super().__init__(decoder)
+        self.rate = float(rate)
+
+    @classmethod
+    def load(cls, pretrained: str, decoder: Decoder, *, rate: Rate = 4) -> Self:
+        """Build it for a loaded decoder, which is all it needs."""
+        return cls(decoder, rate)
+
+    def options(self) -> dict[str, Any]:
+        """The rate, and what a subclass adds."""
+        return {"rate": self.rate}
+
+
+class TruncatedContext(RatedContext):
+    """The first or last tokens of the context."""
 
     name = "truncated-context"
     label = "truncated context"
     summary = "the first or last tokens, as many as a given rate leaves"
 
     def __init__(self, decoder: Decoder, rate: float = 4, keep: Literal["first", "last"] = "first") -> None:
-        super().__init__(decoder)
-        if keep not in ("first", "last"):
-            raise UsageError(f"truncated-context: keep={keep} is unknown: pass keep=first or keep=last")
-        self.rate = check_rate(self.name, rate)
+        super().__init__(decoder, rate)
         self.keep = keep
 
     @classmethod
     def load(
-        cls, pretrained: str, decoder: Decoder, *, rate: float = 4, keep: Literal["first", "last"] = "first"
+        cls, pretrained: str, decoder: Decoder, *, rate: Rate = 4, keep: Literal["first", "last"] = "first"
     ) -> Self:
-        """Build it for a loaded decoder, which is all it needs."""
+        """As any; `keep`: which end of the context is kept."""
         return cls(decoder, rate, keep)
 
     def options(self) -> dict[str, Any]:
@@ -102,16 +109,10 @@ class TruncatedContext(HardCompressor):
         return context[: spans[kept][0]] if self.keep == "first" else context[spans[-kept - 1][1] :]
 
 
-class RandomContext(HardCompressor):
-    """The decoder reads a random choice of the context's tokens, in their order, as many as a given rate leaves.
+class RandomContext(RatedContext):
+    """A random choice of the context's tokens, in their order, which depends on the context and the seed only.
 
-    The choice depends on the context and the seed only. What is left is tokenized anew as text, so the tokens that are
-    counted can be a little more or fewer than were chosen.
-
-    Args:
-        decoder: The decoder, whose tokens are dropped.
-        rate: Source tokens per kept token; at least one token is kept.
-        seed: Another seed is another choice.
+    What is left is tokenized anew as text, so the tokens that are counted can be a little more or fewer than chosen.
     """
 
     name = "random-context"
@@ -119,13 +120,12 @@ class RandomContext(HardCompressor):
     summary = "tokens chosen at random, as many as a given rate leaves (control)"
 
     def __init__(self, decoder: Decoder, rate: float = 4, seed: int = 0) -> None:
-        super().__init__(decoder)
-        self.rate = check_rate(self.name, rate)
-        self.seed = int(seed)
+        super().__init__(decoder, rate)
+        self.seed = seed
 
     @classmethod
-    def load(cls, pretrained: str, decoder: Decoder, *, rate: float = 4, seed: int = 0) -> Self:
-        """Build it for a loaded decoder, which is all it needs."""
+    def load(cls, pretrained: str, decoder: Decoder, *, rate: Rate = 4, seed: int = 0) -> Self:
+        """As any; another `seed` is another choice."""
         return cls(decoder, rate, seed)
 
     def options(self) -> dict[str, Any]:
@@ -146,35 +146,18 @@ class RandomContext(HardCompressor):
         return "".join(compress(context, np.cumsum(steps[:-1]) > 0))
 
 
-class Bm25Context(HardCompressor):
-    """The decoder reads the sentences that match the question best, in their order.
+class Bm25Context(RatedContext):
+    """The sentences that match the question best, in their order.
 
     Sentences are taken by rank, the earlier one first among equals; the last one is cut where the budget ends. BM25 is
     the `bm25s` package's (Lucene's variant, k1 1.5, b 0.75), over words of two letters and more in lower case, without
     the package's 33 English stop words.
-
-    Args:
-        decoder: The decoder, whose tokens are counted.
-        rate: Source tokens per kept token; at least one token is kept.
     """
 
     name = "bm25-context"
     label = "BM25 context"
     query_aware = True
     summary = "the sentences that BM25 ranks highest for the question, as many as a given rate leaves (control)"
-
-    def __init__(self, decoder: Decoder, rate: float = 4) -> None:
-        super().__init__(decoder)
-        self.rate = check_rate(self.name, rate)
-
-    @classmethod
-    def load(cls, pretrained: str, decoder: Decoder, *, rate: float = 4) -> Self:
-        """Build it for a loaded decoder, which is all it needs."""
-        return cls(decoder, rate)
-
-    def options(self) -> dict[str, Any]:
-        """The rate."""
-        return {"rate": self.rate}
 
     def compress(self, contexts: Sequence[str]) -> list[Memory]:
         """Refused: without a question there is nothing to rank by."""

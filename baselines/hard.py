@@ -1,15 +1,18 @@
-"""What the hard methods share: shorter text with its accounting, and budgets counted in the decoder's tokens."""
+"""What the hard methods share: shorter text with its accounting, and budgets in the decoder's tokens."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 from pcc_bench.core import shipped
 from pcc_bench.core.compressor import Compressor, Memory
-from pcc_bench.core.errors import UsageError
+
+Rate = Annotated[float, Field(ge=1)]  # source tokens per kept token; less would lengthen a context
 
 
 class HardCompressor(Compressor):
@@ -23,11 +26,9 @@ class HardCompressor(Compressor):
         raise NotImplementedError
 
     def budget(self, text: str) -> tuple[np.ndarray, int]:
-        """Where the decoder's tokens lie in a text, and how many of them the rate leaves.
+        """Where the decoder's tokens lie in a text, characters [start, end) of each, and how many the rate leaves.
 
-        Returns:
-            Characters [start, end) of each, [tokens, 2]; a character of several bytes may be cut into several tokens,
-            each of which spans the whole character. And a number, at least 1.
+        Of a character whose bytes are cut into several tokens, each spans the whole character.
         """
         assert self.rate is not None
         encoded = self.decoder.tokenizer(
@@ -37,7 +38,7 @@ class HardCompressor(Compressor):
         return spans, budget(len(spans), self.rate)
 
     def compress(self, contexts: Sequence[str]) -> list[Memory]:
-        """Shorten each context; its tokens are counted in the decoder's tokenizer."""
+        """Shorten each context."""
         start = time.perf_counter()
         kept = [self.shorten(context) for context in contexts]
         return self.account(contexts, kept, time.perf_counter() - start)
@@ -47,7 +48,7 @@ class HardCompressor(Compressor):
     ) -> list[Memory]:
         """Memories of shortened texts, which took so many seconds together.
 
-        `read` are a method's own tokens of each context; where it has no tokenizer, the decoder's count.
+        `read`: tokens of each context in the method's tokenizer, where it has its own.
         """
         counts = self.decoder.count_tokens([*contexts, *kept])
         sources, slots = counts[: len(contexts)], counts[len(contexts) :]
@@ -62,15 +63,6 @@ class HardCompressor(Compressor):
             )
             for context, text, source, size, own in zip(contexts, kept, sources, slots, read or sources, strict=True)
         ]
-
-
-def check_rate(method: str, rate: float) -> float:
-    """The rate, once it is a number of at least 1."""
-    if isinstance(rate, bool) or not isinstance(rate, int | float) or not rate > 0:
-        raise UsageError(f"{method}: rate={rate} is not a rate (source tokens per kept token): pass rate=4 (or 16 ...)")
-    if rate < 1:
-        raise UsageError(f"{method}: rate={rate} would lengthen the context: pass rate=4 (or 16 ...)")
-    return float(rate)
 
 
 def budget(tokens: int, rate: float) -> int:

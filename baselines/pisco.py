@@ -1,7 +1,7 @@
 """PISCO (Louis et al., 2025, arXiv:2501.16075; naver/pisco-mistral): COCOM with one adapter for either role.
 
-The decoder compresses with one LoRA and answers with another; a document becomes eight vectors, however short it is.
-Trained on the answers that a teacher gives who reads the whole text.
+The decoder compresses with one LoRA and answers with another, trained on the answers of a teacher that reads the whole
+text. A document becomes eight vectors, however short it is.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
-import torch
 from torch import nn
 
 from pcc_bench.baselines import weights
@@ -35,7 +34,7 @@ USER = "Background:\n{documents}\n\nQuestion:{question}"
 
 
 class PiscoCompressor(CocomCompressor):
-    """COCOM with one adapter for compressing and one for answering, and always as many vectors for a document."""
+    """COCOM with an adapter for each role, and always as many vectors for a document."""
 
     name = "pisco"
     default = ""  # none was trained here
@@ -66,7 +65,7 @@ class PiscoCompressor(CocomCompressor):
             closing: Text behind the question; the same.
 
         Raises:
-            UsageError: An option without sense, or files that are incomplete or belong to another base model.
+            UsageError: Files that are incomplete or belong to another base model, or an option that does not fit.
         """
         folder = resolve(pretrained)
         config = CocomConfig.read(folder)
@@ -105,10 +104,13 @@ def chat_words(decoder: Decoder) -> tuple[str, str, str]:
 
 
 def load_separate(decoder: Decoder, folder: Path, config: CocomConfig) -> tuple[list[int], nn.Module, dict[str, Any]]:
-    """Give the decoder PISCO's answering adapter, and make a second tree over its weights with the compressing one.
+    """Give the decoder PISCO's answering adapter, and a body over its weights the compressing one.
 
-    Returns the ids of the special tokens, the compressing body, and the tensors of all files by name. What is missing,
-    unexpected or belongs to another base model or rank is a `UsageError`.
+    Returns:
+        The ids of the special tokens, the compressing body, and the tensors of all files by name.
+
+    Raises:
+        UsageError: A tensor is missing, unexpected, or belongs to another base model or rank.
     """
     path, ends_path, table, head = folder / ADAPTERS, folder / ENDS, files.table_name(decoder), "lm_head.weight"
     for file in (ends_path, path):
@@ -122,13 +124,10 @@ def load_separate(decoder: Decoder, folder: Path, config: CocomConfig) -> tuple[
             raise UsageError(f"{role} in {path} holds no tensors by name: copy the file again")
         check_weights(adapters[role], f"{path}, {role}")
     check_weights(ends, str(ends_path))
-    ours = decoder.embedding.weight[:256].float().cpu()
-    theirs = ends[table][: len(ours)].float()  # only the special tokens' vectors are trained, which come last
-    if theirs.shape == ours.shape and not torch.allclose(ours, theirs, rtol=1e-2, atol=1e-3):
-        raise UsageError(
-            f"{ends_path} was made for another base model than '{decoder.name}' (its token vectors are others): pass "
-            "decoder=<its base>"
-        )
+    own = decoder.embedding.weight[:256]
+    values = ends[table][: len(own)]  # only the special tokens' vectors are trained, which come last
+    if values.shape == own.shape:
+        weights.check_values(ends_path, decoder, table, values, own)
     ids = files.add_special_tokens(decoder, config, ends[table], ends_path)
     layers = weights.linear_layers(decoder)
     state = {f"{role}/{key}": value for role in ROLES for key, value in adapters[role].items()}

@@ -1,8 +1,4 @@
-"""What the soft baselines share: an encoder that is trained and run alike, and the memories it writes.
-
-A method is an encoder and a compressor. The encoder is its network: the compressor runs it as a checkpoint has it, and
-the lab (`pcc_bench.lab.rivals`) trains the same object.
-"""
+"""What the soft baselines share: an encoder, which a compressor runs and the lab trains, and the memories it writes."""
 
 from __future__ import annotations
 
@@ -27,27 +23,19 @@ Purpose = Literal["reconstruct", "continue", "answer"]
 class SoftEncoder(nn.Module, ABC):
     """Reads contexts into vectors for the decoder.
 
-    The decoder is held but is no part of the module, so that states and gradients have the encoder's own weights only.
     In training learned vectors are float32 whatever the decoder is; a forward then runs under autocast.
-
-    Args:
-        decoder: Its token vectors, and whose input the vectors are for.
-        tokenizer: Of the encoder.
-
-    Attributes:
-        adds_special_tokens: Contexts are tokenized with special tokens.
     """
 
     adds_special_tokens: ClassVar[bool] = False
 
     def __init__(self, decoder: Decoder, tokenizer: PreTrainedTokenizerBase) -> None:
         super().__init__()
-        self._held = (decoder,)
+        self._held = (decoder,)  # no part of the module: states and gradients have the encoder's own weights only
         self.tokenizer = tokenizer
 
     @property
     def decoder(self) -> Decoder:
-        """The decoder."""
+        """Who reads the vectors."""
         return self._held[0]
 
     @property
@@ -89,12 +77,7 @@ class SoftEncoder(nn.Module, ABC):
 
 
 class CausalEncoder(SoftEncoder):
-    """An encoder whose body is a causal language model's, with a width of the decoder's; the lab can train it.
-
-    Args:
-        decoder: See `SoftEncoder`; its tokenizer is the encoder's.
-        body: The transformer without a vocabulary head.
-    """
+    """An encoder whose body is a causal language model of the decoder's width and tokenizer; the lab can train it."""
 
     def __init__(self, decoder: Decoder, body: nn.Module) -> None:
         super().__init__(decoder, decoder.tokenizer)
@@ -103,13 +86,14 @@ class CausalEncoder(SoftEncoder):
     def read(self, rows: Sequence[Row]) -> list[torch.Tensor]:
         """Last hidden states, after the final norm, of rows of input: [length, width] each, in the dtype of its input.
 
-        Few forwards for all, longest rows first. Attention is causal: what fills shorter rows up on the right reaches
-        nothing before it, so that no mask is needed.
+        Attention is causal: what fills shorter rows up on the right reaches nothing before it, and needs no mask.
         """
         states: dict[int, torch.Tensor] = {}
         lengths = [sum(map(len, row)) for row in rows]
+        embed = self.decoder.embed
         for batch in batches(lengths, self.decoder.device):
-            vectors = nn.utils.rnn.pad_sequence([self._vectors(rows[i]) for i in batch], batch_first=True)
+            parts = [[part if isinstance(part, torch.Tensor) else embed(part) for part in rows[i]] for i in batch]
+            vectors = nn.utils.rnn.pad_sequence(list(map(torch.cat, parts)), batch_first=True)
             positions = self.position_ids([rows[i] for i in batch], vectors.shape[1])
             inputs = {} if positions is None else {"position_ids": positions}
             with autocast_for(self.decoder, vectors):
@@ -122,26 +106,14 @@ class CausalEncoder(SoftEncoder):
         """Positions of rows filled up to a width: [rows, width]; None: they count from 0."""
         return None
 
-    def bos(self) -> list[int]:
-        """Beginning of sequence, where the decoder has one."""
-        return self.decoder.bos
-
-    def _vectors(self, row: Row) -> torch.Tensor:
-        return torch.cat([part if isinstance(part, torch.Tensor) else self.decoder.embed(part) for part in row])
-
     # Training
 
     @classmethod
     @abstractmethod
     def start(cls, decoder: Decoder, segment_length: int, rate: int, rank: int, seed: int) -> Self:
-        """An encoder that has learned nothing yet.
+        """An encoder that has learned nothing yet; a LoRA of `rank` is on it, or on the decoder that the method adapts.
 
-        Args:
-            decoder: Gets the LoRA, unless the method leaves it alone.
-            segment_length: Tokens that are read at once.
-            rate: Tokens for each vector.
-            rank: Of the LoRA, scaled by 1.
-            seed: Of everything drawn.
+        `segment_length` tokens are read at once, `rate` of them for each vector.
         """
 
     @abstractmethod

@@ -36,7 +36,8 @@ Lora = Mapping[str, tuple[torch.Tensor, torch.Tensor]]  # of each layer, A and B
 def find(pretrained: str, file: str | None = None) -> Path:
     """The weights of a checkpoint (folder, hub id or the file itself), or the index of their shards.
 
-    Where a folder holds several, `file` says which; a `UsageError` where it is not clear.
+    Raises:
+        UsageError: There are none, or several and no `file` says which.
     """
     if is_file(pretrained):
         return Path(pretrained)
@@ -85,7 +86,7 @@ def read(path: Path) -> dict[str, Any]:
 def write(
     folder: Path, file: str, state: Mapping[str, torch.Tensor], dtype: torch.dtype, config: Mapping[str, Any]
 ) -> None:
-    """Write a checkpoint: its tensors in a dtype, and its `config.json`."""
+    """Write a checkpoint's tensors in a dtype, and its `config.json`."""
     tensors = {key: value.detach().to("cpu", dtype).contiguous() for key, value in state.items()}
     with replaced(folder / file) as path:
         save_file(tensors, path, metadata={"format": "pt"})
@@ -101,7 +102,7 @@ def check_matrices(state: Mapping[str, torch.Tensor], names: Iterable[str], path
 
 
 def check_names(present: Collection[str], expected: Collection[str], path: Path) -> None:
-    """See that a file has the tensors it should have, and no others: a `UsageError` names the first."""
+    """See that a file has the tensors it should have, and no others: a `UsageError` names the first one."""
     if missing := sorted(set(expected) - set(present)):
         raise UsageError(f"{path} lacks {len(missing)} tensors ({missing[0]} first): it is incomplete")
     if extra := sorted(set(present) - set(expected)):
@@ -117,6 +118,14 @@ def digest(state: Mapping[str, torch.Tensor], decoder: Decoder) -> str:
     return whole.hexdigest()[:16]
 
 
+def sampled(state: Mapping[str, torch.Tensor]) -> str:
+    """A short hash of the first values of every tensor."""
+    whole = hashlib.sha256()
+    for key, value in sorted(state.items()):
+        whole.update(key.encode() + value.detach().flatten()[:64].float().cpu().contiguous().numpy().tobytes())
+    return whole.hexdigest()[:16]
+
+
 def wrong_base(path: Path, decoder: Decoder, key: str, shape: Any, expected: Any) -> UsageError:
     """The error about a tensor whose size is not the decoder's."""
     return UsageError(
@@ -125,11 +134,20 @@ def wrong_base(path: Path, decoder: Decoder, key: str, shape: Any, expected: Any
     )
 
 
+def check_values(path: Path, decoder: Decoder, key: str, values: torch.Tensor, own: torch.Tensor) -> None:
+    """See that weights of a base model in a file are the decoder's, up to the rounding of 16-bit floats."""
+    if not torch.allclose(values.float().cpu(), own.float().cpu(), rtol=1e-2, atol=1e-3):
+        raise UsageError(
+            f"{path} was made for another base model than '{decoder.name}' (other values in {key}): pass "
+            "decoder=<its base>"
+        )
+
+
 # ---------------------------------------------------------------- LoRA
 
 
 def twin(model: Any) -> Any:
-    """A second tree of modules over the same weights and buffers: what is put into it is not in the first."""
+    """A second tree of modules over the same weights: what is put into it is not in the first."""
     return deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
 
 
@@ -140,7 +158,7 @@ def inject(model: nn.Module, targets: Sequence[str], rank: int, alpha: float) ->
 
 
 def trainable(model: nn.Module, targets: Sequence[str], rank: int, alpha: float, seed: int) -> nn.Module:
-    """Put a LoRA into a model, drawn from a seed, in float32, the only part of it that learns."""
+    """As `inject`; the LoRA is drawn from a seed, in float32, and alone learns."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         adapted = inject(model, targets, rank, alpha)
@@ -163,7 +181,7 @@ def rank_of(lora: Lora) -> int:
 
 
 def lora_names(form: str, layers: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """Names of the A and B of layers in a file, whose form has a place for the layer and one for the letter."""
+    """Names of the A and B of layers in a file; `form` has a place for the layer and one for the letter."""
     return {layer: (form.format(layer, "A"), form.format(layer, "B")) for layer in layers}
 
 
@@ -173,7 +191,7 @@ def lora_state(form: str, lora: Lora) -> dict[str, torch.Tensor]:
 
 
 def linear_layers(decoder: Decoder, targets: Iterable[str] | None = None) -> dict[str, nn.Linear]:
-    """Linear layers of a decoder by name, of all or whose last part is a target, but never the vocabulary head."""
+    """Linear layers of a decoder by name (only those whose last part is a target), never the vocabulary head."""
     head = decoder.model.get_output_embeddings()
     modules = decoder.model.named_modules()
     linear = {name: module for name, module in modules if isinstance(module, nn.Linear) and module is not head}

@@ -1,9 +1,8 @@
-"""Checkpoints: `load` and `save`.
+"""Checkpoints: `load` reads either format (see `pcc_bench.model.published`), `save` writes our own.
 
-Our folder format (`config.json` with a `pcc_bench` key): `model.safetensors` holds `encoder.*` (all weights of a full
-encoder) or `adapter.*` and `memory_tokens` (a LoRA encoder), `converter.*`, and `special` (the vectors of `<mem>`,
-`</mem>`, `<ae>`); the encoder's tokenizer lies beside it. The decoder is never in it. Published checkpoints
-(`pcc_bench.model.published`) load through the same `load`.
+Our format is a folder whose `config.json` has a `pcc_bench` key: `model.safetensors` holds `encoder.*` (all weights of
+a full encoder) or `adapter.*` and `memory_tokens` (a LoRA encoder), `converter.*`, and `special` (vectors of `<mem>`,
+`</mem>`, `<ae>`); the tokenizer of the encoder lies beside it. The decoder is never in it.
 """
 
 from __future__ import annotations
@@ -61,7 +60,7 @@ def load(
     encoder_dtype: torch.dtype | None = None,
     **policies: Any,
 ) -> PCC:
-    """Load a checkpoint of either format, for a loaded decoder, in evaluation mode on the decoder's device.
+    """Load a checkpoint of either format for a decoder, in evaluation mode on the decoder's device.
 
     Args:
         name: Folder or hub id.
@@ -69,13 +68,12 @@ def load(
         encoder: Folder or hub id of the base model of a LoRA encoder, where it is not the one recorded.
         special_tokens: A `special_token_patch.pt` for published checkpoints whose decoder lacks the three tokens.
         any_decoder: Accept a decoder other than the one the checkpoint was made for.
-        adapt: To be trained for this decoder: where it is another one, converter and special vectors may not fit it and
-            are replaced by `init.adapted`.
+        adapt: It is to be trained for this decoder: `init.adapted` replaces what does not fit.
         encoder_dtype: Dtype of encoder and converter; the decoder's by default.
         **policies: Fields of `PccConfig` to set (rate, segment_length, slots, boundaries, padding, ...).
 
     Raises:
-        UsageError: Anything that does not fit; one sentence.
+        UsageError: Anything that does not fit.
     """
     folder = resolve(name)
     policies = {key: value for key, value in policies.items() if value is not None}
@@ -95,7 +93,9 @@ def load(
         pcc = published.load(folder, decoder, encoder, special_tokens, dtype, policies, adapt)
     check_finite([*pcc.named_parameters(), ("special", pcc.special)], f"checkpoint '{name}' in {dtype}")
     if not adapt:
-        _check_decoder(pcc, decoder, name, any_decoder)
+        check_decoder(pcc.config, decoder, name, any_decoder)
+        if pcc.special.shape != (3, decoder.hidden_size):
+            raise UsageError(f"checkpoint '{name}': its special vectors do not have width {decoder.hidden_size}")
     pcc = pcc.eval().to(decoder.device)
     with foreign(f"the encoder of checkpoint '{name}' does not run"), torch.inference_mode():
         pcc.encode([[0]])  # what is wrong with a configuration may show in the first forward only
@@ -103,14 +103,26 @@ def load(
 
 
 def save(pcc: PCC, folder: Path, dtype: torch.dtype | None = None) -> None:
-    """Write a checkpoint in our own format; the files appear whole or not at all (`UsageError`: the disk is full).
+    """Write a checkpoint in our own format, its weights in a dtype (None: as they are) but for the special vectors.
 
-    Weights are written in a dtype (None: as they are), the vectors of `<mem>`, `</mem>` and `<ae>` as they are.
+    Raises:
+        UsageError: The disk is full or the folder can't be written; no file is left torn.
     """
-    state = {f"converter.{key}": value for key, value in pcc.converter.state_dict().items()} | _encoder_state(pcc)
+    layers = pcc.config.encoder.layers
+    state = {f"converter.{key}": value for key, value in pcc.converter.state_dict().items()} | _own_weights(pcc)
+    if pcc.config.encoder.kind == "full":
+        body = pcc.encoder.body.state_dict()
+        state |= {f"encoder.{key}": body[key] for key in body if layers is None or not _is_embedding(key)}
+    else:
+        if layers is None:
+            embedding: Any = pcc.encoder.body.get_input_embeddings()
+            weight = getattr(embedding, "base_layer", embedding).weight
+            state["memory_tokens"] = weight[memory_token_ids(pcc.encoder.tokenizer)]
+        adapter = get_peft_model_state_dict(pcc.encoder.model, save_embedding_layers=False)
+        state |= {f"adapter.{key}": value for key, value in adapter.items()}
     state = {key: value.to(dtype or value.dtype) for key, value in state.items()} | {"special": pcc.special}
     state = {key: value.detach().cpu().contiguous() for key, value in state.items()}
-    if pcc.config.encoder.layers is None:  # else it is the decoder's
+    if layers is None:  # else it is the decoder's
         with filled(folder) as part:
             pcc.encoder.tokenizer.save_pretrained(part)
     with replaced(folder / WEIGHTS) as path:
@@ -120,7 +132,7 @@ def save(pcc: PCC, folder: Path, dtype: torch.dtype | None = None) -> None:
 
 
 def weights_fingerprint(pcc: PCC) -> str:
-    """A short hash of the weights that make memories: encoder (a LoRA base included), converter, special vectors."""
+    """A short hash of the weights that make memories, a LoRA's base included."""
     digest = hashlib.sha256()
     state = {**pcc.encoder.body.state_dict(), **pcc.converter.state_dict(), "special": pcc.special}
     state |= _own_weights(pcc)
@@ -255,16 +267,17 @@ lm_eval --model pcc --model_args pretrained=<this folder> --tasks pcc_rag
 """
 
 
-def _check_decoder(pcc: PCC, decoder: Decoder, name: str, any_decoder: bool) -> None:
-    made_for = pcc.config.decoder
+def check_decoder(config: PccConfig, decoder: Decoder, name: str, any_decoder: bool) -> None:
+    """See that a checkpoint was made for a decoder, whose fingerprint is unknown where its weights are not loaded."""
+    made_for = config.decoder
     if made_for.hidden_size != decoder.hidden_size:
         raise UsageError(
             f"checkpoint '{name}' makes memories of width {made_for.hidden_size} for '{made_for.name}', "
             f"the decoder '{decoder.name}' has width {decoder.hidden_size}: it was made for another decoder"
         )
-    if pcc.converter.decoder_size != decoder.hidden_size or pcc.special.shape != (3, decoder.hidden_size):
-        raise UsageError(f"checkpoint '{name}': converter or special vectors do not have width {decoder.hidden_size}")
-    if made_for.fingerprint and made_for.fingerprint != decoder.fingerprint and not any_decoder:
+    if made_for.fingerprint is None or any_decoder or decoder.embedding.weight.is_meta:
+        return
+    if made_for.fingerprint != decoder.fingerprint:
         raise UsageError(
             f"checkpoint '{name}' was made for the decoder '{made_for.name}' (fingerprint {made_for.fingerprint}), "
             f"not for '{decoder.name}' ({decoder.fingerprint}){variants(made_for.name, decoder.name)}: use that "

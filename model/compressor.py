@@ -35,12 +35,16 @@ class PccCompressor(Compressor):
         super().__init__(decoder)
         self.pcc = pcc
         self.rate = float(pcc.config.rate)
-        self.label = _label(pcc.config)
+        # In print it is called by its encoder, or by what it does where that is layers of the decoder.
+        if pcc.config.encoder.layers is None:
+            self.label = "PCC-Lite" if pcc.config.encoder.kind == "full" else "PCC-Large"
+        elif pcc.config.pooling is Pooling.MEAN:
+            self.label = "tuned context" if pcc.config.rate == 1 else "PCC pooled"
         self._weights = checkpoint.weights_fingerprint(pcc)
 
     @classmethod
     def decoder_path(cls, pretrained: str, decoder: str | None) -> str:
-        """The decoder the checkpoint records (published ones never do), unless the caller names one."""
+        """By default the decoder that the checkpoint records; published ones never do."""
         if decoder:
             return decoder
         folder = resolve(pretrained)
@@ -104,7 +108,7 @@ class PccCompressor(Compressor):
         return cls(pcc, decoder)
 
     def compress(self, contexts: Sequence[str]) -> list[Memory]:
-        """Compress contexts; segments of all of them share few forwards, seconds are shared by tokens read."""
+        """Compress contexts; seconds are shared by tokens read."""
         counts = self.decoder.count_tokens(contexts)
         start = time.perf_counter()
         with torch.inference_mode():
@@ -178,7 +182,7 @@ class PccCompressor(Compressor):
 
     @cached_property
     def layout(self) -> Layout:
-        """The official layout: BOS first where the decoder has one, `<ae>` behind a memory that is reconstructed.
+        """BOS first where the decoder has one, `<ae>` behind a memory that is reconstructed.
 
         End of turn and padding end an answer too (official quirk Q23). Suppressed are columns beyond the tokenizer
         (Q26), and the special tokens where the checkpoint says so.
@@ -195,12 +199,3 @@ class PccCompressor(Compressor):
             stop_token_ids=(*stops, *padding),
             suppressed_token_ids=(*beyond, *special),
         )
-
-
-def _label(config: PccConfig) -> str:
-    """What a checkpoint is called in print: by its encoder, or what it does where that is layers of the decoder."""
-    if config.encoder.layers is None:
-        return "PCC-Lite" if config.encoder.kind == "full" else "PCC-Large"
-    if config.pooling is not Pooling.MEAN:
-        return "PCC"
-    return "tuned context" if config.rate == 1 else "PCC pooled"

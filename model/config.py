@@ -56,21 +56,14 @@ class _Frozen(BaseModel):
 
 
 class EncoderConfig(_Frozen):
-    """The memory encoder.
+    """The memory encoder."""
 
-    Attributes:
-        kind: `full`: all weights are the checkpoint's (PCC-Lite). `lora`: a LoRA adapter on `base` (PCC-Large).
-        config: The encoder's own transformers configuration.
-        base: Folder or hub id of the base model of a LoRA encoder; a relative folder is relative to the checkpoint.
-        lora: The adapter's peft configuration.
-        layers: The encoder is the first so many layers of the decoder, with its final norm, its tokenizer and its input
-            embedding, which is shared and never trained; such a checkpoint has no `base`.
-    """
-
-    kind: Literal["full", "lora"]
-    config: dict[str, Any]
-    base: str | None = None
-    lora: dict[str, Any] | None = None
+    kind: Literal["full", "lora"]  # all weights (PCC-Lite), or a LoRA adapter on `base` (PCC-Large)
+    config: dict[str, Any]  # of transformers
+    base: str | None = None  # base model of a LoRA encoder: a hub id, or a folder, also relative to the checkpoint
+    lora: dict[str, Any] | None = None  # configuration of peft
+    # The encoder is the first so many layers of the decoder, with its final norm, its tokenizer and its input
+    # embedding, which is shared and never trained; such a checkpoint has no `base`.
     layers: int | None = Field(default=None, ge=0, le=2_000)
 
     @field_validator("config")
@@ -80,90 +73,54 @@ class EncoderConfig(_Frozen):
 
 
 class DecoderConfig(_Frozen):
-    """The decoder a checkpoint was trained against.
+    """The decoder a checkpoint was trained against."""
 
-    Attributes:
-        name: Folder or hub id; a relative folder is relative to the checkpoint. None: the caller must name it.
-        hidden_size: Width of its input vectors.
-        fingerprint: `Decoder.fingerprint`; None where it is not known (published checkpoints do not record it).
-        stop_tokens: Tokens that end an answer besides the end of sequence, by name; those it lacks are left out.
-    """
-
-    name: str | None = None
-    hidden_size: int = Field(gt=0, le=1_000_000)
-    fingerprint: str | None = None
-    stop_tokens: tuple[str, ...] = ("<|eot_id|>",)
+    name: str | None = None  # a hub id, or a folder, also relative to the checkpoint; None: the caller must name it
+    hidden_size: int = Field(gt=0, le=1_000_000)  # width of its input vectors
+    fingerprint: str | None = None  # `Decoder.fingerprint`; published checkpoints do not record it
+    stop_tokens: tuple[str, ...] = ("<|eot_id|>",)  # end an answer, besides the end of sequence, where it has them
 
 
 class PccConfig(_Frozen):
-    """A PCC checkpoint. The defaults of the policies are the official behaviour.
-
-    Attributes:
-        pcc_bench: Version of the checkpoint format.
-        rate: Compression of a full segment: segment_length / slots.
-        rates: All rates the checkpoint was trained for; `rate` is the one in use.
-        segment_length: Tokens a segment, in the encoder's tokens (256 in the paper).
-        slots: Slots of a short last segment; with mean pooling always proportional.
-        pooling: What becomes a slot.
-        residual: A slot is the converter's output plus sqrt(n) times the mean of the n pooled tokens' own input
-            vectors, so that a converter whose last layer is zero gives the decoder what it would read at rate 1. With
-            `gate`, their weighted sum over the root of the sum of squared weights: the same where weights are equal,
-            the vector itself where one token has all weight. Needs mean pooling and an encoder made of the decoder's
-            layers.
-        gate: With mean pooling, the tokens of a group are weighted by a softmax of a learned score of their hidden
-            states; scores of zero are the plain mean, one high score keeps a single token.
-        boundaries: Boundary vectors.
-        slot_positions: Position ids of slots; the centres are counted in the encoder's tokens.
-        padding: Padding in the encoder's batches.
-        encoder_bos: Let the encoder's tokenizer add its special tokens (Llama: BOS at the very start of the text).
-        memory_dtype: `float32` keeps the memory in float32 through the decoder's prefill (official); `decoder` casts
-            it to the decoder's dtype, which is faster.
-        suppress_special: Never generate `<mem>`, `</mem>`, `<ae>` where the decoder's vocabulary has them.
-        weights: Folder beside this one that holds the weights: one checkpoint of several rates is named once a rate.
-        prompt: Words of the question that it was tuned to answer (`pcc_bench.core.questions`); None: not known.
-        lab: One of the models that ship with the project.
-        notes: Free text for the model card.
-    """
+    """A PCC checkpoint. The defaults of the policies are the official behaviour."""
 
     pcc_bench: int = FORMAT
-    rate: int = Field(gt=0, le=100_000_000)
-    rates: tuple[int, ...] = ()
-    segment_length: int = Field(default=256, gt=0, le=100_000_000)
-    slots: Slots = Slots.OFFICIAL
+    rate: int = Field(gt=0, le=100_000_000)  # compression of a full segment, segment_length / slots
+    rates: tuple[int, ...] = ()  # all that the checkpoint was trained for
+    segment_length: int = Field(default=256, gt=0, le=100_000_000)  # in the encoder's tokens; 256 in the paper
+    slots: Slots = Slots.OFFICIAL  # of a short last segment; with mean pooling always proportional
     pooling: Pooling = Pooling.MEMORY_TOKENS
+    # A slot is the converter's output plus sqrt(n) times the mean of the n pooled tokens' own input vectors, so that a
+    # converter whose last layer is zero gives the decoder what it would read at rate 1. With `gate`, their weighted sum
+    # over the root of the sum of squared weights: the same where weights are equal, the vector itself where one token
+    # has all weight. Needs mean pooling and an encoder made of the decoder's layers.
     residual: bool = False
+    # With mean pooling, the tokens of a group are weighted by a softmax of a learned score of their hidden states;
+    # scores of zero are the plain mean, one high score keeps a single token.
     gate: bool = False
     boundaries: Boundaries = Boundaries.PER_SEGMENT
-    slot_positions: SlotPositions = SlotPositions.CONSECUTIVE
+    slot_positions: SlotPositions = SlotPositions.CONSECUTIVE  # the centres are counted in the encoder's tokens
     padding: Padding = Padding.MASKED
-    encoder_bos: bool = True
-    memory_dtype: Literal["float32", "decoder"] = "float32"
-    suppress_special: bool = False
-    weights: str | None = None
-    prompt: str | None = None
-    lab: bool = False
-    notes: str = ""
+    encoder_bos: bool = True  # the encoder's tokenizer adds its special tokens (Llama: BOS at the start of the text)
+    memory_dtype: Literal["float32", "decoder"] = "float32"  # through the decoder's prefill; the latter is faster
+    suppress_special: bool = False  # never generate `<mem>`, `</mem>`, `<ae>` where the decoder's vocabulary has them
+    weights: str | None = None  # folder beside this one with the weights: one checkpoint of several rates
+    prompt: str | None = None  # words of the question it was tuned to answer (`pcc_bench.core.questions`), if known
+    lab: bool = False  # one of the models that ship with the project
+    notes: str = ""  # for the model card
     encoder: EncoderConfig
     decoder: DecoderConfig
 
     @model_validator(mode="after")
-    def _rates_are_possible(self) -> Self:
+    def _fits_together(self) -> Self:
         for rate in {self.rate, *self.rates}:
             check_rate(rate, self.segment_length, self.pooling)
         if self.rates and self.rate not in self.rates:
             raise ValueError(f"rate {self.rate} is not one of the checkpoint's rates {list(self.rates)}")
-        return self
-
-    @model_validator(mode="after")
-    def _positions_go_on(self) -> Self:
         if self.slot_positions is SlotPositions.CENTRE and self.boundaries is Boundaries.NONE:
             raise ValueError(
                 "slot_positions centre needs boundary vectors: what follows a memory counts on from </mem>"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _pooling_is_possible(self) -> Self:
         if self.pooling is Pooling.MEAN and self.slots is not Slots.PROPORTIONAL:
             raise ValueError("mean pooling has a slot for every 'rate' tokens: slots must be 'proportional'")
         if self.pooling is Pooling.MEAN and self.padding is Padding.ATTENDED:
@@ -185,7 +142,7 @@ class PccConfig(_Frozen):
         return self.rates or (self.rate,)
 
     def with_options(self, **options: Any) -> PccConfig:
-        """A copy with some policies changed; rates and policies that it does not know are refused."""
+        """A copy with other policies; a `UsageError` for a rate that was not trained, or a policy that is none."""
         rate = options.get("rate", self.rate)
         if rate not in self.declared_rates:
             declared = ", ".join(f"{rate}x" for rate in self.declared_rates)
@@ -194,7 +151,7 @@ class PccConfig(_Frozen):
 
     @classmethod
     def read(cls, folder: Path) -> PccConfig:
-        """Read `config.json` of a checkpoint folder; the error about what makes no sense names the file."""
+        """Read `config.json` of a checkpoint folder."""
         path = folder / "config.json"
         if not path.is_file():
             raise UsageError(f"{path} is missing: is {folder} a checkpoint folder?")
@@ -205,7 +162,7 @@ class PccConfig(_Frozen):
 
 
 def check_rate(rate: int, segment_length: int, pooling: Pooling = Pooling.MEMORY_TOKENS) -> None:
-    """A ValueError unless a rate cuts a segment into whole slots, at most one a memory token (official quirk Q5)."""
+    """A `ValueError` unless a rate cuts a segment into whole slots, at most one a memory token (official quirk Q5)."""
     if segment_length % rate:
         raise ValueError(f"rate {rate} does not divide segments of {segment_length} tokens")
     if pooling is Pooling.MEMORY_TOKENS and segment_length // rate > MEMORY_TOKENS:

@@ -1,4 +1,4 @@
-"""The memory encoder: a causal language model that reads a segment, followed by memory tokens in the paper's form.
+"""The memory encoder: a causal language model that reads a segment and the memory tokens behind it.
 
 The last hidden states at the memory tokens, after the final norm, are the slots (paper section 3; compressor of the
 official model.py). With mean pooling there are no memory tokens, and a slot is the mean of neighbouring hidden states.
@@ -41,7 +41,7 @@ class Encoder(nn.Module):
     """Body of a causal LM (no vocabulary head: its logits are never used; official quirk Q8) with its tokenizer.
 
     Args:
-        model: What holds the weights: the body itself, or a peft model around a causal LM.
+        model: The body itself, or a peft model around a causal LM.
         tokenizer: Has the 64 memory tokens, unless slots are pooled or the encoder is made of the decoder's layers.
         config: Segment length, slots, padding.
         batch_tokens: Most tokens (padding included) in one forward; None: `BATCH_TOKENS` of the device.
@@ -69,7 +69,7 @@ class Encoder(nn.Module):
 
     @property
     def body(self) -> PreTrainedModel:
-        """The transformer without a vocabulary head; its output is taken after the final norm."""
+        """The transformer without a vocabulary head."""
         model: Any = self.model
         body: PreTrainedModel = (model.get_base_model() if hasattr(model, "get_base_model") else model).base_model
         return body
@@ -130,7 +130,7 @@ class Encoder(nn.Module):
             yield sorted(part)
 
     def forward(self, segments: Sequence[Segment]) -> list[torch.Tensor]:
-        """Slots of each segment, [segment.slots, slot size], in few large forwards, sorted by length."""
+        """Slots of each segment, [segment.slots, slot size]."""
         slots: dict[int, torch.Tensor] = {}
         for indices in batches(list(map(len, segments)), self.body.device, self.batch_tokens):
             batch = [segments[i] for i in indices]
@@ -174,8 +174,7 @@ class Encoder(nn.Module):
     def _inputs(self, segments: Sequence[Segment]) -> dict[str, torch.Tensor]:
         """Input ids [batch, longest], or input vectors [batch, longest, width], filled up on the right.
 
-        Attention is causal: what stands behind a segment (and its memory tokens) can't reach it, so that no mask is
-        needed and any id will do.
+        Attention is causal: what stands behind a segment (and its memory tokens) can't reach it, and needs no mask.
         """
         width = max(len(segment) for segment in segments)
         ids = torch.zeros(len(segments), width, dtype=torch.long)
@@ -239,10 +238,7 @@ def first_layers(decoder: Decoder, layers: int, dtype: torch.dtype, *, share: bo
 
 
 def fuse_gelu(model: nn.Module) -> nn.Module:
-    """Let torch compute GPT-2's GELU (tanh approximation) in one kernel; transformers spells it out in eight.
-
-    The function is the same; results differ by float rounding.
-    """
+    """Let torch compute GPT-2's GELU (tanh approximation) in one kernel, not eight; equal up to float rounding."""
     for module in list(model.modules()):
         for name, child in module.named_children():
             if isinstance(child, NewGELUActivation):

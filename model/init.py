@@ -46,10 +46,10 @@ def fresh(
         segment_length: Encoder tokens a segment.
         lora_rank: 0 trains the whole encoder (Lite); 64 in the paper's Large, with alpha half the rank.
         seed: Of everything that is drawn.
-        notes: Free text for its model card.
+        notes: For its model card.
 
     Raises:
-        UsageError: Sizes that don't fit together; one sentence.
+        UsageError: Sizes that don't fit together.
     """
     source = resolve(encoder, "encoder")
     model = load_causal_lm(source, torch.float32)
@@ -93,20 +93,20 @@ def from_decoder(
 
     Args:
         decoder: The decoder it is for.
-        layers: How many of its layers the encoder has.
-        rates: Rates it declares; the first is its default.
-        folder: Where it will be saved; a local decoder is named relative to it.
-        segment_length: Tokens a segment.
+        layers: Of the encoder.
+        rates: See `fresh`.
+        folder: The same.
+        segment_length: The same, in the decoder's tokens.
         pooling: What becomes a slot.
         identity: Start with slots that are the scaled means of the decoder's own input vectors (`PccConfig.residual`).
         special_from: Tokens from whose rows `<mem>`, `</mem>` and `<ae>` start; by default as in `fresh`.
         gate: Weight the tokens of a pooled group by a learned score, zero at first (`PccConfig.gate`).
         lora: Adapter of the encoder; None trains its layers whole.
-        seed: Of everything that is drawn.
-        notes: Free text for its model card.
+        seed: See `fresh`.
+        notes: The same.
 
     Raises:
-        UsageError: Sizes that don't fit together, or a token that is none of the decoder's; one sentence.
+        UsageError: Sizes that don't fit together, or a token that is none of the decoder's.
     """
     body = first_layers(decoder, layers, decoder.dtype if lora else torch.float32, share=lora is not None)
     described = EncoderConfig(
@@ -124,24 +124,18 @@ def from_decoder(
         model = get_peft_model(body, lora) if lora else body
         encoder = Encoder(model, decoder.tokenizer, config)
         converter = Converter(encoder.hidden_size, decoder.hidden_size, identity)
-        special = _rows_of(decoder, special_from) if special_from else _special_rows(decoder)
+        special = _special_rows(decoder, special_from)
     if identity:
         converter.start_as_identity()
     return PCC(config, encoder, converter, special).eval()
 
 
 def adapted(pcc: PCC, decoder: Decoder, folder: Path, seed: int = 0) -> PCC:
-    """Take a compressor to another decoder, to be trained for it.
+    """Take a compressor to another decoder, to be trained for it; its checkpoint will be saved in `folder`.
 
-    The converter is kept where the width is the same, else a fresh one. The special vectors are kept where the decoder
-    is the recorded one, or where none is recorded and it has them (published checkpoints); else they are taken from
-    the new decoder's vocabulary or drawn anew, as for a fresh checkpoint.
-
-    Args:
-        pcc: Loaded with `checkpoint.load(..., adapt=True)`.
-        decoder: The new decoder.
-        folder: Where it will be saved.
-        seed: Of what is drawn.
+    The converter stays where the width is the same, else it is a fresh one. The special vectors stay where the decoder
+    is the recorded one, or where none is recorded and it has them (published checkpoints); else they are those of a
+    fresh checkpoint. `pcc` comes from `checkpoint.load(..., adapt=True)`.
     """
     if pcc.config.encoder.layers is not None and pcc.config.decoder.fingerprint != decoder.fingerprint:
         raise UsageError(
@@ -225,24 +219,21 @@ def _made_for(decoder: Decoder, folder: Path) -> DecoderConfig:
     return DecoderConfig(name=name, hidden_size=decoder.hidden_size, fingerprint=decoder.fingerprint)
 
 
-def _rows_of(decoder: Decoder, tokens: Sequence[str]) -> torch.Tensor:
-    """Input vectors of texts that are one token each: [tokens, hidden size], float32."""
+def _special_rows(decoder: Decoder, tokens: Sequence[str] = ()) -> torch.Tensor:
+    """Rows of `<mem>`, `</mem>` and `<ae>`: [3, hidden size], float32.
+
+    Those of three other `tokens`, where they are given. Else the decoder's own where its vocabulary has all three (the
+    official decoder release has them appended), so that a checkpoint trained here agrees with others for that decoder.
+    Else random rows of the size of the decoder's own: the published patch is N(0, 0.02) for Llama-3.
+    """
     ids = [decoder.tokenizer.encode(token, add_special_tokens=False) for token in tokens]
     for token, pieces in zip(tokens, ids, strict=True):
         if len(pieces) != 1:
             raise UsageError(
                 f"special_from: '{token}' is {len(pieces)} tokens of '{decoder.name}': choose one that is one"
             )
-    return decoder.embed([pieces[0] for pieces in ids]).detach().float().cpu().clone()
-
-
-def _special_rows(decoder: Decoder) -> torch.Tensor:
-    """Rows of `<mem>`, `</mem>` and `<ae>`, to stay frozen: [3, hidden size], float32.
-
-    The decoder's own rows where its vocabulary has all three (the official decoder release has them appended), so that
-    a checkpoint trained here agrees with others for that decoder. Else random rows of the size of the decoder's own:
-    the published patch is N(0, 0.02) for Llama-3.
-    """
+    if tokens:
+        return decoder.embed([pieces[0] for pieces in ids]).detach().float().cpu().clone()
     vocabulary = decoder.tokenizer.get_vocab()
     rows = decoder.embed(range(len(decoder.embedding.weight))).detach()
     if all(vocabulary.get(token, len(rows)) < len(rows) for token in SPECIAL_TOKENS):

@@ -21,7 +21,6 @@ from pcc_bench.core.compressor import Look
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.documents import is_folder
 from pcc_bench.core.errors import UsageError
-from pcc_bench.core.shipped import variants
 from pcc_bench.model import checkpoint
 from pcc_bench.model.config import PccConfig
 from pcc_bench.model.converter import Converter
@@ -31,57 +30,50 @@ from pcc_bench.model.published import CONVERTER_FILE
 
 def inspect(pretrained: str, decoder: Decoder, options: Mapping[str, Any], look: Look) -> None:
     """Look at a checkpoint, ours or a published one; see `Compressor.inspect`."""
-    folder = look("checkpoint", lambda: _folder(pretrained))
+
+    def location() -> tuple[Path, str]:
+        path = resolve(pretrained)
+        return path, f"{path}, {'our' if checkpoint.is_own(path) else 'the published'} format"
+
+    folder = look("checkpoint", location)
     if folder is None:
         return
-    tokenizer = look("memory tokens", lambda: _memory_tokens(folder))
+
+    def memory_tokens() -> tuple[Any, str]:
+        tokenizer = load_tokenizer(folder)
+        return tokenizer, f"{len(memory_token_ids(tokenizer))} in a vocabulary of {len(tokenizer)}"
+
+    tokenizer = look("memory tokens", memory_tokens)
     if not checkpoint.is_own(folder):
         look("converter", lambda: _published_converter(folder, decoder))
         look("weights", lambda: _published_weights(folder))
         return
-    policies = {key: value for key, value in options.items() if key in PccConfig.model_fields}
-    config = look("configuration", lambda: _pcc_config(folder, policies))
+
+    def configuration() -> tuple[PccConfig, str]:
+        policies = {key: value for key, value in options.items() if key in PccConfig.model_fields}
+        config = PccConfig.read(folder).with_options(**policies)
+        rates = ", ".join(f"{rate}x" for rate in config.declared_rates)
+        sizes = f"segments of {config.segment_length}, boundaries {config.boundaries}"
+        return config, f"rate {config.rate} of {rates}; {sizes}"
+
+    config = look("configuration", configuration)
     if config is None:
         return
-    look("made for the decoder", lambda: _made_for(config, decoder, bool(options.get("any_decoder"))))
+
+    def made_for() -> tuple[bool, str]:
+        checkpoint.check_decoder(config, decoder, pretrained, bool(options.get("any_decoder")))
+        if config.decoder.fingerprint is None or decoder.embedding.weight.is_meta:
+            return True, f"width {decoder.hidden_size}; the fingerprint can't be compared before the weights are loaded"
+        return True, f"width {decoder.hidden_size}, fingerprint {decoder.fingerprint}"
+
+    look("made for the decoder", made_for)
     if tokenizer is not None:
         look("weights", lambda: _weights(folder, config, tokenizer, options.get("encoder")))
 
 
 def weight_files(name: str) -> list[Path]:
-    """The safetensors files of a folder; none of a name that is no folder here."""
+    """The safetensors files of a folder here."""
     return sorted(Path(name).glob("*.safetensors")) if is_folder(name) else []
-
-
-def _folder(pretrained: str) -> tuple[Path, str]:
-    folder = resolve(pretrained)
-    return folder, f"{folder}, {'our' if checkpoint.is_own(folder) else 'the published'} format"
-
-
-def _memory_tokens(folder: Path) -> tuple[Any, str]:
-    tokenizer = load_tokenizer(folder)
-    return tokenizer, f"{len(memory_token_ids(tokenizer))} in a vocabulary of {len(tokenizer)}"
-
-
-def _pcc_config(folder: Path, policies: Mapping[str, Any]) -> tuple[PccConfig, str]:
-    config = PccConfig.read(folder).with_options(**policies)
-    rates = ", ".join(f"{rate}x" for rate in config.declared_rates)
-    return config, f"rate {config.rate} of {rates}; segments of {config.segment_length}, boundaries {config.boundaries}"
-
-
-def _made_for(config: PccConfig, decoder: Decoder, any_decoder: bool) -> tuple[bool, str]:
-    made_for = config.decoder
-    if made_for.hidden_size != decoder.hidden_size:
-        raise UsageError(f"memories have width {made_for.hidden_size}, the decoder {decoder.hidden_size}: use its own")
-    if made_for.fingerprint is None or decoder.embedding.weight.is_meta:
-        return True, f"width {decoder.hidden_size}; the fingerprint can't be compared before the weights are loaded"
-    if made_for.fingerprint != decoder.fingerprint and not any_decoder:
-        raise UsageError(
-            f"made for '{made_for.name}' (fingerprint {made_for.fingerprint}), not for '{decoder.name}' "
-            f"({decoder.fingerprint}){variants(made_for.name, decoder.name)}: use that decoder, or pass "
-            "any_decoder=True to try anyway"
-        )
-    return True, f"width {decoder.hidden_size}, fingerprint {decoder.fingerprint}"
 
 
 def _weights(folder: Path, config: PccConfig, tokenizer: Any, base: str | None) -> tuple[bool, str]:

@@ -13,7 +13,7 @@ from torch import nn
 from pcc_bench.core.compressor import Memory
 from pcc_bench.model.config import Boundaries, PccConfig, Pooling, SlotPositions
 from pcc_bench.model.converter import Converter
-from pcc_bench.model.encoder import Encoder, Segment
+from pcc_bench.model.encoder import Encoder
 
 OPEN, CLOSE, AE = "<mem>", "</mem>", "<ae>"
 SPECIAL_TOKENS = (OPEN, CLOSE, AE)
@@ -22,16 +22,10 @@ PART_SLOTS = 1_024  # converted together: 4 MiB of SmolLM2's, 32 MiB of Llama-3-
 
 @dataclass(frozen=True)
 class Encoded:
-    """One context on its way to a memory.
+    """One context on its way to a memory."""
 
-    Attributes:
-        tokens: Encoder tokens read (padding included where it is attended to).
-        slots: Slots of each segment: [slots of the segment, hidden size of the decoder], float32; before the converter
-            [slots of the segment, slot size of the encoder].
-    """
-
-    tokens: int
-    slots: list[torch.Tensor]
+    tokens: int  # encoder tokens read (padding included where it is attended to)
+    slots: list[torch.Tensor]  # of each segment: [slots, hidden size of the decoder], float32; see `PCC.encode`
 
 
 class PCC(nn.Module):
@@ -69,16 +63,20 @@ class PCC(nn.Module):
         """Compress contexts given in encoder tokens; all their segments share few forwards.
 
         Without gradients no more than `PART_SLOTS` slots and a batch are held before the converter. Without `convert`
-        slots are left as the encoder gives them.
-
-        Returns:
-            One `Encoded` a context, in order; a context without tokens has no segments.
+        slots are left as the encoder gives them: [slots, slot size of the encoder].
         """
         segments = self.encoder.segments(contexts)
         has_gradients = torch.is_grad_enabled()
         slots = [torch.empty(0)] * len(segments)
         if not has_gradients:
-            slots = self._slot_buffers(segments, convert=convert)
+            # Views of one tensor a context. Tensors that stay must not be made between the large ones of the forwards,
+            # which go: they would leave holes in the allocator's heap, and a process that reads 32k tokens would hold
+            # three times what its slots take.
+            width = self.converter.decoder_size if convert else self.encoder.slot_size
+            slots = []
+            for _, group in groupby(segments, key=lambda segment: segment.context):
+                counts = [segment.slots for segment in group]
+                slots += torch.empty(sum(counts), width, device=self.special.device).split(counts)
         for part in self.encoder.parts(segments, None if has_gradients else PART_SLOTS):
             hidden = self.encoder([segments[i] for i in part])
             pieces = self.converter(torch.cat(hidden)).split(list(map(len, hidden))) if convert else hidden
@@ -94,19 +92,6 @@ class PCC(nn.Module):
             before.slots.append(piece)
             encoded[segment.context] = Encoded(before.tokens + len(segment.ids), before.slots)
         return encoded
-
-    def _slot_buffers(self, segments: Sequence[Segment], *, convert: bool) -> list[torch.Tensor]:
-        """Where the slots of each segment go: views of one tensor a context.
-
-        Tensors that stay must not be made between the large ones of the forwards, which go: they would leave holes in
-        the allocator's heap, and a process that reads 32k tokens would hold three times what its slots take.
-        """
-        width = self.converter.decoder_size if convert else self.encoder.slot_size
-        buffers: list[torch.Tensor] = []
-        for _, group in groupby(segments, key=lambda segment: segment.context):
-            counts = [segment.slots for segment in group]
-            buffers += torch.empty(sum(counts), width, device=self.special.device).split(counts)
-        return buffers
 
     def frame(self, slots: Sequence[torch.Tensor]) -> torch.Tensor:
         """Put the boundary vectors around the converted slots of each segment of one context.
@@ -164,12 +149,9 @@ class PCC(nn.Module):
 
 
 def centres(tokens: int, slots: int, group: int | Fraction) -> list[int]:
-    """The token in the middle of those that each slot stands for, rounded down; as many slots as tokens or more count.
+    """The token in the middle of the `group` of tokens that each slot of a segment stands for, rounded down.
 
-    Args:
-        tokens: Tokens of a segment.
-        slots: Its slots.
-        group: Tokens that a slot stands for; the last one's are fewer where the tokens end before.
+    The last slot's are fewer where the tokens end before; as many slots as tokens, or more, count.
     """
     if slots >= tokens:
         return list(range(slots))

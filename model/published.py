@@ -1,4 +1,4 @@
-"""The published format of PCC checkpoints (official code, `BroAlanTaps/Stage*-PCC-*`), read and written as it is.
+"""The published format of PCC checkpoints (official code, `BroAlanTaps/Stage*-PCC-*`).
 
 An HF model folder (Lite) or a peft adapter folder (Large), each with a tokenizer and `memory_converter.bin`. Rate and
 segment length are not recorded: they come from the folder's name or the caller. The three special vectors are rows of
@@ -53,17 +53,7 @@ def load(
     policies: dict[str, Any],
     adapt: bool = False,
 ) -> PCC:
-    """Load a published checkpoint folder; see `checkpoint.load`.
-
-    Args:
-        folder: The folder.
-        decoder: Reads the memories; may hold the special tokens.
-        base: Base model of an adapter, where it is not the one its configuration names.
-        patch: A `special_token_patch.pt`, where neither the folder nor the decoder has the special tokens.
-        dtype: Of encoder and converter.
-        policies: Fields of `PccConfig`, `rate` among them.
-        adapt: The decoder may be a new one, without the width or the special tokens the checkpoint was made for.
-    """
+    """Load a published folder as `checkpoint.load` does; `base` and `patch` are its `encoder` and `special_tokens`."""
     tokenizer = load_tokenizer(folder)
     if (folder / "adapter_config.json").is_file():
         model: Any = _published_adapter(folder, base, tokenizer, dtype)

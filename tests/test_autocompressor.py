@@ -359,7 +359,7 @@ def test_another_base_model_is_refused(models: Path, folders: dict[str, Path], t
     narrow = publish("llama", models, tmp_path / "width", hidden_size=48)
     with pytest.raises(UsageError, match=r"width 64, the decoder .* 1024 and 48"):
         load(folders["llama"], decoder=str(narrow))
-    with pytest.raises(UsageError, match=r"model.layers.0.self_attn.k_proj.weight has shape"):
+    with pytest.raises(UsageError, match=r"another base model .*model.layers.0.self_attn.k_proj.weight is"):
         load(folders["llama"], decoder=str(models / "llama"))  # other heads
 
 
@@ -392,9 +392,10 @@ def test_options_without_sense_are_refused(folders: dict[str, Path]) -> None:
         with pytest.raises(UsageError, match=says):
             AutoCompressor.load(str(folders["llama"]), decoder, **options)
 
-    for value in (0, 2.5, "many"):
-        refuse(f"rate={value} is not supported", rate=value)
-        refuse(f"segment_length={value} is not supported", segment_length=value)
+    for option in ("rate", "segment_length"):
+        for value in (0, 2.5, "many"):
+            with pytest.raises(UsageError, match=f"{option}: Input should be"):
+                load(folders["llama"], **{option: value})
     refuse("rate=4 with 5 summary tokens means segment_length=20, not 30", rate=4, segment_length=30)
     refuse("takes 2505 positions, the model has 2048: pass a shorter segment_length", rate=500)
     assert AutoCompressor.load(str(folders["llama"]), decoder, rate=8).encoder.segment_length == 40

@@ -193,7 +193,7 @@ def test_a_prompt_without_a_question_is_refused(models: Path) -> None:
 @pytest.mark.parametrize("method", ["random-context", "bm25-context", "truncated-context"])
 @pytest.mark.parametrize(
     ("rate", "message"),
-    [(0.5, "rate=0.5 would lengthen"), (0, "rate=0.0 is not a rate"), ("x", "rate: Input should be a valid number")],
+    [(0.5, "rate: Input should be greater than or equal to 1"), ("x", "rate: Input should be a valid number")],
 )
 def test_a_rate_that_is_none_is_refused(models: Path, method: str, rate: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):

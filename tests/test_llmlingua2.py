@@ -17,6 +17,7 @@ from demonstrated import REAL
 
 from pcc_bench.baselines.llmlingua2 import LlmLingua2
 from pcc_bench.baselines.llmlingua2.package import PlainCounter
+from pcc_bench.core import registry
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.documents import read_json_lines
 from pcc_bench.core.errors import UsageError
@@ -255,13 +256,12 @@ def test_options_and_weights_tell_memories_apart(folders: dict[str, Path], decod
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rate": 0.5}, "rate=0.5 would lengthen the context"),
-        ({"rate": 0}, "rate=0 is not a rate"),
+        ({"rate": 0.5}, "rate: Input should be greater than or equal to 1"),
         ({"rate": 2, "target_tokens": 9}, "exclude each other"),
-        ({"target_tokens": 0}, "target_tokens=0 is no number of tokens"),
-        ({"target_tokens": 1.5}, "target_tokens=1.5 is no number of tokens"),
-        ({"word_score": "last"}, "word_score=last is unknown: pass word_score=mean or first"),
-        ({"counting": "gpt2"}, "counting=gpt2 is unknown"),
+        ({"target_tokens": 0}, "target_tokens: Input should be greater than 0"),
+        ({"target_tokens": 1.5}, "target_tokens: Input should be a valid integer"),
+        ({"word_score": "last"}, "word_score: Input should be 'mean' or 'first'"),
+        ({"counting": "gpt2"}, "counting: Input should be 'decoder' or 'cl100k'"),
         ({"force_tokens": ". ."}, "has an empty word or one twice"),
         ({"force_tokens": [str(i) for i in range(101)]}, "101 force_tokens, the package takes 100"),
     ],
@@ -270,7 +270,7 @@ def test_options_that_do_not_fit_are_refused(
     folders: dict[str, Path], decoder: Decoder, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UsageError, match=re.escape(message)):
-        LlmLingua2.load(str(folders["bert"]), decoder, **options)
+        LlmLingua2.load(str(folders["bert"]), decoder, **registry.typed(LlmLingua2, options, "model_args"))
 
 
 def test_gpts_tokens_are_counted_on_request_only_and_missing_ones_named(

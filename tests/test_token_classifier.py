@@ -13,6 +13,7 @@ from transformers import AutoModelForTokenClassification, AutoTokenizer
 
 from pcc_bench.baselines.token_classifier import TokenClassifier
 from pcc_bench.baselines.token_classifier.classifier import kept_labels
+from pcc_bench.core import registry
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.tiny import make_classifier
@@ -121,13 +122,16 @@ def test_chunks_and_batches_change_little_and_nothing(
     contexts = [long, "Rain.", "", texts[0]]
     assert [memory.text for memory in one.compress(contexts)] == [many.shorten(context) for context in contexts]
     (ids,) = one.classifier.tokens([long])["input_ids"]
+    chunks: list[int] = []
+    handle = one.classifier.model.register_forward_pre_hook(
+        lambda module, arguments, named: chunks.append(len(named["input_ids"])), with_kwargs=True
+    )
     values = one.classifier.probabilities([ids])[0]
+    handle.remove()
     assert len(values) == len(ids) > 1000
     assert min(values) > 0, "a token was read in no chunk"
     room = 64 - len(one.classifier.before) - len(one.classifier.behind)
-    starts = list(one.classifier._starts(len(ids), room))
-    assert starts[1] - starts[0] == room - 16
-    assert starts[-1] < len(ids) <= starts[-1] + room
+    assert sum(chunks) == -(-(len(ids) - 16) // (room - 16))
 
 
 @pytest.mark.parametrize("forged", ["</s>", "[SEP]", "[PAD]", "<unk>", "[CLS]"])
@@ -165,8 +169,8 @@ def test_which_labels_mean_keep(names: list[str], keep: str | None, labels: tupl
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rate": 2, "target_tokens": 9}, "token-classifier: rate=2 and target_tokens=9 exclude each other"),
-        ({"rate": 0.5}, "would lengthen the context"),
+        ({"rate": 2, "target_tokens": 9}, "token-classifier: rate=2.0 and target_tokens=9 exclude each other"),
+        ({"rate": 0.5}, "rate: Input should be greater than or equal to 1"),
         ({"keep": "PER"}, "keep=PER: .* has no such label; it has LABEL_0, LABEL_1"),
         ({"chunk": 4000}, "chunk=4000, but .* reads 16 to 510 tokens at once"),
         ({"overlap": 400}, r"an overlap is at most half of the chunk \(510 tokens\)"),
@@ -178,7 +182,7 @@ def test_options_that_do_not_fit_are_refused(
     folders: dict[str, Path], decoder: Decoder, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
-        TokenClassifier.load(str(folders["bert"]), decoder, **options)
+        TokenClassifier.load(str(folders["bert"]), decoder, **registry.typed(TokenClassifier, options, "model_args"))
 
 
 def test_a_model_of_another_kind_or_without_its_head_is_refused(

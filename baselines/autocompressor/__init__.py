@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+from pydantic import PositiveInt
 from torch import nn
 
 from pcc_bench.baselines import weights
@@ -41,7 +42,7 @@ class AutoCompressor(SoftCompressor):
 
     @classmethod
     def decoder_path(cls, pretrained: str, decoder: str | None) -> str:
-        """The checkpoint itself, or the base model that an adapter in a folder here names."""
+        """By default the checkpoint itself, or the base model that an adapter in a folder here names."""
         folder = Path(shipped.located(pretrained))
         return decoder or (files.base_path(folder) if files.is_adapter(folder) else pretrained)
 
@@ -52,11 +53,11 @@ class AutoCompressor(SoftCompressor):
         decoder: Decoder,
         *,
         file: str | None = None,
-        rate: int | None = None,
-        segment_length: int | None = None,
+        rate: PositiveInt | None = None,
+        segment_length: PositiveInt | None = None,
         accumulate: bool | None = None,
     ) -> Self:
-        """Load a published model folder (`.bin` or safetensors, in shards or not), or a peft adapter over its base.
+        """Load a published model, or a peft adapter over its base.
 
         Args:
             pretrained: Folder or hub id of the whole fine-tuned model or of the adapter.
@@ -67,7 +68,7 @@ class AutoCompressor(SoftCompressor):
             accumulate: See `SummaryEncoder`; by default as the folder's `config.json` says.
 
         Raises:
-            UsageError: An option without sense, or a file that is unreadable or does not fit the decoder.
+            UsageError: Options that disagree, or a file that is unreadable or does not fit the decoder.
         """
         folder = Path(pretrained).parent if is_file(pretrained) else resolve(pretrained)
         if files.is_adapter(folder):
@@ -81,9 +82,6 @@ class AutoCompressor(SoftCompressor):
                 f"{folder} has {len(summary)} summary tokens, its config.json says summary_length="
                 f"{recorded.summary_length}: copy it again"
             )
-        for name, value in (("rate", rate), ("segment_length", segment_length)):
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise UsageError(f"autocompressor: {name}={value} is not supported: pass a whole number from 1 on")
         length = rate * len(summary) if rate else None
         if length and segment_length and length != segment_length:
             raise UsageError(
@@ -110,7 +108,7 @@ class SummaryEncoder(CausalEncoder):
 
     Args:
         decoder: The AutoCompressor itself.
-        summary: [summary tokens, width], the embeddings of the summary tokens.
+        summary: [summary tokens, width], their embeddings.
         segment_length: Tokens a segment.
         accumulate: All earlier vectors stand before the next segment (AutoCompressor), or only the newest (RMT).
 
@@ -132,7 +130,7 @@ class SummaryEncoder(CausalEncoder):
         return cls(decoder, summary, segment_length, accumulate=True)
 
     def resize(self, segment_length: int, rate: int) -> None:
-        """Segments of another length; the rate follows from the number of summary tokens."""
+        """The rate follows from the number of summary tokens."""
         self.segment_length = segment_length
 
     @property
@@ -141,9 +139,9 @@ class SummaryEncoder(CausalEncoder):
         return UNPLACED if self.decoder.model.config.model_type == "opt" else None
 
     def encode(self, contexts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
-        """Summary vectors of tokenized contexts, [segments x summary tokens, width] each.
+        """Summary vectors of each context, [segments x summary tokens, width].
 
-        Their first segments share forwards, then their second ones, and so on.
+        The contexts' first segments share forwards, then their second ones, and so on.
         """
         cut = [segments(ids, self.segment_length) for ids in contexts]
         for pieces in cut:
@@ -174,10 +172,10 @@ class SummaryEncoder(CausalEncoder):
     def read_through(
         self, texts: Sequence[Sequence[int]], segment_lengths: int | Sequence[int], soft: torch.Tensor | None = None
     ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Read texts segment by segment, the last one without summarizing it (what the model is trained on).
+        """Read texts of one length by segments, the last one without summarizing it: what the model is trained on.
 
         Args:
-            texts: Token ids, as many of each.
+            texts: Token ids.
             segment_lengths: Of each segment, or of all but a shorter last one.
             soft: What stands before the first segments.
 
@@ -218,9 +216,9 @@ class SummaryEncoder(CausalEncoder):
 
     def export(self, folder: Path, base: str) -> None:
         """A peft adapter."""
-        layers, length = weights.lora_of(self.decoder.model), self.segment_length
-        alpha = float(weights.rank_of(layers))
-        files.export_autocompressor(folder, layers, self.summary, base, alpha=alpha, segment_length=length)
+        layers = weights.lora_of(self.decoder.model)
+        sizes: dict[str, Any] = {"alpha": float(weights.rank_of(layers)), "segment_length": self.segment_length}
+        files.export_autocompressor(folder, layers, self.summary, base, **sizes)
 
     def _check_window(self, lengths: Sequence[int]) -> None:
         """See that every segment of a context fits, behind what the ones before it leave."""

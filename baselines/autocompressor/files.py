@@ -1,15 +1,11 @@
-"""AutoCompressor's files: a whole model, or a peft adapter over its base model.
+"""AutoCompressor's files: a whole model with `embed_summary.weight`, or a peft adapter over its base model.
 
-A whole model is a plain one and `embed_summary.weight`. An adapter is what peft's `save_pretrained` writes of one that
-was trained as the Llama checkpoints were: `adapter_config.json`, and in `adapter_model.safetensors` (or `.bin`) the
-tensors `base_model.model.<layer>.lora_A.weight`, `.lora_B.weight` and `base_model.model.embed_summary.weight`. Beside
-either, `config.json` may say `accumulate_summary` and `segment_length`.
+An adapter is what peft's `save_pretrained` writes of one that was trained as the Llama checkpoints were, with
+`embed_summary` among the modules to save. Beside either, `config.json` may have the keys of `AutoCompressorConfig`.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -32,19 +28,13 @@ ADAPTER_CONFIG, ADAPTERS = "adapter_config.json", ("adapter_model.safetensors", 
 
 
 class AutoCompressorConfig(BaseModel):
-    """What we read of a checkpoint's `config.json`.
-
-    Attributes:
-        accumulate_summary: False in RMT checkpoints.
-        segment_length: Tokens a segment, where a checkpoint asks for its own.
-        summary_length: Summary tokens.
-    """
+    """What we read of a checkpoint's `config.json`."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    accumulate_summary: bool = True
-    segment_length: PositiveInt | None = None
-    summary_length: PositiveInt | None = None
+    accumulate_summary: bool = True  # False in RMT checkpoints
+    segment_length: PositiveInt | None = None  # tokens a segment, where a checkpoint asks for its own
+    summary_length: PositiveInt | None = None  # summary tokens
 
     @classmethod
     def read(cls, folder: Path) -> AutoCompressorConfig:
@@ -54,23 +44,15 @@ class AutoCompressorConfig(BaseModel):
 
 
 class AdapterConfig(BaseModel):
-    """What we read of `adapter_config.json`: a plain LoRA, and nothing that would change what it means.
-
-    Attributes:
-        base_model_name_or_path: A hub id, or a folder, absolute or relative to the adapter's.
-        r: Rank.
-        lora_alpha: The adapter is scaled by alpha / rank.
-        target_modules: Last parts of the names of the layers that have it.
-        modules_to_save: `embed_summary` among them.
-    """
+    """What we read of `adapter_config.json`: a plain LoRA, and nothing that would change what it means."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    base_model_name_or_path: str | None = None
-    r: PositiveInt
-    lora_alpha: float
-    target_modules: list[str]
-    modules_to_save: list[str] | None = None
+    base_model_name_or_path: str | None = None  # a hub id, or a folder, absolute or relative to the adapter's
+    r: PositiveInt  # rank
+    lora_alpha: float  # the adapter is scaled by alpha / rank
+    target_modules: list[str]  # last parts of the names of the layers that have it
+    modules_to_save: list[str] | None = None  # `embed_summary` among them
     peft_type: str = "LORA"
     bias: str = "none"
     use_rslora: bool = False
@@ -80,22 +62,19 @@ class AdapterConfig(BaseModel):
 
     @classmethod
     def read(cls, folder: Path) -> AdapterConfig:
-        """Read it; all but a plain LoRA with summary tokens is refused."""
+        """Read a folder's; all but a plain LoRA with summary tokens is refused."""
         path = folder / ADAPTER_CONFIG
         config = checked(cls, read_json(path), f"{path} can't be used")
-        odd = {"peft_type": config.peft_type != "LORA", "bias": config.bias != "none"}
-        odd |= {name: bool(getattr(config, name)) for name in ("use_rslora", "use_dora", "rank_pattern")}
-        odd["alpha_pattern"] = bool(config.alpha_pattern)
-        if found := [name for name, is_odd in odd.items() if is_odd]:
-            value = getattr(config, found[0])
-            raise UsageError(f"{path}: {found[0]}={value} is not supported: merge the adapter into its base model")
+        for name in ("peft_type", "bias", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern"):
+            if (value := getattr(config, name)) != cls.model_fields[name].default:
+                raise UsageError(f"{path}: {name}={value} is not supported: merge the adapter into its base model")
         if "embed_summary" not in (config.modules_to_save or ()):
             raise UsageError(f"{path} does not save embed_summary: it is no AutoCompressor's adapter")
         return config
 
 
 def is_adapter(folder: Path) -> bool:
-    """Is this a folder with an adapter, not with a whole model?"""
+    """Does the folder hold an adapter, no whole model?"""
     return (folder / ADAPTER_CONFIG).is_file()
 
 
@@ -128,20 +107,12 @@ def load_adapter(decoder: Decoder, folder: Path, file: str | None) -> torch.Tens
         raise weights.wrong_base(path, decoder, TABLE, summary.shape, (len(summary), decoder.hidden_size))
     weights.check_lora(state, names, layers, decoder, path, config.r, f"{ADAPTER_CONFIG} says r")
     weights.merge_lora(decoder, state, names, config.lora_alpha / config.r)
-    decoder.adapt(_sample({key.removeprefix(WRAPPED): value for key, value in state.items()}))
+    decoder.adapt(weights.sampled({key.removeprefix(WRAPPED): value for key, value in state.items()}))
     return summary
 
 
 def load_whole(decoder: Decoder, path: Path, is_loaded: bool) -> torch.Tensor:
-    """Put a whole checkpoint into a decoder, which is the checkpoint as a plain model or its base model.
-
-    Args:
-        decoder: Of the same sizes.
-        path: Its weights, or the index of their shards.
-        is_loaded: The decoder has them already.
-
-    Returns:
-        [summary tokens, width], the embeddings of the summary tokens.
+    """Put a whole checkpoint into a decoder of its sizes, unless it is loaded; the embeddings as in `load_adapter`.
 
     Raises:
         UsageError: A tensor is missing, unexpected or of another size than the decoder's.
@@ -151,17 +122,6 @@ def load_whole(decoder: Decoder, path: Path, is_loaded: bool) -> torch.Tensor:
         raise UsageError(f"{path} lacks {TABLE}: it is no AutoCompressor (a plain model has no summary tokens)")
     weights.check_matrices(state, [TABLE], path)
     summary: torch.Tensor = state.pop(TABLE)
-    _check_model(state, path, decoder)
-    if not is_loaded:
-        decoder.model.load_state_dict(state, strict=False)  # the names have been compared
-    own = {name: state[name] for name, _ in decoder.model.named_parameters()}
-    decoder.adapt(_sample({**own, TABLE: summary}))
-    return summary
-
-
-def _check_model(state: Mapping[str, torch.Tensor], path: Path, decoder: Decoder) -> None:
-    """See that the checkpoint is a whole model of the decoder's make."""
-    wanted = decoder.model.state_dict()
     tables = [key for key in state if key.endswith("embed_tokens.weight")]
     weights.check_matrices(state, tables, path)
     table = state[tables[0]] if tables else None
@@ -170,22 +130,18 @@ def _check_model(state: Mapping[str, torch.Tensor], path: Path, decoder: Decoder
             f"{path} has a vocabulary of {table.shape[0]} and width {table.shape[1]}, the decoder '{decoder.name}' "
             f"{decoder.embedding.weight.shape[0]} and {decoder.hidden_size}: leave decoder= out, or pass its base model"
         )
+    expected = decoder.model.state_dict()
     tied = {"lm_head.weight"} if decoder.model.config.tie_word_embeddings else set()
-    found = {key for key in state if not key.endswith("rotary_emb.inv_freq")}  # old files keep that buffer
-    weights.check_names(found | tied, wanted.keys(), path)
-    for key, value in wanted.items():
+    present = {key for key in state if not key.endswith("rotary_emb.inv_freq")}  # old files keep that buffer
+    weights.check_names(present | tied, expected.keys(), path)
+    for key, value in expected.items():
         if key in state and state[key].shape != value.shape:
-            raise UsageError(
-                f"{path}: {key} has shape {list(state[key].shape)}, in the decoder '{decoder.name}' {list(value.shape)}"
-            )
-
-
-def _sample(state: Mapping[str, torch.Tensor]) -> str:
-    """A hash of the first values of every tensor: what sets the decoder apart from its base model."""
-    whole = hashlib.sha256()
-    for key, value in sorted(state.items()):
-        whole.update(key.encode() + value.flatten()[:64].float().cpu().contiguous().numpy().tobytes())
-    return whole.hexdigest()[:16]
+            raise weights.wrong_base(path, decoder, key, state[key].shape, value.shape)
+    if not is_loaded:
+        decoder.model.load_state_dict(state, strict=False)  # the names have been compared
+    own = {name: state[name] for name, _ in decoder.model.named_parameters()}
+    decoder.adapt(weights.sampled({**own, TABLE: summary}))
+    return summary
 
 
 def export_autocompressor(
@@ -196,23 +152,15 @@ def export_autocompressor(
     *,
     alpha: float,
     segment_length: int,
-    accumulate: bool = True,
     dtype: torch.dtype = torch.float16,
 ) -> None:
     """Write an AutoCompressor as peft's `save_pretrained` does.
 
-    Args:
-        folder: Where to.
-        lora: Of the layers that were adapted (`q_proj`, `k_proj`, `v_proj` and `o_proj` of every layer originally).
-        summary: [summary tokens, width].
-        base: The base model: a hub id, or a folder, absolute or relative to this one.
-        alpha: The LoRA is scaled by alpha / rank.
-        segment_length: Tokens a segment.
-        accumulate: False for RMT.
-        dtype: Of the file.
+    `lora`: of the layers that were adapted (originally `q_proj`, `k_proj`, `v_proj` and `o_proj` of each), scaled by
+    `alpha` / rank. `summary`: [summary tokens, width]. `base`: a hub id, or a folder, also relative to this one.
     """
     state = weights.lora_state(FORM, lora) | {WRAPPED + TABLE: summary}
-    recorded = {"accumulate_summary": accumulate, "segment_length": segment_length, "summary_length": len(summary)}
+    recorded = {"accumulate_summary": True, "segment_length": segment_length, "summary_length": len(summary)}
     weights.write(folder, ADAPTERS[0], state, dtype, recorded)
     config = LoraConfig(
         base_model_name_or_path=base,

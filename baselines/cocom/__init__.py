@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Self
 
+from pydantic import PositiveInt
 from transformers import PreTrainedTokenizerBase
 
 from pcc_bench.baselines import weights
@@ -27,6 +28,7 @@ from pcc_bench.baselines.cocom.encoders import (
 )
 from pcc_bench.baselines.cocom.files import CocomConfig
 from pcc_bench.baselines.soft import SoftCompressor
+from pcc_bench.core import shipped
 from pcc_bench.core.checkpoint_files import resolve, under
 from pcc_bench.core.compressor import Frame, Layout
 from pcc_bench.core.decoder import Decoder
@@ -59,8 +61,11 @@ class CocomCompressor(SoftCompressor):
 
     @classmethod
     def decoder_path(cls, pretrained: str, decoder: str | None) -> str:
-        """The base decoder, by default the one the checkpoint's `config.json` names."""
-        return files.base_path(pretrained, decoder)
+        """By default the one that the checkpoint's `config.json` names."""
+        if decoder:
+            return decoder
+        folder = resolve(pretrained)
+        return shipped.beside(CocomConfig.read(folder).decoder_model_name, folder)
 
     @classmethod
     def recorded_rate(cls, pretrained: str, options: Mapping[str, Any]) -> float:
@@ -78,19 +83,17 @@ class CocomCompressor(SoftCompressor):
         file: str | None = None,
         slots: Slots = "proportional",
         overlong: Overlong = "split",
-        document_length: int | None = None,
+        document_length: PositiveInt | None = None,
         lead: str | None = None,
         closing: str | None = None,
     ) -> Self:
         """Load a published checkpoint; its weights replace the decoder's, the adapter merged.
 
         Args:
-            pretrained: Folder or hub id with `config.json` and the state in safetensors, in shards or not (or `.bin`):
-                the whole one, or without the base model.
+            pretrained: Folder or hub id with `config.json` and the state, whole or without the base model.
             decoder: The base model; it is changed.
             rate: Refuse a checkpoint of another rate.
-            encoder: Folder or hub id of the BERT of COCOM-light (its configuration and tokenizer), where it is not the
-                one the checkpoint names.
+            encoder: Folder or hub id of COCOM-light's BERT, where it is not the one the checkpoint names.
             file: The weights' name, where a folder holds several.
             slots: Vectors of a document shorter than `document_length`: `proportional` to its length (as the original
                 answers), or as many as a full one's (`fixed`, as it pretrains).
@@ -101,7 +104,7 @@ class CocomCompressor(SoftCompressor):
             closing: Text behind the question; the same.
 
         Raises:
-            UsageError: An option without sense, or files that are incomplete or belong to another base model.
+            UsageError: Files that are incomplete or belong to another base model, or an option that does not fit.
         """
         folder = resolve(pretrained)
         config = CocomConfig.read(folder)

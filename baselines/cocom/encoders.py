@@ -1,8 +1,8 @@
 """Encoders of COCOM and PISCO: a context in documents of a fixed size, each on its own a few vectors.
 
-Section 3 of the COCOM paper; `COCOM.compr_decoder` of the original modeling_cocom.py. The published helper
-`generate_from_text` puts the memory tokens before the document, where a causal decoder sees nothing of it; training
-puts them behind it, and so do we. In COCOM-light a BERT reads the documents (`BERT_Compressor`).
+Section 3 of the COCOM paper; `COCOM.compr_decoder` and `BERT_Compressor` of the original modeling_cocom.py. The
+published helper `generate_from_text` puts the memory tokens before the document, where a causal decoder sees nothing of
+it; training puts them behind it, and so do we.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self
 
 import torch
 from torch import nn
@@ -32,29 +32,12 @@ AUTOENCODE, ENCODE, SEPARATOR = -3, -2, -1  # rows of the special tokens, behind
 
 @dataclass(frozen=True)
 class Documents:
-    """How a context is cut.
+    """How a context is cut."""
 
-    Attributes:
-        rate: Tokens for each vector.
-        length: Tokens of a full document.
-        slots: Vectors of a document shorter than that: `proportional` to its length, or as many as a full one's.
-        overlong: A longer context is read in several documents (`split`), or its first one only (`truncate`).
-
-    Raises:
-        UsageError: A length or a choice that is none.
-    """
-
-    rate: int
-    length: int
-    slots: Slots = "proportional"
-    overlong: Overlong = "split"
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.length, int) or self.length < 1:
-            raise UsageError(f"document_length={self.length} is not supported: pass a whole number (128 in training)")
-        for option, choices in (("slots", get_args(Slots)), ("overlong", get_args(Overlong))):
-            if getattr(self, option) not in choices:
-                raise UsageError(f"{option}={getattr(self, option)} is unknown: pass one of {', '.join(choices)}")
+    rate: int  # tokens for each vector
+    length: int  # tokens of a full document
+    slots: Slots = "proportional"  # vectors of a shorter document: by its length, or as many as a full one's
+    overlong: Overlong = "split"  # a longer context is read in several documents, or its first one only
 
     def count(self, tokens: int) -> int:
         """Vectors of a document of so many tokens."""
@@ -71,19 +54,12 @@ class Documents:
 
 
 class DocumentEncoder(SoftEncoder):
-    """Reads documents.
-
-    Attributes:
-        sizes: How contexts are cut.
-        separator: [n, width], what stands behind each document's vectors.
-        room: Tokens of a context that a document holds.
-        reach: Tokens of a longer context that are read where it is not split.
-    """
+    """Reads documents."""
 
     sizes: Documents
-    separator: torch.Tensor
-    room: int
-    reach: int
+    separator: torch.Tensor  # [n, width], `<SEP>` behind each document's vectors
+    room: int  # tokens of a context that a document holds
+    reach: int  # tokens of a longer context that are read where it is not split
 
     @abstractmethod
     def framed(self, ids: Sequence[int]) -> list[int]:
@@ -104,11 +80,11 @@ class DocumentEncoder(SoftEncoder):
         return [list(ids[start : start + size]) for start in range(0, len(ids), size)]
 
     def boundaries(self, tokens: int) -> int:
-        """`<SEP>` behind each document."""
+        """The separators."""
         return len(self.separator) * len(self.documents(range(tokens)))
 
     def encode(self, contexts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
-        """Vectors of each context's documents, each document's followed by the separator: [n, width of the decoder]."""
+        """Vectors of each context's documents, a separator behind each document's: [n, width of the decoder]."""
         cut = [self.documents(ids) for ids in contexts]
         rest = iter(self.vectors([document for documents in cut for document in documents]))
         return [
@@ -120,18 +96,12 @@ class DocumentEncoder(SoftEncoder):
 class CocomEncoder(DocumentEncoder, CausalEncoder):
     """A causal model: `<ENC> <s> document </s>`, then memory tokens, whose last hidden states are the vectors.
 
-    Args:
-        decoder: Its tokenizer and token vectors.
-        body: The transformer with its adapter, without a vocabulary head: the decoder itself, or another one.
-        special: [memory tokens + 3, width], vectors of the memory tokens (the last one is repeated where more are
-            needed), `<AE>`, `<ENC>` and `<SEP>`.
-        sizes: How contexts are cut.
-        separated: `<SEP>` stands behind each document's vectors.
-
-    Raises:
-        UsageError: A document does not fit the body's positions.
+    The body is the decoder's own, or another one with an adapter of its own (PISCO). A `UsageError` where a document
+    does not fit its positions.
     """
 
+    # [memory tokens + 3, width]: the memory tokens, of which the last one is repeated where more are needed, `<AE>`,
+    # `<ENC>` and `<SEP>`.
     special: torch.Tensor
 
     def __init__(
@@ -141,9 +111,7 @@ class CocomEncoder(DocumentEncoder, CausalEncoder):
         self.register_buffer("special", special.detach())
         self.separated = separated
         self._cut_as(sizes)
-        document = len(self.bos()) + min(
-            self.room + len(self._end()), self.reach
-        )  # as `framed`, whatever a file claims
+        document = len(decoder.bos) + min(self.room + len(self._end()), self.reach)  # as `framed`
         sizes.check_positions(1 + document + sizes.count(self.room), decoder.model.config)  # `<ENC>` and memory tokens
 
     @classmethod
@@ -160,12 +128,12 @@ class CocomEncoder(DocumentEncoder, CausalEncoder):
 
     @property
     def separator(self) -> torch.Tensor:  # type: ignore[override]
-        """`<SEP>`, where there is one."""
+        """Its row of `special`, which training moves."""
         return self.special[SEPARATOR:] if self.separated else self.special[:0]
 
     def framed(self, ids: Sequence[int]) -> list[int]:
         """BOS, document, end of sequence: as many as the original reads."""
-        bos = self.bos()
+        bos = self.decoder.bos
         return [*bos, *ids, *self._end()][: len(bos) + self.reach]
 
     def memory(self, slots: int) -> torch.Tensor:
@@ -174,7 +142,7 @@ class CocomEncoder(DocumentEncoder, CausalEncoder):
         return self.special[torch.arange(slots).clamp_max(last)]
 
     def vectors(self, documents: Sequence[Sequence[int]]) -> list[torch.Tensor]:
-        """Few forwards for all."""
+        """The last hidden states at each document's memory tokens."""
         counts = [self.sizes.count(len(ids)) for ids in documents]
         start = self.special[ENCODE][None]
         rows = [(start, self.framed(ids), self.memory(count)) for ids, count in zip(documents, counts, strict=True)]
@@ -183,7 +151,7 @@ class CocomEncoder(DocumentEncoder, CausalEncoder):
     def prompt(self, vectors: torch.Tensor, purpose: Purpose) -> torch.Tensor:
         """BOS and vectors; `<AE>` comes first for reconstruction."""
         before = self.special[AUTOENCODE][None] if purpose == "reconstruct" else self.special[:0]
-        return torch.cat([before, self.decoder.embed(self.bos()), vectors])
+        return torch.cat([before, self.decoder.embed(self.decoder.bos), vectors])
 
     def export(self, folder: Path, base: str) -> None:
         """A COCOM without its base model, whose questions stand in no `[INST]`."""
@@ -206,16 +174,16 @@ class BertEncoder(DocumentEncoder):
     """COCOM-light: BERT's last hidden states in groups of `rate`, each group through a linear layer one vector.
 
     What fills a document up to whole groups is among them, as in the original, but unlike there never depends on the
-    other documents of a batch.
+    other documents of a batch. A document's length counts [CLS] and [SEP].
 
     Args:
         folder: BERT's configuration and tokenizer.
-        state: `model.*` and `linear.*`.
+        state: `model.*` and `linear.*`, read from `path`.
         decoder: Reads the vectors.
         grouping: `concat` or `mean`.
-        path: Of the state, for messages.
-        sizes: How contexts are cut; a document's length counts [CLS] and [SEP].
-        separator: [n, width of the decoder], behind each document's vectors.
+        path: For messages.
+        sizes: See `DocumentEncoder`.
+        separator: The same.
 
     Raises:
         UsageError: That BERT can't be read, is another one, or has no room for a document.
@@ -257,7 +225,7 @@ class BertEncoder(DocumentEncoder):
         return [int(self.tokenizer.cls_token_id), *ids, int(self.tokenizer.sep_token_id)]
 
     def vectors(self, documents: Sequence[Sequence[int]]) -> list[torch.Tensor]:
-        """Filled up to whole groups, longest documents first; filling is masked, so that nothing else depends on it."""
+        """Each document filled up to whole groups; filling is masked, so that nothing else depends on it."""
         rows = [self.framed(ids) for ids in documents]
         counts = [self.sizes.count(len(row)) for row in rows]
         vectors: dict[int, torch.Tensor] = {}

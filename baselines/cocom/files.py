@@ -1,4 +1,4 @@
-"""COCOM's files: their settings, what stands in them, whether it is the decoder's, and how it gets into the decoder.
+"""COCOM's files: settings, what stands in them, and how it gets into the decoder.
 
 A published COCOM has its whole state in safetensors. The base model may be left out of it, as a whole: then the decoder
 that `config.json` names gives its weights, and in the place of the vocabulary tables stand the rows of `<MEM>`, `<AE>`,
@@ -20,8 +20,7 @@ from torch import nn
 
 from pcc_bench.baselines import weights
 from pcc_bench.baselines.weights import Lora
-from pcc_bench.core import shipped
-from pcc_bench.core.checkpoint_files import WEIGHTS, resolve
+from pcc_bench.core.checkpoint_files import WEIGHTS
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.documents import checked, read_json
 from pcc_bench.core.errors import UsageError
@@ -32,37 +31,22 @@ SPECIAL = {"embed_tokens.weight": "special_tokens.embed_tokens", "lm_head.weight
 
 
 class CocomConfig(BaseModel):
-    """What we read of a published `config.json` (class COCOMConfig of the original code).
-
-    Attributes:
-        decoder_model_name: The base decoder.
-        compr_model_name: The BERT of COCOM-light; None where the decoder compresses.
-        compr_rate: Tokens per memory token.
-        compr_linear_type: COCOM-light: groups of positions are concatenated before the linear layer, or averaged after.
-        lora: The decoder has adapters.
-        lora_r: Their rank.
-        sep: `<SEP>` stands behind each document's memory.
-        doc_max_length: Tokens of a document.
-        different_mem_tokens: PISCO: each memory token has an embedding of its own.
-        training_form: `both_separately` (PISCO): one adapter compresses, another one answers.
-        lead: Text between the last memory and the question. Published files leave it to the code.
-        closing: Text behind the question; the same.
-    """
+    """What we read of a published `config.json` (class COCOMConfig of the original code)."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    decoder_model_name: str
-    compr_model_name: str | None = None
-    compr_rate: PositiveInt
-    compr_linear_type: Literal["concat", "mean"] | None = "concat"
-    lora: bool = False
+    decoder_model_name: str  # the base decoder
+    compr_model_name: str | None = None  # the BERT of COCOM-light; None where the decoder compresses
+    compr_rate: PositiveInt  # tokens per memory token
+    compr_linear_type: Literal["concat", "mean"] | None = "concat"  # groups before the linear layer, or means after it
+    lora: bool = False  # the decoder has adapters
     lora_r: PositiveInt = 16
-    sep: bool = False
-    doc_max_length: PositiveInt = 128
-    different_mem_tokens: bool = False
-    training_form: str = "both"
-    lead: str = "[INST]"
-    closing: str = "\n[/INST]\n"
+    sep: bool = False  # `<SEP>` stands behind each document's memory
+    doc_max_length: PositiveInt = 128  # tokens of a document
+    different_mem_tokens: bool = False  # PISCO: each memory token has an embedding of its own
+    training_form: str = "both"  # `both_separately` (PISCO): one adapter compresses, another one answers
+    lead: str = "[INST]"  # between the last memory and the question; published files leave it to the code
+    closing: str = "\n[/INST]\n"  # behind the question; the same
 
     @classmethod
     def read(cls, folder: Path) -> CocomConfig:
@@ -84,14 +68,6 @@ class CocomConfig(BaseModel):
         return [*memory, "<AE>", "<ENC>", "<SEP>"]
 
 
-def base_path(pretrained: str, decoder: str | None) -> str:
-    """The decoder the caller names, or the one the checkpoint records."""
-    if decoder:
-        return decoder
-    folder = resolve(pretrained)
-    return shipped.beside(CocomConfig.read(folder).decoder_model_name, folder)
-
-
 def check_rate(rate: int | None, config: CocomConfig, pretrained: str) -> None:
     """Refuse another rate than the one the checkpoint was trained for."""
     if rate not in (None, config.compr_rate):
@@ -102,10 +78,10 @@ def check_rate(rate: int | None, config: CocomConfig, pretrained: str) -> None:
 
 
 def add_special_tokens(decoder: Decoder, config: CocomConfig, table: torch.Tensor, path: Path) -> list[int]:
-    """Give decoder and tokenizer the checkpoint's special tokens; their vectors are still to be filled in.
+    """Give decoder and tokenizer the checkpoint's special tokens, whose vectors are still to be filled in.
 
-    The checkpoint's token vectors are `table`, [vocabulary with special tokens, width]. Returns the tokens' ids, in the
-    order of `config.special_tokens`; a table of another size belongs to another base model (a `UsageError`).
+    `table`: the checkpoint's token vectors, [vocabulary with special tokens, width]; a `UsageError` where its size is
+    that of another base model. Returns the tokens' ids, in the order of `config.special_tokens`.
     """
     names = config.special_tokens
     known = decoder.tokenizer.get_vocab()
@@ -122,10 +98,7 @@ def add_special_tokens(decoder: Decoder, config: CocomConfig, table: torch.Tenso
 
 
 def whole(state: dict[str, torch.Tensor], decoder: Decoder, config: CocomConfig, path: Path) -> dict[str, torch.Tensor]:
-    """A checkpoint's whole state, where its files leave the base model out: that of the decoder, which is not copied.
-
-    Files that leave out a part of the base model only are refused.
-    """
+    """A checkpoint's whole state, its base model the decoder's where the files leave all of it out."""
     if not any(key in state for key in SPECIAL.values()):
         return state
     prefix = WRAPPED if config.lora else "decoder."
@@ -154,7 +127,7 @@ def whole(state: dict[str, torch.Tensor], decoder: Decoder, config: CocomConfig,
 
 
 def load_merged(decoder: Decoder, state: Mapping[str, torch.Tensor], config: CocomConfig, path: Path) -> list[int]:
-    """Put a whole COCOM state into the decoder, its one adapter merged: it is on in both roles.
+    """Put a whole COCOM state into the decoder, its one adapter merged, which is on in both roles.
 
     Returns the ids of the special tokens. A tensor that is missing, unexpected or of a shape that belongs to another
     base model or rank is a `UsageError`.
@@ -170,8 +143,8 @@ def load_merged(decoder: Decoder, state: Mapping[str, torch.Tensor], config: Coc
     names = {name: prefix + _wrapped(name, layers, inner) for name in own}
     loras = weights.lora_names(prefix + "{}.lora_{}.default.weight", layers)
     tied = {prefix + "lm_head.weight"} if decoder.model.config.tie_word_embeddings else set()
-    wanted = {*names.values(), *chain(*loras.values())}
-    weights.check_names({*state, *(tied & wanted)}, wanted, path)
+    expected = {*names.values(), *chain(*loras.values())}
+    weights.check_names({*state, *(tied & expected)}, expected, path)
     for name, key in names.items():
         if key in state and state[key].shape != own[name].shape:
             raise weights.wrong_base(path, decoder, key, state[key].shape, own[name].shape)
@@ -215,7 +188,6 @@ def export_cocom(
     *,
     rate: int,
     document_length: int,
-    separator: bool = True,
     lead: str | None = None,
     closing: str | None = None,
     dtype: torch.dtype = torch.float16,
@@ -225,20 +197,18 @@ def export_cocom(
     Args:
         folder: Where to.
         lora: Of every linear layer but the vocabulary head.
-        rows: `embed_tokens` and, where the head is not tied, `lm_head`: [4, width], the rows of `<MEM>`, `<AE>`,
-            `<ENC>` and `<SEP>`.
+        rows: `embed_tokens` and, where the head is not tied, `lm_head`: [4, width], see above.
         base: The base model: a hub id, or a folder, absolute or relative to this one.
-        rate: Tokens for each memory token.
+        rate: See `CocomConfig`, and so the following; None leaves a text to the code.
         document_length: Tokens of a document.
-        separator: `<SEP>` stands behind each document's memory.
-        lead: Text between the last memory and the question; None: the original's.
-        closing: Text behind the question; the same.
+        lead: Text before the question.
+        closing: Text behind it.
         dtype: Of the file.
     """
     state = weights.lora_state(WRAPPED + "{}.lora_{}.default.weight", lora)
     state |= {SPECIAL[f"{name}.weight"]: value for name, value in rows.items()}
     config = {"model_type": "COCOM", "decoder_model_name": base, "lora": True, "lora_r": weights.rank_of(lora)}
-    config |= {"sep": separator, "compr_model_name": None, "compr_rate": rate, "doc_max_length": document_length}
+    config |= {"sep": True, "compr_model_name": None, "compr_rate": rate, "doc_max_length": document_length}
     config |= {"training_form": "both"}
     config |= {key: text for key, text in (("lead", lead), ("closing", closing)) if text is not None}
     weights.write(folder, WEIGHTS, state, dtype, config)

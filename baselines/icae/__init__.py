@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import torch
+from pydantic import PositiveFloat, PositiveInt
 from torch import nn
 
 from pcc_bench.baselines import weights
@@ -22,9 +23,8 @@ from pcc_bench.baselines.icae.files import (
     IcaeSettings,
     Use,
     adapted_body,
-    check,
-    check_options,
     export_icae,
+    own_weights,
     version_of,
 )
 from pcc_bench.baselines.soft import CausalEncoder, Purpose, SoftCompressor, drawn_vectors
@@ -41,15 +41,7 @@ MAX_SPANS = 64  # of an exported checkpoint: no context of the lab is longer
 
 
 class IcaeCompressor(SoftCompressor):
-    """In-context Autoencoder: a language model with LoRA compresses for itself without LoRA.
-
-    The original reads one context a prompt; of several, each gets its own slots and task token here.
-
-    Args:
-        encoder: Reads the contexts.
-        settings: Layout, rate and scale of the LoRA.
-        digest: A hash of LoRA, memory tokens and base model.
-    """
+    """In-context Autoencoder. The original reads one context a prompt; here each of several gets its own slots."""
 
     name = "icae"
     default = "icae-lab-4x"
@@ -66,7 +58,7 @@ class IcaeCompressor(SoftCompressor):
 
     @classmethod
     def decoder_path(cls, pretrained: str, decoder: str | None) -> str:
-        """The base model: ICAE's published files do not name it, a `config.json` beside ours does."""
+        """The base model, which published files do not name and a `config.json` beside ours does."""
         if decoder:
             return decoder
         path = Path(shipped.located(pretrained))
@@ -93,23 +85,21 @@ class IcaeCompressor(SoftCompressor):
         file: str | None = None,
         version: int | None = None,
         use: Use | None = None,
-        rate: int | None = None,
-        max_spans: int | None = None,
+        rate: PositiveInt | None = None,
+        max_spans: PositiveInt | None = None,
         lora_rank: int | None = None,
-        lora_alpha: float | None = None,
+        lora_alpha: PositiveFloat | None = None,
         opening: str | None = None,
         closing: str | None = None,
     ) -> Self:
-        """Load a published file (or a folder that has it), or the whole state the original code saves.
-
-        What is not given is as the checkpoint's `config.json` says, where it has one.
+        """Load a published file, or the whole state the original code saves.
 
         Args:
             pretrained: File, folder or hub id.
             decoder: The base model it was trained with.
             file: Its name, where a folder holds several (`sggetao/icae` does).
-            version: See `IcaeConfig`, and so the following; by default as the names of its tensors tell.
-            use: By default `ft`, which the pretrained-only file does not offer.
+            version: See `IcaeConfig`, and so the following; by default what the checkpoint's `config.json` says.
+            use: `ft` by default, which the pretrained-only file does not offer.
             rate: 4 by default.
             max_spans: By default 1 in version 1 and 10 in version 2.
             lora_rank: Refuse a file of another rank.
@@ -118,26 +108,24 @@ class IcaeCompressor(SoftCompressor):
             closing: `[/INST]` by default.
 
         Raises:
-            UsageError: An option without sense, or a file that is unreadable or belongs to another base model.
+            UsageError: An option out of range, or a file that is unreadable or belongs to another base model.
         """
-        given: dict[str, Any] = {"version": version, "use": use, "rate": rate, "max_spans": max_spans}
-        given |= {"lora_alpha": lora_alpha, "opening": opening, "closing": closing}
-        check_options(given)
+        options: dict[str, Any] = {"version": version, "use": use, "rate": rate, "max_spans": max_spans}
+        options |= {"lora_alpha": lora_alpha, "opening": opening, "closing": closing}
         path = weights.find(pretrained, file)
         state = weights.read(path)
-        settings = IcaeConfig.read(path.parent).settings(given, path, version_of(path, state))
-        own = check(state, path, decoder, lora_rank)
+        settings = IcaeConfig.read(path.parent).settings(options, path, version_of(path, state))
+        own = own_weights(state, path, decoder, lora_rank)
         body, table = adapted_body(decoder, own, settings.lora_alpha), own[TABLE].to(decoder.device, decoder.dtype)
         encoder = IcaeEncoder(decoder, body, table, settings.rate, settings.max_spans)
         return cls(encoder, settings, weights.digest(own, decoder))
 
     @cached_property
     def layout(self) -> Layout:
-        """Fine-tuned use has `[INST]` and `[/INST]` around the prompt in version 2, FT behind it in version 1.
+        """With `use=ft`, BOS and `[INST]` ... `[/INST]` around the prompt in version 2, FT behind it in version 1.
 
-        BOS comes first only where `[INST]` does. A memory that ends with the AE token already (`use=ae`) is
-        reconstructed without more. Version 1 was trained to end on id 1, Llama's BOS, or any id beyond the vocabulary;
-        version 2 never chooses one beyond it.
+        A memory with `use=ae` ends with the AE token already. Version 1 was trained to end on id 1, Llama's BOS, or any
+        id beyond the vocabulary; version 2 never chooses one beyond it.
         """
         first, tuned = self.version == 1, self.use == "ft"
         behind = Frame(closing=self.behind) if first and tuned else Frame()
@@ -161,13 +149,10 @@ class IcaeEncoder(CausalEncoder):
 
     Args:
         decoder: The base model; stays as it is.
-        body: A second tree of modules over its weights, with LoRA.
+        body: Its body with LoRA, over the same weights.
         table: [memory tokens + 3, width]: the memory tokens, then AE, LM and FT.
-        rate: Tokens of a full span for each memory token.
+        rate: Tokens of a full span for each memory token; a `UsageError` where these do not fit the positions.
         max_spans: Spans of a context that are read.
-
-    Raises:
-        UsageError: A full span and its memory tokens do not fit the decoder's positions.
     """
 
     adds_special_tokens: ClassVar[bool] = True
@@ -187,13 +172,13 @@ class IcaeEncoder(CausalEncoder):
 
     @classmethod
     def start(cls, decoder: Decoder, segment_length: int, rate: int, rank: int, seed: int) -> Self:
-        """The base model's queries and values get a LoRA, in a second tree."""
+        """The base model's queries and values get a LoRA, in a second tree of modules."""
         table = nn.Parameter(drawn_vectors(decoder, segment_length // rate + len(TASK_TOKENS), seed))
         body = weights.trainable(weights.twin(decoder.model.base_model), TARGETS, rank, alpha=rank, seed=seed)
         return cls(decoder, body, table, rate, MAX_SPANS)
 
     def resize(self, segment_length: int, rate: int) -> None:
-        """Spans of another length, with as many of the memory tokens as the rate leaves."""
+        """Use as many of the memory tokens as the rate leaves."""
         self.capacity, self.rate = segment_length, rate
 
     @property
@@ -211,7 +196,7 @@ class IcaeEncoder(CausalEncoder):
         return self.table[TASK_TOKENS[task]][None]
 
     def encode(self, contexts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
-        """Slots of tokenized contexts: [spans x memory tokens, width] each."""
+        """Slots of each context: [spans x memory tokens, width]."""
         pieces = [(i, span) for i, ids in enumerate(contexts) for span in spans(ids, self.capacity)]
         states = self.read([(span, self.memory_tokens) for _, span in pieces])
         slots = [[self.table[:0]] for _ in contexts]
@@ -221,7 +206,7 @@ class IcaeEncoder(CausalEncoder):
 
     def prompt(self, vectors: torch.Tensor, purpose: Purpose) -> torch.Tensor:
         """Slots and the task's vector; BOS stands before questions only."""
-        start = self.bos() if purpose == "answer" else []
+        start = self.decoder.bos if purpose == "answer" else []
         return torch.cat([self.decoder.embed(start), vectors, self.task_vector(USES[purpose])])
 
     def export(self, folder: Path, base: str) -> None:

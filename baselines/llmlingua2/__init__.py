@@ -11,6 +11,9 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from pydantic import PositiveInt
+
+from pcc_bench.baselines.hard import Rate
 from pcc_bench.baselines.token_classifier.classifier import ClassifierCompressor, words_of
 from pcc_bench.core.checkpoint_files import resolve
 from pcc_bench.core.compressor import Memory
@@ -24,16 +27,7 @@ Counting = Literal["decoder", "cl100k"]
 
 
 class LlmLingua2(ClassifierCompressor):
-    """LLMLingua-2: the words stay that a classifier finds worth keeping.
-
-    Args:
-        decoder: Any decoder; it reads text.
-        package: The package's compressor, loaded.
-        rate: See `load`, and so the following.
-        target_tokens: In place of a rate.
-        counting: Whose tokens weigh the words.
-        words: What the package is told about words.
-    """
+    """The words stay that a classifier finds worth keeping; `words` are the package's arguments about them."""
 
     name = "llmlingua2"
     label = "LLMLingua-2"
@@ -49,12 +43,18 @@ class LlmLingua2(ClassifierCompressor):
         words: Mapping[str, Any],
     ) -> None:
         super().__init__(decoder, package.tokenizer, package.digest(), rate, target_tokens)
-        if words["token_to_word"] not in ("mean", "first"):
-            raise UsageError(
-                f"{self.name}: word_score={words['token_to_word']} is unknown: pass word_score=mean or first"
-            )
         self.package, self.counting, self.words = package, counting, words
-        self._check_forced(self.words["force_tokens"])
+        forced, most = words["force_tokens"], package.max_force_token
+        if len(forced) > most:
+            raise UsageError(f"{self.name}: {len(forced)} force_tokens, the package takes {most}")
+        if "" in forced or len(set(forced)) != len(forced):
+            raise UsageError(f"{self.name}: force_tokens={forced} has an empty word or one twice: leave it out")
+        odd = [word for word in forced if len(package.tokenizer.tokenize(word)) != 1]
+        if odd and not package.has_forced_rows:
+            raise UsageError(
+                f"{self.name}: force_tokens {odd} are no tokens of the classifier, and its vocabulary lacks the {most} "
+                "rows for such words: force others, or use a published checkpoint"
+            )
         special = {*package.tokenizer.get_added_vocab(), *package.tokenizer.all_special_tokens}
         self._special = look_alikes(special)
         self._forged = look_alikes(special - {package.tokenizer.unk_token})  # which stands for unknown words itself
@@ -65,8 +65,8 @@ class LlmLingua2(ClassifierCompressor):
         pretrained: str,
         decoder: Decoder,
         *,
-        rate: float | None = None,
-        target_tokens: int | None = None,
+        rate: Rate | None = None,
+        target_tokens: PositiveInt | None = None,
         force_tokens: Sequence[str] | str = (),
         drop_consecutive: bool = False,
         force_digits: bool = False,
@@ -96,11 +96,11 @@ class LlmLingua2(ClassifierCompressor):
         from pcc_bench.baselines.llmlingua2.package import LocalPromptCompressor, counter_of  # imports llmlingua: slow
 
         counter = counter_of(counting, decoder.tokenizer)
-        package = LocalPromptCompressor(resolve(pretrained), counter, str(decoder.device), int(chunk_batch))
+        package = LocalPromptCompressor(resolve(pretrained), counter, str(decoder.device), chunk_batch)
         words = {
             "force_tokens": words_of(force_tokens),
-            "drop_consecutive": bool(drop_consecutive),
-            "force_reserve_digit": bool(force_digits),
+            "drop_consecutive": drop_consecutive,
+            "force_reserve_digit": force_digits,
             "token_to_word": word_score,
         }
         return cls(decoder, package, rate, target_tokens, counting, words)
@@ -120,12 +120,20 @@ class LlmLingua2(ClassifierCompressor):
         # Of a text without a token that the classifier knows nothing can be kept (the package breaks down).
         legible = [i for i, row in enumerate(ids) if any(token != self.package.tokenizer.unk_token_id for token in row)]
         groups = [[i] for i in legible] if self.target_tokens else [legible] if legible else []
-        kept = [""] * len(contexts)
+        amount = {"target_token": self.target_tokens} if self.target_tokens else {"rate": 1 / (self.rate or 1)}
+        texts = [""] * len(contexts)
         for group in groups:
-            for i, text in zip(group, self._call([plain[i] for i in group]), strict=True):
-                kept[i] = text
+            try:
+                result = self.package.compress_prompt_llmlingua2([plain[i] for i in group], **amount, **self.words)
+            except IndexError:
+                raise UsageError(
+                    f"{self.name}: 512 tokens of a context in a row are unknown to the classifier, which the llmlingua "
+                    "package can't read: use the XLM-RoBERTa model, or leave the row out"
+                ) from None
+            for i, text in zip(group, result["compressed_prompt_list"], strict=True):
+                texts[i] = text
         seconds = time.perf_counter() - start
-        return self.account(contexts, kept, seconds, [len(row) for row in ids])
+        return self.account(contexts, texts, seconds, [len(row) for row in ids])
 
     def plain(self, text: str) -> str:
         """A text in which nothing is a special token of the classifier: a blank stands in each look-alike.
@@ -138,32 +146,6 @@ class LlmLingua2(ClassifierCompressor):
         tokenizer = self.package.tokenizer
         again = tokenizer.convert_tokens_to_string(tokenizer.tokenize(text))
         return self._forged.sub(r"\1 ", again) if self._forged.search(again) else text
-
-    def _call(self, texts: list[str]) -> list[str]:
-        amount = {"target_token": self.target_tokens} if self.target_tokens else {"rate": 1 / (self.rate or 1)}
-        try:
-            result = self.package.compress_prompt_llmlingua2(texts, **amount, **self.words)
-        except IndexError:
-            raise UsageError(
-                f"{self.name}: 512 tokens of a context in a row are unknown to the classifier, which the llmlingua "
-                "package can't read: use the XLM-RoBERTa model, or leave the row out"
-            ) from None
-        return list(result["compressed_prompt_list"])
-
-    def _check_forced(self, words: Sequence[str]) -> None:
-        tokenizer = self.package.tokenizer
-        if len(words) > self.package.max_force_token:
-            raise UsageError(
-                f"{self.name}: {len(words)} force_tokens, the package takes {self.package.max_force_token}"
-            )
-        if "" in words or len(set(words)) != len(words):
-            raise UsageError(f"{self.name}: force_tokens={words} has an empty word or one twice: leave it out")
-        odd = [word for word in words if len(tokenizer.tokenize(word)) != 1]
-        if odd and not self.package.has_forced_rows:
-            raise UsageError(
-                f"{self.name}: force_tokens {odd} are no tokens of the classifier, and its vocabulary lacks the "
-                f"{self.package.max_force_token} rows for such words: force others, or use a published checkpoint"
-            )
 
 
 def look_alikes(tokens: Iterable[str]) -> re.Pattern[str]:

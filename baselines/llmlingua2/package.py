@@ -32,10 +32,7 @@ FORCED = 100  # rows of the published vocabularies for forced words that are no 
 
 
 class PlainCounter:
-    """A tokenizer of transformers as the package wants its counter.
-
-    Words come one by one and again and again, so their ids are kept.
-    """
+    """A tokenizer of transformers as the package's counter; words come again and again, so their ids are stored."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
@@ -54,8 +51,6 @@ def counter_of(counting: str, tokenizer: PreTrainedTokenizerBase) -> Any:
     """What counts tokens: the decoder's tokenizer, or GPT-3.5's (`cl100k`), which is downloaded; has `encode`."""
     if counting == "decoder":
         return PlainCounter(tokenizer)
-    if counting != "cl100k":
-        raise UsageError(f"llmlingua2: counting={counting} is unknown: pass counting=decoder or counting=cl100k")
     try:
         encoding = tiktoken.encoding_for_model("gpt-3.5-turbo")
     except Exception as error:  # whatever the network does
@@ -71,17 +66,14 @@ class LocalPromptCompressor(PromptCompressor):  # type: ignore[misc]
     """A `PromptCompressor` for LLMLingua-2 that opens a folder, and nothing else.
 
     Args:
-        folder: A token classifier of one of `FAMILIES`, with its tokenizer.
+        folder: A token classifier of one of `FAMILIES`; a `UsageError` for something else.
         counter: Counts tokens where the package would with GPT-3.5's tokenizer.
         device: Device of torch.
         batch: Chunks of 512 tokens a forward.
-
-    Raises:
-        UsageError: The folder holds something else.
     """
 
     def __init__(self, folder: Path, counter: Any, device: str, batch: int) -> None:
-        name = family_of(folder)
+        self.model_name = family_of(folder)
         self.use_llmlingua2 = True
         self.retrieval_model = None
         self.retrieval_model_name = None
@@ -94,7 +86,6 @@ class LocalPromptCompressor(PromptCompressor):  # type: ignore[misc]
             rows = self.model.get_input_embeddings().weight.shape[0]
             self.init_llmlingua2(max_batch_size=batch, max_force_token=FORCED)
         self.has_forced_rows = rows >= len(self.tokenizer)
-        self.model_name = name
         self.model.eval().requires_grad_(False)
         self.tokenizer.model_max_length = int(1e30)  # it is asked for whole texts, which the package then cuts
 

@@ -1,8 +1,8 @@
-"""Any token classifier as a compressor: the words stay that it finds most worth keeping, as LLMLingua-2 does it.
+"""Any token classifier as a compressor, as LLMLingua-2 does it.
 
-Plain transformers: the classifier reads each context in chunks and gives every token a probability of being kept; the
-most probable words stay, as many as the budget holds in the decoder's own tokens. What is left is cut out of the
-context as it stands, line breaks and punctuation between neighbours included.
+The classifier reads each context in chunks and gives every token a probability of being kept; the most probable words
+stay, as many as the budget holds in the decoder's own tokens. What is left is cut out of the context as it stands, line
+breaks and punctuation between neighbours included.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from __future__ import annotations
 import re
 import time
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
-from pcc_bench.baselines.hard import budget
+from pydantic import PositiveInt
+
+from pcc_bench.baselines.hard import Rate, budget
 from pcc_bench.baselines.token_classifier.classifier import (
     METHOD,
     Classifier,
@@ -32,32 +34,15 @@ ALWAYS = 2.0  # in the place of a probability: is never dropped
 
 @dataclass(frozen=True)
 class Unit:
-    """A stretch of a text that stays or goes as a whole.
+    """A stretch of a text that stays or goes as a whole."""
 
-    Attributes:
-        start: Its first character.
-        end: Behind its last one.
-        keep: Probability that it is worth keeping; `ALWAYS` for what is never dropped.
-    """
-
-    start: int
-    end: int
-    keep: float
+    start: int  # its first character
+    end: int  # behind its last one
+    keep: float  # probability that it is worth keeping; `ALWAYS` for what is never dropped
 
 
 class TokenClassifier(ClassifierCompressor):
-    """The words stay that a token classifier of the user's finds worth keeping.
-
-    Args:
-        decoder: Any decoder; it reads text.
-        classifier: Says of each token how probable it is that it is kept.
-        rate: See `load`, and so the following.
-        target_tokens: In place of a rate.
-        force_tokens: Texts that are never dropped.
-        force_digits: Words that are never dropped.
-        word_score: `mean` or `first`.
-        unit: `word` or `token`.
-    """
+    """The words stay that a token classifier of the user's finds worth keeping; arguments as in `load`."""
 
     name = METHOD
     label = "token classifier"
@@ -92,8 +77,8 @@ class TokenClassifier(ClassifierCompressor):
         pretrained: str,
         decoder: Decoder,
         *,
-        rate: float | None = None,
-        target_tokens: int | None = None,
+        rate: Rate | None = None,
+        target_tokens: PositiveInt | None = None,
         force_tokens: Sequence[str] | str = (),
         force_digits: bool = False,
         word_score: Literal["mean", "first"] = "mean",
@@ -166,10 +151,10 @@ class TokenClassifier(ClassifierCompressor):
             start += len(text[start:end]) - len(text[start:end].lstrip())
             if start >= end:
                 continue
-            known = stretches[-1] if stretches else (0, 0, [])
+            before = stretches[-1] if stretches else (0, 0, [])
             # of one word, or of one character
-            if stretches and ((word is not None and word == last) or start < known[1]):
-                stretches[-1] = (known[0], max(known[1], end), [*known[2], value])
+            if stretches and ((word is not None and word == last) or start < before[1]):
+                stretches[-1] = (before[0], max(before[1], end), [*before[2], value])
             else:
                 stretches.append((start, end, [value]))
             last = word
@@ -177,9 +162,14 @@ class TokenClassifier(ClassifierCompressor):
         units = [Unit(start, end, ALWAYS) for start, end in forced]
         for start, end, scores in stretches:
             keep = scores[0] if self.word_score == "first" else sum(scores) / len(scores)
-            for first, behind in _outside(start, end, forced):
-                digits = self.force_digits and any(character.isdigit() for character in text[first:behind])
-                units.append(Unit(first, behind, ALWAYS if digits else keep))
+            for first, behind in [*forced[bisect_right(forced, start, key=lambda span: span[1]) :], (end, end)]:
+                if start < min(first, end):
+                    word_text = text[start : min(first, end)]
+                    digits = self.force_digits and any(map(str.isdigit, word_text))
+                    units.append(Unit(start, start + len(word_text), ALWAYS if digits else keep))
+                if first >= end:
+                    break
+                start = behind
         return sorted(units, key=lambda unit: unit.start)
 
     def _within_budget(self, text: str, units: Sequence[Unit]) -> str:
@@ -196,18 +186,6 @@ class TokenClassifier(ClassifierCompressor):
 
         count = bisect_right(range(least, len(units) + 1), room, key=tokens) - 1 + least
         return _joined(text, units, sorted(order[: max(least, count)]))
-
-
-def _outside(start: int, end: int, spans: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """What of a stretch lies in none of the spans, which are in order."""
-    for first, behind in spans[bisect_right(spans, start, key=lambda span: span[1]) :]:
-        if first >= end:
-            break
-        if start < first:
-            yield start, first
-        start = behind
-    if start < end:
-        yield start, end
 
 
 def _joined(text: str, units: Sequence[Unit], kept: Sequence[int]) -> str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForTokenClassification, PreTrainedModel, PreTrainedTokenizerBase
 
-from pcc_bench.baselines.hard import HardCompressor, check_rate
+from pcc_bench.baselines.hard import HardCompressor
 from pcc_bench.core import shipped
 from pcc_bench.core.architecture import check_finite, from_folder
 from pcc_bench.core.checkpoint_files import load_tokenizer, resolve
@@ -25,17 +25,9 @@ OUTSIDE = "O"  # the label of tokens that are part of nothing, in models that ma
 
 
 class ClassifierCompressor(HardCompressor):
-    """A hard method whose model is a token classifier, and whose budget is a rate or a number of tokens.
+    """A hard method whose model is a token classifier, with its tokenizer and a hash of its weights.
 
-    Args:
-        decoder: Any decoder; it reads text.
-        tokenizer: The classifier's.
-        digest: A hash of the classifier.
-        rate: Source tokens per kept token; 2 where there is no target.
-        target_tokens: Tokens to leave of each context, whatever its length; in place of a rate.
-
-    Raises:
-        UsageError: One of them is none, or both are given.
+    The budget is a rate (2 by default), or tokens to leave of each context, whatever its length, but not both.
     """
 
     default = "llmlingua2-lab"
@@ -50,26 +42,20 @@ class ClassifierCompressor(HardCompressor):
     ) -> None:
         super().__init__(decoder)
         if target_tokens is None:
-            self.rate = check_rate(self.name, 2 if rate is None else rate)
+            self.rate = float(rate or 2)
         elif rate is not None:
             raise UsageError(
                 f"{self.name}: rate={rate} and target_tokens={target_tokens} exclude each other: pass one of them"
-            )
-        elif isinstance(target_tokens, bool) or not isinstance(target_tokens, int) or target_tokens < 1:
-            raise UsageError(
-                f"{self.name}: target_tokens={target_tokens} is no number of tokens: pass target_tokens=64 or so"
             )
         self.target_tokens = target_tokens
         self._tokenizer, self._digest = tokenizer, digest
 
     @classmethod
     def decoder_path(cls, pretrained: str, decoder: str | None) -> str:
-        """The classifier knows no decoder: it has to be named, unless it is the lab's."""
-        if not decoder and pretrained == cls.default:
-            return shipped.DECODER
-        if not decoder:
+        """A classifier records no decoder: it has to be named, unless it is the lab's."""
+        if not decoder and pretrained != cls.default:
             raise UsageError(f"--model {cls.name} needs model_args decoder=<folder or hub id> beside pretrained=")
-        return decoder
+        return decoder or shipped.DECODER
 
     def shorten(self, context: str) -> str:
         """One context alone."""
@@ -89,14 +75,13 @@ class ClassifierCompressor(HardCompressor):
 
 def words_of(given: Sequence[str] | str) -> list[str]:
     r"""Forced words as a list, or as `--model_args` give them: blanks between them, `\n`, `\t` and `\c` escaped."""
-    if not isinstance(given, list | tuple):
-        given = str(given).split()
-    words = map(str, given)  # lm-eval ends an argument at a comma
+    words = map(str, given) if isinstance(given, list | tuple) else str(given).split()
+    # lm-eval ends an argument at a comma
     return [word.replace(r"\n", "\n").replace(r"\t", "\t").replace(r"\c", ",") for word in words]
 
 
 def read_classifier(folder: Path, dtype: torch.dtype | str, **options: Any) -> tuple[Any, PreTrainedTokenizerBase]:
-    """The token classification model of a folder, all its tensors there and finite, and its tokenizer."""
+    """The token classification model of a folder, its weights finite, and its tokenizer."""
     tokenizer = load_tokenizer(folder)
     model = pretrained_model(AutoModelForTokenClassification, folder, dtype, **options)
     check_finite(model.named_parameters(), f"the token classifier {folder}")
@@ -158,7 +143,8 @@ class Classifier:
         Where chunks overlap, a token is read in the one in which it stands farther from the ends.
         """
         room = self.chunk - len(self.before) - len(self.behind)
-        starts = [(row, start) for row, ids in enumerate(rows) for start in self._starts(len(ids), room)]
+        last_start = [max(len(ids) - self.overlap, 1) if ids else 0 for ids in rows]
+        starts = [(row, start) for row, end in enumerate(last_start) for start in range(0, end, room - self.overlap)]
         kept = [[0.0] * len(ids) for ids in rows]
         margin = [[-1] * len(ids) for ids in rows]
         starts.sort(key=lambda place: -min(room, len(rows[place[0]]) - place[1]))
@@ -172,11 +158,6 @@ class Classifier:
                     if distance > margin[row][start + index]:
                         margin[row][start + index], kept[row][start + index] = distance, value
         return kept
-
-    def _starts(self, length: int, room: int) -> Iterator[int]:
-        """Where the chunks of a text begin."""
-        step = room - self.overlap
-        yield from range(0, max(length - self.overlap, 1) if length else 0, step)
 
     @torch.inference_mode()
     def _forward(self, chunks: Sequence[list[int]]) -> list[list[float]]:
@@ -230,7 +211,7 @@ def kept_labels(names: Sequence[str], keep: str | None, pretrained: str) -> tupl
         if OUTSIDE in names:
             return tuple(number for number, name in enumerate(names) if name != OUTSIDE)
         raise UsageError(f"{pretrained} tells {', '.join(names)} apart: pass keep=<labels worth keeping>")
-    wanted = keep.split()
-    if unknown := [name for name in wanted if name not in names] or ([] if wanted else [keep]):
+    labels = keep.split()
+    if unknown := [name for name in labels if name not in names] or ([] if labels else [keep]):
         raise UsageError(f"keep={unknown[0]}: {pretrained} has no such label; it has {', '.join(names)}")
-    return tuple(number for number, name in enumerate(names) if name in wanted)
+    return tuple(number for number, name in enumerate(names) if name in labels)

@@ -12,7 +12,7 @@ from typing import Any
 
 from pcc_bench.core.documents import read_json, read_json_lines, read_text
 from pcc_bench.core.errors import UsageError
-from pcc_bench.model.training.fine_tuning import READERS, exchanges, passages, plain_keys
+from pcc_bench.model.training.fine_tuning import COLUMNS, answers, exchanges, passages, plain_keys
 from pcc_bench.model.training.recipe import Recipe
 from pcc_bench.model.training.sections import Data
 
@@ -31,38 +31,32 @@ class Position:
     token: int = 0
 
 
+@dataclass(frozen=True, eq=False)
 class Corpus:
-    """Documents in a seeded order, a new one each pass.
+    """Documents in a seeded order, a new one each pass."""
 
-    Args:
-        data: What to read.
-        seed: Of the order.
-        documents: The documents; None where they are streamed.
-        held_out: Of a stream, the documents that are kept back, instead of all others.
-    """
-
-    def __init__(self, data: Data, seed: int, documents: Sequence[Any] | None, held_out: bool = False) -> None:
-        self.data = data
-        self.seed = seed
-        self.documents = documents
-        self.held_out = held_out
+    data: Data
+    seed: int
+    documents: Sequence[Any] | None  # None where they are streamed
+    held_out: bool = False  # of a stream, the documents that are kept back, instead of all others
 
     def from_position(self, position: Position) -> Iterator[tuple[Position, Any]]:
         """Documents from a position on, pass after pass, each with its own position (token 0)."""
         epoch, first = position.epoch, position.document
         while True:
-            for number, document in self._epoch(epoch, first):
+            for number, document in enumerate(self.epoch(epoch, first), start=first):
                 yield Position(epoch, number), document
             epoch, first = epoch + 1, 0
 
-    def _epoch(self, epoch: int, first: int) -> Iterator[tuple[int, Any]]:
+    def epoch(self, epoch: int, first: int) -> Iterator[Any]:
+        """Documents of a pass, from a number on."""
         if self.documents is None:
             rows = _hub_stream(self.data)
             if self.held_out:
                 rows = rows.take(HELD_OUT_DOCUMENTS)
             else:
                 rows = rows.skip(HELD_OUT_DOCUMENTS).shuffle(seed=self.seed + epoch, buffer_size=10_000)
-            yield from enumerate((row[self.data.column] for row in rows.skip(first)), start=first)
+            yield from (row[self.data.column] for row in rows.skip(first))
             return
         groups = [[number] for number in range(len(self.documents))]
         if self.data.together:
@@ -71,9 +65,7 @@ class Corpus:
                 by_context.setdefault(exchange.context, []).append(number)
             groups = list(by_context.values())
         random.Random(f"{self.seed}-{epoch}").shuffle(groups)
-        order = list(chain.from_iterable(groups))
-        for number in range(first, len(order)):
-            yield number, self.documents[order[number]]
+        yield from (self.documents[number] for number in list(chain.from_iterable(groups))[first:])
 
 
 def corpora_of(recipe: Recipe) -> tuple[list[Corpus], Corpus]:
@@ -89,11 +81,7 @@ def corpora_of(recipe: Recipe) -> tuple[list[Corpus], Corpus]:
 
 
 def read_corpora(data: Data, seed: int) -> tuple[Corpus, Corpus]:
-    """The training documents and the held-out ones: texts, or for fine-tuning exchanges.
-
-    Where a recipe names no held-out data, the first of every `held_out_every` documents is kept back, or the first 200
-    of a stream.
-    """
+    """The training documents and the held-out ones (see `Data.held_out`): texts, or for fine-tuning exchanges."""
     if data.streaming:
         return Corpus(data, seed, None), Corpus(data, seed, None, held_out=True)
     documents = read_documents(data, data.path, data.split)
@@ -117,7 +105,8 @@ def read_corpora(data: Data, seed: int) -> tuple[Corpus, Corpus]:
 def read_documents(data: Data, name: str, split: str = "train") -> list[Any]:
     """All documents of a file or folder, or of a hub data set's split: texts, or for fine-tuning rows with an answer.
 
-    What is missing, empty or malformed is a `UsageError` that names file and line.
+    Raises:
+        UsageError: Something is missing, empty or malformed; names file and line.
     """
     path = Path(name)
     if path.exists():
@@ -128,8 +117,8 @@ def read_documents(data: Data, name: str, split: str = "train") -> list[Any]:
         rows = _hub_stream(data.model_copy(update={"path": name, "split": split}))
         documents = [_document(row, data, f"hub data set {name}") for row in rows]
     if not data.is_text:
-        rows, reader = documents, READERS[data.kind]
-        documents = [row for row in rows if reader.usable(row)]
+        rows = documents
+        documents = [row for row in rows if answers(row, data.kind)]
         if left_out := len(rows) - len(documents):
             logger.info("%s: %d of %d rows have no answer and are left out", name, left_out, len(rows))
     if data.exclude:
@@ -163,17 +152,17 @@ def _read_file(path: Path, data: Data) -> list[Any]:
         return [_document(row, data, f"{path} entry {number}") for number, row in enumerate(rows, 1)]
     if path.suffix == ".txt":
         if not data.is_text:
-            columns = ", ".join(READERS[data.kind].columns)
+            columns = ", ".join(COLUMNS[data.kind])
             raise UsageError(f"{path} is plain text, but fine-tuning needs .jsonl rows with {columns} and an answer")
         return split_text(read_text(path))
     return [_document(row, data, f"{path}, line {number}") for number, row in read_json_lines(path)]
 
 
 def _document(row: Any, data: Data, where: str) -> Any:
-    """The text of a row, or for fine-tuning the row, once it has what is needed."""
+    """The text of a row, or for fine-tuning the row."""
     if isinstance(row, dict) and not data.is_text:
         row = plain_keys(row)
-    for column in (data.column,) if data.is_text else READERS[data.kind].columns:
+    for column in (data.column,) if data.is_text else COLUMNS[data.kind]:
         if not isinstance(row, dict) or column not in row:
             raise UsageError(f"{where} has no column '{column}'")
         if data.is_text and not isinstance(row[column], str):

@@ -3,35 +3,24 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import torch
-from pydantic import BaseModel, Field
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-
-from pcc_bench.core.documents import checked, read_json, write_text
-from pcc_bench.model.training.corpus import Position
-from pcc_bench.model.training.samples import Samples
-
-if TYPE_CHECKING:
-    from pcc_bench.model.training.learner import Learner
-
-
 import logging
 import math
 from itertools import islice
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import sacrebleu
-from pydantic import ConfigDict
+import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
+from transformers import TrainerCallback, TrainerState, TrainingArguments
 
-from pcc_bench.core.documents import parse_json, read_text
-from pcc_bench.model.training.corpus import Corpus
+from pcc_bench.core.documents import checked, parse_json, read_json, read_text, write_text
+from pcc_bench.model.training.corpus import Corpus, Position
 from pcc_bench.model.training.objectives import IGNORED, Task, predictions
 from pcc_bench.model.training.recipe import Recipe
+from pcc_bench.model.training.samples import Samples
 
 if TYPE_CHECKING:
     from pcc_bench.model.training.learner import Learner
@@ -52,8 +41,8 @@ class DataPosition(BaseModel):
 
 def last_state(folder: Path) -> Path | None:
     """The newest resumable state that was written to its end."""
-    found = [path.parent for path in (folder / STATES).glob(f"checkpoint-*/{DONE}")]
-    return max(found, key=lambda path: int(path.name.split("-")[1]), default=None)
+    states = [path.parent for path in (folder / STATES).glob(f"checkpoint-*/{DONE}")]
+    return max(states, key=lambda path: int(path.name.split("-")[1]), default=None)
 
 
 def kept_states(folder: Path) -> str:
@@ -78,9 +67,7 @@ class SeedEachStep(TrainerCallback):
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Seed torch's generators, the GPU's included."""
         torch.manual_seed((self.seed * 1_000_003 + state.global_step) * args.world_size + args.process_index)
 
@@ -98,21 +85,14 @@ class Journal(TrainerCallback):
         lines = keep_until(self.path, step)
         self.model.tokens_seen = lines[-1].get("tokens_seen", 0) if lines else 0
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_log(self, args: Any, state: TrainerState, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Append what the Trainer logs, with the losses by task and the tokens seen by this process."""
         if state.is_world_process_zero and logs is not None and "loss" in logs:
             line = {"step": state.global_step, **logs, **self.model.drain(), "tokens_seen": self.model.tokens_seen}
             line.pop("epoch", None)
             append(self.path, line)
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Mark the state as whole."""
         if state.is_world_process_zero:
             position = self.samples.positions[state.global_step]
@@ -133,14 +113,8 @@ class Evaluation(TrainerCallback):
     """Measures held-out text every so many steps, before the first and after the last.
 
     `evaluation.jsonl` gets one line a measurement, `evaluation-rows.jsonl` the losses behind it row by row,
-    `reconstructions.jsonl` the greedy reconstructions behind its BLEU.
-
-    Args:
-        recipe: The recipe.
-        model: The model in training.
-        corpus: What is held out of the last phase's data.
-        folder: Where the files go.
-        step: Step the run goes on from; later lines of an interrupted run are dropped.
+    `reconstructions.jsonl` the greedy reconstructions behind its BLEU. `corpus` is what is held out of the last phase's
+    data; lines after `step`, which the run goes on from, are dropped.
     """
 
     def __init__(self, recipe: Recipe, model: Learner, corpus: Corpus, folder: Path, step: int) -> None:
@@ -157,15 +131,13 @@ class Evaluation(TrainerCallback):
         for path in (self.path, self.losses, self.texts):
             keep_until(path, step)
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Where the run starts from."""
         register_fsdp_forward_method(self.model, "encode")  # does nothing where the model is not sharded
         if state.global_step == 0:
             self._measure(state)
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Measure when it is time."""
         if state.global_step % self.recipe.checks.evaluate_every == 0 or state.global_step == state.max_steps:
             self._measure(state)
@@ -206,9 +178,27 @@ class Evaluation(TrainerCallback):
         tasks = (Task.RECONSTRUCTION, Task.COMPLETION) if self.data.is_text else (Task.ANSWERING,)
         scores: dict[str, float] = {}
         losses: dict[str, Losses] = {}
+        size = self.recipe.optimisation.micro_batch_size
         for task in tasks:
-            own, losses[f"{task.value}_loss"] = self._scores(task)
-            scores |= own
+            own: Losses = {"nll": [], "tokens": []}
+            correct = 0
+            for start in range(0, len(self.samples), size):
+                batch = self.samples[start : start + size]
+                targets = self.collator.targets(task, batch)
+                encoded = self.model.encode([sample.context for sample in batch])
+                inputs = self.model.lay_out(encoded, targets["ids"], task, targets["labels"])
+                logits, labels = predictions(self.model.decoder, inputs)
+                counts = inputs.labels[:, 1:].ne(IGNORED).sum(1).tolist()
+                nll = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+                own["nll"] += [float(part.sum()) for part in nll.split(counts)]
+                own["tokens"] += counts
+                correct += int((logits.argmax(-1) == labels).sum())
+            count = sum(own["tokens"])
+            mean = sum(own["nll"]) / count
+            scores[f"{task.value}_loss"] = mean
+            scores[f"{task.value}_perplexity"] = math.exp(min(mean, 50))
+            scores[f"{task.value}_accuracy"] = correct / count
+            losses[f"{task.value}_loss"] = own
         rows = self.samples[: self.recipe.checks.generated_rows] if self.data.is_text else []
         if not rows:
             return scores, losses, []
@@ -216,30 +206,6 @@ class Evaluation(TrainerCallback):
         scores["bleu"] = sacrebleu.corpus_bleu(texts, [[sample.text for sample in rows]]).score
         pairs = zip(rows, texts, strict=True)
         return scores, losses, [{"text": sample.text, "reconstruction": text} for sample, text in pairs]
-
-    def _scores(self, task: Task) -> tuple[dict[str, float], Losses]:
-        losses: Losses = {"nll": [], "tokens": []}
-        correct = 0
-        size = self.recipe.optimisation.micro_batch_size
-        for start in range(0, len(self.samples), size):
-            batch = self.samples[start : start + size]
-            rows = self.collator.targets(task, batch)
-            encoded = self.model.encode([sample.context for sample in batch])
-            inputs = self.model.lay_out(encoded, rows["ids"], task, rows["labels"])
-            logits, labels = predictions(self.model.decoder, inputs)
-            counts = inputs.labels[:, 1:].ne(IGNORED).sum(1).tolist()
-            nll = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
-            losses["nll"] += [float(part.sum()) for part in nll.split(counts)]
-            losses["tokens"] += counts
-            correct += int((logits.argmax(-1) == labels).sum())
-        count = sum(losses["tokens"])
-        mean = sum(losses["nll"]) / count
-        scores = {
-            f"{task.value}_loss": mean,
-            f"{task.value}_perplexity": math.exp(min(mean, 50)),
-            f"{task.value}_accuracy": correct / count,
-        }
-        return scores, losses
 
 
 def shard_again(model: torch.nn.Module) -> None:
@@ -265,13 +231,13 @@ def append(path: Path, line: dict[str, Any]) -> None:
 
 
 def keep_until(path: Path, step: int) -> list[dict[str, Any]]:
-    """Drop the lines of steps after `step`, which an interrupted run wrote and this one will write again."""
+    """Drop the lines of steps after `step`, which an interrupted run wrote; what is left of them."""
     if not path.is_file():
         return []
     lines = []
     for number, text in enumerate(read_text(path).split("\n")[:-1], 1):  # a kill may have torn the last line
         where = f"{path}, line {number}"
         lines.append(checked(LoggedStep, parse_json(text, where), where).model_dump(exclude_unset=True))
-    kept = [line for line in lines if line["step"] <= step and step > 0]
-    write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept))
-    return kept
+    lines = [line for line in lines if line["step"] <= step and step > 0]
+    write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    return lines

@@ -28,13 +28,6 @@ class Learner(nn.Module, ABC):
 
     The decoder is held but is no part of the module: `state_dict`, gradient synchronisation, sharding and `train()` see
     what a method registers itself.
-
-    Args:
-        decoder: Reads the memories.
-        recipe: Says what is learned and how objectives are weighted.
-
-    Attributes:
-        tokens_seen: Context tokens this process has compressed; a context of several rows counts once a micro-batch.
     """
 
     accepts_loss_kwargs = True  # asked for by the Trainer: it then says how many tokens the whole step scores
@@ -44,11 +37,11 @@ class Learner(nn.Module, ABC):
         self._held = (decoder,)
         self.recipe = recipe
         self.sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
-        self.tokens_seen = 0
+        self.tokens_seen = 0  # by this process; a context of several rows counts once a micro-batch
 
     @property
     def decoder(self) -> Decoder:
-        """The decoder."""
+        """Reads the memories."""
         return self._held[0]
 
     @property
@@ -79,7 +72,7 @@ class Learner(nn.Module, ABC):
         task: Task,
         labels: Sequence[Sequence[int]] | None = None,
     ) -> Inputs:
-        """What the decoder is trained on; see `objectives.behind`."""
+        """See `objectives.behind`."""
         return objectives.behind(self.decoder, self.plans(encoded, task), targets, labels)
 
     def reconstruct(self, samples: Sequence[Sample]) -> list[str]:
@@ -95,9 +88,15 @@ class Learner(nn.Module, ABC):
         return Collator(self.decoder, self.recipe)
 
     def only_trained_in_state(self) -> None:
-        """Keep what does not learn (a LoRA's base model) out of states; call it when the module is complete."""
+        """Leave what does not learn (a LoRA's base model) out of states; call it when the module is complete."""
         whole = set(self.state_dict())
-        self.register_state_dict_post_hook(_only_trained)  # type: ignore[no-untyped-call]
+
+        def only_trained(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+            trained = {f"{prefix}{name}" for name, weight in module.named_parameters() if weight.requires_grad}
+            for name in state.keys() - trained:
+                del state[name]
+
+        self.register_state_dict_post_hook(only_trained)  # type: ignore[no-untyped-call]
         self._keys_to_ignore_on_save = sorted(whole - set(self.state_dict()))  # asked for by the Trainer when it loads
 
     def forward(
@@ -115,11 +114,11 @@ class Learner(nn.Module, ABC):
 
         Args:
             contexts: Encoder ids of each context.
-            targets: By task, decoder ids and labels of each target.
+            targets: By task, decoder ids (`ids`) and `labels` of each target, -100 for what is not scored.
             phase: Phase of the recipe.
             rate: Compression.
             indices: Places of the samples in the stream, for messages.
-            labels: Scored ids (only counted here).
+            labels: All scored ids (only counted here).
             texts: With distillation, the contexts in decoder tokens.
             num_items_in_batch: Scored tokens of the whole step, over all processes; this batch's where None.
 
@@ -144,7 +143,13 @@ class Learner(nn.Module, ABC):
             self._record(task.value, nll, count, indices)
             total = total + self._weight(task, phase) * nll
             if texts is not None and self.recipe.objective.distillation:
-                divergence = self._divergence(logits, [texts[i] for i in order], rows)
+                with torch.no_grad():
+                    plans = [Plan(([*self.decoder.bos, *texts[i]],)) for i in order]
+                    whole = objectives.behind(self.decoder, plans, rows["ids"], rows["labels"])
+                    teacher, _ = objectives.predictions(self.decoder, whole)
+                divergence = nn.functional.kl_div(
+                    logits.log_softmax(-1), teacher.log_softmax(-1), reduction="sum", log_target=True
+                )
                 self._record("divergence", divergence, count, indices)
                 total = total + self.recipe.objective.distillation * divergence
         self.tokens_seen += sum(map(len, rows_of))
@@ -165,18 +170,6 @@ class Learner(nn.Module, ABC):
             return objectives.sharing(self.decoder, plans, targets, scored)
         owners = [number for number, size in enumerate(sizes) for _ in range(size)]
         return objectives.behind(self.decoder, [plans[number] for number in owners], ids, labels)
-
-    def _divergence(
-        self, logits: torch.Tensor, texts: Sequence[Sequence[int]], rows: Mapping[str, list[list[int]]]
-    ) -> torch.Tensor:
-        """Kullback-Leibler divergence from the decoder that reads the whole text: nats, summed over the labels."""
-        with torch.no_grad():
-            plans = [Plan(([*self.decoder.bos, *ids],)) for ids in texts]
-            teacher, _ = objectives.predictions(
-                self.decoder, objectives.behind(self.decoder, plans, rows["ids"], rows["labels"])
-            )
-        log_probabilities = nn.functional.log_softmax(logits, -1), nn.functional.log_softmax(teacher, -1)
-        return nn.functional.kl_div(*log_probabilities, reduction="sum", log_target=True)
 
     def drain(self) -> dict[str, float]:
         """Mean loss by task since the last call, nats per token, on this process."""
@@ -206,9 +199,3 @@ class Learner(nn.Module, ABC):
             )
         self.sums[name][0] += value
         self.sums[name][1] += count
-
-
-def _only_trained(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
-    trained = {f"{prefix}{name}" for name, parameter in module.named_parameters() if parameter.requires_grad}
-    for name in [name for name in state if name not in trained]:
-        del state[name]

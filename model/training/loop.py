@@ -45,14 +45,7 @@ logger = logging.getLogger(__name__)
 
 
 class PccForTraining(Learner):
-    """A compressor in front of a frozen decoder.
-
-    The decoder stays frozen and in evaluation mode whatever the Trainer does.
-
-    Args:
-        pcc: The compressor.
-        decoder: The frozen decoder.
-        recipe: Says what learns and how objectives are weighted.
+    """PCC in front of its decoder, which stays frozen and in evaluation mode whatever the Trainer does.
 
     Raises:
         UsageError: The decoder is not frozen, or a phase's segments do not fit the encoder.
@@ -75,7 +68,7 @@ class PccForTraining(Learner):
 
     @property
     def reader(self) -> Encoder:
-        """The encoder."""
+        """PCC's encoder."""
         return self.pcc.encoder
 
     def enter(self, phase: int, rate: int) -> None:
@@ -96,7 +89,7 @@ class PccForTraining(Learner):
         return self.pcc.encode(contexts)
 
     def plans(self, encoded: Sequence[Encoded], task: Task) -> list[Plan]:
-        """BOS, memory, and `<ae>` for reconstruction."""
+        """See `objectives.memory_plan`."""
         return [objectives.memory_plan(self.pcc, self.decoder, one, task) for one in encoded]
 
     def activation_checkpointing_enable(self, **options: Any) -> None:
@@ -129,11 +122,7 @@ def train(recipe: Recipe, folder: Path) -> PCC | None:
 
 
 def fit(model: Learner, recipe: Recipe, folder: Path) -> bool:
-    """Train a compressor on a recipe's data, or go on from the last state in the folder; see `train`.
-
-    Returns:
-        Whether this is the first process, which saves the result.
-    """
+    """Train a compressor on a recipe's data, or go on; see `train`. Is this the process that saves the result?"""
     state = last_state(folder)
     step, position = read_position(state) if state else (0, Position())
     corpora, held_out = corpora_of(recipe)

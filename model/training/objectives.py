@@ -31,20 +31,14 @@ class Task(StrEnum):
 
 @dataclass(frozen=True)
 class Inputs:
-    """A batch for the decoder, right-padded.
+    """A batch for the decoder, right-padded."""
 
-    Attributes:
-        vectors: [batch, length, hidden size]: BOS, memory, `<ae>` where the task has it, target, padding.
-        mask: [batch, length], 1 where `vectors` is not padding; or [batch, 1, length, length], what is added to the
-            scores of a position that reads another, where several targets share a row.
-        labels: [batch, length], the target's ids at their positions, -100 elsewhere.
-        positions: [batch, length], position ids where they do not count from 0.
-    """
-
-    vectors: torch.Tensor
+    vectors: torch.Tensor  # [batch, length, hidden size]: BOS, memory, `<ae>` where the task has it, target, padding
+    # [batch, length], 1 where `vectors` is not padding; where several targets share a row, [batch, 1, length, length],
+    # what is added to the scores of a position that reads another.
     mask: torch.Tensor
-    labels: torch.Tensor
-    positions: torch.Tensor | None = None
+    labels: torch.Tensor  # [batch, length], the target's ids at their positions, -100 elsewhere
+    positions: torch.Tensor | None = None  # [batch, length], position ids where they do not count from 0
 
 
 def memory_plan(pcc: PCC, decoder: Decoder, context: Encoded, task: Task | None = None) -> Plan:
@@ -61,16 +55,7 @@ def lay_out(
     task: Task,
     labels: Sequence[Sequence[int]] | None = None,
 ) -> Inputs:
-    """Lay out memories and targets as the decoder is trained on them.
-
-    Args:
-        pcc: The compressor.
-        decoder: The frozen decoder.
-        encoded: The compressed contexts.
-        targets: Decoder ids of each target, end of sequence appended where it is wanted.
-        task: What the targets are.
-        labels: Ids to score, aligned with `targets`, -100 for those not scored; all of them where None.
-    """
+    """Lay out memories and targets as the decoder is trained on them; see `behind`."""
     return behind(decoder, [memory_plan(pcc, decoder, context, task) for context in encoded], targets, labels)
 
 
@@ -82,7 +67,11 @@ def behind(
 ) -> Inputs:
     """Lay out targets behind plans, which predict the target's first token and are not scored themselves.
 
-    Position ids of a target count on from its plan's; targets and labels as in `lay_out`.
+    Args:
+        decoder: Reads the batch.
+        plans: What stands before each target, whose position ids count on from the plan's.
+        targets: Decoder ids of each, end of sequence included.
+        labels: Ids to score, aligned with `targets`, -100 for those not scored; all of them where None.
     """
     pairs = zip(plans, targets, strict=True)
     rows = [torch.cat([plan.vectors(decoder).float(), decoder.embed(target).float()]) for plan, target in pairs]

@@ -28,24 +28,20 @@ class StackedMuon(torch.optim.Muon):
                 if weight.grad is not None:
                     shapes.setdefault(weight.shape, []).append(weight)
             for shape, weights in shapes.items():
-                updates = orthogonalised(
-                    torch.stack([self._momentum(weight, group) for weight in weights]),
-                    group["ns_coefficients"],
-                    group["ns_steps"],
-                    group["eps"],
-                )
+                momenta = torch.stack([self._momentum(weight, group["momentum"]) for weight in weights])
+                updates = orthogonalised(momenta, group["ns_coefficients"], group["ns_steps"], group["eps"])
                 size = group["lr"] * 0.2 * math.sqrt(max(shape))  # the size of AdamW's updates
                 for weight, update in zip(weights, updates, strict=True):
                     weight.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-size)
 
-    def _momentum(self, weight: nn.Parameter, group: dict[str, Any]) -> torch.Tensor:
+    def _momentum(self, weight: nn.Parameter, momentum: float) -> torch.Tensor:
         """Nesterov momentum of a weight's gradient."""
         assert weight.grad is not None
         state = self.state[weight]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(weight.grad)
-        buffer: torch.Tensor = state["momentum_buffer"].lerp_(weight.grad, 1 - group["momentum"])
-        return weight.grad.lerp(buffer, group["momentum"])
+        buffer: torch.Tensor = state["momentum_buffer"].lerp_(weight.grad, 1 - momentum)
+        return weight.grad.lerp(buffer, momentum)
 
 
 def orthogonalised(
@@ -67,8 +63,8 @@ class MuonAndAdamW(torch.optim.Optimizer):
 
     Args:
         modules: All modules of a model; each weight of theirs that requires a gradient learns.
-        learning_rate: Of both, one or, for groups of weights that together are all of them, one each; Muon's updates
-            are scaled to the size of AdamW's.
+        learning_rate: Of both (Muon's updates are scaled to the size of AdamW's); for groups of weights that together
+            are all of them, one each.
         betas: AdamW's.
         weight_decay: Of both.
     """
@@ -80,15 +76,26 @@ class MuonAndAdamW(torch.optim.Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         weight_decay: float = 0.0,
     ) -> None:
-        weights = _learning(modules)
-        groups = [(weights, learning_rate)] if isinstance(learning_rate, float) else learning_rate
-        learning = [([weight for weight in group if weight in weights], rate) for group, rate in groups]
-        first = learning[0][1]
-        super().__init__(list(weights), {"lr": first})
+        is_matrix: dict[
+            nn.Parameter, bool
+        ] = {}  # of a linear layer, and no embedding's too; of each weight that learns
+        for module in modules:
+            for weight in module.parameters(recurse=False):
+                if weight.requires_grad:
+                    linear = isinstance(module, nn.Linear | Conv1D) and weight.ndim == 2
+                    is_matrix[weight] = linear and is_matrix.get(weight, True)
+        rates = [(is_matrix, learning_rate)] if isinstance(learning_rate, float) else learning_rate
+
+        def groups(of_matrices: bool) -> list[dict[str, Any]]:
+            chosen = [([weight for weight in group if is_matrix.get(weight) is of_matrices], lr) for group, lr in rates]
+            return [{"params": weights, "lr": lr} for weights, lr in chosen if weights]
+
+        first = rates[0][1]
+        super().__init__(list(is_matrix), {"lr": first})
         self.inner: dict[str, torch.optim.Optimizer] = {}
-        if matrices := _grouped(learning, [weight for weight, is_matrix in weights.items() if is_matrix]):
+        if matrices := groups(True):
             self.inner["muon"] = StackedMuon(matrices, first, weight_decay=weight_decay)
-        if others := _grouped(learning, [weight for weight, is_matrix in weights.items() if not is_matrix]):
+        if others := groups(False):
             self.inner["adamw"] = torch.optim.AdamW(others, first, betas=betas, weight_decay=weight_decay)
         self._share_groups()
 
@@ -112,37 +119,17 @@ class MuonAndAdamW(torch.optim.Optimizer):
         self.param_groups = [group for optimizer in self.inner.values() for group in optimizer.param_groups]
 
 
-def _grouped(learning: list[tuple[list[nn.Parameter], float]], weights: list[nn.Parameter]) -> list[dict[str, Any]]:
-    """The optimizer's groups of some of the weights."""
-    chosen = {id(weight) for weight in weights}
-    groups = [([weight for weight in group if id(weight) in chosen], rate) for group, rate in learning]
-    return [{"params": group, "lr": rate} for group, rate in groups if group]
-
-
-def _learning(modules: Iterable[nn.Module]) -> dict[nn.Parameter, bool]:
-    """Each weight that learns, and whether it is the matrix of a linear layer (and no embedding's too)."""
-    found: dict[nn.Parameter, bool] = {}
-    for module in modules:
-        for weight in module.parameters(recurse=False):
-            if weight.requires_grad:
-                is_matrix = isinstance(module, nn.Linear | Conv1D) and weight.ndim == 2
-                found[weight] = is_matrix and found.get(weight, True)
-    return found
-
-
 def chosen_optimizer(model: Learner, recipe: Recipe) -> torch.optim.Optimizer | None:
     """The optimizer of a recipe; None: the Trainer's own AdamW."""
-    optimisation = recipe.optimisation
-    rates = optimisation.learning_rates
-    if optimisation.optimizer == "adamw" and not rates:
+    optimisation, decay = recipe.optimisation, recipe.optimisation.weight_decay
+    if optimisation.optimizer == "adamw" and not optimisation.learning_rates:
         return None
-    groups = [(model.part(name), rate) for name, rate in rates.items()]
-    grouped = {id(weight) for weights, _ in groups for weight in weights}
-    groups.append(([weight for weight in model.parameters() if id(weight) not in grouped], optimisation.learning_rate))
-    if optimisation.optimizer == "adamw":
-        learning = [([weight for weight in weights if weight.requires_grad], rate) for weights, rate in groups]
-        decay = optimisation.weight_decay
-        return torch.optim.AdamW(
-            [{"params": weights, "lr": rate} for weights, rate in learning if weights], weight_decay=decay
-        )
-    return MuonAndAdamW(model.modules(), groups, weight_decay=optimisation.weight_decay)
+    groups = [(model.part(name), rate) for name, rate in optimisation.learning_rates.items()]
+    grouped = {weight for weights, _ in groups for weight in weights}
+    groups.append(([weight for weight in model.parameters() if weight not in grouped], optimisation.learning_rate))
+    if optimisation.optimizer == "muon":
+        return MuonAndAdamW(model.modules(), groups, weight_decay=decay)
+    learning = [([weight for weight in weights if weight.requires_grad], rate) for weights, rate in groups]
+    return torch.optim.AdamW(
+        [{"params": weights, "lr": rate} for weights, rate in learning if weights], weight_decay=decay
+    )

@@ -16,59 +16,33 @@ from pcc_bench.model.training.sections import Checks, Data, Objective, Optimisat
 
 
 class Recipe(Section):
-    """One training run.
-
-    Attributes:
-        name: Of the run.
-        purpose: One sentence for a reader.
-        source: Where its numbers come from.
-        start: A checkpoint to go on from (fine-tuning, adapting); else a fresh one is made from `encoder`.
-        encoder: Causal LM for a fresh encoder: GPT-2 for Lite, Llama for Large.
-        encoder_layers: Instead of `encoder`: the first so many layers of the decoder.
-        lora_rank: 0 trains the whole encoder; alpha is half the rank, unless `lora_alpha` says otherwise.
-        lora_alpha: Scale of the LoRA, with `encoder_layers`.
-        lora_dropout: Dropout of the LoRA, with `encoder_layers`.
-        pooling: What becomes a slot; `mean` needs `encoder_layers`.
-        converter_start: `random` (the paper), or `identity`: slots start as the scaled means of the decoder's own input
-            vectors, which it can read at rate 1 without any training; needs mean pooling.
-        special_from: Three tokens of the decoder from whose vectors `<mem>`, `</mem>` and `<ae>` start, with
-            `encoder_layers`.
-        decoder: The frozen decoder.
-        boundaries: Boundary vectors of a fresh checkpoint.
-        slot_positions: Position ids of a fresh checkpoint's slots: `consecutive` (official) or `centre`.
-        slots: Slots of a short last segment of a fresh checkpoint.
-        train: Which weights learn.
-        data: Training data, where a phase names none.
-        objective: Pretraining objectives.
-        phases: Segment length and rate over the steps; also data and lambda where they change.
-        optimisation: Optimizer and schedule.
-        checks: Evaluation and saving.
-        seed: Of initialisation, order of the data and objective draws.
-    """
+    """One training run."""
 
     name: str
-    purpose: str = ""
-    source: str = ""
-    start: str | None = None
-    encoder: str | None = None
-    encoder_layers: int | None = Field(default=None, ge=0)
-    lora_rank: int = Field(default=0, ge=0)
-    lora_alpha: Positive | None = None
-    lora_dropout: float = Field(default=0.1, ge=0, lt=1)
-    pooling: Pooling = Pooling.MEMORY_TOKENS
+    purpose: str = ""  # one sentence for a reader
+    source: str = ""  # where its numbers come from
+    start: str | None = None  # a checkpoint to go on from (fine-tuning, adapting), or a fresh one:
+    encoder: str | None = None  # a causal LM, GPT-2 for Lite, Llama for Large
+    encoder_layers: int | None = Field(default=None, ge=0)  # or the first so many layers of the decoder
+    lora_rank: int = Field(default=0, ge=0)  # 0 trains the whole encoder; alpha is half the rank
+    lora_alpha: Positive | None = None  # another alpha, with `encoder_layers`
+    lora_dropout: float = Field(default=0.1, ge=0, lt=1)  # with `encoder_layers`
+    pooling: Pooling = Pooling.MEMORY_TOKENS  # mean needs `encoder_layers`
+    # `random` (the paper), or `identity`: slots start as the scaled means of the decoder's own input vectors, which it
+    # can read at rate 1 without any training; needs mean pooling.
     converter_start: Literal["random", "identity"] = "random"
-    special_from: tuple[str, ...] = Field(default=(), max_length=3)
-    decoder: str
-    boundaries: Boundaries = Boundaries.PER_SEGMENT
+    special_from: tuple[str, ...] = Field(default=(), max_length=3)  # tokens as which `<mem>`, `</mem>`, `<ae>` start
+    decoder: str  # frozen
+    boundaries: Boundaries = Boundaries.PER_SEGMENT  # of a fresh checkpoint, and so the following two
     slot_positions: SlotPositions = SlotPositions.CONSECUTIVE
     slots: Slots = Slots.OFFICIAL
     train: tuple[Trained, ...] = (Trained.ENCODER, Trained.CONVERTER)
-    data: Data
+    data: Data  # where a phase names none
     objective: Objective = Objective()
     phases: tuple[Phase, ...] = (Phase(),)
     optimisation: Optimisation
     checks: Checks = Checks()
-    seed: int = Field(default=42, ge=0, lt=2**32)
+    seed: int = Field(default=42, ge=0, lt=2**32)  # of initialisation, order of the data and objective draws
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -92,12 +66,14 @@ class Recipe(Section):
                     raise ValueError(f"phases.{index}: {error}") from None
         if unknown := sorted(set(self.optimisation.learning_rates) - set(self.train)):
             raise ValueError(f"optimisation.learning_rates names {unknown[0]}, which does not learn: see train")
-        self._check_fresh()
         if self.optimisation.epochs and any(phase.data for phase in self.phases):
             raise ValueError("epochs are passes over one data set: give steps where a phase has data of its own")
+        if self.objective.distillation and self.data_at(-1).is_text:
+            raise ValueError("objective.distillation is for fine-tuning: pretraining text has no question to answer")
         return self
 
-    def _check_fresh(self) -> None:
+    @model_validator(mode="after")
+    def _makes_what_it_says(self) -> Self:
         """Keys that only say how a fresh checkpoint is made must have one to make."""
         if self.pooling is Pooling.MEAN and self.encoder_layers is None:
             raise ValueError("pooling mean needs encoder_layers")
@@ -113,8 +89,7 @@ class Recipe(Section):
             raise ValueError("special_from names three tokens, for <mem>, </mem> and <ae>, and needs encoder_layers")
         if self.lora_alpha and self.encoder_layers is None:
             raise ValueError("lora_alpha needs encoder_layers; elsewhere it is half of lora_rank, as in the paper")
-        if self.objective.distillation and self.data_at(-1).is_text:
-            raise ValueError("objective.distillation is for fine-tuning: pretraining text has no question to answer")
+        return self
 
     @property
     def final(self) -> Phase:
@@ -143,8 +118,11 @@ class Recipe(Section):
     def read(cls, name: str, changes: Sequence[str] = ()) -> Recipe:
         """Read a YAML file, or a recipe that ships with the project by its name.
 
-        A file may say `like: <recipe>` and then only what differs from that one; keys within keys are kept too. Changes
-        are `key=value`, keys dotted, values in YAML: `optimisation.steps=100`. A `UsageError` names file and key.
+        A file may say `like: <recipe>` and then only what differs from that one, also within sections. Changes are
+        `key=value`, keys dotted, values in YAML: `optimisation.steps=100`.
+
+        Raises:
+            UsageError: There is no such recipe, or a key or value that is none.
         """
         path = find_recipe(name)
         state = _keys(path)
@@ -157,12 +135,21 @@ class Recipe(Section):
                 if isinstance(value, dict) and isinstance(own, dict):
                     state[key] = {**value, **own}
         for change in changes:
-            _change(state, change)
+            dotted, equals, text = change.partition("=")
+            if not equals:
+                raise UsageError(f"--set {change}: give key=value, e.g. optimisation.steps=100")
+            *sections, last = dotted.split(".")
+            section = state
+            for key in sections:
+                section = section.setdefault(key, {})
+                if not isinstance(section, dict):
+                    raise UsageError(f"--set {change}: '{key}' holds no keys of its own")
+            section[last] = documents.parse_yaml(text, f"--set {change}")
         return cls.checked(state, f"{path} with the changes given" if changes else str(path))
 
     @classmethod
     def checked(cls, state: dict[str, Any], where: str) -> Recipe:
-        """A recipe from plain data, or one sentence about the first thing that is wrong in it."""
+        """A recipe from plain data."""
         return documents.checked(cls, state, where)
 
 
@@ -171,18 +158,6 @@ def _keys(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise UsageError(f"{path} is no recipe: it holds no keys (see 'pcc-bench ls recipes')")
     return state
-
-
-def _change(state: dict[str, Any], change: str) -> None:
-    keys, equals, value = change.partition("=")
-    if not equals:
-        raise UsageError(f"--set {change}: give key=value, e.g. optimisation.steps=100")
-    *path, last = keys.split(".")
-    for key in path:
-        state = state.setdefault(key, {})
-        if not isinstance(state, dict):
-            raise UsageError(f"--set {change}: '{key}' holds no keys of its own")
-    state[last] = documents.parse_yaml(value, f"--set {change}")
 
 
 def shipped() -> dict[str, Path]:

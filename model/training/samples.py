@@ -29,27 +29,16 @@ CHARACTERS_PER_TOKEN = 8  # more text than this many characters a token is never
 
 @dataclass(frozen=True)
 class Sample:
-    """One context and what follows it.
+    """One context and what follows it."""
 
-    Attributes:
-        index: Its place in the stream.
-        phase: Phase of the recipe it belongs to.
-        rate: Compression of its step.
-        tasks: What the decoder is asked to do with the memory.
-        context: Encoder ids.
-        text: The text of the context (for reconstruction).
-        continuation: The text after it (completion), or the answer (fine-tuning).
-        prompt: Stands before the answer and is not scored (fine-tuning).
-    """
-
-    index: int
-    phase: int
-    rate: int
-    tasks: tuple[Task, ...]
-    context: list[int]
-    text: str
-    continuation: str
-    prompt: str = ""
+    index: int  # its place in the stream
+    phase: int  # of the recipe
+    rate: int  # of its step
+    tasks: tuple[Task, ...]  # what the decoder is asked to do with the memory
+    context: list[int]  # encoder ids
+    text: str  # of the context (for reconstruction)
+    continuation: str  # the text after it (completion), or the answer (fine-tuning)
+    prompt: str = ""  # stands before the answer and is not scored (fine-tuning)
 
 
 class Samples(IterableDataset[Sample]):
@@ -160,24 +149,13 @@ def draw_tasks(recipe: Recipe, step: int) -> tuple[Task, ...]:
 
 @dataclass(frozen=True)
 class Collator:
-    """Turns samples into a batch: encoder ids as lists, targets in decoder tokens.
+    """Turns samples into the arguments of `Learner.forward`."""
 
-    Attributes:
-        decoder: Its tokenizer makes the targets.
-        recipe: Says how long a continuation is and whether a target ends with the end of sequence.
-    """
-
-    decoder: Decoder
-    recipe: Recipe
+    decoder: Decoder  # its tokenizer makes the targets
+    recipe: Recipe  # how long a continuation is, whether a target ends with the end of sequence
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
-        """A batch.
-
-        Returns:
-            `contexts` (encoder ids), `targets` by task (ids, and labels with -100 for what is not scored), `phase`,
-            `rate`, `indices`, `labels`: all scored ids in one tensor, from which the Trainer counts a step's tokens;
-            and `texts`: the contexts in decoder tokens, with distillation.
-        """
+        """A batch; its `labels` are all scored ids in one tensor, from which the Trainer counts a step's tokens."""
         targets = {task: self.targets(task, samples) for task in samples[0].tasks}
         scored = [token for rows in targets.values() for row in rows["labels"] for token in row]
         texts = self._ids([sample.text for sample in samples]) if self.recipe.objective.distillation else None

@@ -13,7 +13,7 @@ Positive = Annotated[int, Field(gt=0)]
 
 
 class Section(BaseModel):
-    """Keys of a recipe: unknown ones are refused."""
+    """Keys of a recipe; unknown ones are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -36,45 +36,31 @@ class Combination(StrEnum):
 
 
 class Data(Section):
-    """Where the training text comes from.
+    """Where the training text comes from."""
 
-    Attributes:
-        kind: `text`: plain text for pretraining. For fine-tuning, `qa`: rows with context, question and answers;
-            `gsm8k`: rows with question and worked answer; `dialogue`: sessions of Harry Potter Dialogue (scene,
-            dialogue, positive_response). See `fine_tuning`.
-        path: Hub data set, a file, or a folder of files (`.txt`, `.jsonl`; sessions also as one `.json`).
-        name: Configuration of a hub data set.
-        split: Split of a hub data set.
-        column: Column that holds the text (hub and JSON Lines).
-        streaming: Read a hub data set without downloading it first.
-        revision: Hub revision.
-        held_out: A file (of a hub data set: a split) for evaluation. Where None, some documents are kept back; of
-            streamed data always the first 200.
-        held_out_every: Without `held_out`, the first of so many documents is kept back; 10 is the paper's 90/10 split.
-        held_out_rows: Samples evaluated.
-        demonstrations: Other rows that are compressed before a row of `gsm8k` (drawn) or `dialogue` (the ones before).
-        role: Who answers in a `dialogue`.
-        prompt: Words of the question in `qa`: `official` or `short` (`pcc_bench.core.questions`).
-        exclude: Files of rows (JSON Lines) whose passages must not be trained on: `qa` rows with one of them as context
-            are left out and counted.
-        together: Shuffle the contexts of `qa` rows instead of the rows, so that a step holds all questions on a context
-            and each micro-batch compresses it once.
-    """
-
+    # `text`: plain text for pretraining. For fine-tuning, `qa`: rows with context, question and answers; `gsm8k`: rows
+    # with question and worked answer; `dialogue`: sessions of Harry Potter Dialogue (scene, dialogue,
+    # positive_response). See `fine_tuning`.
     kind: Literal["text", "qa", "gsm8k", "dialogue"] = "text"
-    path: str
-    name: str | None = None
-    split: str = "train"
-    column: str = "text"
-    streaming: bool = False
-    revision: str | None = None
+    path: str  # hub data set, a file, or a folder of files (`.txt`, `.jsonl`; sessions also as one `.json`)
+    name: str | None = None  # configuration of a hub data set
+    split: str = "train"  # of a hub data set
+    column: str = "text"  # holds the text (hub and JSON Lines)
+    streaming: bool = False  # read a hub data set without downloading it first
+    revision: str | None = None  # of a hub data set
+    # A file (of a hub data set: a split) for evaluation. Where None, some documents are kept back; of streamed data
+    # always the first 200.
     held_out: str | None = None
-    held_out_every: int = Field(default=50, gt=1)
-    held_out_rows: Positive = 64
-    demonstrations: Positive = 4
-    role: str = "Harry"
-    prompt: Literal["official", "short"] = OFFICIAL
+    held_out_every: int = Field(default=50, gt=1)  # else the first of so many is kept back; 10: the paper's 90/10 split
+    held_out_rows: Positive = 64  # samples evaluated
+    demonstrations: Positive = 4  # rows compressed before a row of `gsm8k` (drawn) or `dialogue` (the ones before)
+    role: str = "Harry"  # who answers in a `dialogue`
+    prompt: Literal["official", "short"] = OFFICIAL  # words of the question in `qa` (`pcc_bench.core.questions`)
+    # Files of rows (JSON Lines) whose passages must not be trained on: `qa` rows with one as context are left out and
+    # counted.
     exclude: tuple[str, ...] = ()
+    # Shuffle the contexts of `qa` rows instead of the rows, so that a step holds all questions on a context and each
+    # micro-batch compresses it once.
     together: bool = False
 
     @property
@@ -92,46 +78,28 @@ class Data(Section):
 
 
 class Objective(Section):
-    """What the decoder must emit after a memory (pretraining only; fine-tuning is answering).
-
-    Attributes:
-        combination: See `Combination`.
-        completion: lambda, the weight or probability of completion; 0 is reconstruction only, 1 completion only.
-        completion_tokens: Decoder tokens of the continuation that are predicted.
-        append_eos: End of sequence after every target (official, also where a continuation is cut mid-sentence).
-        distillation: Fine-tuning only: weight of the Kullback-Leibler divergence from the decoder that reads the whole
-            text, added to the cross-entropy.
-    """
+    """What the decoder must emit after a memory (pretraining only; fine-tuning is answering)."""
 
     combination: Combination = Combination.SAMPLED
-    completion: float = Field(default=0.5, ge=0, le=1)
-    completion_tokens: Positive = 256
-    append_eos: bool = True
+    completion: float = Field(default=0.5, ge=0, le=1)  # lambda: 0 is reconstruction only, 1 completion only
+    completion_tokens: Positive = 256  # decoder tokens of the continuation that are predicted
+    append_eos: bool = True  # after every target (official, also where a continuation is cut mid-sentence)
+    # Fine-tuning only: weight of the Kullback-Leibler divergence from the decoder that reads the whole text.
     distillation: float = Field(default=0.0, ge=0)
 
 
 class Phase(Section):
-    """A part of the run: from the end of the phase before it to `until`.
+    """A part of the run: from the end of the phase before it to `until`."""
 
-    Attributes:
-        until: Optimizer step at which it ends; None for the last one.
-        segment_length: Encoder tokens of a sample's segments.
-        rate: Compression.
-        rates: One of these is drawn for each step, instead of `rate`, so that one checkpoint serves them all; one that
-            is named twice is drawn twice as often.
-        segments: Segments of a pretraining sample; fine-tuning compresses whole contexts.
-        data: Training data of this phase; None: the recipe's. Where it is the data of the phase before, it is read on;
-            else read from its beginning.
-        completion: lambda during this phase; None: the objective's.
-    """
-
-    until: Positive | None = None
-    segment_length: Positive = 256
+    until: Positive | None = None  # optimizer step at which it ends; None for the last one
+    segment_length: Positive = 256  # in encoder tokens
     rate: Positive = 4
+    # One of these is drawn for each step, instead of `rate`, so that one checkpoint serves them all; one that is named
+    # twice is drawn twice as often.
     rates: tuple[Positive, ...] = ()
-    segments: Positive = 1
-    data: Data | None = None
-    completion: float | None = Field(default=None, ge=0, le=1)
+    segments: Positive = 1  # of a pretraining sample; fine-tuning compresses whole contexts
+    data: Data | None = None  # None: the recipe's. Data of the phase before are read on, others from their beginning
+    completion: float | None = Field(default=None, ge=0, le=1)  # lambda; None: the objective's
 
     @model_validator(mode="after")
     def _rate_is_one_of_them(self) -> Self:
@@ -141,42 +109,23 @@ class Phase(Section):
 
 
 class Optimisation(Section):
-    """Optimizer and schedule, with the Trainer's defaults besides what stands here.
+    """Optimizer and schedule, with the Trainer's defaults besides what stands here."""
 
-    Attributes:
-        optimizer: `adamw` (the paper's), or `muon`: Muon for the matrices of linear layers and AdamW for the rest.
-        learning_rate: Peak.
-        learning_rates: Peaks of some of the weights that learn, instead of that one.
-        schedule: Shape after the warm-up.
-        warmup_steps: Linear warm-up.
-        batch_size: Samples a step over all processes and accumulation steps.
-        micro_batch_size: Samples one process holds at once.
-        steps: Optimizer steps; give this or `epochs`.
-        epochs: Passes over the data.
-        tokens: Tokens of the published run, for the estimate of `--dry-run`; not read by training.
-        max_grad_norm: Gradient clipping.
-        weight_decay: The optimizer's.
-        precision: `float32` or `bfloat16` (autocast; weights stay in float32).
-        gradient_checkpointing: Recompute the encoder's activations to save memory.
-        attention: Kernel of encoder and decoder; None: transformers' choice. For short segments on a CPU in bfloat16
-            `eager` is the faster one.
-    """
-
-    optimizer: Literal["adamw", "muon"] = "adamw"
-    learning_rate: float = Field(gt=0)
-    learning_rates: dict[Trained, Annotated[float, Field(gt=0)]] = {}
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    optimizer: Literal["adamw", "muon"] = "adamw"  # the paper's; Muon for the matrices of linear layers, AdamW else
+    learning_rate: float = Field(gt=0)  # peak
+    learning_rates: dict[Trained, Annotated[float, Field(gt=0)]] = {}  # peaks of some weights, instead of that one
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"  # after the warm-up
     warmup_steps: int = Field(default=300, ge=0)
-    batch_size: Positive
-    micro_batch_size: Positive
-    steps: Positive | None = None
+    batch_size: Positive  # samples a step over all processes and accumulation steps
+    micro_batch_size: Positive  # samples one process holds at once
+    steps: Positive | None = None  # give this or `epochs`
     epochs: Positive | None = None
-    tokens: Positive | None = None
+    tokens: Positive | None = None  # of the published run, for the estimate of `--dry-run`; not read by training
     max_grad_norm: float = Field(default=0.5, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
-    precision: Literal["float32", "bfloat16"] = "float32"
-    gradient_checkpointing: bool = False
-    attention: Literal["eager", "sdpa"] | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"  # the latter by autocast: weights stay in float32
+    gradient_checkpointing: bool = False  # of the encoder
+    attention: Literal["eager", "sdpa"] | None = None  # kernel; on a CPU in bfloat16 `eager` is faster for short rows
 
     @model_validator(mode="after")
     def _has_an_end(self) -> Self:
@@ -188,18 +137,10 @@ class Optimisation(Section):
 
 
 class Checks(Section):
-    """What is measured and saved along the way.
-
-    Attributes:
-        evaluate_every: Optimizer steps between evaluations.
-        save_every: Optimizer steps between resumable states.
-        keep: Resumable states kept.
-        generated_rows: Held-out rows reconstructed by greedy decoding for BLEU.
-        report_to: Trackers of transformers (`tensorboard`, `trackio`, `wandb`); none by default.
-    """
+    """What is measured and saved along the way, every so many optimizer steps."""
 
     evaluate_every: Positive = 250
     save_every: Positive = 250
-    keep: Positive = 2
-    generated_rows: int = Field(default=16, ge=0)
-    report_to: tuple[str, ...] = ()
+    keep: Positive = 2  # resumable states
+    generated_rows: int = Field(default=16, ge=0)  # held-out rows reconstructed by greedy decoding for BLEU
+    report_to: tuple[str, ...] = ()  # trackers of transformers (`tensorboard`, `trackio`, `wandb`)

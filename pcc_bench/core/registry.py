@@ -78,7 +78,7 @@ def _options_of(kind: type[Compressor]) -> type[BaseModel]:
     """A method's options as a model: names, types and defaults of the arguments of its `load`."""
     from pydantic import ConfigDict, create_model  # methods are listed without it
 
-    types = get_type_hints(kind.load)
+    types = get_type_hints(kind.load, include_extras=True)
     fields: dict[str, Any] = {
         name: (types.get(name, Any), parameter.default)
         for name, parameter in inspect.signature(kind.load).parameters.items()

@@ -59,7 +59,20 @@ def build(folder: Path, names: Sequence[str] = (), again: bool = False) -> list[
     built = []
     for name in in_order(names or tuple(PARTS)):
         with claimed(folder / WORK, name):
-            if not _is_done(folder, name, again):
+            work = folder / WORK / name
+            started = work / "identity"
+            card = read_card(folder, name)
+            old = card["identity"] if card else read_text(started) if started.is_file() else None
+            if old not in (None, identity(name)):
+                if not again:
+                    raise UsageError(
+                        f"{folder / name} was made by another recipe or for another world (it is {old}, the lab's is "
+                        f"now {identity(name)}): build with --again to make it anew, or build into another folder"
+                    )
+                shutil.rmtree(folder / name, ignore_errors=True)
+                shutil.rmtree(work, ignore_errors=True)
+                card = None
+            if card is None:
                 logger.info("building %s", name)
                 _build_part(folder, name)
                 built.append(name)
@@ -85,29 +98,16 @@ def in_order(names: Iterable[str]) -> list[str]:
     return list(ordered)
 
 
-def _is_done(folder: Path, name: str, again: bool) -> bool:
-    work = folder / WORK / name
-    started = work / "identity"
-    card = read_card(folder, name)
-    old = card["identity"] if card else read_text(started) if started.is_file() else None
-    if old is not None and old != identity(name):
-        if not again:
-            raise UsageError(
-                f"{folder / name} was made by another recipe or for another world (it is {old}, the lab's is now "
-                f"{identity(name)}): build with --again to make it anew, or build into another folder"
-            )
-        shutil.rmtree(folder / name, ignore_errors=True)
-        shutil.rmtree(work, ignore_errors=True)
-        card = None
-    return card is not None
-
-
 def _build_part(folder: Path, name: str) -> None:
     work = folder / WORK / name
     try:
         work.mkdir(parents=True, exist_ok=True)
-        since = time.time()
-        earlier = _earlier_seconds(work, since)
+        since, earlier = time.time(), 0.0
+        if (work / TIME).is_file():  # earlier calls did not end; each counts up to the last file that it wrote
+            spent = checked(Spent, read_json(work / TIME), str(work / TIME))
+            last = max(file.stat().st_mtime for file in work.rglob("*") if file.is_file())
+            earlier = spent.earlier + max(0.0, last - spent.since)
+        write_text(work / TIME, json.dumps({"earlier": earlier, "since": since}))
         write_text(work / "identity", identity(name))
         recipe = part(name)
         if isinstance(recipe, DecoderRecipe):
@@ -136,24 +136,12 @@ def _build_part(folder: Path, name: str) -> None:
     shutil.rmtree(work)
 
 
-def _earlier_seconds(work: Path, now: float) -> float:
-    """Seconds of earlier calls that did not end, each up to the last file that it wrote; notes that a call starts."""
-    path, earlier = work / TIME, 0.0
-    if path.is_file():
-        spent = checked(Spent, read_json(path), str(path))
-        last = max(file.stat().st_mtime for file in work.rglob("*") if file.is_file())
-        earlier = spent.earlier + max(0.0, last - spent.since)
-    write_text(path, json.dumps({"earlier": earlier, "since": now}))
-    return earlier
-
-
 def _write_card(folder: Path, name: str, work: Path, seconds: float) -> None:
-    logs = {path.parent.name: path for path in sorted(work.glob("*/log.jsonl"))}
     recipe = part(name)
     tokens = {}
-    for stage, path in logs.items():
+    for path in sorted(work.glob("*/log.jsonl")):
         *_, (_, last) = read_json_lines(path)
-        tokens[stage] = int(last["tokens_seen"])
+        tokens[path.parent.name] = int(last["tokens_seen"])
     if isinstance(recipe, DecoderRecipe):
         tokens = {"lessons": recipe.steps * recipe.tokens}
     state = {

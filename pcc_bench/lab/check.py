@@ -41,11 +41,14 @@ class Record(BaseModel):
 
 
 def record(folder: Path, names: Sequence[str] = (), figures: Path | None = None) -> Record:
-    """Measure the finished parts in a folder and write their record beside them, part by part.
+    """Measure finished parts in a folder and write their record beside them, part by part.
 
-    A part that is in the record as it is now is not measured again. `names`: parts; all that are finished where empty.
-    `figures`: a folder whose record has the figures, which are then not measured here: of these parts and of others,
-    that are not to be shipped.
+    A part that is in the record as it is now is not measured again.
+
+    Args:
+        folder: Of the parts.
+        names: Parts; all that are finished where empty.
+        figures: A folder whose record has the figures of these parts, and of others that are not to be shipped.
 
     Raises:
         UsageError: There is no finished part, or the other record is of parts that were made otherwise.
@@ -67,22 +70,15 @@ def record(folder: Path, names: Sequence[str] = (), figures: Path | None = None)
         old = None
         if known and (known.world, known.data) == (now.world, now.data) and files.items() <= known.files.items():
             old = known if known.parts.get(name) == identity(name) else None
-        measured: tuple[Measured, ...] = ()
+        now.parts[name] = identity(name)
+        now.files |= files
         if figures is None:
-            measured = _of(name, old.measured) if old else (*measure(folder, name), *_besides(folder, name))
+            now.measured += _of(name, old.measured) if old else (*measure(folder, name), *_besides(folder, name))
         if old:  # but the figures of a checkpoint that is not here any more
             here = (folder / name / PRETRAINED).is_dir()
-            few = tuple(figure for figure in _of(name, old.check) if here or figure.task != RECONSTRUCTION)
+            now.check += tuple(figure for figure in _of(name, old.check) if here or figure.task != RECONSTRUCTION)
         else:
-            few = _quick(folder, [name])
-        now = now.model_copy(
-            update={
-                "parts": {**now.parts, name: identity(name)},
-                "files": {**now.files, **files},
-                "measured": (*now.measured, *measured),
-                "check": (*now.check, *few),
-            }
-        )
+            now.check += _quick(folder, [name])
         write_text(folder / RECORD, now.model_dump_json(indent=1) + "\n")
     return now
 

@@ -31,9 +31,9 @@ from pcc_bench.lab.stages import (
     SEGMENT,
     adapting_recipe,
     converting_recipe,
+    on_questions,
     pretraining_recipe,
     stages,
-    tuning_recipe,
     write_data,
 )
 from pcc_bench.model import checkpoint, init
@@ -73,18 +73,15 @@ def train_compressor(folder: Path, name: str, recipe: CompressorRecipe, work: Pa
     if not recipe.pretraining:
         start = at_rate(start, work / "begin", frozen, recipe.rate, recipe.rate)
     tuned = work / "tuning"
-    train(tuning_recipe(name, recipe, recipe.rate, str(start), str(decoder), str(data)), tuned)
+    models = {"start": str(start), "decoder": str(decoder), "seed": recipe.seed}
+    train(on_questions(name, models, str(data), recipe.rate, recipe.tuning), tuned)
     if recipe.pretraining:
         _measure_pretrained(start, folder / name, frozen, decoder, work, recipe.keep_pretrained)
     _export(tuned, folder / name, frozen, decoder)
 
 
 def adapt_compressor(folder: Path, name: str, recipe: AdaptationRecipe, work: Path) -> None:
-    """Take a compressor to another decoder, or go on where an earlier call was interrupted.
-
-    Raises:
-        UsageError: The compressor that it starts from was not kept as it was before fine-tuning.
-    """
+    """Take a compressor, as it was before fine-tuning, to another decoder; or go on where a call was interrupted."""
     start, decoder, data = folder / recipe.start / PRETRAINED, folder / recipe.decoder, work.parent / DATA
     if not (start / "config.json").is_file():
         raise UsageError(
@@ -96,7 +93,8 @@ def adapt_compressor(folder: Path, name: str, recipe: AdaptationRecipe, work: Pa
     train(converting_recipe(name, recipe, rate, str(start), str(decoder), str(data)), work / "converter")
     adapted, tuned = work / f"{rate}x", work / "tuning"
     train(adapting_recipe(name, recipe, rate, str(work / "converter"), str(decoder), str(data)), adapted)
-    train(tuning_recipe(name, recipe, rate, str(adapted), str(decoder), str(data)), tuned)
+    models = {"start": str(adapted), "decoder": str(decoder), "seed": recipe.seed}
+    train(on_questions(name, models, str(data), rate, recipe.tuning), tuned)
     frozen = init.open_decoder(str(decoder))
     _measure_pretrained(adapted, folder / name, frozen, decoder, work, keep=False)
     _export(tuned, folder / name, frozen, decoder)
@@ -136,16 +134,10 @@ def start_lite(
     boundaries: Boundaries = Boundaries.PER_SEGMENT,
     seed: int = 0,
 ) -> Path:
-    """Write a checkpoint at 1x from which a compressor of some rate can be trained.
+    """Write a checkpoint at 1x from which a compressor of a `rate` can be trained.
 
-    Args:
-        decoder: The decoder it is for, whose tokenizer and embeddings the encoder starts with.
-        folder: Where to; the encoder alone goes to `folder/encoder`.
-        rate: The rate it will have in the end.
-        segment_length: Tokens a segment, at most as many as there are memory tokens (64).
-        layers: Of the encoder.
-        boundaries: Boundary vectors.
-        seed: Of what is drawn.
+    The encoder starts with the decoder's tokenizer and embeddings; segments have at most as many tokens as there are
+    memory tokens (64).
     """
     tokenizer: Any = copy.deepcopy(decoder.tokenizer)
     tokenizer.add_special_tokens({"additional_special_tokens": list(MEMORY_TOKEN_NAMES)}, False)
@@ -153,8 +145,8 @@ def start_lite(
     encoder = folder / "encoder"
     size: dict[str, Any] = {"width": width, "layers": layers, "heads": HEADS, "window": 512, "n_inner": INNER * width}
     # Of one pass over the text nothing is learned by heart; dropout would only blur what the slots carry.
-    undisturbed: dict[str, Any] = {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0}
-    tiny.make_model("gpt2", tokenizer, encoder, seed=seed, std=0.02, **size, **undisturbed)
+    size |= {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0}
+    tiny.make_model("gpt2", tokenizer, encoder, seed=seed, std=0.02, **size)
     model = AutoModelForCausalLM.from_pretrained(encoder)
     embeddings = decoder.embedding.weight.detach().float()
     places = places_for(rate, HEADS, layers)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from pcc_bench.lab import DecoderRecipe
 from pcc_bench.lab.heads import draw_induction_heads
 from pcc_bench.lab.lessons import ANSWER, RANDOM, SAY_AGAIN, Lesson, corpus, draw_lesson
 from pcc_bench.model.pcc import SPECIAL_TOKENS
-from pcc_bench.model.training.journal import keep_until
+from pcc_bench.model.training.journal import append, keep_until
 from pcc_bench.model.training.optimizer import MuonAndAdamW
 from pcc_bench.tasks.lab.world import seeded, shuffle
 
@@ -58,11 +60,20 @@ class Lessons(IterableDataset[dict[str, torch.Tensor]]):
             index += 32
         rows.sort(key=lambda row: len(row[0]))
         total, batches = sum(len(ids) for ids, _ in rows), [[] for _ in range(ROUND)]  # type: ignore[var-annotated]
-        done = 0
+        read = 0
         for row in rows:
-            batches[min(ROUND - 1, done * ROUND // total)].append(row)
-            done += len(row[0])
-        return [self._batch(batch) for batch in shuffle(random, [batch for batch in batches if batch])]
+            batches[min(ROUND - 1, read * ROUND // total)].append(row)
+            read += len(row[0])
+        padded = []
+        for batch in shuffle(random, [batch for batch in batches if batch]):
+            longest = -(-max(len(ids) for ids, _ in batch) // PAD_TO) * PAD_TO + 1
+            all_ids = torch.full((len(batch), longest), self.tokenizer.pad_token_id)
+            all_weights = torch.zeros(len(batch), longest)
+            for place, (ids, weights) in enumerate(batch):
+                all_ids[place, : len(ids)] = torch.tensor(ids)
+                all_weights[place, : len(weights)] = torch.tensor(weights)
+            padded.append({"input_ids": all_ids, "weights": all_weights})
+        return padded
 
     def _encode(self, lessons: Sequence[Lesson], index: int) -> Iterator[tuple[list[int], list[float]]]:
         runs = [run for lesson in lessons for run in lesson]
@@ -80,33 +91,11 @@ class Lessons(IterableDataset[dict[str, torch.Tensor]]):
                     piece_ids = [first + int(random.random() * words) for _ in range(count)]
                     again = len(ids) > 3  # the first time it can't be known
                     weights += [run[0].weight if again else 0.0] * len(piece_ids)
-                else:
-                    weights += _weights(run, spans)
+                else:  # the weight of a token is that of the piece in which it ends
+                    ends = list(accumulate(len(piece.text) for piece in run))
+                    weights += [run[min(bisect_left(ends, stop), len(run) - 1)].weight for _, stop in spans]
                 ids += piece_ids
             yield ids, weights
-
-    def _batch(self, rows: Sequence[tuple[list[int], list[float]]]) -> dict[str, torch.Tensor]:
-        longest = -(-max(len(ids) for ids, _ in rows) // PAD_TO) * PAD_TO + 1
-        ids = torch.full((len(rows), longest), self.tokenizer.pad_token_id)
-        weights = torch.zeros(len(rows), longest)
-        for row, (tokens, weight) in enumerate(rows):
-            ids[row, : len(tokens)] = torch.tensor(tokens)
-            weights[row, : len(tokens)] = torch.tensor(weight)
-        return {"input_ids": ids, "weights": weights}
-
-
-def _weights(run: Sequence[Any], spans: Sequence[tuple[int, int]]) -> list[float]:
-    """Weight of each token: that of the piece in which it ends."""
-    ends, end = [], 0
-    for piece in run:
-        end += len(piece.text)
-        ends.append((end, piece.weight))
-    weights, place = [], 0
-    for _, stop in spans:
-        while place < len(ends) - 1 and stop > ends[place][0]:
-            place += 1
-        weights.append(ends[place][1])
-    return weights
 
 
 class _LessonTrainer(Trainer):
@@ -136,8 +125,7 @@ class _Log(TrainerCallback):
     """Writes `log.jsonl`: loss, accuracies, tokens."""
 
     def __init__(self, path: Path, trainer: _LessonTrainer, step: int) -> None:
-        self.path = path
-        self.trainer = trainer
+        self.path, self.trainer = path, trainer
         keep_until(path, step)
         path.touch()
 
@@ -146,9 +134,7 @@ class _Log(TrainerCallback):
             return
         shares = {name: round(right / max(1.0, all_), 4) for name, (right, all_) in self.trainer.counts.items()}
         self.trainer.counts.clear()
-        line = {"step": state.global_step, "loss": round(float(logs["loss"]), 4), **shares}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        append(self.path, {"step": state.global_step, "loss": round(float(logs["loss"]), 4), **shares})
 
 
 def train_decoder(recipe: DecoderRecipe, folder: Path) -> None:

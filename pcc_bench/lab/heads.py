@@ -17,11 +17,9 @@ All weights are trained on from there.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
 EMBEDDING_STD = 0.04
 POSITION_SHARPNESS = 30.0  # logit of the place that a positional head looks at, above the mean
@@ -29,16 +27,6 @@ MATCH = 2.0  # scale of the query and key that look for the same token
 CARRIED = 2.0  # strength of the predecessor in the residual stream, in units of an embedding
 COPIED = 8.0  # strength of the copied token, likewise
 FAST_FREQUENCIES = 10  # rotary frequencies left out of the match: they turn too far within a passage
-
-
-@dataclass(frozen=True)
-class _Attention:
-    """The four matrices of a layer, whatever the family calls them; writing to them writes to the model."""
-
-    query: torch.Tensor
-    key: torch.Tensor
-    value: torch.Tensor
-    out: torch.Tensor
 
 
 def draw_induction_heads(model: Any, seed: int = 0) -> None:
@@ -54,7 +42,14 @@ def draw_induction_heads(model: Any, seed: int = 0) -> None:
     embedding = model.get_input_embeddings().weight
     heads, width = model.config.num_attention_heads, model.config.hidden_size
     size = width // heads
-    first, second = (_attention(layer.self_attn, width) for layer in model.model.layers[:2])
+    attention: list[Any] = []  # query, key, value and output matrices; writing to them writes to the model
+    for layer in (layer.self_attn for layer in model.model.layers[:2]):
+        if hasattr(layer, "qkv_proj"):  # Phi-3 keeps the three in one matrix
+            inputs = layer.qkv_proj.weight.split(width)
+        else:
+            inputs = (layer.q_proj.weight, layer.k_proj.weight, layer.v_proj.weight)
+        attention.append((*inputs, layer.o_proj.weight))
+    (query, key, value, out), (next_query, next_key, next_value, next_out) = attention
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         embedding.normal_(std=EMBEDDING_STD, generator=generator)
@@ -68,28 +63,19 @@ def draw_induction_heads(model: Any, seed: int = 0) -> None:
         for head in range(heads):
             angles = model.model.rotary_emb.inv_freq[:half] * (head + 1)
             rows = slice(head * size, (head + 1) * size)
-            first.query[rows, 0] = scale * torch.cat([angles.cos(), -angles.sin()])
-            first.key[rows, 0] = scale * torch.cat([torch.ones(half), torch.zeros(half)])
+            query[rows, 0] = scale * torch.cat([angles.cos(), -angles.sin()])
+            key[rows, 0] = scale * torch.cat([torch.ones(half), torch.zeros(half)])
         reads, carries, copies = (torch.linalg.qr(torch.randn(width, width, generator=generator))[0] for _ in range(3))
         reads, carries = reads[:size], carries[:size]
         reads[:, 0] = carries[:, 0] = 0
-        first.value[:size] = reads
-        first.out[:, :size] = CARRIED * EMBEDDING_STD * carries.T
+        value[:size] = reads
+        out[:, :size] = CARRIED * EMBEDDING_STD * carries.T
         slow = (torch.arange(size) % (size // 2) >= FAST_FREQUENCIES * size // 64).float()[:, None]
         for head in range(heads // 2):
             rows = slice(head * size, (head + 1) * size)
-            second.query[rows], second.key[rows] = MATCH * slow * reads, MATCH * slow * carries
-            second.value[rows] = copies[rows]
-            second.out[:, rows] = COPIED * EMBEDDING_STD * copies[rows].T
-
-
-def _attention(module: nn.Module, width: int) -> _Attention:
-    layer: Any = module
-    if hasattr(layer, "qkv_proj"):  # Phi-3 keeps the three in one matrix
-        query, key, value = layer.qkv_proj.weight.split(width)
-    else:
-        query, key, value = layer.q_proj.weight, layer.k_proj.weight, layer.v_proj.weight
-    return _Attention(query, key, value, layer.o_proj.weight)
+            next_query[rows], next_key[rows] = MATCH * slow * reads, MATCH * slow * carries
+            next_value[rows] = copies[rows]
+            next_out[:, rows] = COPIED * EMBEDDING_STD * copies[rows].T
 
 
 CODE = 48  # channels of a code: half as many frequencies
@@ -116,7 +102,7 @@ def draw_reading_heads(model: Any, embeddings: torch.Tensor, places: int, seed: 
     Args:
         model: A causal GPT-2 of `width_for` the decoder's width.
         embeddings: The decoder's, in the order of the encoder's vocabulary: [tokens, decoder width].
-        places: How many heads read; as many places of the text a memory token can be made of. See `places_for`.
+        places: How many heads read, see `places_for`.
         seed: Of what is drawn.
     """
     heads, text = model.config.n_head, embeddings.shape[1]
@@ -153,7 +139,7 @@ def point_memory_tokens(body: Any, memory_ids: list[int], rate: int, places: int
         memory_ids: Rows of the memory tokens.
         rate: Text tokens a memory token stands for from now on. Where it is smaller than `places`, several heads look
             at the same token, each for its own channels; where it is larger, they look at every so many tokens.
-        places: As given to `draw_reading_heads`.
+        places: As in `draw_reading_heads`.
     """
     size = body.config.n_embd // body.config.n_head
     scale = math.sqrt(SHARPNESS * math.sqrt(size) / CODE) / 1.5  # a code's channels, normalised
@@ -168,7 +154,11 @@ def point_memory_tokens(body: Any, memory_ids: list[int], rate: int, places: int
             weight, width = attention.c_attn.weight, len(attention.c_attn.weight)
             query, key = weight[:, :width], weight[:, width : 2 * width]
             query[:, head], key[:, head] = 0, 0
-            query[width - CODE :, codes] = scale * _turn(place * rate // places)
+            # The matrix that takes a place's code (a row) to that of the place so much later.
+            angles = place * rate // places * _frequencies()
+            cos, sin = angles.cos().diag(), angles.sin().diag()
+            turn = torch.cat([torch.cat([cos, sin], dim=1), torch.cat([-sin, cos], dim=1)])
+            query[width - CODE :, codes] = scale * turn
             key[width - 2 * CODE : width - CODE, codes] = scale * torch.eye(CODE)
 
 
@@ -181,10 +171,3 @@ def _code(places: torch.Tensor) -> torch.Tensor:
     """Codes of places: [places, CODE]."""
     angles = places[:, None] * _frequencies()
     return math.sqrt(2) * STD * torch.cat([angles.cos(), angles.sin()], dim=1)
-
-
-def _turn(offset: int) -> torch.Tensor:
-    """The matrix that takes a place's code (a row) to that of the place `offset` later."""
-    angles = offset * _frequencies()
-    cos, sin = angles.cos().diag(), angles.sin().diag()
-    return torch.cat([torch.cat([cos, sin], dim=1), torch.cat([-sin, cos], dim=1)])

@@ -40,13 +40,7 @@ _OPEN, _CLOSE, _AGAIN = ((Piece(token),) for token in (OPEN, CLOSE, AGAIN))
 
 
 def draw_lesson(seed: int, index: int, ease: float) -> Lesson:
-    """A lesson by its number.
-
-    Args:
-        seed: Of all lessons.
-        index: Its number.
-        ease: 1 for the shortest passages, 0 for those of full length.
-    """
+    """A lesson by its number; `ease` is 1 for the shortest passages, 0 for those of full length."""
     random = seeded(seed, "lesson", index)
     draw = random.random() * (1 - 0.6 * max(0.0, 2 * ease - 1))  # the first ones mostly say something again
     for share, kind in _KINDS:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -97,10 +98,10 @@ def pretraining_recipe(name: str, recipe: RivalRecipe, decoder: str, data: str) 
     return on_text(
         name,
         {"encoder": decoder, "decoder": decoder, "seed": recipe.seed, "phases": phases},
+        data,
+        recipe.pretraining,
         completion=1.0 if reads_on else recipe.completion,
-        steps=recipe.pretraining,
         evaluate_every=200,
-        data=data,
         batch=BATCH // SEGMENTS if reads_on else BATCH,
         generated_rows=0 if reads_on else GENERATED_ROWS,
     )
@@ -109,7 +110,7 @@ def pretraining_recipe(name: str, recipe: RivalRecipe, decoder: str, data: str) 
 def tuning_recipe(name: str, recipe: RivalRecipe, decoder: str, data: str) -> Recipe:
     """Fine-tuning on questions."""
     models = {"encoder": decoder, "decoder": decoder, "seed": recipe.seed}
-    return on_questions(name, models, recipe.rate, recipe.tuning, data)
+    return on_questions(name, models, data, recipe.rate, recipe.tuning)
 
 
 class Rival(Learner):
@@ -123,7 +124,7 @@ class Rival(Learner):
 
     @property
     def reader(self) -> CausalEncoder:
-        """Contexts are cut into the encoder's tokens."""
+        """The baseline's encoder."""
         return self.encoder
 
     def enter(self, phase: int, rate: int) -> None:
@@ -171,7 +172,6 @@ class Rival(Learner):
 # The original learns from GPT-4's summaries which words to keep. Here the generator of the world is the teacher: it
 # knows which words of a passage are a name, a value, or say what the value is of.
 
-
 NAME, VALUE, OTHER, REST = 0.9, 0.95, 0.5, 0.02  # how probable the teacher finds it that a word stays
 EMPTY = {"a", "an", "the", "of", "is", "in", "on", "at", "for", "as", "by", "to", "that", "has", "was", "who", "are"}
 FORCED = 100  # rows for forced words, as in the published checkpoints
@@ -186,11 +186,12 @@ class Marked(TypedDict):
     words: list[tuple[int, int, float]]
 
 
+@dataclass(frozen=True)
 class Passages(Dataset[Marked]):
     """Passages and what the teacher says of their words, each by its number."""
 
-    def __init__(self, seed: int, count: int) -> None:
-        self.seed, self.count = seed, count
+    seed: int
+    count: int
 
     def __len__(self) -> int:
         return self.count
@@ -202,7 +203,7 @@ class Passages(Dataset[Marked]):
 
 
 def taught(passage: Passage) -> list[tuple[int, int, float]]:
-    """Start, end and the teacher's probability of each word of a passage that carries something."""
+    """What the teacher says of the words of a passage that carry something."""
     words = []
     for fact, start, end, value_start in passage.stated:
         spans = [(value_start, value_start + len(fact.value), VALUE)]

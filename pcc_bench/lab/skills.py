@@ -13,12 +13,14 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from pcc_bench import stats, tasks
+from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.generation import generate
 from pcc_bench.core.shipped import PRETRAINED
 from pcc_bench.host import startup
 from pcc_bench.lab import ClassifierRecipe, DecoderRecipe, RivalRecipe, part
 from pcc_bench.model import checkpoint, init
 from pcc_bench.model.config import PccConfig
+from pcc_bench.model.pcc import PCC
 from pcc_bench.model.training.objectives import Task, lay_out, memory_plan, token_nll
 from pcc_bench.tasks.lab import rows
 
@@ -49,47 +51,56 @@ class Measured(BaseModel):
 def measure(folder: Path, name: str, rows_each: int = ROWS, documents: int = DOCUMENTS) -> list[Measured]:
     """All figures of a part: of a decoder with the whole context and with none, of any other as its method reads it.
 
-    Reconstruction is measured before fine-tuning: `build` does so, and it is measured again where that checkpoint is
-    kept.
+    Reconstruction is measured before fine-tuning, here where that checkpoint is there.
     """
     recipe = part(name)
+    arguments: dict[str, Any] = {"pretrained": str(folder / name)}
     if isinstance(recipe, DecoderRecipe):
-        whole = answering(f"{name}, full-context", "full-context", {"pretrained": str(folder / name)}, rows_each)
-        return [*whole, *answering(f"{name}, no-context", "no-context", {"pretrained": str(folder / name)}, rows_each)]
-    figures = answering(name, *_method(folder, name), rows_each)
+        whole = answering(f"{name}, full-context", "full-context", arguments, rows_each)
+        return [*whole, *answering(f"{name}, no-context", "no-context", arguments, rows_each)]
+    method = recipe.method if isinstance(recipe, RivalRecipe) else "pcc"
+    if isinstance(recipe, ClassifierRecipe):
+        method, arguments = "llmlingua2", arguments | {"decoder": str(folder / REFERENCE), "rate": KEPT}
+    figures = answering(name, method, arguments, rows_each)
     pretrained = folder / name / PRETRAINED
     if pretrained.is_dir():
         figures.append(reconstruction(name, pretrained, documents))
     return figures
 
 
-def _method(folder: Path, name: str) -> tuple[str, dict[str, Any]]:
-    """The method that a part is a checkpoint of, with its arguments."""
-    recipe = part(name)
-    arguments: dict[str, Any] = {"pretrained": str(folder / name)}
-    if isinstance(recipe, ClassifierRecipe):
-        return "llmlingua2", arguments | {"decoder": str(folder / REFERENCE), "rate": KEPT}
-    return (recipe.method if isinstance(recipe, RivalRecipe) else "pcc"), arguments
-
-
 def answering(model: str, method: str, arguments: dict[str, Any], rows_each: int) -> list[Measured]:
     """EM and F1 on the lab's question sets, through lm-eval."""
-    done = evaluated(method, arguments, QUESTION_SETS, rows_each)
-    return [
-        _percent(model, task, metric, samples, done["results"][task].get("compression,none"))
-        for task, samples in done["samples"].items()
-        for metric in ("f1", "exact_match")
-    ]
+    outcome = evaluated(method, arguments, QUESTION_SETS, rows_each)
+    figures = []
+    for task, samples in outcome["samples"].items():
+        ratio = outcome["results"][task].get("compression,none")
+        contexts = [sample["doc"]["context"] for sample in samples]
+        for metric in ("f1", "exact_match"):
+            scores = 100 * np.array([float(sample[metric]) for sample in samples])
+            mean = stats.estimate(stats.clustered(scores, contexts))
+            low, high = mean.interval()
+            figure = Measured(
+                model=model,
+                task=task,
+                metric=metric,
+                value=round(float(mean.difference), 2),
+                low=round(max(0.0, float(low)), 2),
+                high=round(min(100.0, float(high)), 2),
+                n=len(samples),
+                ratio=round(float(ratio), 2) if isinstance(ratio, int | float) and ratio == ratio else None,
+            )
+            figures.append(figure)
+    return figures
 
 
 def evaluated(method: str, arguments: dict[str, Any], names: Sequence[str], rows_each: int) -> dict[str, Any]:
-    """What lm-eval finds on rows that no training has seen."""
+    """lm-eval's result on rows that no training has seen."""
     startup.install()
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
 
     metadata = {"data": "lab", "lab_rows": rows_each, "lab_seed": SEED}
-    done = simple_evaluate(
+    outcome = simple_evaluate(
         model=method,
         model_args={**arguments, "dtype": "float32"},
         tasks=list(names),
@@ -97,40 +108,36 @@ def evaluated(method: str, arguments: dict[str, Any], names: Sequence[str], rows
         task_manager=TaskManager(include_path=tasks.__path__[0], include_defaults=False, metadata=metadata),
         bootstrap_iters=0,
     )
-    assert done is not None
-    return dict(done)
+    assert outcome is not None
+    return dict(outcome)
 
 
-def _percent(model: str, task: str, metric: str, samples: Sequence[dict[str, Any]], ratio: Any) -> Measured:
-    scores = 100 * np.array([float(sample[metric]) for sample in samples])
-    mean = stats.estimate(stats.clustered(scores, [sample["doc"]["context"] for sample in samples]))
-    low, high = mean.interval()
-    return Measured(
-        model=model,
-        task=task,
-        metric=metric,
-        value=round(float(mean.difference), 2),
-        low=round(max(0.0, float(low)), 2),
-        high=round(min(100.0, float(high)), 2),
-        n=len(samples),
-        ratio=round(float(ratio), 2) if isinstance(ratio, int | float) and ratio == ratio else None,
-    )
+def opened(folder: Path) -> tuple[PCC, Decoder]:
+    """A checkpoint with the decoder it records."""
+    decoder = init.open_decoder(str((folder / str(PccConfig.read(folder).decoder.name)).resolve()))
+    return checkpoint.load(str(folder), decoder), decoder
 
 
 def reconstruction(name: str, folder: Path, documents: int) -> Measured:
-    """BLEU of greedy reconstructions of whole segments; the interval is a bootstrap over segments."""
-    config = PccConfig.read(folder)
-    decoder = init.open_decoder(str((folder / str(config.decoder.name)).resolve()))
-    pcc = checkpoint.load(str(folder), decoder)
+    """BLEU of greedy reconstructions of each text's first whole segment; the interval is a bootstrap over segments."""
+    pcc, decoder = opened(folder)
+    length = pcc.config.segment_length
     texts = [row["text"] for row in rows("text", "test", documents, seed=SEED)]
-    spans = [span for text in texts if (span := _first_segment(pcc, text))]
+    encoded = pcc.encoder.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    places = zip(texts, encoded["offset_mapping"], strict=True)
+    segments = [text[: tokens[length - 1][1]].strip() for text, tokens in places if len(tokens) >= length]
+    spans = [segment for segment in segments if segment]
     with torch.inference_mode():
-        encoded = pcc.encode(pcc.encoder.tokenize(spans))
-        plans = [memory_plan(pcc, decoder, one, Task.RECONSTRUCTION) for one in encoded]
+        contexts = pcc.encode(pcc.encoder.tokenize(spans))
+        plans = [memory_plan(pcc, decoder, context, Task.RECONSTRUCTION) for context in contexts]
         out = generate(decoder, [plan.vectors(decoder).float() for plan in plans], max(decoder.count_tokens(spans)) + 4)
     said = [str(decoder.tokenizer.decode(ids, skip_special_tokens=True)).strip() for ids in out.ids]
-    drawn = sorted(_resampled_bleu(said, spans, 200))
-    slots = sum(len(memory) for one in encoded for memory in one.slots)
+    generator = np.random.default_rng(SEED)
+    samples = [generator.integers(len(said), size=len(said)) for _ in range(200)]
+    drawn = sorted(
+        sacrebleu.corpus_bleu([said[i] for i in sample], [[spans[i] for i in sample]]).score for sample in samples
+    )
+    slots = sum(len(memory) for context in contexts for memory in context.slots)
     return Measured(
         model=name,
         task=RECONSTRUCTION,
@@ -144,46 +151,40 @@ def reconstruction(name: str, folder: Path, documents: int) -> Measured:
 
 
 def tracking(folder: Path, name: str, count: int = TRACKED) -> Measured | None:
-    """Rank correlation, over contexts, of F1 on their questions with how well their segments are reconstructed.
+    """Spearman's correlation, over contexts, of F1 on their questions with how well their segments are reconstructed.
 
     Reconstruction is the mean log-likelihood of a segment's tokens given its memory, by the checkpoint that was not yet
     fine-tuned; the interval is a bootstrap over contexts. None where all contexts are answered alike.
     """
-    done = evaluated("pcc", {"pretrained": str(folder / name)}, ["pcc_squad"], count)
+    outcome = evaluated("pcc", {"pretrained": str(folder / name)}, ["pcc_squad"], count)
     scores: dict[str, list[float]] = {}
-    for sample in done["samples"]["pcc_squad"]:
+    for sample in outcome["samples"]["pcc_squad"]:
         scores.setdefault(sample["doc"]["context"], []).append(float(sample["f1"]))
     answered = np.array([np.mean(f1) for f1 in scores.values()])
     said = np.array(list(_log_likelihoods(folder / name / PRETRAINED, list(scores))))
     if np.ptp(answered) == 0:
         return None
     generator = np.random.default_rng(SEED)
-    drawn = [generator.integers(len(said), size=len(said)) for _ in range(1000)]
-    low, high = np.nanquantile([_rank_correlation(answered[i], said[i]) for i in drawn], [0.025, 0.975])
+    samples = [generator.integers(len(said), size=len(said)) for _ in range(1000)]
+    drawn = [  # NaN where a sample of contexts happens to be answered alike
+        scipy.stats.spearmanr(answered[i], said[i]).statistic if np.ptp(answered[i]) else np.nan for i in samples
+    ]
+    low, high = np.nanquantile(drawn, [0.025, 0.975])
     return Measured(
         model=name,
         task=TRACKING,
         metric="spearman",
-        value=round(_rank_correlation(answered, said), 3),
+        value=round(float(scipy.stats.spearmanr(answered, said).statistic), 3),
         low=round(float(low), 3),
         high=round(float(high), 3),
         n=len(said),
     )
 
 
-def _rank_correlation(first: Any, second: Any) -> float:
-    """Spearman's; NaN where a sample of contexts happens to be answered alike."""
-    if np.ptp(first) == 0:
-        return float("nan")
-    return float(scipy.stats.spearmanr(first, second).statistic)
-
-
 def _log_likelihoods(folder: Path, contexts: Sequence[str]) -> Iterator[float]:
     """Of each context's segments given their own memories, nats a token."""
-    config = PccConfig.read(folder)
-    decoder = init.open_decoder(str((folder / str(config.decoder.name)).resolve()))
-    pcc = checkpoint.load(str(folder), decoder)
-    length = config.segment_length
+    pcc, decoder = opened(folder)
+    length = pcc.config.segment_length
     for ids in pcc.encoder.tokenize(contexts):
         segments = [ids[start : start + length] for start in range(0, len(ids), length)]
         texts = [str(pcc.encoder.tokenizer.decode(segment)) for segment in segments]
@@ -192,18 +193,3 @@ def _log_likelihoods(folder: Path, contexts: Sequence[str]) -> Iterator[float]:
             inputs = lay_out(pcc, decoder, pcc.encode(segments), targets, Task.RECONSTRUCTION)
             nll = token_nll(decoder, inputs).sum()
         yield -float(nll) / sum(map(len, targets))
-
-
-def _first_segment(pcc: Any, text: str) -> str:
-    """The text of the first full segment; "" where there is none."""
-    encoded = pcc.encoder.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    spans = encoded["offset_mapping"]
-    length = pcc.config.segment_length
-    return text[: spans[length - 1][1]].strip() if len(spans) >= length else ""
-
-
-def _resampled_bleu(said: Sequence[str], spans: Sequence[str], times: int) -> Iterator[float]:
-    generator = np.random.default_rng(SEED)
-    for _ in range(times):
-        drawn = generator.integers(len(said), size=len(said))
-        yield sacrebleu.corpus_bleu([said[i] for i in drawn], [[spans[i] for i in drawn]]).score

@@ -25,41 +25,32 @@ FIRST_RATE = 4  # of a Large's pretraining
 PURPOSE = "A part of the lab."
 BATCH, HELD_OUT_ROWS, GENERATED_ROWS = 32, 64, 32
 
-
 TEXT, TEXT_HELD_OUT, QUESTIONS = "text.jsonl", "text-held-out.jsonl", "questions.jsonl"
 DOCUMENTS, ROWS = 6_000, 6_000  # of text; of each of the four question sets
 HELD_OUT_DOCUMENTS = 100
 TUNING_SENTENCES = (6, 26)  # contexts of the fine-tuning rows
-_READERS: dict[str, Callable[[Any], Any]] = {
-    "squad": squad,
-    "adversarialqa": squad,
-    "hotpotqa": hotpotqa,
-    "nq": nq,
-}
+_READERS: dict[str, Callable[[Any], Any]] = {"squad": squad, "adversarialqa": squad, "hotpotqa": hotpotqa, "nq": nq}
 
 
 def write_data(folder: Path) -> None:
     """Write what is not there yet: `TEXT`, `TEXT_HELD_OUT` and `QUESTIONS`."""
+
+    def questions() -> Iterable[dict[str, Any]]:
+        """Rows of all question sets with the context as the tasks show it, in turns."""
+        sizes: dict[str, Any] = {"seed": 1, "sentences": TUNING_SENTENCES}
+        sets = [[read(row) for row in rows(name, "train", ROWS, **sizes)] for name, read in _READERS.items()]
+        for example in itertools.chain.from_iterable(zip(*sets, strict=True)):
+            if isinstance(example, Example):
+                yield {"context": example.context, "question": example.question, "answers": example.answers}
+
     lines: dict[str, Callable[[], Iterable[dict[str, Any]]]] = {
         TEXT: lambda: rows("text", "train", DOCUMENTS, seed=1),
         TEXT_HELD_OUT: lambda: rows("text", "validation", HELD_OUT_DOCUMENTS, seed=1),
-        QUESTIONS: _questions,
+        QUESTIONS: questions,
     }
     for name, read in lines.items():
         if not (folder / name).is_file():
             write_text(folder / name, "".join(json.dumps(line) + "\n" for line in read()))
-
-
-def _questions() -> Iterable[dict[str, Any]]:
-    """Rows of all question sets with the context as the tasks show it, in turns."""
-    sets = [
-        [read(row) for row in rows(name, "train", ROWS, seed=1, sentences=TUNING_SENTENCES)]
-        for name, read in _READERS.items()
-    ]
-    for examples in zip(*sets, strict=True):
-        for example in examples:
-            if isinstance(example, Example):
-                yield {"context": example.context, "question": example.question, "answers": example.answers}
 
 
 def stages(recipe: CompressorRecipe) -> list[tuple[int, int]]:
@@ -97,10 +88,10 @@ def pretraining_recipe(
     return on_text(
         f"{name}, pretraining at {rate}x",
         {"start": start, "decoder": decoder, "seed": recipe.seed, "phases": phases},
+        data,
+        steps,
         completion=recipe.completion if final else float(only_completion),
-        steps=steps,
         evaluate_every=200 if final else steps,
-        data=data,
     )
 
 
@@ -109,40 +100,21 @@ def converting_recipe(name: str, recipe: AdaptationRecipe, rate: int, start: str
 
     The decoder must be able to read a slot before it can learn to find one among many.
     """
-    phases = [{"segment_length": rate, "rate": rate}]
-    return on_text(
-        f"{name}, converter",
-        {"start": start, "decoder": decoder, "seed": recipe.seed, "phases": phases, "train": ["converter"]},
-        completion=0.0,
-        steps=recipe.converting,
-        evaluate_every=recipe.converting,
-        data=data,
-    )
+    models: dict[str, Any] = {"start": start, "decoder": decoder, "seed": recipe.seed, "train": ["converter"]}
+    models["phases"] = [{"segment_length": rate, "rate": rate}]
+    return on_text(f"{name}, converter", models, data, recipe.converting, completion=0.0)
 
 
 def adapting_recipe(name: str, recipe: AdaptationRecipe, rate: int, start: str, decoder: str, data: str) -> Recipe:
     """The second stage of an adaptation: converter and encoder learn from segments that grow, reconstruction first."""
     steps = recipe.pretraining
     phases = [*growing(LENGTHENING, rate, 0.0), *_reconstruction_first(rate, steps)]
-    return on_text(
-        f"{name}, pretraining at {rate}x",
-        {"start": start, "decoder": decoder, "seed": recipe.seed, "phases": phases},
-        completion=recipe.completion,
-        steps=steps,
-        evaluate_every=steps,
-        data=data,
-    )
+    models = {"start": start, "decoder": decoder, "seed": recipe.seed, "phases": phases}
+    return on_text(f"{name}, pretraining at {rate}x", models, data, steps, completion=recipe.completion)
 
 
-def tuning_recipe(
-    name: str, recipe: CompressorRecipe | AdaptationRecipe, rate: int, start: str, decoder: str, data: str
-) -> Recipe:
-    """Fine-tuning on questions, the last stage."""
-    return on_questions(name, {"start": start, "decoder": decoder, "seed": recipe.seed}, rate, recipe.tuning, data)
-
-
-def on_questions(name: str, models: dict[str, Any], rate: int, steps: int, data: str) -> Recipe:
-    """A stage that learns to answer."""
+def on_questions(name: str, models: dict[str, Any], data: str, rate: int, steps: int) -> Recipe:
+    """A stage that learns to answer, the last one of every compressor."""
     return Recipe.checked(
         {
             "name": name,
@@ -160,17 +132,17 @@ def on_questions(name: str, models: dict[str, Any], rate: int, steps: int, data:
 def on_text(
     name: str,
     models: dict[str, Any],
+    data: str,
+    steps: int,
     *,
     completion: float,
-    steps: int,
-    evaluate_every: int,
-    data: str,
+    evaluate_every: int | None = None,
     batch: int = BATCH,
     generated_rows: int = GENERATED_ROWS,
 ) -> Recipe:
-    """A stage of reconstruction, completion or both."""
+    """A stage of reconstruction, completion or both; it is measured at its end, or every so many steps."""
     text = {"path": f"{data}/{TEXT}", "held_out": f"{data}/{TEXT_HELD_OUT}", "held_out_rows": HELD_OUT_ROWS}
-    checks = {"evaluate_every": evaluate_every, "save_every": 100, "keep": 1, "generated_rows": generated_rows}
+    checks = {"evaluate_every": evaluate_every or steps, "save_every": 100, "keep": 1, "generated_rows": generated_rows}
     return Recipe.checked(
         {
             "name": name,
