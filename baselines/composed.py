@@ -49,22 +49,13 @@ class ComposedCompressor(Compressor):
         pretrained: str,
         decoder: Decoder,
         *,
-        first: str = "truncated-context",
-        first_rate: float | None = None,
-        first_pretrained: str | None = None,
-        rate: int | None = None,
-        any_decoder: bool = False,
+        first: str = "truncated-context",  # a hard method
+        first_rate: float | None = None,  # its own default where there is none
+        first_pretrained: str | None = None,  # its checkpoint, of a method that has one
+        rate: int | None = None,  # PCC's; the checkpoint's where there is none
+        any_decoder: bool = False,  # as PCC's
     ) -> Self:
-        """Load both.
-
-        Args:
-            pretrained: PCC's checkpoint.
-            decoder: Of both.
-            first: A hard method.
-            first_rate: Its rate; its own default where there is none.
-            first_pretrained: Its checkpoint, of a method that has one.
-            rate: PCC's rate; the checkpoint's where there is none.
-            any_decoder: As PCC's.
+        """Load both; `pretrained` is PCC's checkpoint.
 
         Raises:
             UsageError: The first method is no such method, takes no rate, or lacks its checkpoint.

@@ -47,22 +47,13 @@ class PiscoCompressor(CocomCompressor):
         pretrained: str,
         decoder: Decoder,
         *,
-        rate: int | None = None,
-        overlong: Overlong = "split",
-        opening: str | None = None,
-        lead: str | None = None,
-        closing: str | None = None,
+        rate: int | None = None,  # refuse a checkpoint of another rate
+        overlong: Overlong = "split",  # see `CocomCompressor`
+        opening: str | None = None,  # by default what the decoder's chat template makes of PISCO's instruction
+        lead: str | None = None,  # the same, between the last memory and the question
+        closing: str | None = None,  # the same, behind the question
     ) -> Self:
         """Load a published checkpoint (`adapters.pth`, `decoder_first_last_layers.pth`) into its base decoder.
-
-        Args:
-            pretrained: Folder or hub id.
-            decoder: The base model; it is changed.
-            rate: Refuse a checkpoint of another rate.
-            overlong: See `CocomCompressor`.
-            opening: Text before everything; by default what the decoder's chat template makes of PISCO's instruction.
-            lead: Text between the last memory and the question; the same.
-            closing: Text behind the question; the same.
 
         Raises:
             UsageError: Files that are incomplete or belong to another base model, or an option that does not fit.

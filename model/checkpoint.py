@@ -53,24 +53,14 @@ def load(
     name: str,
     decoder: Decoder,
     *,
-    encoder: str | None = None,
-    special_tokens: str | None = None,
-    any_decoder: bool = False,
-    adapt: bool = False,
-    encoder_dtype: torch.dtype | None = None,
-    **policies: Any,
+    encoder: str | None = None,  # base model of a LoRA encoder, folder or hub id, where it is not the one recorded
+    special_tokens: str | None = None,  # a `special_token_patch.pt`, for a decoder that lacks the three tokens
+    any_decoder: bool = False,  # accept a decoder other than the one the checkpoint was made for
+    adapt: bool = False,  # it is to be trained for this decoder: `init.adapted` replaces what does not fit
+    encoder_dtype: torch.dtype | None = None,  # of encoder and converter; the decoder's by default
+    **policies: Any,  # fields of `PccConfig` to set (rate, segment_length, slots, boundaries, padding, ...)
 ) -> PCC:
-    """Load a checkpoint of either format for a decoder, in evaluation mode on the decoder's device.
-
-    Args:
-        name: Folder or hub id.
-        decoder: Reads the memories.
-        encoder: Folder or hub id of the base model of a LoRA encoder, where it is not the one recorded.
-        special_tokens: A `special_token_patch.pt` for published checkpoints whose decoder lacks the three tokens.
-        any_decoder: Accept a decoder other than the one the checkpoint was made for.
-        adapt: It is to be trained for this decoder: `init.adapted` replaces what does not fit.
-        encoder_dtype: Dtype of encoder and converter; the decoder's by default.
-        **policies: Fields of `PccConfig` to set (rate, segment_length, slots, boundaries, padding, ...).
+    """Load a checkpoint of either format (folder or hub id), in evaluation mode on the decoder's device.
 
     Raises:
         UsageError: Anything that does not fit.
@@ -184,9 +174,9 @@ def _load_own(
     sizes = (encoder.hidden_size, config.decoder.hidden_size, config.residual)
     weights = under("converter.", state)
     with torch.device("meta"):
-        check_fits(Converter(*sizes), weights, path)
+        check_fits(Converter(*sizes), weights, path)  # before it takes memory
     converter = Converter(*sizes).to(dtype)
-    load_strictly(converter, weights, path)
+    converter.load_state_dict(weights)
     special = _rows(state, "special", (len(SPECIAL_TOKENS), config.decoder.hidden_size), path)
     return PCC(config, encoder, converter, special)
 

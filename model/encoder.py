@@ -40,18 +40,16 @@ class Segment:
 class Encoder(nn.Module):
     """Body of a causal LM (no vocabulary head: its logits are never used; official quirk Q8) with its tokenizer.
 
-    Args:
-        model: The body itself, or a peft model around a causal LM.
-        tokenizer: Has the 64 memory tokens, unless slots are pooled or the encoder is made of the decoder's layers.
-        config: Segment length, slots, padding.
-        batch_tokens: Most tokens (padding included) in one forward; None: `BATCH_TOKENS` of the device.
-
     Raises:
         UsageError: The tokenizer lacks memory tokens, or a segment does not fit the model's positions.
     """
 
     def __init__(
-        self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, config: PccConfig, batch_tokens: int | None = None
+        self,
+        model: nn.Module,  # the body itself, or a peft model around a causal LM
+        tokenizer: PreTrainedTokenizerBase,
+        config: PccConfig,
+        batch_tokens: int | None = None,  # most tokens (padding included) in one forward; by the device
     ) -> None:
         super().__init__()
         self.model = fuse_gelu(model)

@@ -26,31 +26,17 @@ LORA_TARGETS = ["embed_tokens", "q_proj", "k_proj", "v_proj", "o_proj", "gate_pr
 
 
 def fresh(
-    encoder: str,
+    encoder: str,  # folder or hub id of a causal LM: GPT-2 for Lite, Llama for Large
     decoder: Decoder,
-    rates: Sequence[int],
-    folder: Path,
+    rates: Sequence[int],  # the first is the default
+    folder: Path,  # where it will be saved; local models are named relative to it
     *,
-    segment_length: int = 256,
-    lora_rank: int = 0,
+    segment_length: int = 256,  # encoder tokens
+    lora_rank: int = 0,  # 0 trains the whole encoder (Lite); 64 in the paper's Large, with alpha half the rank
     seed: int = 0,
-    notes: str = "",
+    notes: str = "",  # for the model card
 ) -> PCC:
-    """Make an untrained PCC.
-
-    Args:
-        encoder: Folder or hub id of a causal LM: GPT-2 for Lite, Llama for Large.
-        decoder: The decoder it is for.
-        rates: Rates it declares; the first is its default.
-        folder: Where it will be saved; local models are named relative to it.
-        segment_length: Encoder tokens a segment.
-        lora_rank: 0 trains the whole encoder (Lite); 64 in the paper's Large, with alpha half the rank.
-        seed: Of everything that is drawn.
-        notes: For its model card.
-
-    Raises:
-        UsageError: Sizes that don't fit together.
-    """
+    """Make an untrained PCC; a `UsageError` where sizes don't fit together."""
     source = resolve(encoder, "encoder")
     model = load_causal_lm(source, torch.float32)
     tokenizer = load_tokenizer(source)
@@ -82,32 +68,14 @@ def from_decoder(
     *,
     segment_length: int = 256,
     pooling: Pooling = Pooling.MEAN,
-    identity: bool = True,
-    special_from: Sequence[str] = (),
-    gate: bool = False,
-    lora: LoraConfig | None = None,
+    identity: bool = True,  # start with slots that are the scaled means of the decoder's input vectors
+    special_from: Sequence[str] = (),  # tokens as whose rows `<mem>`, `</mem>` and `<ae>` start; else as in `fresh`
+    gate: bool = False,  # weight the tokens of a pooled group by a learned score, zero at first
+    lora: LoraConfig | None = None,  # None trains the layers whole
     seed: int = 0,
     notes: str = "",
 ) -> PCC:
-    """Make an untrained PCC whose encoder is the first layers of its decoder.
-
-    Args:
-        decoder: The decoder it is for.
-        layers: Of the encoder.
-        rates: See `fresh`.
-        folder: The same.
-        segment_length: The same, in the decoder's tokens.
-        pooling: What becomes a slot.
-        identity: Start with slots that are the scaled means of the decoder's own input vectors (`PccConfig.residual`).
-        special_from: Tokens from whose rows `<mem>`, `</mem>` and `<ae>` start; by default as in `fresh`.
-        gate: Weight the tokens of a pooled group by a learned score, zero at first (`PccConfig.gate`).
-        lora: Adapter of the encoder; None trains its layers whole.
-        seed: See `fresh`.
-        notes: The same.
-
-    Raises:
-        UsageError: Sizes that don't fit together, or a token that is none of the decoder's.
-    """
+    """Make an untrained PCC whose encoder is the first layers of its decoder; see `fresh`."""
     body = first_layers(decoder, layers, decoder.dtype if lora else torch.float32, share=lora is not None)
     described = EncoderConfig(
         kind="lora" if lora else "full",
@@ -153,18 +121,9 @@ def adapted(pcc: PCC, decoder: Decoder, folder: Path, seed: int = 0) -> PCC:
 
 
 def convert(source: str, decoder: str, out: Path, to: str, dtype: torch.dtype | None = None, **options: Any) -> PCC:
-    """Read a checkpoint of either format and write it in one.
+    """Read a checkpoint of either format, for the decoder it was trained against, and write it to a folder in one.
 
-    Args:
-        source: Folder or hub id.
-        decoder: The decoder it was trained against, folder or hub id; recorded in our format.
-        out: Folder to write.
-        to: `own` or `published`.
-        dtype: Of the weights in our own format; None: as they are.
-        **options: As in `checkpoint.load`.
-
-    Raises:
-        UsageError: The source can't be read, or does not fit the decoder.
+    `to` is `own` (weights in `dtype`, or as they are) or `published`; options are those of `checkpoint.load`.
     """
     made_for = open_decoder(decoder)
     pcc = checkpoint.load(source, made_for, **options)

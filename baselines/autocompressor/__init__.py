@@ -52,20 +52,14 @@ class AutoCompressor(SoftCompressor):
         pretrained: str,
         decoder: Decoder,
         *,
-        file: str | None = None,
-        rate: PositiveInt | None = None,
-        segment_length: PositiveInt | None = None,
-        accumulate: bool | None = None,
+        file: str | None = None,  # the weights' name, where a folder holds several
+        rate: PositiveInt | None = None,  # tokens a summary vector: another way to give `segment_length`
+        segment_length: PositiveInt | None = None,  # by default as the folder's `config.json` says, or 1,536
+        accumulate: bool | None = None,  # see `SummaryEncoder`; by default as the folder's `config.json` says
     ) -> Self:
-        """Load a published model, or a peft adapter over its base.
+        """Load a published model, or a peft adapter over its base, from a folder or hub id.
 
-        Args:
-            pretrained: Folder or hub id of the whole fine-tuned model or of the adapter.
-            decoder: The same model, or its base model (same sizes); the checkpoint's weights are put into it.
-            file: The weights' name, where a folder holds several.
-            rate: Tokens of a segment for each summary vector: another way to give `segment_length`.
-            segment_length: Tokens a segment; by default as the folder's `config.json` says, or 1,536.
-            accumulate: See `SummaryEncoder`; by default as the folder's `config.json` says.
+        The decoder is the same model, or its base model (same sizes); the checkpoint's weights are put into it.
 
         Raises:
             UsageError: Options that disagree, or a file that is unreadable or does not fit the decoder.

@@ -78,30 +78,20 @@ class CocomCompressor(SoftCompressor):
         pretrained: str,
         decoder: Decoder,
         *,
-        rate: int | None = None,
-        encoder: str | None = None,
-        file: str | None = None,
+        rate: int | None = None,  # refuse a checkpoint of another rate
+        encoder: str | None = None,  # COCOM-light's BERT, folder or hub id, where it is not the one recorded
+        file: str | None = None,  # the weights' name, where a folder holds several
+        # Vectors of a document shorter than `document_length`: by its length (as the original answers), or as many as a
+        # full one's (as it pretrains).
         slots: Slots = "proportional",
+        # A context longer than a document is read in several, or its first one only (as in the original; what is left
+        # out is counted).
         overlong: Overlong = "split",
-        document_length: PositiveInt | None = None,
-        lead: str | None = None,
-        closing: str | None = None,
+        document_length: PositiveInt | None = None,  # tokens; 128 as in training, in COCOM-light with [CLS] and [SEP]
+        lead: str | None = None,  # text between the last memory and the question; the checkpoint's, or the original's
+        closing: str | None = None,  # text behind the question; the same
     ) -> Self:
-        """Load a published checkpoint; its weights replace the decoder's, the adapter merged.
-
-        Args:
-            pretrained: Folder or hub id with `config.json` and the state, whole or without the base model.
-            decoder: The base model; it is changed.
-            rate: Refuse a checkpoint of another rate.
-            encoder: Folder or hub id of COCOM-light's BERT, where it is not the one the checkpoint names.
-            file: The weights' name, where a folder holds several.
-            slots: Vectors of a document shorter than `document_length`: `proportional` to its length (as the original
-                answers), or as many as a full one's (`fixed`, as it pretrains).
-            overlong: A context longer than a document is read in several (`split`), or its first one only (`truncate`,
-                as in the original; what is left out is counted).
-            document_length: Tokens of a document; 128 as in training by default, in COCOM-light with [CLS] and [SEP].
-            lead: Text between the last memory and the question; by default the checkpoint's, or the original's.
-            closing: Text behind the question; the same.
+        """Load a published checkpoint, with its base model or without; its weights replace the decoder's.
 
         Raises:
             UsageError: Files that are incomplete or belong to another base model, or an option that does not fit.

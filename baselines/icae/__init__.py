@@ -82,30 +82,17 @@ class IcaeCompressor(SoftCompressor):
         pretrained: str,
         decoder: Decoder,
         *,
-        file: str | None = None,
-        version: int | None = None,
-        use: Use | None = None,
-        rate: PositiveInt | None = None,
-        max_spans: PositiveInt | None = None,
-        lora_rank: int | None = None,
-        lora_alpha: PositiveFloat | None = None,
-        opening: str | None = None,
-        closing: str | None = None,
+        file: str | None = None,  # its name, where a folder holds several (`sggetao/icae` does)
+        version: int | None = None,  # see `IcaeConfig`, and so the following; by default as a `config.json` says
+        use: Use | None = None,  # `ft` by default, which the pretrained-only file does not offer
+        rate: PositiveInt | None = None,  # 4
+        max_spans: PositiveInt | None = None,  # 1 in version 1 and 10 in version 2
+        lora_rank: int | None = None,  # refuse a file of another rank
+        lora_alpha: PositiveFloat | None = None,  # 32
+        opening: str | None = None,  # `[INST]`
+        closing: str | None = None,  # `[/INST]`
     ) -> Self:
-        """Load a published file, or the whole state the original code saves.
-
-        Args:
-            pretrained: File, folder or hub id.
-            decoder: The base model it was trained with.
-            file: Its name, where a folder holds several (`sggetao/icae` does).
-            version: See `IcaeConfig`, and so the following; by default what the checkpoint's `config.json` says.
-            use: `ft` by default, which the pretrained-only file does not offer.
-            rate: 4 by default.
-            max_spans: By default 1 in version 1 and 10 in version 2.
-            lora_rank: Refuse a file of another rank.
-            lora_alpha: 32 by default.
-            opening: `[INST]` by default.
-            closing: `[/INST]` by default.
+        """Load a published file, or the whole state the original code saves, from a file, folder or hub id.
 
         Raises:
             UsageError: An option out of range, or a file that is unreadable or belongs to another base model.

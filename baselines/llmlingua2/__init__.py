@@ -65,30 +65,18 @@ class LlmLingua2(ClassifierCompressor):
         pretrained: str,
         decoder: Decoder,
         *,
-        rate: Rate | None = None,
-        target_tokens: PositiveInt | None = None,
-        force_tokens: Sequence[str] | str = (),
-        drop_consecutive: bool = False,
-        force_digits: bool = False,
-        word_score: Literal["mean", "first"] = "mean",
+        rate: Rate | None = None,  # source tokens per kept token, 2 where there is no target; asked for as 1 / rate
+        target_tokens: PositiveInt | None = None,  # to leave of each context, whatever its length; in place of a rate
+        force_tokens: Sequence[str] | str = (),  # words that are never dropped; see `words_of`
+        drop_consecutive: bool = False,  # drop repeats of forced words with no kept word between them
+        force_digits: bool = False,  # never drop words with digits in them
+        word_score: Literal["mean", "first"] = "mean",  # probability of a word, by those of its tokens
+        # Whose tokens weigh the words and measure `target_tokens`: the decoder's, or those of GPT-3.5 as in the
+        # authors' runs. tiktoken has its file in `TIKTOKEN_CACHE_DIR` or downloads it.
         counting: Counting = "decoder",
-        chunk_batch: int = 50,
+        chunk_batch: int = 50,  # chunks of 512 tokens a forward; changes no result
     ) -> Self:
-        r"""Open a classifier.
-
-        Args:
-            pretrained: Folder or hub id: XLM-RoBERTa or BERT with a token classification head of two labels.
-            decoder: The decoder.
-            rate: Source tokens per kept token, 2 where there is no target; the package is asked for 1 / rate.
-            target_tokens: Tokens to leave of each context, whatever its length; in place of a rate.
-            force_tokens: Words that are never dropped. As a string: blanks between them, `\n`, `\t` and `\c` (a comma)
-                escaped.
-            drop_consecutive: Drop repeats of forced words with no kept word between them.
-            force_digits: Never drop words with digits in them.
-            word_score: Probability of a word of several tokens: their `mean`, or that of the `first`.
-            counting: Whose tokens weigh the words and measure `target_tokens`: the decoder's, or those of GPT-3.5
-                (`cl100k`) as in the authors' runs. tiktoken has its file in `TIKTOKEN_CACHE_DIR` or downloads it.
-            chunk_batch: Chunks of 512 tokens a forward; changes no result.
+        """Open a classifier, folder or hub id: XLM-RoBERTa or BERT with a token classification head of two labels.
 
         Raises:
             UsageError: The package or the weights are missing, or options don't fit.

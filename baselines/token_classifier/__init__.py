@@ -77,33 +77,18 @@ class TokenClassifier(ClassifierCompressor):
         pretrained: str,
         decoder: Decoder,
         *,
-        rate: Rate | None = None,
-        target_tokens: PositiveInt | None = None,
-        force_tokens: Sequence[str] | str = (),
-        force_digits: bool = False,
-        word_score: Literal["mean", "first"] = "mean",
-        unit: Literal["word", "token"] = "word",
-        keep: str | None = None,
-        chunk: int | None = None,
-        overlap: int = 64,
-        chunk_batch: int = 32,
+        rate: Rate | None = None,  # source tokens per kept token; 2 where there is no target
+        target_tokens: PositiveInt | None = None,  # to leave of each context, whatever its length; in place of a rate
+        force_tokens: Sequence[str] | str = (),  # texts that are never dropped, wherever they stand; see `words_of`
+        force_digits: bool = False,  # never drop words with digits in them
+        word_score: Literal["mean", "first"] = "mean",  # probability of a word, by those of its tokens
+        unit: Literal["word", "token"] = "word",  # stays or goes as a whole
+        keep: str | None = None,  # labels worth keeping, blanks between them; the second of two, or all but `O`
+        chunk: int | None = None,  # tokens the classifier reads at once; 512, or as many as it can
+        overlap: int = 64,  # tokens that neighbouring chunks share
+        chunk_batch: int = 32,  # chunks a forward; changes no result
     ) -> Self:
-        r"""Open a token classification model.
-
-        Args:
-            pretrained: Folder or hub id of any model with a token classification head and a fast tokenizer.
-            decoder: The decoder.
-            rate: Source tokens per kept token; 2 where there is no target.
-            target_tokens: Tokens to leave of each context, whatever its length; in place of a rate.
-            force_tokens: Texts that are never dropped, wherever they stand (`.`, a line break, a word). As a string:
-                blanks between them, `\n`, `\t` and `\c` (a comma) escaped.
-            force_digits: Never drop words with digits in them.
-            word_score: Probability of a word of several tokens: their `mean`, or that of the `first`.
-            unit: What stays or goes as a whole: a `word` of the classifier's tokenizer, or a `token`.
-            keep: Labels of what is worth keeping, blanks between them. By default the second of two, or all but `O`.
-            chunk: Tokens the classifier reads at once; by default 512, or as many as it can.
-            overlap: Tokens that neighbouring chunks share.
-            chunk_batch: Chunks a forward; changes no result.
+        """Open any model with a token classification head and a fast tokenizer, folder or hub id.
 
         Raises:
             UsageError: The model can't be read, is of another kind, or an option does not fit it.

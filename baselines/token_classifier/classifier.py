@@ -97,25 +97,16 @@ def classifier_digest(name: str, model: torch.nn.Module) -> str:
 
 
 class Classifier:
-    """A token classification model of transformers with its tokenizer.
-
-    Args:
-        model: The model.
-        tokenizer: Its tokenizer, a fast one.
-        labels: Numbers of the labels that mean "keep"; their probabilities are added.
-        chunk: Tokens a forward, special ones included.
-        overlap: Tokens that neighbouring chunks share.
-        batch: Chunks a forward; changes no result.
-    """
+    """A token classification model of transformers with its tokenizer."""
 
     def __init__(
         self,
         model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        labels: tuple[int, ...],
-        chunk: int,
-        overlap: int,
-        batch: int,
+        tokenizer: PreTrainedTokenizerBase,  # a fast one
+        labels: tuple[int, ...],  # numbers of the labels that mean "keep"; their probabilities are added
+        chunk: int,  # tokens a forward, special ones included
+        overlap: int,  # tokens that neighbouring chunks share
+        batch: int,  # chunks a forward
     ) -> None:
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer

@@ -101,30 +101,16 @@ class Learner(nn.Module, ABC):
 
     def forward(
         self,
-        contexts: list[list[int]],
-        targets: Mapping[str, Mapping[str, list[list[int]]]],
+        contexts: list[list[int]],  # encoder ids
+        targets: Mapping[str, Mapping[str, list[list[int]]]],  # by task, decoder `ids` and `labels` (-100: not scored)
         phase: int,
         rate: int,
-        indices: list[int],
-        labels: torch.Tensor,
-        texts: list[list[int]] | None = None,
-        num_items_in_batch: torch.Tensor | int | None = None,
+        indices: list[int],  # places of the samples in the stream, for messages
+        labels: torch.Tensor,  # all scored ids (only counted here)
+        texts: list[list[int]] | None = None,  # with distillation, the contexts in decoder tokens
+        num_items_in_batch: torch.Tensor | int | None = None,  # scored tokens of the whole step, over all processes
     ) -> dict[str, torch.Tensor]:
-        """The loss of a micro-batch: nats per scored token of the whole step.
-
-        Args:
-            contexts: Encoder ids of each context.
-            targets: By task, decoder ids (`ids`) and `labels` of each target, -100 for what is not scored.
-            phase: Phase of the recipe.
-            rate: Compression.
-            indices: Places of the samples in the stream, for messages.
-            labels: All scored ids (only counted here).
-            texts: With distillation, the contexts in decoder tokens.
-            num_items_in_batch: Scored tokens of the whole step, over all processes; this batch's where None.
-
-        Raises:
-            UsageError: The loss is not finite; names the samples.
-        """
+        """The loss of a micro-batch: nats per scored token of the whole step; a `UsageError` where it is not finite."""
         self.enter(phase, rate)
         rows_of: dict[tuple[int, ...], list[int]] = {}
         for row, ids in enumerate(contexts):

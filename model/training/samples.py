@@ -42,23 +42,15 @@ class Sample:
 
 
 class Samples(IterableDataset[Sample]):
-    """The stream of a recipe's samples from a step on.
-
-    Args:
-        recipe: The recipe.
-        corpora: The data of each phase; phases that go on with the data of the one before have the same object.
-        encoder: Cuts contexts into its tokens.
-        step: Optimizer step to start at.
-        position: Where the corpus of that step's phase stands.
-    """
+    """The stream of a recipe's samples from an optimizer step on."""
 
     def __init__(
         self,
         recipe: Recipe,
-        corpora: Sequence[Corpus],
-        encoder: Encoder,
+        corpora: Sequence[Corpus],  # of each phase; those that go on with the data of the one before share the object
+        encoder: Encoder,  # cuts contexts into its tokens
         step: int = 0,
-        position: Position | None = None,
+        position: Position | None = None,  # where the corpus of that step's phase stands
     ) -> None:
         self.recipe = recipe
         self.corpora = corpora
