@@ -107,7 +107,7 @@ def save(pcc: PCC, folder: Path, dtype: torch.dtype | None = None) -> None:
         if layers is None:
             embedding: Any = pcc.encoder.body.get_input_embeddings()
             weight = getattr(embedding, "base_layer", embedding).weight
-            state["memory_tokens"] = weight[memory_token_ids(pcc.encoder.tokenizer)]
+            state["memory_tokens"] = weight[pcc.encoder.memory_ids]
         adapter = get_peft_model_state_dict(pcc.encoder.model, save_embedding_layers=False)
         state |= {f"adapter.{key}": value for key, value in adapter.items()}
     state = {key: value.to(dtype or value.dtype) for key, value in state.items()} | {"special": pcc.special}
@@ -159,7 +159,7 @@ def _load_own(
             raise UsageError(f"{folder} does not name its encoder's base model: pass encoder=<folder or hub id>")
         model = load_causal_lm(resolve(name, "encoder base", folder), dtype)
         vocabulary, width = model.get_input_embeddings().weight.shape
-        memory_tokens = _rows(state, "memory_tokens", (MEMORY_TOKENS, width), folder)
+        memory_tokens = tensor(state, "memory_tokens", (MEMORY_TOKENS, width), folder)
         if len(tokenizer) > vocabulary:
             model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         with torch.no_grad():
@@ -167,21 +167,22 @@ def _load_own(
         model = _with_adapter(model, config, state, folder / WEIGHTS, name)
     encoder = Encoder(model, tokenizer, config)
     if encoder.memory_rows is not None:
-        rows = _rows(state, "memory_tokens", tuple(encoder.memory_rows.shape), path)
-        encoder.memory_rows.data = rows.to(dtype)
+        shape = tuple(encoder.memory_rows.shape)
+        encoder.memory_rows.data = tensor(state, "memory_tokens", shape, path).to(dtype)
     if encoder.gate is not None and ("gate" in state or not adapt):
-        encoder.gate.data = _rows(state, "gate", tuple(encoder.gate.shape), path).to(dtype)
+        encoder.gate.data = tensor(state, "gate", tuple(encoder.gate.shape), path).to(dtype)
     sizes = (encoder.hidden_size, config.decoder.hidden_size, config.residual)
     weights = under("converter.", state)
     with torch.device("meta"):
         check_fits(Converter(*sizes), weights, path)  # before it takes memory
     converter = Converter(*sizes).to(dtype)
     converter.load_state_dict(weights)
-    special = _rows(state, "special", (len(SPECIAL_TOKENS), config.decoder.hidden_size), path)
+    special = tensor(state, "special", (len(SPECIAL_TOKENS), config.decoder.hidden_size), path)
     return PCC(config, encoder, converter, special)
 
 
-def _rows(state: dict[str, torch.Tensor], name: str, shape: tuple[int, ...], path: Path) -> torch.Tensor:
+def tensor(state: dict[str, torch.Tensor], name: str, shape: tuple[int, ...], path: Path) -> torch.Tensor:
+    """A tensor of a file, of a shape."""
     if name not in state:
         raise UsageError(f"{path} lacks '{name}': the checkpoint is incomplete")
     if state[name].shape != shape:
@@ -204,20 +205,6 @@ def _with_adapter(model: Any, config: PccConfig, state: dict[str, torch.Tensor],
     if outcome.unexpected_keys:
         raise UsageError(f"{path} does not fit the encoder base '{base}': {outcome.unexpected_keys[0]}")
     return peft_model
-
-
-def _encoder_state(pcc: PCC) -> dict[str, torch.Tensor]:
-    model, layers = pcc.encoder.model, pcc.config.encoder.layers
-    rows = _own_weights(pcc)
-    if pcc.config.encoder.kind == "full":
-        body = pcc.encoder.body.state_dict()
-        return rows | {f"encoder.{key}": body[key] for key in body if layers is None or not _is_embedding(key)}
-    if layers is None:
-        embedding = model.get_base_model().get_input_embeddings()  # type: ignore[operator]
-        weight = getattr(embedding, "base_layer", embedding).weight
-        rows = {"memory_tokens": weight[pcc.encoder.memory_ids]}
-    adapter = get_peft_model_state_dict(model, save_embedding_layers=False)
-    return rows | {f"adapter.{key}": value for key, value in adapter.items()}
 
 
 def _own_weights(pcc: PCC) -> dict[str, torch.Tensor]:

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any, Self
 
 import torch
+from pydantic import PositiveInt
 from transformers import PreTrainedTokenizerBase
 
 from pcc_bench.core import shipped
@@ -82,29 +83,15 @@ class PccCompressor(Compressor):
         encoder: str | None = None,
         special_tokens: str | None = None,
         any_decoder: bool = False,
-        encoder_batch_tokens: int | None = None,
+        encoder_batch_tokens: PositiveInt | None = None,
     ) -> Self:
         """Load a checkpoint (ours or a published one) for a decoder; see `checkpoint.load` and `PccConfig`."""
-        pcc = checkpoint.load(
-            pretrained,
-            decoder,
-            encoder=encoder,
-            special_tokens=special_tokens,
-            any_decoder=any_decoder,
-            rate=rate,
-            segment_length=segment_length,
-            slots=slots,
-            boundaries=boundaries,
-            slot_positions=slot_positions,
-            padding=padding,
-            encoder_bos=encoder_bos,
-            memory_dtype=memory_dtype,
-            suppress_special=suppress_special,
-        )
-        if encoder_batch_tokens is not None and encoder_batch_tokens < 1:
-            raise UsageError(f"encoder_batch_tokens={encoder_batch_tokens}: pass 1 or more, or leave it out")
-        if encoder_batch_tokens:
-            pcc.encoder.batch_tokens = encoder_batch_tokens
+        sizes = {"rate": rate, "segment_length": segment_length, "slots": slots, "padding": padding}
+        frame = {"boundaries": boundaries, "slot_positions": slot_positions, "memory_dtype": memory_dtype}
+        tokens = {"encoder_bos": encoder_bos, "suppress_special": suppress_special, "special_tokens": special_tokens}
+        policies: dict[str, Any] = {**sizes, **frame, **tokens}
+        pcc = checkpoint.load(pretrained, decoder, encoder=encoder, any_decoder=any_decoder, **policies)
+        pcc.encoder.batch_tokens = encoder_batch_tokens
         return cls(pcc, decoder)
 
     def compress(self, contexts: Sequence[str]) -> list[Memory]:

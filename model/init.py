@@ -16,7 +16,7 @@ from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.documents import checked
 from pcc_bench.core.errors import UsageError, foreign
 from pcc_bench.model import checkpoint, published
-from pcc_bench.model.config import DecoderConfig, EncoderConfig, PccConfig, Pooling, Slots
+from pcc_bench.model.config import DecoderConfig, PccConfig, Pooling, Slots
 from pcc_bench.model.converter import Converter
 from pcc_bench.model.encoder import MEMORY_TOKEN_NAMES, Encoder, first_layers, memory_token_ids
 from pcc_bench.model.pcc import PCC, SPECIAL_TOKENS
@@ -42,14 +42,12 @@ def fresh(
     tokenizer = load_tokenizer(source)
     with_memory_tokens(model, tokenizer, seed)
     lora = lora_config(lora_rank) if lora_rank else None
-    described = EncoderConfig(
-        kind="lora" if lora else "full",
-        config=(model if lora else model.base_model).config.to_dict(),
-        base=name_beside(encoder, folder) if lora else None,
-        lora=plain(lora.to_dict()) if lora else None,
-    )
-    state = {"rate": rates[0], "rates": list(rates), "segment_length": segment_length, "notes": notes}
-    state |= {"encoder": described.model_dump(), "decoder": _made_for(decoder, folder).model_dump()}
+    described: dict[str, Any] = {"kind": "full", "config": model.base_model.config.to_dict()}
+    if lora:
+        described = {"kind": "lora", "config": model.config.to_dict(), "lora": plain(lora.to_dict())}
+        described["base"] = name_beside(encoder, folder)
+    state: dict[str, Any] = {"rate": rates[0], "rates": rates, "segment_length": segment_length, "notes": notes}
+    state |= {"encoder": described, "decoder": _made_for(decoder, folder)}
     config = checked(PccConfig, state, "the options given")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -77,14 +75,11 @@ def from_decoder(
 ) -> PCC:
     """Make an untrained PCC whose encoder is the first layers of its decoder; see `fresh`."""
     body = first_layers(decoder, layers, decoder.dtype if lora else torch.float32, share=lora is not None)
-    described = EncoderConfig(
-        kind="lora" if lora else "full",
-        config=body.config.to_dict(),
-        lora=plain(lora.to_dict()) if lora else None,
-        layers=layers,
-    )
-    state = {"rate": rates[0], "rates": list(rates), "segment_length": segment_length, "notes": notes}
-    state |= {"encoder": described.model_dump(), "decoder": _made_for(decoder, folder).model_dump()}
+    described = {"kind": "full", "config": body.config.to_dict(), "layers": layers}
+    if lora:
+        described |= {"kind": "lora", "lora": plain(lora.to_dict())}
+    state: dict[str, Any] = {"rate": rates[0], "rates": rates, "segment_length": segment_length, "notes": notes}
+    state |= {"encoder": described, "decoder": _made_for(decoder, folder)}
     state |= {"pooling": pooling, "slots": Slots.PROPORTIONAL, "residual": identity, "gate": gate, "encoder_bos": False}
     config = checked(PccConfig, state, "the options given")
     with torch.random.fork_rng():

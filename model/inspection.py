@@ -11,18 +11,20 @@ import torch
 from pcc_bench.core.architecture import from_folder, from_state, without_weights
 from pcc_bench.core.checkpoint_files import (
     WEIGHTS,
+    check_fits,
     check_safetensors,
     load_tokenizer,
     read_weights,
     resolve,
     safetensors_shapes,
+    under,
 )
 from pcc_bench.core.compressor import Look
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.documents import is_folder
 from pcc_bench.core.errors import UsageError
 from pcc_bench.model import checkpoint
-from pcc_bench.model.config import PccConfig
+from pcc_bench.model.config import MEMORY_TOKENS, PccConfig
 from pcc_bench.model.converter import Converter
 from pcc_bench.model.encoder import Encoder, memory_token_ids
 from pcc_bench.model.published import CONVERTER_FILE
@@ -93,20 +95,14 @@ def _weights(folder: Path, config: PccConfig, tokenizer: Any, base: str | None) 
     with torch.device("meta"):
         converter = Converter(body.config.hidden_size, config.decoder.hidden_size)
     Encoder(body, tokenizer, config)  # checks that a segment fits its positions
-    expected = {f"converter.{key}": list(value.shape) for key, value in converter.state_dict().items()}
-    expected["special"] = [3, config.decoder.hidden_size]
-    if full:
-        expected |= {f"encoder.{key}": list(value.shape) for key, value in body.state_dict().items()}
-    else:
-        expected["memory_tokens"] = [len(memory_token_ids(tokenizer)), body.config.hidden_size]
     shapes = safetensors_shapes(path)
-    for key, shape in expected.items():
-        if key not in shapes:
-            raise UsageError(f"{path} lacks '{key}': the checkpoint is incomplete, copy it again")
-        if shapes[key] != shape:
-            raise UsageError(
-                f"{path}: {key} has shape {shapes[key]}, expected {shape}: it belongs to another checkpoint"
-            )
+    state = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
+    check_fits(converter, under("converter.", state), path)
+    checkpoint.tensor(state, "special", (3, config.decoder.hidden_size), path)
+    if full:
+        check_fits(body, under("encoder.", state), path)
+    else:
+        checkpoint.tensor(state, "memory_tokens", (MEMORY_TOKENS, body.config.hidden_size), path)
     check_safetensors(path)
     return True, f"{len(shapes)} tensors in {WEIGHTS}, all finite, {path.stat().st_size / 2**20:.1f} MiB"
 

@@ -119,6 +119,10 @@ class Learner(nn.Module, ABC):
         sizes, order = list(map(len, rows_of.values())), list(chain.from_iterable(rows_of.values()))
         scored = num_items_in_batch if num_items_in_batch is not None else labels.ne(objectives.IGNORED).sum()
         total = torch.zeros((), device=self.decoder.device)
+        share = self.recipe.completion_at(phase)
+        # Two objectives that are summed share the step's token count; one that is alone has it to itself.
+        summed = self.recipe.objective.combination is Combination.SUMMED and share not in (0, 1)
+        weights = {Task.COMPLETION: 2 * share, Task.RECONSTRUCTION: 2 * (1 - share)} if summed else {}
         for name, unordered in targets.items():
             task = Task(name)
             rows = {key: [value[i] for i in order] for key, value in unordered.items()}
@@ -127,7 +131,7 @@ class Learner(nn.Module, ABC):
             logits, scored_ids = objectives.predictions(self.decoder, inputs)
             nll = nn.functional.cross_entropy(logits, scored_ids, reduction="sum")
             self._record(task.value, nll, count, indices)
-            total = total + self._weight(task, phase) * nll
+            total = total + weights.get(task, 1.0) * nll
             if texts is not None and self.recipe.objective.distillation:
                 with torch.no_grad():
                     plans = [Plan(([*self.decoder.bos, *texts[i]],)) for i in order]
@@ -165,15 +169,6 @@ class Learner(nn.Module, ABC):
 
     def tie_weights(self) -> None:
         """Asked for by the Trainer after loading; nothing is tied."""
-
-    def _weight(self, task: Task, phase: int) -> float:
-        """Weight in the summed loss; doubled, since two objectives share the step's token count."""
-        if self.recipe.objective.combination is not Combination.SUMMED or task is Task.ANSWERING:
-            return 1.0
-        share = self.recipe.completion_at(phase)
-        if share in (0, 1):  # one objective has the step to itself
-            return 1.0
-        return 2 * (share if task is Task.COMPLETION else 1 - share)
 
     def _record(self, name: str, loss: torch.Tensor, count: int, indices: list[int]) -> None:
         value = float(loss.detach())

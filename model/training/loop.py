@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -40,8 +39,6 @@ from pcc_bench.model.training.optimizer import chosen_optimizer
 from pcc_bench.model.training.recipe import Recipe
 from pcc_bench.model.training.samples import Samples
 from pcc_bench.model.training.sections import Trained
-
-logger = logging.getLogger(__name__)
 
 
 class PccForTraining(Learner):

@@ -157,9 +157,3 @@ def token_nll(decoder: Decoder, inputs: Inputs) -> torch.Tensor:
     logits, labels = predictions(decoder, inputs)
     losses = nn.functional.cross_entropy(logits, labels, reduction="none")
     return losses.new_zeros(inputs.labels.shape).masked_scatter(inputs.labels.ne(IGNORED), losses)
-
-
-def loss(decoder: Decoder, inputs: Inputs) -> torch.Tensor:
-    """Mean over all scored tokens of the batch (the official causal-LM loss)."""
-    scored = (inputs.labels[:, 1:] != IGNORED).sum()
-    return token_nll(decoder, inputs).sum() / scored

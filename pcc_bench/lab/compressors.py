@@ -76,8 +76,8 @@ def train_compressor(folder: Path, name: str, recipe: CompressorRecipe, work: Pa
     models = {"start": str(start), "decoder": str(decoder), "seed": recipe.seed}
     train(on_questions(name, models, str(data), recipe.rate, recipe.tuning), tuned)
     if recipe.pretraining:
-        _measure_pretrained(start, folder / name, frozen, decoder, work, recipe.keep_pretrained)
-    _export(tuned, folder / name, frozen, decoder)
+        _measure_pretrained(start, folder / name, frozen, work, recipe.keep_pretrained)
+    _export(tuned, folder / name, frozen)
 
 
 def adapt_compressor(folder: Path, name: str, recipe: AdaptationRecipe, work: Path) -> None:
@@ -96,24 +96,24 @@ def adapt_compressor(folder: Path, name: str, recipe: AdaptationRecipe, work: Pa
     models = {"start": str(adapted), "decoder": str(decoder), "seed": recipe.seed}
     train(on_questions(name, models, str(data), rate, recipe.tuning), tuned)
     frozen = init.open_decoder(str(decoder))
-    _measure_pretrained(adapted, folder / name, frozen, decoder, work, keep=False)
-    _export(tuned, folder / name, frozen, decoder)
+    _measure_pretrained(adapted, folder / name, frozen, work, keep=False)
+    _export(tuned, folder / name, frozen)
 
 
-def _measure_pretrained(source: Path, part: Path, frozen: Decoder, decoder: Path, work: Path, keep: bool) -> None:
+def _measure_pretrained(source: Path, part: Path, decoder: Decoder, work: Path, keep: bool) -> None:
     """Reconstruction before fine-tuning, for the part's card."""
     pretrained = part / PRETRAINED
-    _export(source, pretrained, frozen, decoder)
+    _export(source, pretrained, decoder)
     figure = reconstruction(part.name, pretrained, DOCUMENTS)
     (work / RECONSTRUCTION).write_text(figure.model_dump_json(), encoding="utf-8")
     if not keep:
         shutil.rmtree(pretrained)
 
 
-def _export(source: Path, target: Path, frozen: Decoder, decoder: Path) -> None:
+def _export(source: Path, target: Path, decoder: Decoder) -> None:
     """In half precision, with its logs; the decoder is named as it lies beside."""
-    pcc = checkpoint.load(str(source), frozen)
-    beside = init.name_beside(str(decoder), target)
+    pcc = checkpoint.load(str(source), decoder)
+    beside = init.name_beside(decoder.name, target)
     made_for = pcc.config.decoder.model_copy(update={"name": beside})
     base = beside if pcc.config.encoder.base else None
     encoder = pcc.config.encoder.model_copy(update={"base": base})

@@ -139,31 +139,23 @@ class Rival(Learner):
         """As the method was published."""
         return [Plan((self.encoder.prompt(vectors, PURPOSES[task]).float(),)) for vectors in encoded]
 
-    def forward(
-        self,
-        contexts: list[list[int]],
-        targets: Mapping[str, Mapping[str, list[list[int]]]],
-        phase: int,
-        rate: int,
-        indices: list[int],
-        labels: torch.Tensor,
-        texts: list[list[int]] | None = None,
-        num_items_in_batch: torch.Tensor | int | None = None,
+    def forward(  # type: ignore[override]
+        self, contexts: list[list[int]], targets: Mapping[str, Any], **batch: Any
     ) -> dict[str, torch.Tensor]:
         """AutoCompressor's pretraining reads on, each segment behind the summaries of the others.
 
         Its loss is over all tokens of all segments; what the collator made to be continued is not used.
         """
         if not isinstance(self.encoder, SummaryEncoder) or Task.ANSWERING.value in targets:
-            return super().forward(contexts, targets, phase, rate, indices, labels, texts, num_items_in_batch)
-        self.enter(phase, rate)
+            return super().forward(contexts, targets, **batch)
+        self.enter(batch["phase"], batch["rate"])
         self.tokens_seen += sum(map(len, contexts))
         pairs = self.encoder.read_through(contexts, self.encoder.segment_length)
         head = self.decoder.model.get_output_embeddings()
         states = torch.stack([hidden[:-1] for hidden, _ in pairs]).to(head.weight.dtype)
         following = torch.tensor(contexts, device=self.decoder.device)[:, 1:]
         nll = nn.functional.cross_entropy(head(states).float().flatten(0, 1), following.flatten(), reduction="sum")
-        self._record(Task.COMPLETION.value, nll, following.numel(), indices)
+        self._record(Task.COMPLETION.value, nll, following.numel(), batch["indices"])
         return {"loss": nll / following.numel()}
 
 
