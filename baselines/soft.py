@@ -30,13 +30,8 @@ class SoftEncoder(nn.Module, ABC):
 
     def __init__(self, decoder: Decoder, tokenizer: PreTrainedTokenizerBase) -> None:
         super().__init__()
-        self._held = (decoder,)  # no part of the module: states and gradients have the encoder's own weights only
+        self.decoder = decoder  # no module: states and gradients have the encoder's own weights only
         self.tokenizer = tokenizer
-
-    @property
-    def decoder(self) -> Decoder:
-        """Who reads the vectors."""
-        return self._held[0]
 
     @property
     def limit(self) -> int | None:
@@ -130,14 +125,7 @@ class CausalEncoder(SoftEncoder):
 
 
 class SoftCompressor(Compressor):
-    """Memories of a soft encoder, with their accounting.
-
-    Args:
-        encoder: Reads the contexts.
-        digest: A hash of the method's weights.
-        rate: Tokens for each vector.
-        behind: [n, width], vectors that end every memory and carry no content.
-    """
+    """Memories of a soft encoder, with their accounting; `behind`, [n, width], ends each and carries no content."""
 
     soft = True
     owns_decoder = True

@@ -30,28 +30,15 @@ class Converter(nn.Module):
 
     22,029,568 parameters from GPT2-Large (1280) to Llama-3-8B (4096); 33,566,720 from 4096 to 4096.
 
-    Args:
-        encoder_size: Hidden size of the encoder.
-        decoder_size: Hidden size of the decoder.
-        residual: What goes in ends in a vector of the decoder's space, which is added to what comes out.
+    With `residual`, what goes in ends in a vector of the decoder's space, which is added to what comes out.
     """
 
     def __init__(self, encoder_size: int, decoder_size: int, residual: bool = False) -> None:
         super().__init__()
-        self.residual = residual
+        self.encoder_size, self.decoder_size, self.residual = encoder_size, decoder_size, residual
         self.RMSNorm = RMSNorm(encoder_size)
         self.dense_in = nn.Linear(encoder_size, decoder_size)
         self.dense_out = nn.Linear(decoder_size, decoder_size)
-
-    @property
-    def encoder_size(self) -> int:
-        """Width of what comes in."""
-        return self.dense_in.in_features
-
-    @property
-    def decoder_size(self) -> int:
-        """Width of what goes out."""
-        return self.dense_out.out_features
 
     def start_as_identity(self) -> None:
         """Set the last layer to zero: what comes out is the residual, until training says more."""

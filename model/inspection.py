@@ -8,17 +8,8 @@ from typing import Any
 
 import torch
 
+from pcc_bench.core import checkpoint_files as files
 from pcc_bench.core.architecture import from_folder, from_state, without_weights
-from pcc_bench.core.checkpoint_files import (
-    WEIGHTS,
-    check_fits,
-    check_safetensors,
-    load_tokenizer,
-    read_weights,
-    resolve,
-    safetensors_shapes,
-    under,
-)
 from pcc_bench.core.compressor import Look
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.documents import is_folder
@@ -34,7 +25,7 @@ def inspect(pretrained: str, decoder: Decoder, options: Mapping[str, Any], look:
     """Look at a checkpoint, ours or a published one; see `Compressor.inspect`."""
 
     def location() -> tuple[Path, str]:
-        path = resolve(pretrained)
+        path = files.resolve(pretrained)
         return path, f"{path}, {'our' if checkpoint.is_own(path) else 'the published'} format"
 
     folder = look("checkpoint", location)
@@ -42,7 +33,7 @@ def inspect(pretrained: str, decoder: Decoder, options: Mapping[str, Any], look:
         return
 
     def memory_tokens() -> tuple[Any, str]:
-        tokenizer = load_tokenizer(folder)
+        tokenizer = files.load_tokenizer(folder)
         return tokenizer, f"{len(memory_token_ids(tokenizer))} in a vocabulary of {len(tokenizer)}"
 
     tokenizer = look("memory tokens", memory_tokens)
@@ -80,7 +71,7 @@ def weight_files(name: str) -> list[Path]:
 
 def _weights(folder: Path, config: PccConfig, tokenizer: Any, base: str | None) -> tuple[bool, str]:
     """Compare the names and shapes in the file with those of a model without weights."""
-    path = folder / WEIGHTS
+    path = folder / files.WEIGHTS
     if not path.is_file():
         raise UsageError(f"{path} is missing: the checkpoint is incomplete")
     full = config.encoder.kind == "full"
@@ -90,28 +81,28 @@ def _weights(folder: Path, config: PccConfig, tokenizer: Any, base: str | None) 
     elif name is None:
         raise UsageError(f"{folder} does not name its encoder's base model: pass encoder=<folder or hub id>")
     else:
-        described = from_folder(str(resolve(name, "encoder base", folder)))
+        described = from_folder(str(files.resolve(name, "encoder base", folder)))
     body = without_weights(described, f"encoder.config of {folder}")
     with torch.device("meta"):
         converter = Converter(body.config.hidden_size, config.decoder.hidden_size)
     Encoder(body, tokenizer, config)  # checks that a segment fits its positions
-    shapes = safetensors_shapes(path)
+    shapes = files.safetensors_shapes(path)
     state = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
-    check_fits(converter, under("converter.", state), path)
+    files.check_fits(converter, files.under("converter.", state), path)
     checkpoint.tensor(state, "special", (3, config.decoder.hidden_size), path)
     if full:
-        check_fits(body, under("encoder.", state), path)
+        files.check_fits(body, files.under("encoder.", state), path)
     else:
         checkpoint.tensor(state, "memory_tokens", (MEMORY_TOKENS, body.config.hidden_size), path)
-    check_safetensors(path)
-    return True, f"{len(shapes)} tensors in {WEIGHTS}, all finite, {path.stat().st_size / 2**20:.1f} MiB"
+    files.check_safetensors(path)
+    return True, f"{len(shapes)} tensors in {files.WEIGHTS}, all finite, {path.stat().st_size / 2**20:.1f} MiB"
 
 
 def _published_converter(folder: Path, decoder: Decoder) -> tuple[bool, str]:
     path = folder / CONVERTER_FILE
     if not path.is_file():
         raise UsageError(f"{path} is missing: is {folder} a PCC checkpoint?")
-    state = read_weights(path)
+    state = files.read_weights(path)
     width = len(state["dense_out.bias"]) if "dense_out.bias" in state else None
     if width != decoder.hidden_size:
         raise UsageError(f"{path} converts to width {width}, the decoder has {decoder.hidden_size}: use its own")
@@ -119,6 +110,6 @@ def _published_converter(folder: Path, decoder: Decoder) -> tuple[bool, str]:
 
 
 def _published_weights(folder: Path) -> tuple[int, str]:
-    files = weight_files(str(folder))
-    read = sum(map(check_safetensors, files))
-    return read, f"{read} tensors in {', '.join(file.name for file in files) or 'no safetensors file here'}, all finite"
+    paths = weight_files(str(folder))
+    read = sum(map(files.check_safetensors, paths))
+    return read, f"{read} tensors in {', '.join(path.name for path in paths) or 'no safetensors file here'}, all finite"

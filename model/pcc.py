@@ -29,17 +29,11 @@ class Encoded:
 
 
 class PCC(nn.Module):
-    """A context compressor without its decoder.
+    """A context compressor without its decoder: the encoder gives slots, the converter takes them to its space."""
 
-    Args:
-        config: The checkpoint's configuration.
-        encoder: Gives slots in its own space.
-        converter: Takes them to the decoder's.
-        special: Rows of `<mem>`, `</mem>` and `<ae>` for the decoder's input: [3, hidden size of the decoder]. In the
-            paper they are random and frozen (published checkpoints were trained against exactly their rows); they are
-            part of the checkpoint, so that a decoder needs no surgery.
-    """
-
+    # Rows of `<mem>`, `</mem>` and `<ae>` for the decoder's input: [3, hidden size of the decoder]. In the paper they
+    # are random and frozen (published checkpoints were trained against exactly their rows); they are part of the
+    # checkpoint, so that a decoder needs no surgery.
     special: torch.Tensor
 
     def __init__(self, config: PccConfig, encoder: Encoder, converter: Converter, special: torch.Tensor) -> None:

@@ -16,21 +16,8 @@ from peft import PeftModel
 from pydantic import BaseModel, Field
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedTokenizerBase
 
+from pcc_bench.core import checkpoint_files as files
 from pcc_bench.core.architecture import check_weights, from_folder
-from pcc_bench.core.checkpoint_files import (
-    WEIGHTS,
-    load_causal_lm,
-    load_strictly,
-    load_tokenizer,
-    plain,
-    pretrained,
-    read_safetensors,
-    read_torch,
-    read_weights,
-    resolve,
-    safetensors_shapes,
-    under,
-)
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.documents import checked, filled, read_json
 from pcc_bench.core.errors import UsageError, foreign
@@ -54,7 +41,7 @@ def load(
     adapt: bool = False,
 ) -> PCC:
     """Load a published folder as `checkpoint.load` does; `base` and `patch` are its `encoder` and `special_tokens`."""
-    tokenizer = load_tokenizer(folder)
+    tokenizer = files.load_tokenizer(folder)
     if (folder / "adapter_config.json").is_file():
         model: Any = _published_adapter(folder, base, tokenizer, dtype)
         lora = {**model.peft_config["default"].to_dict(), "inference_mode": False}
@@ -62,7 +49,7 @@ def load(
             kind="lora",
             config=model.get_base_model().config.to_dict(),
             base=base or str(lora.get("base_model_name_or_path")),
-            lora=plain(lora),
+            lora=files.plain(lora),
         )
     elif (folder / "config.json").is_file():
         model = _published_body(folder, dtype)
@@ -105,12 +92,12 @@ def read_adapter(folder: Path) -> Adapter:
 
 def _published_body(folder: Path, dtype: torch.dtype) -> Any:
     """A Lite encoder; also reads what the official trainer leaves behind, the whole system in one file."""
-    weights = folder / WEIGHTS
-    if not weights.is_file() or not any(key.startswith(TRAINER_PREFIX) for key in safetensors_shapes(weights)):
-        return pretrained(AutoModel, folder, dtype)
+    weights = folder / files.WEIGHTS
+    if not weights.is_file() or not any(key.startswith(TRAINER_PREFIX) for key in files.safetensors_shapes(weights)):
+        return files.pretrained(AutoModel, folder, dtype)
     with foreign(f"{weights} does not fit the configuration beside it"):
         causal = AutoModelForCausalLM.from_config(from_folder(str(folder)), dtype=dtype)
-        outcome = causal.load_state_dict(under(TRAINER_PREFIX, read_safetensors(weights)), strict=False)
+        outcome = causal.load_state_dict(files.under(TRAINER_PREFIX, files.read_safetensors(weights)), strict=False)
         causal.tie_weights()
     if lost := [key for key in outcome.missing_keys if not key.startswith("lm_head")]:
         raise UsageError(f"{weights} lacks {len(lost)} encoder tensors ({lost[0]} first)")
@@ -121,10 +108,10 @@ def _published_adapter(
     folder: Path, base: str | None, tokenizer: PreTrainedTokenizerBase, dtype: torch.dtype
 ) -> PeftModel:
     name = base or read_adapter(folder).base_model_name_or_path or ""
-    model = load_causal_lm(resolve(name, "encoder base", folder.parent), dtype)
+    model = files.load_causal_lm(files.resolve(name, "encoder base", folder.parent), dtype)
     vocabulary = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > vocabulary:
-        if not any("base_layer" in key for key in safetensors_shapes(folder / "adapter_model.safetensors")):
+        if not any("base_layer" in key for key in files.safetensors_shapes(folder / "adapter_model.safetensors")):
             raise UsageError(
                 f"the encoder base '{name}' has {vocabulary} token rows, the tokenizer in {folder} {len(tokenizer)}, "
                 "and the adapter does not bring the missing ones: use the base model that has the memory tokens"
@@ -137,7 +124,7 @@ def _published_adapter(
 def _published_converter(path: Path, encoder_size: int, decoder_size: int | None) -> Converter:
     if not path.is_file():
         raise UsageError(f"{path} is missing: a published checkpoint keeps its converter there")
-    state = read_weights(path)
+    state = files.read_weights(path)
     first = state.get("dense_in.weight")
     made_for, reads = (None, None) if first is None or first.dim() != 2 else first.shape
     wanted = decoder_size or made_for
@@ -147,7 +134,7 @@ def _published_converter(path: Path, encoder_size: int, decoder_size: int | None
             f"but the encoder has {encoder_size} and the decoder {wanted}: it belongs to another pair"
         )
     converter = Converter(encoder_size, wanted)
-    load_strictly(converter, state, path)
+    files.load_strictly(converter, state, path)
     return converter
 
 
@@ -158,7 +145,7 @@ def _special_vectors(folder: Path, decoder: Decoder, patch: str | None, optional
     """
     path = Path(patch) if patch else folder / PATCH_FILE
     if path.is_file():
-        state = read_torch(path)
+        state = files.read_torch(path)
         tokens, embedding = state.get("tokens"), state.get("embedding")
         tokens = tokens if isinstance(tokens, list) and all(isinstance(token, str) for token in tokens) else []
         is_matrix = isinstance(embedding, torch.Tensor) and embedding.dim() == 2

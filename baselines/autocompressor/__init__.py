@@ -98,22 +98,18 @@ class AutoCompressor(SoftCompressor):
 
 
 class SummaryEncoder(CausalEncoder):
-    """A decoder that was trained to summarize what it reads.
+    """A decoder that was trained to summarize what it reads; `summary` are the summary tokens, [n, width].
 
-    Args:
-        decoder: The AutoCompressor itself.
-        summary: [summary tokens, width], their embeddings.
-        segment_length: Tokens a segment.
-        accumulate: All earlier vectors stand before the next segment (AutoCompressor), or only the newest (RMT).
-
-    Raises:
-        UsageError: A segment does not fit the decoder's positions.
+    All earlier vectors stand before the next segment (`accumulate`, AutoCompressor), or only the newest (RMT). A
+    `UsageError` where a segment does not fit the decoder's positions.
     """
 
     def __init__(self, decoder: Decoder, summary: torch.Tensor, segment_length: int, accumulate: bool) -> None:
         super().__init__(decoder, decoder.model.base_model)
         self.summary = summary if isinstance(summary, nn.Parameter) else nn.Parameter(summary, requires_grad=False)
         self.segment_length, self.accumulate = segment_length, accumulate
+        # On OPT, soft vectors take up no positions; on Llama they count as tokens.
+        self.memory_position = UNPLACED if decoder.model.config.model_type == "opt" else None
         self._check_window([segment_length])
 
     @classmethod
@@ -126,11 +122,6 @@ class SummaryEncoder(CausalEncoder):
     def resize(self, segment_length: int, rate: int) -> None:
         """The rate follows from the number of summary tokens."""
         self.segment_length = segment_length
-
-    @property
-    def memory_position(self) -> int | None:
-        """On OPT, soft vectors take up no positions; on Llama they count as tokens."""
-        return UNPLACED if self.decoder.model.config.model_type == "opt" else None
 
     def encode(self, contexts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
         """Summary vectors of each context, [segments x summary tokens, width].

@@ -38,10 +38,7 @@ from pcc_bench.core.errors import UsageError
 class CocomCompressor(SoftCompressor):
     """Context compression for a decoder that is trained with its compressor.
 
-    Args:
-        encoder: Reads the documents of a context; its decoder is adapted already.
-        words: Text before everything, between the last memory and the question, and behind the question.
-        digest: A hash of the checkpoint.
+    `words` are the text before everything, between the last memory and the question, and behind the question.
     """
 
     name = "cocom"

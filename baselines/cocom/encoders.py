@@ -110,8 +110,10 @@ class CocomEncoder(DocumentEncoder, CausalEncoder):
         super().__init__(decoder, body)
         self.register_buffer("special", special.detach())
         self.separated = separated
-        self._cut_as(sizes)
-        document = len(decoder.bos) + min(self.room + len(self._end()), self.reach)  # as `framed`
+        eos = decoder.tokenizer.eos_token_id
+        self.end = [] if eos is None else [int(eos)]
+        self.cut_as(sizes)
+        document = len(decoder.bos) + min(self.room + len(self.end), self.reach)  # as `framed`
         sizes.check_positions(1 + document + sizes.count(self.room), decoder.model.config)  # `<ENC>` and memory tokens
 
     @classmethod
@@ -122,9 +124,17 @@ class CocomEncoder(DocumentEncoder, CausalEncoder):
         special = drawn_vectors(decoder, 4, seed)
         return cls(decoder, decoder.model.base_model, special, Documents(rate, segment_length), separated=True)
 
+    def cut_as(self, sizes: Documents) -> None:
+        """Cut contexts so from now on.
+
+        The original cuts at the length of a document with its three special tokens, so that one token of text more
+        takes the place of `</s>`.
+        """
+        self.sizes, self.room, self.reach = sizes, sizes.length, sizes.length + len(self.end)
+
     def resize(self, segment_length: int, rate: int) -> None:
         """Documents of another length."""
-        self._cut_as(Documents(rate, segment_length, self.sizes.slots, self.sizes.overlong))
+        self.cut_as(Documents(rate, segment_length, self.sizes.slots, self.sizes.overlong))
 
     @property
     def separator(self) -> torch.Tensor:  # type: ignore[override]
@@ -134,7 +144,7 @@ class CocomEncoder(DocumentEncoder, CausalEncoder):
     def framed(self, ids: Sequence[int]) -> list[int]:
         """BOS, document, end of sequence: as many as the original reads."""
         bos = self.decoder.bos
-        return [*bos, *ids, *self._end()][: len(bos) + self.reach]
+        return [*bos, *ids, *self.end][: len(bos) + self.reach]
 
     def memory(self, slots: int) -> torch.Tensor:
         """Vectors of the memory tokens behind a document: [slots, width]."""
@@ -160,30 +170,12 @@ class CocomEncoder(DocumentEncoder, CausalEncoder):
         layers, sizes = weights.lora_of(self.decoder.model), self.sizes
         export_cocom(folder, layers, rows, base, rate=sizes.rate, document_length=sizes.length, lead="", closing="")
 
-    def _cut_as(self, sizes: Documents) -> None:
-        # The original cuts at the length of a document with its three special tokens, so that one token of text more
-        # takes the place of `</s>`.
-        self.sizes, self.room, self.reach = sizes, sizes.length, sizes.length + len(self._end())
-
-    def _end(self) -> list[int]:
-        end = self.tokenizer.eos_token_id
-        return [] if end is None else [int(end)]
-
 
 class BertEncoder(DocumentEncoder):
     """COCOM-light: BERT's last hidden states in groups of `rate`, each group through a linear layer one vector.
 
     What fills a document up to whole groups is among them, as in the original, but unlike there never depends on the
-    other documents of a batch. A document's length counts [CLS] and [SEP].
-
-    Args:
-        folder: BERT's configuration and tokenizer.
-        state: `model.*` and `linear.*`, read from `path`.
-        decoder: Reads the vectors.
-        grouping: `concat` or `mean`.
-        path: For messages.
-        sizes: See `DocumentEncoder`.
-        separator: The same.
+    other documents of a batch.
 
     Raises:
         UsageError: That BERT can't be read, is another one, or has no room for a document.
@@ -191,12 +183,12 @@ class BertEncoder(DocumentEncoder):
 
     def __init__(
         self,
-        folder: Path,
-        state: dict[str, torch.Tensor],
+        folder: Path,  # BERT's configuration and tokenizer
+        state: dict[str, torch.Tensor],  # `model.*` and `linear.*`
         decoder: Decoder,
-        grouping: str,
-        path: Path,
-        sizes: Documents,
+        grouping: str,  # `concat` or `mean`
+        path: Path,  # of the state
+        sizes: Documents,  # a document's length counts [CLS] and [SEP]
         separator: torch.Tensor,
     ) -> None:
         super().__init__(decoder, load_tokenizer(folder))

@@ -57,14 +57,10 @@ class CocomConfig(BaseModel):
         return checked(cls, read_json(path), f"{path} is no COCOM or PISCO configuration")
 
     @property
-    def memory_tokens(self) -> int:
-        """Memory tokens of a full document."""
-        return -(-self.doc_max_length // self.compr_rate)
-
-    @property
     def special_tokens(self) -> list[str]:
         """What the original adds to the decoder's vocabulary, in its order: memory tokens first."""
-        memory = [f"<MEM{i}>" for i in range(self.memory_tokens)] if self.different_mem_tokens else ["<MEM>"]
+        count = -(-self.doc_max_length // self.compr_rate)
+        memory = [f"<MEM{i}>" for i in range(count)] if self.different_mem_tokens else ["<MEM>"]
         return [*memory, "<AE>", "<ENC>", "<SEP>"]
 
 
@@ -182,29 +178,17 @@ def added(state: dict[str, torch.Tensor], base: int) -> dict[str, torch.Tensor]:
 
 def export_cocom(
     folder: Path,
-    lora: Lora,
-    rows: Mapping[str, torch.Tensor],
-    base: str,
+    lora: Lora,  # of every linear layer but the vocabulary head, scaled by 2 as in the original
+    rows: Mapping[str, torch.Tensor],  # `embed_tokens` and, unless the head is tied, `lm_head`: [4, width], see above
+    base: str,  # a hub id, or a folder, absolute or relative to this one
     *,
     rate: int,
     document_length: int,
-    lead: str | None = None,
+    lead: str | None = None,  # see `CocomConfig`; None leaves it to the code
     closing: str | None = None,
     dtype: torch.dtype = torch.float16,
 ) -> None:
-    """Write a COCOM whose decoder compresses, without its base model. Its LoRA is scaled by 2, as in the original.
-
-    Args:
-        folder: Where to.
-        lora: Of every linear layer but the vocabulary head.
-        rows: `embed_tokens` and, where the head is not tied, `lm_head`: [4, width], see above.
-        base: The base model: a hub id, or a folder, absolute or relative to this one.
-        rate: See `CocomConfig`, and so the following; None leaves a text to the code.
-        document_length: Tokens of a document.
-        lead: Text before the question.
-        closing: Text behind it.
-        dtype: Of the file.
-    """
+    """Write a COCOM whose decoder compresses, without its base model."""
     state = weights.lora_state(WRAPPED + "{}.lora_{}.default.weight", lora)
     state |= {SPECIAL[f"{name}.weight"]: value for name, value in rows.items()}
     config = {"model_type": "COCOM", "decoder_model_name": base, "lora": True, "lora_r": weights.rank_of(lora)}

@@ -16,17 +16,7 @@ from pydantic import PositiveFloat, PositiveInt
 from torch import nn
 
 from pcc_bench.baselines import weights
-from pcc_bench.baselines.icae.files import (
-    TABLE,
-    TARGETS,
-    IcaeConfig,
-    IcaeSettings,
-    Use,
-    adapted_body,
-    export_icae,
-    own_weights,
-    version_of,
-)
+from pcc_bench.baselines.icae import files
 from pcc_bench.baselines.soft import CausalEncoder, Purpose, SoftCompressor, drawn_vectors
 from pcc_bench.core import shipped
 from pcc_bench.core.checkpoint_files import resolve
@@ -49,7 +39,7 @@ class IcaeCompressor(SoftCompressor):
     summary = "a language model with LoRA writes slots for itself without LoRA (ICLR 2024)"
     encoder: IcaeEncoder
 
-    def __init__(self, encoder: IcaeEncoder, settings: IcaeSettings, digest: str) -> None:
+    def __init__(self, encoder: IcaeEncoder, settings: files.IcaeSettings, digest: str) -> None:
         behind = None if settings.use == "none" else encoder.task_vector(settings.use)
         super().__init__(encoder, digest, settings.rate, behind)
         self.version, self.use, self._settings = settings.version, settings.use, settings
@@ -63,7 +53,7 @@ class IcaeCompressor(SoftCompressor):
             return decoder
         path = Path(shipped.located(pretrained))
         folder = path.parent if path.is_file() else path
-        if name := IcaeConfig.read(folder).base_model_name_or_path:
+        if name := files.IcaeConfig.read(folder).base_model_name_or_path:
             return shipped.beside(name, folder)
         raise UsageError(
             "icae needs its base model: pass decoder=<folder or hub id> (mistralai/Mistral-7B-Instruct-v0.2 for the "
@@ -74,7 +64,7 @@ class IcaeCompressor(SoftCompressor):
     def recorded_rate(cls, pretrained: str, options: Mapping[str, Any]) -> float:
         """The option, or the configuration's."""
         given = super().recorded_rate(pretrained, options)
-        return given if given is not None else float(IcaeConfig.read(resolve(pretrained)).rate)
+        return given if given is not None else float(files.IcaeConfig.read(resolve(pretrained)).rate)
 
     @classmethod
     def load(
@@ -84,7 +74,7 @@ class IcaeCompressor(SoftCompressor):
         *,
         file: str | None = None,  # its name, where a folder holds several (`sggetao/icae` does)
         version: int | None = None,  # see `IcaeConfig`, and so the following; by default as a `config.json` says
-        use: Use | None = None,  # `ft` by default, which the pretrained-only file does not offer
+        use: files.Use | None = None,  # `ft` by default, which the pretrained-only file does not offer
         rate: PositiveInt | None = None,  # 4
         max_spans: PositiveInt | None = None,  # 1 in version 1 and 10 in version 2
         lora_rank: int | None = None,  # refuse a file of another rank
@@ -101,9 +91,10 @@ class IcaeCompressor(SoftCompressor):
         options |= {"lora_alpha": lora_alpha, "opening": opening, "closing": closing}
         path = weights.find(pretrained, file)
         state = weights.read(path)
-        settings = IcaeConfig.read(path.parent).settings(options, path, version_of(path, state))
-        own = own_weights(state, path, decoder, lora_rank)
-        body, table = adapted_body(decoder, own, settings.lora_alpha), own[TABLE].to(decoder.device, decoder.dtype)
+        settings = files.IcaeConfig.read(path.parent).settings(options, path, files.version_of(path, state))
+        own = files.own_weights(state, path, decoder, lora_rank)
+        body = files.adapted_body(decoder, own, settings.lora_alpha)
+        table = own[files.TABLE].to(decoder.device, decoder.dtype)
         encoder = IcaeEncoder(decoder, body, table, settings.rate, settings.max_spans)
         return cls(encoder, settings, weights.digest(own, decoder))
 
@@ -132,14 +123,10 @@ class IcaeCompressor(SoftCompressor):
 
 
 class IcaeEncoder(CausalEncoder):
-    """Writes each span's memory tokens.
+    """Writes each span's memory tokens, by the base model's body with LoRA over the same weights.
 
-    Args:
-        decoder: The base model; stays as it is.
-        body: Its body with LoRA, over the same weights.
-        table: [memory tokens + 3, width]: the memory tokens, then AE, LM and FT.
-        rate: Tokens of a full span for each memory token; a `UsageError` where these do not fit the positions.
-        max_spans: Spans of a context that are read.
+    `table`, [memory tokens + 3, width], are the memory tokens, then AE, LM and FT. A `UsageError` where a full span at
+    the rate does not fit the decoder's positions.
     """
 
     adds_special_tokens: ClassVar[bool] = True
@@ -161,7 +148,7 @@ class IcaeEncoder(CausalEncoder):
     def start(cls, decoder: Decoder, segment_length: int, rate: int, rank: int, seed: int) -> Self:
         """The base model's queries and values get a LoRA, in a second tree of modules."""
         table = nn.Parameter(drawn_vectors(decoder, segment_length // rate + len(TASK_TOKENS), seed))
-        body = weights.trainable(weights.twin(decoder.model.base_model), TARGETS, rank, alpha=rank, seed=seed)
+        body = weights.trainable(weights.twin(decoder.model.base_model), files.TARGETS, rank, alpha=rank, seed=seed)
         return cls(decoder, body, table, rate, MAX_SPANS)
 
     def resize(self, segment_length: int, rate: int) -> None:
@@ -200,7 +187,7 @@ class IcaeEncoder(CausalEncoder):
         """Version 2, whose questions stand in no `[INST]`."""
         prefix = self.decoder.model.base_model_prefix
         layers = {f"{prefix}.{layer}": pair for layer, pair in weights.lora_of(self.body).items()}
-        config = IcaeConfig(
+        config = files.IcaeConfig(
             base_model_name_or_path=base,
             version=2,
             rate=self.rate,
@@ -209,7 +196,7 @@ class IcaeEncoder(CausalEncoder):
             opening="",
             closing="",
         )
-        export_icae(folder, layers, self.table, config)
+        files.export_icae(folder, layers, self.table, config)
 
 
 def spans(ids: Sequence[int], capacity: int) -> list[list[int]]:

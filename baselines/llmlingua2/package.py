@@ -63,13 +63,9 @@ def counter_of(counting: str, tokenizer: PreTrainedTokenizerBase) -> Any:
 
 
 class LocalPromptCompressor(PromptCompressor):  # type: ignore[misc]
-    """A `PromptCompressor` for LLMLingua-2 that opens a folder, and nothing else.
+    """A `PromptCompressor` for LLMLingua-2 that opens a folder with one of `FAMILIES`, and nothing else.
 
-    Args:
-        folder: A token classifier of one of `FAMILIES`; a `UsageError` for something else.
-        counter: Counts tokens where the package would with GPT-3.5's tokenizer.
-        device: Device of torch.
-        batch: Chunks of 512 tokens a forward.
+    `counter` counts tokens where the package would with GPT-3.5's tokenizer; `batch` chunks are read in a forward.
     """
 
     def __init__(self, folder: Path, counter: Any, device: str, batch: int) -> None:

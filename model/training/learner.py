@@ -26,23 +26,18 @@ from pcc_bench.model.training.sections import Combination, Trained
 class Learner(nn.Module, ABC):
     """A compressor and the decoder that teaches it.
 
-    The decoder is held but is no part of the module: `state_dict`, gradient synchronisation, sharding and `train()` see
-    what a method registers itself.
+    The decoder, which reads the memories, is no module: `state_dict`, gradient synchronisation, sharding and `train()`
+    see what a method registers itself.
     """
 
     accepts_loss_kwargs = True  # asked for by the Trainer: it then says how many tokens the whole step scores
 
     def __init__(self, decoder: Decoder, recipe: Recipe) -> None:
         super().__init__()
-        self._held = (decoder,)
+        self.decoder = decoder
         self.recipe = recipe
         self.sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
         self.tokens_seen = 0  # by this process; a context of several rows counts once a micro-batch
-
-    @property
-    def decoder(self) -> Decoder:
-        """Reads the memories."""
-        return self._held[0]
 
     @property
     @abstractmethod

@@ -101,14 +101,10 @@ def sharing(
     targets: Sequence[Sequence[Sequence[int]]],
     labels: Sequence[Sequence[Sequence[int]]],
 ) -> Inputs:
-    """Lay out all targets of a plan in one row: each reads the plan and itself, where it would stand alone.
+    """As `behind`, with all targets of a plan in one row: each reads the plan and itself, where it would stand alone.
 
-    Args:
-        decoder: Embeds the targets; see `can_share`.
-        plans: One a row; position ids of its targets count on from its.
-        targets: Of each plan, the decoder ids of its targets.
-        labels: Aligned with `targets`; the first of each target must be -100, since its own row would predict it from
-            the plan's last position, which here belongs to all of them.
+    The first label of each target must be -100: its own row would predict it from the plan's last position, which here
+    belongs to all of them. See `can_share`.
     """
     ids = [[token for target in row for token in target] for row in targets]
     scored = [[label for target in row for label in target] for row in labels]

@@ -61,19 +61,15 @@ def orthogonalised(
 class MuonAndAdamW(torch.optim.Optimizer):
     """Muon for the matrices of linear layers, AdamW for embeddings, norms, biases and vectors.
 
-    Args:
-        modules: All modules of a model; each weight of theirs that requires a gradient learns.
-        learning_rate: Of both (Muon's updates are scaled to the size of AdamW's); for groups of weights that together
-            are all of them, one each.
-        betas: AdamW's.
-        weight_decay: Of both.
+    Muon's updates are scaled to the size of AdamW's, so that one learning rate serves both; or each of several groups,
+    which together are all weights, has its own.
     """
 
     def __init__(
         self,
-        modules: Iterable[nn.Module],
+        modules: Iterable[nn.Module],  # all of a model; each weight of theirs that requires a gradient learns
         learning_rate: float | Sequence[tuple[Iterable[nn.Parameter], float]],
-        betas: tuple[float, float] = (0.9, 0.999),
+        betas: tuple[float, float] = (0.9, 0.999),  # AdamW's
         weight_decay: float = 0.0,
     ) -> None:
         is_matrix: dict[

@@ -41,14 +41,10 @@ class Record(BaseModel):
 
 
 def record(folder: Path, names: Sequence[str] = (), figures: Path | None = None) -> Record:
-    """Measure finished parts in a folder and write their record beside them, part by part.
+    """Measure finished parts (all where `names` is empty) and write their record beside them, part by part.
 
-    A part that is in the record as it is now is not measured again.
-
-    Args:
-        folder: Of the parts.
-        names: Parts; all that are finished where empty.
-        figures: A folder whose record has the figures of these parts, and of others that are not to be shipped.
+    A part that is in the record as it is now is not measured again. `figures`: a folder whose record has the figures of
+    these parts, and of others that are not to be shipped.
 
     Raises:
         UsageError: There is no finished part, or the other record is of parts that were made otherwise.

@@ -98,12 +98,7 @@ def draw_reading_heads(model: Any, embeddings: torch.Tensor, places: int, seed: 
 
     Channels are divided: the first hold the token, then come those for the code of a position, and last those for the
     code of a memory token. The heads, those of the first layer first, share the channels of the token among them.
-
-    Args:
-        model: A causal GPT-2 of `width_for` the decoder's width.
-        embeddings: The decoder's, in the order of the encoder's vocabulary: [tokens, decoder width].
-        places: How many heads read, see `places_for`.
-        seed: Of what is drawn.
+    `embeddings` are the decoder's, in the order of the encoder's vocabulary; see `width_for` and `places_for`.
     """
     heads, text = model.config.n_head, embeddings.shape[1]
     size = model.config.n_embd // heads
@@ -132,14 +127,10 @@ def draw_reading_heads(model: Any, embeddings: torch.Tensor, places: int, seed: 
 
 
 def point_memory_tokens(body: Any, memory_ids: list[int], rate: int, places: int) -> None:
-    """Let the reading heads look at the places of a rate; what they carry stays as it is.
+    """Let the reading heads of `draw_reading_heads` look at the places of a rate; what they carry stays as it is.
 
-    Args:
-        body: A GPT-2 without its head, drawn by `draw_reading_heads`, trained or not.
-        memory_ids: Rows of the memory tokens.
-        rate: Text tokens a memory token stands for from now on. Where it is smaller than `places`, several heads look
-            at the same token, each for its own channels; where it is larger, they look at every so many tokens.
-        places: As in `draw_reading_heads`.
+    `rate` text tokens is what a memory token stands for from now on. Where it is smaller than `places`, several heads
+    look at the same token, each for its own channels; where it is larger, they look at every so many tokens.
     """
     size = body.config.n_embd // body.config.n_head
     scale = math.sqrt(SHARPNESS * math.sqrt(size) / CODE) / 1.5  # a code's channels, normalised
