@@ -125,7 +125,7 @@ class Learner(nn.Module, ABC):
             count = int(inputs.labels.ne(objectives.IGNORED).sum())
             logits, scored_ids = objectives.predictions(self.decoder, inputs)
             nll = nn.functional.cross_entropy(logits, scored_ids, reduction="sum")
-            self._record(task.value, nll, count, indices)
+            self.record(task.value, nll, count, indices)
             total = total + weights.get(task, 1.0) * nll
             if texts is not None and self.recipe.objective.distillation:
                 with torch.no_grad():
@@ -135,7 +135,7 @@ class Learner(nn.Module, ABC):
                 divergence = nn.functional.kl_div(
                     logits.log_softmax(-1), teacher.log_softmax(-1), reduction="sum", log_target=True
                 )
-                self._record("divergence", divergence, count, indices)
+                self.record("divergence", divergence, count, indices)
                 total = total + self.recipe.objective.distillation * divergence
         self.tokens_seen += sum(map(len, rows_of))
         return {"loss": total / scored}
@@ -165,7 +165,8 @@ class Learner(nn.Module, ABC):
     def tie_weights(self) -> None:
         """Asked for by the Trainer after loading; nothing is tied."""
 
-    def _record(self, name: str, loss: torch.Tensor, count: int, indices: list[int]) -> None:
+    def record(self, name: str, loss: torch.Tensor, count: int, indices: list[int]) -> None:
+        """Note a loss, summed over `count` tokens; a `UsageError` names the samples where it is not finite."""
         value = float(loss.detach())
         if not math.isfinite(value):
             step = indices[0] // self.recipe.optimisation.batch_size

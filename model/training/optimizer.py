@@ -72,9 +72,7 @@ class MuonAndAdamW(torch.optim.Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),  # AdamW's
         weight_decay: float = 0.0,
     ) -> None:
-        is_matrix: dict[
-            nn.Parameter, bool
-        ] = {}  # of a linear layer, and no embedding's too; of each weight that learns
+        is_matrix: dict[nn.Parameter, bool] = {}  # is a weight that learns a linear layer's, and no embedding's too?
         for module in modules:
             for weight in module.parameters(recurse=False):
                 if weight.requires_grad:

@@ -155,7 +155,7 @@ class Rival(Learner):
         states = torch.stack([hidden[:-1] for hidden, _ in pairs]).to(head.weight.dtype)
         following = torch.tensor(contexts, device=self.decoder.device)[:, 1:]
         nll = nn.functional.cross_entropy(head(states).float().flatten(0, 1), following.flatten(), reduction="sum")
-        self._record(Task.COMPLETION.value, nll, following.numel(), batch["indices"])
+        self.record(Task.COMPLETION.value, nll, following.numel(), batch["indices"])
         return {"loss": nll / following.numel()}
 
 

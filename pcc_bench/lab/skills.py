@@ -58,7 +58,7 @@ def measure(folder: Path, name: str, rows_each: int = ROWS, documents: int = DOC
     if isinstance(recipe, DecoderRecipe):
         whole = answering(f"{name}, full-context", "full-context", arguments, rows_each)
         return [*whole, *answering(f"{name}, no-context", "no-context", arguments, rows_each)]
-    method = recipe.method if isinstance(recipe, RivalRecipe) else "pcc"
+    method: str = recipe.method if isinstance(recipe, RivalRecipe) else "pcc"
     if isinstance(recipe, ClassifierRecipe):
         method, arguments = "llmlingua2", arguments | {"decoder": str(folder / REFERENCE), "rate": KEPT}
     figures = answering(name, method, arguments, rows_each)
