@@ -174,11 +174,9 @@ class Encoder(nn.Module):
 
         Attention is causal: what stands behind a segment (and its memory tokens) can't reach it, and needs no mask.
         """
-        width = max(len(segment) for segment in segments)
-        ids = torch.zeros(len(segments), width, dtype=torch.long)
-        for row, segment in enumerate(segments):
-            line = segment.ids + self.memory_ids[: segment.memory_tokens]
-            ids[row, : len(line)] = torch.tensor(line)
+        memory_ids = self.memory_ids or [0] * MEMORY_TOKENS
+        lines = [torch.tensor(segment.ids + memory_ids[: segment.memory_tokens]) for segment in segments]
+        ids = nn.utils.rnn.pad_sequence(lines, batch_first=True)
         vocabulary = getattr(self.body.config, "vocab_size", None)
         if vocabulary is not None and int(ids.max()) >= vocabulary:
             raise UsageError(

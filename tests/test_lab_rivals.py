@@ -124,7 +124,8 @@ def test_autocompressor_reads_on_as_the_wrapper_does(lab: Path, tmp_path: Path) 
     wrapper: Any = get("autocompressor").load(str(tmp_path), init.open_decoder(str(lab / "lab-llama")))
     ids = torch.randint(10, 500, (2, 4 * 64), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        loss = float(rival(ids.tolist(), {Task.COMPLETION.value: {}}, 0, rival.recipe.final.rate, [0, 1], ids)["loss"])
+        sizes = {"phase": 0, "rate": rival.recipe.final.rate, "indices": [0, 1], "labels": ids}
+        loss = float(rival(ids.tolist(), {Task.COMPLETION.value: {}}, **sizes)["loss"])
     expected = 0.0
     for row in ids.tolist():
         logits = []

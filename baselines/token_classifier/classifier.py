@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForTokenClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from pcc_bench.baselines.hard import HardCompressor
@@ -128,11 +129,14 @@ class Classifier:
             verbose=False,
         )
 
+    @torch.inference_mode()
     def probabilities(self, rows: Sequence[Sequence[int]]) -> list[list[float]]:
         """For each token of each text, how probable it is that it is kept.
 
         Where chunks overlap, a token is read in the one in which it stands farther from the ends.
         """
+        # Unigram models have pieces that spell a special token in any text: these are "unknown".
+        unknown = {} if self.unknown is None else dict.fromkeys(self.special, int(self.unknown))
         room = self.chunk - len(self.before) - len(self.behind)
         last_start = [max(len(ids) - self.overlap, 1) if ids else 0 for ids in rows]
         starts = [(row, start) for row, end in enumerate(last_start) for start in range(0, end, room - self.overlap)]
@@ -141,30 +145,20 @@ class Classifier:
         starts.sort(key=lambda place: -min(room, len(rows[place[0]]) - place[1]))
         for first in range(0, len(starts), self.batch):
             places = starts[first : first + self.batch]
-            chunks = [list(rows[row][start : start + room]) for row, start in places]
-            for (row, start), values in zip(places, self._forward(chunks), strict=True):
-                last = start + len(values) == len(rows[row])
-                for index, value in enumerate(values):
-                    distance = min(index if start else room, room if last else len(values) - index)
+            chunks = [[unknown.get(token, token) for token in rows[row][start : start + room]] for row, start in places]
+            lines = [torch.tensor([*self.before, *chunk, *self.behind]) for chunk in chunks]
+            ids = pad_sequence(lines, batch_first=True, padding_value=self.tokenizer.pad_token_id or 0)
+            mask = pad_sequence(list(map(torch.ones_like, lines)), batch_first=True)
+            device = self.model.device
+            logits = self.model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits
+            read = logits.float().softmax(-1)[..., list(self.labels)].sum(-1)[:, len(self.before) :].tolist()
+            for (row, start), chunk, values in zip(places, chunks, read, strict=True):
+                last = start + len(chunk) == len(rows[row])
+                for index, value in enumerate(values[: len(chunk)]):
+                    distance = min(index if start else room, room if last else len(chunk) - index)
                     if distance > margin[row][start + index]:
                         margin[row][start + index], kept[row][start + index] = distance, value
         return kept
-
-    @torch.inference_mode()
-    def _forward(self, chunks: Sequence[list[int]]) -> list[list[float]]:
-        # Unigram models have pieces that spell a special token in any text: these are "unknown".
-        unknown = {} if self.unknown is None else dict.fromkeys(self.special, int(self.unknown))
-        lines = [[*self.before, *(unknown.get(token, token) for token in chunk), *self.behind] for chunk in chunks]
-        width = max(map(len, lines))
-        ids = torch.full((len(lines), width), self.tokenizer.pad_token_id or 0)
-        mask = torch.zeros_like(ids)
-        for index, line in enumerate(lines):
-            ids[index, : len(line)], mask[index, : len(line)] = torch.tensor(line), 1
-        device = self.model.device
-        logits = self.model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits
-        kept = logits.float().softmax(-1)[..., list(self.labels)].sum(-1).tolist()
-        first = len(self.before)
-        return [row[first : first + len(chunk)] for row, chunk in zip(kept, chunks, strict=True)]
 
 
 def open_classifier(
