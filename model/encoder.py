@@ -9,12 +9,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import init_empty_weights
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.activations import NewGELUActivation
 
 from pcc_bench.core.decoder import Decoder, batches
@@ -205,21 +205,26 @@ class Encoder(nn.Module):
             )
 
 
-def first_layers(decoder: Decoder, layers: int, dtype: torch.dtype, *, share: bool) -> PreTrainedModel:
-    """The first layers of a decoder with its final norm and its input embedding, as a model of its own.
-
-    With `share`, the decoder's own tensors where they have that dtype (they must then stay as they are); else copies of
-    all but the embedding. A decoder that has fewer layers is a `UsageError`.
-    """
-    whole: Any = decoder.model.base_model
-    config = copy.deepcopy(whole.config)
+def first_layers_config(decoder: Decoder, layers: int) -> PreTrainedConfig:
+    """The configuration of the first layers of a decoder; one that has fewer is a `UsageError`."""
+    config = copy.deepcopy(cast(PreTrainedConfig, decoder.model.base_model.config))
     if layers > config.num_hidden_layers:
         raise UsageError(f"the decoder '{decoder.name}' has {config.num_hidden_layers} layers, not {layers}")
     config.num_hidden_layers = layers
     if getattr(config, "layer_types", None):
         config.layer_types = config.layer_types[:layers]
+    return config
+
+
+def first_layers(decoder: Decoder, layers: int, dtype: torch.dtype, *, share: bool) -> PreTrainedModel:
+    """The first layers of a decoder with its final norm and its input embedding, as a model of its own.
+
+    With `share`, the decoder's own tensors where they have that dtype (they must then stay as they are); else copies of
+    all but the embedding.
+    """
+    whole: Any = decoder.model.base_model
     with init_empty_weights(include_buffers=False):
-        body: PreTrainedModel = type(whole)(config)
+        body: PreTrainedModel = type(whole)(first_layers_config(decoder, layers))
     body.requires_grad_(False)
     embedding = {id(parameter) for parameter in whole.get_input_embeddings().parameters()}
     tensors = whole.state_dict(keep_vars=True)

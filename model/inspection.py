@@ -17,7 +17,7 @@ from pcc_bench.core.errors import UsageError
 from pcc_bench.model import checkpoint
 from pcc_bench.model.config import MEMORY_TOKENS, PccConfig
 from pcc_bench.model.converter import Converter
-from pcc_bench.model.encoder import Encoder, memory_token_ids
+from pcc_bench.model.encoder import Encoder, first_layers_config, memory_token_ids
 from pcc_bench.model.published import CONVERTER_FILE
 
 
@@ -36,8 +36,8 @@ def inspect(pretrained: str, decoder: Decoder, options: Mapping[str, Any], look:
         tokenizer = files.load_tokenizer(folder)
         return tokenizer, f"{len(memory_token_ids(tokenizer))} in a vocabulary of {len(tokenizer)}"
 
-    tokenizer = look("memory tokens", memory_tokens)
     if not checkpoint.is_own(folder):
+        look("memory tokens", memory_tokens)
         look("converter", lambda: _published_converter(folder, decoder))
         look("weights", lambda: _published_weights(folder))
         return
@@ -52,6 +52,8 @@ def inspect(pretrained: str, decoder: Decoder, options: Mapping[str, Any], look:
     config = look("configuration", configuration)
     if config is None:
         return
+    # An encoder that is made of the decoder's layers has its tokenizer, and no memory tokens in it.
+    tokenizer = decoder.tokenizer if config.encoder.layers is not None else look("memory tokens", memory_tokens)
 
     def made_for() -> tuple[bool, str]:
         checkpoint.check_decoder(config, decoder, pretrained, bool(options.get("any_decoder")))
@@ -61,7 +63,7 @@ def inspect(pretrained: str, decoder: Decoder, options: Mapping[str, Any], look:
 
     look("made for the decoder", made_for)
     if tokenizer is not None:
-        look("weights", lambda: _weights(folder, config, tokenizer, options.get("encoder")))
+        look("weights", lambda: _weights(folder, config, tokenizer, decoder, options.get("encoder")))
 
 
 def weight_files(name: str) -> list[Path]:
@@ -69,31 +71,35 @@ def weight_files(name: str) -> list[Path]:
     return sorted(Path(name).glob("*.safetensors")) if is_folder(name) else []
 
 
-def _weights(folder: Path, config: PccConfig, tokenizer: Any, base: str | None) -> tuple[bool, str]:
+def _weights(folder: Path, config: PccConfig, tokenizer: Any, decoder: Decoder, base: str | None) -> tuple[bool, str]:
     """Compare the names and shapes in the file with those of a model without weights."""
-    path = folder / files.WEIGHTS
+    path = folder / (config.weights or "") / files.WEIGHTS
     if not path.is_file():
         raise UsageError(f"{path} is missing: the checkpoint is incomplete")
-    full = config.encoder.kind == "full"
-    name = base or config.encoder.base
-    if full:
-        described = from_state(config.encoder.config, f"encoder.config in {folder / 'config.json'}")
+    full, layers = config.encoder.kind == "full", config.encoder.layers
+    where, name = f"encoder.config in {folder / 'config.json'}", base or config.encoder.base
+    if layers is not None:
+        described = first_layers_config(decoder, layers)
+    elif full:
+        described = from_state(config.encoder.config, where)
     elif name is None:
         raise UsageError(f"{folder} does not name its encoder's base model: pass encoder=<folder or hub id>")
     else:
         described = from_folder(str(files.resolve(name, "encoder base", folder)))
-    body = without_weights(described, f"encoder.config of {folder}")
+    body = without_weights(described, where)
     with torch.device("meta"):
         converter = Converter(body.config.hidden_size, config.decoder.hidden_size)
-    Encoder(body, tokenizer, config)  # checks that a segment fits its positions
+    encoder = Encoder(body, tokenizer, config)  # checks that a segment fits its positions
     shapes = files.safetensors_shapes(path)
     state = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
     files.check_fits(converter, files.under("converter.", state), path)
     checkpoint.tensor(state, "special", (3, config.decoder.hidden_size), path)
-    if full:
+    if full and layers is None:
         files.check_fits(body, files.under("encoder.", state), path)
-    else:
+    elif layers is None or encoder.memory_rows is not None:
         checkpoint.tensor(state, "memory_tokens", (MEMORY_TOKENS, body.config.hidden_size), path)
+    if encoder.gate is not None:
+        checkpoint.tensor(state, "gate", (body.config.hidden_size,), path)
     files.check_safetensors(path)
     return True, f"{len(shapes)} tensors in {files.WEIGHTS}, all finite, {path.stat().st_size / 2**20:.1f} MiB"
 

@@ -18,6 +18,7 @@ from torch import nn
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.questions import question_text
+from pcc_bench.host import validate
 from pcc_bench.model import PccCompressor, checkpoint, init
 from pcc_bench.model.config import Pooling
 from pcc_bench.model.converter import Converter
@@ -207,6 +208,8 @@ def test_a_checkpoint_gives_the_same_memories_and_holds_nothing_of_the_decoder(
     assert not any("embed" in key for key in load_file(tmp_path / "model.safetensors"))
     assert "_name_or_path" not in json.loads((tmp_path / "config.json").read_text())["encoder"]["config"]
     assert not list(tmp_path.glob("tokenizer*"))
+    report = validate.validate("pcc", f"pretrained={tmp_path},decoder={decoder.name}", "")
+    assert [check.what for check in report.checks if not check.holds] == []
 
 
 def test_a_checkpoint_serves_every_rate_it_declares_and_no_other(decoder: Decoder, tmp_path: Path) -> None:
