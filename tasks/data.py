@@ -7,9 +7,9 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import datasets
 from datasets.exceptions import DatasetsError
@@ -30,8 +30,7 @@ BATCH = 1000  # contexts a tokenizer call: enough for its threads, small in memo
 _SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can spell half a pair; no encoding and no tokenizer takes it
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """A row as it was read, with the place to name when something is wrong with it."""
 
     columns: Mapping[str, Any]
@@ -47,10 +46,6 @@ def sample_folder() -> Path:
 def load_docs(metadata: Mapping[str, Any], read_row: RowReader) -> tuple[list[Doc], dict[str, Any]]:
     """The docs of a task (`id`, `context`, `question`, `answers`), and how they came about: source, counts, filter.
 
-    Args:
-        metadata: The YAML's metadata, overlaid by `--model_args` and `--metadata`.
-        read_row: The data set's own function of a row.
-
     Raises:
         UsageError: The data can't be found or read, or no row is left.
     """
@@ -63,8 +58,15 @@ def load_docs(metadata: Mapping[str, Any], read_row: RowReader) -> tuple[list[Do
         example = _convert(row, read_row)
         if isinstance(example, Dropped):
             dropped[example.reason] += 1
-        else:
-            examples.append(_checked(example, row))
+            continue
+        answers = (("answers", answer) for answer in example.answers)
+        for column, text in (("context", example.context), ("question", example.question), *answers):
+            _check_text(text, f"{row.place}: {column}")
+        name = str(example.id) or str(row.number)
+        if not example.context.strip() or not example.answers:
+            what = "the context is empty" if example.answers else "there is no reference answer"
+            raise UsageError(f"{row.place} (id {name}): {what}: fill it in or take the row out")
+        examples.append(replace(example, id=name))
     if not examples:
         counts = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
         raise UsageError(f"{source['place']} has no row to ask ({counts or 'it is empty'}): check the file")
@@ -90,18 +92,17 @@ def _paper_population(
 ) -> tuple[list[Example], TokenCounter | None]:
     """The examples that the paper's code would score; the others are counted in `dropped`.
 
-    `rule`: `more_than` and `at_most` bound the decoder tokens of the context, BOS counted; `kind` limits it to the rows
-    of one kind.
+    `rule`: `more_than` and `at_most` bound a context's decoder tokens, BOS counted; `kind`: the rows that it is for.
     """
     subject = [example for example in examples if rule.get("kind", example.kind) == example.kind]
     if not subject:
         return examples, None
     counter = TokenCounter.open(metadata, FILTER, FILTER_OFF)
     contexts = sorted({example.context for example in subject})
-    batches = (contexts[start : start + BATCH] for start in range(0, len(contexts), BATCH))
     bos = int(counter.tokenizer.bos_token_id is not None)
     reasons: dict[str, str] = {}
-    for batch in batches:
+    for start in range(0, len(contexts), BATCH):
+        batch = contexts[start : start + BATCH]
         for context, tokens in zip(batch, counter.ids(batch), strict=True):
             if "more_than" in rule and len(tokens) + bos <= rule["more_than"]:
                 reasons[context] = f"context of {rule['more_than']} tokens or fewer"
@@ -124,7 +125,7 @@ def read_table(
 ) -> tuple[dict[str, Any], list[Doc]]:
     """The source of a data set that is not questions on contexts, and its rows as its own reader makes them.
 
-    Each has an `id`, the row's number where the data has none.
+    Each has an `id`: the row's number, where the data has none.
 
     Raises:
         UsageError: The data can't be found or read, a row is not in the data set's format, or there is none.
@@ -172,8 +173,13 @@ def _open_source(metadata: Mapping[str, Any]) -> tuple[dict[str, Any], Iterator[
         place = f"the lab's {dataset} ({split})"
         source |= {"source": "lab", "place": place, "world_version": VERSION, "seed": seed}
     elif data == "hub":
-        hub = metadata["hub"]
-        table = _read_hub(dataset, hub)
+        hub, files = metadata["hub"], f"{dataset}/<split>.jsonl"
+        if hub is None:
+            raise UsageError(
+                f"{dataset} is not on the hub: keep its rows in <folder>/{files} and pass data=<folder> or "
+                "PCC_DATA=<folder>"
+            )
+        table = read_hub(hub, files)
         place = f"{hub['path']} ({hub['split']})"
         source |= {"source": "hub", "place": place, "split": hub["split"], "hub": dict(hub)}
     else:
@@ -182,25 +188,22 @@ def _open_source(metadata: Mapping[str, Any]) -> tuple[dict[str, Any], Iterator[
     return source, (Row(row, number, f"{place}, row {number}") for number, row in enumerate(table, 1))
 
 
-def _read_hub(dataset: str, hub: Mapping[str, Any] | None) -> Iterable[Doc]:
-    if hub is None:
-        raise UsageError(
-            f"{dataset} is not on the hub: keep its rows in <folder>/{dataset}/<split>.jsonl and pass data=<folder> or "
-            "PCC_DATA=<folder>"
-        )
+def read_hub(hub: Mapping[str, Any], files: str, column: str | None = None, **options: Any) -> Iterator[Any]:
+    """Rows of a data set on the hub, or their `column`; `files`: where a data folder has them, for messages."""
     path, split, revision = hub["path"], hub["split"], hub.get("revision")
     try:
         if file := hub.get("file"):
             local = hf_hub_download(path, file, repo_type="dataset", revision=revision)
-            table: Iterable[Doc] = datasets.load_dataset("json", data_files={split: local}, split=split)
+            table = datasets.load_dataset("json", data_files={split: local}, split=split)
         else:
-            table = datasets.load_dataset(path, hub.get("name"), split=split, revision=revision)
-    except (OSError, ValueError, RuntimeError, DatasetsError) as error:  # no network, unknown name, unknown split
+            table = datasets.load_dataset(path, hub.get("name"), split=split, revision=revision, **options)
+        for row in table:
+            yield row[column] if column else row
+    except (OSError, ValueError, RuntimeError, KeyError, DatasetsError) as error:  # no network, unknown name or split
         raise UsageError(
             f"can't load {path} from the hub ({first_line(error)}): check the network, or keep the rows in "
-            f"<folder>/{dataset}/<split>.jsonl and pass data=<folder> or PCC_DATA=<folder>"
+            f"<folder>/{files} and pass data=<folder> or PCC_DATA=<folder>"
         ) from error
-    return table
 
 
 def _find_file(folder: Path, dataset: str, split: str) -> Path:
@@ -245,20 +248,6 @@ def _convert(row: Row, read_row: Callable[[Mapping[str, Any]], T]) -> T:
         raise UsageError(f"{row.place}: no column or field {error}; the row's columns are {columns}") from error
     except (TypeError, ValueError, AttributeError, IndexError) as error:
         raise UsageError(f"{row.place}: not in the data set's hub format ({error}): fix the row") from error
-
-
-def _checked(example: Example, row: Row) -> Example:
-    """The example with an id, if its texts are texts and its context is not blank."""
-    columns = {"context": [example.context], "question": [example.question], "answers": example.answers}
-    for column, values in columns.items():
-        for value in values:
-            _check_text(value, f"{row.place}: {column}")
-    name = str(example.id) or str(row.number)
-    if not example.context.strip():
-        raise UsageError(f"{row.place} (id {name}): the context is empty: fill it in or take the row out")
-    if not example.answers:
-        raise UsageError(f"{row.place} (id {name}): there is no reference answer: fill it in or take the row out")
-    return replace(example, id=name)
 
 
 def _check_text(value: Any, place: str) -> None:

@@ -15,7 +15,7 @@ from lm_eval.utils import apply_template
 from pcc_bench.core.context import Prompt, literal, mark, mark_row
 from pcc_bench.core.errors import UsageError
 from pcc_bench.tasks.metadata import TokenCounter, choice
-from pcc_bench.tasks.task import PccTask, end_of_prompt, scored_tokens
+from pcc_bench.tasks.task import PccTask, scored_tokens
 
 SEPARATOR = "\n\n"  # after each demonstration
 # Fields of an account (`pcc_bench.core.provenance`): what adds up over a row's prompts, over its requests; the ratios.
@@ -41,11 +41,7 @@ class Shots:
 
     @classmethod
     def read(cls, shipped: Mapping[str, Any], changed: Any) -> Shots:
-        """A task's own wish, changed by what the user says (`demonstrations` in the metadata).
-
-        Raises:
-            UsageError: Not a count or a budget of 1 or more, or a task without demonstrations is asked for some.
-        """
+        """A task's own wish, changed by what the user says (`demonstrations` in the metadata)."""
         if not changed:
             return cls(**shipped)
         what = f"demonstrations={changed!r}"
@@ -68,15 +64,9 @@ class Block:
 
 
 def block(pieces: Iterator[str], shots: Shots, counter: TokenCounter | None, place: str) -> Block:
-    """The first demonstrations. Their order is stable: k of them are the first k of k + 1, whatever k.
+    """The first demonstrations, as many as a count says or a budget holds (with one more, it would be exceeded).
 
-    A budget is a promise: the block is never longer, and with one more demonstration it would be.
-
-    Args:
-        pieces: Demonstrations in their order.
-        shots: Count or budget.
-        counter: Of decoder tokens, for a budget.
-        place: Where they are from, for messages.
+    `counter`: of decoder tokens, for a budget. `place`: where they are from, for messages.
 
     Raises:
         UsageError: The first demonstration alone is longer than the budget, or there are too few to fill it.
@@ -110,10 +100,8 @@ def block(pieces: Iterator[str], shots: Shots, counter: TokenCounter | None, pla
 def fit(sizes: Sequence[int], budget: int, count_first: Callable[[int], int]) -> int:
     """How many of the first pieces fit a budget of tokens; with one more (if there is one) it would be exceeded.
 
-    Args:
-        sizes: Tokens of each piece alone: a first guess, for tokens may merge where pieces meet.
-        budget: Most tokens.
-        count_first: Tokens of the first k pieces together.
+    `sizes` of each piece alone are a first guess, for tokens may merge where pieces meet; `count_first` is of the first
+    k pieces together.
     """
     count, total = 0, 0
     while count < len(sizes) and total + sizes[count] <= budget:
@@ -147,7 +135,6 @@ class DemonstratedTask(PccTask):
     def __init__(self, config: Mapping[str, Any], **kwargs: Any) -> None:
         own = dict(config)
         self.shots = Shots.read(own.pop("demonstrations"), own["metadata"].get("demonstrations"))
-        self._template_end: str | None = None  # under a chat template the answer follows the template's text
         super().__init__(own, **kwargs)
 
     @cached_property
@@ -189,12 +176,8 @@ class DemonstratedTask(PccTask):
 
     def prompts(self, doc: Mapping[str, Any], **kwargs: Any) -> list[Prompt]:
         """A prompt for each block of demonstrations."""
-        prompts = []
-        for text in self.blocks(doc):
-            prompt = super().fewshot_context({**doc, "demonstrations": text}, num_fewshot=0, **kwargs)
-            assert isinstance(prompt, Prompt)
-            prompts.append(prompt)
-        return prompts
+        rows = [{**doc, "demonstrations": text} for text in self.blocks(doc)]
+        return [PccTask.fewshot_context(self, row, num_fewshot=0, **kwargs) for row in rows]
 
     def construct_requests(self, doc: Any, ctx: Any, **kwargs: Any) -> list[Instance]:
         """The requests of all prompts of a row, numbered through."""
@@ -205,13 +188,6 @@ class DemonstratedTask(PccTask):
         for number, instance in enumerate(requests):
             instance.idx = number
         return requests
-
-    def build_all_requests(self, *, tokenizer_name: str = "", apply_chat_template: bool = False, **kwargs: Any) -> None:
-        """As lm-eval does; its request cache also knows the demonstrations."""
-        shown = self.config.metadata["population"]["demonstrations"]["fingerprint"]
-        name = f"{tokenizer_name}-{shown}"
-        super().build_all_requests(tokenizer_name=name, apply_chat_template=apply_chat_template, **kwargs)
-        self._template_end = end_of_prompt(self.instances) if apply_chat_template else None
 
     def _marked(self, doc: Mapping[str, Any]) -> dict[str, Any]:
         """The row with its demonstrations: with `protocol=official` the last separator is compressed with them."""
@@ -227,17 +203,11 @@ class DemonstratedTask(PccTask):
 
     # Scores
 
-    def process_results(self, doc: Mapping[str, Any], results: Sequence[Any]) -> dict[str, Any]:
-        """Scores of a row over all its requests, and one account for them; a row skipped in part is in no score."""
+    def scores(self, doc: Mapping[str, Any], results: Sequence[Any]) -> dict[str, Any]:
+        """Of a row, over all its requests."""
         if "bypass" in self.aggregation():  # --predict_only
             return {"bypass": 0}
-        records = [record for record in (getattr(result, "record", None) for result in results) if record is not None]
-        if any(record.get("skipped") for record in records):
-            return {}
-        self._check_answers(doc, results)
-        scores: dict[str, Any] = self.config.process_results(doc, self.answers(doc, results))
-        self._check_scores(doc, scores)
-        return {**scores, "compression": self._account(doc, records)} if records else scores
+        return dict(self.config.process_results(doc, self.answers(doc, results)))
 
     def answers(self, doc: Mapping[str, Any], results: Sequence[Any]) -> Any:
         """What the YAML's `process_results` gets: the answers as the data set's scores read them."""
@@ -247,7 +217,7 @@ class DemonstratedTask(PccTask):
         """Requests that share a prompt: one an option."""
         return len(self.doc_to_choice(doc)) if self.config.doc_to_choice else 1
 
-    def _account(self, doc: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def account(self, doc: Mapping[str, Any], records: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """The account of a row: contexts of its prompts (each counted once), costs of all its requests."""
         asked, step = len(self.blocks(doc)), self.per_prompt(doc)
         prompts = records[: asked * step : step]

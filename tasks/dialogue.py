@@ -59,10 +59,7 @@ class DialogueTask(DemonstratedTask):
     `metadata.seed`. All forms ask the same rows.
     """
 
-    def __init__(self, config: Mapping[str, Any], **kwargs: Any) -> None:
-        own = dict(config)
-        self._earlier = own.pop("earlier")
-        super().__init__(own, **kwargs)
+    OWN = ("earlier",)
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Load the rows and what stands before them."""
@@ -70,15 +67,15 @@ class DialogueTask(DemonstratedTask):
             raise UsageError('demonstrations are dialogue up to a budget here: pass {"tokens": 750}')
         metadata = self.config.metadata
         source, sessions = self._read(metadata["split"], len(self._earlier))
-        rows = [
-            {
-                "id": session.id,
-                "session": session.text,
-                "role": session.role,
-                "candidates": [session.response, *self._negatives(session, sessions)],
-            }
-            for session in sessions
-        ]
+        count, rows = whole(metadata, "negatives", NEGATIVES, least=0), []
+        for session in sessions:
+            negatives = session.negatives[:count]
+            if not negatives:  # those of other rows
+                order = without_repeats(random.Random(f"{self._seed}-negatives-{session.id}"), len(sessions))
+                others = (sessions[number].response for number in order)
+                negatives = tuple(islice((text for text in others if text != session.response), count))
+            row = {"id": session.id, "session": session.text, "role": session.role}
+            rows.append({**row, "candidates": [session.response, *negatives]})
         blocks, shown = self._shots(sessions, on_lab=source["source"] == "lab")
         candidates = [len(row["candidates"]) for row in rows]
         docs = [{**row, "demonstrations": block.text} for row, block in zip(rows, blocks, strict=True)]
@@ -95,15 +92,6 @@ class DialogueTask(DemonstratedTask):
         hub = metadata["hub"] and {**metadata["hub"], "split": split}
         source, docs = read_table({**metadata, "split": split, "hub": hub, **other}, self._read_row)
         return source, [Session.of(doc, *([place] if len(self._earlier) > 1 else [])) for doc in docs]
-
-    def _negatives(self, session: Session, sessions: Sequence[Session]) -> Sequence[str]:
-        """Wrong responses: the row's own, or those of other rows."""
-        count = whole(self.config.metadata, "negatives", NEGATIVES, least=0)
-        if negatives := session.negatives[:count]:
-            return negatives
-        generator = random.Random(f"{self._seed}-negatives-{session.id}")
-        others = (sessions[number].response for number in without_repeats(generator, len(sessions)))
-        return list(islice((text for text in others if text != session.response), count))
 
     @property
     def _seed(self) -> int:
@@ -135,10 +123,9 @@ class DialogueTask(DemonstratedTask):
 class Pool:
     """The dialogue that may stand before a session.
 
-    Nearest the session stands what its role said before; then, going back, what is earlier in the story. Where a role
-    has said too little, sessions of the same role that come later and then those of other roles, in an order drawn for
-    the row by `seed`, stand before that: they still show how such dialogue goes. Sessions that are `asked` stand only
-    before later ones of the same role, `others` before any.
+    Nearest stands what its role said before, going back in the story. Where that is too little, sessions of the same
+    role that come later and then those of other roles, in an order drawn for the row by `seed`, stand before it.
+    Sessions that are `asked` stand only before later ones of the same role, `others` before any.
     """
 
     def __init__(self, asked: Sequence[Session], others: Sequence[Session], seed: int) -> None:
@@ -162,9 +149,7 @@ class Pool:
                 yield self._others[number], False
 
     def block(self, session: Session, budget: int, counter: TokenCounter) -> tuple[Block, bool]:
-        """As many turns as fit a budget of decoder tokens, and whether all of them are the role's own and earlier.
-
-        With one more turn it would be over the budget. `count` of the block counts turns, scenes among them.
+        """As many turns (scenes too) as fit a budget of decoder tokens, and whether all are the role's own and earlier.
 
         Raises:
             UsageError: Not even one turn fits, or all there is does not fill the budget.
@@ -193,14 +178,10 @@ class Pool:
 
 
 def score_responses(doc: Mapping[str, Any], answers: Sequence[tuple[float, int]]) -> dict[str, Any]:
-    """Scores of a row (lm-eval's `process_results`), whose `candidates` begin with the reference response.
+    """Scores of a row (lm-eval's `process_results`), of whose `candidates` the first is the reference response.
 
-    `answers`: log-likelihood and decoder tokens of each candidate.
-
-    Returns:
-        `perplexity` and `byte_perplexity`: the reference's log-likelihood with its tokens and its bytes, for
-        `weighted_perplexity` over the rows. With negatives, `ranking_acc`: whether the reference has the lowest mean
-        token NLL; `mrr`: one over its rank. A tie counts against it.
+    `answers`: log-likelihood and decoder tokens of each candidate. Perplexities are the reference's. With negatives,
+    `ranking_acc`: whether it has the lowest mean token NLL; `mrr`: one over its rank. A tie counts against it.
     """
     logprob, tokens = answers[0]
     scores: dict[str, Any] = score_log_likelihood(logprob, tokens, doc["candidates"][0])

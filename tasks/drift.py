@@ -39,28 +39,50 @@ class DriftTask(DemonstratedTask):
     `sessions`, the splits that a conversation goes through.
     """
 
+    OWN = ("cycle", "cycles", "sessions")
+
     def __init__(self, config: Mapping[str, Any], **kwargs: Any) -> None:
-        own = dict(config)
-        self._cycle, self._cycles = own.pop("cycle"), own.pop("cycles")
-        self._sessions: Sequence[str] = own.pop("sessions")
-        if own["metadata"].get("demonstrations") is not None:
-            raise UsageError(f"{own['task']} has no demonstrations: tokens says how long a cycle is")
-        super().__init__(own, **kwargs)
+        if config["metadata"].get("demonstrations") is not None:
+            raise UsageError(f"{config['task']} has no demonstrations: tokens says how long a cycle is")
+        super().__init__(config, **kwargs)
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Read the conversations, and cut them into cycles."""
         metadata = self.config.metadata
         tokens = whole(metadata, "tokens", TOKENS, least=16)
-        source, conversations = self._read()
-        cuts = {conversation.id: self._cuts(conversation, tokens) for conversation in conversations}
-        asked = [conversation for conversation in conversations if cuts[conversation.id]]
-        if not asked:
+        negatives, seed = whole(metadata, "negatives", NEGATIVES), whole(metadata, "seed", 0, least=0)
+        source: dict[str, Any] = {"source": "lab", "place": "the lab", "dataset": "drift", "split": "test", "hub": None}
+        if data_source(metadata) == "lab":
+            count, lab_seed = whole(metadata, "lab_rows", LAB_ROWS), whole(metadata, "lab_seed", 0, least=0)
+            conversations = of_lab(count, lab_seed)
+        else:
+            read = [read_table({**metadata, "split": split}, self._read_row) for split in self._sessions]
+            source = {**read[0][0], "splits": list(self._sessions)}
+            conversations = joined([docs for _, docs in read])
+        docs = []
+        for conversation in conversations:
+            turns = conversation.turns
+            ends = list(accumulate(self.counter.count_all([f"{turn}\n" for turn in turns])))
+            # Turns said by the end of each cycle.
+            cuts = [bisect_left(ends, cycle * tokens) + 1 for cycle in range(1, self._cycles + 1)]
+            if cuts[-1] > len(ends):
+                continue
+            # Of the first half of the first cycle the longest turn is asked for, since it says most.
+            asked = max(range(-(-cuts[0] // 2)), key=lambda number: len(turns[number]))
+            docs.append(
+                {
+                    "id": conversation.id,
+                    "demonstrations": "\n".join(turns[: cuts[self._cycle - 1]]),
+                    "role": turns[asked].partition(": ")[0],
+                    "candidates": candidates(conversation, asked, conversations, negatives, seed),
+                }
+            )
+        if not docs:
             raise UsageError(
                 f"no conversation of {source['place']} has {self._cycles} cycles of {tokens} decoder tokens: pass a "
                 "smaller tokens"
             )
-        docs = [self._doc(conversation, cuts[conversation.id], conversations) for conversation in asked]
-        short = len(conversations) - len(asked)
+        short = len(conversations) - len(docs)
         reason = f"conversations of fewer than {self._cycles} cycles of {tokens} tokens"
         shown = {"form": self.shots.form, "tokens_a_cycle": tokens, "tokenizer": self.counter.name}
         shown["fingerprint"] = fingerprint({"text": doc["demonstrations"]} for doc in docs)
@@ -70,54 +92,17 @@ class DriftTask(DemonstratedTask):
         """Log-likelihood and tokens of each candidate."""
         return self.likelihoods(doc, doc["candidates"], results)
 
-    def _read(self) -> tuple[dict[str, Any], list[Conversation]]:
-        metadata = self.config.metadata
-        if data_source(metadata) == "lab":
-            count, seed = whole(metadata, "lab_rows", LAB_ROWS), whole(metadata, "lab_seed", 0, least=0)
-            source = {"source": "lab", "place": "the lab", "dataset": "drift", "split": "test", "hub": None}
-            return source, of_lab(count, seed)
-        read = [read_table({**metadata, "split": split}, self._read_row) for split in self._sessions]
-        return {**read[0][0], "splits": list(self._sessions)}, joined([docs for _, docs in read])
-
-    def _cuts(self, conversation: Conversation, tokens: int) -> list[int]:
-        """Turns said by the end of each cycle; [] where there are too few."""
-        ends = list(accumulate(self.counter.count_all([f"{turn}\n" for turn in conversation.turns])))
-        cuts = [bisect_left(ends, cycle * tokens) + 1 for cycle in range(1, self._cycles + 1)]
-        return cuts if cuts[-1] <= len(ends) else []
-
-    def _doc(
-        self, conversation: Conversation, cuts: Sequence[int], conversations: Sequence[Conversation]
-    ) -> dict[str, Any]:
-        """A row: of the first half of the first cycle the longest turn is asked for, since it says most."""
-        metadata = self.config.metadata
-        turn = max(range(-(-cuts[0] // 2)), key=lambda number: len(conversation.turns[number]))
-        negatives, seed = whole(metadata, "negatives", NEGATIVES), whole(metadata, "seed", 0, least=0)
-        return {
-            "id": conversation.id,
-            "demonstrations": "\n".join(conversation.turns[: cuts[self._cycle - 1]]),
-            "role": conversation.turns[turn].partition(": ")[0],
-            "candidates": candidates(conversation, turn, conversations, negatives, seed),
-        }
-
 
 def joined(sessions: Sequence[Sequence[Mapping[str, Any]]]) -> list[Conversation]:
-    """Conversations whose sessions stand in several splits: those that every split goes on with, in the first's order.
-
-    `sessions`: the docs of each split, in the order of the story; those of one conversation have the same `who`.
-    """
+    """Conversations (the docs of one `who`) that go through all splits, which stand in the order of the story."""
     of_split = [{doc["who"]: doc for doc in docs} for docs in sessions]
     ids = [who for who in of_split[0] if all(who in docs for docs in of_split[1:])]
-    return [
-        Conversation(
-            who,
-            tuple(
-                " ".join(turn.split())
-                for doc in (docs[who] for docs in of_split)
-                for turn in (*doc["turns"], f"{doc['role']}: {doc['response']}")
-            ),
-        )
-        for who in ids
-    ]
+    conversations = []
+    for who in ids:
+        own = [docs[who] for docs in of_split]
+        turns = [turn for doc in own for turn in (*doc["turns"], f"{doc['role']}: {doc['response']}")]
+        conversations.append(Conversation(who, tuple(" ".join(turn.split()) for turn in turns)))
+    return conversations
 
 
 def of_lab(count: int, seed: int) -> list[Conversation]:

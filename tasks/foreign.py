@@ -88,11 +88,7 @@ def maps_of(compress: str) -> Maps | None:
 
 
 def chosen(compress: str, task: str) -> Mapped:
-    """The map of a task that `--compress` means: `auto`, a YAML file with maps, a field of the rows, or a template.
-
-    Raises:
-        UsageError: There is none.
-    """
+    """The map of a task that `--compress` means: `auto`, a YAML file with maps, a field of the rows, or a template."""
     if (maps := maps_of(compress)) is not None:
         if (known := maps.of(task)) is None:
             raise UsageError(f"{compress} has no map for {task}: add one with tasks: {task}")
@@ -119,11 +115,7 @@ class MarkedTask:
         return text
 
     def fewshot_context(self, *args: Any, **kwargs: Any) -> Prompt:
-        """The task's own prompt, split into its parts.
-
-        Raises:
-            UsageError: A part can't be found.
-        """
+        """The task's own prompt, split into its parts."""
         self._rendered: list[tuple[Mapping[str, Any], Any]] = []
         assembled = self.original.fewshot_context(self, *args, **kwargs)
         rendered, self._rendered = self._rendered, []
@@ -150,11 +142,7 @@ class MarkedTask:
         return str(self.config.task)  # type: ignore[attr-defined]
 
     def build_all_requests(self, *, tokenizer_name: str = "", **kwargs: Any) -> None:
-        """The task's own; its request cache also knows the map.
-
-        Raises:
-            UsageError: The task makes another text of the prompt before it asks.
-        """
+        """The task's own; its request cache also knows the map."""
         key = f"{tokenizer_name}-compress-{self.mapped.model_dump_json(exclude={'tasks'})}"
         self.original.build_all_requests(self, tokenizer_name=key, **kwargs)
         for instance in self._instances:  # type: ignore[attr-defined]
@@ -192,11 +180,7 @@ class MarkedTask:
 
 
 def mark_tasks(tasks: Mapping[str, Any], compress: str) -> None:
-    """Let loaded tasks of lm-eval mark the part of their prompts that `--compress` means; ours mark theirs already.
-
-    Raises:
-        UsageError: All of them are ours, or there is no map for one.
-    """
+    """Let loaded tasks of lm-eval mark the part of their prompts that `--compress` means; ours mark theirs already."""
     foreign = {name: task for name, task in tasks.items() if not isinstance(task, PccTask)}
     if not foreign:
         raise UsageError(f"{', '.join(tasks)} say themselves what is compressed: leave --compress out")

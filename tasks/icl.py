@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
-from typing import Any
+from typing import Any, cast
 
 from lm_eval.api.filter import Filter
 from lm_eval.api.registry import register_filter
@@ -30,19 +30,25 @@ class IclTask(DemonstratedTask):
     and `balanced` (labels in turn, or at random). A demonstration is the task's own template with its answer.
     """
 
-    def __init__(self, config: Mapping[str, Any], **kwargs: Any) -> None:
-        own = dict(config)
-        self._split = own.pop("demonstrations_split")
-        self._balanced = own.pop("balanced")
-        self._blocks: dict[int, Block] = {}
-        super().__init__(own, **kwargs)
+    OWN = ("demonstrations_split", "balanced")
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Load the rows, and draw the demonstrations."""
         metadata, shots = self.config.metadata, self.shots
-        seeds = [0] if shots.form == "none" else _seeds(metadata)
         source, docs = read_table(metadata, self._read_row)
-        self._blocks = self._draw(seeds)
+        self._blocks = {0: Block()}
+        if shots.form != "none":
+            given: Any = metadata.get("seeds")
+            seeds: list[int] = list(given) if isinstance(given, list | tuple) else [given]
+            whole = all(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in seeds)
+            if not seeds or not whole or len(set(seeds)) < len(seeds):
+                raise UsageError(f"seeds={given!r}: seeds is a list of different whole numbers, such as [0, 1, 2]")
+            split = self._demonstrations_split
+            hub = metadata["hub"] and {**metadata["hub"], "split": split}
+            pool = {**metadata, "split": split, "hub": hub, "lab_rows": demonstration_rows(metadata)}
+            place, rows = read_table(pool, self._read_row)
+            counter = self.counter if shots.tokens else None
+            self._blocks = {seed: block(self._pieces(rows, seed), shots, counter, place["place"]) for seed in seeds}
         shown = {
             "form": shots.form,
             "budget": shots.tokens,
@@ -56,16 +62,6 @@ class IclTask(DemonstratedTask):
         """One a seed."""
         return [shown.text for shown in self._blocks.values()]
 
-    def _draw(self, seeds: Sequence[int]) -> dict[int, Block]:
-        if self.shots.form == "none":
-            return {seed: Block() for seed in seeds}
-        metadata = self.config.metadata
-        hub = metadata["hub"] and {**metadata["hub"], "split": self._split}
-        pool = {**metadata, "split": self._split, "hub": hub, "lab_rows": demonstration_rows(metadata)}
-        source, rows = read_table(pool, self._read_row)
-        counter = self.counter if self.shots.tokens else None
-        return {seed: block(self._pieces(rows, seed), self.shots, counter, source["place"]) for seed in seeds}
-
     def _pieces(self, rows: Sequence[Mapping[str, Any]], seed: int) -> Iterator[str]:
         """Demonstrations in the order of a seed; the paper's code strips them on the right."""
         labels = [row["label"] for row in rows] if self._balanced else [0] * len(rows)
@@ -78,23 +74,13 @@ class IclTask(DemonstratedTask):
             yield (self.item(row) + self.config.target_delimiter + answer).rstrip()
 
 
-def _seeds(metadata: Mapping[str, Any]) -> list[int]:
-    """The demonstration seeds: a list, or one number."""
-    given: Any = metadata.get("seeds")
-    seeds: list[int] = list(given) if isinstance(given, list | tuple) else [given]
-    whole = all(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in seeds)
-    if not seeds or not whole or len(set(seeds)) < len(seeds):
-        raise UsageError(f"seeds={given!r}: seeds is a list of different whole numbers, such as [0, 1, 2]")
-    return seeds
-
-
 def demonstration_order(labels: Sequence[int], seed: int, *, balanced: bool) -> Iterator[int]:
     """Numbers of a training set's rows, of which the labels are given, in the order they become demonstrations in.
 
-    The paper's generator and seed (`random` seeded 10^6 * seed + 10^3). At random, the order is that of `random.sample`
-    for a few of many rows, or of a few rows. Balanced, the rows of each label are shuffled and taken in turn, in as
-    many rounds as the rarest label has rows; the paper's code then cuts a window whose place depends on the number of
-    demonstrations, which no stable order can do, and here the window starts at the first.
+    The paper's generator and seed (`random` seeded 10^6 * seed + 10^3). At random, the order is that of
+    `random.sample`. Balanced, the rows of each label are shuffled and taken in turn, in as many rounds as the rarest
+    label has rows; the paper's code cuts a window at a place that depends on the number of demonstrations, which no
+    stable order can do, and here it starts at the first.
     """
     generator = random.Random(10**6 * seed + 10**3)
     if balanced:
@@ -115,8 +101,7 @@ def seed_spread(rows: Sequence[Sequence[float]]) -> float:
 
 def _over_seeds(right: Mapping[str, Sequence[bool]], headline: str) -> dict[str, Any]:
     scores: dict[str, Any] = {name: mean(map(float, values)) for name, values in right.items()}
-    each = [float(value) for value in right[headline]]
-    return {**scores, "seed_spread": each} if len(each) > 1 else scores
+    return {**scores, "seed_spread": list(map(float, right[headline]))} if len(right[headline]) > 1 else scores
 
 
 # ---------------------------------------------------------------- options by log-likelihood
@@ -130,12 +115,9 @@ class OptionTask(IclTask):
     `metadata.calibration: false` leaves those requests, and the calibrated scores, out.
     """
 
-    def __init__(self, config: Mapping[str, Any], **kwargs: Any) -> None:
-        own = dict(config)
-        self._content_free = own.pop("content_free")
-        self._first = True  # the next row is the first of its build
-        self._shared: list[list[float]] = []  # content-free mean NLL of each option, a list a seed
-        super().__init__(own, **kwargs)
+    OWN = (*IclTask.OWN, "content_free")
+    _first = True  # the next row is the first of its build
+    _shared: Sequence[Sequence[float]] = ()  # content-free mean NLL of each option, a list a seed
 
     @property
     def calibrates(self) -> bool:
@@ -212,10 +194,9 @@ class OptionScores:
 def score_options(doc: Mapping[str, Any], seeds: Sequence[OptionScores]) -> dict[str, Any]:
     """Accuracies of a row, each the mean over the demonstration seeds (lm-eval's `process_results`).
 
-    Returns:
-        `acc`: the option of the highest log-likelihood, lm-eval's measure. `acc_token`: of the lowest mean token NLL.
-        `acc_calibrated`: of the lowest calibrated one, the paper's measure; only with calibration. `seed_spread`: the
-        last of these for each seed; only with several seeds.
+    `acc`: of the option of the highest log-likelihood, as lm-eval. `acc_token`: of the lowest mean token NLL.
+    `acc_calibrated`, with calibration: of the lowest calibrated one, as the paper. `seed_spread`: the last for each of
+    several seeds.
     """
     costs = {"acc": [[-total for total in seed.sums] for seed in seeds], "acc_token": [seed.nlls for seed in seeds]}
     calibrated = [seed.calibrated for seed in seeds]
@@ -229,21 +210,6 @@ def score_options(doc: Mapping[str, Any], seeds: Sequence[OptionScores]) -> dict
 # ---------------------------------------------------------------- numbers of worked solutions
 
 
-class Extracted(str):
-    """A part of an answer; `record` is the accounting of the answer, if it has one."""
-
-    record: dict[str, Any] | None
-
-    def __new__(cls, text: str, record: dict[str, Any] | None) -> Extracted:
-        """A text with the accounting of what it was extracted from."""
-        part = super().__new__(cls, text)
-        part.record = record
-        return part
-
-    def __reduce__(self) -> tuple[type[Extracted], tuple[str, dict[str, Any] | None]]:
-        return Extracted, (str(self), self.record)
-
-
 @register_filter("pcc_number")
 class NumberFilter(Filter):  # type: ignore[misc]
     """Extracts the numbers of worked solutions; see `metrics/gsm8k_answers` for the extractions."""
@@ -252,14 +218,14 @@ class NumberFilter(Filter):  # type: ignore[misc]
         self.extraction = extraction
 
     def apply(self, resps: Iterable[Sequence[str]], docs: Sequence[dict[str, Any]]) -> Iterable[list[str]]:
-        """The number of every answer of every row."""
-        return [
-            [
-                Extracted(extracted(answer, doc.get("answer", ""), self.extraction), getattr(answer, "record", None))
-                for answer in answers
-            ]
-            for answers, doc in zip(resps, docs, strict=True)
-        ]
+        """The number of every answer of every row, with the account of the answer where it has one."""
+        numbers: list[list[str]] = []
+        for answers, doc in zip(resps, docs, strict=True):
+            numbers.append([])
+            for answer in answers:
+                number, kind = extracted(answer, doc.get("answer", ""), self.extraction), cast(Any, type(answer))
+                numbers[-1].append(kind(number, answer.record) if hasattr(answer, "record") else number)
+        return numbers
 
 
 def score_number(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:

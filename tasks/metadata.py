@@ -60,27 +60,17 @@ def numbers(
 
 
 def wholes(metadata: Mapping[str, Any], key: str, default: Sequence[int], least: int, most: int | None) -> list[int]:
-    """A list of whole numbers among the settings; 512.0 is one.
-
-    Raises:
-        UsageError: As in `numbers`, or a number is not whole.
-    """
+    """A list of whole numbers among the settings; 512.0 is one."""
     values = numbers(metadata, key, default, least, most)
-    for value in values:
-        if value != int(value):
-            raise UsageError(f"{key}={values!r}: {value!r} is no whole number")
+    if odd := [value for value in values if value != int(value)]:
+        raise UsageError(f"{key}={values!r}: {odd[0]!r} is no whole number")
     return list(map(int, values))
 
 
 def model_name(metadata: Mapping[str, Any], key: str) -> str | None:
-    """A name or path among the settings, or among the model's arguments, which lm-eval hands to the tasks too.
+    """A name or path (or number) among the settings, or the model's arguments, which lm-eval hands to the tasks too.
 
-    Returns:
-        None where it is not there, or an object that lm-eval was given in Python (a model, a tokenizer). A number is a
-        name, as among the model's arguments.
-
-    Raises:
-        UsageError: It is plain data of another kind (a list, ...), or empty.
+    None where it is not there, or an object that lm-eval was given in Python (a model, a tokenizer).
     """
     value = metadata.get(key)
     if value == "" or isinstance(value, bool | list | tuple | dict):
@@ -113,13 +103,9 @@ def _warn_once(text: str) -> None:
 
 
 def decoder_name(metadata: Mapping[str, Any]) -> str | None:
-    """What the decoder is called, for `shipped.located`.
+    """What the decoder is called: `decoder`, else what the checkpoint `pretrained` names, else `pretrained` itself.
 
-    `decoder`, else what the checkpoint `pretrained` names, else `pretrained` itself: lm-eval hands the model's
-    arguments to the tasks too, in their metadata.
-
-    Returns:
-        None where nothing says it, as a published PCC checkpoint does not.
+    None where nothing says it, as a published PCC checkpoint does not.
     """
     if (given := model_name(metadata, "decoder")) is not None:
         return given
@@ -174,9 +160,6 @@ def tokenizer_name(metadata: Mapping[str, Any], why: str = FILTER, otherwise: st
     """Folder or hub id of the decoder's tokenizer: `tokenizer`, else that of the decoder (`decoder_name`).
 
     Messages say why one is needed, and how to do otherwise.
-
-    Raises:
-        UsageError: Nothing says which decoder it is.
     """
     if (tokenizer := model_name(metadata, "tokenizer")) is not None:
         return shipped.located(tokenizer)
@@ -186,22 +169,6 @@ def tokenizer_name(metadata: Mapping[str, Any], why: str = FILTER, otherwise: st
             f'\'{{"tokenizer": "<folder or hub id>"}}\'{otherwise}'
         )
     return shipped.located(decoder, metadata.get("gguf_file"))
-
-
-def load_tokenizer(name: str, metadata: Mapping[str, Any], otherwise: str = FILTER_OFF) -> PreTrainedTokenizerBase:
-    """The tokenizer that `tokenizer_name` names."""
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            name,
-            subfolder=str(metadata.get("subfolder") or ""),  # the model's argument, which lm-eval loads its own by
-            trust_remote_code=bool(metadata.get("trust_remote_code", False)),
-        )
-    except Exception as error:  # of a file from anyone, any
-        raise UsageError(
-            f"can't load the tokenizer {name} to count decoder tokens with ({first_line(error)}): pass --metadata "
-            f'\'{{"tokenizer": "<folder or hub id>"}}\'{otherwise}'
-        ) from error
-    return tokenizer
 
 
 class TokenCounter:
@@ -214,9 +181,20 @@ class TokenCounter:
 
     @classmethod
     def open(cls, metadata: Mapping[str, Any], why: str, otherwise: str = "") -> TokenCounter:
-        """The decoder's, from what the user said about the model; as `tokenizer_name` and `load_tokenizer`."""
-        tokenizer = tokenizer_name(metadata, why, otherwise)
-        return cls(load_tokenizer(tokenizer, metadata, otherwise), tokenizer)
+        """The decoder's, from what the user said about the model; see `tokenizer_name`."""
+        name = tokenizer_name(metadata, why, otherwise)
+        try:
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+                name,
+                subfolder=str(metadata.get("subfolder") or ""),  # the model's argument, which lm-eval loads its own by
+                trust_remote_code=bool(metadata.get("trust_remote_code", False)),
+            )
+        except Exception as error:  # of a file from anyone, any
+            raise UsageError(
+                f"can't load the tokenizer {name} to count decoder tokens with ({first_line(error)}): pass --metadata "
+                f'\'{{"tokenizer": "<folder or hub id>"}}\'{otherwise}'
+            ) from error
+        return cls(tokenizer, name)
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """The tokens of texts."""

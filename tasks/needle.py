@@ -7,7 +7,7 @@ import uuid
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import product
 from random import Random
 from typing import Any
@@ -45,6 +45,8 @@ class NeedleTask(QuestionTask):
     documents the text is made of (`data`, `documents`). Cells that no place fits are left out and counted.
     """
 
+    has_distances = True
+
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Make the rows."""
         counter = TokenCounter.open(self.config.metadata, f"{self.config.task} counts decoder tokens")
@@ -69,18 +71,15 @@ class NeedleTask(QuestionTask):
         metadata = self.config.metadata
         lengths = wholes(metadata, "lengths", LENGTHS, 16, None)
         depths = numbers(metadata, "depths", DEPTHS, 0, 1)
-        return [Place(*cell) for cell in product(lengths, depths, self.distances())]
-
-    def distances(self) -> Sequence[int | None]:
-        """Of the grid."""
-        return wholes(self.config.metadata, "distances", DISTANCES, 0, None)
+        distances = wholes(metadata, "distances", DISTANCES, 0, None) if self.has_distances else [None]
+        return [Place(*cell) for cell in product(lengths, depths, distances)]
 
     def rows(
         self, cells: Sequence[Place], counter: TokenCounter
     ) -> tuple[dict[str, Any], list[dict[str, Any]], Counter[str]]:
         """The source, the rows, and how many could not be made, by reason."""
         source, documents = read_documents(self.config.metadata)
-        hays = _hays(documents, 2 * max(cell.length for cell in cells), counter)
+        hays = Text.drawn(documents, 2 * max(cell.length for cell in cells), counter)
         per_cell = whole(self.config.metadata, "per_cell", PER_CELL)
         # The same texts in all cells: only the place differs.
         texts = [hay for hay in (next(hays, None) for _ in range(per_cell)) if hay is not None]
@@ -98,19 +97,12 @@ class NeedleTask(QuestionTask):
             if context is None:
                 dropped[f"no place {cell.distance} tokens from a segment's end in {cell.length}"] += 1
                 continue
-            docs.append(
-                {
-                    "id": f"{cell.length}-{cell.depth:g}-{cell.distance}-{number}",
-                    "context": context[0],
-                    "question": ask(random, fact.attribute, fact.subject),
-                    "answers": [fact.value],
-                    "length": cell.length,
-                    "depth": cell.depth,
-                    "distance": cell.distance,
-                    "tokens": context[1],
-                    **measured(*context[1:], self.segment),
-                }
-            )
+            doc: dict[str, Any] = {
+                "id": f"{cell.length}-{cell.depth:g}-{cell.distance}-{number}",
+                "context": context[0],
+            }
+            doc |= {"question": ask(random, fact.attribute, fact.subject), "answers": [fact.value], **asdict(cell)}
+            docs.append({**doc, "tokens": context[1], **measured(*context[1:], self.segment)})
         return {**source, "world_version": VERSION}, docs, dropped
 
 
@@ -121,9 +113,7 @@ class PairsTask(NeedleTask):
     are UUIDs) or `names` (people of the lab and cities, words a small tokenizer knows).
     """
 
-    def distances(self) -> Sequence[int | None]:
-        """A pair stands at any distance to a segment's end."""
-        return [None]
+    has_distances = False  # a pair stands at any distance to a segment's end
 
     def rows(
         self, cells: Sequence[Place], counter: TokenCounter
@@ -135,7 +125,7 @@ class PairsTask(NeedleTask):
             random = seeded("pairs", self.seed, cell.length, number)
             lines: list[str] = []
             size = 0
-            for key, value in _uuids(random) if keys == "uuid" else _names(random):
+            for key, value in pairs(random, keys):
                 size += counter.count(f"{key}: {value}.\n")
                 if size > cell.length:
                     break
@@ -147,32 +137,22 @@ class PairsTask(NeedleTask):
             key, value = lines[asked].rstrip(".").split(": ")
             texts = ("\n".join(lines[:asked]), lines[asked], "\n".join(lines))
             before, needle, tokens = (len(ids) for ids in counter.ids(texts))
-            docs.append(
-                {
-                    "id": f"{cell.length}-{cell.depth:g}-{number}",
-                    "context": "\n".join(lines),
-                    "question": f"What is the value of the key {key}?",
-                    "answers": [value],
-                    "length": cell.length,
-                    "depth": cell.depth,
-                    "tokens": tokens,
-                    "pairs": len(lines),
-                    **measured(tokens, before + needle / 2, self.segment),
-                }
-            )
+            doc: dict[str, Any] = {"id": f"{cell.length}-{cell.depth:g}-{number}", "context": texts[-1]}
+            doc |= {"question": f"What is the value of the key {key}?", "answers": [value]}
+            doc |= {"length": cell.length, "depth": cell.depth, "tokens": tokens, "pairs": len(lines)}
+            docs.append({**doc, **measured(tokens, before + needle / 2, self.segment)})
         source = {"source": "generated", "place": f"generated pairs ({keys})", "dataset": "pairs", "split": "test"}
         return {**source, "hub": None, "world_version": VERSION}, docs, dropped
 
 
-def _uuids(random: Random) -> Iterator[tuple[str, str]]:
+def pairs(random: Random, keys: str) -> Iterator[tuple[str, str]]:
+    """Keys with values: two UUIDs without end (`uuid`), or people and cities (`names`)."""
+    if keys == "names":
+        yield from ((f"{first} {last}", pick(random, CITIES)) for first, last in shuffle(random, list(NAMES["test"])))
+        return
     while True:
         key, value = (str(uuid.UUID(int=integer(random, 0, 2**62) << 64 | integer(random, 0, 2**62))) for _ in "kv")
         yield key, value
-
-
-def _names(random: Random) -> Iterator[tuple[str, str]]:
-    for first, last in shuffle(random, list(NAMES["test"])):
-        yield f"{first} {last}", pick(random, CITIES)
 
 
 # ---------------------------------------------------------------- where a needle goes, in decoder tokens
@@ -196,19 +176,27 @@ class Text:
             if (n == 0 or text[place - 1] in ".!?") and not _PRONOUN.match(text, place)
         ]
 
+    @classmethod
+    def drawn(cls, documents: Iterator[str], tokens: int, counter: TokenCounter) -> Iterator[Text]:
+        """Texts of at least so many tokens, each of as many documents as it takes."""
+        parts: list[str] = []
+        for document in documents:
+            parts.append(" ".join(document.split()))
+            if sum(map(len, parts)) >= 2 * tokens:
+                text = cls(" ".join(parts)[: 16 * tokens], counter)
+                if text.tokens >= tokens:
+                    yield text
+                    parts = []
+
     def at(self, tokens: int) -> int:
         """The number of the first place with at least so many tokens before it."""
         return min(bisect_left(self.before, tokens), len(self.places) - 1)
 
     def around(self, needle: str, cell: Place, segment: int) -> tuple[str, int, float] | None:
-        """A context of the text's beginning with a needle between two sentences.
+        """A context of the text's beginning with a needle between two sentences; None where the cell has no such place.
 
-        It begins in the middle of a sentence where that is what brings the needle to its place; what follows the needle
-        is cut at a word.
-
-        Returns:
-            The context, its decoder tokens and those before the needle's middle, as measured when it is done; None
-            where the cell has no such place.
+        It may begin in the middle of a sentence, to bring the needle to its place, and ends behind a word. With it come
+        its decoder tokens and those before the needle's middle, as measured when it is done.
         """
         size = self._counter.count(needle)
         target = middle(cell, size, segment)
@@ -224,24 +212,8 @@ class Text:
         return context, self._counter.count(context), self._counter.count(before) + size / 2
 
 
-def _hays(documents: Iterator[str], tokens: int, counter: TokenCounter) -> Iterator[Text]:
-    """Texts of at least so many tokens, each of as many documents as it takes."""
-    parts: list[str] = []
-    for document in documents:
-        parts.append(" ".join(document.split()))
-        if sum(map(len, parts)) >= 2 * tokens:
-            text = Text(" ".join(parts)[: 16 * tokens], counter)
-            if text.tokens >= tokens:
-                yield text
-                parts = []
-
-
 def middle(cell: Place, needle: int, segment: int) -> float | None:
-    """Where the middle of a needle of so many tokens goes: as near to the cell's depth as its distance allows.
-
-    Returns:
-        Tokens from the beginning; None where no place of the context is so far from, or so near to, a segment's end.
-    """
+    """Tokens before the middle of a needle of so many: as near to the cell's depth as its distance allows, or None."""
     low, high = needle / 2, cell.length - needle / 2
     target = min(max(cell.depth * cell.length, low), high)
     if cell.distance is None:

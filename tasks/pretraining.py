@@ -14,7 +14,7 @@ from pcc_bench.tasks.metadata import choice, whole
 from pcc_bench.tasks.metrics.perplexity.perplexity import score_log_likelihood
 from pcc_bench.tasks.metrics.text_overlap import text_overlap
 from pcc_bench.tasks.metrics.text_overlap.text_overlap import NAMED, SPACELESS, score_overlap
-from pcc_bench.tasks.task import PccTask, end_of_prompt, scored_tokens
+from pcc_bench.tasks.task import PccTask, scored_tokens
 
 INSTRUCTION = "Repeat the text above, word for word:\n"
 ROOM = 44  # new tokens beyond those of the longest document: 300 for 256, as in the paper
@@ -86,9 +86,8 @@ class ReconstructionTask(PccTask):
 def score_text(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
     """Scores of one answer, blanks around it left out (lm-eval's `process_results`); those of tokens are the task's.
 
-    Returns:
-        `bleu`: reference and answer, for the corpus score. `exact`, and those of `score_overlap`. `error_<class>`:
-        words missed and words there are, for the ratio of the sums; `error_word` is for all words.
+    `bleu`: reference and answer, for the corpus score. `error_<class>`, and `error_word` of all words: words missed and
+    words there are, for the ratio of the sums.
     """
     answer, reference = results[0].strip(), doc["document"].strip()
     expected = split_words(reference)
@@ -121,17 +120,11 @@ def rare_words(texts: Iterable[str]) -> set[str]:
 
 
 def classes(text: str, rare: set[str], cuts: Sequence[int]) -> dict[str, list[int]]:
-    """The numbers (from 0) of the words of each class; a word may be in several.
+    """The numbers (from 0) of a document's words of each class; a word may be in several.
 
-    Args:
-        text: A document.
-        rare: In lower case.
-        cuts: Characters where a segment ends and the next begins.
-
-    Returns:
-        `number`: has a digit and is in no date. `date`: day and month, month and year, or a year from 1000 to 2099.
-        `name`: begins with a capital inside a sentence, months and I left out. `rare`: see `rare_words`. `boundary`:
-        stands across the end of a segment, or next to it on either side.
+    `number`: has a digit and is in no date. `date`: day and month, month and year, or a year from 1000 to 2099. `name`:
+    begins with a capital inside a sentence, months and I left out. `rare`: in lower case, see `rare_words`. `boundary`:
+    stands across the end of a segment (a character of `cuts`), or next to it on either side.
     """
     spans = [match.span() for match in _WORD.finditer(text)]
     dates = [match.span() for match in _DATE.finditer(text)]
@@ -158,8 +151,7 @@ def classes(text: str, rare: set[str], cuts: Sequence[int]) -> dict[str, list[in
 def aligned(expected: Sequence[Hashable], said: Sequence[Hashable]) -> list[int]:
     """The items of `expected` (their numbers) that stand in `said` in the same order, as many as there can be.
 
-    A longest common subsequence, computed with whole rows of the table as the bits of an integer (Hyyrö 2004), so that
-    a thousand words take milliseconds.
+    A longest common subsequence, with rows of the table as the bits of an integer (Hyyrö 2004): milliseconds.
     """
     places: dict[Hashable, int] = {}
     for i, item in enumerate(expected):
@@ -202,13 +194,7 @@ class CompletionTask(PccTask):
             for number, ((before, after), ids) in enumerate(zip(cut.texts, continuations, strict=True), 1)
         ]
         self._counter = cut.counter
-        self._template_end: str | None = None
         self.take(docs, cut.dropped, **cut.account)
-
-    def build_all_requests(self, *, apply_chat_template: bool = False, **kwargs: Any) -> None:
-        """As lm-eval does."""
-        super().build_all_requests(apply_chat_template=apply_chat_template, **kwargs)
-        self._template_end = end_of_prompt(self.instances) if apply_chat_template else None
 
     def process_results(self, doc: Mapping[str, Any], results: Sequence[Any]) -> dict[str, Any]:
         """Scores of a row, over the tokens that were scored."""
@@ -222,9 +208,5 @@ class CompletionTask(PccTask):
 
 
 def score_continuation(doc: Mapping[str, Any], results: Sequence[tuple[float, bool]]) -> dict[str, Any]:
-    """The continuation's log-likelihood with its decoder tokens and its bytes, for `weighted_perplexity`.
-
-    Its tokens are those that were scored: the model says how many, and blanks at the end of a chat template are among
-    them. For lm-eval's own models without a template they are counted on their own.
-    """
+    """The continuation's log-likelihood with its decoder tokens and its bytes, for `weighted_perplexity`."""
     return score_log_likelihood(float(results[0][0]), doc["tokens"], doc["continuation"])

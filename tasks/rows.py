@@ -46,10 +46,7 @@ RowReader = Callable[[Mapping[str, Any]], Example | Dropped]
 
 
 def squad(row: Mapping[str, Any]) -> Example | Dropped:
-    """A row of SQuAD, or of AdversarialQA, which has its format.
-
-    The unanswerable ones of SQuAD 2.0 are left out, as in the paper.
-    """
+    """A row of SQuAD (of SQuAD 2.0 without the unanswerable ones, as in the paper), or of AdversarialQA."""
     if not (answers := answer_texts(row["answers"])):
         return Dropped("unanswerable")
     return Example(id=row["id"], context=row["context"], question=row["question"], answers=answers)
@@ -76,10 +73,7 @@ def _paragraphs(row: Mapping[str, Any], titles: set[str]) -> Example:
 
 
 def nq(row: Mapping[str, Any]) -> Example | Dropped:
-    """A row of Natural Questions, of two kinds that are two populations.
-
-    Those of Tevatron/wikipedia-nq (the paper's) have all passages that hold the answer; those with `ctxs`, one.
-    """
+    """A row of Natural Questions: the paper's (Tevatron/wikipedia-nq: all passages with the answer), or with one."""
     if "ctxs" in row:
         passages = [passage["text"] for passage in row["ctxs"] if passage["isgold"]]
         question, name, kind = row["question"], "", "gold_passage"
@@ -117,13 +111,8 @@ def sst2(row: Mapping[str, Any]) -> dict[str, Any]:
 def wsc(row: Mapping[str, Any]) -> dict[str, Any]:
     """A sentence of WSC, a noun phrase and a pronoun; flat as on the hub, or nested as in SuperGLUE's own files."""
     spans = row.get("target", row)
-    return {
-        "id": str(row.get("idx", "")),
-        "text": row["text"],
-        "span1_text": spans["span1_text"],
-        "span2_text": spans["span2_text"],
-        "label": _option(row["label"], ("no", "yes")),
-    }
+    doc = {"id": str(row.get("idx", "")), "text": row["text"], "label": _option(row["label"], ("no", "yes"))}
+    return {**doc, "span1_text": spans["span1_text"], "span2_text": spans["span2_text"]}
 
 
 def _option(label: Any, options: Sequence[str]) -> int:
@@ -138,15 +127,10 @@ def _option(label: Any, options: Sequence[str]) -> int:
 
 
 def hpd(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A session of Harry Potter Dialogue; its column names may be spelled with capitals, blanks or hyphens.
-
-    The data set has Harry's responses; a row may say otherwise in a column `role`.
-    """
+    """A session of Harry Potter Dialogue, however its columns are spelled; Harry responds, or the column `role`."""
     plain = {re.sub(r"[ -]", "_", key.strip().lower()): value for key, value in row.items()}
-    texts = {
-        key: [plain[key]] if isinstance(plain[key], str) else list(plain[key])
-        for key in ("scene", "dialogue", "positive_response", "negative_responses")
-    }
+    columns = ("scene", "dialogue", "positive_response", "negative_responses")
+    texts = {key: [plain[key]] if isinstance(plain[key], str) else list(plain[key]) for key in columns}
     role, scene = str(plain.get("role", "Harry")), " ".join(texts["scene"]).strip()
     responses = [texts["positive_response"][0], *texts["negative_responses"]]
     response, *negatives = (text.removeprefix(f"{role}:").strip() for text in responses)
@@ -163,10 +147,7 @@ def hpd(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def msc(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A session of Multi-Session Chat; the last turn is the response.
-
-    The personas of the row are summaries of the earlier sessions: they are left out, for demonstrations to tell.
-    """
+    """A session of Multi-Session Chat without the personas, which sum up those before; its last turn is asked."""
     return _chat(row, "")
 
 

@@ -47,11 +47,7 @@ class RulerTask(QuestionTask):
     `seed`.
     """
 
-    def __init__(self, config: Mapping[str, Any], **kwargs: Any) -> None:
-        own = dict(config)
-        self._draw: Callable[[Random], Hidden] = own.pop("draw")
-        self._by_depth: bool = own.pop("by_depth")
-        super().__init__(own, **kwargs)
+    OWN = ("draw", "by_depth")
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Make the rows."""
@@ -59,19 +55,8 @@ class RulerTask(QuestionTask):
         lengths = wholes(metadata, "lengths", LENGTHS, 64, LONGEST)
         counter = TokenCounter.open(metadata, f"{self.config.task} counts decoder tokens")
         seed = whole(metadata, "seed", 0, least=0)
-        docs, dropped = self._rows(lengths, counter, seed)
-        if not docs:
-            raise UsageError(f"nothing of {self.config.task} fits into lengths={lengths}: pass longer ones")
-        source = {"source": "generated", "place": "generated narratives", "dataset": "ruler", "split": "test"}
-        settings = {"protocol": "strict", "lengths": {"tokens": lengths}, "tokenizer": counter.name, "seed": seed}
-        self.take(docs, dropped, **source, **settings, hub=None, world_version=VERSION)
-
-    def _rows(
-        self, lengths: Sequence[int], counter: TokenCounter, seed: int
-    ) -> tuple[list[dict[str, Any]], Counter[str]]:
-        """The rows, and how many could not be made, by reason."""
-        depths = numbers(self.config.metadata, "depths", DEPTHS, 0, 1)
-        per_cell = whole(self.config.metadata, "per_cell", PER_CELL, most=10_000)
+        depths = numbers(metadata, "depths", DEPTHS, 0, 1)
+        per_cell = whole(metadata, "per_cell", PER_CELL, most=10_000)
         # As many rows of a length with depths as without; a row's text and needles are the same at all depths.
         count, places = (per_cell, depths) if self._by_depth else (per_cell * len(depths), [None])
         docs, dropped = [], Counter[str]()
@@ -85,21 +70,17 @@ class RulerTask(QuestionTask):
                 if hay is None:
                     dropped[f"what is hidden is longer than {length} tokens"] += 1
                     continue
-                docs.append(
-                    {
-                        "id": "-".join([str(length), *([] if depth is None else [f"{depth:g}"]), str(number)]),
-                        "context": hay.text,
-                        "question": hidden.question,
-                        "opening": hidden.opening,
-                        "answers": list(hidden.answers),
-                        "every": hidden.every,
-                        "length": length,
-                        "depth": depth,
-                        "tokens": hay.tokens,
-                        "found_depth": hay.depth,
-                    }
-                )
-        return docs, dropped
+                place = "" if depth is None else f"{depth:g}-"
+                text, tokens, at = hay
+                doc: dict[str, Any] = {"id": f"{length}-{place}{number}", "context": text}
+                doc |= {"question": hidden.question, "opening": hidden.opening, "answers": list(hidden.answers)}
+                doc |= {"every": hidden.every, "length": length, "depth": depth, "tokens": tokens, "found_depth": at}
+                docs.append(doc)
+        if not docs:
+            raise UsageError(f"nothing of {self.config.task} fits into lengths={lengths}: pass longer ones")
+        source = {"source": "generated", "place": "generated narratives", "dataset": "ruler", "split": "test"}
+        settings = {"protocol": "strict", "lengths": {"tokens": lengths}, "tokenizer": counter.name, "seed": seed}
+        self.take(docs, dropped, **source, **settings, hub=None, world_version=VERSION)
 
 
 def score_references(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
@@ -109,15 +90,6 @@ def score_references(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str
 
 
 # ---------------------------------------------------------------- the text
-
-
-@dataclass(frozen=True)
-class Hay:
-    """A text with what is hidden in it."""
-
-    text: str
-    tokens: int  # its decoder tokens
-    depth: float  # where the first of the hidden sentences begins: decoder tokens before it over those of all but it
 
 
 @dataclass(frozen=True)
@@ -134,13 +106,11 @@ class Narrative:
         sentences = _SENTENCES.split(draw_document(random, tokens // SHORTEST + 1, split="test"))
         return cls(sentences, _sizes(sentences, counter), counter)
 
-    def hide(self, hidden: Hidden, places: Sequence[float], length: int) -> Hay | None:
-        """As much of it as fits, with the hidden sentences between its own; None where those alone are longer.
+    def hide(self, hidden: Hidden, places: Sequence[float], length: int) -> tuple[str, int, float] | None:
+        """As much of it as fits `length`, with the hidden sentences between its own; None where those alone are longer.
 
-        Args:
-            hidden: What is hidden; sentences at the same place keep their order.
-            places: Of the hidden sentences, from 0 (the beginning) to 1.
-            length: Decoder tokens of the whole, at most.
+        `places`, from 0 (the beginning) to 1: of the hidden sentences; those at the same place keep their order. With
+        the text come its tokens, and the depth of the first of them: tokens before it over those of all but it.
         """
         sizes = _sizes(hidden.sentences, self.counter)
         count = sum(size <= length - sum(sizes) for size in accumulate(self.sizes))
@@ -157,7 +127,7 @@ class Narrative:
             text = " ".join([*sentences, *self.sentences[last:count]])
             tokens = self.counter.count(text)
             if tokens <= length:
-                return Hay(text, tokens, self.counter.count(before) / max(tokens - sizes[0], 1))
+                return (text, tokens, self.counter.count(before) / max(tokens - sizes[0], 1))
             count -= 1  # where sentences meet, a tokenizer may need a token more
         return None
 
@@ -226,13 +196,14 @@ def _distinct(random: Random, count: int, draw: Callable[[], str]) -> list[str]:
     return shuffle(random, list(drawn))
 
 
+@cache
+def real_rows() -> Sequence[Mapping[str, Any]]:
+    """The SQuAD rows that ship."""
+    return [row for _, row in read_json_lines(real_folder() / "squad" / "validation.jsonl")]
+
+
 def paragraph(random: Random) -> Hidden:
-    """A real paragraph and a question that it answers (the SQuAD rows that ship)."""
-    row = pick(random, _real_rows())
+    """A real paragraph and a question that it answers."""
+    row = pick(random, real_rows())
     context, answers = " ".join(row["context"].split()), tuple(dict.fromkeys(row["answers"]["text"]))
     return Hidden((context,), f"Question: {row['question'].strip()}", "Answer:", answers, every=False)
-
-
-@cache
-def _real_rows() -> Sequence[Mapping[str, Any]]:
-    return [row for _, row in read_json_lines(real_folder() / "squad" / "validation.jsonl")]

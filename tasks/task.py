@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import datasets
-from lm_eval.api.instance import Instance
 from lm_eval.api.samplers import ContextSampler
 from lm_eval.api.task import ConfigurableTask
 
@@ -28,16 +27,21 @@ print_usage_errors_plainly()  # lm-eval's command line shows tracebacks; our mis
 class PccTask(ConfigurableTask):  # type: ignore[misc]
     """A task whose YAML says which columns may be compressed (`metadata.compress`) and how to read a row.
 
-    Besides lm-eval's own, the YAML has the keys `class` (this class) and `read_row` (a row -> `Example` or `Dropped`).
-    The metadata (`dataset`, `split`, `hub`, `population_filter`, `official_references`) say where the rows come from;
-    `data`, `protocol`, `population` and `tokenizer` may be given by the user. `metadata.population` then holds the
-    account of what was read, kept and dropped, so that it stands in lm-eval's results.
+    Besides lm-eval's own, the YAML has the keys `class` (this class), `read_row` (a row -> `Example` or `Dropped`), and
+    those of `OWN`, each of which becomes an attribute with an underscore. The metadata (`dataset`, `split`, `hub`,
+    `population_filter`, `official_references`) say where the rows come from; `data`, `protocol`, `population` and
+    `tokenizer` may be given by the user. `metadata.population` then holds the account of what was read, kept and
+    dropped, so that it stands in lm-eval's results.
     """
+
+    OWN: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: Mapping[str, Any], **kwargs: Any) -> None:
         own = dict(config)
         own.pop("class", None)  # the factory's business, unknown to TaskConfig
-        self._read_row = own.pop("read_row")
+        for key in ("read_row", *self.OWN):
+            setattr(self, f"_{key}", own.pop(key))
+        self._template_end: str | None = None  # under a chat template: what an answer follows
         check_spelling(map(str, own["metadata"]))
         columns = own["metadata"].get("compress", {})
         if not isinstance(columns, Mapping) or not all(isinstance(after, str) for after in columns.values()):
@@ -53,15 +57,11 @@ class PccTask(ConfigurableTask):  # type: ignore[misc]
         self.take(docs, **account)
 
     def take(self, docs: list[dict[str, Any]], dropped: Mapping[str, int], **account: Any) -> None:
-        """Take rows, and note for lm-eval's results what they are; `account` adds to what stands here, or replaces it.
+        """Take the rows that are asked, and note for lm-eval's results what they are.
 
         With the setting `draw` the rows are asked in an order drawn with that seed: a file has its rows by article, so
-        that the first N of them are of a few.
-
-        Args:
-            docs: The rows that are asked.
-            dropped: How many others were read, by reason.
-            account: Source of the rows, tokenizer, settings.
+        that the first N of them are of a few. `dropped`: how many others were read, by reason. `account` (source,
+        tokenizer, settings) adds to what stands here, or replaces it.
         """
         counts = {"rows_read": len(docs) + sum(dropped.values()), "kept": len(docs), "dropped": dict(dropped)}
         known = {"protocol": self.config.metadata.get("protocol", "strict"), "population": "all", **counts}
@@ -92,50 +92,52 @@ class PccTask(ConfigurableTask):  # type: ignore[misc]
     ) -> list[Any]:
         """A turn whose answer is marked; the question is marked by the template, or is a choice of the data."""
         question = _literals(q) if self.multiple_input else q
-        turn: list[Any] = super().build_qa_turn(q=question, c=_literals(c), a=_literals(a), **kwargs)
-        return turn
+        return list(super().build_qa_turn(q=question, c=_literals(c), a=_literals(a), **kwargs))
 
     def fewshot_context(self, *args: Any, **kwargs: Any) -> Prompt | list[Prompt]:
         """The assembled prompt (few-shot examples, chat template), split into its parts."""
         assembled = super().fewshot_context(*args, **kwargs)
-        if isinstance(assembled, list):
-            return [Prompt.parse(prompt) for prompt in assembled]
-        return Prompt.parse(assembled)
+        return list(map(Prompt.parse, assembled)) if isinstance(assembled, list) else Prompt.parse(assembled)
 
-    def build_all_requests(self, *, tokenizer_name: str = "", **kwargs: Any) -> None:
-        """As lm-eval does, with a key for its request cache that knows the rows and the version of the task."""
-        rows = self.config.metadata["population"]["fingerprint"]
-        super().build_all_requests(tokenizer_name=f"{tokenizer_name}-v{self.VERSION}-{rows}", **kwargs)
+    def build_all_requests(self, *, tokenizer_name: str = "", apply_chat_template: bool = False, **kwargs: Any) -> None:
+        """As lm-eval does; its request cache also knows the version of the task, its rows and how they are asked."""
+        key = f"{tokenizer_name}-v{self.VERSION}-{fingerprint([self.config.metadata['population']])}"
+        super().build_all_requests(tokenizer_name=key, apply_chat_template=apply_chat_template, **kwargs)
+        ends = (str(instance.args[0])[-TAIL:] for instance in self.instances)  # all alike under a chat template
+        self._template_end = next(ends, "") if apply_chat_template else None
 
     # Scores
 
     def process_results(self, doc: Mapping[str, Any], results: Sequence[Any]) -> dict[str, Any]:
-        """Scores, and the account of compression where the model keeps one (attribute `record` of its answers)."""
-        record = getattr(results[0], "record", None)
-        if record is not None and record.get("skipped"):
-            return {}  # in no score; the model reports it
-        self._check_answers(doc, results)
-        scores: dict[str, Any] = super().process_results(doc, results)
-        self._check_scores(doc, scores)
-        if record is not None and "compression" in self.aggregation():  # --predict_only has no such metric
-            return {**scores, "compression": record}
-        return scores
+        """Scores, and the account of compression where the model keeps one (attribute `record` of its answers).
 
-    def _check_answers(self, doc: Mapping[str, Any], answers: Sequence[Any]) -> None:
-        """See that every log-likelihood of a row is a finite number."""
-        for answer in answers:
+        Raises:
+            UsageError: A log-likelihood or a perplexity is no finite number.
+        """
+        records = [record for record in (getattr(result, "record", None) for result in results) if record is not None]
+        if any(record.get("skipped") for record in records):
+            return {}  # in no score; the model reports it
+        for answer in results:
             likelihood = answer[0] if isinstance(answer, tuple) else answer
             if isinstance(likelihood, float) and not math.isfinite(likelihood):
                 where = f"{self.config.task}: a log-likelihood of row {doc.get('id')} is {likelihood}, no finite number"
                 raise UsageError(f"{where}: the model's dtype is too small, or its weights are damaged")
-
-    def _check_scores(self, doc: Mapping[str, Any], scores: Mapping[str, Any]) -> None:
-        """See that perplexities (log-likelihood, units) are numbers that a float holds."""
-        for metric, score in scores.items():
+        scores = self.scores(doc, results)
+        for metric, score in scores.items():  # perplexities are (log-likelihood, units)
             if isinstance(score, tuple) and isinstance(score[0], float) and not abs(score[0]) < LARGEST * score[1]:
-                raise UsageError(
-                    f"{self.config.task}: the {metric} of row {doc.get('id')}, {score}, has no finite mean"
-                )
+                where = f"{self.config.task}: the {metric} of row {doc.get('id')}"
+                raise UsageError(f"{where}, {score}, has no finite mean")
+        if records and "compression" in self.aggregation():  # --predict_only has no such metric
+            return {**scores, "compression": self.account(doc, records)}
+        return scores
+
+    def scores(self, doc: Mapping[str, Any], results: Sequence[Any]) -> dict[str, Any]:
+        """Of a row's answers, by lm-eval."""
+        return dict(super().process_results(doc, results))
+
+    def account(self, doc: Mapping[str, Any], records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Of a row, from the accounts of its answers."""
+        return records[0]
 
     def _marked(self, doc: Mapping[str, Any]) -> dict[str, Any]:
         return mark_row(doc, self.config.metadata["compress"])
@@ -149,9 +151,9 @@ class PccTask(ConfigurableTask):  # type: ignore[misc]
 
 
 class OtherQuestions(ContextSampler):  # type: ignore[misc]
-    """lm-eval's sampler of few-shot examples, for rows that may stand in a data set twice under different ids.
+    """lm-eval's sampler of few-shot examples, its draws too, that leaves out a row that asks what the scored row asks.
 
-    Draws are the same. A row is left out that asks what the scored row asks; lm-eval compares whole rows, ids too.
+    lm-eval compares whole rows, ids too, and a data set may have a row twice under different ids.
     """
 
     def __init__(self, rows: Sequence[dict[str, Any]], asked: Callable[[Mapping[str, Any]], str]) -> None:
@@ -161,11 +163,7 @@ class OtherQuestions(ContextSampler):  # type: ignore[misc]
     def sample(
         self, n: int, eval_doc: dict[str, Any] | None = None, df: Any = None, **kwargs: Any
     ) -> Sequence[dict[str, Any]]:
-        """The examples of a scored row.
-
-        Raises:
-            UsageError: Too few rows ask something else.
-        """
+        """The examples of a scored row."""
         rows, own = self.fewshot_docs(), self._asked(eval_doc) if eval_doc else None
         drawn = self.rnd.sample(rows, min(n + (eval_doc is not None), len(rows)))
         others = [row for row in drawn if self._asked(row) != own][:n]
@@ -174,15 +172,13 @@ class OtherQuestions(ContextSampler):  # type: ignore[misc]
         pool = [row for row in rows if self._asked(row) != own]
         if len(pool) < n:
             raise UsageError(f"num_fewshot={n}: only {len(pool)} rows ask something else than the row that is scored")
-        other: Sequence[dict[str, Any]] = self.rnd.sample(pool, n)
-        return other
+        return list(self.rnd.sample(pool, n))
 
 
 class QuestionTask(PccTask):
     """A question on a context, in the words that `metadata.prompt` names (`pcc_bench.core.questions`).
 
-    The account of the rows says which they were (`metadata.population.prompt`). A YAML with a `doc_to_text` of its own
-    keeps that, and its prompt is `custom`.
+    The account of the rows says which (`metadata.population.prompt`); a YAML's own `doc_to_text` is `custom`.
 
     Raises:
         UsageError: No such prompt, or one is chosen for a YAML that has its own words.
@@ -209,31 +205,20 @@ class QuestionTask(PccTask):
         if name is not None:
             warn_of_another_prompt(self.config.metadata, name)
 
-    def build_all_requests(self, *, tokenizer_name: str = "", apply_chat_template: bool = False, **kwargs: Any) -> None:
-        """As lm-eval does; its request cache also knows the prompt.
-
-        Raises:
-            UsageError: The prompt is a user's turn, and there is no chat template to put it in.
-        """
-        name = self.config.metadata["population"]["prompt"]
+    def build_all_requests(self, *, apply_chat_template: bool = False, **kwargs: Any) -> None:
+        """As the others; a prompt that is a user's turn needs a chat template to put it in."""
         if self._needs_chat_template and not apply_chat_template:
+            name = self.config.metadata["population"]["prompt"]
             raise UsageError(
                 f"prompt={name} is a user's turn in a chat: pass --apply_chat_template (pcc-bench eval: "
                 "--apply-chat-template), or prompt=short for a decoder without a chat template"
             )
-        super().build_all_requests(
-            tokenizer_name=f"{tokenizer_name}-{name}", apply_chat_template=apply_chat_template, **kwargs
-        )
+        super().build_all_requests(apply_chat_template=apply_chat_template, **kwargs)
 
 
 def scored_tokens(result: Any) -> int | None:
     """Tokens whose log-likelihoods an answer sums up; None where the model does not say, as lm-eval's own."""
     return (getattr(result, "record", None) or {}).get("scored_tokens")
-
-
-def end_of_prompt(instances: Sequence[Instance]) -> str:
-    """The last characters of a task's prompts under a chat template, where all end alike: what an answer follows."""
-    return str(instances[0].args[0])[-TAIL:] if instances else ""
 
 
 def _literals(data: Any) -> Any:

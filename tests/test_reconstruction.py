@@ -308,7 +308,7 @@ def test_the_hub_is_streamed(models: Path, monkeypatch: pytest.MonkeyPatch) -> N
         asked.update(options, path=path, name=name)
         return ({"text": row["text"]} for row in lab_rows("text", "test", 100))
 
-    monkeypatch.setattr("pcc_bench.tasks.documents.datasets.load_dataset", stream)
+    monkeypatch.setattr("pcc_bench.tasks.data.datasets.load_dataset", stream)
     task = load("pcc_reconstruction", models, data="hub", documents=5)
     assert asked["streaming"] is True
     assert asked["path"] == "HuggingFaceFW/fineweb"

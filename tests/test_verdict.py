@@ -16,7 +16,7 @@ from test_tasks import load
 from pcc_bench import cli
 from pcc_bench.host.responses import Tally
 from pcc_bench.tasks.data import sample_folder
-from pcc_bench.tasks.metadata import load_tokenizer
+from pcc_bench.tasks.metadata import TokenCounter
 
 SKIPPING = ("--tasks", "pcc_squad", "--limit", "3")
 
@@ -81,7 +81,8 @@ def test_a_task_has_no_score_if_every_row_was_skipped_in_part(calls: list[tuple[
 def test_the_population_of_a_model_in_a_subfolder(models: Path, tmp_path: Path) -> None:
     shutil.copytree(models / "llama", tmp_path / "model" / "inner")
     model = {"pretrained": str(tmp_path / "model"), "subfolder": "inner"}
-    assert load_tokenizer(model["pretrained"], model).vocab_size == load_tokenizer(str(models / "llama"), {}).vocab_size
+    counters = [TokenCounter.open(words, "a test") for words in (model, {"pretrained": str(models / "llama")})]
+    assert counters[0].tokenizer.vocab_size == counters[1].tokenizer.vocab_size
     population = load("pcc_squad", **model).config.metadata["population"]
     plain = load("pcc_squad", pretrained=str(models / "llama")).config.metadata["population"]
     assert (population["kept"], population["dropped"]) == (plain["kept"], plain["dropped"])

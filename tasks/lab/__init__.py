@@ -38,15 +38,9 @@ Lengths = tuple[int, int] | None
 
 
 def rows(dataset: str, split: str, count: int, seed: int = 0, *, sentences: Lengths = None) -> list[Row]:
-    """The first rows of a data set of the lab.
+    """The first rows of one of `DATASETS`; `validation` and `test` use names that `train` never has.
 
-    Args:
-        dataset: One of `DATASETS`.
-        split: `train`, `validation` or `test`; the latter two use names that `train` never has.
-        count: How many rows.
-        seed: Another seed gives other rows.
-        sentences: Shortest and longest context of the questions (and of `text`), in sentences; None: 7 to 60,
-            mostly `LENGTHS`.
+    `sentences`: shortest and longest context of the questions (and of `text`); None: 7 to 60, mostly `LENGTHS`.
 
     Raises:
         ValueError: Unknown data set or split, or lengths that can't be.
@@ -69,26 +63,32 @@ def _block(dataset: str, split: str, start: int, seed: int, sentences: Lengths) 
     if sentences is not None and not 2 <= sentences[0] <= sentences[1]:
         raise ValueError(f"contexts of {sentences[0]} to {sentences[1]} sentences: at least 2, the shorter first")
     if dataset not in WITH_CONTEXT:
-        return [_without_context(dataset, split, index, seed, sentences) for index in range(start, start + QUESTIONS)]
+        numbers = range(start, start + QUESTIONS)
+        return [without_context(seeded(seed, split, dataset, n), dataset, split, n, seed, sentences) for n in numbers]
     count = QUESTIONS if sentences is None or sentences[0] >= 8 else 1  # rows a context
     table: list[Row] = []
     for first in range(start, start + QUESTIONS, count):  # its number names the context
         random = seeded(seed, split, dataset, first)
-        length = _length(random, sentences)
-        if dataset == "nq":
-            table += _nq(random, length, split, count)
-        elif dataset == "hotpotqa":
-            table += _hotpotqa(random, length, split, count)
+        if sentences is not None:
+            length = integer(random, *sentences)
+        elif (draw := random.random()) < 0.8:
+            length = integer(random, *LENGTHS)
         else:
-            passages = _squad(random, length, split, count, alike=dataset == "adversarialqa")
+            length = integer(random, 7, 10) if draw < 0.9 else integer(random, 33, 58)
+        if dataset == "nq":
+            table += nq(random, length, split, count)
+        elif dataset == "hotpotqa":
+            table += hotpotqa(random, length, split, count)
+        else:
+            passages = squad(random, length, split, count, alike=dataset == "adversarialqa")
             table += [{"title": f"Passage {first}", **row} for row in passages]
     if dataset == "nq":
         return table
     return [{"id": f"lab-{dataset}-{split}-{seed}-{number}", **row} for number, row in enumerate(table, start)]
 
 
-def _without_context(dataset: str, split: str, index: int, seed: int, sentences: Lengths) -> Row:
-    random = seeded(seed, split, dataset, index)
+def without_context(random: Random, dataset: str, split: str, index: int, seed: int, sentences: Lengths) -> Row:
+    """A row of a data set without contexts."""
     match dataset:
         case "gsm8k":
             return {**draw_problem(random, split=split)}
@@ -101,7 +101,8 @@ def _without_context(dataset: str, split: str, index: int, seed: int, sentences:
     return draw_session(random, index, split=split, seed=seed, when="Day" if dataset == "hpd" else "Year 0, day")
 
 
-def _squad(random: Random, length: int, split: str, count: int, *, alike: bool) -> Iterator[Row]:
+def squad(random: Random, length: int, split: str, count: int, *, alike: bool) -> Iterator[Row]:
+    """Rows of SQuAD, or of AdversarialQA (`alike`), on one passage of so many sentences."""
     questions: list[Question] = []
     while len(questions) < count:  # near-duplicates may agree in all that is said of them
         passage = _passage(random, length, split, alike=alike)
@@ -112,7 +113,8 @@ def _squad(random: Random, length: int, split: str, count: int, *, alike: bool) 
         yield {"context": passage.text, "question": question.text, "answers": answers, **metadata}
 
 
-def _nq(random: Random, length: int, split: str, count: int) -> Iterator[Row]:
+def nq(random: Random, length: int, split: str, count: int) -> Iterator[Row]:
+    """Rows of Natural Questions on the same passages, of which the gold one has so many sentences."""
     gold = _passage(random, length, split)
     subjects = {stated.fact.subject for stated in gold.stated}
     passages, others = [gold], integer(random, 2, 5)
@@ -134,7 +136,8 @@ def _nq(random: Random, length: int, split: str, count: int) -> Iterator[Row]:
         yield {"question": question.text, "answers": [question.answer], "ctxs": contexts}
 
 
-def _hotpotqa(random: Random, length: int, split: str, count: int) -> Iterator[Row]:
+def hotpotqa(random: Random, length: int, split: str, count: int) -> Iterator[Row]:
+    """Rows of HotpotQA on the same paragraphs of so many sentences in all."""
     questions: list[Question] = []
     while len(questions) < count:  # short ones may have no two facts that lean on each other
         paragraphs = draw_paragraphs(random, length, split=split)
@@ -151,15 +154,6 @@ def _hotpotqa(random: Random, length: int, split: str, count: int) -> Iterator[R
             "supporting_facts": {"title": [title for title, _ in needs], "sent_id": [at for _, at in needs]},
             "context": {"title": list(paragraphs.titles), "sentences": [list(text) for text in texts]},
         }
-
-
-def _length(random: Random, sentences: Lengths) -> int:
-    if sentences is not None:
-        return integer(random, *sentences)
-    draw = random.random()
-    if draw < 0.8:
-        return integer(random, *LENGTHS)
-    return integer(random, 7, 10) if draw < 0.9 else integer(random, 33, 58)
 
 
 def _passage(random: Random, sentences: int, split: str, *, alike: bool = False) -> Passage:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from random import Random
 from typing import NamedTuple
 
@@ -35,11 +34,7 @@ STATEMENTS: dict[str, tuple[str, ...]] = {
         "The date of birth of {name} is {value}.",
         "{name}'s date of birth is {value}.",
     ),
-    "job": (
-        "{name} is {a} {value}.",
-        "{name} works as {a} {value}.",
-        "The job of {name} is that of {a} {value}.",
-    ),
+    "job": ("{name} is {a} {value}.", "{name} works as {a} {value}.", "The job of {name} is that of {a} {value}."),
     "company": (
         "{name} works for {value}.",
         "{name} has a job at {value}.",
@@ -50,16 +45,8 @@ STATEMENTS: dict[str, tuple[str, ...]] = {
         "The favourite food of {name} is {value}.",
         "{name} likes to eat {value}.",
     ),
-    "hobby": (
-        "{name}'s hobby is {value}.",
-        "The hobby of {name} is {value}.",
-        "{name} enjoys {value}.",
-    ),
-    "pet": (
-        "{name} has {a} {value}.",
-        "{name} keeps {a} {value} as a pet.",
-        "The pet of {name} is {a} {value}.",
-    ),
+    "hobby": ("{name}'s hobby is {value}.", "The hobby of {name} is {value}.", "{name} enjoys {value}."),
+    "pet": ("{name} has {a} {value}.", "{name} keeps {a} {value} as a pet.", "The pet of {name} is {a} {value}."),
     "seat": (
         "The company {name} is in {value}.",
         "The office of {name} is in {value}.",
@@ -116,33 +103,7 @@ CLAUSES |= {thing: (f"who owns {{value}} {thing}", f"who has {{value}} {thing}")
 CLAUSES |= {relation: (f"whose {relation} is {{value}}",) for relation in RELATIONS}
 
 
-class Form(NamedTuple):
-    """A statement taken apart, for speed: texts around the name and the value, and which of them is first."""
-
-    before: str
-    between: str
-    after: str
-    name_first: bool
-    pronouns: dict[str, str]  # gender -> the text in place of the name and what belongs to it; {} where there is none
-
-    @classmethod
-    def of(cls, template: str) -> Form:
-        """The form of a statement without `{a}`."""
-        name_first = template.index("{name}") < template.index("{value}")
-        before, between, after = re.split(r"{name}|{value}", template)
-        pronouns: dict[str, str] = {}
-        if template.startswith("{name}'s"):
-            pronouns = {"f": "Her" + between[2:], "m": "His" + between[2:]}
-        elif template.startswith("{name}"):
-            pronouns = {"f": "She" + between, "m": "He" + between}
-        return cls(before, between, after, name_first, pronouns)
-
-
-_FORMS = {
-    (attribute, vowel): tuple(Form.of(text.replace("{a}", "an" if vowel else "a")) for text in templates)
-    for attribute, templates in STATEMENTS.items()
-    for vowel in (False, True)
-}
+_PRONOUNS = {"f": ("She", "Her"), "m": ("He", "His")}
 
 
 def state(random: Random, fact: Fact, pronoun: str | None = None) -> tuple[str, int]:
@@ -150,13 +111,12 @@ def state(random: Random, fact: Fact, pronoun: str | None = None) -> tuple[str, 
 
     `pronoun`: gender of the subject where the sentence may start with She or He instead of the name, else None.
     """
-    subject, attribute, value = fact
-    form = pick(random, _FORMS[attribute, value[0] in "aeiou"])
-    before, between, after, name_first, pronouns = form
-    if not name_first:
-        return before + value + between + subject + after, len(before)
-    start = pronouns[pronoun] if pronoun and pronouns else before + subject + between
-    return start + value + after, len(start)
+    text = pick(random, STATEMENTS[fact.attribute]).replace("{a}", article(fact.value))
+    if pronoun and text.startswith("{name}"):
+        nominative, possessive = _PRONOUNS[pronoun]
+        text = possessive + text[8:] if text.startswith("{name}'s") else nominative + text[6:]
+    before, after = text.replace("{name}", fact.subject).split("{value}")
+    return before + fact.value + after, len(before)
 
 
 def ask(random: Random, attribute: str, subject: str) -> str:

@@ -40,16 +40,10 @@ def draw_passage(
     alike: bool = False,
     hops: int = 1,
 ) -> Passage:
-    """A passage about a cast of its own.
+    """A passage about a cast of its own, with so many facts, one a sentence, and `fillers`, which state nothing.
 
-    Args:
-        random: The generator.
-        facts: How many facts it states, one a sentence.
-        people: How many people it is about; None: drawn. At least one for each 8 facts, whatever is asked for.
-        fillers: How many further sentences state nothing.
-        split: Whose names it may use, see `world.names_of`.
-        alike: The people are near-duplicates of each other.
-        hops: 2 to choose facts that make chains (a colleague, and where that colleague lives).
+    There is at least one person for each 8 facts, whatever `people` says (None: drawn). `alike`: they are
+    near-duplicates of each other. `hops=2` chooses facts that make chains (a colleague, and where that one lives).
     """
     fewest = max(hops, -(-facts // 8))
     people = people if people is not None else integer(random, fewest, max(fewest, 2, facts // 3))
@@ -229,10 +223,7 @@ def lesson(
     alike: bool = False,
     split: str = "train",
 ) -> tuple[str, list[tuple[str, str]]]:
-    """A passage (as `draw_passage` makes it) with pairs of question and short answer, for training a decoder.
-
-    With one hop there is a question a fact; with two all questions over two facts (a short passage may have none).
-    """
+    """A passage (see `draw_passage`) with pairs of question and short answer: one a fact, or all over two facts."""
     passage = draw_passage(random, facts, people, fillers, split=split, alike=alike, hops=hops)
     questions = (one_hop if hops == 1 else two_hop)(random, passage)
     return passage.text, [(question.text, question.answer) for question in questions]

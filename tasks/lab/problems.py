@@ -102,10 +102,9 @@ _NOT = ("not ", "never ", "not at all ")
 
 
 def draw_review(random: Random, index: int) -> dict[str, Any]:
-    """A row {"idx", "sentence", "label"} with a lower-case sentence; of the rows 2k and 2k + 1 one is positive.
+    """A row {"idx", "sentence", "label"}, spelled as in SST-2; of the rows 2k and 2k + 1 one is positive.
 
-    Punctuation stands apart, as SST-2 has it. What counts is the last clause: "the story is dull , but the film is
-    great ." is positive.
+    What counts is the last clause: "the story is dull , but the film is great ." is positive.
     """
     positive = index % 2 == 0
     draw = random.random()
@@ -163,10 +162,7 @@ _BY_GRAMMAR = (
 
 
 def draw_pronoun(random: Random, index: int, *, split: str = "train") -> dict[str, Any]:
-    """A row {"text", "target", "idx", "label"}; of the rows 2k and 2k + 1 one is true.
-
-    Indices count words apart by blanks, as SuperGLUE's do.
-    """
+    """A row {"text", "target", "idx", "label"} with indices of words as in SuperGLUE; of 2k and 2k + 1 one is true."""
     draw = random.random()
     by_gender = draw < 1 / 3
     while True:  # two genders where only that tells them apart, and two jobs

@@ -10,13 +10,9 @@ import evaluate
 
 
 def compression(records: Sequence[Mapping[str, Any]]) -> float | None:
-    """Achieved compression of a population: source tokens per position of memory, boundary vectors counted.
+    """Source tokens per position of memory, boundary vectors counted: the ratio of the sums over samples' accounts.
 
-    Args:
-        records: The account of each sample: `source_tokens`, `slots`, `boundary`.
-
-    Returns:
-        The ratio of the sums; None (JSON's null) where no memory is left (`no-context`).
+    None (JSON's null) where no memory is left (`no-context`).
     """
     positions = sum(record["slots"] + record["boundary"] for record in records)
     return sum(record["source_tokens"] for record in records) / positions if positions else None
@@ -38,6 +34,5 @@ class AchievedCompression(evaluate.Metric):  # type: ignore[misc]
     def _compute(
         self, predictions: Sequence[int], boundary: Sequence[int], references: Sequence[int]
     ) -> dict[str, Any]:
-        rows = zip(references, predictions, boundary, strict=True)
-        records = [dict(zip(("source_tokens", "slots", "boundary"), row, strict=True)) for row in rows]
-        return {"compression": compression(records)}
+        names, rows = ("source_tokens", "slots", "boundary"), zip(references, predictions, boundary, strict=True)
+        return {"compression": compression([dict(zip(names, row, strict=True)) for row in rows])}

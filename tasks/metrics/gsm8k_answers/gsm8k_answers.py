@@ -32,14 +32,8 @@ _STOP = re.compile(r"\.$")
 def extracted(solution: str, reference: str, extraction: str) -> str:
     """The number of a worked solution, as text; `[invalid]` without one.
 
-    Args:
-        solution: What was generated.
-        reference: The reference's worked solution; `pcc-number` spells a number of the same value as it does.
-        extraction: `strict-match` (the first number after ####) or `flexible-extract` (the last number), as lm-eval
-            has them; `pcc-number` (either, by value: $29.00. is 29, and 18... is 18).
-
-    Raises:
-        ValueError: No such extraction.
+    `strict-match` (the first number after ####) and `flexible-extract` (the last number) are lm-eval's; `pcc-number` is
+    either, by value ($29.00. is 29, and 18... is 18), spelled as in the reference's worked solution.
     """
     if extraction == "strict-match":
         return next(iter(_STRICT.findall(solution)), INVALID).strip()
@@ -65,11 +59,8 @@ def number_of(solution: str) -> Decimal | None:
 
 def is_result(number: str, reference: str) -> bool:
     """Whether an extracted number is the result of the reference's worked solution, compared as lm-eval does."""
-    return _compared(number) == _compared(reference)
-
-
-def _compared(text: str) -> str:
-    return _STOP.sub("", _SOLUTION.sub("", _IGNORED.sub("", text))).lower()
+    own, expected = (_STOP.sub("", _SOLUTION.sub("", _IGNORED.sub("", text))).lower() for text in (number, reference))
+    return own == expected
 
 
 class Gsm8kAnswers(evaluate.Metric):  # type: ignore[misc]
@@ -80,9 +71,7 @@ class Gsm8kAnswers(evaluate.Metric):  # type: ignore[misc]
             description="Exact match of the numbers that worked solutions come to, 0 to 1.",
             citation="Cobbe et al., Training Verifiers to Solve Math Word Problems, 2021 (arXiv:2110.14168)",
             inputs_description=f"predictions, references: worked solutions; extraction: {', '.join(EXTRACTIONS)}.",
-            features=datasets.Features(
-                {"predictions": datasets.Value("string"), "references": datasets.Value("string")}
-            ),
+            features=datasets.Features(dict.fromkeys(("predictions", "references"), datasets.Value("string"))),
         )
 
     def _compute(

@@ -11,22 +11,12 @@ import evaluate
 
 
 def score_log_likelihood(log_likelihood: float, tokens: int, text: str) -> dict[str, tuple[float, int]]:
-    """The scores of one text, for `weighted_perplexity` over the texts.
-
-    Args:
-        log_likelihood: Natural logarithm, the sum over the text's tokens.
-        tokens: How many tokens that sum is of.
-        text: What was scored.
-    """
+    """The scores of one text, for `weighted_perplexity`: its log-likelihood (nats) with its tokens, with its bytes."""
     return {"perplexity": (log_likelihood, tokens), "byte_perplexity": (log_likelihood, len(text.encode()))}
 
 
 def weighted_perplexity(pairs: Sequence[tuple[float, int]]) -> float:
-    """Perplexity over all texts: the exponential of minus the sum of log-likelihoods over the sum of units.
-
-    Raises:
-        ValueError: There are no units, or it is greater than a float can be.
-    """
+    """Perplexity over all texts: the exponential of minus the sum of log-likelihoods over the sum of units."""
     units = sum(units for _, units in pairs)
     if not units:
         raise ValueError("perplexity of no units: there is nothing to divide the log-likelihoods by")

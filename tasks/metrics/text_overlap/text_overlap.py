@@ -58,32 +58,28 @@ def score_overlap(answer: str, reference: str) -> dict[str, float]:
     """
     said, meant = tokenize(answer), tokenize(reference)
     return {
-        "bleu_sentence": _sentence_bleu(said, meant),
-        "bleu_official": _sentence_bleu(meant, said),
+        "bleu_sentence": bleu_of_words(said, meant),
+        "bleu_official": bleu_of_words(meant, said),
         "rougeL": float(_ROUGE.score(reference, answer)["rougeL"].fmeasure),
     }
 
 
 def tokenize(text: str) -> list[str]:
-    """Words as nltk's `word_tokenize` finds them, without its download.
+    """Words as nltk's `word_tokenize` finds them, without its download; scripts without blanks by character.
 
-    The word rules are the same. Sentences, whose last full stop becomes a word of its own, are found by nltk's Punkt
-    without the trained English model: after an abbreviation (Dr. Reed) it sees an end where that model sees none.
-    Each character of a script without blanks is a word.
+    Sentences, whose last full stop becomes a word of its own, are found by nltk's Punkt without the trained English
+    model: after an abbreviation (Dr. Reed) it sees an end where that model sees none.
     """
     return [word for sentence in _SENTENCES.tokenize(spaced(text)) for word in _TREEBANK.tokenize(sentence)]
 
 
 def corpus_bleu(pairs: Sequence[tuple[str, str]]) -> float:
-    """Corpus BLEU by sacrebleu, 0 to 100; pairs of reference and answer.
-
-    Its default settings, but that each character of a script without blanks is a word.
-    """
+    """Corpus BLEU by sacrebleu's default, 0 to 100, but scripts without blanks by character; (reference, answer)."""
     said, meant = [spaced(answer) for _, answer in pairs], [spaced(reference) for reference, _ in pairs]
     return float(sacrebleu.corpus_bleu(said, [meant]).score)
 
 
-def _sentence_bleu(hypothesis: list[str], reference: list[str]) -> float:
+def bleu_of_words(hypothesis: list[str], reference: list[str]) -> float:
     """Uniform weights, 1 to 4 words, no smoothing: an order without a match leaves next to nothing."""
     if not hypothesis:
         return 0.0
@@ -117,9 +113,7 @@ class TextOverlap(evaluate.Metric):  # type: ignore[misc]
             description=f"BLEU and ROUGE-L of texts against one reference each; {NAMED}. Words: {WORDS}",
             citation="Papineni et al., BLEU, ACL 2002; Lin, ROUGE, 2004; Post, sacreBLEU, WMT 2018",
             inputs_description="predictions, references: texts; blanks around them do not count.",
-            features=datasets.Features(
-                {"predictions": datasets.Value("string"), "references": datasets.Value("string")}
-            ),
+            features=datasets.Features(dict.fromkeys(("predictions", "references"), datasets.Value("string"))),
         )
 
     def _compute(self, predictions: Sequence[str], references: Sequence[str]) -> dict[str, Any]:
