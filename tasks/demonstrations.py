@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -136,11 +135,6 @@ class DemonstratedTask(PccTask):
         own = dict(config)
         self.shots = Shots.read(own.pop("demonstrations"), own["metadata"].get("demonstrations"))
         super().__init__(own, **kwargs)
-
-    @cached_property
-    def counter(self) -> TokenCounter:
-        """Counts tokens of the decoder that answers."""
-        return TokenCounter.open(self.config.metadata, f"{self.config.task} counts decoder tokens")
 
     def blocks(self, doc: Mapping[str, Any]) -> list[str]:
         """The demonstrations before a row: one text for each time it is asked ("" for none)."""

@@ -71,7 +71,7 @@ class DialogueTask(DemonstratedTask):
         for session in sessions:
             negatives = session.negatives[:count]
             if not negatives:  # those of other rows
-                order = without_repeats(random.Random(f"{self._seed}-negatives-{session.id}"), len(sessions))
+                order = without_repeats(random.Random(f"{self.seed}-negatives-{session.id}"), len(sessions))
                 others = (sessions[number].response for number in order)
                 negatives = tuple(islice((text for text in others if text != session.response), count))
             row = {"id": session.id, "session": session.text, "role": session.role}
@@ -93,10 +93,6 @@ class DialogueTask(DemonstratedTask):
         source, docs = read_table({**metadata, "split": split, "hub": hub, **other}, self._read_row)
         return source, [Session.of(doc, *([place] if len(self._earlier) > 1 else [])) for doc in docs]
 
-    @property
-    def _seed(self) -> int:
-        return whole(self.config.metadata, "seed", 0, least=0)
-
     def _shots(self, sessions: Sequence[Session], *, on_lab: bool) -> tuple[list[Block], dict[str, Any]]:
         """The demonstrations of each row, and what the results say about them."""
         budget, metadata = self.shots.tokens, self.config.metadata
@@ -111,7 +107,7 @@ class DialogueTask(DemonstratedTask):
             splits = enumerate(self._earlier)
             read = (sessions if name == split else self._read(name, place)[1] for place, name in splits)
             others = [session for of_split in read for session in of_split]
-        pool = Pool([] if split in self._earlier else sessions, others, self._seed)
+        pool = Pool([] if split in self._earlier else sessions, others, self.seed)
         pairs = [pool.block(session, budget, self.counter) for session in sessions]
         tokens = [block.tokens or 0 for block, _ in pairs]
         own = sum(is_own for _, is_own in pairs)

@@ -25,19 +25,16 @@ class Pieces:
     texts: list[tuple[str, ...]]  # of each document scored the consecutive stretches, from its beginning
     dropped: dict[str, int]
     account: dict[str, Any]  # source, lengths, tokenizer
-    counter: TokenCounter  # of the decoder's tokens
 
 
-def pieces(metadata: Mapping[str, Any], lengths: Sequence[int], why: str) -> Pieces:
+def pieces(metadata: Mapping[str, Any], lengths: Sequence[int], counter: TokenCounter) -> Pieces:
     """The beginnings of documents, cut into stretches of at most so many decoder tokens (less than a word fewer).
 
     With metadata `characters`, it is that many characters in place of the first length, and the others in proportion.
-    `why`: what needs a tokenizer, for messages.
 
     Raises:
-        UsageError: No documents, none long enough, or no tokenizer.
+        UsageError: No documents, or none long enough.
     """
-    counter = TokenCounter.open(metadata, why)
     unit = "tokens"
     if metadata.get("characters") is not None:
         unit = "characters"
@@ -59,7 +56,7 @@ def pieces(metadata: Mapping[str, Any], lengths: Sequence[int], why: str) -> Pie
             "longer documents"
         )
     dropped = {f"documents of fewer than {sum(lengths)} {unit}": short} if short else {}
-    return Pieces(cuts, dropped, {**source, "lengths": {unit: list(lengths)}, "tokenizer": counter.name}, counter)
+    return Pieces(cuts, dropped, {**source, "lengths": {unit: list(lengths)}, "tokenizer": counter.name})
 
 
 def cut_tokens(text: str, lengths: Sequence[int], counter: TokenCounter) -> tuple[str, ...] | None:

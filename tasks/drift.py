@@ -50,7 +50,7 @@ class DriftTask(DemonstratedTask):
         """Read the conversations, and cut them into cycles."""
         metadata = self.config.metadata
         tokens = whole(metadata, "tokens", TOKENS, least=16)
-        negatives, seed = whole(metadata, "negatives", NEGATIVES), whole(metadata, "seed", 0, least=0)
+        negatives = whole(metadata, "negatives", NEGATIVES)
         source: dict[str, Any] = {"source": "lab", "place": "the lab", "dataset": "drift", "split": "test", "hub": None}
         if data_source(metadata) == "lab":
             count, lab_seed = whole(metadata, "lab_rows", LAB_ROWS), whole(metadata, "lab_seed", 0, least=0)
@@ -74,7 +74,7 @@ class DriftTask(DemonstratedTask):
                     "id": conversation.id,
                     "demonstrations": "\n".join(turns[: cuts[self._cycle - 1]]),
                     "role": turns[asked].partition(": ")[0],
-                    "candidates": candidates(conversation, asked, conversations, negatives, seed),
+                    "candidates": candidates(conversation, asked, conversations, negatives, self.seed),
                 }
             )
         if not docs:

@@ -49,22 +49,16 @@ class NeedleTask(QuestionTask):
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Make the rows."""
-        counter = TokenCounter.open(self.config.metadata, f"{self.config.task} counts decoder tokens")
-        source, docs, dropped = self.rows(self.cells(), counter)
+        source, docs, dropped = self.rows(self.cells())
         if not docs:
             raise UsageError(f"no cell of {self.config.task} has a place: pass other distances or lengths")
-        settings = {"protocol": "strict", "tokenizer": counter.name, "segment_length": self.segment, "seed": self.seed}
-        self.take(docs, dropped, **{**source, **settings})
+        source |= {"protocol": "strict", "tokenizer": self.counter.name}
+        self.take(docs, dropped, **{**source, "segment_length": self.segment, "seed": self.seed})
 
     @property
     def segment(self) -> int:
         """Decoder tokens of a segment."""
         return whole(self.config.metadata, "segment_length", 256)
-
-    @property
-    def seed(self) -> int:
-        """Of everything drawn."""
-        return whole(self.config.metadata, "seed", 0, least=0)
 
     def cells(self) -> list[Place]:
         """The grid."""
@@ -74,12 +68,10 @@ class NeedleTask(QuestionTask):
         distances = wholes(metadata, "distances", DISTANCES, 0, None) if self.has_distances else [None]
         return [Place(*cell) for cell in product(lengths, depths, distances)]
 
-    def rows(
-        self, cells: Sequence[Place], counter: TokenCounter
-    ) -> tuple[dict[str, Any], list[dict[str, Any]], Counter[str]]:
+    def rows(self, cells: Sequence[Place]) -> tuple[dict[str, Any], list[dict[str, Any]], Counter[str]]:
         """The source, the rows, and how many could not be made, by reason."""
         source, documents = read_documents(self.config.metadata)
-        hays = Text.drawn(documents, 2 * max(cell.length for cell in cells), counter)
+        hays = Text.drawn(documents, 2 * max(cell.length for cell in cells), self.counter)
         per_cell = whole(self.config.metadata, "per_cell", PER_CELL)
         # The same texts in all cells: only the place differs.
         texts = [hay for hay in (next(hays, None) for _ in range(per_cell)) if hay is not None]
@@ -115,9 +107,7 @@ class PairsTask(NeedleTask):
 
     has_distances = False  # a pair stands at any distance to a segment's end
 
-    def rows(
-        self, cells: Sequence[Place], counter: TokenCounter
-    ) -> tuple[dict[str, Any], list[dict[str, Any]], Counter[str]]:
+    def rows(self, cells: Sequence[Place]) -> tuple[dict[str, Any], list[dict[str, Any]], Counter[str]]:
         """As many pairs as fit each length, the asked one at its depth."""
         keys = choice(self.config.metadata, "keys", ("uuid", "names"))
         docs, dropped = [], Counter[str]()
@@ -126,7 +116,7 @@ class PairsTask(NeedleTask):
             lines: list[str] = []
             size = 0
             for key, value in pairs(random, keys):
-                size += counter.count(f"{key}: {value}.\n")
+                size += self.counter.count(f"{key}: {value}.\n")
                 if size > cell.length:
                     break
                 lines.append(f"{key}: {value}.")
@@ -136,7 +126,7 @@ class PairsTask(NeedleTask):
             asked = round(cell.depth * (len(lines) - 1))
             key, value = lines[asked].rstrip(".").split(": ")
             texts = ("\n".join(lines[:asked]), lines[asked], "\n".join(lines))
-            before, needle, tokens = (len(ids) for ids in counter.ids(texts))
+            before, needle, tokens = (len(ids) for ids in self.counter.ids(texts))
             doc: dict[str, Any] = {"id": f"{cell.length}-{cell.depth:g}-{number}", "context": texts[-1]}
             doc |= {"question": f"What is the value of the key {key}?", "answers": [value]}
             doc |= {"length": cell.length, "depth": cell.depth, "tokens": tokens, "pairs": len(lines)}

@@ -54,14 +54,13 @@ class ReconstructionTask(PccTask):
         metadata = self.config.metadata
         segment = whole(metadata, "segment_length", 256)
         cue = choice(metadata, "cue", ("own", "words"))
-        cut = pieces(metadata, [whole(metadata, "tokens", 256)], f"{self.config.task} counts decoder tokens")
-        self._counter = cut.counter
+        cut = pieces(metadata, [whole(metadata, "tokens", 256)], self.counter)
         texts = [text for (text,) in cut.texts]
         rare, docs = rare_words(texts), list[dict[str, Any]]()
         for number, text in enumerate(texts, 1):
-            tokens = self._counter.count(text)
+            tokens = self.counter.count(text)
             inside = (tokens - 1) // segment
-            parts = (cut_tokens(text, [segment] * inside, self._counter) or ()) if inside else ()
+            parts = (cut_tokens(text, [segment] * inside, self.counter) or ()) if inside else ()
             cuts = list(accumulate(map(len, parts)))
             docs.append({"id": str(number), "document": text, "tokens": tokens, "classes": classes(text, rare, cuts)})
         most = max(doc["tokens"] for doc in docs)
@@ -72,7 +71,7 @@ class ReconstructionTask(PccTask):
         """The scores of words, and of tokens: those of the document that stand in the answer in the same order."""
         scores = super().process_results(doc, results)
         if scores and "token_accuracy" in self.aggregation():
-            expected, said = self._counter.ids([doc["document"].strip(), results[0].strip()])
+            expected, said = self.counter.ids([doc["document"].strip(), results[0].strip()])
             scores["token_accuracy"] = len(aligned(expected, said)) / len(expected)
         return scores
 
@@ -187,20 +186,19 @@ class CompletionTask(PccTask):
         """Cut the documents."""
         metadata = self.config.metadata
         lengths = [whole(metadata, "tokens", 256), whole(metadata, "continuation_tokens", 128)]
-        cut = pieces(metadata, lengths, f"{self.config.task} counts decoder tokens")
-        continuations = cut.counter.ids([after for _, after in cut.texts])
+        cut = pieces(metadata, lengths, self.counter)
+        continuations = self.counter.ids([after for _, after in cut.texts])
         docs = [
             {"id": str(number), "document": before, "continuation": after, "tokens": len(ids)}
             for number, ((before, after), ids) in enumerate(zip(cut.texts, continuations, strict=True), 1)
         ]
-        self._counter = cut.counter
         self.take(docs, cut.dropped, **cut.account)
 
     def process_results(self, doc: Mapping[str, Any], results: Sequence[Any]) -> dict[str, Any]:
         """Scores of a row, over the tokens that were scored."""
         tokens = scored_tokens(results[0])
         if tokens is None and self._template_end is not None:
-            tokens = self._counter.continuation(self._template_end, doc["continuation"])
+            tokens = self.counter.continuation(self._template_end, doc["continuation"])
         return super().process_results(doc if tokens is None else {**doc, "tokens": tokens}, results)
 
     def _marked(self, doc: Mapping[str, Any]) -> dict[str, Any]:

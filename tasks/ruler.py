@@ -53,17 +53,15 @@ class RulerTask(QuestionTask):
         """Make the rows."""
         metadata = self.config.metadata
         lengths = wholes(metadata, "lengths", LENGTHS, 64, LONGEST)
-        counter = TokenCounter.open(metadata, f"{self.config.task} counts decoder tokens")
-        seed = whole(metadata, "seed", 0, least=0)
         depths = numbers(metadata, "depths", DEPTHS, 0, 1)
         per_cell = whole(metadata, "per_cell", PER_CELL, most=10_000)
         # As many rows of a length with depths as without; a row's text and needles are the same at all depths.
         count, places = (per_cell, depths) if self._by_depth else (per_cell * len(depths), [None])
         docs, dropped = [], Counter[str]()
         for length, number in product(lengths, range(count)):
-            random = seeded("ruler", self.config.task, seed, length, number)
+            random = seeded("ruler", self.config.task, self.seed, length, number)
             hidden = self._draw(random)
-            narrative = Narrative.drawn(random, length, counter)
+            narrative = Narrative.drawn(random, length, self.counter)
             elsewhere = [random.random() for _ in hidden.sentences]
             for depth in places:
                 hay = narrative.hide(hidden, sorted(elsewhere) if depth is None else [depth, *elsewhere[1:]], length)
@@ -79,8 +77,8 @@ class RulerTask(QuestionTask):
         if not docs:
             raise UsageError(f"nothing of {self.config.task} fits into lengths={lengths}: pass longer ones")
         source = {"source": "generated", "place": "generated narratives", "dataset": "ruler", "split": "test"}
-        settings = {"protocol": "strict", "lengths": {"tokens": lengths}, "tokenizer": counter.name, "seed": seed}
-        self.take(docs, dropped, **source, **settings, hub=None, world_version=VERSION)
+        settings = {"protocol": "strict", "lengths": {"tokens": lengths}, "tokenizer": self.counter.name}
+        self.take(docs, dropped, **source, **settings, seed=self.seed, hub=None, world_version=VERSION)
 
 
 def score_references(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, ClassVar
 
 import datasets
@@ -16,7 +17,7 @@ from pcc_bench.core.errors import UsageError, print_usage_errors_plainly
 from pcc_bench.core.questions import OFFICIAL, question_prompt
 from pcc_bench.host.settings import check_spelling
 from pcc_bench.tasks.data import fingerprint, load_docs
-from pcc_bench.tasks.metadata import warn_of_another_prompt, whole
+from pcc_bench.tasks.metadata import TokenCounter, warn_of_another_prompt, whole
 
 LARGEST = 700.0  # nats a unit: the exponential of more is no float
 TAIL = 64  # characters, of which tokens reach back over a few
@@ -50,6 +51,16 @@ class PccTask(ConfigurableTask):  # type: ignore[misc]
         sampler: Any = getattr(self, "sampler", None)
         if type(sampler) is ContextSampler:  # one that the YAML names is left alone
             self.sampler: Any = OtherQuestions(sampler.df, self._asked)
+
+    @cached_property
+    def counter(self) -> TokenCounter:
+        """Counts tokens of the decoder that answers."""
+        return TokenCounter.open(self.config.metadata, f"{self.config.task} counts decoder tokens")
+
+    @property
+    def seed(self) -> int:
+        """Of everything drawn."""
+        return whole(self.config.metadata, "seed", 0, least=0)
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Load the rows."""

@@ -52,25 +52,26 @@ def draw_passage(
     if hops > 1:
         chosen = chains(random, cast, facts)
     elif alike:  # attribute by attribute, each of everybody who has it, so that an answer has rivals
-        rivals = shuffle(random, _grouped(facts_of_all, "attribute"))
+        rivals = shuffle(random, list(grouped(facts_of_all, "attribute").values()))
         chosen = [fact for group in rivals for fact in group][:facts]
     else:
         chosen = shuffle(random, facts_of_all)[:facts]
     longest = pick(random, _RUNS)
     runs = [
         group[start : start + longest]
-        for group in (shuffle(random, group) for group in _grouped(chosen, "subject"))
+        for group in (shuffle(random, group) for group in grouped(chosen, "subject").values())
         for start in range(0, len(group), longest)
     ]
     shuffle(random, runs)
     return write(random, runs, cast, fillers)
 
 
-def _grouped(facts: Sequence[Fact], by: str) -> list[list[Fact]]:
+def grouped(facts: Sequence[Fact], by: str) -> dict[str, list[Fact]]:
+    """Facts by one of their fields, in their order."""
     groups: dict[str, list[Fact]] = {}
     for fact in facts:
         groups.setdefault(getattr(fact, by), []).append(fact)
-    return list(groups.values())
+    return groups
 
 
 def write(random: Random, runs: Sequence[Sequence[Fact]], cast: Cast, fillers: int = 0) -> Passage:
@@ -133,9 +134,7 @@ def draw_paragraphs(random: Random, sentences: int, *, split: str = "train") -> 
     facts = sentences - fillers
     people = max(2, -(-facts // 8), integer(random, sentences // 8, max(sentences // 8, min(8, sentences // 3))))
     cast = draw_cast(random, split, people)
-    about: dict[str, list[Fact]] = {}
-    for fact in chains(random, cast, facts):
-        about.setdefault(fact.subject, []).append(fact)
+    about = grouped(chains(random, cast, facts), "subject")
     titles = shuffle(random, list(about))
     passages = []
     for left, title in zip(range(len(titles), 0, -1), titles, strict=True):
@@ -178,9 +177,8 @@ def one_hop(random: Random, passage: Passage) -> list[Question]:
 
 def contested(random: Random, passage: Passage) -> list[Question]:
     """The one-hop questions to which the passage has a wrong answer too: the same attribute of another subject."""
-    values: dict[str, set[str]] = {}
-    for stated in passage.stated:
-        values.setdefault(stated.fact.attribute, set()).add(stated.fact.value)
+    rivals = grouped([stated.fact for stated in passage.stated], "attribute")
+    values = {attribute: {fact.value for fact in facts} for attribute, facts in rivals.items()}
     questions = one_hop(random, passage)
     return [question for question in questions if len(values[question.needs[0].fact.attribute]) > 1]
 

@@ -109,13 +109,13 @@ def draw_review(random: Random, index: int) -> dict[str, Any]:
     positive = index % 2 == 0
     draw = random.random()
     if draw < 0.4:
-        sentence = f"{_clause(random, pick(random, _PARTS), positive)} ."
+        sentence = f"{verdict(random, pick(random, _PARTS), positive)} ."
     else:
         first, second = draw_two(random, _PARTS)
         if draw < 0.65:
-            sentence = f"{_clause(random, first, positive)} , and {_clause(random, second, positive)} ."
+            sentence = f"{verdict(random, first, positive)} , and {verdict(random, second, positive)} ."
         elif draw < 0.85:
-            contrary = _clause(random, first, not positive)
+            contrary = verdict(random, first, not positive)
             sentence = f"{contrary} , but the film as a whole is {_judgement(random, positive)} ."
         else:
             one, other = draw_two(random, POSITIVE if positive else NEGATIVE)
@@ -123,7 +123,8 @@ def draw_review(random: Random, index: int) -> dict[str, Any]:
     return {"idx": index, "sentence": sentence, "label": int(positive)}
 
 
-def _clause(random: Random, part: str, positive: bool) -> str:
+def verdict(random: Random, part: str, positive: bool) -> str:
+    """A clause on a part of a film."""
     verb = "is" if random.random() < 0.5 else "was"
     return f"the {part} {verb} {_judgement(random, positive)}"
 
