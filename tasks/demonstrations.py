@@ -171,7 +171,8 @@ class DemonstratedTask(PccTask):
     def prompts(self, doc: Mapping[str, Any], **kwargs: Any) -> list[Prompt]:
         """A prompt for each block of demonstrations."""
         rows = [{**doc, "demonstrations": text} for text in self.blocks(doc)]
-        return [PccTask.fewshot_context(self, row, num_fewshot=0, **kwargs) for row in rows]
+        prompts: list[Any] = [PccTask.fewshot_context(self, row, num_fewshot=0, **kwargs) for row in rows]
+        return prompts
 
     def construct_requests(self, doc: Any, ctx: Any, **kwargs: Any) -> list[Instance]:
         """The requests of all prompts of a row, numbered through."""

@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from lm_eval.api.filter import Filter
 from lm_eval.api.registry import register_filter
@@ -30,7 +30,7 @@ class IclTask(DemonstratedTask):
     and `balanced` (labels in turn, or at random). A demonstration is the task's own template with its answer.
     """
 
-    OWN = ("demonstrations_split", "balanced")
+    OWN: ClassVar[tuple[str, ...]] = ("demonstrations_split", "balanced")
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Load the rows, and draw the demonstrations."""
