@@ -55,11 +55,7 @@ class ComposedCompressor(Compressor):
         rate: int | None = None,  # PCC's; the checkpoint's where there is none
         any_decoder: bool = False,  # as PCC's
     ) -> Self:
-        """Load both; `pretrained` is PCC's checkpoint.
-
-        Raises:
-            UsageError: The first method is no such method, takes no rate, or lacks its checkpoint.
-        """
+        """Load both; `pretrained` is PCC's checkpoint."""
         kind = _hard(first)
         if first_pretrained and kind.default == HardCompressor.default:
             raise UsageError(f"first={first} has no checkpoint: leave first_pretrained out")

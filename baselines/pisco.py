@@ -53,11 +53,7 @@ class PiscoCompressor(CocomCompressor):
         lead: str | None = None,  # the same, between the last memory and the question
         closing: str | None = None,  # the same, behind the question
     ) -> Self:
-        """Load a published checkpoint (`adapters.pth`, `decoder_first_last_layers.pth`) into its base decoder.
-
-        Raises:
-            UsageError: Files that are incomplete or belong to another base model, or an option that does not fit.
-        """
+        """Load a published checkpoint (`adapters.pth`, `decoder_first_last_layers.pth`) into its base decoder."""
         folder = resolve(pretrained)
         config = CocomConfig.read(folder)
         if config.training_form != "both_separately":
@@ -97,11 +93,7 @@ def chat_words(decoder: Decoder) -> tuple[str, str, str]:
 def load_separate(decoder: Decoder, folder: Path, config: CocomConfig) -> tuple[list[int], nn.Module, dict[str, Any]]:
     """Give the decoder PISCO's answering adapter, and a body over its weights the compressing one.
 
-    Returns:
-        The ids of the special tokens, the compressing body, and the tensors of all files by name.
-
-    Raises:
-        UsageError: A tensor is missing, unexpected, or belongs to another base model or rank.
+    Returns the ids of the special tokens, the compressing body, and the tensors of all files by name.
     """
     path, ends_path, table, head = folder / ADAPTERS, folder / ENDS, files.table_name(decoder), "lm_head.weight"
     for file in (ends_path, path):

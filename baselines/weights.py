@@ -34,11 +34,7 @@ Lora = Mapping[str, tuple[torch.Tensor, torch.Tensor]]  # of each layer, A and B
 
 
 def find(pretrained: str, file: str | None = None) -> Path:
-    """The weights of a checkpoint (folder, hub id or the file itself), or the index of their shards.
-
-    Raises:
-        UsageError: There are none, or several and no `file` says which.
-    """
+    """The weights of a checkpoint (folder, hub id or the file itself), or the index of their shards."""
     if is_file(pretrained):
         return Path(pretrained)
     folder = resolve(pretrained)
@@ -64,11 +60,7 @@ class ShardIndex(BaseModel):
 
 
 def read(path: Path) -> dict[str, Any]:
-    """All tensors of a file or of the shards an index names; nothing in them is executed.
-
-    Raises:
-        UsageError: A file is missing, damaged, holds more than tensors, or disagrees with its index.
-    """
+    """All tensors of a file or of the shards an index names; nothing in them is executed."""
     if path.suffix != ".json":
         return dict(read_safetensors(path)) if path.suffix == ".safetensors" else read_weights(path)
     places = checked(ShardIndex, read_json(path), f"{path} is no index of shards").weight_map

@@ -93,11 +93,7 @@ def load(
 
 
 def save(pcc: PCC, folder: Path, dtype: torch.dtype | None = None) -> None:
-    """Write a checkpoint in our own format, its weights in a dtype (None: as they are) but for the special vectors.
-
-    Raises:
-        UsageError: The disk is full or the folder can't be written; no file is left torn.
-    """
+    """Write a checkpoint in our own format, its weights in a dtype (None: as they are) but for the special vectors."""
     layers = pcc.config.encoder.layers
     state = {f"converter.{key}": value for key, value in pcc.converter.state_dict().items()} | _own_weights(pcc)
     if pcc.config.encoder.kind == "full":

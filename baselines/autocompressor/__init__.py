@@ -60,9 +60,6 @@ class AutoCompressor(SoftCompressor):
         """Load a published model, or a peft adapter over its base, from a folder or hub id.
 
         The decoder is the same model, or its base model (same sizes); the checkpoint's weights are put into it.
-
-        Raises:
-            UsageError: Options that disagree, or a file that is unreadable or does not fit the decoder.
         """
         folder = Path(pretrained).parent if is_file(pretrained) else resolve(pretrained)
         if files.is_adapter(folder):

@@ -87,11 +87,7 @@ def base_path(folder: Path) -> str:
 
 
 def load_adapter(decoder: Decoder, folder: Path, file: str | None) -> torch.Tensor:
-    """Merge an adapter into its base model; the embeddings of the summary tokens, [summary tokens, width].
-
-    Raises:
-        UsageError: A tensor is missing, unexpected or made for another base model or rank.
-    """
+    """Merge an adapter into the base model it was made for; the embeddings of its summary tokens, [n, width]."""
     if decoder.adapted:
         raise UsageError(f"{folder}: the decoder '{decoder.name}' has been changed by a method already: load it again")
     config = AdapterConfig.read(folder)
@@ -112,11 +108,7 @@ def load_adapter(decoder: Decoder, folder: Path, file: str | None) -> torch.Tens
 
 
 def load_whole(decoder: Decoder, path: Path, is_loaded: bool) -> torch.Tensor:
-    """Put a whole checkpoint into a decoder of its sizes, unless it is loaded; the embeddings as in `load_adapter`.
-
-    Raises:
-        UsageError: A tensor is missing, unexpected or of another size than the decoder's.
-    """
+    """Put a whole checkpoint into a decoder of its sizes, unless it is loaded; the embeddings as in `load_adapter`."""
     state = weights.read(path)
     if TABLE not in state:
         raise UsageError(f"{path} lacks {TABLE}: it is no AutoCompressor (a plain model has no summary tokens)")

@@ -88,11 +88,7 @@ class CocomCompressor(SoftCompressor):
         lead: str | None = None,  # text between the last memory and the question; the checkpoint's, or the original's
         closing: str | None = None,  # text behind the question; the same
     ) -> Self:
-        """Load a published checkpoint, with its base model or without; its weights replace the decoder's.
-
-        Raises:
-            UsageError: Files that are incomplete or belong to another base model, or an option that does not fit.
-        """
+        """Load a published checkpoint, with its base model or without; its weights replace the decoder's."""
         folder = resolve(pretrained)
         config = CocomConfig.read(folder)
         if config.training_form == "both_separately":

@@ -176,9 +176,6 @@ class BertEncoder(DocumentEncoder):
 
     What fills a document up to whole groups is among them, as in the original, but unlike there never depends on the
     other documents of a batch.
-
-    Raises:
-        UsageError: That BERT can't be read, is another one, or has no room for a document.
     """
 
     def __init__(

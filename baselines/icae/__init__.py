@@ -82,11 +82,7 @@ class IcaeCompressor(SoftCompressor):
         opening: str | None = None,  # `[INST]`
         closing: str | None = None,  # `[/INST]`
     ) -> Self:
-        """Load a published file, or the whole state the original code saves, from a file, folder or hub id.
-
-        Raises:
-            UsageError: An option out of range, or a file that is unreadable or belongs to another base model.
-        """
+        """Load a published file, or the whole state the original code saves, from a file, folder or hub id."""
         options: dict[str, Any] = {"version": version, "use": use, "rate": rate, "max_spans": max_spans}
         options |= {"lora_alpha": lora_alpha, "opening": opening, "closing": closing}
         path = weights.find(pretrained, file)

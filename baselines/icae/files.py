@@ -52,11 +52,7 @@ class IcaeConfig(BaseModel):
         return checked(cls, state, f"{path} can't be used")
 
     def settings(self, options: Mapping[str, Any], path: Path, version: int) -> IcaeSettings:
-        """What holds for a file: the options that are not None, else the configuration, else what its tensors tell.
-
-        Raises:
-            UsageError: An option is out of range, or the file was only pretrained, which can't answer.
-        """
+        """What holds for a file: the options that are not None, else the configuration, else what its tensors tell."""
         merged = self.model_dump() | {name: value for name, value in options.items() if value is not None}
         if merged["use"] is None and "pretrained" in path.name:
             raise UsageError(
@@ -82,9 +78,6 @@ def own_weights(state: dict[str, Any], path: Path, decoder: Decoder, rank: int |
 
     A version-1 file has scalar placeholders where the base model's weights would be; the original code's own states
     have those weights. Neither is used, but what is there must be the decoder's.
-
-    Raises:
-        UsageError: Tensors are missing, unexpected, or made for another base model or rank.
     """
     own = {key: value for key, value in state.items() if ".lora_" in key or key == TABLE}
     modules = decoder.model.base_model.named_modules()

@@ -76,11 +76,7 @@ class LlmLingua2(ClassifierCompressor):
         counting: Counting = "decoder",
         chunk_batch: int = 50,  # chunks of 512 tokens a forward; changes no result
     ) -> Self:
-        """Open a classifier, folder or hub id: XLM-RoBERTa or BERT with a token classification head of two labels.
-
-        Raises:
-            UsageError: The package or the weights are missing, or options don't fit.
-        """
+        """Open a classifier, folder or hub id: XLM-RoBERTa or BERT with a token classification head of two labels."""
         from pcc_bench.baselines.llmlingua2.package import LocalPromptCompressor, counter_of  # imports llmlingua: slow
 
         counter = counter_of(counting, decoder.tokenizer)

@@ -88,11 +88,7 @@ class TokenClassifier(ClassifierCompressor):
         overlap: int = 64,  # tokens that neighbouring chunks share
         chunk_batch: int = 32,  # chunks a forward; changes no result
     ) -> Self:
-        """Open any model with a token classification head and a fast tokenizer, folder or hub id.
-
-        Raises:
-            UsageError: The model can't be read, is of another kind, or an option does not fit it.
-        """
+        """Open any model with a token classification head and a fast tokenizer, folder or hub id."""
         classifier = open_classifier(pretrained, decoder, keep, chunk, overlap, chunk_batch)
         words = words_of(force_tokens)
         return cls(decoder, classifier, rate, target_tokens, words, force_digits, word_score, unit)

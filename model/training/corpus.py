@@ -103,11 +103,7 @@ def read_corpora(data: Data, seed: int) -> tuple[Corpus, Corpus]:
 
 
 def read_documents(data: Data, name: str, split: str = "train") -> list[Any]:
-    """All documents of a file or folder, or of a hub data set's split: texts, or for fine-tuning rows with an answer.
-
-    Raises:
-        UsageError: Something is missing, empty or malformed; names file and line.
-    """
+    """All documents of a file, a folder or a hub data set's split: texts, or for fine-tuning rows with an answer."""
     path = Path(name)
     if path.exists():
         endings = (".txt", ".jsonl") if data.is_text else (".txt", ".jsonl", ".json")

@@ -48,9 +48,6 @@ def exchanges(
     Demonstrations come from the training rows (places, ascending), never the row itself, so that nothing held out is
     ever seen. Those of `gsm8k` are drawn, the same for a row in every pass and on every process; those of `dialogue`
     are the sessions just before, in the order of the story, for the first ones also those just after.
-
-    Raises:
-        UsageError: There are too few training rows.
     """
     if data.kind == "qa":
         return [exchange(rows[place], (), data) for place in chosen]

@@ -42,11 +42,7 @@ from pcc_bench.model.training.sections import Trained
 
 
 class PccForTraining(Learner):
-    """PCC in front of its decoder, which stays frozen and in evaluation mode whatever the Trainer does.
-
-    Raises:
-        UsageError: The decoder is not frozen, or a phase's segments do not fit the encoder.
-    """
+    """PCC in front of its decoder, which stays frozen and in evaluation mode whatever the Trainer does."""
 
     def __init__(self, pcc: PCC, decoder: Decoder, recipe: Recipe) -> None:
         super().__init__(decoder, recipe)
@@ -97,11 +93,8 @@ class PccForTraining(Learner):
 def train(recipe: Recipe, folder: Path) -> PCC | None:
     """Run a recipe, or go on with it where an earlier call was interrupted; `folder` gets checkpoint, log and states.
 
-    Returns:
-        The trained compressor; None in all processes but the first.
-
-    Raises:
-        UsageError: Anything that does not fit, another recipe's folder, or a loss that is not finite.
+    Returns the trained compressor, None in all processes but the first. What does not fit, another recipe's folder and
+    a loss that is not finite are `UsageError`s.
     """
     claim(folder, recipe)
     dtype = torch.bfloat16 if recipe.optimisation.precision == "bfloat16" else torch.float32

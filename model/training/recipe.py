@@ -120,9 +120,6 @@ class Recipe(Section):
 
         A file may say `like: <recipe>` and then only what differs from that one, also within sections. Changes are
         `key=value`, keys dotted, values in YAML: `optimisation.steps=100`.
-
-        Raises:
-            UsageError: There is no such recipe, or a key or value that is none.
         """
         path = find_recipe(name)
         state = _keys(path)

@@ -52,9 +52,6 @@ def build(folder: Path, names: Sequence[str] = (), again: bool = False) -> list[
     """Make parts (all where `names` is empty) and what they need; finished ones are left alone, others go on.
 
     `again`: make parts anew whose recipe, or whose world, is another one now. Returns the parts that were built.
-
-    Raises:
-        UsageError: An unknown part; a part of another recipe or world; no space.
     """
     built = []
     for name in in_order(names or tuple(PARTS)):
@@ -161,11 +158,8 @@ def _write_card(folder: Path, name: str, work: Path, seconds: float) -> None:
 def ship(source: Path, target: Path, names: Sequence[str] = ()) -> int:
     """Copy finished parts that ship (all where `names` is empty), each without the checkpoint before its fine-tuning.
 
-    What is there of a part is replaced, other parts stay. Returns the bytes of all files in the target.
-
-    Raises:
-        UsageError: A part that is no part of `SHIPPED`, that is not finished, or of another recipe; more than `LIMIT`.
-            Nothing is copied then.
+    What is there of a part is replaced, other parts stay. Returns the bytes of all files in the target. Nothing is
+    copied where a part is not finished, is of another recipe or not `SHIPPED`, or all would be more than `LIMIT`.
     """
     names = names or SHIPPED
     for name in names:

@@ -45,9 +45,6 @@ def record(folder: Path, names: Sequence[str] = (), figures: Path | None = None)
 
     A part that is in the record as it is now is not measured again. `figures`: a folder whose record has the figures of
     these parts, and of others that are not to be shipped.
-
-    Raises:
-        UsageError: There is no finished part, or the other record is of parts that were made otherwise.
     """
     finished = [name for name in (names or PARTS) if read_card(folder, name)]
     if not finished:
