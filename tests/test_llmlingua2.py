@@ -262,7 +262,7 @@ def test_options_and_weights_tell_memories_apart(folders: dict[str, Path], decod
         ({"target_tokens": 1.5}, "target_tokens: Input should be a valid integer"),
         ({"word_score": "last"}, "word_score: Input should be 'mean' or 'first'"),
         ({"counting": "gpt2"}, "counting: Input should be 'decoder' or 'cl100k'"),
-        ({"force_tokens": ". ."}, "has an empty word or one twice"),
+        ({"force_tokens": ". ."}, "has an empty text or one twice"),
         ({"force_tokens": [str(i) for i in range(101)]}, "101 force_tokens, the package takes 100"),
     ],
 )

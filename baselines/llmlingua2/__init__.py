@@ -47,8 +47,6 @@ class LlmLingua2(ClassifierCompressor):
         forced, most = words["force_tokens"], package.max_force_token
         if len(forced) > most:
             raise UsageError(f"{self.name}: {len(forced)} force_tokens, the package takes {most}")
-        if "" in forced or len(set(forced)) != len(forced):
-            raise UsageError(f"{self.name}: force_tokens={forced} has an empty word or one twice: leave it out")
         odd = [word for word in forced if len(package.tokenizer.tokenize(word)) != 1]
         if odd and not package.has_forced_rows:
             raise UsageError(

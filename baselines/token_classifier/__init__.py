@@ -27,7 +27,6 @@ from pcc_bench.baselines.token_classifier.classifier import (
 )
 from pcc_bench.core.compressor import Memory
 from pcc_bench.core.decoder import Decoder
-from pcc_bench.core.errors import UsageError
 
 ALWAYS = 2.0  # in the place of a probability: is never dropped
 
@@ -63,8 +62,6 @@ class TokenClassifier(ClassifierCompressor):
         super().__init__(decoder, classifier.tokenizer, digest, rate, target_tokens)
         self.classifier, self.force_tokens, self.force_digits = classifier, force_tokens, force_digits
         self.word_score, self.unit = word_score, unit
-        if "" in force_tokens or len(set(force_tokens)) != len(force_tokens):
-            raise UsageError(f"{self.name}: force_tokens={force_tokens} has an empty text or one twice")
         longest_first = sorted(force_tokens, key=len, reverse=True)
         patterns = [  # that match no part of a word
             rf"(?<!\w){re.escape(text)}(?!\w)" if text.isalnum() else re.escape(text) for text in longest_first

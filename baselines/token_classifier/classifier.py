@@ -76,9 +76,12 @@ class ClassifierCompressor(HardCompressor):
 
 def words_of(given: Sequence[str] | str) -> list[str]:
     r"""Forced words as a list, or as `--model_args` give them: blanks between them, `\n`, `\t` and `\c` escaped."""
-    words = map(str, given) if isinstance(given, list | tuple) else str(given).split()
+    texts = map(str, given) if isinstance(given, list | tuple) else str(given).split()
     # lm-eval ends an argument at a comma
-    return [word.replace(r"\n", "\n").replace(r"\t", "\t").replace(r"\c", ",") for word in words]
+    words = [text.replace(r"\n", "\n").replace(r"\t", "\t").replace(r"\c", ",") for text in texts]
+    if "" in words or len(set(words)) != len(words):
+        raise UsageError(f"force_tokens={words} has an empty text or one twice: leave it out")
+    return words
 
 
 def read_classifier(folder: Path, dtype: torch.dtype | str, **options: Any) -> tuple[Any, PreTrainedTokenizerBase]:
