@@ -16,17 +16,8 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from safetensors.torch import save_file
 from transformers import AutoModel
 
+from pcc_bench.core import checkpoint_files as files
 from pcc_bench.core.architecture import check_finite, from_state, without_weights
-from pcc_bench.core.checkpoint_files import (
-    WEIGHTS,
-    check_fits,
-    load_causal_lm,
-    load_strictly,
-    load_tokenizer,
-    read_safetensors,
-    resolve,
-    under,
-)
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.documents import filled, read_json, replaced, write_text
 from pcc_bench.core.errors import UsageError, foreign
@@ -65,7 +56,7 @@ def load(
     Raises:
         UsageError: Anything that does not fit.
     """
-    folder = resolve(name)
+    folder = files.resolve(name)
     policies = {key: value for key, value in policies.items() if value is not None}
     dtype = encoder_dtype or decoder.dtype
     if is_own(folder):
@@ -111,7 +102,7 @@ def save(pcc: PCC, folder: Path, dtype: torch.dtype | None = None) -> None:
     if layers is None:  # else it is the decoder's
         with filled(folder) as part:
             pcc.encoder.tokenizer.save_pretrained(part)
-    with replaced(folder / WEIGHTS) as path:
+    with replaced(folder / files.WEIGHTS) as path:
         save_file(state, path, metadata={"format": "pt"})
     write_text(folder / "README.md", _card(pcc))
     write_text(folder / "config.json", pcc.config.model_dump_json(indent=1) + "\n")
@@ -131,10 +122,10 @@ def weights_fingerprint(pcc: PCC) -> str:
 def _load_own(
     folder: Path, config: PccConfig, decoder: Decoder, base: str | None, dtype: torch.dtype, adapt: bool
 ) -> PCC:
-    path = folder / (config.weights or "") / WEIGHTS
-    state = read_safetensors(path)
+    path = folder / (config.weights or "") / files.WEIGHTS
+    state = files.read_safetensors(path)
     layers = config.encoder.layers
-    tokenizer = load_tokenizer(folder) if layers is None else decoder.tokenizer
+    tokenizer = files.load_tokenizer(folder) if layers is None else decoder.tokenizer
     model: Any
     if layers is not None and config.encoder.kind == "lora":
         model = first_layers(decoder, layers, dtype, share=True)
@@ -142,25 +133,25 @@ def _load_own(
     elif layers is not None:
         model = first_layers(decoder, layers, dtype, share=False)
         own = {key: value for key, value in model.state_dict().items() if _is_embedding(key)}
-        load_strictly(model, {**own, **under("encoder.", state)}, path)
+        files.load_strictly(model, {**own, **files.under("encoder.", state)}, path)
     elif config.encoder.kind == "full":
         where = f"encoder.config in {folder / 'config.json'}"
-        described, weights = from_state(config.encoder.config, where), under("encoder.", state)
-        check_fits(without_weights(described, where), weights, path)  # before it takes memory
+        described, weights = from_state(config.encoder.config, where), files.under("encoder.", state)
+        files.check_fits(without_weights(described, where), weights, path)  # before it takes memory
         model = AutoModel.from_config(described, dtype=dtype)
-        load_strictly(model, weights, path)
+        files.load_strictly(model, weights, path)
     else:
         name = base or config.encoder.base
         if name is None:
             raise UsageError(f"{folder} does not name its encoder's base model: pass encoder=<folder or hub id>")
-        model = load_causal_lm(resolve(name, "encoder base", folder), dtype)
+        model = files.load_causal_lm(files.resolve(name, "encoder base", folder), dtype)
         vocabulary, width = model.get_input_embeddings().weight.shape
         memory_tokens = tensor(state, "memory_tokens", (MEMORY_TOKENS, width), folder)
         if len(tokenizer) > vocabulary:
             model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         with torch.no_grad():
             model.get_input_embeddings().weight[memory_token_ids(tokenizer)] = memory_tokens.to(dtype)
-        model = _with_adapter(model, config, state, folder / WEIGHTS, name)
+        model = _with_adapter(model, config, state, folder / files.WEIGHTS, name)
     encoder = Encoder(model, tokenizer, config)
     if encoder.memory_rows is not None:
         shape = tuple(encoder.memory_rows.shape)
@@ -168,9 +159,9 @@ def _load_own(
     if encoder.gate is not None and ("gate" in state or not adapt):
         encoder.gate.data = tensor(state, "gate", tuple(encoder.gate.shape), path).to(dtype)
     sizes = (encoder.hidden_size, config.decoder.hidden_size, config.residual)
-    weights = under("converter.", state)
+    weights = files.under("converter.", state)
     with torch.device("meta"):
-        check_fits(Converter(*sizes), weights, path)  # before it takes memory
+        files.check_fits(Converter(*sizes), weights, path)  # before it takes memory
     converter = Converter(*sizes).to(dtype)
     converter.load_state_dict(weights)
     special = tensor(state, "special", (len(SPECIAL_TOKENS), config.decoder.hidden_size), path)
@@ -193,7 +184,7 @@ def _is_embedding(key: str) -> bool:
 def _with_adapter(model: Any, config: PccConfig, state: dict[str, torch.Tensor], path: Path, base: str) -> PeftModel:
     with foreign(f"the adapter that {path.with_name('config.json')} describes can't be put on the model '{base}'"):
         peft_model = get_peft_model(model, LoraConfig(**(config.encoder.lora or {})))
-    known, adapter = get_peft_model_state_dict(peft_model, save_embedding_layers=False), under("adapter.", state)
+    known, adapter = get_peft_model_state_dict(peft_model, save_embedding_layers=False), files.under("adapter.", state)
     if missing := sorted(known.keys() - adapter.keys()):
         raise UsageError(f"{path} lacks {len(missing)} tensors of the adapter ({missing[0]} first)")
     with foreign(f"{path} does not fit the encoder base '{base}'"):
