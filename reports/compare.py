@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +13,6 @@ from pcc_bench import stats
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.texttable import TextTable
 from pcc_bench.reports import measure
-from pcc_bench.reports.measure import Measure, Scored
 from pcc_bench.reports.table import NAMES, PERCENT, p_value
 from pcc_bench.reports.words import ceilings
 from pcc_bench.results.collection import load
@@ -64,28 +63,38 @@ def compare(a: Path, b: Path, metrics: Sequence[str] = ()) -> tuple[list[Compari
     common = [task for task in runs if task in others]
     if not common:
         raise UsageError(f"{a} and {b} have no task in common: {', '.join(runs)}; {', '.join(others)}")
-    notes = list(dict.fromkeys((*first.notes, *second.notes)))
+    notes = dict.fromkeys((*first.notes, *second.notes))
     comparisons: list[Comparison] = []
-    higher: dict[tuple[str, str], bool | None] = {}
     for task in common:
         one, other = runs[task], others[task]
-        _check_same(one, other, task, notes)
+        mine, theirs = one.tasks[task].protocol, other.tasks[task].protocol
+        # The same questions, asked in the same way; of how many rows and of which decoder, either may be another.
+        if wrong := difference(mine, theirs, (*DATA, *READER)):
+            raise UsageError(
+                f"{one.path} and {other.path} can't be compared: {wrong.name} of {task} is {wrong.first} in the first "
+                f"and {wrong.second} in the second"
+            )
+        for name in READER:
+            if mine.get(name) != theirs.get(name):
+                notes[f"{name} is {mine.get(name)} in A and {theirs.get(name)} in B."] = None
+        for run in (one, other):
+            if not run.tasks[task].logged:
+                raise UsageError(
+                    f"no samples of {task} beside {run.path}: runs are compared row by row, repeat it with samples"
+                )
         for metric in one.tasks[task].scores:
-            pair = [_measure(run, task, metric) for run in (one, other)]
-            if pair[0] is None or pair[1] is None or (metrics and metric not in metrics):
-                continue
-            higher[task, metric] = one.tasks[task].higher_is_better.get(metric)
-            comparisons.append(_comparison(pair[0], pair[1], notes))
+            if not metrics or metric in metrics:
+                comparisons += _comparison(one, other, task, metric, notes)
     if not comparisons:
         asked = ", ".join(metrics) or "any metric"
         known = "; ".join(f"{task}: {', '.join(runs[task].tasks[task].scores)}" for task in common)
         raise UsageError(f"{a} and {b} have no common scores of rows for {asked}: there are {known}")
     judged = []
     for compared, p in zip(comparisons, stats.holm([each.p for each in comparisons]), strict=True):
-        up = higher[compared.task, compared.metric]
+        up = runs[compared.task].tasks[compared.task].higher_is_better.get(compared.metric)
         better = "" if p >= 0.05 or up is None else "AB"[(compared.b > compared.a) == up]
         judged.append(replace(compared, holm=float(p), better=better))
-    return judged, notes
+    return judged, list(notes)
 
 
 def table(comparisons: Iterable[Comparison], notes: Sequence[str] = ()) -> TextTable:
@@ -125,84 +134,53 @@ def _by_task(runs: Iterable[Run], path: Path) -> dict[str, Run]:
     return by_task
 
 
-def _check_same(one: Run, other: Run, task: str, notes: list[str]) -> None:
-    """The same questions, asked in the same way; of how many rows and of which decoder, either may be another."""
-    mine, theirs = one.tasks[task].protocol, other.tasks[task].protocol
-    wrong = difference(mine, theirs, (*DATA, *READER))
-    if wrong:
+def _comparison(a: Run, b: Run, task: str, metric: str, notes: dict[str, None]) -> Iterator[Comparison]:
+    """One metric on the common rows; nothing where a run has no scores of rows for it."""
+    one, other = (measure.measure([run], task, metric) for run in (a, b))
+    if one is None or other is None or one.rows is None or other.rows is None:
+        return
+    _, i, j = np.intersect1d(one.rows.number, other.rows.number, return_indices=True)
+    if not len(i):
+        raise UsageError(f"the two runs have no row of {task} in common: they scored different parts of it")
+    mine, theirs = one.rows.only(i), other.rows.only(j)
+    if mine.content is None or theirs.content is None:
         raise UsageError(
-            f"{one.path} and {other.path} can't be compared: {wrong.name} of {task} is {wrong.first} in the first and "
-            f"{wrong.second} in the second"
+            f"the samples of {task} lack the hashes of their rows (an older lm-eval wrote them): repeat the run"
         )
-    for name in READER:
-        if mine.get(name) != theirs.get(name):
-            said = f"{name} is {mine.get(name)} in A and {theirs.get(name)} in B."
-            notes += [said] if said not in notes else []
+    if changed := int((mine.content != theirs.content).sum()):
+        raise UsageError(f"the two runs were made on different data: {changed} common rows of {task} differ in content")
+    if len(np.unique(mine.context)) < 2:
+        raise UsageError(f"the common rows of {task} are all on one context, which says nothing about others")
+    left = (len(one.rows.number) - len(i), len(other.rows.number) - len(j))
+    if any(left):
+        notes[f"{task}: {left[0]} rows of A and {left[1]} of B have no partner in the other and are left out."] = None
+    scores = [measure.aggregate(rows, one.aggregation) for rows in (mine, theirs)]
 
+    def in_print(difference: float) -> float:
+        """In the scores' unit; a difference of two log-likelihoods as it changes the first run's perplexity."""
+        logarithmic = one.aggregation == "weighted_perplexity"
+        return scores[0] * math.expm1(-difference) if logarithmic else one.scale * difference
 
-def _measure(run: Run, task: str, metric: str) -> Measure | None:
-    if not run.tasks[task].logged:
-        raise UsageError(
-            f"no samples of {task} beside {run.path}: runs are compared row by row, repeat it with samples"
-        )
-    score = measure.measure([run], task, metric)
-    return score if score is not None and score.rows is not None else None
-
-
-def _comparison(one: Measure, other: Measure, notes: list[str]) -> Comparison:
-    assert one.rows is not None
-    assert other.rows is not None
-    mine, theirs = _common(one.rows, other.rows, one.task)
-    left = (len(one.rows.number) - len(mine.number), len(other.rows.number) - len(theirs.number))
-    said = f"{one.task}: {left[0]} rows of A and {left[1]} of B have no partner in the other and are left out."
-    if any(left) and said not in notes:
-        notes.append(said)
     data = mine.clusters(theirs.top - mine.top)
-    low, high = stats.paired_bootstrap(data, np.random.default_rng(SEED))
+    low, high = sorted(in_print(float(end)) for end in stats.paired_bootstrap(data, np.random.default_rng(SEED)))
     p = stats.paired_permutation(data, np.random.default_rng(SEED))
-    known = stats.estimate(data, scale=1.0 if one.aggregation == "mean" and one.metric in PERCENT else 0.0)
+    known = stats.estimate(data, scale=1.0 if one.aggregation == "mean" and metric in PERCENT else 0.0)
     right_or_wrong = np.isin([mine.top, theirs.top], (0, 1)).all() and one.aggregation == "mean"
     single = right_or_wrong and len(data.sizes) == len(mine.number)
-    ends = sorted(_in_print(one, mine, float(end)) for end in (low, high))
-    return Comparison(
-        task=one.task,
-        metric=one.metric,
-        a=one.scale * measure.aggregate(mine, one.aggregation),
-        b=one.scale * measure.aggregate(theirs, one.aggregation),
-        low=ends[0],
-        high=ends[1],
+    yield Comparison(
+        task=task,
+        metric=metric,
+        a=one.scale * scores[0],
+        b=one.scale * scores[1],
+        low=low,
+        high=high,
         n=len(mine.number),
         contexts=len(data.sizes),
         p=float(p),
         mcnemar=stats.mcnemar(mine.top, theirs.top) if single else None,
         tally=measure.tally(theirs, mine),
-        detectable=abs(_in_print(one, mine, -measure.minimal(known))),
+        detectable=abs(in_print(-measure.minimal(known))),
     )
-
-
-def _in_print(one: Measure, rows: Scored, difference: float) -> float:
-    """A difference in the unit of the scores; that of two log-likelihoods, as it changes the first run's perplexity."""
-    if one.aggregation == "weighted_perplexity":
-        return measure.aggregate(rows, one.aggregation) * math.expm1(-difference)
-    return one.scale * difference
-
-
-def _common(one: Scored, other: Scored, task: str) -> tuple[Scored, Scored]:
-    """The rows that both have."""
-    _, i, j = np.intersect1d(one.number, other.number, return_indices=True)
-    if not len(i):
-        raise UsageError(f"the two runs have no row of {task} in common: they scored different parts of it")
-    mine, theirs = one.only(i), other.only(j)
-    if mine.content is None or theirs.content is None:
-        raise UsageError(
-            f"the samples of {task} lack the hashes of their rows (an older lm-eval wrote them): repeat the run"
-        )
-    changed = int((mine.content != theirs.content).sum())
-    if changed:
-        raise UsageError(f"the two runs were made on different data: {changed} common rows of {task} differ in content")
-    if len(np.unique(mine.context)) < 2:
-        raise UsageError(f"the common rows of {task} are all on one context, which says nothing about others")
-    return mine, theirs
 
 
 # ---------------------------------------------------------------- one table of many runs
@@ -232,42 +210,34 @@ def summarise(paths: Iterable[Path], wide: bool = True) -> TextTable:
     check_one_table(entries)
     scores = (*METRICS.values(), *(NAMES.get(metric, metric) for metric in OTHERS))
     columns = ("method", "model", "task", "n", *scores, "rate", "achieved", "slots only", "kept", "s/row")
-    rows = tuple(_summary_row(run, task) for run, task in entries)
-    text = TextTable(columns, rows, ceilings(runs), LEGEND).without_empty_columns()
+
+    def score(task: TaskRun, metric: str) -> str:
+        value, error = task.scores.get(metric), task.errors.get(metric)
+        if value is None or metric not in PERCENT:
+            return "" if value is None else f"{value:.4g}"
+        return f"{100 * value:.1f}" + ("" if error is None else f" ± {100 * error:.1f}")
+
+    rows = []
+    for run, task in entries:
+        account, population = task.rows.account if task.logged else {}, task.population
+        slots_only, seconds = None, ""
+        if {"source_tokens", "slots"} <= set(account):
+            # The ratio of the sums: a mean of ratios would weigh short contexts as much as long ones.
+            source, slots = (float(np.nansum(account[name])) for name in ("source_tokens", "slots"))
+            slots_only = source / slots if slots else None
+        if set(SECONDS) <= set(account):
+            total = np.sum([account[name] for name in SECONDS], axis=0)
+            seconds = f"{np.nanmean(total):.3f}" if np.isfinite(total).any() else ""
+        row = (
+            run.method + (f" ({run.control})" if run.control else ""),
+            run.model,
+            task.name,
+            f"{task.scored}" + (f" ({task.skipped} skipped)" if task.skipped else ""),
+            *(score(task, name) for name in (*METRICS, *OTHERS)),
+            *("" if r is None else f"{r:.2f}x" for r in (run.rate, task.scores.get(COMPRESSION), slots_only)),
+            f"{population.kept} of {population.rows_read}" if population.kept is not None else "",
+            seconds,
+        )
+        rows.append(row)
+    text = TextTable(columns, tuple(rows), ceilings(runs), LEGEND).without_empty_columns()
     return text if wide else text.with_columns(column for column in text.columns if column not in WIDE_ONLY)
-
-
-def _summary_row(run: Run, task: TaskRun) -> tuple[str, ...]:
-    account = task.rows.account if task.logged else {}
-    others = ((name, task.scores.get(name)) for name in OTHERS)
-    slots_only, seconds = None, ""
-    if {"source_tokens", "slots"} <= set(account):
-        # The ratio of the sums: a mean of ratios would weigh short contexts as much as long ones.
-        source, slots = (float(np.nansum(account[name])) for name in ("source_tokens", "slots"))
-        slots_only = source / slots if slots else None
-    if set(SECONDS) <= set(account):
-        total = np.sum([account[name] for name in SECONDS], axis=0)
-        seconds = f"{np.nanmean(total):.3f}" if np.isfinite(total).any() else ""
-    ratios = (run.rate, task.scores.get(COMPRESSION), slots_only)
-    population = task.population
-    return (
-        run.method + (f" ({run.control})" if run.control else ""),
-        run.model,
-        task.name,
-        f"{task.scored}" + (f" ({task.skipped} skipped)" if task.skipped else ""),
-        *(_percent(task, name) for name in METRICS),
-        *(
-            _percent(task, name) if name in PERCENT else "" if score is None else f"{score:.4g}"
-            for name, score in others
-        ),
-        *("" if ratio is None else f"{ratio:.2f}x" for ratio in ratios),
-        f"{population.kept} of {population.rows_read}" if population.kept is not None else "",
-        seconds,
-    )
-
-
-def _percent(task: TaskRun, metric: str) -> str:
-    value, error = task.scores.get(metric), task.errors.get(metric)
-    if value is None:
-        return ""
-    return f"{100 * value:.1f}" + ("" if error is None else f" ± {100 * error:.1f}")

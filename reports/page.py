@@ -18,11 +18,10 @@ from markupsafe import Markup
 
 from pcc_bench.core import texttable
 from pcc_bench.core.documents import write_text
-from pcc_bench.core.texttable import TextTable
 from pcc_bench.reports.figures import Figure
 from pcc_bench.reports.figures.frames import in_order, names
 from pcc_bench.reports.figures.style import GRID, INK, PAPER, THEMES
-from pcc_bench.reports.page_tables import TableView, table_view
+from pcc_bench.reports.page_tables import table_view
 from pcc_bench.reports.table import Table
 from pcc_bench.reports.words import runs_table, sentences
 from pcc_bench.results.collection import Results
@@ -33,33 +32,16 @@ TITLE = "pcc_bench report"
 HERO = "answers"  # the figure that stands first, where it was drawn
 
 
-@dataclass(frozen=True)
-class View:
-    """All that the template prints."""
-
-    title: str
-    subtitle: str  # data and decoders
-    counts: str  # what was measured, in one line
-    sentences: tuple[str, ...]  # what the numbers say
-    notes: tuple[str, ...]  # what the reader must know
-    hero: FigureView | None  # the first figure; None where there is none
-    tables: tuple[TableView, ...]  # in the order of the page
-    figures: tuple[FigureView, ...]  # all others
-    browser: Browser
-    runs: TextTable  # methods and provenance, a line a run
-
-
 def write(results: Results, tables: Sequence[Table], figures: Sequence[Figure], out: Path) -> Path:
     """Write `index.html` into a folder, with tables and figures in their order."""
     path = out / "index.html"
-    write_text(path, render(view(results, tables, figures)))
+    write_text(path, render(results, tables, figures))
     return path
 
 
-def view(results: Results, tables: Sequence[Table], figures: Sequence[Figure]) -> View:
-    """Everything the page says, as text."""
+def render(results: Results, tables: Sequence[Table], figures: Sequence[Figure]) -> str:
+    """The page. Whatever comes from results is escaped; only our own script may run, and nothing is loaded."""
     drawn = {figure.key: figure_view(figure) for figure in figures}
-    hero = drawn.pop(HERO, None)
     tasks = [task for run in results.runs for task in run.tasks.values()]
     sources = sorted({task.population.source for task in tasks if task.population.source})
     decoders = sorted({name for run in results.runs if (name := Path(run.decoder).name)})
@@ -71,22 +53,18 @@ def view(results: Results, tables: Sequence[Table], figures: Sequence[Figure]) -
         "scored rows": sum(task.scored for task in tasks),
         "training logs": len(results.trainings),
     }
-    return View(
-        title=TITLE,
-        subtitle="; ".join(filter(None, parts)) or "published numbers only",
-        counts=", ".join(f"{count:,} {name}" for name, count in counts.items() if count),
-        sentences=sentences(tables),
-        notes=results.notes,
-        hero=hero,
-        tables=tuple(table_view(table) for table in tables),
-        figures=tuple(drawn.values()),
-        browser=embed(results),
-        runs=runs_table(in_order(results.runs), names(results.runs)),
-    )
-
-
-def render(shown: View) -> str:
-    """The page. Whatever comes from results is escaped; only our own script may run, and nothing is loaded."""
+    view = {
+        "title": TITLE,
+        "subtitle": "; ".join(filter(None, parts)) or "published numbers only",
+        "counts": ", ".join(f"{count:,} {name}" for name, count in counts.items() if count),
+        "sentences": sentences(tables),
+        "notes": results.notes,
+        "hero": drawn.pop(HERO, None),
+        "tables": [table_view(table) for table in tables],
+        "figures": list(drawn.values()),
+        "browser": embed(results),
+        "runs": runs_table(in_order(results.runs), names(results.runs)),
+    }
     environment = Environment(
         loader=PackageLoader("pcc_bench.reports", "templates"),
         autoescape=True,
@@ -101,7 +79,7 @@ def render(shown: View) -> str:
     )
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("report.html").render(
-        view=shown, script=Markup(script), style=themes() + Markup(style), script_hash=f"sha256-{digest}"
+        view=view, script=Markup(script), style=themes() + Markup(style), script_hash=f"sha256-{digest}"
     )  # fmt: skip
 
 
@@ -137,9 +115,8 @@ def inline_svg(text: str, key: str) -> str:
     """A vector file as an element of the page: ids of its own, the page's colours, no size of its own."""
     text = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = re.sub(r'\b(id="|url\(#|href="#)', rf"\g<1>{key}-", text)
-    text = re.sub(
-        r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1), count=1
-    )
+    for side in ("height", "width"):
+        text = re.sub(rf'(<svg[^>]*?) {side}="[^"]*"', r"\1", text, count=1)
     for colour, variable in PAGE_COLOURS.items():
         text = text.replace(colour, variable)
     return text

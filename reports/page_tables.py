@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -63,12 +63,7 @@ class TableView:
     notes: tuple[str, ...]  # sentences under it
 
 
-@dataclass(frozen=True)
-class _Part:
-    """A column of the page and its cells, a row each."""
-
-    heading: Heading
-    cells: tuple[CellView, ...]
+Part = tuple[Heading, list[CellView]]  # a column of the page and its cells, a row each
 
 
 def table_view(table: Table) -> TableView:
@@ -77,27 +72,30 @@ def table_view(table: Table) -> TableView:
     opened, offered = not table.measured, table.comparable or not numbers
     measured = [any(cell.value is not None or cell.text for cell in line) for line in table.cells]
     shown = [j for j, row in enumerate(table.rows) if opened or offered or row.runs or measured[j]]
-    parts = [part for part in _parts(table, offered or opened) if any(part.cells[j].text != DASH for j in shown)]
+    parts = [part for part in _parts(table, offered or opened) if any(part[1][j].text != DASH for j in shown)]
     looks = style.looks([row.label for row in table.rows])
-    rows = [_row(table.rows[j], [part.cells[j] for part in parts], looks) for j in shown]
-    notes = table.notes if offered or opened else table.own_notes
-    metrics = [name for name in TOGGLED if any(part.heading.metric == name for part in parts)]
+    views = []
+    for j in shown:
+        row, cells = table.rows[j], tuple(cells[j] for _, cells in parts)
+        kind = "published" if not row.runs and any(cell.published for cell in cells) else row.role
+        colour = style.INK if row.role != "method" and row.rate is None else looks[row.label].colour
+        views.append(RowView(row.label, kind, colour if row.method and kind != "published" else "", cells))
+    metrics = [name for name in TOGGLED if any(heading.metric == name for heading, _ in parts)]
+    theirs = any(row.kind == "published" or any(cell.beside for cell in row.cells) for row in views)
     return TableView(
         key=table.key,
         title=table.title,
-        headings=tuple(part.heading for part in parts),
-        groups=tuple(_groups([table.rows[j] for j in shown], rows)),
+        headings=tuple(heading for heading, _ in parts),
+        groups=tuple(_groups([table.rows[j] for j in shown], views)),
         metrics=tuple((name, NAMES[name]) for name in metrics) if len(metrics) > 1 else (),
-        offered=offered
-        and not opened
-        and any(row.kind == "published" or any(c.beside for c in row.cells) for row in rows),
+        offered=offered and not opened and theirs,
         opened=opened,
-        detailed=any(cell.details for row in rows for cell in row.cells),
-        notes=notes,
+        detailed=any(cell.details for row in views for cell in row.cells),
+        notes=table.notes if offered or opened else table.own_notes,
     )
 
 
-def _parts(table: Table, published: bool) -> Iterator[_Part]:
+def _parts(table: Table, published: bool) -> list[Part]:
     """The columns: those of the headline's group, achieved compression, normalised, then all others."""
     keys = [column.key for column in table.columns]
     at = keys.index(table.headline) if table.headline in keys else None
@@ -107,36 +105,30 @@ def _parts(table: Table, published: bool) -> Iterator[_Part]:
         of_group = (j for j, c in enumerate(table.columns) if c.source is None and c.group == group and _metric(c))
         lead = sorted({at, *of_group})
     several = len({_metric(column) for column in table.columns} - {""}) > 1
-    columns = [(j, table.columns[j]) for j in (*lead, *(j for j in range(len(keys)) if j not in lead))]
-    for place, (j, column) in enumerate(columns):
-        if place == len(lead):
-            yield from _about(table, at)
-        if column.source is not None and not published:
-            continue
-        name = column.name + (f" ({column.unit})" if column.unit else "")
-        name += f", {column.source}" if column.source else ""
-        heading = Heading(name, column.group, _metric(column) if several else "", column.source is not None)
-        bars = column.unit == "%" and column.source is None
-        yield _Part(heading, tuple(cell_view(line[j], column, table, bars, published) for line in table.cells))
-    if len(columns) == len(lead):
-        yield from _about(table, at)
 
+    def scores(places: Iterable[int]) -> Iterator[Part]:
+        for j in places:
+            column = table.columns[j]
+            if column.source is None or published:
+                name = column.name + (f" ({column.unit})" if column.unit else "")
+                name += f", {column.source}" if column.source else ""
+                heading = Heading(name, column.group, _metric(column) if several else "", column.source is not None)
+                yield heading, [cell_view(line[j], column, table, published) for line in table.cells]
 
-def _about(table: Table, at: int | None) -> Iterator[_Part]:
-    """Achieved compression and the headline's place between floor and ceiling."""
+    parts = list(scores(lead))
     ratios = [row.ratio for row in table.rows]
     if any(ratio is not None for ratio in ratios):
         cells = [CellView(DASH if ratio is None else f"{ratio:.2f}x", sort=ratio) for ratio in ratios]
-        yield _Part(Heading("achieved", "compression"), tuple(cells))
+        parts.append((Heading("achieved", "compression"), cells))
     places = [line[at].normalised if at is not None else None for line in table.cells]
     if any(place is not None for place in places):
-        head = table.columns[at or 0]
         full = max(100.0, *(place for place in places if place is not None))
         cells = [
             CellView(DASH) if place is None else CellView(f"{round(place)}", sort=place, bar=(_share(place, full),))
             for place in places
         ]
-        yield _Part(Heading("normalised", head.heading), tuple(cells))
+        parts.append((Heading("normalised", table.columns[at or 0].heading), cells))
+    return parts + list(scores(j for j in range(len(keys)) if j not in lead))
 
 
 def _metric(column: Column) -> str:
@@ -145,7 +137,7 @@ def _metric(column: Column) -> str:
     return name if name in TOGGLED else ""
 
 
-def cell_view(cell: Cell, column: Column, table: Table, bars: bool = False, published: bool = True) -> CellView:
+def cell_view(cell: Cell, column: Column, table: Table, published: bool) -> CellView:
     """A cell in print, with a bar as long as its percentage, and what others published where that may be shown."""
     if cell.value is None:
         paper = cell.paper if published else None
@@ -155,7 +147,7 @@ def cell_view(cell: Cell, column: Column, table: Table, bars: bool = False, publ
     bar: tuple[float, ...] = ()
     if cell.low is not None and cell.high is not None:
         interval = f"{cell.low:.{column.digits}f} to {cell.high:.{column.digits}f}"
-    if bars:
+    if column.unit == "%" and column.source is None:
         ends = (cell.value, cell.low, cell.high) if interval else (cell.value,)
         bar = tuple(_share(end, 100.0) for end in ends if end is not None)
     details = [] if cell.n is None else [f"n {cell.n:,}"]
@@ -178,13 +170,6 @@ def cell_view(cell: Cell, column: Column, table: Table, bars: bool = False, publ
 
 def _share(value: float, largest: float) -> float:
     return round(min(max(100 * value / largest, 0.0), 100.0), 1)
-
-
-def _row(row: Row, cells: Sequence[CellView], looks: Mapping[str, style.Look]) -> RowView:
-    kind = "published" if not row.runs and any(cell.published for cell in cells) else row.role
-    colour = style.INK if row.role != "method" and row.rate is None else looks[row.label].colour
-    colour = colour if row.method and kind != "published" else ""
-    return RowView(row.label, kind, colour, tuple(cells))
 
 
 def _groups(rows: Sequence[Row], views: Sequence[RowView]) -> Iterator[tuple[str, tuple[RowView, ...]]]:

@@ -6,13 +6,14 @@ import csv
 import io
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import groupby
 
 from pcc_bench.core import texttable
 from pcc_bench.core.texttable import TextTable
-from pcc_bench.reports.table import PAPER, Cell, Column, Row, Table
+from pcc_bench.reports.table import PAPER, Cell, Column, Table
 
 DASH = "-"
 FITS = 465.0  # points of a page's width that a LaTeX table takes
@@ -25,11 +26,11 @@ FIELDS = ("value", "low", "high", "n", "contexts", "seeds", "ratio", "normalised
 
 @dataclass(frozen=True)
 class Printed:
-    """A printed column: where its text comes from."""
+    """A printed column."""
 
     group: str  # as in `table.Column`
     name: str
-    text: Callable[[Row, Sequence[Cell]], tuple[str, bool]]  # a row and its cells -> text and whether it is bold
+    texts: list[tuple[str, bool]]  # of each row: text, and whether it is bold
 
 
 class Part(StrEnum):
@@ -105,49 +106,48 @@ def as_csv(table: Table) -> str:
 
 def printed(table: Table, part: Part) -> list[Printed]:
     """The columns as they are printed: the line's name, achieved compression, scores, published values, normalised."""
-    columns = [Printed("", "", lambda row, cells: (row.label, False))]
+    columns = [Printed("", "", [(row.label, False) for row in table.rows])]
     if part is not Part.RERUNS and any(row.ratio is not None for row in table.rows):
-        columns.append(Printed("", "achieved", lambda row, _: (f"{row.ratio:.2f}x" if row.ratio else DASH, False)))
+        ratios = [(f"{row.ratio:.2f}x" if row.ratio else DASH, False) for row in table.rows]
+        columns.append(Printed("", "achieved", ratios))
     for j, column in enumerate(table.columns):
         cells = [line[j] for line in table.cells]
-        ours = any(cell.value is not None or cell.text for cell in cells)
         if column.detail or _is_rerun(column) != (part is Part.RERUNS):
             continue
-        if ours:
-            columns.append(_measured(j, column))
+        if any(cell.value is not None or cell.text for cell in cells):
+            columns.append(Printed(column.group, column.name, [_measured(cell, column.digits) for cell in cells]))
         if part is not Part.MEASURED and any(cell.paper for cell in cells):
-            columns.append(_published(j, column, table.comparable))
+            texts = [(_published(cell, column, table.comparable), False) for cell in cells]
+            columns.append(Printed(column.group, f"{column.name}, {column.source or PAPER}", texts))
     keys = [column.key for column in table.columns]
-    at = keys.index(table.headline) if table.headline in keys else None
-    if part is not Part.RERUNS and at is not None and any(line[at].normalised is not None for line in table.cells):
-        columns.append(Printed("", "normalised", lambda row, cells: (_rounded(cells[at].normalised), False)))
+    if part is not Part.RERUNS and table.headline in keys:
+        places = [line[keys.index(table.headline)].normalised for line in table.cells]
+        if any(place is not None for place in places):
+            texts = [(DASH if place is None else f"{place:.0f}", False) for place in places]
+            columns.append(Printed("", "normalised", texts))
     return columns
-
-
-def _rounded(place: float | None) -> str:
-    return DASH if place is None else f"{place:.0f}"
 
 
 def _is_rerun(column: Column) -> bool:
     return column.source not in (None, PAPER)
 
 
-def _lines(table: Table, part: Part) -> list[tuple[Row, tuple[Cell, ...]]]:
-    """The lines that say something in this part."""
+def _lines(table: Table, part: Part) -> list[int]:
+    """The rows that say something in this part."""
     places = [j for j, column in enumerate(table.columns) if _is_rerun(column) == (part is Part.RERUNS)]
 
     def speaks(cell: Cell) -> bool:
         return not cell.empty if part is not Part.MEASURED else cell.value is not None or bool(cell.text)
 
-    return [(row, cells) for row, cells in table.lines() if any(speaks(cells[j]) for j in places)]
+    return [i for i, cells in enumerate(table.cells) if any(speaks(cells[j]) for j in places)]
 
 
 def _markdown(table: Table, part: Part) -> str:
     columns = printed(table, part)
     rows = []
-    for row, cells in _lines(table, part):
-        told = [column.text(row, cells) for column in columns]
-        rows.append(tuple(f"**{text}**" if bold else text for text, bold in told))
+    for i in _lines(table, part):
+        texts = (column.texts[i] for column in columns)
+        rows.append(tuple(f"**{text}**" if bold else text for text, bold in texts))
     return TextTable(tuple(f"{column.group} {column.name}".strip() for column in columns), tuple(rows)).markdown()
 
 
@@ -157,59 +157,52 @@ def _listed(notes: Sequence[str]) -> list[str]:
 
 def _latex(table: Table, part: Part, title: str, mark: str, notes: Sequence[str]) -> str:
     columns, lines = printed(table, part), _lines(table, part)
-    texts = [[column.text(row, cells) for column in columns] for row, cells in lines]
     widths = [
         max(
             min(len(text) * (BOLD if bold else 1), BROAD)
-            for text, bold in [(column.name, False), *(row[j] for row in texts)]
+            for text, bold in [(column.name, False), *(column.texts[i] for i in lines)]
         )
-        for j, column in enumerate(columns)
+        for column in columns
     ]
     parts: list[tuple[list[int], list[int]]] = []
     for block in _blocks(columns, widths):
-        known = [i for i, line in enumerate(texts) if any(line[j][0] != DASH for j in block)]
-        most = max((len(texts[i][j][0]) for i in known for j in (0, *block)), default=0)
+        known = [i for i in lines if any(columns[j].texts[i][0] != DASH for j in block)]
+        most = max((len(columns[j].texts[i][0]) for i in known for j in (0, *block)), default=0)
         tall = TALL // max(1, -(-most // BROAD))  # a broad text takes several lines
         parts += [(block, known[start : start + tall]) for start in range(0, max(1, len(known)), tall)]
-    made = []
+    text = []
     for number, (block, known) in enumerate(parts, 1):
         rows: list[str] = []
         role: str | None = None
         for i in known:
-            rows += [r"\midrule"] if role not in (None, lines[i][0].role) else []
-            role = lines[i][0].role
-            cells = [(texttable.latex(text), bold) for text, bold in (texts[i][j] for j in (0, *block))]
+            rows += [r"\midrule"] if role not in (None, table.rows[i].role) else []
+            role = table.rows[i].role
+            cells = [(texttable.latex(text), bold) for text, bold in (columns[j].texts[i] for j in (0, *block))]
             rows.append(" & ".join(rf"\textbf{{{text}}}" if bold else text for text, bold in cells) + r" \\")
         shape = "".join(
             (rf">{{\raggedright\arraybackslash}}p{{{BROAD * LETTER:g}pt}}" if widths[j] >= BROAD else "r" if j else "l")
             for j in (0, *block)
         )
         caption = title + (f", part {number} of {len(parts)}" if len(parts) > 1 else "")
-        made += [r"\begin{table*}[tp]", r"\centering\footnotesize", rf"\setlength{{\tabcolsep}}{{{GAP / 2:g}pt}}"]
-        made += [r"\addtocounter{table}{-1}"] if number > 1 else []  # the parts are one table
-        made += [rf"\caption{{{texttable.latex(caption)}.}}", rf"\label{{tab:{mark}{f'-{number}' * (number > 1)}}}"]
-        made += [rf"\begin{{tabular}}{{{shape}}}", r"\toprule", *_groups([columns[j] for j in (0, *block)])]
-        made += [" & ".join(texttable.latex(columns[j].name) for j in (0, *block)) + r" \\", r"\midrule"]
-        made += [*rows, r"\bottomrule", r"\end{tabular}"]
+        text += [r"\begin{table*}[tp]", r"\centering\footnotesize", rf"\setlength{{\tabcolsep}}{{{GAP / 2:g}pt}}"]
+        text += [r"\addtocounter{table}{-1}"] if number > 1 else []  # the parts are one table
+        text += [rf"\caption{{{texttable.latex(caption)}.}}", rf"\label{{tab:{mark}{f'-{number}' * (number > 1)}}}"]
+        text += [rf"\begin{{tabular}}{{{shape}}}", r"\toprule", *_groups([columns[j] for j in (0, *block)])]
+        text += [" & ".join(texttable.latex(columns[j].name) for j in (0, *block)) + r" \\", r"\midrule"]
+        text += [*rows, r"\bottomrule", r"\end{tabular}"]
         if notes and number == len(parts):
             said = " ".join(map(texttable.latex, notes))
-            made += [r"\par\medskip", rf"\begin{{minipage}}{{\textwidth}}\raggedright {said}\end{{minipage}}"]
-        made.append(r"\end{table*}")
-    return "\n".join(made) + "\n"
+            text += [r"\par\medskip", rf"\begin{{minipage}}{{\textwidth}}\raggedright {said}\end{{minipage}}"]
+        text.append(r"\end{table*}")
+    return "\n".join(text) + "\n"
 
 
 def _blocks(columns: Sequence[Printed], widths: Sequence[float]) -> list[list[int]]:
     """Columns that fit on a page beside the first, in order; a group is divided only where it alone is too wide."""
     sizes = [LETTER * width + GAP for width in widths]
-    groups: list[list[int]] = []
-    for j in range(1, len(columns)):
-        if groups and columns[j].group and columns[j].group == columns[groups[-1][0]].group:
-            groups[-1].append(j)
-        else:
-            groups.append([j])
     blocks: list[list[int]] = [[]]
     room = FITS - sizes[0]
-    for group in groups:
+    for group in _neighbours(columns)[1:]:
         if sum(sizes[j] for j in (*blocks[-1], *group)) > room and blocks[-1]:
             blocks.append([])
         for j in group:
@@ -224,42 +217,35 @@ def number(value: float, digits: int) -> str:
     return f"{value:,.{digits}f}" if math.isfinite(value) else str(value)
 
 
-def _measured(j: int, column: Column) -> Printed:
-    def text(row: Row, cells: Sequence[Cell]) -> tuple[str, bool]:
-        cell = cells[j]
-        if cell.value is None:
-            return cell.text or DASH, False
-        ends = "" if cell.low is None or cell.high is None else f" [{number(cell.low, column.digits)}, "
-        ends += f"{number(cell.high, column.digits)}]" if ends and cell.high is not None else ""
-        return number(cell.value, column.digits) + ends, cell.best or cell.tied
-
-    return Printed(column.group, column.name, text)
+def _measured(cell: Cell, digits: int) -> tuple[str, bool]:
+    if cell.value is None:
+        return cell.text or DASH, False
+    low, high = cell.low, cell.high
+    ends = "" if low is None or high is None else f" [{number(low, digits)}, {number(high, digits)}]"
+    return number(cell.value, digits) + ends, cell.best or cell.tied
 
 
-def _published(j: int, column: Column, comparable: bool) -> Printed:
-    def text(row: Row, cells: Sequence[Cell]) -> tuple[str, bool]:
-        cell = cells[j]
-        if cell.paper is None:
-            return DASH, False
-        difference = cell.difference if comparable and column.source is None else None
-        ours = "" if difference is None else f", ours {difference:+.{column.digits}f}"
-        mark = "" if column.source else f" ({cell.paper.certainty}{ours})"
-        return cell.paper.printed + mark, False
-
-    return Printed(column.group, f"{column.name}, {column.source or PAPER}", text)
+def _published(cell: Cell, column: Column, comparable: bool) -> str:
+    if cell.paper is None:
+        return DASH
+    difference = cell.difference if comparable and column.source is None else None
+    ours = "" if difference is None else f", ours {difference:+.{column.digits}f}"
+    return cell.paper.printed + ("" if column.source else f" ({cell.paper.certainty}{ours})")
 
 
 def _groups(columns: Sequence[Printed]) -> list[str]:
     """The line of group headings with rules under them; nothing where no column has one."""
     if not any(column.group for column in columns):
         return []
-    parts, rules, start = [], [], 0
-    while start < len(columns):
-        group = columns[start].group
-        end = start + 1
-        while end < len(columns) and group and columns[end].group == group:
-            end += 1
-        parts.append(rf"\multicolumn{{{end - start}}}{{c}}{{{texttable.latex(group)}}}" if group else "")
-        rules += [rf"\cmidrule(lr){{{start + 1}-{end}}}"] if group else []
-        start = end
+    parts, rules = [], []
+    for places in _neighbours(columns):
+        group = columns[places[0]].group
+        parts.append(rf"\multicolumn{{{len(places)}}}{{c}}{{{texttable.latex(group)}}}" if group else "")
+        rules += [rf"\cmidrule(lr){{{places[0] + 1}-{places[-1] + 1}}}"] if group else []
     return [" & ".join(parts) + r" \\", "".join(rules)]
+
+
+def _neighbours(columns: Sequence[Printed]) -> list[list[int]]:
+    """Places of columns, those of one group together; columns without a group stand alone."""
+    places = range(len(columns))
+    return [list(group) for _, group in groupby(places, lambda j: (columns[j].group, columns[j].group or j))]

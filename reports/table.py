@@ -95,20 +95,6 @@ class Row(Strict):
     runs: tuple[str, ...] = ()
 
 
-class Provenance(Strict):
-    """Where the numbers of a line come from."""
-
-    run: str  # id of the run
-    path: str
-    method: str
-    checkpoint: str  # folder or hub id
-    decoder: str  # folder or hub id
-    data: dict[str, str] = {}  # source of the rows, by task: `lab`, `hub` or `folder`
-    fingerprints: dict[str, str] = {}  # of checkpoint, decoder, code and (`data <task>`) rows
-    seed: int | None = None
-    date: str = ""  # when it ended, ISO 8601; "" where not recorded
-
-
 class Table(Strict):
     """A table."""
 
@@ -123,7 +109,6 @@ class Table(Strict):
     comparable: bool = False
     notes: tuple[str, ...] = ()  # sentences that stand under it
     own_notes: tuple[str, ...] = ()  # those of them that are about measured numbers
-    provenance: tuple[Provenance, ...] = ()  # of every run in it
 
     @model_validator(mode="after")
     def _is_rectangular(self) -> Self:

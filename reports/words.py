@@ -81,10 +81,8 @@ def ceilings(runs: Iterable[Run], tasks: Collection[str] | None = None) -> tuple
     full = [run for run in known if role(run) == "ceiling" and family(run) != TUNED]
     empty = [run for run in known if run.method == NONE]
     remedies: dict[str, dict[tuple[str, str], None]] = {}
-    pairs = [(run, task) for run in full for task in run.tasks.values()]
+    pairs = [(run, task) for run in full for task in run.tasks.values() if tasks is None or task.name in tasks]
     for run, task in pairs:
-        if tasks is not None and task.name not in tasks:
-            continue
         floors = (floor for floor in empty if task.name in floor.tasks)
         floor = next((f for f in floors if difference(task.protocol, f.tasks[task.name].protocol) is None), None)
         values = None if floor is None else _not_above(run, floor, task)
@@ -96,14 +94,12 @@ def ceilings(runs: Iterable[Run], tasks: Collection[str] | None = None) -> tuple
             remedies.setdefault(remedy, {})[task.name, values] = None
     sentences = []
     for remedy, tasks_of in remedies.items():
-        if len(tasks_of) == 1:
-            ((name, values),) = tasks_of
-            start, what = f"{name}: full context is not above no context ({values})", "this task with this prompt"
+        parts = [(name, f"({values})") for name, values in tasks_of]
+        above = "full context is not above no context"
+        if len(parts) == 1:
+            start, what = f"{parts[0][0]}: {above} {parts[0][1]}", "this task with this prompt"
         else:
-            start = "full context is not above no context: " + "; ".join(
-                f"{name} ({values})" for name, values in tasks_of
-            )
-            what = "these tasks with their prompts"
+            start, what = f"{above}: {'; '.join(map(' '.join, parts))}", "these tasks with their prompts"
         sentences.append(f"{start}: this decoder cannot do {what}; try {remedy}.")
     return tuple(sentences)
 
@@ -143,10 +139,10 @@ def sentences(tables: Sequence[Table]) -> tuple[str, ...]:
     texts: list[str] = []
     for table in tables:
         head = next((column for column in table.columns if column.key == table.headline), None)
-        measured = [(row, table.cell(row.key, head.key)) for row in table.rows if row.runs] if head else []
-        lines = [(row, cell) for row, cell in measured if cell.value is not None]
-        if head is None or not lines:
+        if head is None:
             continue
+        measured = ((row, table.cell(row.key, head.key)) for row in table.rows if row.runs)
+        lines = [(row, cell) for row, cell in measured if cell.value is not None]
         methods = [line for line in lines if line[0].role == "method"]
         if not texts and head.better != "lower":
             texts += _about_methods(lines, methods, head)
@@ -179,7 +175,14 @@ def _about_methods(lines: Sequence[Pair], methods: Sequence[Pair], head: Column)
     others = [line for line in methods if line[0].method != row.method]
     others = [line for line in others if line[0].rate == row.rate] or others
     if others:
-        yield _rival(row, cell, max(others, key=_value), head)
+        other = max(others, key=_value)
+        tied = all(mark.best or mark.tied for mark in (cell, other[1]))
+        told = "a paired test does not tell the two apart" if tied else "a paired test tells the two apart"
+        tested = f"; {told}" if any(mark.best for mark in (cell, other[1])) else ""
+        above = _value(other) - _value((row, cell))
+        place = f"{abs(above):.{head.digits}f} points {'above' if above > 0 else 'below'} {row.label}"
+        among = f"At {row.rate:g}x the" if row.rate and other[0].rate == row.rate else "The"
+        yield f"{among} best other method is {other[0].label} with {_print(other[1], head)}, {place}{tested}."
     rates = sorted((r.ratio, _print(c, head)) for r, c in methods if r.method == row.method and r.ratio)
     if len(rates) > 1:
         name = row.label if row.rate is None else row.label.replace(f" {row.rate:g}x", "", 1)
@@ -187,18 +190,6 @@ def _about_methods(lines: Sequence[Pair], methods: Sequence[Pair], head: Column)
             f"From {rates[0][0]:.2f}x to {rates[-1][0]:.2f}x achieved compression, {name} goes from "
             f"{rates[0][1]} to {rates[-1][1]}."
         )
-
-
-def _rival(row: Row, cell: Cell, other: Pair, head: Column) -> str:
-    """The best of the others, and whether a paired test tells the two apart."""
-    marks = cell, other[1]
-    tied = all(mark.best or mark.tied for mark in marks)
-    told = "a paired test does not tell the two apart" if tied else "a paired test tells the two apart"
-    tested = f"; {told}" if any(mark.best for mark in marks) else ""
-    above = _value(other) - _value((row, cell))
-    place = f"{abs(above):.{head.digits}f} points {'above' if above > 0 else 'below'} {row.label}"
-    among = f"At {row.rate:g}x the" if row.rate and other[0].rate == row.rate else "The"
-    return f"{among} best other method is {other[0].label} with {_print(other[1], head)}, {place}{tested}."
 
 
 def _value(line: Pair) -> float:

@@ -16,7 +16,7 @@ from pcc_bench.reports import render, report
 from pcc_bench.reports.compare import summarise
 from pcc_bench.reports.words import ceilings
 from pcc_bench.results.collection import load
-from pcc_bench.suite.grid import table
+from pcc_bench.suite.runner import table
 
 SAYS = r"pcc_squad: full context is not above no context \(F1 30\.0 against 30\.0, difference \[-\d+\.\d, \d+\.\d\], "
 SAYS += r"60 rows\): this decoder cannot do this task with this prompt; try --metadata with prompt short or chat"

@@ -19,9 +19,8 @@ from pcc_bench.cost import predict as few_layers
 from pcc_bench.cost import predict as predicting
 from pcc_bench.cost.estimate import encoding_flops
 from pcc_bench.cost.predict import Layers
-from pcc_bench.cost.records import CostRecord, Mode, Phase, Provenance
+from pcc_bench.cost.records import CostRecord, Mode, Phase, Provenance, markdown
 from pcc_bench.cost.sweeps import MEASURED, PREDICTED
-from pcc_bench.cost.tables import markdown
 from pcc_bench.cost.work import Held, Laps, Point, Setting, Shape
 from pcc_bench.cost.work import records as as_records
 from pcc_bench.model import checkpoint, init, published

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pcc_bench.reports import report
-from pcc_bench.suite.grid import table
+from pcc_bench.suite.runner import table
 from pcc_bench.suite.spec import Settings, Suite
 
 

@@ -29,7 +29,7 @@ from pcc_bench.reports.tables.build import published
 from pcc_bench.results.collection import Results, load
 from pcc_bench.results.files import result_files
 from pcc_bench.results.reading import read_answers, read_run
-from pcc_bench.suite import grid
+from pcc_bench.suite import runner
 
 SETS = ("squad", "hotpotqa", "adversarialqa", "nq")
 RUNS: list[tuple[str, float | None, float]] = [
@@ -570,7 +570,7 @@ def test_achieved_compression_is_one_number_in_suites_and_reports() -> None:
     table = report.BUILDERS["table2"](load([folder]))
     paths = {label: path for path in result_files([folder]) for label in REAL if _in_cell(path, label)}
     assert set(paths) == set(REAL)
-    of_suite = {line[0]: line[1] for line in grid.table(list(paths.items())).rows}
+    of_suite = {line[0]: line[1] for line in runner.table(list(paths.items())).rows}
     for label, name in REAL.items():
         (row,) = [row for row in table.rows if row.label == name and row.runs]
         assert of_suite[label] == (f"{row.ratio:.2f}x" if row.ratio else "")

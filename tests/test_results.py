@@ -439,4 +439,4 @@ def test_mutated_result_folders_are_reported_or_refused(tmp_path: Path) -> None:
 def page_of(loaded: Any) -> str:
     from pcc_bench.reports import page
 
-    return page.render(page.view(loaded, report.tables(loaded), ()))
+    return page.render(loaded, report.tables(loaded), ())

@@ -25,7 +25,7 @@ from pcc_bench.host.inventory import task_names
 from pcc_bench.suite import engines, runner
 from pcc_bench.suite.cell import DONE, Outcome, write_done
 from pcc_bench.suite.check import check, decoder, estimate, plan
-from pcc_bench.suite.grid import WIDEST, table
+from pcc_bench.suite.runner import WIDEST, table
 from pcc_bench.suite.spec import Cell, Settings, Suite, shipped
 from pcc_bench.tasks.data import sample_folder
 

@@ -74,7 +74,7 @@ def cost(
     from pcc_bench.cli.terminal import show
     from pcc_bench.core import shipped
     from pcc_bench.cost import sweeps
-    from pcc_bench.cost.tables import heading, tables
+    from pcc_bench.cost.records import heading, tables
 
     contexts, batches, questions = (tuple(context or (1024,)), tuple(batch or (1,)), tuple(reuse or (1,)))
     modes = sweeps.modes(mode or MODES)

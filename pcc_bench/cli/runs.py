@@ -165,7 +165,7 @@ def _show_table(suite: Suite, out: Path, cells: Sequence[Cell]) -> str:
     """Print the table of all cells that are done, and keep it."""
     from pcc_bench.cli.terminal import show
     from pcc_bench.suite.cell import results
-    from pcc_bench.suite.grid import table
+    from pcc_bench.suite.runner import table
 
     lines = [(cell.label, results(cell.command)) for cell in cells]
     scores = table(lines, suite.metrics)

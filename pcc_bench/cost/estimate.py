@@ -25,7 +25,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
 from transformers import PreTrainedConfig
 
 from pcc_bench.core.errors import UsageError
@@ -90,38 +89,29 @@ class Geometry:
     pooled: bool = False  # there are no memory tokens: slots are means
 
 
-def _encoder_config(recipe: Recipe) -> tuple[PreTrainedConfig, int]:
-    """The encoder without memory tokens, and the rank of its LoRA (0: none)."""
-    if recipe.encoder:
-        return config_of(recipe.encoder), recipe.lora_rank
-    start = str(recipe.start)
-    if (folder := Path(start)).is_dir() and (folder / "config.json").is_file():
-        described = PccConfig.read(folder).encoder
-        state = {**described.config, "vocab_size": described.config["vocab_size"] - MEMORY_TOKENS}
-        return from_state(state), int((described.lora or {}).get("r", 0))
-    if published := re.search(r"Stage[12]-PCC-(Lite|Large)-\d+x$", start.rstrip("/")):
-        return (config_of(LITE), 0) if published[1] == "Lite" else (config_of(LARGE), 64)
-    raise UsageError(
-        f"start '{start}' is neither a checkpoint folder here nor a published one (Stage1-PCC-Lite-4x ...): "
-        "a dry run fetches no checkpoints, so give its folder"
-    )
-
-
 def geometry_of(recipe: Recipe) -> Geometry:
     """Sizes of a recipe's models, from their configurations. Raises UsageError: a model whose sizes can't be found."""
     reads = config_of(recipe.decoder)
+    if recipe.encoder:
+        return sized(config_of(recipe.encoder), recipe.lora_rank, reads)
     layers, rank, pooling = recipe.encoder_layers, recipe.lora_rank, recipe.pooling
-    if recipe.start and (Path(recipe.start) / "config.json").is_file():
-        described = PccConfig.read(Path(recipe.start))
-        if described.encoder.layers is not None:  # the encoder is made of the decoder's layers
-            layers, pooling = described.encoder.layers, described.pooling
-            rank = int((described.encoder.lora or {}).get("r", 0))
-    if layers is not None:
-        encoder, adapter = first_layers(reads, layers, rank)
-        with torch.device("meta"):
-            converter = _count(Converter(encoder.hidden_size, reads.hidden_size))
-        return Geometry(encoder, adapter, adapter, measure(reads), converter, pooling is Pooling.MEAN)
-    return sized(*_encoder_config(recipe), reads)
+    if layers is None:
+        start = str(recipe.start)
+        if not (Path(start) / "config.json").is_file():
+            if not (published := re.search(r"Stage[12]-PCC-(Lite|Large)-\d+x$", start.rstrip("/"))):
+                raise UsageError(
+                    f"start '{start}' is neither a checkpoint folder here nor a published one (Stage1-PCC-Lite-4x "
+                    "...): a dry run fetches no checkpoints, so give its folder"
+                )
+            return sized(config_of(LITE), 0, reads) if published[1] == "Lite" else sized(config_of(LARGE), 64, reads)
+        config = PccConfig.read(Path(start))
+        layers, rank = config.encoder.layers, int((config.encoder.lora or {}).get("r", 0))
+        pooling, state = config.pooling, config.encoder.config
+        if layers is None:
+            return sized(from_state({**state, "vocab_size": state["vocab_size"] - MEMORY_TOKENS}), rank, reads)
+    encoder, adapter = first_layers(reads, layers, rank)
+    converter = _converter_weights(encoder.hidden_size, reads.hidden_size)
+    return Geometry(encoder, adapter, adapter, measure(reads), converter, pooling is Pooling.MEAN)
 
 
 def sized(config: PreTrainedConfig, rank: int, reads: PreTrainedConfig) -> Geometry:
@@ -129,13 +119,13 @@ def sized(config: PreTrainedConfig, rank: int, reads: PreTrainedConfig) -> Geome
     encoder, decoder = measure(config), measure(reads)
     adapter = lora_parameters(config, rank) if rank else 0
     looked_up = rank * (encoder.vocabulary + MEMORY_TOKENS)
-    with torch.device("meta"):
-        converter = _count(Converter(encoder.hidden_size, decoder.hidden_size))
+    converter = _converter_weights(encoder.hidden_size, decoder.hidden_size)
     return Geometry(encoder, adapter, adapter - looked_up, decoder, converter)
 
 
-def _count(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
+def _converter_weights(encoder_width: int, decoder_width: int) -> int:
+    with torch.device("meta"):
+        return sum(p.numel() for p in Converter(encoder_width, decoder_width).parameters())
 
 
 def parts_of(recipe: Recipe, geometry: Geometry) -> tuple[Part, ...]:
@@ -171,20 +161,16 @@ def sample_of(recipe: Recipe, phase: int, steps: int) -> Sample:
     if recipe.slots is Slots.PROPORTIONAL or recipe.pooling is Pooling.MEAN:
         slots = min(slots, math.ceil(tokens / sizes.rate))
     boundaries = {Boundaries.PER_SEGMENT: 2 * segments, Boundaries.ONCE: 2, Boundaries.NONE: 0}[recipe.boundaries]
-    prefix = 1 + slots + boundaries
-    return Sample(tokens, segments, slots, _decoder_rows(recipe, phase, prefix, tokens))
-
-
-def _decoder_rows(recipe: Recipe, phase: int, prefix: float, tokens: float) -> tuple[tuple[float, float], ...]:
-    objective, end = recipe.objective, 1 if recipe.objective.append_eos else 0
-    data, share = recipe.data_at(phase), recipe.completion_at(phase)
+    prefix, objective, data = 1 + slots + boundaries, recipe.objective, recipe.data_at(phase)
     if not data.is_text:
-        return ((1.0, prefix + ANSWERING_TOKENS[data.kind]),)
+        return Sample(tokens, segments, slots, ((1.0, prefix + ANSWERING_TOKENS[data.kind]),))
+    share, end = recipe.completion_at(phase), int(objective.append_eos)
     weights = (1 - share, share)
     if objective.combination is Combination.SUMMED:
         weights = (float(share < 1), float(share > 0))
     lengths = (prefix + 1 + tokens + end, prefix + objective.completion_tokens + end)
-    return tuple((weight, length) for weight, length in zip(weights, lengths, strict=True) if weight)
+    rows = tuple((weight, length) for weight, length in zip(weights, lengths, strict=True) if weight)
+    return Sample(tokens, segments, slots, rows)
 
 
 def flops_of(recipe: Recipe, geometry: Geometry, sample: Sample) -> float:
@@ -215,13 +201,13 @@ def _encoder_learns(recipe: Recipe) -> bool:
 
 
 def memory_of(recipe: Recipe, geometry: Geometry, parts: tuple[Part, ...], samples: list[Sample]) -> Memory:
-    """Bytes a process.
+    """Bytes a process: in float32 everything is.
 
-    In float32 everything is. Under bfloat16 what learns stays in float32, with a bfloat16 copy of each matrix by
-    autocast, and what is frozen (the decoder, the base under a LoRA) is held in bfloat16 only.
+    Under bfloat16 what learns stays in float32, with a bfloat16 copy of each matrix by autocast, and what is frozen
+    (the decoder, the base under a LoRA) is held in bfloat16 only.
     """
     mixed = recipe.optimisation.precision == "bfloat16"
-    encoder, learns = geometry.encoder, set(recipe.train)
+    encoder, decoder, learns = geometry.encoder, geometry.decoder, set(recipe.train)
     learning = sum(part.trained for part in parts)  # weights in tensors that learn
     if Trained.MEMORY_TOKENS in learns and Trained.ENCODER not in learns:  # a few rows: the whole table's gradient
         learning += encoder.vocabulary * encoder.hidden_size
@@ -229,20 +215,14 @@ def memory_of(recipe: Recipe, geometry: Geometry, parts: tuple[Part, ...], sampl
     if Trained.ENCODER in learns:
         products += geometry.lora_products if geometry.lora else encoder.body
     frozen = sum(part.parameters for part in parts) - learning
-    copies = 2 * products if mixed else 0
-    activations = max(_activations(recipe, geometry, sample) for sample in samples)
-    return Memory(4 * learning + (2 if mixed else 4) * frozen, copies, 4 * learning, 8 * learning, activations)
-
-
-def _activations(recipe: Recipe, geometry: Geometry, sample: Sample) -> float:
-    """Bytes kept for backward by one micro-batch, and its logits."""
-    encoder, decoder = geometry.encoder, geometry.decoder
-    full = Trained.ENCODER in recipe.train
-    position = encoder.activations(trained=full) if _encoder_learns(recipe) else 0  # bytes
+    position = encoder.activations(trained=Trained.ENCODER in learns) if _encoder_learns(recipe) else 0  # bytes
     if position and recipe.optimisation.gradient_checkpointing:  # the input of every block, and one block at a time
         position = 2 * encoder.layers * encoder.hidden_size + position // encoder.layers
-    longest = max(length for _, length in sample.decoder_rows)
-    scale = 1 if recipe.optimisation.precision == "bfloat16" else 2
-    a_sample = scale * (sample.tokens + sample.slots) * position
-    a_sample += longest * (scale * decoder.activations(trained=False) + LOGIT_BYTES * decoder.vocabulary)
-    return recipe.optimisation.micro_batch_size * a_sample
+    scale = 1 if mixed else 2
+    read = scale * decoder.activations(trained=False) + LOGIT_BYTES * decoder.vocabulary
+    activations = recipe.optimisation.micro_batch_size * max(
+        scale * (sample.tokens + sample.slots) * position + max(length for _, length in sample.decoder_rows) * read
+        for sample in samples
+    )
+    weights = 4 * learning + (2 if mixed else 4) * frozen
+    return Memory(weights, 2 * products if mixed else 0, 4 * learning, 8 * learning, activations)

@@ -132,14 +132,14 @@ def build(
     another (training).
     """
     torch.manual_seed(seed)
-    config = pair.config(rates)
-    tokenizer = tiny.make_tokenizer(texts, vocabulary)
-    decoder = Decoder(_model(model_config(pair.decoder), device, dtype), tokenizer, pair.decoder)
-    read = tiny.make_tokenizer(texts, vocabulary, adds_bos=False, special=MEMORY_TOKEN_NAMES)
-    own = encoder_dtype or dtype
-    model = _model(from_state(config.encoder.config), device, own)
+    config, own = pair.config(rates), encoder_dtype or dtype
+    with device:
+        reader: Any = AutoModelForCausalLM.from_config(model_config(pair.decoder), dtype=dtype)
+        model: Any = AutoModelForCausalLM.from_config(from_state(config.encoder.config), dtype=own)
+    decoder = Decoder(reader, tiny.make_tokenizer(texts, vocabulary), pair.decoder)
+    tokenizer = tiny.make_tokenizer(texts, vocabulary, adds_bos=False, special=MEMORY_TOKEN_NAMES)
     body = get_peft_model(model, lora_config(LORA_RANK)) if pair.lora else model.base_model
-    encoder = Encoder(body, read, config).to(own)  # peft keeps an adapter in float32
+    encoder = Encoder(body, tokenizer, config).to(own)  # peft keeps an adapter in float32
     converter = Converter(encoder.hidden_size, decoder.hidden_size).to(own)
     special = torch.randn(len(SPECIAL_TOKENS), decoder.hidden_size) * 0.02
     return PCC(config, encoder, converter, special).eval().requires_grad_(False).to(device), decoder
@@ -150,11 +150,6 @@ def at_rate(pcc: PCC, rate: int) -> PCC:
     config = pcc.config.with_options(rate=rate)
     encoder = Encoder(pcc.encoder.model, pcc.encoder.tokenizer, config, pcc.encoder.batch_tokens)
     return PCC(config, encoder, pcc.converter, pcc.special).eval()
-
-
-def _model(config: PreTrainedConfig, device: torch.device, dtype: torch.dtype) -> Any:
-    with device:
-        return AutoModelForCausalLM.from_config(config, dtype=dtype)
 
 
 def of_geometry(name: str, rates: Sequence[int]) -> Shape:

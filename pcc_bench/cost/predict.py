@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from peft import get_peft_model
@@ -37,13 +37,6 @@ ROUNDS = 4  # the quickest counts, after one that does not
 LONGEST = 2048  # positions of a text that are timed
 FORWARDS = 4  # of the encoder, at most; the rest takes as long for each segment
 VOCABULARY = 2 * MEMORY_TOKENS  # rows of an embedding do not matter
-
-
-class Clock(Protocol):
-    """Tells seconds."""
-
-    def laps(self, point: Point, mode: Mode) -> Laps:
-        """Seconds of the parts of a question."""
 
 
 @dataclass(frozen=True)
@@ -128,9 +121,15 @@ class Layers:
         return predicting + square * count**2 + (whole / LONGEST - square * LONGEST) * count
 
     def _decoder(self, batch: int, count: int, past: int) -> float:
-        def few(model: nn.Module) -> float:
+        sizes = self.shape.sizes.decoder
+
+        def few(model: Any) -> float:
             ids = torch.zeros(batch, count, dtype=torch.long, device=self.device)
-            cache = self._filled(model, batch, past)
+            cache = DynamicCache(config=model.config)
+            heads = getattr(model.config, "num_key_value_heads", None) or model.config.num_attention_heads
+            for layer in range(model.config.num_hidden_layers if past else 0):
+                full = torch.zeros(batch, heads, past, sizes.keys // heads, device=self.device, dtype=self.dtype)
+                cache.update(full, full.clone(), layer)
 
             def run() -> None:
                 model(input_ids=ids, past_key_values=cache, use_cache=True)
@@ -138,8 +137,7 @@ class Layers:
 
             return self._quickest(run)
 
-        layers = self.shape.sizes.decoder.layers
-        return self._once(("decoder", batch, count, past), lambda: _deep(map(few, self._decoders), layers))
+        return self._once(("decoder", batch, count, past), lambda: _deep(map(few, self._decoders), sizes.layers))
 
     def _compress(self, point: Point) -> float:
         """The encoder reads all segments of a batch of contexts, the converter all slots."""
@@ -162,15 +160,6 @@ class Layers:
         rows_of_slots = torch.zeros(slots, self.shape.sizes.encoder.hidden_size, device=self.device, dtype=self.dtype)
         converting = self._once(("converter", slots), lambda: self._quickest(lambda: self._converter(rows_of_slots)))
         return seconds * share + converting
-
-    def _filled(self, model: Any, batch: int, past: int) -> DynamicCache:
-        cache = DynamicCache(config=model.config)
-        keys = self.shape.sizes.decoder.keys
-        heads = getattr(model.config, "num_key_value_heads", None) or model.config.num_attention_heads
-        for layer in range(model.config.num_hidden_layers if past else 0):
-            full = torch.zeros(batch, heads, past, keys // heads, device=self.device, dtype=self.dtype)
-            cache.update(full, full.clone(), layer)
-        return cache
 
     def _model(self, state: dict[str, Any], layers: int, lora: dict[str, Any] | None = None) -> nn.Module:
         """The body of a model with its first layers, random weights and hardly any vocabulary."""
@@ -207,7 +196,7 @@ def _deep(few: Iterable[float], layers: int) -> float:
 
 
 def predict(
-    shape: Shape, point: Point, modes: Sequence[Mode], reuse: Sequence[int], setting: Setting, clock: Clock
+    shape: Shape, point: Point, modes: Sequence[Mode], reuse: Sequence[int], setting: Setting, clock: Stated | Layers
 ) -> Iterator[CostRecord]:
     """The records of one point, as `measure.measure` gives them."""
     for mode in modes:

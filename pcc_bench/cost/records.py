@@ -1,8 +1,9 @@
-"""Records of cost: one JSON line for each phase of each point that was measured or predicted (`cost_*.jsonl`)."""
+"""Records of cost: a JSON line for each phase of each point, measured or predicted (`cost_*.jsonl`); and tables."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from pcc_bench.core.documents import checked, is_file, read_json_lines, write_text
 from pcc_bench.core.errors import UsageError
+from pcc_bench.core.texttable import TextTable
 
 SCHEMA_VERSION = 1  # raised when an old reader could not read a new file
 
@@ -117,3 +119,148 @@ def read(path: Path) -> list[CostRecord]:
                 f"{SCHEMA_VERSION}: update it"
             )
     return records
+
+
+# ---------------------------------------------------------------- as tables
+
+
+KEY = ("context", "batch", "rate", "achieved")
+TIME = ("TTFT full", "TTFT cached", "TTFT cold", "TTFT warm", "cold x", "warm x", "tokens/s full", "tokens/s memory")
+TIME_NOTES = (
+    "TTFT: seconds to the first new token, for the whole batch; median (95th percentile).",
+    "full: the whole text is read. cached: its keys and values are there. "
+    "cold: it is compressed, then the memory is read. warm: the memory is there.",
+    "cold x, warm x: how many times sooner than full.",
+    "tokens/s: new tokens after the first, over the whole batch.",
+)
+WORK = ("questions", "answer full", "answer cached", "answer cold", "answer warm", "cold x", "warm x", "Q*")
+WORK += ("Q* by FLOPs", "GFLOP full", "GFLOP cold", "GFLOP warm")
+WORK_NOTES = (
+    "answer: seconds of all phases for the whole batch; work done once a context is shared by so many questions.",
+    "cold x, warm x: how many times faster than full.",
+    "Q*: questions on a context from which on compressing it has paid; never: reading the memory is no faster.",
+    "GFLOP: to the first new token, as torch's FlopCounterMode counts.",
+)
+BYTES = ("KV full", "KV memory", "memory", "peak full", "peak cold", "peak warm")
+BYTES_NOTES = (
+    "KV: keys and values of the contexts in the decoder's cache. memory: the vectors on disk.",
+    "peak: tensors on the GPU, or on a CPU the process's resident set, weights included.",
+)
+Say = Callable[[CostRecord], str]
+
+
+@dataclass(frozen=True)
+class _Group:
+    """All that is known at one context length, batch and rate (None: of the full text alone)."""
+
+    rate: int | None
+    records: dict[tuple[Phase, Mode, int], CostRecord]  # by phase, mode and questions a context
+
+    @property
+    def any(self) -> CostRecord:
+        return next(iter(self.records.values()))
+
+    @property
+    def memory(self) -> CostRecord | None:
+        """A record that has a memory."""
+        return next((record for record in self.records.values() if record.slots), None)
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Context, batch, rate and achieved compression."""
+        ratio = self.memory.ratio if self.memory else None
+        rate = f"{self.rate}x" if self.rate else ""
+        return (f"{self.any.context_tokens:,}", str(self.any.batch), rate, f"{ratio:.2f}x" if ratio else "")
+
+    def cell(self, say: Say, phase: Phase, mode: Mode, reuse: int = 1) -> str:
+        record = self.records.get((phase, mode, reuse))
+        return say(record) if record else ""
+
+    def gain(self, phase: Phase, mode: Mode, reuse: int = 1) -> str:
+        """How many times faster than the full text."""
+        full, other = self.records.get((phase, Mode.FULL, reuse)), self.records.get((phase, mode, reuse))
+        return f"{full.median_s / other.median_s:.2f}" if full and other and other.median_s else ""
+
+    def break_even(self, of: Callable[[CostRecord], float]) -> str:
+        """Q* = compressing / (reading the text - reading the memory)."""
+        once, full = (self.records.get(at) for at in ((Phase.COMPRESS, Mode.COLD, 1), (Phase.PREFILL, Mode.FULL, 1)))
+        warm, cold = (self.records.get((Phase.PREFILL, mode, 1)) for mode in (Mode.WARM, Mode.COLD))
+        read = warm or cold
+        if not (once and full and read):
+            return ""
+        saved = of(full) - of(read)
+        return f"{of(once) / saved:.2f}" if saved > 0 else "never"
+
+
+def tables(records: Iterable[CostRecord]) -> list[TextTable]:
+    """Three tables of records of one geometry on one device: time, work and break-even, bytes."""
+    gained, three = (Mode.COLD, Mode.WARM), (Mode.FULL, Mode.COLD, Mode.WARM)
+    time: list[tuple[str, ...]] = []
+    work: list[tuple[str, ...]] = []
+    size: list[tuple[str, ...]] = []
+    for group in _groups(records):
+        speeds = (group.cell(_speed, Phase.DECODE, mode) for mode in (Mode.FULL, Mode.WARM))
+        waits = (group.cell(_seconds, Phase.TTFT, mode) for mode in Mode)
+        time.append((*group.key, *waits, *(group.gain(Phase.TTFT, mode) for mode in gained), *speeds))
+        for reuse in sorted({reuse for phase, _, reuse in group.records if phase is Phase.TOTAL}):
+            flops = (group.cell(lambda r: f"{r.flops / 1e9:,.4g}", Phase.TTFT, mode) for mode in three)
+            answers = (group.cell(lambda r: f"{r.median_s:.4g}", Phase.TOTAL, mode, reuse) for mode in Mode)
+            gains = (group.gain(Phase.TOTAL, mode, reuse) for mode in gained)
+            pays = (group.break_even(lambda r: r.median_s), group.break_even(lambda r: r.flops))
+            work.append((*group.key, str(reuse), *answers, *gains, *pays, *flops))
+        kept = (_mib(group.memory.kv_bytes), _mib(group.memory.memory_bytes)) if group.memory else ("", "")
+        peaks = (group.cell(_peak, Phase.TTFT, mode) for mode in three)
+        size.append((*group.key, group.cell(lambda r: _mib(r.kv_bytes), Phase.TTFT, Mode.FULL), *kept, *peaks))
+    parts = ((TIME, time, TIME_NOTES), (WORK, work, WORK_NOTES), (BYTES, size, BYTES_NOTES))
+    return [TextTable((*KEY, *names), tuple(rows), notes).without_empty_columns() for names, rows, notes in parts]
+
+
+def markdown(records: Sequence[CostRecord]) -> str:
+    """The tables one below the other, with lines on what they are about."""
+    return "\n\n".join([heading(records), *(table.markdown() for table in tables(records))])
+
+
+def heading(records: Sequence[CostRecord]) -> str:
+    """Models, device, and whether anything was measured."""
+    first = records[0]
+    encoder = next((record.encoder for record in records if record.encoder), "")
+    said = "PREDICTED, not measured: " + first.provenance.speed if first.predicted else "measured"
+    threads = f", {first.threads} threads" if first.device == "cpu" else ""
+    return (
+        f"{f'{encoder} for ' if encoder else ''}{first.decoder}, {first.dtype}, {first.device} "
+        f"({first.provenance.hardware}){threads}; {said}\n"
+        f"question {first.question_tokens} tokens, answer {first.new_tokens} tokens"
+    )
+
+
+def _groups(records: Iterable[CostRecord]) -> list[_Group]:
+    """By context, batch and rate; where memories were measured, the full text stands beside each rate."""
+    whole: dict[tuple[int, int], _Group] = {}
+    groups: dict[tuple[int, int, int], _Group] = {}
+    for record in records:
+        place, at = (record.context_tokens, record.batch), (record.phase, record.mode, record.reuse)
+        if record.rate is None:
+            whole.setdefault(place, _Group(None, {})).records[at] = record
+        else:
+            groups.setdefault((*place, record.rate), _Group(record.rate, {})).records[at] = record
+    for key, group in groups.items():
+        group.records.update(whole[key[:2]].records if key[:2] in whole else {})
+    alone = [group for place, group in whole.items() if place not in {key[:2] for key in groups}]
+    return sorted([*groups.values(), *alone], key=lambda g: (g.any.context_tokens, g.any.batch, g.rate or 0))
+
+
+def _seconds(record: CostRecord) -> str:
+    return f"{record.median_s:.4g}" + ("" if record.p95_s is None else f" ({record.p95_s:.4g})")
+
+
+def _speed(record: CostRecord) -> str:
+    return f"{record.tokens_per_s:,.1f}" if record.tokens_per_s else ""
+
+
+def _peak(record: CostRecord) -> str:
+    peak = record.peak_device_bytes if record.peak_device_bytes is not None else record.peak_host_bytes
+    return "" if peak is None else _mib(peak)
+
+
+def _mib(size: float) -> str:
+    return f"{size / 2**20:,.4g} MiB"

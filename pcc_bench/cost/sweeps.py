@@ -112,9 +112,15 @@ def measure(source: Source, sweep: Sweep, repeats: int, out: Path, tell: Callabl
     place = _provenance(source, probe.hardware(device))
     setting = Setting(device.type, _dtype(source, device), torch.get_num_threads(), place)
     path = out / MEASURED
-    missing = [
-        (point, left) for point, modes in points if (left := _missing(path, shape, point, modes, sweep, setting))
-    ]
+    totals = {  # of a mode they are written with all the rest of it
+        (_point(record), record.mode, record.reuse)
+        for record in records.read(path)
+        if record.phase is Phase.TOTAL and _is_of(record, shape, setting)
+    }
+    missing = []
+    for point, modes in points:
+        left = tuple(mode for mode in modes if any((point, mode, reuse) not in totals for reuse in sweep.reuse))
+        missing += [(point, left)] if left else []
     if len(missing) < len(points):
         tell(f"{len(points) - len(missing)} of {len(points)} points are in {path} already")
     if missing:
@@ -159,7 +165,7 @@ def predict(
     shape = _shape(source, sweep)
     points = sweep.points(sweep.rates or shape.config.declared_rates)
     shape.check(point for point, _ in points)
-    clock: predicting.Clock
+    clock: predicting.Stated | predicting.Layers
     if peak is not None and bandwidth is not None:
         share = utilisation or DEFAULT_SHARE
         said = f"stated, peak at {share:.0%}"
@@ -210,24 +216,14 @@ def _subject(
         return measuring.Subject(known, loaded.pcc, loaded.decoder, setting)
 
 
-def _missing(
-    path: Path, shape: Shape, point: Point, modes: Sequence[Mode], sweep: Sweep, setting: Setting
-) -> tuple[Mode, ...]:
-    """The modes of a point that the file lacks; the totals of a mode are written with all the rest of it."""
-    done = set()
-    for record in records.read(path):
-        sizes = (record.context_tokens, record.question_tokens, record.new_tokens, record.batch, record.rate)
-        if record.phase is Phase.TOTAL and _is_of(record, shape, setting) and Point(*sizes) == point:
-            done.add((record.mode, record.reuse))
-    return tuple(mode for mode in modes if not {(mode, reuse) for reuse in sweep.reuse} <= done)
+def _point(record: CostRecord) -> Point:
+    return Point(record.context_tokens, record.question_tokens, record.new_tokens, record.batch, record.rate)
 
 
 def _is_of(record: CostRecord, shape: Shape, setting: Setting) -> bool:
     place = (record.device, record.dtype, record.threads, record.decoder)
-    return place == (setting.device, setting.dtype, setting.threads, shape.decoder) and record.encoder in (
-        "",
-        shape.encoder,
-    )
+    here = (setting.device, setting.dtype, setting.threads, shape.decoder)
+    return place == here and record.encoder in ("", shape.encoder)
 
 
 def _dtype(source: Source, device: torch.device) -> str:

@@ -55,8 +55,13 @@ def compare(
             raise UsageError(
                 "the policy has a rule on speed: give the run to compare with, made in this job (--reference)"
             )
-    if last:
-        lines += _records(candidate, baseline, reference, policy)
+    if last and (rule := policy.costs.records) is not None:
+        spent = reference.costs if reference is not None and reference.costs else baseline.costs
+        if spent:
+            lines += costs.check_records(candidate.costs, spent, rule)
+        elif "records" in policy.costs.model_fields_set:
+            lacking = "the policy has a rule on records of cost, and neither baseline nor --reference has any"
+            lines.append(Comparison(task=UNIT, metric="points", verdict=FAIL, reason=lacking))
     if not lines:
         raise UsageError(f"nothing of {baseline.path} is compared by this policy and stage: a pass would say nothing")
     marks = {line.verdict for line in lines}
@@ -77,16 +82,6 @@ def compare(
     )
 
 
-def _records(candidate: Run, baseline: Run, reference: Run | None, policy: Policy) -> list[Comparison]:
-    """Records of cost, against those of the reference where it has some, else of the baseline."""
-    spent = reference.costs if reference is not None and reference.costs else baseline.costs
-    rule = policy.costs.records
-    if rule is not None and not spent and "records" in policy.costs.model_fields_set:
-        lacking = "the policy has a rule on records of cost, and neither baseline nor --reference has any"
-        return [Comparison(task=UNIT, metric="points", verdict=FAIL, reason=lacking)]
-    return costs.check_records(candidate.costs, spent, rule) if rule is not None and spent else []
-
-
 def _match_all(
     candidate: Run, baseline: Run, policy: Policy, chosen: Selection, last: bool
 ) -> tuple[dict[str, Matched], list[Comparison], list[str]]:
@@ -99,8 +94,8 @@ def _match_all(
         elif not chosen.get(name, frozenset(task.rows.number.tolist())):
             notes.append(f"{name} has no row in this stage")
         elif name not in candidate.tasks:
-            line = Comparison(task=name, metric="rows", verdict=FAIL, reason="the candidate lacks this task")
-            lines.append(line if gated else line.model_copy(update={"verdict": REPORTED}))
+            reason = "the candidate lacks this task"
+            lines.append(Comparison(task=name, metric="rows", verdict=FAIL if gated else REPORTED, reason=reason))
         else:
             matched[name] = match(name, candidate.tasks[name], task, chosen.get(name, task.rows.number.tolist()))
             lines += [
@@ -125,42 +120,32 @@ def decide(p_drop: stats.Array, p_within: stats.Array, alpha: float) -> tuple[Fl
 
 def judge(scores: Sequence[Scores], policy: Policy, alpha: float) -> list[Comparison]:
     """Judge the metrics that count, together, and report the others."""
-    small = [one for one in scores if len(set(one.contexts)) < 2]
-    lines = [
-        Comparison(
-            task=one.unit,
-            metric=one.metric,
-            verdict=INCONCLUSIVE if one.gated else REPORTED,
-            reason="all rows are on one context, which says nothing about others",
-            n=len(one.baseline),
-            contexts=1,
-        )
-        for one in small
-    ]
-    rest = [one for one in scores if one not in small]
-    gated = [one for one in rest if one.gated]
-    tests = [_tests(one) for one in gated]
-    p_drop, p_within = np.array([p for p, _ in tests]), np.array([p for _, p in tests])
+    one_context = "all rows are on one context, which says nothing about others"
+    lines, gated, others = [], [], []
+    for one in scores:
+        if len(set(one.contexts)) < 2:
+            mark: Mark = INCONCLUSIVE if one.gated else REPORTED
+            line = Comparison(task=one.unit, metric=one.metric, verdict=mark, reason=one_context)
+            lines.append(line.model_copy(update={"n": len(one.baseline), "contexts": 1}))
+        else:
+            (gated if one.gated else others).append(one)
     if gated:
+        p_drop, p_within = np.array([_tests(one) for one in gated]).T
         fails, passes = decide(p_drop, p_within, alpha)
         adjusted = stats.holm(p_drop)
         for i, one in enumerate(gated):
-            mark: Mark = FAIL if fails[i] else PASS if passes[i] else INCONCLUSIVE
+            mark = FAIL if fails[i] else PASS if passes[i] else INCONCLUSIVE
             lines.append(_line(one, mark, float(adjusted[i]), policy, alpha, len(gated)))
-    return lines + [_line(one, REPORTED, None, policy, alpha, 1) for one in rest if not one.gated]
+    return lines + [_line(one, REPORTED, None, policy, alpha, 1) for one in others]
 
 
 def _tests(scores: Scores) -> tuple[float, float]:
     """P-values of "no drop beyond what the rule allows" and of "a drop that the rule must rule out"."""
     rule = scores.rule
     if rule.relative is not None:
-        allowed, ruled_out = (
-            scores.differences(1 - scores.sign * lost) for lost in (rule.relative, rule.relative + rule.resolution)
-        )
-        return (
-            float(stats.estimate(allowed, rule.scale).p_below()),
-            float(stats.estimate(ruled_out, rule.scale).p_above()),
-        )
+        lost = (rule.relative, rule.relative + rule.resolution)
+        allowed, ruled_out = (stats.estimate(scores.differences(1 - scores.sign * share), rule.scale) for share in lost)
+        return float(allowed.p_below()), float(ruled_out.p_above())
     mean = stats.estimate(scores.differences(), rule.scale)
     if rule.non_inferiority is not None:
         return float(mean.p_below(-rule.non_inferiority)), float(mean.p_above(-rule.non_inferiority))
@@ -171,12 +156,12 @@ def _tests(scores: Scores) -> tuple[float, float]:
 def _line(
     scores: Scores, mark: Mark, adjusted: float | None, policy: Policy, alpha: float, comparisons: int
 ) -> Comparison:
-    data = scores.differences()
+    data, sign = scores.differences(), scores.sign
     mean = stats.estimate(data, scores.rule.scale)
-    ends = sorted(float(scores.sign * end) for end in mean.interval())
+    low, high = sorted(float(sign * end) for end in mean.interval())
     change = scores.candidate - scores.baseline
-    better, worse = int((scores.sign * change > 0).sum()), int((scores.sign * change < 0).sum())
-    difference, detectable = float(change.mean()), float(mean.detectable(alpha / comparisons, policy.power))
+    better, worse = int((sign * change > 0).sum()), int((sign * change < 0).sum())
+    detectable = float(mean.detectable(alpha / comparisons, policy.power))
     p_drop, _ = _tests(scores)
     drops = f"{100 * detectable:.2f} points" if scores.rule.scale == 1 else f"{detectable:.4g}"
     reasons = {
@@ -185,6 +170,13 @@ def _line(
         INCONCLUSIVE: f"neither proven nor ruled out: this run finds drops of {drops} or more",
         REPORTED: "reported only",
     }
+    # Other methods' answers to the same question, each with a generator of its own.
+    ends = sorted(float(sign * end) for end in stats.paired_bootstrap(data, np.random.default_rng([policy.seed, 1])))
+    p = stats.paired_permutation(data, np.random.default_rng([policy.seed, 2]), 2000, "less")
+    checks: dict[str, object] = {"bootstrap_interval": ends, "permutation_p": float(p)}
+    binary = np.isin([scores.baseline, scores.candidate], (0.0, 1.0)).all()
+    if binary and len(data.sizes) == len(scores.baseline):  # McNemar knows no clusters
+        checks["mcnemar_p"] = stats.mcnemar(scores.baseline, scores.candidate, "less" if sign > 0 else "greater")
     return Comparison(
         task=scores.unit,
         metric=scores.metric,
@@ -196,13 +188,13 @@ def _line(
         contexts=len(data.sizes),
         baseline=float(scores.baseline.mean()),
         candidate=float(scores.candidate.mean()),
-        difference=difference,
-        interval=(ends[0], ends[1]),
+        difference=float(change.mean()),
+        interval=(low, high),
         p=p_drop,
         p_adjusted=adjusted,
         detectable=detectable,
         wins=(better, worse, len(change) - better - worse),
-        checks=_checks(scores, data, policy.seed),
+        checks=checks,
     )
 
 
@@ -211,29 +203,14 @@ def _equal(scores: Scores, mark: Mark, alpha: float) -> str:
     rule, rows = scores.rule, len(scores.baseline)
     if mark != INCONCLUSIVE or rule.relative is not None or (scores.baseline != scores.candidate).any():
         return ""
-    drop = rule.non_inferiority or (rule.absolute or 0.0) + rule.resolution
-    more = _rows_needed(rows, len(set(scores.contexts)), drop / rule.scale, alpha) - rows
-    shown = f"{100 * drop:g} point{'' if round(100 * drop, 6) == 1 else 's'}" if rule.scale == 1 else f"{drop:g}"
-    return f"identical in all {rows:,} rows; too few to rule out {shown}: {more:,} more"
-
-
-def _rows_needed(rows: int, contexts: int, drop: float, alpha: float) -> int:
-    """Rows that rule out a drop where no row differs, as many a context as there are; see `stats.estimate`."""
+    drop, contexts = rule.non_inferiority or (rule.absolute or 0.0) + rule.resolution, len(set(scores.contexts))
 
     def rules_out(number: int) -> bool:
+        """Do so many rows rule out the drop where none differs, as many a context as here? See `stats.estimate`."""
         clusters = max(2, round(number * contexts / rows))
         error = math.sqrt(clusters / (clusters - 1)) / (number + stats.PSEUDO_ROWS)
-        return bool(t.ppf(1 - alpha, clusters - 1) * error <= drop)
+        return bool(t.ppf(1 - alpha, clusters - 1) * error <= drop / rule.scale)
 
-    return bisect_left(range(MOST_ROWS), True, lo=rows, key=rules_out)
-
-
-def _checks(scores: Scores, data: stats.Clusters, seed: int) -> dict[str, object]:
-    """Other methods' answers to the same question, each with a generator of its own."""
-    ends = sorted(float(scores.sign * end) for end in stats.paired_bootstrap(data, np.random.default_rng([seed, 1])))
-    p = stats.paired_permutation(data, np.random.default_rng([seed, 2]), 2000, "less")
-    checks: dict[str, object] = {"bootstrap_interval": ends, "permutation_p": float(p)}
-    binary = np.isin([scores.baseline, scores.candidate], (0.0, 1.0)).all()
-    if binary and len(data.sizes) == len(scores.baseline):  # McNemar knows no clusters
-        checks["mcnemar_p"] = stats.mcnemar(scores.baseline, scores.candidate, "less" if scores.sign > 0 else "greater")
-    return checks
+    more = bisect_left(range(MOST_ROWS), True, lo=rows, key=rules_out) - rows
+    shown = f"{100 * drop:g} point{'' if round(100 * drop, 6) == 1 else 's'}" if rule.scale == 1 else f"{drop:g}"
+    return f"identical in all {rows:,} rows; too few to rule out {shown}: {more:,} more"

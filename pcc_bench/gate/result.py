@@ -82,8 +82,15 @@ COSTS = ("ratio", "speed", "memory")
 
 def table(verdict: Verdict) -> TextTable:
     """All comparisons, those that count first."""
-    rows = tuple(map(_row, verdict.comparisons))
-    return TextTable(COLUMNS, rows, (*NOTES, *verdict.notes)).without_empty_columns()
+    rows = []
+    for line in verdict.comparisons:
+        p = line.p if line.p_adjusted is None else line.p_adjusted
+        scores = (_score(line.baseline, line), _score(line.candidate, line), _score(line.difference, line, "+"))
+        interval = "" if line.interval is None else " to ".join(_score(end, line, "+") for end in line.interval)
+        counts = (f"{line.n:,}" if line.n else "", _score(line.detectable, line), "" if p is None else f"{p:.2g}")
+        mark = MARKS.get(line.verdict, line.verdict)
+        rows.append((line.task, line.metric, mark, *scores, interval, *counts, line.reason))
+    return TextTable(COLUMNS, tuple(rows), (*NOTES, *verdict.notes)).without_empty_columns()
 
 
 def headline(verdict: Verdict) -> str:
@@ -126,8 +133,7 @@ def junit(verdict: Verdict) -> str:
         names = {"classname": f"pcc_bench.gate.{texttable.visible(line.task)}", "name": texttable.visible(line.metric)}
         case = ElementTree.SubElement(suite, "testcase", names)
         says = texttable.visible(_sentence(line))
-        stops = line.verdict == FAIL or (line.verdict == INCONCLUSIVE and verdict.status == 3)
-        if stops:
+        if line.verdict == FAIL or (line.verdict == INCONCLUSIVE and verdict.status == 3):
             counts["failures"] += 1
             ElementTree.SubElement(case, "failure", type=line.verdict, message=says)
         elif line.verdict in (INCONCLUSIVE, REPORTED):
@@ -173,23 +179,6 @@ def _sentence(line: Comparison) -> str:
     change = f"{_score(line.baseline, line)} -> {_score(line.candidate, line)}"
     rule = f"; rule: {line.rule}" if line.rule else ""
     return f"{line.reason}: {change}, difference {_score(line.difference, line, '+')}{ends}, n {line.n}{rule}"
-
-
-def _row(line: Comparison) -> tuple[str, ...]:
-    p = line.p if line.p_adjusted is None else line.p_adjusted
-    return (
-        line.task,
-        line.metric,
-        MARKS.get(line.verdict, line.verdict),
-        _score(line.baseline, line),
-        _score(line.candidate, line),
-        _score(line.difference, line, "+"),
-        "" if line.interval is None else " to ".join(_score(end, line, "+") for end in line.interval),
-        f"{line.n:,}" if line.n else "",
-        _score(line.detectable, line),
-        "" if p is None else f"{p:.2g}",
-        line.reason,
-    )
 
 
 def _score(value: float | None, line: Comparison, sign: str = "") -> str:

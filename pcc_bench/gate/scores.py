@@ -142,8 +142,7 @@ def all_scores(matched: Mapping[str, Matched], policy: Policy) -> tuple[list[Sco
                     f"scores of {metric} in the baseline lie {span:.4g} apart, and the rule's scale is {rule.scale:g}: "
                     "give the rule the 'scale' of one row's score"
                 )
-            trouble = _trouble(task, metric, rule)
-            if trouble:
+            if trouble := _trouble(task, metric, rule):
                 mark: Mark = FAIL if rule is not None else REPORTED
                 lines.append(Comparison(task=name, metric=metric, verdict=mark, reason=trouble))
             else:
@@ -170,21 +169,18 @@ def _trouble(task: Matched, metric: str, rule: Rule | None) -> str:
         return "the candidate lacks this metric"
     before, after = task.both(metric)
     numbers = task.candidate.rows.number[task.pairs[1]]
-    lost, won = (~np.isnan(before) & np.isnan(after)), (np.isnan(before) & ~np.isnan(after))
-    wrong = np.isinf(after)
+    lost, won, wrong = ~np.isnan(before) & np.isnan(after), np.isnan(before) & ~np.isnan(after), np.isinf(after)
     if lost.any():
-        return (
-            f"the candidate has no score for {lost.sum()} rows that the baseline scored (first: row {numbers[lost][0]})"
-        )
+        first = numbers[lost][0]
+        return f"the candidate has no score for {lost.sum()} rows that the baseline scored (first: row {first})"
     if won.any():
         return f"the candidate scored {won.sum()} rows that the baseline skipped: freeze a new baseline"
     if wrong.any():
         return f"{wrong.sum()} scores of the candidate are not finite numbers (first: row {numbers[wrong][0]})"
     span = _span(np.concatenate([before, after]))
+    apart = f"scores of candidate and baseline lie {span:.4g} apart"
     if rule is not None and span > rule.scale * (1 + NOISE):
-        return (
-            f"scores of candidate and baseline lie {span:.4g} apart, the rule's scale is {rule.scale:g}: other units?"
-        )
+        return f"{apart}, the rule's scale is {rule.scale:g}: other units?"
     return ""
 
 

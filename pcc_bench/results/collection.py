@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -69,40 +69,29 @@ def load(paths: Iterable[Path]) -> Results:
         root = next(root for root in paths if root in (path, *path.parents))
         # From the folder that was named on, which says where the file is on any machine.
         runs.append(replace(read_run(path), place=str(path.relative_to(root.parent))))
-    newest, notes = _newest(runs)
-    counts: Counter[str] = Counter()
-    named = []
-    for run in newest:
-        counts[run.id] += 1
-        named.append(run if counts[run.id] == 1 else replace(run, id=f"{run.id}-{counts[run.id]}"))
-    return Results(tuple(named), trainings(paths), costs(paths), notes)
-
-
-def _newest(runs: Sequence[Run]) -> tuple[list[Run], tuple[str, ...]]:
-    """Of tasks run twice in the same way, the newest; and a sentence about each file that gives way."""
-    newest: dict[tuple[Any, ...], Run] = {}
-    labels: dict[Path, dict[str, str]] = {}
+    newest: dict[tuple[Any, ...], Run] = {}  # of tasks run twice in the same way
+    labels: dict[Path, dict[str, str]] = {run.path: dict(run.labels) for run in runs}
     older: dict[tuple[str, str, str], list[str]] = {}
     for run in sorted(runs, key=lambda run: (run.date, run.path.name)):
         for task, result in run.tasks.items():
             key = (run.setting, run.seeds, task, *(str(item) for item in sorted(result.protocol.items())))
-            labels.setdefault(run.path, dict(run.labels))
             if key in newest:
                 older.setdefault((run.id, run.place, newest[key].place), []).append(task)
                 labels[run.path] = labels[newest[key].path] | labels[run.path]
             newest[key] = run
-    shown = {(run.path, key[2]) for key, run in newest.items()}
-    parts = [{name: task for name, task in run.tasks.items() if (run.path, name) in shown} for run in runs]
     notes = tuple(
         f"{', '.join(tasks)}: {name} was run twice; {newer} is shown, {old} is older and left out."
         for (name, newer, old), tasks in older.items()
     )
-    left = [
-        replace(run, tasks=tasks, labels=labels.get(run.path, run.labels))
-        for run, tasks in zip(runs, parts, strict=True)
-        if tasks
-    ]
-    return left, notes
+    shown = {(run.path, key[2]) for key, run in newest.items()}
+    counts: Counter[str] = Counter()
+    named = []
+    for run in runs:
+        if tasks := {name: task for name, task in run.tasks.items() if (run.path, name) in shown}:
+            counts[run.id] += 1
+            name = run.id if counts[run.id] == 1 else f"{run.id}-{counts[run.id]}"
+            named.append(replace(run, id=name, tasks=tasks, labels=labels[run.path]))
+    return Results(tuple(named), trainings(paths), costs(paths), notes)
 
 
 @dataclass(frozen=True)
@@ -112,7 +101,7 @@ class Training:
     name: str  # of its folder
     path: Path
     recipe: Mapping[str, Any]  # `recipe.json`; empty where there is none
-    log: pd.DataFrame  # a line a logged step: `step`, `loss`, `tokens_seen`,
+    log: pd.DataFrame  # a line a logged step: `step`, `loss`, `tokens_seen` ...
     # a line a measurement of held-out text: `step`, `reconstruction_loss`, `bleu`, ...; may be empty
     evaluation: pd.DataFrame
     # a line a measurement and column of `evaluation`, with the losses of each row: `step`, `measure`, `nll`,
@@ -167,10 +156,8 @@ def trainings(paths: Iterable[Path]) -> tuple[Training, ...]:
 
     folders = [log.parent for log in matching(paths, "log.jsonl")]
     counts = Counter(folder.name for folder in folders)
-    runs = []
-    for folder in folders:
-        recipe = folder / "recipe.json"
-        training = Training(
+    return tuple(
+        Training(
             name=folder.name if counts[folder.name] == 1 else f"{folder.parent.name}/{folder.name}",
             path=folder,
             recipe=checked(_Recipe, read_json(recipe), str(recipe)).model_dump() if recipe.is_file() else {},
@@ -178,8 +165,9 @@ def trainings(paths: Iterable[Path]) -> tuple[Training, ...]:
             evaluation=frame(folder / "evaluation.jsonl"),
             rows=frame(folder / "evaluation-rows.jsonl", _Losses),
         )
-        runs.append(training)
-    return tuple(runs)
+        for folder in folders
+        for recipe in [folder / "recipe.json"]
+    )
 
 
 def costs(paths: Iterable[Path]) -> pd.DataFrame:

@@ -114,43 +114,35 @@ def load(path: Path) -> Run:
 
 
 def freeze(run: Run) -> bytes:
-    """A run as a small file: the same run gives the same bytes.
+    """A run as a small file: the same run gives the same bytes. Raises UsageError: no rows, or a score is not finite.
 
     Timings and records of cost are left out: they say nothing on another machine.
-
-    Raises UsageError: it has no rows, or a score is not a finite number.
     """
     if not run.tasks:
         raise UsageError(f"{run.path} holds no rows of a task, so there is nothing to freeze: name a results folder")
-    content = {
-        "schema_version": FROZEN_VERSION,
-        "name": run.name,
-        "tasks": {name: _frozen_task(task) for name, task in run.tasks.items()},
-    }
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return lzma.compress(text.encode(), format=lzma.FORMAT_XZ, preset=9)
-
-
-def _frozen_task(task: TaskRun) -> dict[str, Any]:
-    rows = task.rows
-    for name in rows.scores:
-        check_finite(rows, name, f"{name} of {task.name}")
-    assert rows.content is not None  # `load` has seen to it
-    numbers: dict[int, int] = {}
 
     def listed(values: Numbers) -> list[float | None]:
         return [None if value != value else value for value in values.tolist()]
 
-    return {
-        "asked": dict(task.protocol),
-        "fingerprint": task.population.fingerprint,
-        "higher_is_better": {name: task.higher_is_better.get(name.partition(",")[0]) for name in rows.scores},
-        "rows": rows.number.tolist(),
-        "hashes": [f"{content:012x}" for content in rows.content.tolist()],
-        "contexts": [numbers.setdefault(context, len(numbers)) for context in rows.context.tolist()],
-        "scores": {name: listed(values) for name, values in rows.scores.items() if name not in rows.below},
-        "costs": {name: listed(values) for name, values in rows.account.items() if name in COUNTS},
-    }
+    tasks = {}
+    for task in run.tasks.values():
+        rows, numbers = task.rows, dict[int, int]()
+        for name in rows.scores:
+            check_finite(rows, name, f"{name} of {task.name}")
+        assert rows.content is not None  # `load` has seen to it
+        tasks[task.name] = {
+            "asked": dict(task.protocol),
+            "fingerprint": task.population.fingerprint,
+            "higher_is_better": {name: task.higher_is_better.get(name.partition(",")[0]) for name in rows.scores},
+            "rows": rows.number.tolist(),
+            "hashes": [f"{content:012x}" for content in rows.content.tolist()],
+            "contexts": [numbers.setdefault(context, len(numbers)) for context in rows.context.tolist()],
+            "scores": {name: listed(values) for name, values in rows.scores.items() if name not in rows.below},
+            "costs": {name: listed(values) for name, values in rows.account.items() if name in COUNTS},
+        }
+    content = {"schema_version": FROZEN_VERSION, "name": run.name, "tasks": tasks}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return lzma.compress(text.encode(), format=lzma.FORMAT_XZ, preset=9)
 
 
 def _load_frozen(path: Path) -> Run:

@@ -32,12 +32,9 @@ def read_run(path: Path) -> Run:
     reported, config, arguments = ours or Reported(), data.config, data.config.arguments
     method = reported.method or config.model
     checkpoint = str(arguments.get("pretrained") or data.model_name or "")
-    parts = [
-        method,
-        reported.control,
-        reported.requested_rate and f"{reported.requested_rate:g}x",
-        Path(checkpoint).name,
-    ]
+    rate = reported.requested_rate
+    parts = (method, reported.control, rate and f"{rate:g}x", Path(checkpoint).name)
+    ended = datetime.fromtimestamp(data.date, UTC) if isinstance(data.date, int | float) else None
     versions = {"lm-eval": data.lm_eval_version, "transformers": data.transformers_version, "code": data.git_hash}
     return Run(
         id="-".join(str(part) for part in parts if part),
@@ -45,7 +42,7 @@ def read_run(path: Path) -> Run:
         place=path.name,
         method=method,
         model=Path(data.model_name or "").name,
-        rate=reported.requested_rate,
+        rate=rate,
         fingerprints=reported.fingerprints,
         tasks={task: _task(path, data, task, reported) for task in data.results if task in data.configs},
         control=reported.control,
@@ -54,9 +51,7 @@ def read_run(path: Path) -> Run:
         decoder=reported.decoder or str(arguments.get("decoder") or ("" if ours else checkpoint)),
         arguments=arguments,
         seeds=(config.random_seed, config.numpy_seed, config.torch_seed, config.fewshot_seed),
-        date=datetime.fromtimestamp(data.date, UTC).isoformat(timespec="seconds")
-        if isinstance(data.date, int | float)
-        else "",
+        date=ended.isoformat(timespec="seconds") if ended else "",
         parameters=config.model_num_parameters,
         dtype=(config.model_dtype or "").removeprefix("torch."),
         versions={name: version for name, version in versions.items() if version},
@@ -76,7 +71,13 @@ def _task(path: Path, data: ResultFile, task: str, ours: Reported) -> TaskRun:
     for key, value in first_values.items():
         if isinstance(value, int | float) and math.isfinite(value):
             numbers[key] = float(value)
-        elif not _says_nothing(key, value, aggregations):
+            continue
+        if isinstance(value, str) or key.endswith("_stderr"):
+            allowed = not isinstance(value, dict | list)
+        else:  # a ratio that no row has anything for
+            allowed = value is None or (isinstance(value, float) and math.isnan(value))
+            allowed = allowed and (key == COMPRESSION or aggregations.get(key) in UNDEFINED)
+        if not allowed:
             raise UsageError(
                 f"{path}: {key} of {task} is {str(value)[:40]!r}, not a finite number: repeat the run, and see "
                 "why if it happens again"
@@ -89,9 +90,7 @@ def _task(path: Path, data: ResultFile, task: str, ours: Reported) -> TaskRun:
         name=task,
         protocol=protocol(data, task, scored + skipped),
         population=config.metadata.population,
-        higher_is_better={
-            name: better for name, better in (data.higher_is_better.get(task) or {}).items() if better is not None
-        },
+        higher_is_better={name: up for name, up in (data.higher_is_better.get(task) or {}).items() if up is not None},
         scores={key: value for key, value in numbers.items() if not key.endswith("_stderr")},
         errors={key.removesuffix("_stderr"): value for key, value in numbers.items() if key.endswith("_stderr")},
         aggregations=aggregations,
@@ -100,14 +99,6 @@ def _task(path: Path, data: ResultFile, task: str, ours: Reported) -> TaskRun:
         marked=tuple(config.metadata.compress),
         samples=samples_file(path, task),
     )
-
-
-def _says_nothing(key: str, value: Any, aggregations: Mapping[str, str]) -> bool:
-    """Is a value without a number allowed: a text ("N/A"), or a ratio that no row has anything for?"""
-    if isinstance(value, str) or key.endswith("_stderr"):
-        return not isinstance(value, dict | list)
-    undefined = value is None or (isinstance(value, float) and math.isnan(value))
-    return undefined and (key == COMPRESSION or aggregations.get(key) in UNDEFINED)
 
 
 def _labels(path: Path) -> dict[str, str]:
@@ -155,7 +146,7 @@ def read_answers(task: TaskRun) -> Iterator[Answer]:
             context=context,
             question=str(texts.doc.get("question") or rest),
             references=tuple(dict.fromkeys(map(str, references))),
-            answer=_text_of_answer(texts),
+            answer=texts.answer,
             # an int of 400 digits has no float
             scores={name: float(number) for name, number in numbers.items() if -1e300 < number < 1e300},
         )
@@ -173,26 +164,25 @@ class _Texts(BaseModel):
     resps: Annotated[list[Any], Field(min_length=1)]
     filtered_resps: Annotated[list[Any], BeforeValidator(lambda given: [] if given is None else given)] = []
 
-
-def _text_of_answer(texts: _Texts) -> str:
-    """Generated text; for options the likeliest; for a single continuation its log-likelihood."""
-    answers = texts.filtered_resps or texts.resps
-    if isinstance(answers[0], str):
-        return answers[0].strip()
-    likelihoods = []
-    for answer in answers:  # [[log-likelihood, greedy]], however deep
-        inner = answer
-        while isinstance(inner, list):
-            inner = inner[0] if inner else None
-        try:
-            likelihoods.append(float(inner))
-        except (TypeError, ValueError, OverflowError):
-            likelihoods.append(math.nan)
-    if any(math.isnan(likelihood) for likelihood in likelihoods):
-        return str(answers[0])
-    if len(likelihoods) == 1:
-        return f"log-likelihood {likelihoods[0]:.4g}"
-    best = likelihoods.index(max(likelihoods))
-    options = texts.doc.get("candidates") or texts.doc.get("choices")
-    named = isinstance(options, list) and len(options) == len(likelihoods)
-    return str(options[best]) if options and named else f"option {best + 1} of {len(likelihoods)}"
+    @property
+    def answer(self) -> str:
+        """Generated text; for options the likeliest; for a single continuation its log-likelihood."""
+        answers = self.filtered_resps or self.resps
+        if isinstance(answers[0], str):
+            return answers[0].strip()
+        likelihoods = []
+        for likelihood in answers:  # [[log-likelihood, greedy]], however deep
+            while isinstance(likelihood, list):
+                likelihood = likelihood[0] if likelihood else None
+            try:
+                likelihoods.append(float(likelihood))
+            except (TypeError, ValueError, OverflowError):
+                return str(answers[0])
+        if any(map(math.isnan, likelihoods)):
+            return str(answers[0])
+        if len(likelihoods) == 1:
+            return f"log-likelihood {likelihoods[0]:.4g}"
+        best = likelihoods.index(max(likelihoods))
+        options = self.doc.get("candidates") or self.doc.get("choices")
+        named = isinstance(options, list) and len(options) == len(likelihoods)
+        return str(options[best]) if options and named else f"option {best + 1} of {len(likelihoods)}"

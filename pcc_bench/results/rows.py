@@ -100,8 +100,7 @@ def check_finite(rows: Rows, name: str, what: str) -> None:
 def samples(path: Path) -> Iterator[dict[str, Any]]:
     """The lines of a file of samples, one at a time. Raises UsageError: it can't be read, or a line is no sample."""
     for number, sample in read_json_lines(path):
-        problem = _problem(sample)
-        if problem:
+        if problem := _problem(sample):
             raise UsageError(f"{path}, line {number} is no sample of lm-eval ({problem}): {REPEAT}")
         yield sample
 
@@ -183,31 +182,24 @@ class _Table:
                 column = np.full(len(number), np.nan)
                 column[: len(values)] = values
                 arrays[f"{metric},{kind}" if several else metric] = column[order]
-        account = {name: values[order] for name, values in self._account(number).items()}
+        account = {}
+        for name, counts in zip(ACCOUNT, zip(*self.accounts, strict=True), strict=False):  # a whole column at a time
+            missing = np.array([count is None for count in counts])
+            if missing.all():
+                continue
+            kinds = set(map(type, counts)) - {int, float, bool, type(None)}
+            try:
+                numbers = np.array(counts, np.float64) if not kinds else np.full(len(counts), -1.0)
+            except OverflowError:
+                numbers = np.full(len(counts), np.inf)
+            wrong = np.flatnonzero(~missing & ~(np.isfinite(numbers) & (numbers >= 0)))
+            if len(wrong):
+                row, count = number[wrong[0]], str(counts[wrong[0]])[:40]
+                raise UsageError(f"{self.path}: {name} of row {row} is {count!r}, no count or time: {REPEAT}")
+            account[name] = numbers[order]
         content, context = (np.array(values, np.int64)[order] for values in (self.content, self.context))
         filters = tuple(self.places) or ("none",)
         return Rows(number[order], context, content if self.hashed else None, scores, below, account, filters)
-
-    def _account(self, number: Integers) -> dict[str, Numbers]:
-        """The columns of the accounts that have a value; a whole column is checked at a time."""
-        columns = {}
-        for name, values in zip(ACCOUNT, zip(*self.accounts, strict=True), strict=False):
-            missing = np.array([value is None for value in values])
-            if missing.all():
-                continue
-            kinds = set(map(type, values)) - {int, float, bool, type(None)}
-            try:
-                numbers = np.array(values, np.float64) if not kinds else np.full(len(values), -1.0)
-            except OverflowError:
-                numbers = np.full(len(values), np.inf)
-            wrong = np.flatnonzero(~missing & ~(np.isfinite(numbers) & (numbers >= 0)))
-            if len(wrong):
-                value = str(values[wrong[0]])[:40]
-                raise UsageError(
-                    f"{self.path}: {name} of row {number[wrong[0]]} is {value!r}, no count or time: {REPEAT}"
-                )
-            columns[name] = numbers
-        return columns
 
 
 def _put(column: array[float], place: int, value: float) -> None:

@@ -92,12 +92,8 @@ class Run:
     @property
     def name(self) -> dict[str, Any]:
         """What ran, for verdicts and frozen baselines."""
-        return {
-            "method": self.method,
-            "model": self.model,
-            "requested_rate": self.rate,
-            "fingerprints": dict(self.fingerprints),
-        }
+        given = {"method": self.method, "model": self.model, "requested_rate": self.rate}
+        return given | {"fingerprints": dict(self.fingerprints)}
 
     @property
     def setting(self) -> tuple[str, ...]:

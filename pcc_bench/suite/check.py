@@ -140,6 +140,7 @@ def estimate(cell: Cell) -> Cost:
     from lm_eval.tasks import TaskManager
 
     from pcc_bench import tasks
+    from pcc_bench.tasks.metadata import TokenCounter
 
     names = cell.command.tasks.split(",")
     ours = set(names) <= set(inventory.task_names())
@@ -147,32 +148,28 @@ def estimate(cell: Cell) -> Cost:
     try:
         manager = TaskManager(include_path=tasks.__path__[0], include_defaults=not ours, metadata=metadata)
         loaded = [task for name in names for task in manager.load([name])["tasks"].values()]
-        parts = [_of_task(task, cell, metadata) for task in loaded]
+        name = decoder(cell)
+        counter = TokenCounter.open({"tokenizer": name, **metadata} if name else metadata, "the estimate counts tokens")
+        parts = []
+        for task in loaded:
+            docs, limit = list(task.eval_docs), cell.command.limit
+            rows = len(docs) if limit is None else min(len(docs), int(limit if limit >= 1 else limit * len(docs)))
+            looked_at = docs[: min(rows, LOOKED_AT)]
+            tokens, contexts = {True: 0, False: 0}, set()  # tokens by "is it of a context?"
+            for doc in looked_at:
+                asked = task.fewshot_context(doc, num_fewshot=task.config.num_fewshot or 0)
+                for prompt in map(as_prompt, asked if isinstance(asked, list) else [asked]):
+                    contexts |= set(prompt.contexts)
+                    for part in prompt.parts:
+                        tokens[part.kind is Kind.CONTEXT] += counter.count(part.text)
+            scale = rows / len(looked_at) if looked_at else 0
+            generates = task.OUTPUT_TYPE == "generate_until"
+            longest = task.config.generation_kwargs.get("max_gen_toks", 0) if generates else 0
+            counts = (rows, round(scale * len(contexts)), scale * tokens[True], scale * tokens[False], rows * longest)
+            parts.append(counts)
     except (UsageError, OSError, ValueError, KeyError) as error:
         return Cost(unknown=(str(error).strip() or type(error).__name__).splitlines()[0])
-    counts = ("rows", "contexts", "context_tokens", "text_tokens", "new_tokens")
-    return Cost(**{name: sum(getattr(part, name) for part in parts) for name in counts})
-
-
-def _of_task(task: Any, cell: Cell, metadata: Mapping[str, Any]) -> Cost:
-    from pcc_bench.tasks.metadata import TokenCounter
-
-    docs = list(task.eval_docs)
-    limit = cell.command.limit
-    rows = len(docs) if limit is None else min(len(docs), int(limit if limit >= 1 else limit * len(docs)))
-    name = decoder(cell)
-    counter = TokenCounter.open({"tokenizer": name, **metadata} if name else metadata, "the estimate counts tokens")
-    looked_at = docs[: min(rows, LOOKED_AT)]
-    tokens, contexts = {True: 0, False: 0}, set()  # tokens by "is it of a context?"
-    for doc in looked_at:
-        asked = task.fewshot_context(doc, num_fewshot=task.config.num_fewshot or 0)
-        for prompt in map(as_prompt, asked if isinstance(asked, list) else [asked]):
-            contexts |= set(prompt.contexts)
-            for part in prompt.parts:
-                tokens[part.kind is Kind.CONTEXT] += counter.count(part.text)
-    scale = rows / len(looked_at) if looked_at else 0
-    longest = task.config.generation_kwargs.get("max_gen_toks", 0) if task.OUTPUT_TYPE == "generate_until" else 0
-    return Cost(rows, round(scale * len(contexts)), scale * tokens[True], scale * tokens[False], rows * longest)
+    return Cost(*map(sum, zip(*parts, strict=True)))
 
 
 def _reader(cell: Cell) -> str | None:
@@ -183,10 +180,7 @@ def _reader(cell: Cell) -> str | None:
 
 
 def _work(cell: Cell, cost: Cost) -> tuple[float, float] | None:
-    """FLOPs of the decoder's prefill, and bytes of weights that it reads to decode, one token of a batch at a time.
-
-    None where its size or the method's rate is unknown.
-    """
+    """FLOPs of the decoder's prefill, and bytes of weights read to decode, a token of a batch at a time; or None."""
     from pcc_bench.cost import sizes
 
     name, method, given = _reader(cell), cell.command.model, arguments(cell)

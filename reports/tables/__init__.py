@@ -11,7 +11,7 @@ import numpy as np
 
 from pcc_bench.reports import measure
 from pcc_bench.reports.measure import Measure
-from pcc_bench.reports.table import PERCENT, Better, Cell, Column, Provenance, Role, Row
+from pcc_bench.reports.table import PERCENT, Better, Cell, Column, Role, Row
 from pcc_bench.results.run import Run, check_one_table
 
 FULL, NONE, TUNED = "full-context", "no-context", "tuned-context"
@@ -104,52 +104,35 @@ def grouped(runs: Iterable[Run], tasks: Callable[[str], bool], name: Callable[[R
         ids = tuple(run.id for run in group)
         row = Row(key=text, label=text, method=method, rate=rate, role=kind, decoder=run.decoder, runs=ids)
         lines.append(Line(row, tuple(group), frozenset(task for run in group for task in run.tasks if tasks(task))))
-    return sorted(lines, key=_place)
+
+    def place(line: Line) -> tuple[int, float, int, str]:
+        """Ceilings first and floors last; methods by rate, then in a fixed order."""
+        row = line.row
+        method = ORDER.index(row.method) if row.method in ORDER else len(ORDER)
+        return ROLES.index(row.role), row.rate or 0.0, method, row.label
+
+    return sorted(lines, key=place)
 
 
 def distinct(lines: Sequence[Line]) -> list[Line]:
     """Lines with labels of their own: decoders are named where there are several, then checkpoints, then files."""
-    several = len({line.row.decoder for line in lines}) > 1
-    lines = [_named(line, Path(line.row.decoder).name) if several else line for line in lines]
+
+    def named(line: Line, more: str) -> Line:
+        return replace(line, row=line.row.model_copy(update={"label": f"{line.row.label}, {more}"}))
+
+    if len({line.row.decoder for line in lines}) > 1:
+        lines = [named(line, Path(line.row.decoder).name) for line in lines]
     for name in ("checkpoint", "place"):
         counts = Counter(line.row.label for line in lines)
-        lines = [_named(line, getattr(line.runs[0], name)) if counts[line.row.label] > 1 else line for line in lines]
+        lines = [named(line, getattr(line.runs[0], name)) if counts[line.row.label] > 1 else line for line in lines]
     return [replace(line, row=line.row.model_copy(update={"key": line.row.label})) for line in lines]
 
 
 def check_comparable(lines: Iterable[Line], apart: Callable[[Run], str] = lambda run: "") -> None:
     """Raises `UsageError` where lines answer different questions; runs for which `apart` differs are not compared."""
     runs = ((run, line) for line in lines for run in line.runs)
-    check_one_table(
-        ((run, task) for run, line in runs for task in run.tasks.values() if task.name in line.tasks), apart
-    )
-
-
-def provenance(run: Run) -> Provenance:
-    """Where the numbers of a run come from."""
-    rows = {f"data {name}": task.population.fingerprint for name, task in run.tasks.items()}
-    return Provenance(
-        run=run.id,
-        path=run.place,
-        method=run.method,
-        checkpoint=run.checkpoint,
-        decoder=run.decoder,
-        data={name: task.population.source or "lm-eval" for name, task in run.tasks.items()},
-        fingerprints={key: mark for key, mark in {**run.fingerprints, **rows}.items() if mark},
-        seed=run.seeds[0] if run.seeds else None,
-        date=run.date,
-    )
-
-
-def _named(line: Line, more: str) -> Line:
-    return replace(line, row=line.row.model_copy(update={"label": f"{line.row.label}, {more}"}))
-
-
-def _place(line: Line) -> tuple[int, float, int, str]:
-    """Ceilings first and floors last; methods by rate, then in a fixed order."""
-    row = line.row
-    method = ORDER.index(row.method) if row.method in ORDER else len(ORDER)
-    return ROLES.index(row.role), row.rate or 0.0, method, row.label
+    tasks = ((run, task) for run, line in runs for task in run.tasks.values() if task.name in line.tasks)
+    check_one_table(tasks, apart)
 
 
 @dataclass(frozen=True)
@@ -180,6 +163,14 @@ class Score:
     """One cell's measurement: a measure a part."""
 
     parts: tuple[Measure, ...]
+
+    @classmethod
+    def of(cls, line: Line, spec: Spec) -> Score | None:
+        """The score of a line; None where a part of it was not measured."""
+        tasks = [next((task for task in names if task in line.tasks), None) for names in spec.tasks]
+        parts = [measure.measure(line.runs, task, spec.metric) if task else None for task in tasks]
+        known = tuple(part for part in parts if part is not None)
+        return cls(known) if len(known) == len(parts) else None
 
     @property
     def value(self) -> float:

@@ -13,7 +13,7 @@ import yaml
 from pcc_bench import stats
 from pcc_bench.reports import measure
 from pcc_bench.reports.table import Cell, Column, Published, Role, Row, Strict, Table
-from pcc_bench.reports.tables import FULL, NONE, ROLES, TUNED, Line, Score, Spec, label, provenance
+from pcc_bench.reports.tables import FULL, NONE, ROLES, TUNED, Line, Score, Spec, label
 from pcc_bench.reports.words import about, about_published, as_the_paper
 
 ALPHA = 0.05
@@ -78,7 +78,7 @@ def build(
     rows += _published_rows(lines, [*known, *again])
     columns: list[tuple[Column, list[Cell]]] = []
     for spec in specs:
-        scores = [_score(line, spec) for line in lines]
+        scores = [Score.of(line, spec) for line in lines]
         cells = _ranked(rows, scores, spec) + [Cell()] * (len(rows) - len(lines))
         beside = [known_cell(known, row, spec) for row in rows]
         cells = [cell.model_copy(update={"paper": value}) for cell, value in zip(cells, beside, strict=True)]
@@ -90,7 +90,6 @@ def build(
             columns.append((column, [Cell(paper=known_cell(of_paper, row, spec)) for row in rows]))
     columns = [(column, cells) for column, cells in columns if not all(cell.empty for cell in cells)]
     keys = [column.key for column, _ in columns]
-    used = {run.id: run for line in lines for run in line.runs}
     own = about(lines, columns)
     return Table(
         key=key,
@@ -102,7 +101,6 @@ def build(
         comparable=bool(lines) and all(map(as_the_paper, lines)),
         notes=(*own, *about_published(lines, columns), *notes),
         own_notes=tuple(own),
-        provenance=tuple(provenance(run) for run in used.values()),
     )
 
 
@@ -134,18 +132,6 @@ def _published_rows(lines: Sequence[Line], known: Sequence[Known]) -> list[Row]:
         row = Row(key=f"published {name}", label=name, method=cell.method, rate=rate, role=role)
         rows.setdefault((cell.method, rate), row)
     return sorted(rows.values(), key=lambda row: (ROLES.index(row.role), row.rate or math.inf))
-
-
-def _score(line: Line, spec: Spec) -> Score | None:
-    """The score of a line; None where a part of it was not measured."""
-    parts = []
-    for alternatives in spec.tasks:
-        task = next((task for task in alternatives if task in line.tasks), None)
-        part = measure.measure(line.runs, task, spec.metric) if task else None
-        if part is None:
-            return None
-        parts.append(part)
-    return Score(tuple(parts))
 
 
 def _ranked(rows: Sequence[Row], scores: Sequence[Score | None], spec: Spec) -> list[Cell]:

@@ -120,19 +120,17 @@ def _cells(line: Line, labels: Callable[[Run, str], Labels], columns: Sequence[s
         for column in columns:
             index = np.flatnonzero([of_row.get(int(row)) == column for row in score.rows.number])
             parts[column] += [score.rows.only(index)] if len(index) else []
-    return tuple(map(_cell, parts.values()))
-
-
-def _cell(parts: Sequence[Scored]) -> Cell:
-    if not parts:
-        return Cell()
-    rows = measure.together(parts)
-    known = measure.share(rows)
-    low, high = (
-        (None, None) if known is None else (100 * float(np.clip(end, 0, 1)) for end in known.interval(measure.LEVEL))
-    )
-    contexts = len(np.unique(rows.context))
-    return Cell(value=100 * float(rows.top.mean()), low=low, high=high, n=len(rows.number), contexts=contexts)
+    cells = []
+    for same in parts.values():
+        if not same:
+            cells.append(Cell())
+            continue
+        rows = measure.together(same)
+        known, n, contexts = measure.share(rows), len(rows.number), len(np.unique(rows.context))
+        ends = [100 * float(np.clip(end, 0, 1)) for end in known.interval(measure.LEVEL)] if known else [None, None]
+        value = 100 * float(rows.top.mean())
+        cells.append(Cell(value=value, low=ends[0], high=ends[1], n=n, contexts=contexts))
+    return tuple(cells)
 
 
 def _table(
@@ -228,18 +226,14 @@ def segment_length(run: Run) -> int | None:
 
 def tokens_of(run: Run) -> Callable[[str], Offsets] | None:
     """What cuts a run's contexts into tokens: the tokenizer of its checkpoint, else of its decoder; None: not here."""
-    path = next((path for path in map(_file, (run.checkpoint, run.decoder)) if path is not None), None)
-    if path is None:
+    folders = (Path(name) if Path(name).is_dir() else shipped.find(name) for name in (run.checkpoint, run.decoder))
+    files = [folder / TOKENIZER for folder in folders if folder is not None and is_file(folder / TOKENIZER)]
+    if not files:
         return None
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer = Tokenizer.from_file(str(files[0]))
     return cache(lambda text: tokenizer.encode(text, add_special_tokens=False).offsets)  # many questions, one context
-
-
-def _file(name: str) -> Path | None:
-    folder = Path(name) if Path(name).is_dir() else shipped.find(name)
-    return folder / TOKENIZER if folder is not None and is_file(folder / TOKENIZER) else None
 
 
 def border_distance(offsets: Offsets, answer: Span, segment: int) -> int | None:

@@ -84,14 +84,13 @@ def table5(results: Results) -> Table:
 
 def ablations(results: Results) -> Table:
     """Runs of a suite whose name ends in `ablations`, by their labels there."""
-    runs = [run for run in results.runs if _ablation(run)]
-    measured = measured_lines(runs, TASKS.__contains__, _ablation)
+
+    def label(run: Run) -> str:
+        return next((text for name, text in run.labels.items() if name.endswith("ablations")), "")
+
+    measured = measured_lines(filter(label, results.runs), TASKS.__contains__, label)
     check_comparable(measured)
     return build("ablations", "Ablations", measured, *_specs(measured))
-
-
-def _ablation(run: Run) -> str:
-    return next((text for name, text in run.labels.items() if name.endswith("ablations")), "")
 
 
 RECONSTRUCTION, COMPLETION = "pcc_reconstruction", "pcc_completion"
@@ -175,21 +174,19 @@ def _lines(runs: Iterable[Run], stems: Sequence[str], what: str) -> list[Line]:
         of_task = next((form for form in FORMS[1:] if task.endswith(f"_{form}")), FORMS[0])
         return of_task == form and any(task == stem or task.startswith(f"{stem}_") for stem in stems)
 
-    by_form = [_as(line, form, what) for form in FORMS for line in grouped(runs, partial(is_of, form))]
+    by_form = []
+    for form in FORMS:
+        for line in grouped(runs, partial(is_of, form)):
+            method, role, label = line.row.method, line.row.role, line.row.label
+            if role == "ceiling":  # a decoder that reads everything is the floor where nothing is shown
+                method, role = (NONE, "floor") if form == "none" else (FULL, "ceiling")
+                label = f"no {what}" if form == "none" else f"{what} as text"
+            elif form != "memory":
+                role = "floor" if form == "none" else "ceiling"
+                label = f"{label}, {'no ' if form == 'none' else ''}{what}{' as text' if form == 'text' else ''}"
+            row = line.row.model_copy(update={"method": method, "role": role, "label": label})
+            by_form.append(replace(line, row=row))
     return distinct(sorted(by_form, key=lambda line: ROLES.index(line.row.role)))
-
-
-def _as(line: Line, form: str, what: str) -> Line:
-    """A line under the name of what it shows; a decoder that reads everything is the floor where nothing is shown."""
-    row = line.row
-    method, role, label = row.method, row.role, row.label
-    if row.role == "ceiling":
-        method, role = (NONE, "floor") if form == "none" else (FULL, "ceiling")
-        label = f"no {what}" if form == "none" else f"{what} as text"
-    elif form != "memory":
-        role = "floor" if form == "none" else "ceiling"
-        label = f"{label}, {'no ' if form == 'none' else ''}{what}{' as text' if form == 'text' else ''}"
-    return replace(line, row=row.model_copy(update={"method": method, "role": role, "label": label}))
 
 
 # ---------------------------------------------------------------- comparisons
@@ -229,57 +226,50 @@ class Pair:
 def comparisons(results: Results) -> Table:
     """A row a pair of methods of one requested rate: the best PCC there (else the best method) and each other."""
     pairs = [
-        pair for pair in _pairs(measured_lines(of_table2(results), TASKS.__contains__)) if pair.difference is not None
+        (pair, estimate)
+        for pair in _pairs(measured_lines(of_table2(results), TASKS.__contains__))
+        if (estimate := pair.difference) is not None
     ]
-    p = [measure.two_sided(pair.difference) for pair in pairs if pair.difference is not None]
-    adjusted = stats.holm(p).tolist() if p else []
+    adjusted = stats.holm([measure.two_sided(estimate) for _, estimate in pairs]).tolist() if pairs else []
+    rows, cells = [], []
+    for (pair, estimate), p in zip(pairs, adjusted, strict=True):
+        one, other = pair.one.row, pair.other.row
+        label, runs = f"{one.label} less {other.label}", (*one.runs, *other.runs)
+        row = Row(key=label, label=label, method=other.method, rate=other.rate, decoder=other.decoder, runs=runs)
+        rows.append(row)
+        low, high = (100 * float(end) for end in estimate.interval(measure.LEVEL))
+        tallies = [measure.tally(mine.rows, theirs.rows) for mine, theirs in pair.parts if mine.rows and theirs.rows]
+        counts = [sum(numbers) for numbers in zip(*tallies, strict=True)]  # wins, losses, ties
+        value, n = sum(mine.value - theirs.value for mine, theirs in pair.parts) / len(pair.parts), sum(counts)
+        line = (
+            Cell(value=value, low=low, high=high, n=n, best=p < ALPHA),
+            *(Cell(value=count, n=n) for count in counts),
+            Cell(value=100 * measure.minimal(estimate)),
+            Cell(text=p_value(p)),
+        )
+        cells.append(line)
     return Table(
         key="comparisons",
         title="Comparisons: average F1, row by row",
         columns=COMPARED,
-        rows=tuple(map(_compared_row, pairs)),
-        cells=tuple(_compared_cells(pair, holm) for pair, holm in zip(pairs, adjusted, strict=True)),
+        rows=tuple(rows),
+        cells=tuple(cells),
         notes=LEGEND if pairs else (),
         own_notes=LEGEND if pairs else (),
     )
 
 
 def _pairs(candidates: Sequence[Line]) -> Iterator[Pair]:
+    def average(line: Line) -> float:
+        values = [score.value for task in TASKS if (score := measure.measure(line.runs, task, METRIC)) is not None]
+        return sum(values) / len(values) if values else float("-inf")
+
     methods = [line for line in candidates if line.row.role == "method" and line.row.rate is not None]
     for decoder, rate in dict.fromkeys((line.row.decoder, line.row.rate) for line in methods):
         rivals = [line for line in methods if (line.row.decoder, line.row.rate) == (decoder, rate)]
-        ours = [line for line in rivals if line.row.method in OURS] or rivals
-        best = max(ours, key=_average)
+        best = max([line for line in rivals if line.row.method in OURS] or rivals, key=average)
         for other in rivals:
             scores = ([measure.measure(line.runs, task, METRIC) for line in (best, other)] for task in TASKS)
             parts = tuple((mine, theirs) for mine, theirs in scores if mine is not None and theirs is not None)
             if other is not best and parts:
                 yield Pair(best, other, parts)
-
-
-def _average(line: Line) -> float:
-    values = [score.value for task in TASKS if (score := measure.measure(line.runs, task, METRIC)) is not None]
-    return sum(values) / len(values) if values else float("-inf")
-
-
-def _compared_row(pair: Pair) -> Row:
-    label = f"{pair.one.row.label} less {pair.other.row.label}"
-    runs = tuple(run.id for line in (pair.one, pair.other) for run in line.runs)
-    other = pair.other.row
-    return Row(key=label, label=label, method=other.method, rate=other.rate, decoder=other.decoder, runs=runs)
-
-
-def _compared_cells(pair: Pair, p: float) -> tuple[Cell, ...]:
-    estimate = pair.difference
-    assert estimate is not None
-    low, high = (100 * float(end) for end in estimate.interval(measure.LEVEL))
-    tallies = [measure.tally(mine.rows, theirs.rows) for mine, theirs in pair.parts if mine.rows and theirs.rows]
-    wins, losses, ties = (sum(counts) for counts in zip(*tallies, strict=True))
-    value = sum(mine.value - theirs.value for mine, theirs in pair.parts) / len(pair.parts)
-    rows = wins + losses + ties
-    return (
-        Cell(value=value, low=low, high=high, n=rows, best=p < ALPHA),
-        *(Cell(value=count, n=rows) for count in (wins, losses, ties)),
-        Cell(value=100 * measure.minimal(estimate)),
-        Cell(text=p_value(p)),
-    )

@@ -26,9 +26,16 @@ NOTE = "Seconds are medians of the whole batch, n repeats; a total is per questi
 def cost(results: Results) -> Table:
     """A row a point, a column a phase and a kind of memory; the paper's one known saving beside them."""
     frame = results.cost
-    columns = _columns(frame) if len(frame) else []
+    columns: list[Column] = []
     rows, cells = [], []
     if len(frame):
+        for phase, name in PHASES.items():
+            for reuse in sorted(set(frame.loc[frame["phase"] == phase, "reuse"])):
+                times = f", {reuse} questions" if reuse > 1 else ""
+                columns.append(Column(key=f"{phase}.{reuse}", group="ms", name=name + times, unit="ms", better="lower"))
+        for key, (name, unit, _) in BYTES.items():
+            if frame[key].notna().any():
+                columns.append(Column(key=key, group=unit, name=name, unit=unit, digits=2, better="lower"))
         for number, (_, point) in enumerate(frame.groupby(POINT, sort=True, dropna=False)):
             rows.append(_row(number, point.iloc[0]))
             cells.append([_cell(point, column.key) for column in columns] + [Cell()])
@@ -45,18 +52,6 @@ def cost(results: Results) -> Table:
         cells=tuple(map(tuple, cells)),
         notes=(NOTE,) if len(frame) else (),
     )
-
-
-def _columns(frame: pd.DataFrame) -> list[Column]:
-    columns = []
-    for phase, name in PHASES.items():
-        for reuse in sorted(set(frame.loc[frame["phase"] == phase, "reuse"])):
-            times = f", {reuse} questions" if reuse > 1 else ""
-            columns.append(Column(key=f"{phase}.{reuse}", group="ms", name=name + times, unit="ms", better="lower"))
-    for key, (name, unit, _) in BYTES.items():
-        if frame[key].notna().any():
-            columns.append(Column(key=key, group=unit, name=name, unit=unit, digits=2, better="lower"))
-    return columns
 
 
 def _row(number: int, point: pd.Series) -> Row:
