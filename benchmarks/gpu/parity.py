@@ -24,7 +24,7 @@ from pcc_bench.core.documents import read_json
 from pcc_bench.core.errors import first_line
 from pcc_bench.core.generation import generate
 from pcc_bench.core.plan import Plan
-from pcc_bench.cost import probe
+from pcc_bench.cost import measure
 from pcc_bench.host import models, startup
 from pcc_bench.host.lm import CompressedLM
 from pcc_bench.model import init
@@ -42,7 +42,7 @@ Output = tuple[list[torch.Tensor], list[str]]  # vectors to compare, and answers
 def run(setting: Setting) -> None:
     """Golden models, then checkpoints; one that fails is a row."""
     startup.install()
-    device = probe.find_device(None)
+    device = measure.find_device(None)
     golden = Path(os.environ.get("PCC_GOLDEN", Path(__file__).parents[2] / "tests" / "golden")) / "pcc"
     folders = sorted(path.parent for path in golden.rglob("io.safetensors"))
     if not folders:

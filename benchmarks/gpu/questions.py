@@ -15,7 +15,7 @@ from cost_questions import PHASES, Way, ask, official, paragraphs, questions
 from rows import Row, Setting, part
 
 from pcc_bench.core.decoder import Decoder
-from pcc_bench.cost import geometry, probe
+from pcc_bench.cost import geometry, measure
 from pcc_bench.host import lm as lm_module
 from pcc_bench.host import models
 from pcc_bench.host.lm import CompressedLM
@@ -53,7 +53,7 @@ TINY = Plan("tiny", 1000, ((128, 4, 1), (128, 16, 2)), 6, 2, 4)
 
 def run(setting: Setting) -> None:
     """All cases, on the same weights."""
-    plan, device = TINY if setting.small else Plan(), probe.find_device(None)
+    plan, device = TINY if setting.small else Plan(), measure.find_device(None)
     texts = paragraphs()
     rates = list(dict.fromkeys(rate for _, rate, _ in plan.cases))
     pair = geometry.named(plan.pair)

@@ -103,7 +103,7 @@ def median_seconds(work: Callable[[], Any], device: Any, repeats: int) -> float:
     """Median seconds of a piece of work after two rounds that do not count."""
     import statistics
 
-    from pcc_bench.cost.probe import Stopwatch
+    from pcc_bench.cost.measure import Stopwatch
 
     watch = Stopwatch(device)
     seconds = []

@@ -26,7 +26,8 @@ from transformers import AutoModelForCausalLM
 from pcc_bench.core import tiny
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import first_line
-from pcc_bench.cost import geometry, probe, sizes
+from pcc_bench.cost import geometry, sizes
+from pcc_bench.cost import measure as measuring
 from pcc_bench.model.training import loop
 from pcc_bench.model.training.corpus import corpora_of
 from pcc_bench.model.training.recipe import Recipe
@@ -60,7 +61,7 @@ CASES = (
 
 def run(setting: Setting) -> None:
     """All cases; one that fails is a row."""
-    device, ceiling = probe.find_device(None), setting.value(MATMUL)
+    device, ceiling = measuring.find_device(None), setting.value(MATMUL)
     cases = [case for case in CASES if setting.only in (None, str(case))]
     for case in cases[: 2 if setting.small else None]:
         with tempfile.TemporaryDirectory() as folder:
@@ -69,7 +70,7 @@ def run(setting: Setting) -> None:
             except Exception as error:  # most likely memory; the other cases still count
                 setting.add(Row(PART, str(case), note=first_line(error), met=False))
         gc.collect()
-        probe.release(device)
+        measuring.release(device)
 
 
 def measure(setting: Setting, case: Case, folder: Path, device: torch.device, ceiling: float | None) -> None:
@@ -83,7 +84,7 @@ def measure(setting: Setting, case: Case, folder: Path, device: torch.device, ce
         optimizer = torch.optim.AdamW(learned, lr=recipe.optimisation.learning_rate, fused=fused)
     corpora, _ = corpora_of(recipe)
     stream = iter(Samples(recipe, corpora, model.reader))
-    watch = probe.Stopwatch(device)
+    watch = measuring.Stopwatch(device)
     size = recipe.optimisation.micro_batch_size
     batches = [model.collator()(list(itertools.islice(stream, size))) for _ in range(2 if setting.small else TIMED)]
     data = watch.lap() / len(batches)
@@ -91,11 +92,11 @@ def measure(setting: Setting, case: Case, folder: Path, device: torch.device, ce
         for batch in batches:
             backward(model, batch, device)
     update(model, learned, recipe, optimizer)  # makes the optimizer's states
-    probe.reset_peaks(device)
+    measuring.reset_peaks(device)
     micro, updates = timed(model, learned, recipe, optimizer, batches, device)
     report(setting, case, recipe, batches, micro, updates, counter.get_total_flops() / len(batches), ceiling)
     setting.add(Row(PART, f"{case}: data", 1e3 * data, "ms", note="of a micro-batch, made on the CPU in one process"))
-    if (peak := probe.peak_device(device)) is not None:
+    if (peak := measuring.peak_device(device)) is not None:
         setting.add(Row(PART, f"{case}: peak memory", peak / 2**30, "GiB"))
     if not setting.small:
         setting.profile(f"training: a micro-batch of {case}", lambda: backward(model, batches[0], device))
@@ -134,7 +135,7 @@ def timed(
     device: torch.device,
 ) -> tuple[float, float]:
     """Mean seconds of a micro-batch over all of them, which differ in work, and median seconds of an update."""
-    watch, micro, updates = probe.Stopwatch(device), [], []
+    watch, micro, updates = measuring.Stopwatch(device), [], []
     for batch in batches:
         watch.lap()
         backward(model, batch, device)

@@ -7,9 +7,13 @@ that work with the rest of the same repeat.
 
 from __future__ import annotations
 
+import gc
+import re
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,12 +22,14 @@ from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError, memory_errors
 from pcc_bench.core.generation import autocast_for, keep_logits
 from pcc_bench.core.plan import Plan
-from pcc_bench.cost import probe
 from pcc_bench.cost.geometry import at_rate
 from pcc_bench.cost.records import CostRecord, Mode
 from pcc_bench.cost.work import Held, Laps, Point, Setting, Shape, records
 from pcc_bench.model.pcc import PCC
 
+_STATUS = Path("/proc/self/status")
+_CLEAR = Path("/proc/self/clear_refs")
+_RESET_PEAK = "5"  # proc(5): sets the peak resident set to what is resident now
 WARM_UP = 2  # rounds before the clock counts; the last one looks for the peak of memory
 
 
@@ -56,7 +62,7 @@ def measure(
                 return [record for mode in modes for record in _rounds(subject, point, mode, reuse, repeats)]
         except UsageError as error:  # `memory_errors` raises it, and nothing else inside
             reason = str(error).partition(":")[0]
-        probe.release(subject.decoder.device)
+        release(subject.decoder.device)
         if point.batch == 1:
             tell(f"{reason}: left out")
             return []
@@ -67,9 +73,9 @@ def measure(
 def _rounds(subject: Subject, point: Point, mode: Mode, reuse: Sequence[int], repeats: int) -> Iterator[CostRecord]:
     runner = Runner(subject, point)
     for _ in range(WARM_UP):
-        probe.reset_peaks(subject.decoder.device)
+        reset_peaks(subject.decoder.device)
         runner.run(mode)
-    peaks = (probe.peak_device(subject.decoder.device), probe.peak_host())
+    peaks = (peak_device(subject.decoder.device), peak_host())
     laps = [runner.run(mode) for _ in range(repeats)]
     held = Held(runner.slots, runner.boundary, sum(memory.nbytes for memory in runner.memories), *peaks)
     yield from records(subject.shape, point, mode, laps, reuse, held, subject.setting)
@@ -85,7 +91,7 @@ class Runner:
         self.bos = subject.decoder.bos if subject.shape.bos else []
         self.memories: list[torch.Tensor] = []
         self.slots = self.boundary = 0
-        self.watch = probe.Stopwatch(subject.decoder.device)
+        self.watch = Stopwatch(subject.decoder.device)
 
     @torch.inference_mode()
     def run(self, mode: Mode) -> Laps:
@@ -153,3 +159,91 @@ class Runner:
         rows = min(self.pcc.encoder.memory_ids)
         ids: list[list[int]] = torch.randint(rows, (self.point.batch, self.point.context)).tolist()
         return ids
+
+
+# ---------------------------------------------------------------- clock and memory gauge of a device
+
+
+def find_device(name: str | None) -> torch.device:
+    """The device of a name; by default a GPU where there is one. Raises UsageError: there is no such device here."""
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UsageError(f"--device {name} can't be used ({first[:120]}): pass --device cpu, or --predict") from None
+    return device
+
+
+def hardware(device: torch.device) -> str:
+    """Name of the accelerator, or of the processor."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        match = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+    except OSError:
+        match = None
+    return match[1] if match else device.type
+
+
+def speed(device: torch.device) -> tuple[float, float]:
+    """FLOP/s of a matrix product and bytes/s of a copy, the better of three, here and now."""
+    dtype, width = (torch.bfloat16, 8192) if device.type == "cuda" else (torch.float32, 1024)
+    a, b = torch.ones(width, width, dtype=dtype, device=device), torch.empty(width, width, dtype=dtype, device=device)
+
+    def seconds(work: Callable[[], object]) -> float:
+        watch = Stopwatch(device)
+        work()
+        return watch.lap()
+
+    product = min(seconds(lambda: torch.mm(a, a, out=b)) for _ in range(3))
+    copy = min(seconds(lambda: b.copy_(a)) for _ in range(3))
+    return 2 * width**3 / product, 2 * a.nbytes / copy
+
+
+class Stopwatch:
+    """Wall-clock, with the device's queue waited for at every look."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._last = self._now()
+
+    def lap(self) -> float:
+        """Seconds since the last look."""
+        before, self._last = self._last, self._now()
+        return self._last - before
+
+    def _now(self) -> float:
+        if self.device.type != "cpu":
+            torch.accelerator.synchronize(self.device)
+        return time.perf_counter()
+
+
+def reset_peaks(device: torch.device) -> None:
+    """Start anew to look for the fullest moment."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    try:
+        _CLEAR.write_text(_RESET_PEAK)
+    except OSError:
+        return  # not Linux: `peak_host` tells nothing then
+
+
+def peak_device(device: torch.device) -> int | None:
+    """Most bytes of tensors on a GPU since `reset_peaks`; None on other devices."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+
+
+def peak_host() -> int | None:
+    """Largest resident set of this process since `reset_peaks`, in bytes; None where Linux does not tell it."""
+    if not _CLEAR.exists():
+        return None
+    match = re.search(r"^VmHWM:\s+(\d+) kB$", _STATUS.read_text(encoding="utf-8"), re.MULTILINE)
+    return int(match[1]) * 1024 if match else None
+
+
+def release(device: torch.device) -> None:
+    """Give back what is no longer used."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

@@ -23,7 +23,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, DynamicCache
 
 from pcc_bench.core.decoder import BATCH_TOKENS
-from pcc_bench.cost.probe import Stopwatch
+from pcc_bench.cost.measure import Stopwatch
 from pcc_bench.cost.records import CostRecord, Mode
 from pcc_bench.cost.sizes import from_state
 from pcc_bench.cost.work import BYTES, FULL_TEXT, Held, Laps, Point, Setting, Shape, records

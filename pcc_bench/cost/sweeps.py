@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from pcc_bench.core import provenance, registry, shipped
 from pcc_bench.core.errors import UsageError, memory_errors
-from pcc_bench.cost import geometry, probe, records
+from pcc_bench.cost import geometry, records
 from pcc_bench.cost import measure as measuring
 from pcc_bench.cost import predict as predicting
 from pcc_bench.cost.records import CostRecord, Mode, Phase, Provenance
@@ -104,12 +104,12 @@ def measure(source: Source, sweep: Sweep, repeats: int, out: Path, tell: Callabl
 
     Raises UsageError: anything that does not fit; nothing could be measured.
     """
-    device = probe.find_device(source.device)
+    device = measuring.find_device(source.device)
     shape = _shape(source, sweep)
     rates = sweep.rates or shape.config.declared_rates
     points = sweep.points(rates)
     shape.check(point for point, _ in points)
-    place = _provenance(source, probe.hardware(device))
+    place = _provenance(source, measuring.hardware(device))
     setting = Setting(device.type, _dtype(source, device), torch.get_num_threads(), place)
     path = out / MEASURED
     totals = {  # of a mode they are written with all the rest of it
@@ -174,11 +174,11 @@ def predict(
         clock = predicting.Stated(shape, dtype, speed)
         place = _provenance(source, f"{peak:g} TFLOP/s, {bandwidth:g} GB/s", str(speed))
     else:
-        here = probe.find_device(source.device)
+        here = measuring.find_device(source.device)
         dtype, device = _dtype(source, here), here.type
         with memory_errors("building a few layers", "give a smaller --dtype, or --device-peak and --bandwidth"):
             clock = predicting.Layers(shape, here, compressing.DTYPES[dtype])
-        place = _provenance(source, probe.hardware(here), str(clock))
+        place = _provenance(source, measuring.hardware(here), str(clock))
     setting = Setting(device, dtype, torch.get_num_threads(), place, predicted=True)
     with memory_errors("timing a few layers", "give a shorter --context, or --device-peak and --bandwidth"):
         predictions = [

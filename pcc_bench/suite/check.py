@@ -14,7 +14,6 @@ from pcc_bench.core.context import Kind, as_prompt
 from pcc_bench.core.documents import parse_json
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.texttable import TextTable
-from pcc_bench.cost import probe
 from pcc_bench.host import inventory
 from pcc_bench.host.arguments import check_batch_size, default_checkpoint, parse_arguments, parse_metadata
 from pcc_bench.host.settings import check_settings
@@ -100,9 +99,11 @@ class Cost:
 
 def plan(cells: Sequence[Cell]) -> TextTable:
     """What is done, what is missing and what that takes."""
+    from pcc_bench.cost import measure
+
     rows = []
     known: dict[str, Cost] = {}
-    speed = functools.cache(lambda name: probe.speed(probe.find_device(name)))
+    speed = functools.cache(lambda name: measure.speed(measure.find_device(name)))
     for cell in cells:
         done = results(cell.command) is not None
         reader = _reader(cell) or cell.command.model_args  # cells that read alike are looked at once
