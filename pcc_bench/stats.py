@@ -155,8 +155,19 @@ def paired_permutation(
     observed = sums.sum(axis=-1)
     slack = 1e-9 * (1 + np.abs(sums).sum(axis=-1))  # equal sums, added in another order
     extreme, total = np.zeros(len(sums)), 0
-    exact = 2 ** min(sums.shape[-1], 63) <= resamples
-    for signs in _all_signs(sums.shape[-1]) if exact else _drawn_signs(sums.shape[-1], resamples, rng):
+    count = sums.shape[-1]
+    exact = 2 ** min(count, 63) <= resamples
+
+    def patterns() -> Iterator[Array]:
+        """Of signs: `[patterns, contexts]` at a time."""
+        if exact:
+            yield (np.arange(2**count)[:, None] >> np.arange(count) & 1).astype(np.float64) * 2 - 1
+            return
+        for size in _chunks(resamples):
+            bits = rng.integers(0, 256, (size, math.ceil(count / 8)), dtype=np.uint8)
+            yield np.unpackbits(bits, axis=1, count=count).astype(np.float64) * 2 - 1
+
+    for signs in patterns():
         flipped = sums @ signs.T
         reached = {
             "less": flipped <= (observed + slack)[:, None],
@@ -203,14 +214,3 @@ def holm(p: Sequence[float] | Array) -> Array:
 
 def _chunks(total: int) -> Iterator[int]:
     yield from (min(CHUNK, total - start) for start in range(0, total, CHUNK))
-
-
-def _drawn_signs(count: int, resamples: int, rng: np.random.Generator) -> Iterator[Array]:
-    for size in _chunks(resamples):
-        bits = np.unpackbits(rng.integers(0, 256, (size, math.ceil(count / 8)), dtype=np.uint8), axis=1, count=count)
-        yield bits.astype(np.float64) * 2 - 1
-
-
-def _all_signs(count: int) -> Iterator[Array]:
-    patterns = np.arange(2**count)[:, None] >> np.arange(count) & 1
-    yield patterns.astype(np.float64) * 2 - 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -119,7 +119,12 @@ def measure(runs: Sequence[Run], task: str, metric: str) -> Measure | None:
     errors = [run.tasks[task].errors.get(metric) for run in having]
     known = [error for error in errors if error is not None]
     rows = [_rows(run, run.tasks[task], metric) for run in having]
-    merged = _average([part for part in rows if part is not None]) if all(rows) else None
+    parts = [part for part in rows if part is not None]
+    merged = parts[0] if len(parts) == len(having) else None
+    if merged is not None and len(parts) > 1:  # several seeds, of the same rows, as one
+        first = merged
+        same = all(np.array_equal(p.number, first.number) and np.array_equal(p.of, first.of) for p in parts)
+        merged = replace(first, top=np.mean([part.top for part in parts], axis=0)) if same else None
     if merged is not None and len(having) == 1:
         recomputed = aggregate(merged, aggregation)
         if not math.isclose(value, recomputed, rel_tol=AGREEMENT, abs_tol=AGREEMENT):
@@ -218,16 +223,6 @@ def _rows(run: Run, task: TaskRun, metric: str) -> Scored | None:
         return None
     content = None if rows.content is None else rows.content[there]
     return Scored(rows.number[there], rows.context[there], content, rows.scores[name][there], of)
-
-
-def _average(parts: Sequence[Scored]) -> Scored | None:
-    """The rows of several seeds as one; None where they are not the same rows."""
-    first = parts[0]
-    if len(parts) == 1:
-        return first
-    if any(not np.array_equal(part.number, first.number) or not np.array_equal(part.of, first.of) for part in parts):
-        return None
-    return Scored(first.number, first.context, first.content, np.mean([part.top for part in parts], axis=0), first.of)
 
 
 def achieved(tasks: Iterable[TaskRun]) -> float | None:

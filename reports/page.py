@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 import re
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -213,18 +214,13 @@ def _rows(
                     "references": list(answer.references),
                     "answers": [],
                 }
-            memory = _memory(accounts.loc[answer.row].to_dict())
+            account = accounts.loc[answer.row]
+            source, slots, boundary = (account.get(key, math.nan) for key in ("source_tokens", "slots", "boundary"))
+            positions, memory = slots + boundary, ""  # what became of the context, in words
+            if source == source and positions == positions:
+                to = f"{positions:,.0f} positions ({source / positions:.2f}x)" if positions else "nothing"
+                memory = f"{source:,.0f} tokens to {to}"
             scores = {key: round(value, 4) for key, value in answer.scores.items()}
             shown = {"run": run.id, "text": answer.answer, "scores": scores, "memory": memory}
             table[answer.row]["answers"].append(shown)
     return [table[row] for row in sorted(table)]
-
-
-def _memory(account: Mapping[Hashable, Any]) -> str:
-    """What became of the context, in words; "" without an account."""
-    source, slots, boundary = (account.get(key) for key in ("source_tokens", "slots", "boundary"))
-    if source is None or slots is None or boundary is None or source != source:
-        return ""
-    if not (positions := slots + boundary):
-        return f"{source:,.0f} tokens to nothing"
-    return f"{source:,.0f} tokens to {positions:,.0f} positions ({source / positions:.2f}x)"

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from pcc_bench.core.documents import COMPRESSED, read_json, replaced, write_text
+from pcc_bench.core.documents import COMPRESSED, read_json, read_text, replaced, write_text
 from pcc_bench.core.errors import UsageError
 from pcc_bench.reports import figures, page, render
 from pcc_bench.reports.figures import training
@@ -139,28 +139,23 @@ def pack(paths: Sequence[Path], out: Path) -> list[Path]:
         for path in results:
             target = out / folder.name / path.parent.relative_to(folder)
             run = read_run(path)  # what no report could read is not published
-            content = {key: _publishable(value) for key, value in read_json(path).items() if key not in MACHINE}
+            state = {key: _publishable(value) for key, value in read_json(path).items() if key not in MACHINE}
             written.append(target / path.name)
-            write_text(written[-1], json.dumps(content, separators=(",", ":"), allow_nan=False) + "\n")
+            write_text(written[-1], json.dumps(state, separators=(",", ":"), allow_nan=False) + "\n")
             for task in run.tasks.values():
                 if task.samples is not None:
                     _ = task.rows  # reads and checks them
-                    written.append(_pack_samples(task.samples, target))
+                    name = task.samples.name
+                    compressed = task.samples.suffix in COMPRESSED
+                    written.append(target / f"{name.removesuffix(task.samples.suffix) if compressed else name}.xz")
+                    with COMPRESSED.get(task.samples.suffix, open)(task.samples, "rb") as samples:
+                        content = lzma.compress(samples.read())
+                    with replaced(written[-1]) as part:
+                        part.write_bytes(content)
         if (mark := folder / "suite.json").is_file():  # tells a report which table the runs belong to
-            written.append(_write(out / folder.name / mark.name, mark.read_bytes()))
+            written.append(out / folder.name / mark.name)
+            write_text(written[-1], read_text(mark))
     return written
-
-
-def _pack_samples(path: Path, target: Path) -> Path:
-    stem = path.name.removesuffix(path.suffix) if path.suffix in COMPRESSED else path.name
-    with COMPRESSED.get(path.suffix, open)(path, "rb") as samples:
-        return _write(target / f"{stem}.xz", lzma.compress(samples.read()))
-
-
-def _write(path: Path, content: bytes) -> Path:
-    with replaced(path) as part:
-        part.write_bytes(content)
-    return path
 
 
 def _publishable(value: Any) -> Any:

@@ -105,13 +105,29 @@ def geometry_of(recipe: Recipe) -> Geometry:
                 )
             return sized(config_of(LITE), 0, reads) if published[1] == "Lite" else sized(config_of(LARGE), 64, reads)
         config = PccConfig.read(Path(start))
-        layers, rank = config.encoder.layers, int((config.encoder.lora or {}).get("r", 0))
-        pooling, state = config.pooling, config.encoder.config
-        if layers is None:
-            return sized(from_state({**state, "vocab_size": state["vocab_size"] - MEMORY_TOKENS}), rank, reads)
+        if config.encoder.layers is None:
+            return sized_as(config, reads)
+        layers, pooling, rank = config.encoder.layers, config.pooling, lora_rank(config)
     encoder, adapter = first_layers(reads, layers, rank)
     converter = _converter_weights(encoder.hidden_size, reads.hidden_size)
     return Geometry(encoder, adapter, adapter, measure(reads), converter, pooling is Pooling.MEAN)
+
+
+def lora_rank(config: PccConfig) -> int:
+    """Of a checkpoint's encoder; 0 without a LoRA."""
+    return int((config.encoder.lora or {}).get("r", 0))
+
+
+def sized_as(config: PccConfig, reads: PreTrainedConfig) -> Geometry:
+    """Sizes of a checkpoint of a configuration, whose encoder is no part of the decoder `reads`, and of that."""
+    state = config.encoder.config
+    state = {**state, "vocab_size": state["vocab_size"] - MEMORY_TOKENS}
+    return sized(from_state(state), lora_rank(config), reads)
+
+
+def boundary_vectors(boundaries: Boundaries, segments: int) -> int:
+    """Of a memory of so many segments."""
+    return {Boundaries.PER_SEGMENT: 2 * segments, Boundaries.ONCE: 2, Boundaries.NONE: 0}[boundaries]
 
 
 def sized(config: PreTrainedConfig, rank: int, reads: PreTrainedConfig) -> Geometry:
@@ -160,8 +176,8 @@ def sample_of(recipe: Recipe, phase: int, steps: int) -> Sample:
     slots = float(segments * (sizes.segment_length // sizes.rate))
     if recipe.slots is Slots.PROPORTIONAL or recipe.pooling is Pooling.MEAN:
         slots = min(slots, math.ceil(tokens / sizes.rate))
-    boundaries = {Boundaries.PER_SEGMENT: 2 * segments, Boundaries.ONCE: 2, Boundaries.NONE: 0}[recipe.boundaries]
-    prefix, objective, data = 1 + slots + boundaries, recipe.objective, recipe.data_at(phase)
+    prefix = 1 + slots + boundary_vectors(recipe.boundaries, segments)
+    objective, data = recipe.objective, recipe.data_at(phase)
     if not data.is_text:
         return Sample(tokens, segments, slots, ((1.0, prefix + ANSWERING_TOKENS[data.kind]),))
     share, end = recipe.completion_at(phase), int(objective.append_eos)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from pcc_bench.core.generation import autocast_for, keep_logits
 from pcc_bench.core.plan import Plan
 from pcc_bench.cost.geometry import at_rate
 from pcc_bench.cost.records import CostRecord, Mode
-from pcc_bench.cost.work import Held, Laps, Point, Setting, Shape, records
+from pcc_bench.cost.work import FULL_TEXT, Held, Laps, Point, Setting, Shape, records
 from pcc_bench.model.pcc import PCC
 
 _STATUS = Path("/proc/self/status")
@@ -56,29 +56,30 @@ def measure(
     A point without a rate takes the modes of the full text only, one with a rate those of a memory. `reuse` lists the
     questions a context that `total` is given for; `tell` takes sentences for the user.
     """
+    device = subject.decoder.device
     while True:
         try:
             with memory_errors(f"measuring {point}", "give a smaller --batch"):
-                return [record for mode in modes for record in _rounds(subject, point, mode, reuse, repeats)]
+                measured: list[CostRecord] = []
+                for mode in modes:
+                    runner = Runner(subject, point)
+                    for _ in range(WARM_UP):
+                        reset_peaks(device)
+                        runner.run(mode)
+                    peaks = (peak_device(device), peak_host())
+                    laps = [runner.run(mode) for _ in range(repeats)]
+                    size = sum(memory.nbytes for memory in runner.memories)
+                    held = Held(runner.slots, runner.boundary, size, *peaks)
+                    measured += records(subject.shape, point, mode, laps, reuse, held, subject.setting)
+                return measured
         except UsageError as error:  # `memory_errors` raises it, and nothing else inside
             reason = str(error).partition(":")[0]
-        release(subject.decoder.device)
+        release(device)
         if point.batch == 1:
             tell(f"{reason}: left out")
             return []
         point = replace(point, batch=point.batch // 2)
         tell(f"{reason}: trying batch {point.batch}")
-
-
-def _rounds(subject: Subject, point: Point, mode: Mode, reuse: Sequence[int], repeats: int) -> Iterator[CostRecord]:
-    runner = Runner(subject, point)
-    for _ in range(WARM_UP):
-        reset_peaks(subject.decoder.device)
-        runner.run(mode)
-    peaks = (peak_device(subject.decoder.device), peak_host())
-    laps = [runner.run(mode) for _ in range(repeats)]
-    held = Held(runner.slots, runner.boundary, sum(memory.nbytes for memory in runner.memories), *peaks)
-    yield from records(subject.shape, point, mode, laps, reuse, held, subject.setting)
 
 
 class Runner:
@@ -107,16 +108,15 @@ class Runner:
         """Seconds once a context and of the prefill, the cache, the first new token of each row [batch, 1]."""
         question = self._ids(self.point.question)
         once = 0.0
-        if mode is Mode.FULL:
-            ids = torch.cat([self._context(), question], 1)
+        if mode in FULL_TEXT:
+            start = torch.tensor(self.bos, dtype=torch.long, device=self.decoder.device)
+            context = torch.cat([start.expand(self.point.batch, -1), self._ids(self.point.context)], 1)
+            ids = torch.cat([context, question], 1) if mode is Mode.FULL else context
             self.watch.lap()
             cache, token = self._read({"input_ids": ids})
-        elif mode is Mode.PREFIX_CACHED:
-            context = self._context()
-            self.watch.lap()
-            cache, _ = self._read({"input_ids": context})
-            once = self.watch.lap()
-            cache, token = self._read({"input_ids": question, "past_key_values": cache})
+            if mode is Mode.PREFIX_CACHED:
+                once = self.watch.lap()
+                cache, token = self._read({"input_ids": question, "past_key_values": cache})
         else:
             if mode is Mode.COLD or not self.memories:
                 contexts = self._encoder_ids()
@@ -146,10 +146,6 @@ class Runner:
 
     def _autocast(self, vectors: torch.Tensor | None) -> AbstractContextManager[Any]:
         return nullcontext() if vectors is None else autocast_for(self.decoder, vectors)
-
-    def _context(self) -> torch.Tensor:
-        start = torch.tensor(self.bos, dtype=torch.long, device=self.decoder.device)
-        return torch.cat([start.expand(self.point.batch, -1), self._ids(self.point.context)], 1)
 
     def _ids(self, count: int) -> torch.Tensor:
         rows = len(self.decoder.embedding.weight)

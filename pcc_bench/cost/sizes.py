@@ -31,6 +31,9 @@ _QWEN_7B |= {"max_position_embeddings": 32768}
 _PHI_MINI = {"model_type": "phi3", "hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 32}
 _PHI_MINI |= {"num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32064}
 _PHI_MINI |= {"max_position_embeddings": 131072, "sliding_window": None}
+_SMOLLM = {"model_type": "llama", "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30}
+_SMOLLM |= {"num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152, "tie_word_embeddings": True}
+_SMOLLM |= {"max_position_embeddings": 8192}
 
 # Configurations of the models in our recipes: a dry run needs neither network nor access to gated models.
 KNOWN: dict[str, dict[str, Any]] = {
@@ -40,17 +43,7 @@ KNOWN: dict[str, dict[str, Any]] = {
     "mistralai/Mistral-7B-Instruct-v0.3": _MISTRAL_7B,
     "Qwen/Qwen2.5-7B-Instruct": _QWEN_7B,
     "microsoft/Phi-3.5-mini-instruct": _PHI_MINI,
-    "smollm2-135m": {
-        "model_type": "llama",
-        "hidden_size": 576,
-        "intermediate_size": 1536,
-        "num_hidden_layers": 30,
-        "num_attention_heads": 9,
-        "num_key_value_heads": 3,
-        "vocab_size": 49152,
-        "max_position_embeddings": 8192,
-        "tie_word_embeddings": True,
-    },
+    "smollm2-135m": _SMOLLM,
 }
 
 
@@ -160,19 +153,15 @@ def first_layers(config: PreTrainedConfig, layers: int, rank: int) -> tuple[Mode
     adapter = 0
     if rank:
         with torch.device("meta"):
-            adapted = get_peft_model(
-                AutoModelForCausalLM.from_config(first).base_model, layer_lora_config(rank, rank, 0.0)
-            )
+            body = AutoModelForCausalLM.from_config(first).base_model
+            adapted = get_peft_model(body, layer_lora_config(rank, rank, 0.0))
         adapter = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
     own = model.parameters - model.own_head - model.vocabulary * model.hidden_size
     return replace(model, parameters=own, head=0, own_head=0, vocabulary=0), adapter
 
 
 def lora_parameters(config: PreTrainedConfig, rank: int) -> int:
-    """Weights of our LoRA on a model with the memory tokens added.
-
-    Published adapters have one more on `lm_head`, which never gets a gradient and is not counted.
-    """
+    """Of our LoRA on a model with memory tokens; the one published ones have on `lm_head` learns nothing, no count."""
     with torch.device("meta"):
         model: Any = AutoModelForCausalLM.from_config(copy.deepcopy(config))  # resizing writes into it
         model.resize_token_embeddings(config.vocab_size + MEMORY_TOKENS, mean_resizing=False)

@@ -109,17 +109,29 @@ def measure(source: Source, sweep: Sweep, repeats: int, out: Path, tell: Callabl
     rates = sweep.rates or shape.config.declared_rates
     points = sweep.points(rates)
     shape.check(point for point, _ in points)
-    place = _provenance(source, measuring.hardware(device))
-    setting = Setting(device.type, _dtype(source, device), torch.get_num_threads(), place)
+    origin = _provenance(source, measuring.hardware(device))
+    setting = Setting(device.type, _dtype(source, device), torch.get_num_threads(), origin)
     path = out / MEASURED
+
+    def written() -> list[CostRecord]:
+        """What the file has of this geometry, setting, question and answer."""
+        here = (setting.device, setting.dtype, setting.threads, shape.decoder, sweep.question, sweep.new)
+        return [
+            r
+            for r in records.read(path)
+            if (r.device, r.dtype, r.threads, r.decoder, r.question_tokens, r.new_tokens) == here
+            and r.encoder in ("", shape.encoder)
+        ]
+
     totals = {  # of a mode they are written with all the rest of it
-        (_point(record), record.mode, record.reuse)
-        for record in records.read(path)
-        if record.phase is Phase.TOTAL and _is_of(record, shape, setting)
+        (record.context_tokens, record.batch, record.rate, record.mode, record.reuse)
+        for record in written()
+        if record.phase is Phase.TOTAL
     }
     missing = []
     for point, modes in points:
-        left = tuple(mode for mode in modes if any((point, mode, reuse) not in totals for reuse in sweep.reuse))
+        place = (point.context, point.batch, point.rate)
+        left = tuple(mode for mode in modes if any((*place, mode, reuse) not in totals for reuse in sweep.reuse))
         missing += [(point, left)] if left else []
     if len(missing) < len(points):
         tell(f"{len(points) - len(missing)} of {len(points)} points are in {path} already")
@@ -127,13 +139,7 @@ def measure(source: Source, sweep: Sweep, repeats: int, out: Path, tell: Callabl
         subject = _subject(source, shape, rates, setting, device)
         for point, modes in tqdm(missing, desc="cost", unit="point"):
             records.replace(path, measuring.measure(subject, point, modes, sweep.reuse, repeats, tell))
-    questions = (sweep.question, sweep.new)
-    shown = [
-        record
-        for record in records.read(path)
-        if _is_of(record, shape, setting) and (record.question_tokens, record.new_tokens) == questions
-    ]
-    if not shown:
+    if not (shown := written()):
         raise UsageError("there was not enough memory for any point: give a shorter --context or a smaller --dtype")
     return shown
 
@@ -214,16 +220,6 @@ def _subject(
         torch.manual_seed(source.seed)
         known = replace(shape, bos=bool(loaded.decoder.bos))
         return measuring.Subject(known, loaded.pcc, loaded.decoder, setting)
-
-
-def _point(record: CostRecord) -> Point:
-    return Point(record.context_tokens, record.question_tokens, record.new_tokens, record.batch, record.rate)
-
-
-def _is_of(record: CostRecord, shape: Shape, setting: Setting) -> bool:
-    place = (record.device, record.dtype, record.threads, record.decoder)
-    here = (setting.device, setting.dtype, setting.threads, shape.decoder)
-    return place == here and record.encoder in ("", shape.encoder)
 
 
 def _dtype(source: Source, device: torch.device) -> str:

@@ -22,10 +22,9 @@ import numpy as np
 from transformers import PreTrainedConfig
 
 from pcc_bench.core.errors import UsageError
-from pcc_bench.cost.estimate import Geometry, encoding_flops, sized
+from pcc_bench.cost.estimate import Geometry, boundary_vectors, encoding_flops, sized_as
 from pcc_bench.cost.records import CostRecord, Mode, Phase, Provenance
-from pcc_bench.cost.sizes import from_state
-from pcc_bench.model.config import MEMORY_TOKENS, Boundaries, PccConfig, Slots
+from pcc_bench.model.config import PccConfig, Slots
 
 FULL_TEXT = (Mode.FULL, Mode.PREFIX_CACHED)
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -75,9 +74,7 @@ class Shape:
     @cached_property
     def sizes(self) -> Geometry:
         """Numbers of weights by part."""
-        state = self.config.encoder.config
-        state = {**state, "vocab_size": state["vocab_size"] - MEMORY_TOKENS}
-        return sized(from_state(state), int((self.config.encoder.lora or {}).get("r", 0)), self.reads)
+        return sized_as(self.config, self.reads)
 
     def segments(self, point: Point) -> list[tuple[int, int]]:
         """(tokens, slots) of each segment of one context."""
@@ -86,10 +83,6 @@ class Shape:
         if self.config.slots is Slots.PROPORTIONAL:
             return [(tokens, -(-tokens // rate)) for tokens in lengths]
         return [(tokens, length // rate) for tokens in lengths]
-
-    def boundary(self, segments: int) -> int:
-        """Boundary vectors of a memory of so many segments."""
-        return {Boundaries.PER_SEGMENT: 2 * segments, Boundaries.ONCE: 2, Boundaries.NONE: 0}[self.config.boundaries]
 
     def work(self, point: Point, mode: Mode) -> Work:
         """FLOPs and bytes of a point."""
@@ -100,7 +93,8 @@ class Shape:
             kept = start + point.context
         else:
             segments = self.segments(point)
-            slots, boundary = sum(count for _, count in segments), self.boundary(len(segments))
+            slots = sum(count for _, count in segments)
+            boundary = boundary_vectors(self.config.boundaries, len(segments))
             kept = start + slots + boundary
         if mode is Mode.COLD:
             once = sum(encoding_flops(self.sizes, sum(segment)) for segment in segments)

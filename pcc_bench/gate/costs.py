@@ -6,15 +6,15 @@ Counts are compared exactly, so they need no statistics.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from pcc_bench.core.errors import UsageError
 from pcc_bench.cost.records import CostRecord, Mode, Phase
-from pcc_bench.gate.policy import NOISE, Costs, MemoryRule, RatioRule, RecordRule, SpeedRule
-from pcc_bench.gate.result import FAIL, PASS, REPORTED, UNIT, Comparison
+from pcc_bench.gate.policy import NOISE, Costs, RecordRule, SpeedRule
+from pcc_bench.gate.result import FAIL, PASS, REPORTED, UNIT, Comparison, Mark
 from pcc_bench.gate.scores import POOLED, Matched
 from pcc_bench.results.rows import Numbers, Rows
 from pcc_bench.results.run import Run
@@ -24,7 +24,6 @@ COUNTS = {"flops": "FLOPs", "kv_bytes": "bytes of the decoder's cache", "memory_
 TIMED = (Phase.COMPRESS, Phase.PREFILL, Phase.DECODE)  # the others are sums of these
 MEMORY_MODES = (Mode.COLD, Mode.WARM)  # full text is the decoder's business, which the candidate does not change
 
-Count = Callable[[Sequence[Matched], int], float]
 Point = tuple[Any, ...]
 Pair = tuple[CostRecord, CostRecord]  # baseline first
 
@@ -38,11 +37,7 @@ def check(unit: str, tasks: Sequence[Matched], rules: Costs) -> tuple[list[Compa
     lines: list[Comparison] = []
     notes: list[str] = []
     rows = sum(len(task) for task in tasks)
-    counted: tuple[tuple[str, RatioRule | MemoryRule | None, Count], ...] = (
-        ("ratio", rules.ratio, _ratio),
-        ("memory", rules.memory, _positions),
-    )
-    for name, rule, count in counted:
+    for name, rule, count in (("ratio", rules.ratio, _ratio), ("memory", rules.memory, _positions)):
         if rule is None:
             continue
         try:
@@ -60,18 +55,16 @@ def check(unit: str, tasks: Sequence[Matched], rules: Costs) -> tuple[list[Compa
             holds, reason = rule.check(before, after)
         except Lack as lack:
             reason = f"the candidate {lack}"
-        line = Comparison(
-            task=unit,
-            metric=name,
-            verdict=PASS if holds else FAIL,
-            reason=reason,
-            rule=str(rule),
-            n=rows,
-            baseline=before,
-            candidate=after,
-        )
-        lines.append(line)
+        lines.append(_line(unit, name, holds, reason, str(rule), rows, before, after))
     return lines, notes
+
+
+def _line(
+    unit: str, metric: str, holds: bool, reason: str, rule: str, rows: int, before: float, after: float | None
+) -> Comparison:
+    verdict: Mark = (PASS if holds else FAIL) if rule else REPORTED
+    sides = {"baseline": before, "candidate": after}
+    return Comparison(task=unit, metric=metric, verdict=verdict, reason=reason, rule=rule, n=rows, **sides)
 
 
 def check_speed(candidate: Run, reference: Run, tasks: Sequence[str], rule: SpeedRule) -> Comparison:
@@ -94,19 +87,11 @@ def check_speed(candidate: Run, reference: Run, tasks: Sequence[str], rule: Spee
                 "candidate and reference have no timed row in common (other rows, answers from a cache, or no account "
                 "of seconds): run both afresh on the same rows in this job"
             )
-    speeds = [tokens / seconds for tokens, seconds in clocks]
-    share = speeds[0] / speeds[1]
+    before, after = (tokens / seconds for tokens, seconds in reversed(clocks))
+    share = after / before
     holds = share >= rule.at_least - NOISE
-    return Comparison(
-        task=POOLED if len(tasks) > 1 else tasks[0],
-        metric="speed",
-        verdict=PASS if holds else FAIL,
-        reason=f"{share:.2f} of the reference's tokens per second" + ("" if holds else f", below {rule.at_least:g}"),
-        rule=str(rule),
-        n=rows,
-        baseline=speeds[1],
-        candidate=speeds[0],
-    )
+    reason = f"{share:.2f} of the reference's tokens per second" + ("" if holds else f", below {rule.at_least:g}")
+    return _line(POOLED if len(tasks) > 1 else tasks[0], "speed", holds, reason, str(rule), rows, before, after)
 
 
 class Lack(Exception):
@@ -187,9 +172,9 @@ def check_records(
         lacking = f"the candidate lacks {len(theirs) - len(pairs)} of {len(theirs)} phases that the baseline measured"
         lines.append(Comparison(task=UNIT, metric="points", verdict=FAIL, reason=lacking))
     if pairs:
-        lines += [_count(pairs, name, rule) for name in COUNTS]
+        lines += [_count(pairs, name, rule.counts_at_most) for name in COUNTS]
         timed = [[pair for pair in pairs if pair[0].phase is phase] for phase in TIMED]
-        lines += [_seconds(phase, rule) for phase in timed if phase]
+        lines += [_seconds(phase, rule.seconds_at_most) for phase in timed if phase]
     return lines
 
 
@@ -209,32 +194,29 @@ def _by_point(records: Sequence[CostRecord], side: str) -> dict[Point, CostRecor
     return points
 
 
-def _count(pairs: Sequence[Pair], name: str, rule: RecordRule) -> Comparison:
+def _count(pairs: Sequence[Pair], name: str, limit: float) -> Comparison:
     """A count never changes by chance, so the worst point decides."""
-    before, after = max(pairs, key=lambda pair: _share(getattr(pair[1], name), getattr(pair[0], name)))
-    share = _share(getattr(after, name), getattr(before, name))
-    holds = share <= rule.counts_at_most + NOISE
-    reason = f"{COUNTS[name]}: at most {share:.3f} of the baseline's"
+
+    def share(pair: Pair) -> float:
+        before, after = (getattr(record, name) for record in pair)
+        return float(after / before) if before else (math.inf if after else 1.0)
+
+    worst = max(pairs, key=share)
+    after = worst[1]
+    holds = share(worst) <= limit + NOISE
+    reason = f"{COUNTS[name]}: at most {share(worst):.3f} of the baseline's"
     if not holds:
         reason = (
-            f"{COUNTS[name]}: {share:.3f} of the baseline's, more than {rule.counts_at_most:g}, in {after.phase} "
+            f"{COUNTS[name]}: {share(worst):.3f} of the baseline's, more than {limit:g}, in {after.phase} "
             f"({after.mode}) of {after.context_tokens:,} tokens, batch {after.batch}, at {after.rate}x"
         )
-    return Comparison(
-        task=UNIT,
-        metric=name,
-        verdict=PASS if holds else FAIL,
-        reason=reason,
-        rule=f"at most {rule.counts_at_most:g} of the baseline's",
-        n=len(pairs),
-        baseline=float(getattr(before, name)),
-        candidate=float(getattr(after, name)),
-    )
+    counts = (float(getattr(record, name)) for record in worst)
+    return _line(UNIT, name, holds, reason, f"at most {limit:g} of the baseline's", len(pairs), *counts)
 
 
-def _seconds(pairs: Sequence[Pair], rule: RecordRule) -> Comparison:
-    """Seconds of a phase: the geometric mean over its points, each the median of its repeats."""
-    limit, phase = rule.seconds_at_most, pairs[0][0].phase
+def _seconds(pairs: Sequence[Pair], limit: float | None) -> Comparison:
+    """Seconds of a phase: the geometric mean over its points, each the median of its repeats; no limit: reported."""
+    phase = pairs[0][0].phase
     machines = sorted({record.provenance.hardware for pair in pairs for record in pair})
     if limit is not None and len(machines) > 1:
         raise UsageError(
@@ -243,21 +225,9 @@ def _seconds(pairs: Sequence[Pair], rule: RecordRule) -> Comparison:
         )
     sums = (math.fsum(math.log(pair[side].median_s) for pair in pairs) for side in (0, 1))
     before, after = (math.exp(total / len(pairs)) for total in sums)
-    share = after / before
-    holds = limit is None or share <= limit + NOISE
+    holds = limit is None or after / before <= limit + NOISE
     where = "" if len(machines) == 1 else ", on different machines"
     over = "" if holds else f", more than {limit:g}"
-    return Comparison(
-        task=UNIT,
-        metric=f"{phase}_seconds",
-        verdict=REPORTED if limit is None else PASS if holds else FAIL,
-        reason=f"seconds of {phase}: {share:.2f} of the baseline's{over}{where}",
-        rule="" if limit is None else f"at most {limit:g} of the baseline's",
-        n=len(pairs),
-        baseline=before,
-        candidate=after,
-    )
-
-
-def _share(after: float, before: float) -> float:
-    return after / before if before else (math.inf if after else 1.0)
+    reason = f"seconds of {phase}: {after / before:.2f} of the baseline's{over}{where}"
+    rule = "" if limit is None else f"at most {limit:g} of the baseline's"
+    return _line(UNIT, f"{phase}_seconds", holds, reason, rule, len(pairs), before, after)

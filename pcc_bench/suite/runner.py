@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -164,7 +165,18 @@ def table(lines: Sequence[tuple[str, Path | None]], metrics: Sequence[str] = ())
     `achieved` is source tokens per position of memory, the ratio of sums over all tasks of a cell.
     """
     runs = [(label, read_run(path) if path else None) for label, path in lines]
-    scores = [_scores(run, metrics or USUAL) if run else {} for _, run in runs]
+    scores = []
+    for _, run in runs:
+        line: dict[str, str] = {}  # column -> score, tasks first and then the averages of their groups
+        parts: list[tuple[str, Mapping[str, Any]]] = [(t.name, t.scores) for t in run.tasks.values()] if run else []
+        for group, values in run.groups.items() if run else ():
+            parts.append((f"{group} mean", {key.partition(",")[0]: value for key, value in values.items()}))
+        for (name, values), metric in itertools.product(parts, metrics or USUAL):
+            value = values.get(metric)
+            if isinstance(value, int | float) and math.isfinite(value):
+                heading = f"{name.removeprefix('pcc_')} {NAMES.get(metric, metric)}"
+                line[heading] = f"{100 * value:.1f}" if metric in PERCENT else f"{value:.4g}"
+        scores.append(line)
     columns = list(dict.fromkeys(column for line in scores for column in line))
     rows = []
     for (label, run), line in zip(runs, scores, strict=True):
@@ -177,21 +189,6 @@ def table(lines: Sequence[tuple[str, Path | None]], metrics: Sequence[str] = ())
         return lined
     methods, *turned = zip(lined.columns, *lined.rows, strict=True)
     return TextTable(("", *methods[1:]), tuple(turned), lined.notes)
-
-
-def _scores(run: Run, metrics: Sequence[str]) -> dict[str, str]:
-    """Column -> score, tasks first and then the averages of their groups."""
-    parts: list[tuple[str, Mapping[str, Any]]] = [(task.name, task.scores) for task in run.tasks.values()]
-    for group, values in run.groups.items():
-        parts.append((f"{group} mean", {key.partition(",")[0]: value for key, value in values.items()}))
-    columns = {}
-    for name, values in parts:
-        for metric in metrics:
-            value = values.get(metric)
-            if isinstance(value, int | float) and math.isfinite(value):
-                heading = f"{name.removeprefix('pcc_')} {NAMES.get(metric, metric)}"
-                columns[heading] = f"{100 * value:.1f}" if metric in PERCENT else f"{value:.4g}"
-    return columns
 
 
 def _notes(runs: Sequence[tuple[str, Run]]) -> tuple[str, ...]:

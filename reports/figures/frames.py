@@ -215,10 +215,26 @@ def quality_and_time(results: Results, table: Table, column: str, phase: str, mo
     frame = scores(table, [column])
     frame["label"] = [f"{rate:g}x" if rate == rate else "" for rate in frame["requested"]]
     runs = [results.run(names[0]) if names else None for names in frame["runs"]]
-    best, axis = frame.iloc[:0].assign(cost=0.0), ""
-    for records in _sizes(results.cost, phase, mode):
+    best, axis, cost = frame.iloc[:0].assign(cost=0.0), "", results.cost
+    if not len(cost):
+        return best[PRICED], axis
+
+    def seconds(records: pd.DataFrame, run: Run | None) -> float:
+        """Of the newest record that is about a run; nan without one."""
+        if run is None or run.control or run.method not in (FULL, PCC):
+            return math.nan
+        decoders = records["decoder"].map(lambda name: Path(name).name)
+        about = (records["method"] == run.method) & (decoders == Path(run.decoder).name)
+        if run.method == PCC:
+            about &= (records["encoder"] == run.checkpoint) & (records["rate"] == run.rate)
+        return float(records["median_s"][about].iloc[-1]) if about.any() else math.nan
+
+    keys, rising = ["predicted", "context_tokens", "batch", "reuse"], [False, True, False, False]
+    of_phase = cost[(cost["phase"] == phase) & cost["mode"].isin([mode, "full"])]
+    rising_order = of_phase.sort_values(keys, ascending=rising, kind="stable")  # the size to be preferred last
+    for _, records in rising_order.groupby(SIZES, sort=False):
         scale = PHASES[phase].scale(int(records["batch"].iloc[0]))
-        known = frame.assign(cost=[scale * _seconds(records, run) for run in runs]).dropna(subset="cost")
+        known = frame.assign(cost=[scale * seconds(records, run) for run in runs]).dropna(subset="cost")
         if len(known) >= max(2, len(best)):
             best, record = known, records.iloc[0]
             size = f"{record['context_tokens']:,} tokens"
@@ -227,25 +243,3 @@ def quality_and_time(results: Results, table: Table, column: str, phase: str, mo
             size += f", {record['device']}{', predicted' if record['predicted'] else ''}"
             axis = f"{PHASES[phase].axis}\n{MODES[mode]} ({size})"
     return best[PRICED].reset_index(drop=True), axis
-
-
-def _sizes(records: pd.DataFrame, phase: str, mode: str) -> list[pd.DataFrame]:
-    """The records of each size that was measured or predicted, the one to be preferred last."""
-    if not len(records):
-        return []
-    of_phase = records[(records["phase"] == phase) & records["mode"].isin([mode, "full"])]
-    keys, rising = ["predicted", "context_tokens", "batch", "reuse"], [False, True, False, False]
-    order = of_phase.sort_values(keys, ascending=rising, kind="stable")
-    return [size for _, size in order.groupby(SIZES, sort=False)]
-
-
-def _seconds(records: pd.DataFrame, run: Run | None) -> float:
-    """Of the newest record that is about a run; nan without one."""
-    if run is None or run.control or run.method not in (FULL, PCC):
-        return math.nan
-    decoders = records["decoder"].map(lambda name: Path(name).name)
-    about = (records["method"] == run.method) & (decoders == Path(run.decoder).name)
-    if run.method == PCC:
-        about &= (records["encoder"] == run.checkpoint) & (records["rate"] == run.rate)
-    of_run = records[about]
-    return float(of_run["median_s"].iloc[-1]) if len(of_run) else math.nan

@@ -92,7 +92,14 @@ def family(label: str) -> str:
 def looks(labels: Iterable[str]) -> dict[str, Look]:
     """A look for each label: a method's colour is its own, its rates differ in marker, dash and hatch."""
     names = {label: family(label) for label in labels}
-    colours = _colours(set(names.values()))
+    known = {name: pair[0] for name, pair in (METHODS | CONTROLS | ENDS).items()}
+    colours = {name: known[name] for name in names.values() if name in known}
+    # Unknown methods take the colours left over, by a hash of their name: nearly always the same in every figure.
+    for name in sorted(set(names.values()) - set(colours)):
+        free = [light for light, _ in (OTHER_CONTROLS if is_control(name) else OTHERS)]
+        start = zlib.crc32(name.encode()) % len(free)
+        order = free[start:] + free[:start]
+        colours[name] = next((colour for colour in order if colour not in colours.values()), order[0])
     places = {light: place for place, light in enumerate(THEMES)}
     uses: Counter[str] = Counter()
     by_label = {}
@@ -113,18 +120,6 @@ def looks(labels: Iterable[str]) -> dict[str, Look]:
 def is_control(name: str) -> bool:
     """Is a method there to be held against, and no compressor: a ceiling, a floor, a piece of the context?"""
     return name in CONTROLS or name in ENDS or "(" in name
-
-
-def _colours(names: set[str]) -> dict[str, str]:
-    """Unknown methods take the colours left over, by a hash of their name: nearly always the same in every figure."""
-    known = {name: pair[0] for name, pair in (METHODS | CONTROLS | ENDS).items()}
-    colours = {name: known[name] for name in names if name in known}
-    for name in sorted(names - set(colours)):
-        free = [light for light, _ in (OTHER_CONTROLS if is_control(name) else OTHERS)]
-        start = zlib.crc32(name.encode()) % len(free)
-        order = free[start:] + free[:start]
-        colours[name] = next((colour for colour in order if colour not in colours.values()), order[0])
-    return colours
 
 
 WIDTH = 3.3  # inches: a column of a two-column paper
@@ -251,10 +246,5 @@ def with_intervals(panel: Axes, rows: DataFrame, x: str, look: Look, label: str)
     rows = rows.sort_values(x)
     known = rows.dropna(subset=["low", "high"])
     panel.vlines(known[x], known["low"], known["high"], colors=look.colour, linewidth=1.0, alpha=0.7)
-    line: dict[str, Any] = {
-        "color": look.colour,
-        "marker": look.marker,
-        "linewidth": look.width,
-        "linestyle": look.dash,
-    }
-    panel.plot(rows[x], rows["value"], label=label, **line)
+    line: dict[str, Any] = {"color": look.colour, "marker": look.marker, "linewidth": look.width}
+    panel.plot(rows[x], rows["value"], label=label, linestyle=look.dash, **line)

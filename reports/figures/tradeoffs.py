@@ -129,21 +129,17 @@ def _costs(boxes: Points, taken: Points, names: Points, panel_box: Points) -> Po
     """How bad each place is: names and lines that it covers, what of it is outside the panel, and how late it comes."""
     low, high = panel_box[:2] - boxes[:, :2], boxes[:, 2:] - panel_box[2:]
     outside = np.maximum(np.concatenate([low, high], axis=1), 0).max(axis=1)
-    covered = 10_000 * _overlaps(boxes, names) + 100 * _overlaps(boxes, taken)
+
+    def overlaps(others: Points) -> Points:
+        """How many of the others each box overlaps."""
+        beside = (boxes[:, None, 2] < others[None, :, 0]) | (boxes[:, None, 0] > others[None, :, 2])
+        above = (boxes[:, None, 3] < others[None, :, 1]) | (boxes[:, None, 1] > others[None, :, 3])
+        counts: Points = (~(beside | above)).sum(axis=1)
+        return counts
+
+    covered = 10_000 * overlaps(names) + 100 * overlaps(taken)
     costs: Points = covered + 1000 * (outside > 0) + 10 * outside + np.arange(len(boxes))
     return costs
-
-
-def _overlaps(boxes: Points, others: Points) -> Points:
-    """How many of the others each box overlaps."""
-    apart = (
-        (boxes[:, None, 2] < others[None, :, 0])
-        | (boxes[:, None, 0] > others[None, :, 2])
-        | (boxes[:, None, 3] < others[None, :, 1])
-        | (boxes[:, None, 1] > others[None, :, 3])
-    )
-    counts: Points = (~apart).sum(axis=1)
-    return counts
 
 
 ACHIEVED = "achieved compression (source tokens per position)"
@@ -243,28 +239,22 @@ def memory(frame: DataFrame) -> Figure:
     for (series, source), rows in frame.groupby(["series", "source"], sort=False):
         rows = rows.sort_values("tokens")
         look, measured = looks[str(series)], source == "measured"
-        panel.plot(
-            rows["tokens"],
-            rows["gigabytes"],
-            color=look.colour,
-            marker=look.marker,
-            linestyle="-" if measured else "--",
-            linewidth=look.width,
-            markerfacecolor=look.colour if measured else "none",
-            label=f"{series} ({source})",
-        )
+        line: dict[str, Any] = {"color": look.colour, "marker": look.marker, "linewidth": look.width}
+        line |= {"linestyle": "-" if measured else "--", "markerfacecolor": look.colour if measured else "none"}
+        panel.plot(rows["tokens"], rows["gigabytes"], label=f"{series} ({source})", **line)
     lengths = sorted(frame["tokens"].unique())
     batches = frame.groupby("tokens")["batch"].first()
     panel.set_xscale("log", base=2)
     panel.xaxis.set_major_locator(FixedLocator(lengths))
     panel.xaxis.set_minor_locator(NullLocator())
-    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{batches.get(round(value), '')}x{_short(value)}"))
+
+    def size(tokens: float, _: int | None) -> str:
+        length = f"{tokens / 1024:g}k" if tokens >= 1024 else f"{tokens:g}"
+        return f"{batches.get(round(tokens), '')}x{length}"
+
+    panel.xaxis.set_major_formatter(FuncFormatter(size))
     panel.set_ylim(bottom=0)
     panel.set_xlabel("input (sequences x tokens)")
     panel.set_ylabel("peak memory (GB)")
     style.legend(figure, [panel])
     return figure
-
-
-def _short(tokens: float) -> str:
-    return f"{tokens / 1024:g}k" if tokens >= 1024 else f"{tokens:g}"

@@ -103,7 +103,16 @@ def over_tokens(results: Results) -> pd.DataFrame:
             ends = [phase.get("until") or 0 for phase in run.recipe.get("phases") or [] if isinstance(phase, dict)]
             before = tokens[run.evaluation["step"] <= max(ends, default=0)]  # the last phase
             last = known[known["tokens"] > (float(before.max()) if len(before) else 0.0)]
-            parts.append(_series(known, last, _is_loss(axis)).assign(run=label, measure=axis))
+            parts.append(known.assign(part=MEASURED, low=math.nan, high=math.nan, points=0, run=label, measure=axis))
+            if len(last) >= POINTS:
+                power = _is_loss(axis)
+                line = Line.through(last["tokens"], last["value"], power)
+                first, end = last["tokens"].min(), MORE * last["tokens"].max()
+                *along, end = np.geomspace(first, end, 20 if power else 3).tolist()
+                places = [*((at, FITTED) for at in along), (end, AHEAD)]
+                fit = [(at, *line.at(at), part, line.points, label, axis) for at, part in places]
+                names = ["tokens", "value", "low", "high", "part", "points", "run", "measure"]
+                parts.append(pd.DataFrame(fit, columns=names))
     return pd.concat(parts, ignore_index=True)[COLUMNS] if parts else pd.DataFrame(columns=COLUMNS)
 
 
@@ -141,7 +150,15 @@ def held_against(results: Results) -> pd.DataFrame:
     rows. Empty where fewer than two runs kept losses by row.
     """
     parts = []
-    for axis, runs in _by_measure(results).items():
+    by_measure: dict[str, list[tuple[str, pd.DataFrame]]] = {}
+    for run in results.trainings:
+        seen = dict(zip(run.evaluation.get("step", ()), tokens_of(run), strict=True))
+        for column, axis, label in held_out(run):
+            rows = run.rows[run.rows["measure"] == column] if len(run.rows) else run.rows
+            if len(rows):
+                mine = rows.assign(tokens_seen=[seen.get(step, math.nan) for step in rows["step"]])
+                by_measure.setdefault(axis, []).append((label, mine.dropna(subset="tokens_seen")))
+    for axis, runs in by_measure.items():
         fewest = min(float(losses["tokens_seen"].max()) for _, losses in runs)
         rows = [(label, losses[losses["tokens_seen"] <= fewest].iloc[-1]) for label, losses in runs]
         sizes = {tuple(losses["tokens"]) for _, losses in rows}
@@ -154,32 +171,8 @@ def held_against(results: Results) -> pd.DataFrame:
     return pd.DataFrame(parts, columns=["run", "measure", "value", "low", "high", "tokens"])
 
 
-def _by_measure(results: Results) -> dict[str, list[tuple[str, pd.DataFrame]]]:
-    """For each measure the runs that have losses by row, each with its measurements in order."""
-    by_measure: dict[str, list[tuple[str, pd.DataFrame]]] = {}
-    for run in results.trainings:
-        seen = dict(zip(run.evaluation.get("step", ()), tokens_of(run), strict=True))
-        for column, axis, label in held_out(run):
-            rows = run.rows[run.rows["measure"] == column] if len(run.rows) else run.rows
-            if len(rows):
-                mine = rows.assign(tokens_seen=[seen.get(step, math.nan) for step in rows["step"]])
-                by_measure.setdefault(axis, []).append((label, mine.dropna(subset="tokens_seen")))
-    return by_measure
-
-
 def _is_loss(measure: object) -> bool:
     return "nats" in str(measure)
-
-
-def _series(known: pd.DataFrame, last: pd.DataFrame, power: bool) -> pd.DataFrame:
-    empty = {"low": math.nan, "high": math.nan, "points": 0}
-    parts = [known.assign(part=MEASURED, **empty)]
-    if len(last) >= POINTS:
-        line = Line.through(last["tokens"], last["value"], power)
-        *along, end = np.geomspace(last["tokens"].min(), MORE * last["tokens"].max(), 20 if power else 3).tolist()
-        fitted = [(at, *line.at(at), part, line.points) for at, part in (*((at, FITTED) for at in along), (end, AHEAD))]
-        parts.append(pd.DataFrame(fitted, columns=["tokens", "value", "low", "high", "part", "points"]))
-    return pd.concat(parts, ignore_index=True)
 
 
 @style.applied()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from pcc_bench.reports.table import PAPER, Cell, Column, Row, Table
+from pcc_bench.reports.table import PAPER, Cell, Column, Role, Row, Table
 from pcc_bench.reports.tables import FULL, LABELS, label
 from pcc_bench.reports.tables.build import paper_data, published
 from pcc_bench.results.collection import Results, Training
@@ -36,9 +36,17 @@ def cost(results: Results) -> Table:
         for key, (name, unit, _) in BYTES.items():
             if frame[key].notna().any():
                 columns.append(Column(key=key, group=unit, name=name, unit=unit, digits=2, better="lower"))
-        for number, (_, point) in enumerate(frame.groupby(POINT, sort=True, dropna=False)):
-            rows.append(_row(number, point.iloc[0]))
-            cells.append([_cell(point, column.key) for column in columns] + [Cell()])
+        for number, (_, records) in enumerate(frame.groupby(POINT, sort=True, dropna=False)):
+            point = records.iloc[0]
+            rate = None if pd.isna(point["rate"]) else float(point["rate"])
+            name = label(point["method"], rate) + (f" ({point['encoder']})" if point["encoder"] else "")
+            name += f" on {point['decoder']}, {point['batch']} x {point['context_tokens']:,} tokens, {point['mode']}"
+            name += f", {point['device']}" + (" (predicted)" if point["predicted"] else "")
+            method = str(point["method"]) if point["method"] in LABELS else ""
+            role: Role = "ceiling" if point["method"] == FULL else "method"
+            row = Row(key=f"point {number}", label=name, method=method, rate=rate, role=role)
+            rows.append(row.model_copy(update={"decoder": str(point["decoder"])}))
+            cells.append([_cell(records, column.key) for column in columns] + [Cell()])
     columns.append(Column(key=SAVED, group="memory", name="saved (GB)", digits=2, better="higher"))
     for known in published("cost"):
         name = f"{label(known.method, known.rate)}, {known.shown} tokens"
@@ -51,22 +59,6 @@ def cost(results: Results) -> Table:
         rows=tuple(rows),
         cells=tuple(map(tuple, cells)),
         notes=(NOTE,) if len(frame) else (),
-    )
-
-
-def _row(number: int, point: pd.Series) -> Row:
-    rate = None if pd.isna(point["rate"]) else float(point["rate"])
-    encoder = f" ({point['encoder']})" if point["encoder"] else ""
-    predicted = " (predicted)" if point["predicted"] else ""
-    size = f"{point['batch']} x {point['context_tokens']:,} tokens"
-    name = f"{label(point['method'], rate)}{encoder} on {point['decoder']}, {size}, {point['mode']}, {point['device']}"
-    return Row(
-        key=f"point {number}",
-        label=name + predicted,
-        method=str(point["method"]) if point["method"] in LABELS else "",
-        rate=rate,
-        role="ceiling" if point["method"] == FULL else "method",
-        decoder=str(point["decoder"]),
     )
 
 
@@ -111,6 +103,11 @@ def _flat(training: Training) -> dict[str, str]:
     recipe = training.recipe
     optimisation, phases = recipe.get("optimisation", {}), recipe.get("phases") or [{}]
     objective = (recipe.get("objective") or {}).get("completion")
+
+    def over_phases(values: Iterable[Any]) -> str | None:
+        known = [str(value) for value in values if value is not None]
+        return SEPARATOR.join(known if len(set(known)) > 1 else known[:1]) or None
+
     values = {
         "optimiser": optimisation.get("optimizer"),
         "schedule": optimisation.get("schedule"),
@@ -124,10 +121,10 @@ def _flat(training: Training) -> dict[str, str]:
         "precision": optimisation.get("precision"),
         "trained": " and ".join(recipe.get("train") or ()),
         "LoRA rank": recipe.get("lora_rank") or None,
-        "rate": _over_phases(phase.get("rate") for phase in phases),
-        "segment length": _over_phases(phase.get("segment_length") for phase in phases),
-        "segments": _over_phases(phase.get("segments") for phase in phases),
-        "completion": _over_phases(objective if (own := phase.get("completion")) is None else own for phase in phases),
+        "rate": over_phases(phase.get("rate") for phase in phases),
+        "segment length": over_phases(phase.get("segment_length") for phase in phases),
+        "segments": over_phases(phase.get("segments") for phase in phases),
+        "completion": over_phases(objective if (own := phase.get("completion")) is None else own for phase in phases),
         "started from": recipe.get("start") or recipe.get("encoder"),
         "decoder": recipe.get("decoder"),
         "data": (recipe.get("data") or {}).get("path"),
@@ -136,8 +133,3 @@ def _flat(training: Training) -> dict[str, str]:
     seen = training.log["tokens_seen"].iloc[-1] if "tokens_seen" in training.log else None
     values["tokens seen"] = None if seen is None else f"{int(seen):,}"
     return {key: str(value) for key, value in values.items() if value not in (None, "")}
-
-
-def _over_phases(values: Iterable[Any]) -> str | None:
-    known = [str(value) for value in values if value is not None]
-    return SEPARATOR.join(known if len(set(known)) > 1 else known[:1]) or None
