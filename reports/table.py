@@ -8,17 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import model_validator
+
+from pcc_bench.results.files import Strict
 
 Role = Literal["ceiling", "floor", "method"]
 PAPER = "paper"  # `Column.source` of what the paper itself says
 Better = Literal["higher", "lower"]
-
-
-class Strict(BaseModel):
-    """A record that nobody changes and that has no unknown fields."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Published(Strict):
@@ -93,6 +89,11 @@ class Row(Strict):
     ratio: float | None = None  # achieved compression of all its rows: see `measure.achieved`
     # ids of the runs it was measured on (`results.Run.id`); none for a line that is only published
     runs: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The label without its rate."""
+        return self.label if self.rate is None else self.label.replace(f" {self.rate:g}x", "", 1)
 
 
 class Table(Strict):

@@ -185,9 +185,8 @@ def _about_methods(lines: Sequence[Pair], methods: Sequence[Pair], head: Column)
         yield f"{among} best other method is {other[0].label} with {_print(other[1], head)}, {place}{tested}."
     rates = sorted((r.ratio, _print(c, head)) for r, c in methods if r.method == row.method and r.ratio)
     if len(rates) > 1:
-        name = row.label if row.rate is None else row.label.replace(f" {row.rate:g}x", "", 1)
         yield (
-            f"From {rates[0][0]:.2f}x to {rates[-1][0]:.2f}x achieved compression, {name} goes from "
+            f"From {rates[0][0]:.2f}x to {rates[-1][0]:.2f}x achieved compression, {row.name} goes from "
             f"{rates[0][1]} to {rates[-1][1]}."
         )
 
@@ -203,16 +202,17 @@ def _print(cell: Cell, head: Column) -> str:
 
 def runs_table(runs: Sequence[Run], names: Mapping[str, str]) -> TextTable:
     """A line a run, a column a fact that any of them states; `names`: run's id -> what it is called."""
-    facts = [method_facts(run) | source_facts(run) for run in runs]
+    facts = list(map(run_facts, runs))
     columns = tuple(dict.fromkeys(name for line in facts for name in line))
     rows = [(names[run.id], *(line.get(name, "") for name in columns)) for run, line in zip(runs, facts, strict=True)]
     return TextTable(("run", *columns), tuple(rows)).without_empty_columns()
 
 
-def method_facts(run: Run) -> dict[str, str]:
-    """What a run's method is and how it was set."""
-    reported = run.reported or Reported()
+def run_facts(run: Run) -> dict[str, str]:
+    """What a run's method is, how it was set, and where its numbers come from."""
+    reported, prints = run.reported or Reported(), run.fingerprints
     can = reported.capabilities
+    rows = {name: task.population.fingerprint or "" for name, task in run.tasks.items()}
     memory = "" if can.get("soft") is None else "vectors (soft)" if can["soft"] else "text (hard)"
     rates = sorted(task.scores[COMPRESSION] for task in run.tasks.values() if COMPRESSION in task.scores)
     achieved = f"{rates[0]:.2f}x" if rates else ""
@@ -231,14 +231,6 @@ def method_facts(run: Run) -> dict[str, str]:
         "dtype": run.dtype,
         "options": ", ".join(f"{key}={value}" for key, value in sorted(reported.options.items())),
         "overflow": reported.overflow or "",
-    }
-
-
-def source_facts(run: Run) -> dict[str, str]:
-    """Where a run's numbers come from."""
-    prints = run.fingerprints
-    rows = {name: task.population.fingerprint or "" for name, task in run.tasks.items()}
-    return {
         "ended": run.date,
         "seeds": " ".join(str(seed) for seed in run.seeds if seed is not None),
         "id": run.id,

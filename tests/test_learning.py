@@ -38,7 +38,10 @@ def run(folder: Path, slope: float = -0.1, noise: float = 0.0, recorded: bool = 
         evaluation.append(line)
     lines(folder / "evaluation.jsonl", evaluation)
     lines(folder / "evaluation-rows.jsonl", rows)
-    lines(folder / "log.jsonl", [{"step": step, "loss": 1.0, "tokens_seen": 100 * step} for step in range(10, 321, 10)])
+    lines(
+        folder / "log.jsonl",
+        [{"step": step, "loss": 1.0, "gate": False, "tokens_seen": 100 * step} for step in range(10, 321, 10)],
+    )
     phases = [{"until": 20, "rate": 1}, {"rate": 4, "rates": [2, 4]}]
     (folder / "recipe.json").write_text(json.dumps({"name": folder.name, "phases": phases}))
     return folder

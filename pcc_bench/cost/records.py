@@ -133,8 +133,8 @@ TIME_NOTES = (
     "cold x, warm x: how many times sooner than full.",
     "tokens/s: new tokens after the first, over the whole batch.",
 )
-WORK = ("questions", "answer full", "answer cached", "answer cold", "answer warm", "cold x", "warm x", "Q*")
-WORK += ("Q* by FLOPs", "GFLOP full", "GFLOP cold", "GFLOP warm")
+ANSWERED = ("questions", "answer full", "answer cached", "answer cold", "answer warm", "cold x", "warm x")
+WORK = (*ANSWERED, "Q*", "Q* by FLOPs", "GFLOP full", "GFLOP cold", "GFLOP warm")
 WORK_NOTES = (
     "answer: seconds of all phases for the whole batch; work done once a context is shared by so many questions.",
     "cold x, warm x: how many times faster than full.",

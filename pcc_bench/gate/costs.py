@@ -165,7 +165,23 @@ def check_records(
 
     Raises UsageError: records of several checkpoints are mixed, or seconds of different machines are to be compared.
     """
-    mine, theirs = _by_point(candidate, "candidate"), _by_point(baseline, "baseline")
+
+    def by_point(records: Sequence[CostRecord], side: str) -> dict[Point, CostRecord]:
+        points: dict[Point, CostRecord] = {}
+        for record in records:
+            if record.mode not in MEMORY_MODES or record.predicted:
+                continue
+            sizes = (record.rate, record.context_tokens, record.question_tokens, record.new_tokens, record.batch)
+            point = (*sizes, record.reuse, record.phase, record.mode, record.device, record.dtype, record.threads)
+            other = points.setdefault(point, record)
+            if other is not record:
+                raise UsageError(
+                    f"the {side}'s cost records are of several checkpoints ({other.encoder} and {record.encoder}): "
+                    "keep those of each in a folder of its own"
+                )
+        return points
+
+    mine, theirs = by_point(candidate, "candidate"), by_point(baseline, "baseline")
     pairs = [(theirs[point], mine[point]) for point in theirs if point in mine]
     lines = []
     if len(pairs) < len(theirs):
@@ -176,22 +192,6 @@ def check_records(
         timed = [[pair for pair in pairs if pair[0].phase is phase] for phase in TIMED]
         lines += [_seconds(phase, rule.seconds_at_most) for phase in timed if phase]
     return lines
-
-
-def _by_point(records: Sequence[CostRecord], side: str) -> dict[Point, CostRecord]:
-    points: dict[Point, CostRecord] = {}
-    for record in records:
-        if record.mode not in MEMORY_MODES or record.predicted:
-            continue
-        sizes = (record.rate, record.context_tokens, record.question_tokens, record.new_tokens, record.batch)
-        point = (*sizes, record.reuse, record.phase, record.mode, record.device, record.dtype, record.threads)
-        other = points.setdefault(point, record)
-        if other is not record:
-            raise UsageError(
-                f"the {side}'s cost records are of several checkpoints ({other.encoder} and {record.encoder}): keep "
-                "those of each in a folder of its own"
-            )
-    return points
 
 
 def _count(pairs: Sequence[Pair], name: str, limit: float) -> Comparison:

@@ -7,10 +7,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from pcc_bench.core.documents import checked, read_yaml
 from pcc_bench.core.errors import UsageError
+from pcc_bench.results.files import Strict
 
 NOISE = 1e-9  # of sums in floating point
 
@@ -18,11 +19,7 @@ Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Rule(_Strict):
+class Rule(Strict):
     """What one metric may lose; exactly one of `absolute`, `relative` and `non_inferiority`."""
 
     # fails when the drop is proven to be greater than this (0: any proven drop fails)
@@ -56,14 +53,14 @@ class Rule(_Strict):
         return f"drop of at most {loses}" if (self.absolute or self.relative) else "no drop"
 
 
-class Stage(_Strict):
+class Stage(Strict):
     """One look at the rows."""
 
     rows: Annotated[int, Field(gt=1)] | None = None  # how many rows of each comparison; None for all
     share: Share  # of the two error rates (false alarms, missed regressions) that may be spent at this look
 
 
-class RatioRule(_Strict):
+class RatioRule(Strict):
     """The achieved compression: as the baseline's, up to `tolerance` (a fraction) either way, and `at_least`."""
 
     tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.02
@@ -83,7 +80,7 @@ class RatioRule(_Strict):
         return f"the baseline's up to {self.tolerance:.1%}{least}"
 
 
-class SpeedRule(_Strict):
+class SpeedRule(Strict):
     """Tokens per second: at least this fraction of the reference run's."""
 
     at_least: Positive = 0.8
@@ -92,7 +89,7 @@ class SpeedRule(_Strict):
         return f"at least {self.at_least:g} of the reference"
 
 
-class MemoryRule(_Strict):
+class MemoryRule(Strict):
     """Positions in the decoder's window, which its KV cache grows with: at most this multiple of the baseline's."""
 
     at_most: Positive = 1.02
@@ -107,7 +104,7 @@ class MemoryRule(_Strict):
         return f"at most {self.at_most:g} of the baseline's positions"
 
 
-class RecordRule(_Strict):
+class RecordRule(Strict):
     """Records of `pcc-bench cost`, as multiples of the baseline's."""
 
     counts_at_most: Positive = 1.02  # FLOPs, bytes of the decoder's cache and bytes of the memories, at every point
@@ -115,7 +112,7 @@ class RecordRule(_Strict):
     seconds_at_most: Positive | None = None
 
 
-class Costs(_Strict):
+class Costs(Strict):
     """Rules on what an answer costs; None: no rule."""
 
     ratio: RatioRule | None = RatioRule()
@@ -124,7 +121,7 @@ class Costs(_Strict):
     records: RecordRule | None = RecordRule()
 
 
-class Policy(_Strict):
+class Policy(Strict):
     """What the gate asks for. The defaults are a policy."""
 
     # chance of a red build where nothing changed, over all metrics and looks; also that of a pass for a

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any, Final, Literal
 from xml.etree import ElementTree
 
-from pydantic import BaseModel, ConfigDict
-
 from pcc_bench.core import texttable
 from pcc_bench.core.texttable import TextTable
+from pcc_bench.results.files import Strict
 
 Mark = Literal["pass", "fail", "inconclusive", "reported"]
 PASS: Final = "pass"
@@ -22,10 +21,8 @@ VERDICT_VERSION = 1
 UNIT = "cost records"  # the task of a comparison of records of cost
 
 
-class Comparison(BaseModel):
+class Comparison(Strict):
     """One metric or cost of one task, or of all tasks pooled."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     task: str
     # the metric; `rows` for the rows themselves; for costs `ratio`, `speed` and `memory`, and of records of
@@ -49,10 +46,8 @@ class Comparison(BaseModel):
     checks: Mapping[str, Any] = {}
 
 
-class Verdict(BaseModel):
+class Verdict(Strict):
     """The whole answer of the gate."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     schema_version: int = VERDICT_VERSION
     verdict: Mark  # `fail` if anything that counts fails, else `inconclusive` if anything that counts is, else `pass`
@@ -105,7 +100,13 @@ def headline(verdict: Verdict) -> str:
 
 def above(verdict: Verdict) -> str:
     """Headline, and what ran."""
-    sides = f"candidate: {_run(verdict.candidate)}; baseline: {_run(verdict.baseline)}"
+
+    def ran(name: Mapping[str, Any]) -> str:
+        rate = f" {name['requested_rate']:g}x" if name.get("requested_rate") else ""
+        weights = dict(name.get("fingerprints", {})).get("checkpoint")
+        return f"{name.get('method')} {name.get('model')}{rate}" + (f" ({weights})" if weights else "")
+
+    sides = f"candidate: {ran(verdict.candidate)}; baseline: {ran(verdict.baseline)}"
     return f"**{headline(verdict)}**\n\n{texttable.markdown(sides)}"
 
 
@@ -187,10 +188,3 @@ def _score(value: float | None, line: Comparison, sign: str = "") -> str:
     if line.metric in COSTS or line.task == UNIT or line.scale != 1:
         return f"{value:{sign}.4g}"
     return f"{100 * value:{sign}.2f}"
-
-
-def _run(name: object) -> str:
-    given = dict(name) if isinstance(name, dict) else {}
-    rate = f" {given['requested_rate']:g}x" if given.get("requested_rate") else ""
-    weights = dict(given.get("fingerprints", {})).get("checkpoint")
-    return f"{given.get('method')} {given.get('model')}{rate}" + (f" ({weights})" if weights else "")

@@ -113,7 +113,7 @@ class _Line(BaseModel):
     """A line of a log: numbers by name."""
 
     model_config = ConfigDict(extra="allow", strict=True)
-    __pydantic_extra__: dict[str, float | str | None]
+    __pydantic_extra__: dict[str, float | bool | str | None]
 
     step: int
 

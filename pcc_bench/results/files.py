@@ -66,6 +66,12 @@ Scalar = str | int | float | bool | None
 _NULL_IS_EMPTY = BeforeValidator(lambda value: {} if value is None else value)
 
 
+class Strict(BaseModel):
+    """A record that nobody changes and that has no unknown fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
 class _Foreign(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from pcc_bench.core.documents import checked, parse_json
 from pcc_bench.core.errors import UsageError
 from pcc_bench.cost import records
-from pcc_bench.results.files import RESULTS, Number, Population, matching, result_files
+from pcc_bench.results.files import RESULTS, Number, Population, Strict, matching, result_files
 from pcc_bench.results.reading import read_run
 from pcc_bench.results.rows import COUNTS, Numbers, Rows, check_finite
 from pcc_bench.results.run import FINGERPRINT, Run, TaskRun, comparable
@@ -29,11 +29,7 @@ Column = list[Number | None]
 Index = Annotated[int, Field(ge=0, lt=2**63)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class FrozenTask(_Strict):
+class FrozenTask(Strict, strict=True):
     """One task; lists have one entry a row."""
 
     asked: dict[str, Any]
@@ -59,7 +55,7 @@ class FrozenTask(_Strict):
         return self
 
 
-class FrozenName(_Strict):
+class FrozenName(Strict, strict=True):
     """What ran."""
 
     method: str | None
@@ -68,7 +64,7 @@ class FrozenName(_Strict):
     fingerprints: dict[str, str | None]
 
 
-class FrozenRun(_Strict):
+class FrozenRun(Strict, strict=True):
     """A frozen baseline."""
 
     schema_version: int
@@ -159,41 +155,39 @@ def _load_frozen(path: Path) -> Run:
     if isinstance(version, int) and version > FROZEN_VERSION:
         raise UsageError(f"{path} has version {version}, this pcc-bench reads up to {FROZEN_VERSION}: update it")
     frozen = checked(FrozenRun, state, f"{path} can't be read as a frozen baseline (freeze it again)")
-    name = frozen.name
+
+    def column(values: Column) -> Numbers:
+        return np.array([np.nan if value is None else value for value in values], np.float64)
+
+    tasks = {}
+    for name, task in frozen.tasks.items():
+        number = np.array(task.rows, np.int64)
+        order = np.argsort(number)
+        filters = {metric.partition(",")[2] for metric in task.scores} - {""}
+        rows = Rows(
+            number=number[order],
+            context=np.array(task.contexts, np.int64)[order],
+            content=np.array([int(content, 16) for content in task.hashes], np.int64)[order],
+            scores={metric: column(values)[order] for metric, values in task.scores.items()},
+            account={count: column(values)[order] for count, values in task.costs.items()},
+            filters=tuple(sorted(filters)) or ("none",),
+        )
+        tasks[name] = TaskRun(
+            name=name,
+            protocol={FINGERPRINT: task.fingerprint, **{key: comparable(value) for key, value in task.asked.items()}},
+            population=Population(fingerprint=task.fingerprint),
+            higher_is_better={metric: up for metric, up in task.higher_is_better.items() if up is not None},
+            scored=len(number),
+            frozen=rows,
+        )
+    ran = frozen.name
     return Run(
         id=path.name,
         path=path,
         place=path.name,
-        method=name.method or "",
-        model=name.model,
-        rate=name.requested_rate,
-        fingerprints=name.fingerprints,
-        tasks={task: _task_run(task, content) for task, content in frozen.tasks.items()},
-    )
-
-
-def _task_run(name: str, frozen: FrozenTask) -> TaskRun:
-    number = np.array(frozen.rows, np.int64)
-    order = np.argsort(number)
-
-    def column(values: Sequence[float | None]) -> Numbers:
-        return np.array([np.nan if value is None else value for value in values], np.float64)[order]
-
-    scores = {metric: column(values) for metric, values in frozen.scores.items()}
-    filters = {metric.partition(",")[2] for metric in scores} - {""}
-    rows = Rows(
-        number=number[order],
-        context=np.array(frozen.contexts, np.int64)[order],
-        content=np.array([int(content, 16) for content in frozen.hashes], np.int64)[order],
-        scores=scores,
-        account={count: column(values) for count, values in frozen.costs.items()},
-        filters=tuple(sorted(filters)) or ("none",),
-    )
-    return TaskRun(
-        name=name,
-        protocol={FINGERPRINT: frozen.fingerprint, **{key: comparable(value) for key, value in frozen.asked.items()}},
-        population=Population(fingerprint=frozen.fingerprint),
-        higher_is_better={metric: up for metric, up in frozen.higher_is_better.items() if up is not None},
-        scored=len(number),
-        frozen=rows,
+        method=ran.method or "",
+        model=ran.model,
+        rate=ran.requested_rate,
+        fingerprints=ran.fingerprints,
+        tasks=tasks,
     )

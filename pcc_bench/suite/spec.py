@@ -10,25 +10,22 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from pcc_bench.core import documents, provenance, registry
 from pcc_bench.core.errors import UsageError
 from pcc_bench.host.command import Command
+from pcc_bench.results.files import Strict
 
 FOLDER = Path(__file__).parent.parent / "suites"
 Scalar = bool | int | float | str
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Settings(_Strict):
+class Settings(Strict):
     """What may be said for all cells (`defaults`) or for one; the latter wins, key by key."""
 
-    model_args: dict[str, Scalar] = {}
-    metadata: dict[str, Any] = {}  # settings of the tasks, as in lm-eval
+    model_args: dict[str, Scalar] = Field(default={})
+    metadata: dict[str, Any] = Field(default={})  # settings of the tasks, as in lm-eval
     limit: float | None = None  # rows a task; for trials
     batch_size: int | str | None = None  # a number or `auto`
     num_fewshot: int | None = None  # lm-eval's examples
@@ -85,7 +82,7 @@ class Cell:
         return self.command.output
 
 
-class Suite(_Strict):
+class Suite(Strict):
     """A suite."""
 
     name: str = Field(pattern=r"^[\w.-]+$")  # marks the folder of its results

@@ -12,7 +12,7 @@ import pandas as pd
 from pcc_bench.core.errors import UsageError
 from pcc_bench.reports import measure
 from pcc_bench.reports.table import Table
-from pcc_bench.reports.tables import FULL, NONE, ORDER, family, label
+from pcc_bench.reports.tables import FULL, NONE, family, label, rank
 from pcc_bench.results.collection import Results
 from pcc_bench.results.rows import of_first_filter
 from pcc_bench.results.run import Run
@@ -34,10 +34,7 @@ PRICED = ["method", "label", "cost", "value", "low", "high"]  # columns of quali
 def names(runs: Iterable[Run]) -> dict[str, str]:
     """Run's id -> what it is called in figures: as in the tables, or the id where two settings share a name."""
     runs = list(runs)
-    called = {
-        run.id: label(family(run), run.rate) + (f" ({run.control.replace('_', ' ')})" if run.control else "")
-        for run in runs
-    }
+    called = {run.id: label(family(run), run.rate, run.control) for run in runs}
     settings: dict[str, set[tuple[str, ...]]] = {}
     for run in runs:
         settings.setdefault(called[run.id], set()).add(run.setting)
@@ -46,9 +43,7 @@ def names(runs: Iterable[Run]) -> dict[str, str]:
 
 def in_order(runs: Iterable[Run]) -> list[Run]:
     """Ceiling and floor first, then the methods as in the tables, each by its rate."""
-    return sorted(
-        runs, key=lambda run: (ORDER.index(family(run)) if family(run) in ORDER else len(ORDER), run.rate or 0)
-    )
+    return sorted(runs, key=lambda run: (rank(family(run)), run.rate or 0))
 
 
 def scores(table: Table, columns: Iterable[str]) -> pd.DataFrame:
@@ -57,7 +52,7 @@ def scores(table: Table, columns: Iterable[str]) -> pd.DataFrame:
     rows = [
         {
             "set": column.group or column.name,
-            "method": row.label if row.rate is None else row.label.replace(f" {row.rate:g}x", "", 1),
+            "method": row.name,
             "requested": row.rate,
             "rate": None if row.role == "ceiling" or row.rate is None else cell.ratio,
             "value": cell.value,

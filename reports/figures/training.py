@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 import scipy.stats
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import EngFormatter, NullLocator
 from pandas import DataFrame
 
 from pcc_bench import stats
@@ -211,7 +211,7 @@ def curves_over_tokens(frame: DataFrame) -> Figure:
             panel.vlines(ahead["tokens"], ahead["low"], ahead["high"], colors=look.colour, linewidth=1.0, alpha=0.7)
         panel.set_xscale("log")
         panel.xaxis.set_minor_locator(NullLocator())
-        panel.xaxis.set_major_formatter(FuncFormatter(lambda tokens, _: _short(tokens)))
+        panel.xaxis.set_major_formatter(EngFormatter(sep=""))
         panel.set_ylabel(measure)
     panels[-1].set_xlabel("context tokens trained on")
     style.legend(figure, panels)
@@ -234,9 +234,3 @@ def losses_compared(frame: DataFrame) -> Figure:
         panel.set_ylim(len(rows) - 0.5, -0.5)
         panel.set_xlabel(str(measure))
     return figure
-
-
-def _short(tokens: float) -> str:
-    """A power of ten as a tick: 10k, 1M."""
-    unit, letter = next(((u, x) for u, x in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if tokens >= u), (1.0, ""))
-    return f"{tokens / unit:g}{letter}"

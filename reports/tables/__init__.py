@@ -69,10 +69,16 @@ def family(run: Run) -> str:
     return "pcc-lite" if "lite" in name or name.startswith("pcc-lab") else "pcc"
 
 
-def label(method: str, rate: float | None) -> str:
-    """What a method at a rate is called in print."""
-    name = LABELS.get(method, method)
-    return name if rate is None or method in (FULL, NONE, TUNED, f"{NONE}-tuned") else f"{name} {rate:g}x"
+def label(method: str, rate: float | None, control: str | None = None) -> str:
+    """What a method at a rate, under a control, is called in print."""
+    bare = rate is None or method in (FULL, NONE, TUNED, f"{NONE}-tuned")
+    name = LABELS.get(method, method) + ("" if bare else f" {rate:g}x")
+    return name + (f" ({control.replace('_', ' ')})" if control else "")
+
+
+def rank(method: str) -> int:
+    """Its place among methods in print."""
+    return ORDER.index(method) if method in ORDER else len(ORDER)
 
 
 def role(run: Run) -> Role:
@@ -98,8 +104,7 @@ def grouped(runs: Iterable[Run], tasks: Callable[[str], bool], name: Callable[[R
     lines = []
     for group in groups.values():
         run, method, kind = group[-1], family(group[-1]), role(group[-1])
-        control = f" ({run.control.replace('_', ' ')})" if run.control else ""
-        text = (name(run) if name else "") or label(method, run.rate) + control
+        text = (name(run) if name else "") or label(method, run.rate, run.control)
         rate = run.rate if kind == "method" or run.control else None
         ids = tuple(run.id for run in group)
         row = Row(key=text, label=text, method=method, rate=rate, role=kind, decoder=run.decoder, runs=ids)
@@ -108,8 +113,7 @@ def grouped(runs: Iterable[Run], tasks: Callable[[str], bool], name: Callable[[R
     def place(line: Line) -> tuple[int, float, int, str]:
         """Ceilings first and floors last; methods by rate, then in a fixed order."""
         row = line.row
-        method = ORDER.index(row.method) if row.method in ORDER else len(ORDER)
-        return ROLES.index(row.role), row.rate or 0.0, method, row.label
+        return ROLES.index(row.role), row.rate or 0.0, rank(row.method), row.label
 
     return sorted(lines, key=place)
 

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Literal
 
@@ -68,7 +68,7 @@ def borders(results: Results) -> Table:
         if (tokens := tokens_of(line.runs[0])) is None:
             left[NO_TOKENIZER] += 1
         else:
-            pairs.append((line, _cells(line, _distances(tokens, segment, left), columns)))
+            pairs.append((line, _cells(line, partial(border_labels, tokens, segment, left), columns)))
         for reason, count in left.items():
             reasons.setdefault(reason, {}).setdefault(count, []).append(line.row.label)
     notes = [BORDERS_NOTE]
@@ -86,27 +86,23 @@ def _lines(results: Results) -> list[Line]:
     ]
 
 
-def _distances(tokens: Callable[[str], Offsets], segment: int, left: Counter[str]) -> Callable[[Run, str], Labels]:
-    """What says for each row of a run's task how far its answer is from a border; rows without one are counted."""
-
-    def labels(run: Run, task: str) -> Labels:
-        recorded = run.tasks[task].rows.account.get("compressor_tokens")
-        counts = {} if recorded is None else dict(zip(run.tasks[task].rows.number.tolist(), recorded, strict=True))
-        places = {}
-        for answer in read_answers(run.tasks[task]):
-            span, offsets = answer_span(answer.context, answer.references), tokens(answer.context)
-            distance = None if span is None else border_distance(offsets, span, segment)
-            if counts.get(answer.row, len(offsets)) != len(offsets):
-                left[OTHER_TOKENS] += 1
-            elif span is None:
-                left[NOWHERE] += 1
-            elif distance is None:
-                left[ONE_SEGMENT] += 1
-            else:
-                places[answer.row] = next((name for name, most in DISTANCES.items() if distance <= most), FAR)
-        return places
-
-    return labels
+def border_labels(tokens: Callable[[str], Offsets], segment: int, left: Counter[str], run: Run, task: str) -> Labels:
+    """How far the answer of each row is from a border; rows without an answer or a border are counted in `left`."""
+    recorded = run.tasks[task].rows.account.get("compressor_tokens")
+    counts = {} if recorded is None else dict(zip(run.tasks[task].rows.number.tolist(), recorded, strict=True))
+    places = {}
+    for answer in read_answers(run.tasks[task]):
+        span, offsets = answer_span(answer.context, answer.references), tokens(answer.context)
+        distance = None if span is None else border_distance(offsets, span, segment)
+        if counts.get(answer.row, len(offsets)) != len(offsets):
+            left[OTHER_TOKENS] += 1
+        elif span is None:
+            left[NOWHERE] += 1
+        elif distance is None:
+            left[ONE_SEGMENT] += 1
+        else:
+            places[answer.row] = next((name for name, most in DISTANCES.items() if distance <= most), FAR)
+    return places
 
 
 def _cells(line: Line, labels: Callable[[Run, str], Labels], columns: Sequence[str]) -> tuple[Cell, ...]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 
 from pcc_bench import stats
 from pcc_bench.reports import measure
-from pcc_bench.reports.measure import Measure
-from pcc_bench.reports.table import Better, Cell, Column, Row, Table, p_value
+from pcc_bench.reports.table import Better, Cell, Column, Table, p_value
 from pcc_bench.reports.tables import (
     FULL,
     NONE,
@@ -209,67 +208,45 @@ LEGEND = (
 )
 
 
-@dataclass(frozen=True)
-class Pair:
-    """Two lines, set by set."""
-
-    one: Line
-    other: Line
-    parts: tuple[tuple[Measure, Measure], ...]
-
-    @property
-    def difference(self) -> stats.Estimate | None:
-        """Of average scores, the first less the second; None where their rows do not pair."""
-        return measure.combined([measure.compare(*part) for part in self.parts])
-
-
 def comparisons(results: Results) -> Table:
     """A row a pair of methods of one requested rate: the best PCC there (else the best method) and each other."""
-    pairs = [
-        (pair, estimate)
-        for pair in _pairs(measured_lines(of_table2(results), TASKS.__contains__))
-        if (estimate := pair.difference) is not None
-    ]
-    adjusted = stats.holm([measure.two_sided(estimate) for _, estimate in pairs]).tolist() if pairs else []
-    rows, cells = [], []
-    for (pair, estimate), p in zip(pairs, adjusted, strict=True):
-        one, other = pair.one.row, pair.other.row
-        label, runs = f"{one.label} less {other.label}", (*one.runs, *other.runs)
-        row = Row(key=label, label=label, method=other.method, rate=other.rate, decoder=other.decoder, runs=runs)
-        rows.append(row)
-        low, high = (100 * float(end) for end in estimate.interval(measure.LEVEL))
-        tallies = [measure.tally(mine.rows, theirs.rows) for mine, theirs in pair.parts if mine.rows and theirs.rows]
-        counts = [sum(numbers) for numbers in zip(*tallies, strict=True)]  # wins, losses, ties
-        value, n = sum(mine.value - theirs.value for mine, theirs in pair.parts) / len(pair.parts), sum(counts)
-        line = (
-            Cell(value=value, low=low, high=high, n=n, best=p < ALPHA),
-            *(Cell(value=count, n=n) for count in counts),
-            Cell(value=100 * measure.minimal(estimate)),
-            Cell(text=p_value(p)),
-        )
-        cells.append(line)
+
+    def average(line: Line) -> float:
+        values = [score.value for task in TASKS if (score := measure.measure(line.runs, task, METRIC)) is not None]
+        return sum(values) / len(values) if values else float("-inf")
+
+    rows, lines = [], []
+    estimates: list[stats.Estimate] = []
+    measured = measured_lines(of_table2(results), TASKS.__contains__)
+    methods = [line for line in measured if line.row.role == "method" and line.row.rate is not None]
+    for decoder, rate in dict.fromkeys((line.row.decoder, line.row.rate) for line in methods):
+        rivals = [line for line in methods if (line.row.decoder, line.row.rate) == (decoder, rate)]
+        best = max([line for line in rivals if line.row.method in OURS] or rivals, key=average)
+        for other in (line for line in rivals if line is not best):
+            scores = ([measure.measure(line.runs, task, METRIC) for line in (best, other)] for task in TASKS)
+            parts = [(mine, theirs) for mine, theirs in scores if mine is not None and theirs is not None]
+            difference = measure.combined([measure.compare(*part) for part in parts])
+            if difference is None:  # rows that do not pair
+                continue
+            label, runs = f"{best.row.label} less {other.row.label}", (*best.row.runs, *other.row.runs)
+            rows.append(other.row.model_copy(update={"key": label, "label": label, "runs": runs}))
+            tallies = [measure.tally(mine.rows, theirs.rows) for mine, theirs in parts if mine.rows and theirs.rows]
+            counts = [sum(numbers) for numbers in zip(*tallies, strict=True)]  # wins, losses, ties
+            low, high = (100 * float(end) for end in difference.interval(measure.LEVEL))
+            value, n = sum(mine.value - theirs.value for mine, theirs in parts) / len(parts), sum(counts)
+            cells = [Cell(value=value, low=low, high=high, n=n), *(Cell(value=count, n=n) for count in counts)]
+            lines.append([*cells, Cell(value=100 * measure.minimal(difference))])
+            estimates.append(difference)
+    adjusted = stats.holm(list(map(measure.two_sided, estimates))).tolist() if rows else []
     return Table(
         key="comparisons",
         title="Comparisons: average F1, row by row",
         columns=COMPARED,
         rows=tuple(rows),
-        cells=tuple(cells),
-        notes=LEGEND if pairs else (),
-        own_notes=LEGEND if pairs else (),
+        cells=tuple(
+            (first.model_copy(update={"best": p < ALPHA}), *others, Cell(text=p_value(p)))
+            for (first, *others), p in zip(lines, adjusted, strict=True)
+        ),
+        notes=LEGEND if rows else (),
+        own_notes=LEGEND if rows else (),
     )
-
-
-def _pairs(candidates: Sequence[Line]) -> Iterator[Pair]:
-    def average(line: Line) -> float:
-        values = [score.value for task in TASKS if (score := measure.measure(line.runs, task, METRIC)) is not None]
-        return sum(values) / len(values) if values else float("-inf")
-
-    methods = [line for line in candidates if line.row.role == "method" and line.row.rate is not None]
-    for decoder, rate in dict.fromkeys((line.row.decoder, line.row.rate) for line in methods):
-        rivals = [line for line in methods if (line.row.decoder, line.row.rate) == (decoder, rate)]
-        best = max([line for line in rivals if line.row.method in OURS] or rivals, key=average)
-        for other in rivals:
-            scores = ([measure.measure(line.runs, task, METRIC) for line in (best, other)] for task in TASKS)
-            parts = tuple((mine, theirs) for mine, theirs in scores if mine is not None and theirs is not None)
-            if other is not best and parts:
-                yield Pair(best, other, parts)
