@@ -122,9 +122,9 @@ def measure(runs: Sequence[Run], task: str, metric: str) -> Measure | None:
     parts = [part for part in rows if part is not None]
     merged = parts[0] if len(parts) == len(having) else None
     if merged is not None and len(parts) > 1:  # several seeds, of the same rows, as one
-        first = merged
-        same = all(np.array_equal(p.number, first.number) and np.array_equal(p.of, first.of) for p in parts)
-        merged = replace(first, top=np.mean([part.top for part in parts], axis=0)) if same else None
+        number, of = merged.number, merged.of
+        same = all(np.array_equal(part.number, number) and np.array_equal(part.of, of) for part in parts)
+        merged = replace(merged, top=np.mean([part.top for part in parts], axis=0)) if same else None
     if merged is not None and len(having) == 1:
         recomputed = aggregate(merged, aggregation)
         if not math.isclose(value, recomputed, rel_tol=AGREEMENT, abs_tol=AGREEMENT):

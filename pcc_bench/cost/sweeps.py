@@ -14,6 +14,7 @@ import transformers
 from tqdm import tqdm
 
 from pcc_bench.core import provenance, registry, shipped
+from pcc_bench.core.decoder import DTYPES
 from pcc_bench.core.errors import UsageError, memory_errors
 from pcc_bench.cost import geometry, records
 from pcc_bench.cost import measure as measuring
@@ -183,7 +184,7 @@ def predict(
         here = measuring.find_device(source.device)
         dtype, device = _dtype(source, here), here.type
         with memory_errors("building a few layers", "give a smaller --dtype, or --device-peak and --bandwidth"):
-            clock = predicting.Layers(shape, here, compressing.DTYPES[dtype])
+            clock = predicting.Layers(shape, here, DTYPES[dtype])
         place = _provenance(source, measuring.hardware(here), str(clock))
     setting = Setting(device, dtype, torch.get_num_threads(), place, predicted=True)
     with memory_errors("timing a few layers", "give a shorter --context, or --device-peak and --bandwidth"):
@@ -211,7 +212,7 @@ def _subject(
     remedy = "use a smaller --dtype or a larger machine"
     with compressing.quiet(), memory_errors(f"loading {shape.encoder} and {shape.decoder}", remedy):
         if source.random_weights:
-            dtype = compressing.DTYPES[setting.dtype]
+            dtype = DTYPES[setting.dtype]
             pcc, decoder = geometry.build(geometry.named(source.random_weights), rates, device, dtype, source.seed)
             return measuring.Subject(shape, pcc, decoder, setting)
         located = shipped.located(str(source.checkpoint))

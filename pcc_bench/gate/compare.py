@@ -60,8 +60,8 @@ def compare(
         if spent:
             lines += costs.check_records(candidate.costs, spent, rule)
         elif "records" in policy.costs.model_fields_set:
-            lacking = "the policy has a rule on records of cost, and neither baseline nor --reference has any"
-            lines.append(Comparison(task=UNIT, metric="points", verdict=FAIL, reason=lacking))
+            reason = "the policy has a rule on records of cost, and neither baseline nor --reference has any"
+            lines.append(Comparison(task=UNIT, metric="points", verdict=FAIL, reason=reason))
     if not lines:
         raise UsageError(f"nothing of {baseline.path} is compared by this policy and stage: a pass would say nothing")
     marks = {line.verdict for line in lines}
@@ -121,7 +121,9 @@ def decide(p_drop: stats.Array, p_within: stats.Array, alpha: float) -> tuple[Fl
 def judge(scores: Sequence[Scores], policy: Policy, alpha: float) -> list[Comparison]:
     """Judge the metrics that count, together, and report the others."""
     one_context = "all rows are on one context, which says nothing about others"
-    lines, gated, others = [], [], []
+    lines: list[Comparison] = []
+    gated: list[Scores] = []
+    others: list[Scores] = []
     for one in scores:
         if len(set(one.contexts)) < 2:
             mark: Mark = INCONCLUSIVE if one.gated else REPORTED

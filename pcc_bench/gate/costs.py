@@ -63,8 +63,8 @@ def _line(
     unit: str, metric: str, holds: bool, reason: str, rule: str, rows: int, before: float, after: float | None
 ) -> Comparison:
     verdict: Mark = (PASS if holds else FAIL) if rule else REPORTED
-    sides = {"baseline": before, "candidate": after}
-    return Comparison(task=unit, metric=metric, verdict=verdict, reason=reason, rule=rule, n=rows, **sides)
+    line = Comparison(task=unit, metric=metric, verdict=verdict, reason=reason, rule=rule, n=rows)
+    return line.model_copy(update={"baseline": before, "candidate": after})
 
 
 def check_speed(candidate: Run, reference: Run, tasks: Sequence[str], rule: SpeedRule) -> Comparison:

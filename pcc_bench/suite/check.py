@@ -166,11 +166,12 @@ def estimate(cell: Cell) -> Cost:
             scale = rows / len(looked_at) if looked_at else 0
             generates = task.OUTPUT_TYPE == "generate_until"
             longest = task.config.generation_kwargs.get("max_gen_toks", 0) if generates else 0
-            counts = (rows, round(scale * len(contexts)), scale * tokens[True], scale * tokens[False], rows * longest)
-            parts.append(counts)
+            counts = (rows, round(scale * len(contexts)), scale * tokens[True], scale * tokens[False])
+            parts.append(Cost(*counts, new_tokens=rows * longest))
     except (UsageError, OSError, ValueError, KeyError) as error:
         return Cost(unknown=(str(error).strip() or type(error).__name__).splitlines()[0])
-    return Cost(*map(sum, zip(*parts, strict=True)))
+    fields = ("rows", "contexts", "context_tokens", "text_tokens", "new_tokens")
+    return Cost(**{name: sum(getattr(part, name) for part in parts) for name in fields})
 
 
 def _reader(cell: Cell) -> str | None:

@@ -160,11 +160,11 @@ def held_against(results: Results) -> pd.DataFrame:
                 by_measure.setdefault(axis, []).append((label, mine.dropna(subset="tokens_seen")))
     for axis, runs in by_measure.items():
         fewest = min(float(losses["tokens_seen"].max()) for _, losses in runs)
-        rows = [(label, losses[losses["tokens_seen"] <= fewest].iloc[-1]) for label, losses in runs]
-        sizes = {tuple(losses["tokens"]) for _, losses in rows}
+        last = [(label, losses[losses["tokens_seen"] <= fewest].iloc[-1]) for label, losses in runs]
+        sizes = {tuple(losses["tokens"]) for _, losses in last}
         if len(runs) < 2 or len(sizes) > 1 or not fewest:
             continue
-        for label, losses in rows:
+        for label, losses in last:
             data = stats.Clusters(*(np.asarray(losses[name], dtype=float) for name in ("nll", "tokens")))
             low, high = map(float, stats.paired_bootstrap(data, np.random.default_rng(SEED)))
             parts.append((label, axis, float(data.mean), low, high, float(losses["tokens_seen"])))
