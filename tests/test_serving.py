@@ -24,9 +24,8 @@ from pcc_bench.core.errors import UsageError
 from pcc_bench.core.generation import generate
 from pcc_bench.core.plan import realise
 from pcc_bench.host.compressing import ContextMemory
-from pcc_bench.host.serving.engines import InProcess, Server
+from pcc_bench.host.serving.engines import BAN, InProcess, Sampling, Server
 from pcc_bench.host.serving.prompt import compare, write
-from pcc_bench.host.serving.wire import BAN, Sampling
 from pcc_bench.model import init
 
 QUESTION = "Who <|begin_of_text|> is it?"

@@ -71,8 +71,7 @@ def run(out: Path, rows: int) -> TextTable:
 def run_real(out: Path, rows: int, checkpoint: str | None) -> tuple[TextTable, str]:
     """Ask real SQuAD questions of a pretrained decoder and a PCC checkpoint, by default the one that ships.
 
-    Returns:
-        The table; and the rows whose answers differ most, with their passages and all answers.
+    Returns the table; and the rows whose answers differ most, with their passages and all answers.
     """
     disable_progress_bar()
     startup.install()
@@ -90,15 +89,6 @@ def run_real(out: Path, rows: int, checkpoint: str | None) -> tuple[TextTable, s
     }
     table = summarise([path for paths, _ in done.values() for path in paths])
     return table, _side_by_side({label: samples["pcc_squad"] for label, (_, samples) in done.items()})
-
-
-def missing_checkpoint(checkpoint: str | None) -> str:
-    """A sentence where the demo on real rows has no PCC to show; "" where it has."""
-    if checkpoint or shipped.find(CHECKPOINT):
-        return ""
-    return (
-        f"PCC is not in the table: {CHECKPOINT} does not ship with this version; pass --checkpoint <one for {DECODER}>."
-    )
 
 
 def _side_by_side(samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:

@@ -214,35 +214,29 @@ def read_input(file: Path | None, text: str | None) -> str:
     """The text to compress, from a file, standard input (`-`) or the command line."""
     if (file is None) == (text is None):
         raise UsageError("give either a file (- for standard input) or --text")
-    if text is not None:
-        if not is_unicode(text):
-            raise UsageError("--text holds half of a surrogate pair, or bytes that are not UTF-8: give a UTF-8 file")
-        return _not_empty(text, "--text")
-    assert file is not None
-    if str(file) == "-":
-        return decode(sys.stdin.buffer.read(), "standard input")
-    try:
-        return decode(file.read_bytes(), str(file))
-    except OSError as error:
-        raise UsageError(f"{file} can't be read ({error.strerror}): check the path") from None
+    where = "--text" if text is not None else "standard input" if str(file) == "-" else str(file)
+    if file is not None:
+        try:
+            text = decode(sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes(), where)
+        except OSError as error:
+            raise UsageError(f"{file} can't be read ({error.strerror}): check the path") from None
+    assert text is not None
+    if not is_unicode(text):
+        raise UsageError("--text holds half of a surrogate pair, or bytes that are not UTF-8: give a UTF-8 file")
+    if not text.strip():
+        raise UsageError(f"{where} is empty: there is nothing to compress")
+    return text
 
 
 def decode(data: bytes, where: str) -> str:
     """The text of a file that is to be compressed."""
     try:
-        text = data.decode("utf-8-sig")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         start = error.start + len(data) - len(error.object)  # "utf-8-sig" counts from behind a byte order mark
         raise UsageError(
             f"{where} is not UTF-8 text: byte 0x{data[start]:02x} at offset {start}; save it as UTF-8"
         ) from None
-    return _not_empty(text, where)
-
-
-def _not_empty(text: str, where: str) -> str:
-    if not text.strip():
-        raise UsageError(f"{where} is empty: there is nothing to compress")
-    return text
 
 
 def parse_options(words: Sequence[str]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from pcc_bench.core.architecture import check_weights
@@ -22,16 +22,10 @@ VECTORS_VERSION = 1  # of files that hold vectors; raised when an old reader cou
 TEXT_VERSION = 2  # of files that hold text
 SCHEMA_VERSION = 3  # of files whose vectors have positions of their own
 KEY = "pcc_bench_memory"  # of the header among the file's metadata
-COUNTS = (  # fields that header and memory share
-    "source_tokens",
-    "compressor_tokens",
-    "source_bytes",
-    "slots",
-    "boundary",
-    "seconds",
-    "truncated_bytes",
-    "positions",
-)
+# Fields that the header shares with the memory, and with the layout.
+COUNTS: tuple[str, ...] = ("source_tokens", "compressor_tokens", "source_bytes", "slots", "boundary", "seconds")
+COUNTS += ("truncated_bytes", "positions")
+LAYOUT = ("starts_with_bos", "memory_position", "stop_token_ids", "suppressed_token_ids")
 Natural = Annotated[int, Field(ge=0)]
 
 
@@ -113,24 +107,17 @@ def save(memory: Memory, reader: Compressor | SavedMemory, path: Path) -> None:
             tokenizer=decoder.tokenizer.name_or_path,
             rate=reader.rate,
             options=reader.options(),
-            starts_with_bos=layout.starts_with_bos,
-            stop_token_ids=layout.stop_token_ids,
-            suppressed_token_ids=layout.suppressed_token_ids,
             opening=tuple(layout.frame.opening),
             closing=() if isinstance(closing, torch.Tensor) else tuple(closing),
             lead=layout.frame.lead,
-            memory_position=layout.memory_position,
+            **{name: getattr(layout, name) for name in LAYOUT},
             **{name: getattr(memory, name) for name in COUNTS},
         )
     tensors = {} if memory.vectors is None else {"memory": memory.vectors.contiguous()}
     if tensors and isinstance(closing, torch.Tensor):
         tensors["closing"] = closing.cpu().contiguous()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replaced(path) as part:
-            save_file(tensors, part, metadata={KEY: header.model_dump_json()})
-    except (OSError, SafetensorError) as error:
-        raise UsageError(f"can't write {path} ({error}): choose another place with --output") from None
+    with replaced(path) as part:
+        save_file(tensors, part, metadata={KEY: header.model_dump_json()})
 
 
 def load(path: Path, decoder: Decoder) -> SavedMemory:
@@ -156,13 +143,8 @@ def load(path: Path, decoder: Decoder) -> SavedMemory:
         memory = Memory(**{name: getattr(header, name) for name in COUNTS}, vectors=vectors, text=header.text)
     except ValueError as error:
         raise UsageError(f"{path} is damaged: {error}; compress the text again") from None
-    layout = Layout(
-        starts_with_bos=header.starts_with_bos,
-        frame=Frame(header.opening, header.closing if closing is None else closing, header.lead),
-        memory_position=header.memory_position,
-        stop_token_ids=header.stop_token_ids,
-        suppressed_token_ids=header.suppressed_token_ids,
-    )
+    frame = Frame(header.opening, header.closing if closing is None else closing, header.lead)
+    layout = Layout(frame=frame, **{name: getattr(header, name) for name in LAYOUT})
     return SavedMemory(header, memory, layout, decoder)
 
 

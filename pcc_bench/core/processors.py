@@ -14,17 +14,7 @@ from typing import Annotated, Any, Literal, Self
 import torch
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 from transformers import LogitsProcessor, LogitsProcessorList
-from transformers.generation.logits_process import (
-    ExponentialDecayLengthPenalty,
-    ForcedEOSTokenLogitsProcessor,
-    MinNewTokensLengthLogitsProcessor,
-    NoBadWordsLogitsProcessor,
-    NoRepeatNGramLogitsProcessor,
-    RepetitionPenaltyLogitsProcessor,
-    SequenceBiasLogitsProcessor,
-    SuppressTokensAtBeginLogitsProcessor,
-    SuppressTokensLogitsProcessor,
-)
+from transformers.generation import logits_process as process
 
 from pcc_bench.core.decoder import Decoder, now
 from pcc_bench.core.documents import checked
@@ -33,15 +23,15 @@ from pcc_bench.core.errors import UsageError
 # Value, ids that end a row, most new tokens -> the processor; in the order in which transformers applies them.
 _Build = Callable[[Any, list[int], int], LogitsProcessor]
 _PROCESSORS: dict[str, _Build] = {
-    "sequence_bias": lambda value, ends, most: SequenceBiasLogitsProcessor(value),
-    "repetition_penalty": lambda value, ends, most: RepetitionPenaltyLogitsProcessor(float(value)),
-    "no_repeat_ngram_size": lambda value, ends, most: NoRepeatNGramLogitsProcessor(value),
-    "bad_words_ids": lambda value, ends, most: NoBadWordsLogitsProcessor(value, ends),
-    "min_new_tokens": lambda value, ends, most: MinNewTokensLengthLogitsProcessor(0, value, ends),
-    "forced_eos_token_id": lambda value, ends, most: ForcedEOSTokenLogitsProcessor(most, value),
-    "exponential_decay_length_penalty": lambda value, ends, most: ExponentialDecayLengthPenalty(value, ends, 0),
-    "suppress_tokens": lambda value, ends, most: SuppressTokensLogitsProcessor(value),
-    "begin_suppress_tokens": lambda value, ends, most: SuppressTokensAtBeginLogitsProcessor(value, 0),
+    "sequence_bias": lambda value, ends, most: process.SequenceBiasLogitsProcessor(value),
+    "repetition_penalty": lambda value, ends, most: process.RepetitionPenaltyLogitsProcessor(float(value)),
+    "no_repeat_ngram_size": lambda value, ends, most: process.NoRepeatNGramLogitsProcessor(value),
+    "bad_words_ids": lambda value, ends, most: process.NoBadWordsLogitsProcessor(value, ends),
+    "min_new_tokens": lambda value, ends, most: process.MinNewTokensLengthLogitsProcessor(0, value, ends),
+    "forced_eos_token_id": lambda value, ends, most: process.ForcedEOSTokenLogitsProcessor(most, value),
+    "exponential_decay_length_penalty": lambda value, ends, most: process.ExponentialDecayLengthPenalty(value, ends, 0),
+    "suppress_tokens": lambda value, ends, most: process.SuppressTokensLogitsProcessor(value),
+    "begin_suppress_tokens": lambda value, ends, most: process.SuppressTokensAtBeginLogitsProcessor(value, 0),
 }
 _NEED_ENDS = {"min_new_tokens", "exponential_decay_length_penalty"}
 _OFF: dict[str, tuple[Any, ...]] = {"repetition_penalty": (1,), "guidance_scale": (1,)}  # besides None, 0 and empty
@@ -75,7 +65,7 @@ def over_new_tokens(
     ends: Sequence[int],
     suppressed: Sequence[int] = (),
 ) -> tuple[LogitsProcessor | None, dict[str, Any]]:
-    """The processors of one call of `generate`.
+    """The processors of one call of `generate` as one; and the options that remain, transformers' own off.
 
     Args:
         decoder: Its generation_config counts where the options say nothing.
@@ -84,9 +74,6 @@ def over_new_tokens(
         max_new_tokens: Most new tokens of a row.
         ends: Ids that end a row.
         suppressed: Ids that are never chosen, besides those of the options.
-
-    Returns:
-        The processors as one, if there are any; and the options that remain, in which transformers' own are off.
     """
     own = decoder.model.generation_config
     settings = {name: options.get(name, getattr(own, name, None)) for name in (*_PROCESSORS, *_REFUSED)}

@@ -11,23 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import transformers
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import (
-    BertConfig,
-    BertTokenizer,
-    Gemma3TextConfig,
-    GPT2Config,
-    LlamaConfig,
-    MistralConfig,
-    Phi3Config,
-    PreTrainedConfig,
-    PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
-    Qwen2Config,
-    XLMRobertaConfig,
-    XLMRobertaTokenizer,
-)
-from transformers.models.auto.modeling_auto import MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 BOS, EOS, PAD, TURN = SPECIAL = ("<|begin_of_text|>", "<|end_of_text|>", "<|reserved_special_token_0|>", "<|eot_id|>")
 
@@ -37,12 +23,12 @@ CHAT_TEMPLATE = (
 )
 
 FAMILIES: dict[str, type[PreTrainedConfig]] = {
-    "gpt2": GPT2Config,
-    "llama": LlamaConfig,
-    "mistral": MistralConfig,
-    "qwen2": Qwen2Config,
-    "phi3": Phi3Config,
-    "gemma3": Gemma3TextConfig,  # scales its input vectors, and every other block has a window
+    "gpt2": transformers.GPT2Config,
+    "llama": transformers.LlamaConfig,
+    "mistral": transformers.MistralConfig,
+    "qwen2": transformers.Qwen2Config,
+    "phi3": transformers.Phi3Config,
+    "gemma3": transformers.Gemma3TextConfig,  # scales its input vectors, and every other block has a window
 }
 
 Family = Literal["xlm-roberta", "bert"]  # of token classifiers
@@ -56,14 +42,10 @@ def make_tokenizer(
     prefix_space: bool = False,
     special: Sequence[str] = (),
 ) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer trained on `texts`; any other text still encodes.
+    """A byte-level BPE tokenizer trained on `texts`; any other text still encodes. `vocabulary` counts special tokens.
 
-    Args:
-        texts: What to train on.
-        vocabulary: Tokens, special ones included.
-        adds_bos: Put BOS before every text, as Llama's tokenizer does; GPT-2's does not.
-        prefix_space: A text starts with a space that it need not have (Llama-2), so that each word has one form.
-        special: Further special tokens.
+    `adds_bos` puts BOS before every text, as Llama's tokenizer does and GPT-2's does not. With `prefix_space` a text
+    starts with a space that it need not have (Llama-2), so that each word has one form.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space)
@@ -118,12 +100,7 @@ def make_model(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(FAMILIES[family](**{**sizes, **options}), dtype=torch.float32)
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                torch.nn.init.normal_(parameter, std=std)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+        return _save(model, tokenizer, folder, std)
 
 
 def make_classifier(
@@ -145,15 +122,21 @@ def make_classifier(
     sizes |= {"num_attention_heads": 2, "intermediate_size": width, "num_labels": 2}
     sizes |= {"max_position_embeddings": 514 if family == "xlm-roberta" else 512}
     sizes |= {"pad_token_id": tokenizer.pad_token_id, "bos_token_id": tokenizer.bos_token_id}
-    ends = {"eos_token_id": tokenizer.eos_token_id}
-    config = XLMRobertaConfig(**sizes, **ends) if family == "xlm-roberta" else BertConfig(**sizes)
-    kinds: Any = MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = kinds[type(config)](config)
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                torch.nn.init.normal_(parameter, std=0.5)
+        model: Any
+        if family == "xlm-roberta":
+            config = transformers.XLMRobertaConfig(**sizes, eos_token_id=tokenizer.eos_token_id)
+            model = transformers.XLMRobertaForTokenClassification(config)
+        else:
+            model = transformers.BertForTokenClassification(transformers.BertConfig(**sizes))
+        return _save(model, tokenizer, folder, 0.5)
+
+
+def _save(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, std: float) -> Path:
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=std)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -168,7 +151,7 @@ def _xlm_roberta(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerBa
     pieces = dict.fromkeys(special, 0.0)
     pieces |= {piece: float(i) for piece, i in sorted(tokenizer.get_vocab().items(), key=lambda pair: pair[1])}
     scored = [(piece, 0.0 if piece in special else -5 - rank / 100) for rank, piece in enumerate(pieces)]
-    return XLMRobertaTokenizer(vocab=[*scored, ("<mask>", 0.0)])
+    return transformers.XLMRobertaTokenizer(vocab=[*scored, ("<mask>", 0.0)])
 
 
 def make_bert_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerBase:
@@ -180,4 +163,4 @@ def make_bert_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedToke
     tokenizer.train_from_iterator(
         texts, trainers.WordPieceTrainer(vocab_size=vocabulary, special_tokens=special, show_progress=False)
     )
-    return BertTokenizer(vocab=tokenizer.get_vocab(), do_lower_case=False)
+    return transformers.BertTokenizer(vocab=tokenizer.get_vocab(), do_lower_case=False)

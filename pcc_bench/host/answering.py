@@ -23,8 +23,7 @@ from pcc_bench.host import prefixes
 from pcc_bench.host.planning import Job, Request
 from pcc_bench.host.prefixes import PrefixReader
 from pcc_bench.host.responses import Answer, Response, Score
-from pcc_bench.host.serving.engines import Engine
-from pcc_bench.host.serving.wire import Sampling
+from pcc_bench.host.serving.engines import Engine, Sampling
 
 
 class Answering:

@@ -1,7 +1,7 @@
 """Compression in Python: `from pcc_bench import ContextCompressor`; for transformers the pipeline of the same.
 
-A thin front over what evaluations use: the method's `Compressor`, `PromptEncoder` for what stands around memories, and
-`generation.generate`. An answer is therefore the one that `lm_eval --model METHOD` gives for context and question.
+An answer is the one that `lm_eval --model METHOD` gives for context and question. What the user got wrong is a
+`UsageError` of one sentence.
 """
 
 from __future__ import annotations
@@ -53,9 +53,6 @@ class ContextCompressor:
             device: cpu, cuda, ...; `auto` is a GPU where there is one.
             dtype: float32, bfloat16 or float16; `auto` is that of the decoder's files.
             **options: The method's own (rate, boundaries, ...).
-
-        Raises:
-            UsageError: Anything that does not fit, in one sentence.
         """
         name = method or shipped.method_of(pretrained) or "pcc"
         with compressing.quiet():
@@ -84,11 +81,8 @@ class ContextCompressor:
         """Compress one text or several; long lists show a progress bar.
 
         Args:
-            texts: A text, or several.
+            texts: A text, or several; none of them empty.
             query: The question that a query-aware method compresses for: one for all texts, or one for each.
-
-        Raises:
-            UsageError: An empty text, or a question where the method takes none or wants one.
         """
         contexts = [texts] if isinstance(texts, str) else list(texts)
         queries = [query or ""] * len(contexts) if query is None or isinstance(query, str) else list(query)
@@ -117,18 +111,15 @@ class ContextCompressor:
         allow_special_tokens_in_text: bool = False,
         **options: Any,
     ) -> str:
-        """Continue memories and texts, in the order given.
+        """Continue memories (of one compressor) and texts, in the order given.
 
         Args:
             parts: What the decoder reads; BOS and what the method was trained to read around it are added.
-            max_new_tokens: Most new tokens.
+            max_new_tokens: Most new tokens; prompt and answer must fit the decoder's window.
             until: Texts that end the answer.
             allow_special_tokens_in_text: Let texts spell special tokens (a chat template's); else they are characters.
             **options: Those of `model.generate` (streamer, do_sample, temperature, ...). A streamer gets the tokens
                 of a text prompt first: make it with `skip_prompt=True`.
-
-        Raises:
-            UsageError: Memories of several compressors, nothing to read, or too long for the decoder's window.
         """
         if isinstance(parts, str | ContextMemory) or not parts:
             raise UsageError("generate() reads a list of memories and texts: pass [memory, 'Question: ...']")
@@ -158,18 +149,11 @@ class ContextCompressor:
 class CompressedTextGenerationPipeline(Pipeline):
     """`transformers.pipeline("compressed-text-generation", model=pcc)`: each context is compressed once, then asked.
 
-    Importing `ContextCompressor` from `pcc_bench` registers the task.
+    Importing `ContextCompressor` from `pcc_bench` registers the task. `model` is a `ContextCompressor`.
 
     Called with a context or several, and `question=` or `questions=`; `max_new_tokens`, `prompt` and the options of
     `model.generate` go to `ContextMemory.answer`. Returns `answer` or `answers`, and `ratio`, the achieved compression,
     in a dictionary for each context.
-
-    Args:
-        model: A loaded method.
-        **kwargs: What `transformers.pipeline` passes on.
-
-    Raises:
-        UsageError: `model` is something else; no question, or both `question` and `questions`.
     """
 
     _load_processor = False  # type: ignore[assignment]

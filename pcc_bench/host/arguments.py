@@ -23,16 +23,9 @@ from pcc_bench.host.planning import OVERFLOW
 from pcc_bench.host.store.entry import EXACT, PRECISIONS
 
 # Arguments of transformers' `from_pretrained`, which lm-eval passes on. Others may be a configuration's own.
-FROM_PRETRAINED: tuple[str, ...] = (
-    "attn_implementation",
-    "torch_dtype",
-    "use_safetensors",
-    "load_in_4bit",
-    "load_in_8bit",
-    "variant",
-    "token",
-)
-FROM_PRETRAINED += ("cache_dir", "force_download", "local_files_only", "quantization_config", "max_memory", "gguf_file")
+FROM_PRETRAINED: tuple[str, ...] = ("attn_implementation", "torch_dtype", "use_safetensors", "load_in_4bit")
+FROM_PRETRAINED += ("load_in_8bit", "variant", "token", "cache_dir", "force_download", "local_files_only")
+FROM_PRETRAINED += ("quantization_config", "max_memory", "gguf_file")
 SPEED_ONLY = ("batch_size", "max_batch_size", "device")  # arguments that change no answer
 FOREIGN = ("self", "kwargs", "config", "state_dict", "device_map")  # lm-eval or transformers fill these in themselves
 DEFAULTS = {"batch_size": "1", "device": "cuda:0"}  # of lm-eval's command line, which passes them on unasked

@@ -42,20 +42,11 @@ class Command:
     @property
     def identity(self) -> dict[str, Any]:
         """What decides the answers; batch size, device and a store of exact memories do not."""
-        compress = {} if self.compress is None else {"compress": self.compress}  # runs from before it existed go on
-        return {
-            "model": self.model,
-            "model_args": self.model_args,
-            "tasks": self.tasks,
-            "limit": self.limit,
-            "metadata": self.metadata,
-            "num_fewshot": self.num_fewshot,
-            "chat_template": self.chat_template,
-            "seed": self.seed,
-            "extra": list(self.extra),
-            "PCC_DATA": os.environ.get("PCC_DATA"),
-            **compress,
-        }
+        names = ["model", "model_args", "tasks", "limit", "metadata", "num_fewshot", "chat_template", "seed"]
+        if self.compress is not None:  # runs from before it existed go on
+            names.append("compress")
+        state = {name: getattr(self, name) for name in names}
+        return {**state, "extra": list(self.extra), "PCC_DATA": os.environ.get("PCC_DATA")}
 
     @property
     def task_metadata(self) -> str | None:

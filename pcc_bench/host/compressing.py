@@ -123,11 +123,7 @@ class ContextMemory:
         return f"ContextMemory({self.compressor.name}: {self.memory.source_tokens} tokens, {self.slots} slots, {ratio})"
 
     def save(self, path: str | Path) -> None:
-        """Write it to a safetensors file, which `ContextCompressor.load_memory` and `pcc-bench ask` read.
-
-        Raises:
-            UsageError: The folder can't be written.
-        """
+        """Write it to a safetensors file, which `ContextCompressor.load_memory` and `pcc-bench ask` read."""
         memory_file.save(self.memory, self.compressor, Path(path))
 
     def answer(self, question: str, max_new_tokens: int = 30, prompt: str = OFFICIAL, **options: Any) -> str:
@@ -135,24 +131,17 @@ class ContextMemory:
 
         Args:
             question: The question; special tokens in it are ordinary characters.
-            max_new_tokens: Most new tokens.
+            max_new_tokens: Most new tokens; prompt and answer must fit the decoder's window.
             prompt: The words of the question: `official` (the paper's), `short`, or `chat` (under the chat template).
             **options: Those of `model.generate` (streamer, do_sample, temperature, ...).
-
-        Raises:
-            UsageError: No such prompt, no chat template, or too long for the decoder's window.
         """
         until = question_prompt(prompt).until
         return continued(self.compressor, self.plan(question, prompt), max_new_tokens, until, options)
 
     def inputs_embeds(self, question: str, prompt: str = OFFICIAL) -> torch.Tensor:
-        """What the decoder reads, for a plain `model.generate(inputs_embeds=...)`.
+        """What the decoder reads, for a plain `model.generate(inputs_embeds=...)`: [1, length, hidden size], its dtype.
 
-        Returns:
-            [1, length, hidden size], in the decoder's dtype. Stop tokens are for the caller to pass.
-
-        Raises:
-            UsageError: The method gives its vectors positions of their own, which input vectors can't carry.
+        Stop tokens are for the caller to pass. UsageError where a method gives its vectors positions of their own.
         """
         if self.compressor.layout.memory_position is not None or self.memory.positions is not None:
             raise UsageError(f"{self.compressor.name} numbers positions in its own way: use answer() or generate()")
@@ -160,11 +149,7 @@ class ContextMemory:
         return self.plan(question, prompt).vectors(decoder).to(decoder.dtype)[None]
 
     def plan(self, question: str, prompt: str = OFFICIAL) -> Plan:
-        """What the decoder reads: BOS, what the method puts around it, the memory, the question in the prompt's words.
-
-        Raises:
-            UsageError: No such prompt, or no chat template.
-        """
+        """What the decoder reads: BOS, what the method puts around it, memory, question in a prompt's words."""
         if not is_unicode(question):
             raise UsageError("half of a surrogate pair is in the question: write it in UTF-8")
         words, decoder = question_prompt(prompt), self.compressor.decoder
@@ -193,11 +178,8 @@ def open_memory(
         path: The memory file.
         decoder: The decoder, where it is not the one the file names.
         checkpoint: Of a method that brings its own decoder, where it is not the one the file names.
-        device: As in `ContextCompressor.from_pretrained`, and so is `dtype`.
-        dtype: See `device`.
-
-    Raises:
-        UsageError: The file or the decoder can't be read, or they do not belong together.
+        device: As in `ContextCompressor.from_pretrained`.
+        dtype: As in `ContextCompressor.from_pretrained`.
     """
     header = memory_file.header(Path(path))
     with quiet():

@@ -29,11 +29,7 @@ def asks_ours_only(command: Command) -> bool:
 
 
 def run(command: Command) -> list[Path]:
-    """Run lm-eval in this process; under `accelerate launch`, in each of its processes.
-
-    Returns:
-        The new result files; none in processes other than the first.
-    """
+    """Run lm-eval in this process, one of several under `accelerate launch`; the first returns the new result files."""
     from pcc_bench.host.arguments import default_checkpoint, parse_arguments, parse_metadata
     from pcc_bench.host.settings import check_settings
 

@@ -72,7 +72,9 @@ class CompressedLM(HFLM):  # type: ignore[misc]
         check_choices(kind, pretrained, own.control)
         name = kind.decoder_path(pretrained, decoder)
         load_decoder(super().__init__, name, device, hf_arguments)
-        self._join_processes()
+        accelerator = getattr(self, "accelerator", None)
+        if accelerator is not None and accelerator.num_processes > 1:  # lm-eval joins them on several GPUs only
+            self._rank, self._world_size = accelerator.process_index, accelerator.num_processes
         self.frozen = Decoder(self.model, self.tokenizer, name)
         self.frozen.check_runs()
         self.compressor = kind.load(pretrained, self.frozen, **options)
@@ -106,13 +108,6 @@ class CompressedLM(HFLM):  # type: ignore[misc]
             "decoder_arguments": {key: str(value) for key, value in hf_arguments.items() if key not in SPEED_ONLY},
         }
 
-    def _join_processes(self) -> None:
-        """Data parallelism wherever accelerate started several processes (lm-eval does it on several GPUs only)."""
-        accelerator = getattr(self, "accelerator", None)
-        if accelerator is not None and accelerator.num_processes > 1:
-            self._rank = accelerator.process_index
-            self._world_size = accelerator.num_processes
-
     def _engine(self, own: RunnerOptions, decoder: str) -> Engine | None:
         """Who decodes in the place of transformers; its window is ours where it is smaller."""
         if own.backend is None:
@@ -125,9 +120,6 @@ class CompressedLM(HFLM):  # type: ignore[misc]
         decoding = engine(own.backend, decoder, dtype, self.max_length, own.backend_memory)
         self._max_length = min(self.max_length, decoding.describe().get("max_model_len") or self.max_length)
         return decoding
-
-    # ------------------------------------------------------------------------------------------------------------------
-    # lm-eval's interface
 
     @classmethod
     def create_from_arg_string(cls, arg_string: str, additional_config: dict[str, Any] | None = None) -> Self:
@@ -203,9 +195,6 @@ class CompressedLM(HFLM):  # type: ignore[misc]
         size: int = super()._detect_batch_size(requests, pos)
         return size
 
-    # ------------------------------------------------------------------------------------------------------------------
-    # Provenance
-
     def fingerprint(self) -> str:
         """Hash of all that decides an answer besides the request itself."""
         weights = [self.compressor.fingerprint(), self.frozen.weights_fingerprint, str(self.frozen.dtype)]
@@ -242,9 +231,6 @@ class CompressedLM(HFLM):  # type: ignore[misc]
             "counts": dict(self.tally.counts),
             "skipped": {task: sorted(rows) for task, rows in self.tally.skipped.items()},
         }
-
-    # ------------------------------------------------------------------------------------------------------------------
-    # From requests to answers
 
     def _answer(self, kind: str, instances: list[Instance], quiet: bool) -> list[Answer]:
         quiet = quiet or self.rank != 0

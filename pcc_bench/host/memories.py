@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -31,14 +31,9 @@ class Source(NamedTuple):
 
 
 class MemoryBook:
-    """Memories by source, shared by all processes; every one calls `fill` with the same sources.
+    """Memories by source, shared by all `world_size` processes; every one calls `fill` with the same sources.
 
-    Args:
-        compressor: Makes them.
-        rank: This process.
-        world_size: Number of processes.
-        max_bytes: Memories beyond this are forgotten, oldest first, by `trim`.
-        store: Keeps memories for other runs; None: nothing is kept.
+    Memories beyond `max_bytes` are forgotten, oldest first, by `trim`; a `store` keeps them for other runs.
     """
 
     def __init__(
@@ -63,10 +58,14 @@ class MemoryBook:
     def __getitem__(self, source: Source) -> Memory:
         return self._memories[source]
 
-    def fill(self, sources: Iterable[Source], quiet: bool = True) -> None:
-        """Make or read those of `sources` that are missing; a collective call where there are several processes."""
+    def fill(self, sources: Iterable[Source], quiet: bool = True, alone: bool = False) -> None:
+        """Make or read those of `sources` that are missing.
+
+        A collective call where there are several processes, unless only this one needs them (`alone`).
+        """
+        rank, world_size = (0, 1) if alone else (self.rank, self.world_size)
         missing = sorted({s for s in sources if s not in self._memories}, key=lambda s: (-len(s.context), s))
-        mine = missing[self.rank :: self.world_size]
+        mine = missing[rank::world_size]
         own: dict[Source, Memory] = {}
         with tqdm(total=len(mine), desc="Compressing contexts", disable=quiet or not mine) as progress:
             for chunk in _portions(mine, lambda source: len(source.context), CHUNK_CHARACTERS):
@@ -82,7 +81,7 @@ class MemoryBook:
         if self.store is not None:  # what it counted since the last time
             of_store = (self.store.counts, self.store.trouble)
             self.store.counts = Counter()
-        for share, stored, trouble in gather((own, *of_store), self.world_size):
+        for share, stored, trouble in gather((own, *of_store), world_size):
             self._memories |= share
             self.stored += stored
             if trouble and not self.trouble:
@@ -94,16 +93,6 @@ class MemoryBook:
                 )
             self.compressions += len(share) - stored["hits"]
             self.seconds += sum(memory.seconds for memory in share.values())
-
-    def fill_alone(self, sources: Sequence[Source]) -> None:
-        """As `fill`, of sources that only this process needs."""
-        alone = MemoryBook(self.compressor, store=self.store)
-        alone.fill(source for source in sources if source not in self._memories)
-        self._memories |= alone._memories
-        self.stored += alone.stored
-        self.trouble = self.trouble or alone.trouble
-        self.compressions += alone.compressions
-        self.seconds += alone.seconds
 
     def trim(self) -> None:
         """Forget the oldest memories until the rest fits `max_bytes`."""

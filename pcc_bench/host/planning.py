@@ -72,14 +72,10 @@ def read_requests(
     partners: Mapping[str, str],
     cache: ResponseCache | None,
 ) -> list[Request]:
-    """lm-eval's requests, with what they read.
+    """lm-eval's requests of a kind (`generate_until` or `loglikelihood`), with what they read.
 
-    Args:
-        kind: Their type, `generate_until` or `loglikelihood`.
-        instances: The requests.
-        compressor: The method.
-        partners: Context -> the one whose memory is read in its place.
-        cache: Has the keys of answers; not of sampled ones, or all repeats of a row would be the same.
+    `partners`: context -> the one whose memory is read in its place. The cache has no keys of sampled answers, or all
+    repeats of a row would be the same.
     """
     arguments: dict[str, Any] = {}
     requests = []
@@ -167,7 +163,7 @@ class Planner:
                 places = f"takes {room + over} positions, the decoder has room for {room} of {window}"
                 raise UsageError(f"{request.where} {places}: {remedy}")
             prompt = shortened(prompt, max(0.0, 1 - 1.05 * over / held))
-            self.book.fill_alone([Source(context, request.query) for context in prompt.contexts])
+            self.book.fill((Source(context, request.query) for context in prompt.contexts), alone=True)
         cut = len("".join(request.read).encode()) - len("".join(prompt.contexts).encode())
         return Job(index, plan, continuation, accounting(memories, plan, cut))
 

@@ -14,8 +14,7 @@ from pcc_bench.core.errors import UsageError
 from pcc_bench.core.plan import Plan, positions
 from pcc_bench.core.questions import question_prompt
 from pcc_bench.host.compressing import ContextMemory, check_window, continued_ids
-from pcc_bench.host.serving.engines import Server
-from pcc_bench.host.serving.wire import Sampling, chat, completion, saved
+from pcc_bench.host.serving.engines import Sampling, Server, chat, completion, saved
 
 SUFFIXES = (".pt", ".json")
 
