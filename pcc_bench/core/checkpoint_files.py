@@ -38,7 +38,7 @@ def resolve(name: str, what: str = "checkpoint", beside: Path | None = None) -> 
 
     missing = f"{what} '{name}' is no folder here and could not be fetched from the hub"
     remedy = "check the name, the network and your access, or give a local folder"
-    with shipped.hub_errors(f"{missing} ({{}}): {remedy}"):
+    with foreign(missing, remedy):
         return Path(snapshot_download(name))
 
 

@@ -16,17 +16,14 @@ import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict
-from safetensors import SafetensorError
 
-from pcc_bench.core.documents import checked, read_json, write_text
+from pcc_bench.core.documents import checked, read_json, write_text, writing
 from pcc_bench.core.errors import UsageError, first_line, foreign, memory_errors
 
 if TYPE_CHECKING:
@@ -36,7 +33,8 @@ LIBRARY = "gguf==0.19.0"  # the version all this was tested with
 MANIFEST = "source.json"
 FORMAT = 1  # of a converted folder; another one is made again
 CACHE = "PCC_BENCH_CACHE"
-ROOM = "end other programs, or use a larger machine"
+MAKE_ROOM = f"make room, or set {CACHE} to a folder that has some"
+MEMORY = "end other programs, or use a larger machine"
 
 
 @dataclass(frozen=True)
@@ -136,7 +134,7 @@ def convert(source: Source, place: Path) -> Path:
         raise UsageError(f"'{source.name}' is a GGUF file, {missing}")
     lock, part = (place.with_name(f".{place.name}.{end}") for end in ("lock", f"{os.getpid()}.part"))
     held = FileLock(lock)
-    with _write_errors(place):
+    with writing(place, MAKE_ROOM):
         place.parent.mkdir(parents=True, exist_ok=True)
         try:
             held.acquire(timeout=0)
@@ -150,7 +148,7 @@ def convert(source: Source, place: Path) -> Path:
         for stale in place.parent.glob(f".{place.name}.*.part"):
             shutil.rmtree(stale, ignore_errors=True)
         file = source.pieces[0]
-        with _write_errors(place):
+        with writing(place, MAKE_ROOM):
             part.mkdir()
             if len(source.pieces) > 1:
                 file = part / source.file
@@ -168,7 +166,7 @@ def convert(source: Source, place: Path) -> Path:
                 f"that of {source.packages[0]}): {source.remedy}"
             )
         config, model, tokenizer = read_gguf(file, source.name, source.remedy)
-        with _write_errors(place), memory_errors(f"converting {source.name}", ROOM):
+        with writing(place, MAKE_ROOM), memory_errors(f"converting {source.name}", MEMORY):
             save_plain(config, model, tokenizer, part)
             if file.parent == part:
                 file.unlink()
@@ -185,17 +183,6 @@ def convert(source: Source, place: Path) -> Path:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def _write_errors(place: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or str(error)[:200]
-        raise UsageError(
-            f"{place} can't be written ({reason}): make room, or set {CACHE} to a folder that has some"
-        ) from None
 
 
 # ---------------------------------------------------------------- reading and writing the models
@@ -217,7 +204,7 @@ def read_gguf(file: Path, name: str, remedy: str) -> tuple[Any, Any, Any]:
     reader: Any = transformers.AutoModelForCausalLM
     version = f"transformers {transformers.__version__}"
     sentence = f"'{name}': {version} does not read this GGUF file, architecture '{architecture}'"
-    with foreign(sentence, "use the model's safetensors, or another model"), memory_errors(f"reading {name}", ROOM):
+    with foreign(sentence, "use the model's safetensors, or another model"), memory_errors(f"reading {name}", MEMORY):
         config = transformers.AutoConfig.from_pretrained(**where)
         model, loading = reader.from_pretrained(**where, dtype=torch.float32, output_loading_info=True)
         tokenizer: Any = transformers.AutoTokenizer.from_pretrained(**where)

@@ -26,6 +26,7 @@ from pcc_bench.core.errors import UsageError, first_line
 Model = TypeVar("Model", bound=BaseModel)
 DEEPEST = 100  # levels of a document; libraries that read a part of it give up at about 250
 _WRITE_FAILED = re.compile(r"[Nn]o space|os error \d+|writ(e|ing)|I/O|unexpected pos \d+ vs")  # the last: torch.save
+AGAIN = "make room or choose another folder, and run the same command again"
 COMPRESSED: Mapping[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open}  # what a name ends in
 
 
@@ -179,7 +180,7 @@ def is_of_the_disk(error: Exception) -> bool:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing(path: Path, remedy: str = AGAIN) -> Iterator[None]:
     """Let a failed write be one sentence."""
     try:
         yield
@@ -190,10 +191,7 @@ def writing(path: Path) -> Iterator[None]:
             raise
         old = "; the old file is untouched" if path.is_file() else ""
         reason = getattr(error, "strerror", None) or first_line(error)
-        raise UsageError(
-            f"{path} can't be written ({reason}){old}: make room or choose another folder, and run the same "
-            "command again"
-        ) from error
+        raise UsageError(f"{path} can't be written ({reason}){old}: {remedy}") from error
 
 
 def move_over(part: Path, folder: Path, last: str = "") -> None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from pcc_bench.core import converted, registry
 from pcc_bench.core.documents import is_file, is_folder, read_json
-from pcc_bench.core.errors import UsageError, first_line
+from pcc_bench.core.errors import UsageError, foreign
 
 FOLDER = Path(__file__).parents[1] / "lab" / "models"
 CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"  # trained for pretrained decoders
@@ -98,7 +96,7 @@ def located(name: str, gguf_file: str | None = None) -> str:
         from huggingface_hub import hf_hub_download
 
         missing = f"gguf_file={gguf_file}: '{name}' is no folder here, and the file could not be fetched from the hub"
-        with hub_errors(missing + " ({}): check the name and the network"):
+        with foreign(missing, "check the name and the network"):
             name = str(hf_hub_download(name, gguf_file))
     if is_folder(name):
         return name
@@ -116,17 +114,6 @@ def located(name: str, gguf_file: str | None = None) -> str:
             f"('pcc-bench lab ls' lists the parts), and then it is named lab/{name}"
         )
     return name
-
-
-@contextmanager
-def hub_errors(sentence: str) -> Iterator[None]:
-    """Let a failed fetch from the hub be one sentence, in which `{}` stands for what its client says."""
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        yield
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise UsageError(sentence.replace("{}", first_line(error))) from None
 
 
 def beside(name: str, folder: Path) -> str:
@@ -182,7 +169,7 @@ def pretrained_folder(name: str) -> Path:
         return converted.convert(source, place)
     from huggingface_hub import snapshot_download
 
-    with hub_errors(f"'{name}' is not installed and {row.hub} could not be fetched from the hub: {row.command}"):
+    with foreign(f"'{name}' is not installed and {row.hub} could not be fetched from the hub", row.command):
         return Path(snapshot_download(row.hub))
 
 

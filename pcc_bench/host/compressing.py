@@ -18,7 +18,7 @@ from pcc_bench.core.compressor import Compressor, Memory, Reader
 from pcc_bench.core.context import Prompt, literal, mark
 from pcc_bench.core.decoder import DTYPES, Decoder
 from pcc_bench.core.documents import is_unicode
-from pcc_bench.core.errors import UsageError, first_line, memory_errors
+from pcc_bench.core.errors import UsageError, foreign, memory_errors
 from pcc_bench.core.generation import generate
 from pcc_bench.core.memory_file import SavedMemory
 from pcc_bench.core.plan import Plan, positions, realise
@@ -67,11 +67,9 @@ def open_decoder_on(name: str, device: str | None, dtype: str) -> Decoder:
     if device in (None, "auto"):
         device = "cuda" if torch.cuda.is_available() else "cpu"
     frozen = open_decoder(name, DTYPES.get(dtype, dtype))
-    try:
-        with memory_errors(f"moving the decoder to {device}", "use a smaller dtype, or device cpu"):
-            frozen.model.to(device)
-    except (RuntimeError, AssertionError) as error:  # no such device
-        raise UsageError(f"device {device} can't be used ({first_line(error)[:120]}): pass cpu") from None
+    memory = memory_errors(f"moving the decoder to {device}", "use a smaller dtype, or device cpu")
+    with foreign(f"device {device} can't be used", "pass cpu"), memory:
+        frozen.model.to(device)
     return frozen
 
 
