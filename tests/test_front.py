@@ -56,6 +56,17 @@ def test_help_fits_a_hundred_columns(
         assert not line.startswith("\u2502") or line.rstrip().endswith("\u2502"), line  # a row has both borders
 
 
+def test_help_has_the_verbs_in_the_order_of_a_learner(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    lines = [line.strip("\u2502 ").split(" ")[0] for line in ANSI.sub("", capsys.readouterr().out).splitlines()]
+    places = [lines.index(verb) for panel in cli.PANELS.values() for verb in panel]
+    assert places == sorted(places)
+    assert {line for line in lines if line in (verb for panel in cli.PANELS.values() for verb in panel)} == {
+        verb.split()[0] for verb in VERBS
+    }
+
+
 @pytest.mark.parametrize("kind", sorted(inventory.LISTS))
 def test_lists_fit_a_hundred_columns(
     kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -95,8 +95,9 @@ class MemoryStore:
         else:
             fresh = raw = self.compressor.compress_raw([contexts[i] for i in missing])
             _check_finite(self.compressor, [memory.slots for memory in raw])
-        for key, memory in zip([keys[i] for i in missing], fresh, strict=True):
-            data = entry.write(key, self._maker, memory, self.precision)
+        for index, new in zip(missing, fresh, strict=True):
+            key = keys[index]
+            data = entry.write(key, self._maker, new, self.precision)
             try:
                 self._folder.write(key, data)
                 self.counts["written"] += 1
@@ -104,7 +105,7 @@ class MemoryStore:
                 self.counts["unwritten"] += 1
                 self.trouble = str(error)
             # as a later run will read it
-            memories[key] = memory if isinstance(memory, Memory) else self._converted(entry.read(data, key))
+            memories[key] = new if isinstance(new, Memory) else self._converted(entry.read(data, key))
         self.counts["evicted"] += self._folder.trim()
         return [memories[key] for key in keys]
 
