@@ -89,12 +89,13 @@ class MemoryStore:
         missing = [index for index, key in enumerate(keys) if key not in memories]
         if not missing:
             return [memories[key] for key in keys]
-        fresh: Sequence[Memory | RawMemory]
+        fresh: list[Memory | RawMemory] = []
         if self.precision == EXACT:
-            fresh = compress(self.compressor, [contexts[i] for i in missing], [queries[i] for i in missing])
+            fresh += compress(self.compressor, [contexts[i] for i in missing], [queries[i] for i in missing])
         else:
-            fresh = raw = self.compressor.compress_raw([contexts[i] for i in missing])
+            raw = self.compressor.compress_raw([contexts[i] for i in missing])
             _check_finite(self.compressor, [memory.slots for memory in raw])
+            fresh += raw
         for index, new in zip(missing, fresh, strict=True):
             key = keys[index]
             data = entry.write(key, self._maker, new, self.precision)
