@@ -106,7 +106,7 @@ def test_the_real_numbers_are_those_of_the_results_that_ship() -> None:
         (path,) = folder.glob("*/results_*.json")
         scores = json.loads(path.read_text("utf-8"))["results"]
         label = folder.name.rsplit("-", 1)[0].replace("-", " ").replace("full context tuned", "tuned context")
-        label = re.sub(" tuned$", ", tuned", label)
+        label = re.sub(" tuned$", ", tuned", label).replace("LLMLingua 2", "LLMLingua-2")
         shown = [
             f"{100 * scores[task]['f1,none']:.1f} ± {100 * scores[task]['f1_stderr,none']:.1f}"
             for task in ("pcc_squad", "pcc_adversarialqa")
