@@ -110,9 +110,11 @@ def decoder_name(metadata: Mapping[str, Any]) -> str | None:
     if (given := model_name(metadata, "decoder")) is not None:
         return given
     pretrained = _pretrained(metadata)
-    if pretrained is None or (config := _configuration(pretrained)) is None:
+    if pretrained is None:
         return None
-    folder = Path(shipped.located(pretrained)).expanduser()
+    folder, config = _configuration(pretrained)
+    if config is None:
+        return None
     if "pcc_bench" in config:
         decoder = config["decoder"].get("name")
         return None if decoder is None else shipped.beside(str(decoder), folder)
@@ -123,7 +125,7 @@ def decoder_name(metadata: Mapping[str, Any]) -> str | None:
 def warn_of_another_prompt(metadata: Mapping[str, Any], name: str) -> None:
     """Say so where the checkpoint was tuned to answer other words than `name`: its score is then that of the words."""
     if (pretrained := _pretrained(metadata)) is not None:
-        tuned = (_configuration(pretrained) or {}).get("prompt")
+        tuned = (_configuration(pretrained)[1] or {}).get("prompt")
         if tuned not in (None, name):
             _warn_once(
                 f"{pretrained} was tuned to answer the prompt '{tuned}', and the rows ask '{name}': "
@@ -131,18 +133,21 @@ def warn_of_another_prompt(metadata: Mapping[str, Any], name: str) -> None:
             )
 
 
-def _configuration(pretrained: str) -> dict[str, Any] | None:
-    """What a checkpoint says of itself: empty where it can't be read (loading it will tell), None: a published PCC."""
+def _configuration(pretrained: str) -> tuple[Path, dict[str, Any] | None]:
+    """A checkpoint's folder and what it says of itself: {} where it can't be read (loading it will tell).
+
+    None: a published PCC, which says nothing.
+    """
     folder = Path(shipped.located(pretrained)).expanduser()
     if (folder / "memory_converter.bin").exists():
-        return None
+        return folder, None
     adapter = folder / "adapter_config.json"
     own = adapter if adapter.is_file() else folder / "config.json"
     try:
         config = read_json(Path(own if folder.is_dir() else hf_hub_download(pretrained, "config.json")))
     except (OSError, ValueError):
         config = {}
-    return config if isinstance(config, dict) else {}
+    return folder, config if isinstance(config, dict) else {}
 
 
 def _pretrained(metadata: Mapping[str, Any]) -> str | None:

@@ -86,7 +86,8 @@ def read_requests(
             if name not in arguments:
                 arguments[name] = typed(argument, f"generation_kwargs of {instance.task_name}")
             argument = arguments[name]
-        read = tuple(partners.get(context, context) for context in prompt.contexts)
+        contexts = prompt.contexts
+        read = tuple(partners.get(context, context) for context in contexts)
         sampled = isinstance(argument, dict) and argument.get("do_sample", False)
         key = cache.key(kind, prompt, argument, read) if cache and not sampled else ""
         query = prompt.query if compressor.query_aware else ""
@@ -96,7 +97,7 @@ def read_requests(
                 f"{request.where} asks no question beside its context, and {compressor.name} compresses for a "
                 "question: use a task that has one, marked with pcc_bench.core.context.literal()"
             )
-        if any(not context.strip() for context in prompt.contexts):
+        if any(not context.strip() for context in contexts):
             raise UsageError(f"{request.where} has an empty context: there is nothing to compress; remove the row")
         requests.append(request)
     return requests
@@ -143,7 +144,8 @@ class Planner:
         room += isinstance(request.argument, str)  # the last token of a continuation is never read
         prompt = request.reading
         while True:
-            memories = [self.book[Source(context, request.query)] for context in prompt.contexts]
+            contexts = prompt.contexts
+            memories = [self.book[Source(context, request.query)] for context in contexts]
             if isinstance(request.argument, str):
                 plan, continuation = self.encoder.encode_pair(prompt, memories, request.argument)
             else:
@@ -164,7 +166,7 @@ class Planner:
                 raise UsageError(f"{request.where} {places}: {remedy}")
             prompt = shortened(prompt, max(0.0, 1 - 1.05 * over / held))
             self.book.fill((Source(context, request.query) for context in prompt.contexts), alone=True)
-        cut = len("".join(request.read).encode()) - len("".join(prompt.contexts).encode())
+        cut = len("".join(request.read).encode()) - len("".join(contexts).encode())
         return Job(index, plan, continuation, accounting(memories, plan, cut))
 
 
