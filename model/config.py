@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -13,6 +13,7 @@ from pcc_bench.core.errors import UsageError
 
 FORMAT = 1  # version of the checkpoint folder; raised when an old reader could not read a new folder
 MEMORY_TOKENS = 64  # `<mem_0>`..`<mem_63>`, always all 64 (official model.py)
+Rate = Annotated[int, Field(gt=0, le=100_000_000)]
 
 
 class Slots(StrEnum):
@@ -85,8 +86,8 @@ class PccConfig(_Frozen):
     """A PCC checkpoint. The defaults of the policies are the official behaviour."""
 
     pcc_bench: int = FORMAT
-    rate: int = Field(gt=0, le=100_000_000)  # compression of a full segment, segment_length / slots
-    rates: tuple[int, ...] = ()  # all that the checkpoint was trained for
+    rate: Rate  # compression of a full segment, segment_length / slots
+    rates: tuple[Rate, ...] = ()  # all that the checkpoint was trained for
     segment_length: int = Field(default=256, gt=0, le=100_000_000)  # in the encoder's tokens; 256 in the paper
     slots: Slots = Slots.OFFICIAL  # of a short last segment; with mean pooling always proportional
     pooling: Pooling = Pooling.MEMORY_TOKENS

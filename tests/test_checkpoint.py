@@ -247,6 +247,14 @@ def test_rates_that_cannot_be_are_refused(models: Path, decoder: Decoder, tmp_pa
     refuses("need 1040 positions, the encoder has 512", tmp_path, decoder, rate=64, segment_length=1024)
 
 
+def test_a_declared_rate_that_is_none_is_refused(copy: Callable[[str], Path], decoder: Decoder) -> None:
+    folder = copy("pcc")
+    config = json.loads((folder / "config.json").read_text())
+    for rate in (0, -4):
+        (folder / "config.json").write_text(json.dumps(config | {"rates": [4, rate]}))
+        refuses("rates.1: Input should be greater than 0", folder, decoder)
+
+
 def test_damaged_files_are_refused(copy: Callable[[str], Path], decoder: Decoder) -> None:
     folder = copy("pcc")
     weights = folder / "model.safetensors"
