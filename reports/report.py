@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import lzma
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
@@ -23,6 +25,7 @@ from pcc_bench.reports.tables import losses, quality, recorded
 from pcc_bench.results.collection import Results, load
 from pcc_bench.results.files import RESULTS, matching
 from pcc_bench.results.reading import read_run
+from pcc_bench.results.rows import ASKED, QUESTIONS, samples
 
 BUILDERS: dict[str, Callable[[Results], Table]] = {
     "table2": quality.table2,
@@ -126,8 +129,9 @@ MACHINE = ("pretty_env_info", "git_hash", "upper_git_hash")  # what lm-eval says
 def pack(paths: Sequence[Path], out: Path) -> list[Path]:
     """Copy result files and their samples, below the folder of each run, and nothing else; returns the copies.
 
-    Samples are compressed; absolute paths in results become the name of the file or folder, and what lm-eval notes of
-    the machine is left out. The same results give the same bytes.
+    Samples are compressed, and what runs were asked alike is written once, into a file `questions_*`; absolute paths in
+    results become the name of the file or folder, and what lm-eval notes of the machine is left out. The same results
+    give the same bytes.
 
     Raises UsageError: no results are there, a file is damaged, or `out` can't be written.
     """
@@ -145,17 +149,30 @@ def pack(paths: Sequence[Path], out: Path) -> list[Path]:
             for task in run.tasks.values():
                 if task.samples is not None:
                     _ = task.rows  # reads and checks them
-                    name = task.samples.name
-                    compressed = task.samples.suffix in COMPRESSED
-                    written.append(target / f"{name.removesuffix(task.samples.suffix) if compressed else name}.xz")
-                    with COMPRESSED.get(task.samples.suffix, open)(task.samples, "rb") as samples:
-                        content = lzma.compress(samples.read())
-                    with replaced(written[-1]) as part:
-                        part.write_bytes(content)
+                    _pack_samples(task.samples, target, out / folder.name, written)
         if (mark := folder / "suite.json").is_file():  # tells a report which table the runs belong to
             written.append(out / folder.name / mark.name)
             write_text(written[-1], read_text(mark))
     return written
+
+
+def _pack_samples(path: Path, target: Path, shared: Path, written: list[Path]) -> None:
+    """Write the answers of a file of samples into one folder and the questions, unless written before, into another."""
+    asked, answers = [], []
+    for sample in samples(path):
+        question = {key: sample.pop(key) for key in ASKED if key in sample}
+        asked.append(json.dumps({"doc_id": sample["doc_id"], **question}, ensure_ascii=False))
+        answers.append(json.dumps(sample, ensure_ascii=False))
+    digest = hashlib.sha256("\n".join(asked).encode()).hexdigest()[:12]
+    name = path.name.removesuffix(path.suffix if path.suffix in COMPRESSED else "")
+    task = re.sub(r"[^\w.,=-]", "-", name.removeprefix("samples_").rpartition("_")[0])[:150]
+    questions = shared / f"questions_{task}_{digest}.jsonl.xz"
+    files = {questions: asked, target / f"{name}.xz": [json.dumps({QUESTIONS: questions.name}), *answers]}
+    for file in [file for file in files if file not in written]:
+        content = lzma.compress("".join(f"{line}\n" for line in files[file]).encode())
+        with replaced(file) as part:
+            part.write_bytes(content)
+        written.append(file)
 
 
 def _publishable(value: Any) -> Any:

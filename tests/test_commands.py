@@ -127,6 +127,8 @@ def test_the_commands_of_a_page_run_one_after_the_other(
     for folder, cells in RESULTS.items():
         for cell in (cell for name in cells for cell in lab.glob(f"{name}-????????")):
             shutil.copytree(cell, tmp_path / folder / cell.name)
+        for questions in lab.glob("questions_*"):
+            shutil.copy(questions, tmp_path / folder)
     for command in RUN[page]:
         code: Any = 0
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import lzma
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from made_results import make
 from pcc_bench.core.errors import UsageError
 from pcc_bench.reports.report import pack, tables
 from pcc_bench.results.collection import load
+from pcc_bench.results.rows import samples
 
 
 @pytest.fixture
@@ -37,6 +39,46 @@ def test_a_report_of_packed_results_is_the_report_of_the_results(results: Path, 
     before, after = (tables(load([folder])) for folder in (results, tmp_path / "packed" / "results"))
     assert [table.key for table in after] == [table.key for table in before]
     assert [table.cells for table in after] == [table.cells for table in before]
+
+
+def test_packed_samples_are_the_samples_and_their_questions_are_written_once(results: Path, tmp_path: Path) -> None:
+    written = pack([results], tmp_path / "packed")
+    whole = sorted(results.rglob("samples_*"))
+    packed = [tmp_path / "packed" / "results" / f"{path.relative_to(results)}.xz" for path in whole]
+    assert [list(samples(path)) for path in packed] == [list(samples(path)) for path in whole]
+    assert sorted(path for path in written if "questions_" in path.name) == sorted(tmp_path.rglob("questions_*"))
+    tasks = {path.name.rpartition("_")[0] for path in whole}
+    assert len(list(tmp_path.rglob("questions_*"))) == len(tasks) < len(whole) // 2
+    again = pack([tmp_path / "packed" / "results"], tmp_path / "again")
+    assert [path.read_bytes() for path in again] == [path.read_bytes() for path in written]
+
+
+def test_packed_answers_without_their_questions_are_one_sentence(results: Path, tmp_path: Path) -> None:
+    pack([results], tmp_path)
+    file = next(path for path in (tmp_path / "results").rglob("samples_*") if "squad" in path.name)
+    questions = next(path for path in (tmp_path / "results").glob("questions_*") if "squad" in path.name)
+    head, *answers = lzma.decompress(file.read_bytes()).splitlines(keepends=True)
+    for lines in (
+        [head, *answers[1:]],
+        [head, *answers[:-1]],
+        [head, *reversed(answers)],
+        [head, b"1\n", *answers[1:]],
+    ):
+        file.write_bytes(lzma.compress(b"".join(lines)))
+        with pytest.raises(UsageError, match=r"not the row that questions_.* has in that place"):
+            list(samples(file))
+    for name in (
+        "../questions_x",
+        "questions_../x",
+        "/etc/passwd",
+        ["questions_x"],
+        "questions_" + "x" * 300,
+        questions.name,
+    ):
+        file.write_bytes(lzma.compress(json.dumps({"questions": name}).encode()))
+        questions.unlink(missing_ok=True)
+        with pytest.raises(UsageError, match="copy the packed folder whole"):
+            list(samples(file))
 
 
 def test_a_packed_suite_is_still_told_from_others(results: Path, tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from pcc_bench.reports.tables.build import published
 from pcc_bench.results.collection import Results, load
 from pcc_bench.results.files import result_files
 from pcc_bench.results.reading import read_answers, read_run
+from pcc_bench.results.rows import samples
 from pcc_bench.suite import runner
 
 SETS = ("squad", "hotpotqa", "adversarialqa", "nq")
@@ -142,7 +143,7 @@ def test_every_measured_cell_of_the_shipped_tables_is_recomputed_from_samples(ke
         means: dict[str, list[float]] = {}
         for path in sorted(run.rglob("samples_*.jsonl.*")):
             task = path.name.removeprefix("samples_pcc_").split("_2")[0]
-            frame = pd.read_json(path, lines=True)
+            frame = pd.DataFrame(samples(path))
             for column in made.columns:
                 group, _, metric = column.key.partition(".")
                 if group == task and column.source is None:

@@ -39,8 +39,14 @@ def kinds_of_results(root: Path) -> list[Kind]:
     """A file of results, its samples, a frozen baseline, records of cost."""
     folder, baseline, reported = root / "results", root / f"baseline{SUFFIX}", root / "report"
     shutil.copytree(next((LAB / "results" / "lab-table2").glob("PCC-4x*/*/results_*.json")).parent, folder)
+    for shared in (LAB / "results" / "lab-table2").glob("questions_*"):
+        shutil.copy(shared, folder)
     baseline.write_bytes(freeze(load_results(folder)))
-    (file,), samples = folder.glob("results_*.json"), min(folder.glob("samples_*"))
+    (file,), questions, samples = (
+        folder.glob("results_*.json"),
+        min(folder.glob("questions_*")),
+        min(folder.glob("samples_*")),
+    )
     whole = len(_lines(samples))
 
     def read() -> None:
@@ -57,6 +63,7 @@ def kinds_of_results(root: Path) -> list[Kind]:
         Kind("results", file, change_json, read),
         Kind("results: report", file, change_json, lambda: report.write([folder], reported), share=0.1),
         Kind("samples", samples, change_lines, read),
+        Kind("questions", questions, change_lines, read),
         Kind("samples: report", samples, change_lines, lambda: report.write([folder], reported), share=0.1),
         Kind("baseline", baseline, change_packed, read),
         Kind("costs", costs / PREDICTED, change_lines, lambda: report.tables(collection.load([costs]))),

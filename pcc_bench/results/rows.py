@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +47,9 @@ ACCOUNT = (
 COMPRESSION = "compression"  # key of the account, and the metric made of it
 NO_ACCOUNT = (None,) * len(ACCOUNT)
 REPEAT = "repeat the run"
+# The first line of a packed file of samples names the file, shared by runs on the same rows, of what was asked.
+QUESTIONS = "questions"
+ASKED = ("doc", "target", "arguments", "filter", "metrics", *HASHES)  # of a sample, in that file; `doc_id` is in both
 
 
 @dataclass(frozen=True, eq=False)  # arrays do not compare as a whole
@@ -99,10 +104,38 @@ def check_finite(rows: Rows, name: str, what: str) -> None:
 
 def samples(path: Path) -> Iterator[dict[str, Any]]:
     """The lines of a file of samples, one at a time. Raises UsageError: it can't be read, or a line is no sample."""
-    for number, sample in read_json_lines(path):
+    for number, sample in _lines(path):
         if problem := _problem(sample):
             raise UsageError(f"{path}, line {number} is no sample of lm-eval ({problem}): {REPEAT}")
         yield sample
+
+
+def _lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """Numbers and values of the lines; those of a packed file with what was asked."""
+    lines = read_json_lines(path)
+    first = next(lines, (0, None))
+    head = first[1]
+    if not isinstance(head, dict) or "doc_id" in head or QUESTIONS not in head:
+        yield from (first, *lines) if first[0] else ()
+        return
+    name = head[QUESTIONS]
+    folders = path.resolve().parents
+    file = next((folder / name for folder in folders if (folder / name).is_file()), None) if _plain(name) else None
+    if file is None:
+        raise UsageError(
+            f"{path} needs the file {str(name)[:80]!r} of its questions, which lies neither beside it nor in a folder "
+            "above: copy the packed folder whole"
+        )
+    for (number, sample), (_, asked) in zip_longest(lines, read_json_lines(file), fillvalue=(0, {})):
+        if not isinstance(sample, dict) or not isinstance(asked, dict) or sample.get("doc_id") != asked.get("doc_id"):
+            where = f"line {number}" if number else "its end"
+            raise UsageError(f"{path}, {where}: not the row that {file.name} has in that place: pack the results again")
+        yield number, asked | sample
+
+
+def _plain(name: Any) -> bool:
+    """Is it the name of a file, and no path?"""
+    return isinstance(name, str) and len(name) < 255 and re.fullmatch(r"questions_[\w.,=-]+", name) is not None
 
 
 def of_first_filter(path: Path) -> Iterator[dict[str, Any]]:
