@@ -16,8 +16,7 @@ from pcc_bench.baselines import weights
 from pcc_bench.baselines.cocom import CocomCompressor, files
 from pcc_bench.baselines.cocom.encoders import CocomEncoder, Documents, Overlong
 from pcc_bench.baselines.cocom.files import ALPHA_PER_RANK, CocomConfig
-from pcc_bench.core.architecture import check_weights
-from pcc_bench.core.checkpoint_files import read_torch, resolve, under
+from pcc_bench.core.checkpoint_files import check_weights, read_torch, resolve, under
 from pcc_bench.core.context import literal, mark
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from transformers import AutoModel
 
 from pcc_bench.core import checkpoint_files as files
-from pcc_bench.core.architecture import check_finite, from_state, without_weights
+from pcc_bench.core.checkpoint_files import check_finite, from_state, without_weights
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.documents import filled, read_json, replaced, write_text
 from pcc_bench.core.errors import UsageError, foreign

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from pcc_bench.core import checkpoint_files as files
-from pcc_bench.core.architecture import from_folder, from_state, without_weights
+from pcc_bench.core.checkpoint_files import from_folder, from_state, without_weights
 from pcc_bench.core.compressor import Look
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.documents import is_folder

@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from pcc_bench.core import checkpoint_files as files
-from pcc_bench.core.architecture import check_weights, from_folder
+from pcc_bench.core.checkpoint_files import check_weights, from_folder
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.documents import checked, filled, read_json
 from pcc_bench.core.errors import UsageError, foreign

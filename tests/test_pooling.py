@@ -17,7 +17,7 @@ from torch import nn
 
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError
-from pcc_bench.core.questions import question_text
+from pcc_bench.core.questions import question_prompt
 from pcc_bench.host import validate
 from pcc_bench.model import PccCompressor, checkpoint, init
 from pcc_bench.model.config import Pooling
@@ -471,9 +471,9 @@ def test_a_context_of_several_questions_is_compressed_once_and_teaches_as_much(
 def test_fine_tuning_asks_in_the_words_of_the_evaluation(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
     row = {**rows[0], "question": "Who?", "answers": {"text": ["Ada"]}}
     (short,) = fine_tuning.exchanges(Data(kind="qa", path="x", prompt="short"), [row], [0], [0], 1)
-    assert (short.prompt, short.answer) == (question_text("Who?", "short"), " Ada")
+    assert (short.prompt, short.answer) == (question_prompt("short").asking("Who?"), " Ada")
     (official,) = fine_tuning.exchanges(Data(kind="qa", path="x"), [row], [0], [0], 1)
-    assert (official.prompt, official.answer) == (question_text("Who?"), "Ada")
+    assert (official.prompt, official.answer) == (question_prompt().asking("Who?"), "Ada")
 
 
 def test_half_of_the_bits_are_half_of_the_file(decoder: Decoder, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from recorded import samples
 import pcc_bench.tasks
 from pcc_bench.core.context import Kind, Part, Prompt
 from pcc_bench.core.errors import UsageError, print_usage_errors_plainly
-from pcc_bench.core.questions import question_text
+from pcc_bench.core.questions import question_prompt
 from pcc_bench.host import inventory
 from pcc_bench.host.settings import check_spelling
 from pcc_bench.host.validate import validate
@@ -273,18 +273,21 @@ def test_prompts_differ_in_the_words_behind_the_context(name: str) -> None:
     task = load("pcc_squad", prompt=name)
     doc = task.eval_docs[0]
     assert prompt_of(task, doc, num_fewshot=0) == f"{MILL}\n\n{words}"
-    assert question_text(doc["question"], name) == words
+    assert question_prompt(name).asking(doc["question"]) == words
     assert task.config.generation_kwargs == {"until": until, "do_sample": False, "max_gen_toks": 30}
     assert task.config.metadata["population"]["prompt"] == name
     shot = prompt_of(task, doc, num_fewshot=1)
-    begun = [f"{other['context']}\n\n{question_text(other['question'], name)}{delimiter}" for other in task.eval_docs]
+    words = question_prompt(name)
+    begun = [f"{other['context']}\n\n{words.asking(other['question'])}{delimiter}" for other in task.eval_docs]
     assert any(map(shot.startswith, begun))
 
 
 def test_the_official_prompt_is_the_default() -> None:
     task = load("pcc_nq")
     assert task.config.metadata["population"]["prompt"] == "official"
-    assert question_text("Who?") == question_text("Who?", "official") == "Question: Who?\n\nAnswer: "
+    assert (
+        question_prompt().asking("Who?") == question_prompt("official").asking("Who?") == "Question: Who?\n\nAnswer: "
+    )
 
 
 def test_the_chat_prompt_begins_the_answer_of_the_assistant() -> None:

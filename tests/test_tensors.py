@@ -16,8 +16,7 @@ from safetensors.torch import load_file, save_file
 
 import pcc_bench
 from pcc_bench.core import memory_file
-from pcc_bench.core.architecture import check_complete, is_finite
-from pcc_bench.core.checkpoint_files import read_safetensors
+from pcc_bench.core.checkpoint_files import check_complete, is_finite, read_safetensors
 from pcc_bench.core.errors import UsageError
 from pcc_bench.host import validate
 from pcc_bench.host.compressing import compress, open_compressor

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from test_tasks import load
 
 from pcc_bench import cli
+from pcc_bench.host import responses
 from pcc_bench.host.responses import Tally
 from pcc_bench.tasks.data import sample_folder
 from pcc_bench.tasks.metadata import TokenCounter
@@ -58,7 +59,7 @@ def test_the_plain_command_ends_with_its_status(arguments: str, tmp_path: Path) 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.sets(st.integers(0, 3)), st.sets(st.integers(0, 3))), max_size=5))
 def test_a_task_has_no_score_if_every_row_was_skipped_in_part(calls: list[tuple[str, set[int], set[int]]]) -> None:
-    tally = Tally()
+    tally = responses.latest = Tally()
     asked: dict[str, set[int]] = {"a": set(), "b": set()}
     skipped: dict[str, set[int]] = {"a": set(), "b": set()}
     for task, rows, left_out in calls:
@@ -72,10 +73,10 @@ def test_a_task_has_no_score_if_every_row_was_skipped_in_part(calls: list[tuple[
     assert set(tally.unscored()) == empty
     if empty and empty == {task for task in asked if asked[task]}:
         with pytest.raises(SystemExit) as end:
-            tally.finish()
+            responses.finish()
         assert end.value.code == 3
     else:
-        tally.finish()
+        responses.finish()
 
 
 def test_the_population_of_a_model_in_a_subfolder(models: Path, tmp_path: Path) -> None:

@@ -20,8 +20,7 @@ from transformers import AutoModel
 from pcc_bench.baselines import weights
 from pcc_bench.baselines.cocom.files import ALPHA_PER_RANK, export_cocom
 from pcc_bench.baselines.soft import CausalEncoder, Purpose, SoftEncoder, drawn_vectors
-from pcc_bench.core.architecture import from_folder
-from pcc_bench.core.checkpoint_files import load_strictly, load_tokenizer, resolve
+from pcc_bench.core.checkpoint_files import from_folder, load_strictly, load_tokenizer, resolve
 from pcc_bench.core.decoder import Decoder, batches
 from pcc_bench.core.errors import UsageError
 

@@ -23,7 +23,7 @@ from llmlingua import PromptCompressor
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from pcc_bench.baselines.token_classifier.classifier import classifier_digest, read_classifier
-from pcc_bench.core.architecture import check_folder
+from pcc_bench.core.checkpoint_files import check_folder
 from pcc_bench.core.errors import UsageError, foreign
 
 # The package asks the model's name whether it reads one or the other; a folder may be called anything.

@@ -13,8 +13,7 @@ from transformers import AutoModelForTokenClassification, PreTrainedModel, PreTr
 
 from pcc_bench.baselines.hard import HardCompressor
 from pcc_bench.core import shipped
-from pcc_bench.core.architecture import check_finite, from_folder
-from pcc_bench.core.checkpoint_files import load_tokenizer, resolve
+from pcc_bench.core.checkpoint_files import check_finite, from_folder, load_tokenizer, resolve
 from pcc_bench.core.checkpoint_files import pretrained as pretrained_model
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError

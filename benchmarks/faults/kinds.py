@@ -15,7 +15,7 @@ from mutations import change_bytes, change_json, change_tensors, change_yaml
 
 import pcc_bench
 from pcc_bench.core import memory_file, tiny
-from pcc_bench.core.architecture import is_finite
+from pcc_bench.core.checkpoint_files import is_finite
 from pcc_bench.core.compressor import Compressor
 from pcc_bench.core.context import Kind as ContextKind
 from pcc_bench.core.context import Part, Prompt

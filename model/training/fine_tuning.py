@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pcc_bench.core.errors import UsageError
-from pcc_bench.core.questions import question_prompt, question_text
+from pcc_bench.core.questions import question_prompt
 from pcc_bench.model.training.sections import Data
 
 Row = Mapping[str, Any]
@@ -73,7 +73,7 @@ def exchange(row: Row, demonstrations: Sequence[Row], data: Data) -> Exchange:
     """What a row teaches: SQuAD's first reference, GSM8K's solution with its `#### 72`, a role's response."""
     if data.kind == "qa":
         answer = question_prompt(data.prompt).delimiter + answers(row, "qa")[0]
-        return Exchange(row["context"], question_text(row["question"], data.prompt), answer)
+        return Exchange(row["context"], question_prompt(data.prompt).asking(row["question"]), answer)
     if data.kind == "gsm8k":
         solved = [f"Question: {other['question']}\nAnswer: {other['answer']}" for other in demonstrations]
         return Exchange("\n\n".join(solved), f"Question: {row['question']}\nAnswer: ", row["answer"])

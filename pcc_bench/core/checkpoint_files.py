@@ -1,27 +1,52 @@
-"""Reading and writing the files of a checkpoint: every failure is one sentence, nothing in a file is executed."""
+"""Files of models that may come from anyone: sizes within reason, shapes before memory, finite weights, no code run.
 
-from __future__ import annotations
+A configuration is a dictionary for transformers, which builds what it says: a million layers, a width of -1. Here it is
+looked at first, then built without memory, on the `meta` device, for its shapes to be compared with a file's.
+"""
 
 import json
 import pickle  # for the name of its error only
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+import transformers
+from pydantic import ConfigDict, Field, create_model
 from safetensors import safe_open
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from pcc_bench.core import shipped
-from pcc_bench.core.architecture import check_folder, check_weights
-from pcc_bench.core.documents import is_file, is_folder
+from pcc_bench.core.documents import checked, is_file, is_folder, read_json
 from pcc_bench.core.errors import UsageError, first_line, foreign
 
 WEIGHTS = "model.safetensors"
 DAMAGED, COPY = "{} is damaged or not safetensors", "copy it again"
 LONGEST_NAME = 1_000  # characters of a folder or a hub id
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+# Tables that old versions of transformers saved among the weights; the model makes them itself.
+BUFFERS = ("attn.bias", "attn.masked_bias", "position_ids", "token_type_ids")
+# What decides the memory a model takes, under the names that families give it: at most ten times the largest there are.
+LARGEST = {
+    2_000: ("num_hidden_layers", "n_layer"),
+    1_000_000: ("hidden_size", "n_embd", "num_attention_heads", "n_head", "head_dim"),
+    10_000_000: ("intermediate_size", "n_inner", "vocab_size"),
+    100_000_000: ("max_position_embeddings", "n_positions"),
+}
+BY_LAYER = ("num_attention_heads", "intermediate_size")  # may be a list, where layers differ
+
+
+def _sizes() -> Any:
+    fields: dict[str, Any] = {"model_type": (str | None, None), "architectures": (list[str] | None, None)}
+    for largest, names in LARGEST.items():
+        size: Any = Annotated[int, Field(gt=0, le=largest)]
+        fields |= {name: (size | list[size] | None if name in BY_LAYER else size | None, None) for name in names}
+    return create_model("Sizes", __config__=ConfigDict(strict=True, protected_namespaces=()), **fields)
+
+
+Sizes = _sizes()
 
 
 def resolve(name: str, what: str = "checkpoint", beside: Path | None = None) -> Path:
@@ -37,15 +62,73 @@ def resolve(name: str, what: str = "checkpoint", beside: Path | None = None) -> 
     from huggingface_hub import snapshot_download
 
     missing = f"{what} '{name}' is no folder here and could not be fetched from the hub"
-    remedy = "check the name, the network and your access, or give a local folder"
-    with foreign(missing, remedy):
+    with foreign(missing, "check the name, the network and your access, or give a local folder"):
         return Path(snapshot_download(name))
 
 
-def load_tokenizer(folder: Path | str) -> PreTrainedTokenizerBase:
+# ---------------------------------------------------------------- configurations
+
+
+def check_folder(name: str | Path) -> None:
+    """See that a folder's `config.json` asks for no absurd sizes; what is no folder with one is left to its reader."""
+    path = Path(name) / "config.json"
+    if is_file(path):
+        checked(Sizes, read_json(path), str(path))
+
+
+def from_state(state: Mapping[str, Any], where: str) -> PreTrainedConfig:
+    """The configuration that plain data describe."""
+    checked(Sizes, state, where)
+    with foreign(f"{where} describes no model"):
+        config: PreTrainedConfig = transformers.AutoConfig.for_model(**state)
+    return config
+
+
+def from_folder(name: str) -> PreTrainedConfig:
+    """The configuration of a local folder or a hub id."""
+    check_folder(name)
+    with foreign(f"'{name}' has no readable model configuration"):
+        config: PreTrainedConfig = transformers.AutoConfig.from_pretrained(name)
+    return config
+
+
+def without_weights(config: PreTrainedConfig, where: str, kind: Any = transformers.AutoModel) -> Any:
+    """The model of a configuration on the `meta` device: shapes, no memory."""
+    with foreign(f"{where} describes no model that can be built"), torch.device("meta"):
+        return kind.from_config(config)
+
+
+def check_complete(name: str | Path) -> None:
+    """See that the safetensors of a causal LM's folder have every tensor that its configuration asks for.
+
+    transformers draws random ones for those that are lost, and only logs it. Where a file names tensors otherwise than
+    the model does (those of old versions, converted as they are read), nothing can be said.
+    """
+    files = sorted(Path(name).glob("*.safetensors")) if is_folder(name) else []
+    if not files or not is_file(Path(name) / "config.json"):
+        return
+    model = without_weights(from_folder(str(name)), f"'{name}'", AutoModelForCausalLM)
+    model.tie_weights()
+    names: dict[int, set[str]] = {}
+    for key, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), set()).add(key)
+    stored = {key for file in files for key in safetensors_shapes(file)}
+    if not stored <= set(model.state_dict()):
+        return
+    if lost := sorted(min(tied) for tied in names.values() if not tied & stored):
+        raise UsageError(
+            f"the model in {name} lacks {len(lost)} tensors of its configuration ({lost[0]} first), and random ones "
+            "would be read in their place: copy it again"
+        )
+
+
+# ---------------------------------------------------------------- models and weights
+
+
+def load_tokenizer(folder: Path | str) -> transformers.PreTrainedTokenizerBase:
     """The tokenizer of a model folder or hub id."""
     with foreign(f"{folder} has no readable tokenizer"):
-        return AutoTokenizer.from_pretrained(folder)
+        return transformers.AutoTokenizer.from_pretrained(folder)
 
 
 def load_causal_lm(folder: Path, dtype: torch.dtype | str) -> Any:
@@ -106,16 +189,49 @@ def read_torch(path: Path) -> dict[str, Any]:
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """The named tensors of a file of the original code, finite floating-point numbers; nothing in it is executed."""
+    """As `read_torch`, named tensors only, finite floating-point numbers."""
     state = read_torch(path)
     check_weights(state, str(path))
     return state
 
 
-def load_strictly(module: torch.nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:
-    """Load all tensors of a module; a missing, extra or wrongly shaped one is named."""
-    check_fits(module, state, path)
-    module.load_state_dict(state)
+def is_finite(tensor: torch.Tensor) -> bool:
+    """Has it neither NaN nor infinity? One pass over the values, without a copy of them; integers are finite."""
+    if tensor.is_meta or not tensor.is_floating_point() or tensor.numel() == 0:
+        return True
+    values = tensor.detach()
+    if values.dtype not in FLOATS:  # 8-bit floats have no minimum of their own
+        values = values.float()
+    low, high = torch.aminmax(values)  # NaN anywhere makes both NaN
+    return bool(torch.isfinite(low) & torch.isfinite(high))
+
+
+def check_finite(tensors: Iterable[tuple[str, torch.Tensor]], where: str) -> None:
+    """See that no tensor of (name, tensor) holds NaN or infinity."""
+    for name, tensor in tensors:
+        if not is_finite(tensor):
+            raise UsageError(
+                f"{where}: {name} has values that are not finite numbers (NaN or infinity): its training diverged, its "
+                "dtype is too small or the file is damaged; use another checkpoint or dtype"
+            )
+
+
+def check_weights(state: Mapping[Any, Any], where: str) -> None:
+    """See that a file holds floating-point tensors by name, all finite.
+
+    A plain number passes: ICAE's files have them in the place of weights left out.
+    """
+    for name, value in state.items():
+        if isinstance(name, str) and isinstance(value, int | float):
+            continue
+        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+            raise UsageError(f"{where}: '{name!s:.100}' is {type(value).__name__}, no tensor: is it the right file?")
+        if value.dtype not in FLOATS and not name.endswith(BUFFERS):
+            kind = str(value.dtype).removeprefix("torch.")
+            raise UsageError(f"{where}: {name} holds {kind}, not float32, float16 or bfloat16: convert the file")
+        if value.layout is not torch.strided:
+            raise UsageError(f"{where}: {name} is a sparse tensor: save it as an ordinary one")
+    check_finite(((name, value) for name, value in state.items() if isinstance(value, torch.Tensor)), where)
 
 
 def check_fits(module: torch.nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:
@@ -129,6 +245,12 @@ def check_fits(module: torch.nn.Module, state: dict[str, torch.Tensor], path: Pa
         shape = list(getattr(value, "shape", []))
         if shape != list(wanted[key].shape):
             raise UsageError(f"{path}: {key} has shape {shape}, expected {list(wanted[key].shape)}")
+
+
+def load_strictly(module: torch.nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:
+    """Load all tensors of a module; see `check_fits`."""
+    check_fits(module, state, path)
+    module.load_state_dict(state)
 
 
 def under(prefix: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

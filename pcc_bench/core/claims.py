@@ -1,7 +1,5 @@
 """One command at a time on an output folder: the second one is refused, with the name of the first."""
 
-from __future__ import annotations
-
 import json
 import os
 import socket
@@ -20,9 +18,7 @@ from pcc_bench.core.errors import UsageError
 LOCK, OWNER = ".pcc_bench{}.lock", ".pcc_bench{}.owner.json"
 
 
-class Owner(BaseModel):
-    """Who holds a folder."""
-
+class Owner(BaseModel):  # of a folder
     pid: int
     host: str
     command: str

@@ -1,27 +1,22 @@
-"""The contract every compression method keeps: contexts in, memories out.
+"""The contract every compression method keeps: a subclass of `Compressor` with `compress`; the runner does the rest."""
 
-A method is one small file with a subclass of `Compressor` that overrides `compress`. Batching, the cache of memories,
-prompts, scoring and accounting are the runner's (`pcc_bench.host.lm`), which never asks which method it runs: it reads
-the class attributes below. How memories stand in the decoder's input is one value, `Layout`, for evaluations, saved
-memories and servers.
-"""
-
-from __future__ import annotations
-
-import hashlib
 import inspect as introspection
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, ClassVar, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Self
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from pcc_bench.core import provenance
 from pcc_bench.core.decoder import Decoder
+
+# Runs one check of `Compressor.inspect` and notes its outcome: a value and what is said of it, or a UsageError. Gives
+# the value; None where the check fails.
+Look = Callable[[str, Callable[[], tuple[Any, str]]], Any]
 
 
 @dataclass(frozen=True)
@@ -129,39 +124,6 @@ class Layout:
     suppressed_token_ids: tuple[int, ...] = ()  # ids an answer may not contain
 
 
-class Reader(Protocol):
-    """Who says how memories are read: the compressor that makes them, or the file they were saved in."""
-
-    @property
-    def name(self) -> str:
-        """The method."""
-
-    @property
-    def soft(self) -> bool:
-        """Memories are vectors (True) or text (False)."""
-
-    @property
-    def decoder(self) -> Decoder:
-        """The decoder that reads them."""
-
-    @property
-    def layout(self) -> Layout:
-        """How they stand in its input."""
-
-    def fingerprint(self) -> str:
-        """A short hash of all that decided which memories came out."""
-
-
-T = TypeVar("T")
-
-
-class Look(Protocol):
-    """Runs one check of `Compressor.inspect` and notes its outcome: a value and what is said of it, or a UsageError."""
-
-    def __call__(self, what: str, check: Callable[[], tuple[T, str]]) -> T | None:
-        """The value; None where the check fails."""
-
-
 class Compressor(ABC):
     """A compression method bound to one decoder.
 
@@ -244,8 +206,7 @@ class Compressor(ABC):
         raise NotImplementedError(f"{self.name} has no converter")
 
     @property
-    def depends_on_batch(self) -> bool:
-        """Does a memory depend on the texts compressed in the same call?"""
+    def depends_on_batch(self) -> bool:  # does a memory depend on the texts compressed in the same call?
         return False
 
     @property
@@ -257,16 +218,13 @@ class Compressor(ABC):
         """What changes the memories besides the weights; goes into the fingerprint and the results."""
         return {}
 
-    def weights_fingerprint(self) -> str:
-        """A short hash of the method's own weights ("" where it has none)."""
+    def weights_fingerprint(self) -> str:  # of the method's own; "" where it has none
         return ""
 
     def fingerprint(self) -> str:
         """A short hash of all that decides which memories come out."""
-        state = [self.name, self.weights_fingerprint(), self.options()]
-        return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
+        return provenance.digest([self.name, self.weights_fingerprint(), self.options()])
 
     @cached_property
     def layout(self) -> Layout:
-        """How memories stand in the decoder's input; by default the decoder is left as lm-eval runs it."""
         return Layout()

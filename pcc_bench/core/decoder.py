@@ -1,19 +1,17 @@
 """The frozen decoder: a causal LM of transformers with its tokenizer, and the little the methods ask of it."""
 
-from __future__ import annotations
-
 import hashlib
 import time
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, wraps
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from pcc_bench.core.architecture import check_finite
+from pcc_bench.core.checkpoint_files import check_finite
 from pcc_bench.core.context import check_chat
 from pcc_bench.core.errors import UsageError, foreign
 
@@ -36,7 +34,7 @@ class Ropes:
     growing: tuple[int, ...] = ()  # lengths beyond which every length has factors of its own
 
     @classmethod
-    def of(cls, model: PreTrainedModel) -> Ropes:
+    def of(cls, model: PreTrainedModel) -> Self:
         """Those of a decoder; a type that is not known is taken to change with every length."""
         config = model.config.get_text_config(decoder=True)
         switching, growing = set(), set()
@@ -111,21 +109,18 @@ class Decoder:
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.name = name or str(getattr(model.config, "_name_or_path", ""))
-        self.adapted = ""
+        self.adapted = ""  # hash of the weights that a method put into the model
 
     @property
     def device(self) -> torch.device:
-        """Where its input vectors live."""
         return self.embedding.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Dtype of its weights."""
         return self.embedding.weight.dtype
 
     @property
     def embedding(self) -> torch.nn.Embedding:
-        """Its input embedding."""
         return cast(torch.nn.Embedding, self.model.get_input_embeddings())
 
     @property
@@ -140,7 +135,6 @@ class Decoder:
 
     @cached_property
     def ropes(self) -> Ropes:
-        """What of its rotations depends on the length of a sequence."""
         return Ropes.of(self.model)
 
     def check_runs(self) -> None:

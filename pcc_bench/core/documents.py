@@ -4,8 +4,6 @@ Every reader of a document is here, so that what one of them refuses (nesting wi
 date that is none, bytes that are no UTF-8) is one sentence everywhere: a UsageError that names the place (`where`).
 """
 
-from __future__ import annotations
-
 import gzip
 import json
 import lzma

@@ -1,7 +1,5 @@
 """How the project tells a user that something is wrong: one sentence, no traceback."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,18 +10,16 @@ from pcc_bench.core.texttable import visible
 
 
 class UsageError(ValueError):
-    """A mistake the user can fix.
+    """A mistake the user can fix; its message says in one sentence, or two short ones, what, where, and how to fix it.
 
-    The message is one sentence (or two short ones): what is wrong, where, and how to fix it.
-    Command lines print it alone and exit with a non-zero status.
+    Command lines print it alone and exit with status 2.
     """
 
 
 def print_usage_errors_plainly() -> None:
-    """Let an uncaught `UsageError` end the process with its sentence and status 2 instead of a traceback.
+    """Let an uncaught `UsageError` end lm-eval's process with its sentence and status 2 instead of a traceback.
 
-    `lm_eval --model pcc` runs inside lm-eval's own command line, which shows every exception as a traceback. Only
-    `UsageError` is treated; whatever hook is in place (a debugger's, a notebook's) keeps all the others.
+    Whatever hook is in place (a debugger's, a notebook's) keeps all other exceptions.
     """
     previous = sys.excepthook
     if getattr(previous, "_pcc_bench", False):
@@ -33,8 +29,7 @@ def print_usage_errors_plainly() -> None:
         if isinstance(error, UsageError):
             sys.stderr.write(f"pcc-bench: error: {visible(str(error))}\n")
             raise SystemExit(2)  # the interpreter takes the status of its hook's
-        else:
-            previous(kind, error, traceback)
+        previous(kind, error, traceback)
 
     hook._pcc_bench = True  # type: ignore[attr-defined]
     sys.excepthook = hook

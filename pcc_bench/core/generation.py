@@ -1,7 +1,5 @@
 """Decoding from prompts that are token ids, or vectors where memories stand: batched, left-padded, timed."""
 
-from __future__ import annotations
-
 import inspect
 import math
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Memories on disk: safetensors, never pickles, with all that is needed to answer from one without its compressor."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from pcc_bench.core.architecture import check_weights
+from pcc_bench.core.checkpoint_files import check_weights
 from pcc_bench.core.compressor import Compressor, Frame, Layout, Memory
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.documents import checked, is_file, is_folder, parse_json, replaced
@@ -74,20 +72,20 @@ class SavedMemory:
 
     @property
     def name(self) -> str:
-        """The method that made it."""
         return self.header.method
 
     @property
     def soft(self) -> bool:
-        """Is it vectors?"""
         return self.header.text is None
 
     def fingerprint(self) -> str:
-        """That of the compressor that made it."""
         return self.header.compressor
 
 
-def save(memory: Memory, reader: Compressor | SavedMemory, path: Path) -> None:
+Reader = Compressor | SavedMemory  # who says how memories are read: what makes them, or the file they were saved in
+
+
+def save(memory: Memory, reader: Reader, path: Path) -> None:
     """Write a memory that `reader` made, or the file it was read from; the file appears whole or not at all."""
     decoder, layout = reader.decoder, reader.layout
     closing = layout.frame.closing

@@ -3,8 +3,6 @@
 One plan serves evaluation, training, cost measurements, saved memories and servers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -14,21 +12,21 @@ import torch
 from pcc_bench.core.compressor import Memory
 from pcc_bench.core.decoder import Decoder
 
+Piece = list[int] | Memory | torch.Tensor
+
 
 @dataclass(frozen=True)
 class Plan:
     """Token ids, memories and a method's own vectors; input vectors are made when its batch is decoded."""
 
-    pieces: tuple[list[int] | Memory | torch.Tensor, ...]
+    pieces: tuple[Piece, ...]
 
     @property
-    def length(self) -> int:
-        """Positions in the decoder's input."""
+    def length(self) -> int:  # positions in the decoder's input
         return sum(map(_length, self.pieces))
 
     @property
     def has_vectors(self) -> bool:
-        """Is any of it no token?"""
         return any(not isinstance(piece, list) for piece in self.pieces)
 
     def ids(self) -> list[int]:
@@ -65,16 +63,15 @@ class Plan:
             parts.append(decoder.embed(vectors) if isinstance(vectors, list) else vectors.to(decoder.device))
         return torch.cat(parts)
 
-    def dtype(self, decoder: Decoder) -> torch.dtype:
-        """That of `vectors`."""
+    def dtype(self, decoder: Decoder) -> torch.dtype:  # of `vectors`
         tensors = [piece.vectors if isinstance(piece, Memory) else piece for piece in self.pieces]
         dtypes = [tensor.dtype for tensor in tensors if isinstance(tensor, torch.Tensor)]
         return reduce(torch.promote_types, dtypes, decoder.dtype)
 
-    def split(self, length: int) -> tuple[Plan, Plan]:
+    def split(self, length: int) -> tuple["Plan", "Plan"]:
         """The first `length` positions, and the rest; only token ids are cut in two."""
-        head: list[list[int] | Memory | torch.Tensor] = []
-        tail: list[list[int] | Memory | torch.Tensor] = []
+        head: list[Piece] = []
+        tail: list[Piece] = []
         for piece in self.pieces:
             if isinstance(piece, list):
                 head.append(piece[: max(0, length)])
@@ -124,5 +121,5 @@ def realise(plans: Sequence[Plan], decoder: Decoder, dtype: torch.dtype | None) 
     return [plan.vectors(decoder).to(dtype) for plan in plans]
 
 
-def _length(piece: list[int] | Memory | torch.Tensor) -> int:
+def _length(piece: Piece) -> int:
     return piece.length if isinstance(piece, Memory) else len(piece)

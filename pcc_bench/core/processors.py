@@ -6,8 +6,6 @@ again in another batch. Here they see the tokens that the row has generated, wha
 has no meaning without the prompt's tokens is refused.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 

@@ -1,7 +1,5 @@
 """What we add to lm-eval's result files: the account of each answer, and hashes of the code and settings behind it."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from functools import cache

@@ -4,8 +4,6 @@ They are part of what is measured: a small instruction-tuned decoder answers `sh
 The context, as text or as memory, stands first in all of them, so that a memory is read where training puts it.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,8 +14,6 @@ OFFICIAL: Literal["official"] = "official"
 
 @dataclass(frozen=True)
 class QuestionPrompt:
-    """One way to ask."""
-
     text: str  # what follows the context, with `{question}` where the question stands
     delimiter: str  # stands between that and an answer that is given: in examples, in training
     until: tuple[str, ...]  # what ends an answer besides the end of sequence; nothing: what the task says
@@ -48,13 +44,7 @@ PROMPTS = {
 }
 
 
-def question_prompt(name: str) -> QuestionPrompt:
-    """The prompt of that name."""
+def question_prompt(name: str = OFFICIAL) -> QuestionPrompt:
     if not isinstance(name, str) or name not in PROMPTS:  # a setting of a user's, of any type
         raise UsageError(f"prompt={name!r}: prompt is one of {', '.join(PROMPTS)}")
     return PROMPTS[name]
-
-
-def question_text(question: str, prompt: str = OFFICIAL) -> str:
-    """What stands behind the context or its memory."""
-    return question_prompt(prompt).asking(question)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 import inspect
 from collections.abc import Mapping
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from pcc_bench.core.errors import UsageError
@@ -44,19 +43,14 @@ def names() -> list[str]:
 
 def get(name: str) -> type[Compressor]:
     """The class of a method; the error of an unknown one suggests the nearest name."""
-    if name in METHODS:
-        module, _, attribute = METHODS[name].partition(":")
-        found: type[Compressor] = getattr(importlib.import_module(module), attribute)
-        return found
-    for point in entry_points(group=PLUGIN_GROUP):
-        if point.name == name:
-            plugin: type[Compressor] = point.load()
-            return plugin
+    own = [EntryPoint(name, METHODS[name], PLUGIN_GROUP)] if name in METHODS else []
+    for point in own or entry_points(group=PLUGIN_GROUP, name=name):
+        method: type[Compressor] = point.load()
+        return method
     raise UsageError(f"unknown method '{name}'{suggest(name, names())}")
 
 
 def nearest(word: str, options: list[str]) -> str | None:
-    """The option a misspelt word most likely means."""
     return next(iter(difflib.get_close_matches(word, options, n=1, cutoff=0.7)), None)
 
 
@@ -67,7 +61,6 @@ def suggest(word: str, options: list[str]) -> str:
 
 
 def typed(kind: type[Compressor], options: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """A method's options, each in the type that its `load` states."""
     from pcc_bench.core.documents import checked
 
     return checked(_options_of(kind), options, where).model_dump(exclude_unset=True)
@@ -75,7 +68,6 @@ def typed(kind: type[Compressor], options: Mapping[str, Any], where: str) -> dic
 
 @cache
 def _options_of(kind: type[Compressor]) -> type[BaseModel]:
-    """A method's options as a model: names, types and defaults of the arguments of its `load`."""
     from pydantic import ConfigDict, create_model  # methods are listed without it
 
     types = get_type_hints(kind.load, include_extras=True)

@@ -1,7 +1,5 @@
 """What a model's name means: a folder, a GGUF file, a model that ships with the package, one of the pretrained ones."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from importlib.util import find_spec

@@ -1,10 +1,9 @@
 """Text to print: what others wrote (names in result files, above all) made safe for its place, and tables of it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 # What no document shows or XML can hold: control characters (line ends among them), lone surrogates, non-characters.
 _INVISIBLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
@@ -44,17 +43,14 @@ def markdown_cell(text: str) -> str:
 
 
 def workflow_message(text: str) -> str:
-    """The message of a GitHub workflow command."""
     return visible(text).replace("%", "%25")
 
 
 def workflow_property(text: str) -> str:
-    """A property (`title=`) of a GitHub workflow command."""
     return workflow_message(text).replace(":", "%3A").replace(",", "%2C")
 
 
 def latex(text: str) -> str:
-    """A line of LaTeX text."""
     return "".join(_LATEX.get(letter, letter) for letter in visible(text))
 
 
@@ -74,17 +70,14 @@ class TextTable:
     # heading -> the sentence on it, printed above the notes where the column is
     legend: Mapping[str, str] = field(default_factory=dict)
 
-    def without_empty_columns(self) -> TextTable:
-        """The table without the columns that say nothing."""
-        full = [i for i in range(len(self.columns)) if any(row[i] for row in self.rows)]
-        columns = tuple(self.columns[i] for i in full)
-        return TextTable(columns, tuple(tuple(row[i] for i in full) for row in self.rows), self.notes, self.legend)
+    def without_empty_columns(self) -> Self:
+        return self.with_columns(name for i, name in enumerate(self.columns) if any(row[i] for row in self.rows))
 
-    def with_columns(self, columns: Iterable[str]) -> TextTable:
+    def with_columns(self, columns: Iterable[str]) -> Self:
         """The table with these of its columns, in this order; legends of others are left out."""
         places = [self.columns.index(column) for column in columns if column in self.columns]
-        rows = tuple(tuple(row[place] for place in places) for row in self.rows)
-        return TextTable(tuple(self.columns[place] for place in places), rows, self.notes, self.legend)
+        columns, *rows = (tuple(row[place] for place in places) for row in (self.columns, *self.rows))
+        return replace(self, columns=columns, rows=tuple(rows))
 
     def sentences(self) -> list[str]:
         """What stands under the table: the legends of its columns, and the notes."""

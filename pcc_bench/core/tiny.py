@@ -4,8 +4,6 @@ For the demo, tests and benchmarks. They know nothing; what they are good for is
 of speeds is real.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal

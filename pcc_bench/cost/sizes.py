@@ -13,7 +13,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 from transformers.pytorch_utils import Conv1D
 
-from pcc_bench.core import architecture, shipped
+from pcc_bench.core import checkpoint_files, shipped
 from pcc_bench.core.errors import UsageError
 from pcc_bench.model.config import MEMORY_TOKENS
 from pcc_bench.model.init import layer_lora_config, lora_config
@@ -104,7 +104,7 @@ def config_of(name: str) -> PreTrainedConfig:
     if name in KNOWN:
         return from_state(KNOWN[name])
     try:
-        return architecture.from_folder(shipped.located(name))
+        return checkpoint_files.from_folder(shipped.located(name))
     except UsageError as error:
         raise UsageError(
             f"the sizes of '{name}' are not known: {error}; give a local folder, or check the name and the network"

@@ -1,7 +1,5 @@
 """From a batch of jobs to answers: generation or log-likelihoods by the decoder, as lm-eval's `hf` would do them."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Hashable, Iterator, Sequence
@@ -12,7 +10,6 @@ import torch
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
 from lm_eval.models.utils_hf import stop_sequences_criteria
-from transformers import StoppingCriteriaList
 
 from pcc_bench.core.compressor import Compressor
 from pcc_bench.core.decoder import now
@@ -85,64 +82,37 @@ class Answering:
         ends = self.lm.tok_decode(self.lm.eot_token_id, skip_special_tokens=False)
         until = handle_stop_sequences(options.pop("until", None), eos=ends)
         if not options.get("do_sample"):
-            options = {
-                "do_sample": False,
-                **{k: v for k, v in options.items() if k not in ("do_sample", "temperature")},
-            }
-        if self.engine is not None:
-            sampling = Sampling.of(self.compressor, limit, [text for text in until if text != ends], options)
-            return self._served(self.engine, batch, sampling, until)
+            options = {name: value for name, value in options.items() if name != "temperature"} | {"do_sample": False}
+        stops = [text for text in until if text != ends]  # the end of sequence ends a row by its id
         prompts, prefix, spared, seconds = self._prepared(batch)
-        criteria: StoppingCriteriaList | None = None
-        if texts := [text for text in until if text != ends]:  # the end of sequence ends a row by its id
+        places, layout = self._positions(batch), self.compressor.layout
+        if self.engine is not None:  # states no seconds of its own
+            if places is not None:
+                raise UsageError(
+                    f"{self.compressor.name} gives memories positions of their own, which vLLM can't be told: run it "
+                    "without backend="
+                )
+            start = time.perf_counter()
+            rows = self.engine.generate(prompts, Sampling.of(self.compressor, limit, stops, options))
+            share = {"served_seconds": (time.perf_counter() - start) / len(batch)}
+        else:
             read = 0 if isinstance(prompts[0], torch.Tensor) else max(map(len, prompts))
             if read and prefix is not None:
                 read += prefix.width
-            criteria = stop_sequences_criteria(self.lm.tokenizer, texts, read, len(prompts))
-        out = generate(
-            self.compressor.decoder,
-            prompts,
-            limit,
-            self.compressor.layout.stop_token_ids,
-            self.compressor.layout.suppressed_token_ids,
-            criteria,
-            self._positions(batch),
-            prefix,
-            **options,
-        )
-        prefill = (out.prefill_seconds + seconds) / len(batch)
-        share = {"prefill_seconds": prefill, "decode_seconds": out.decode_seconds / len(batch)}
+            criteria = stop_sequences_criteria(self.lm.tokenizer, stops, read, len(prompts)) if stops else None
+            ends_and_bans = layout.stop_token_ids, layout.suppressed_token_ids
+            out = generate(self.compressor.decoder, prompts, limit, *ends_and_bans, criteria, places, prefix, **options)
+            rows, prefill = out.ids, (out.prefill_seconds + seconds) / len(batch)
+            share = {"prefill_seconds": prefill, "decode_seconds": out.decode_seconds / len(batch)}
         return [
             Response(self._text(ids, until), {**job.record, **share, **kept, "new_tokens": len(ids)})
-            for job, ids, kept in zip(batch, out.ids, spared, strict=True)
-        ]
-
-    def _served(self, engine: Engine, batch: Sequence[Job], sampling: Sampling, until: list[str]) -> list[Answer]:
-        """Answers of another engine to whole prompts; it states no seconds of its own."""
-        if self._positions(batch) is not None:
-            raise UsageError(
-                f"{self.compressor.name} gives memories positions of their own, which vLLM can't be told: run it "
-                "without backend="
-            )
-        prompts, _, _, _ = self._prepared(batch)
-        start = time.perf_counter()
-        rows = engine.generate(prompts, sampling)
-        seconds = (time.perf_counter() - start) / len(batch)
-        return [
-            Response(self._text(ids, until), {**job.record, "served_seconds": seconds, "new_tokens": len(ids)})
-            for job, ids in zip(batch, rows, strict=True)
+            for job, ids, kept in zip(batch, rows, spared, strict=True)
         ]
 
     def _score(self, batch: Sequence[Job]) -> list[Answer]:
         prompts, prefix, spared, seconds = self._prepared(batch)
-        out = score(
-            self.compressor.decoder,
-            prompts,
-            [job.continuation for job in batch],
-            self.lm.softmax_dtype,
-            self._positions(batch),
-            prefix,
-        )
+        continuations, dtype = [job.continuation for job in batch], self.lm.softmax_dtype
+        out = score(self.compressor.decoder, prompts, continuations, dtype, self._positions(batch), prefix)
         share = {"prefill_seconds": (out.seconds + seconds) / len(batch), "decode_seconds": 0.0, "new_tokens": 0}
         return [
             Score(logprob, greedy, {**job.record, **share, **kept, "scored_tokens": len(job.continuation)})

@@ -4,8 +4,6 @@ An answer is the one that `lm_eval --model METHOD` gives for context and questio
 `UsageError` of one sentence.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, overload
@@ -138,7 +136,6 @@ class ContextCompressor:
         return continued(reader, plan, max_new_tokens, until, options)
 
     def check_queries(self, queries: Sequence[str]) -> None:
-        """See that there is a question where the method compresses for one, and none where it does not."""
         name, query_aware = self.compressor.name, self.compressor.query_aware
         if query_aware and not all(query.strip() for query in queries):
             raise UsageError(f"{name} compresses for a question: pass query")
@@ -183,7 +180,6 @@ class CompressedTextGenerationPipeline(Pipeline):
         return {}, forward, {"one": questions is None}
 
     def preprocess(self, context: str) -> dict[str, Any]:  # type: ignore[override]
-        """A context, as it is."""
         return {"context": context}
 
     def _forward(  # type: ignore[override]
@@ -202,7 +198,6 @@ class CompressedTextGenerationPipeline(Pipeline):
         return {"answers": answers, "ratio": memories[0].ratio}
 
     def postprocess(self, outputs: Mapping[str, Any], one: bool) -> dict[str, Any]:  # type: ignore[override]
-        """The answers, or the only one."""
         return {"answer": outputs["answers"][0], "ratio": outputs["ratio"]} if one else dict(outputs)
 
 

@@ -1,7 +1,5 @@
 """Arguments of `--model_args`: which are the method's, which are lm-eval's, and what is wrong with them."""
 
-from __future__ import annotations
-
 import inspect
 import pickle  # for the name of its error only
 import re
@@ -16,7 +14,7 @@ from lm_eval.utils import simple_parse_args_string
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
 from pcc_bench.core import documents, registry, shipped
-from pcc_bench.core.architecture import check_complete, check_folder
+from pcc_bench.core.checkpoint_files import check_complete, check_folder
 from pcc_bench.core.compressor import Compressor
 from pcc_bench.core.errors import UsageError, foreign, memory_errors
 from pcc_bench.host.planning import OVERFLOW

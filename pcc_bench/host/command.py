@@ -1,7 +1,5 @@
 """One run of lm-eval as `pcc-bench eval` and suites ask for it, and what its folder says of it."""
 
-from __future__ import annotations
-
 import json
 import os
 import sqlite3
@@ -62,7 +60,6 @@ class Command:
 
     @property
     def arguments(self) -> list[str]:
-        """The arguments of `lm-eval run`."""
         pairs = {
             "--model": self.model,
             "--model_args": self.model_args or None,

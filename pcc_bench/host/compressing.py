@@ -1,7 +1,5 @@
 """Memories outside lm-eval: a compressor and its decoder are opened, a text is compressed, a memory is asked."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,13 +12,13 @@ from transformers import StoppingCriteriaList, StopStringCriteria
 from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
 from pcc_bench.core import memory_file, registry
-from pcc_bench.core.compressor import Compressor, Memory, Reader
+from pcc_bench.core.compressor import Compressor, Memory
 from pcc_bench.core.context import Prompt, literal, mark
 from pcc_bench.core.decoder import DTYPES, Decoder
 from pcc_bench.core.documents import is_unicode
 from pcc_bench.core.errors import UsageError, foreign, memory_errors
 from pcc_bench.core.generation import generate
-from pcc_bench.core.memory_file import SavedMemory
+from pcc_bench.core.memory_file import Reader
 from pcc_bench.core.plan import Plan, positions, realise
 from pcc_bench.core.questions import OFFICIAL, question_prompt
 from pcc_bench.host.prompts import PromptEncoder
@@ -39,16 +37,7 @@ def open_compressor(
     options: Mapping[str, Any],
     method: str = "pcc",
 ) -> Compressor:
-    """Load a method's checkpoint and its decoder outside lm-eval.
-
-    Args:
-        pretrained: The checkpoint, folder or hub id; the decoder of a method without weights.
-        decoder: Where it is not the one recorded.
-        device: None or `auto`: a GPU where there is one.
-        dtype: float32, bfloat16 or float16; `auto`: that of the decoder's files.
-        options: The method's own.
-        method: Its name.
-    """
+    """Load a method's checkpoint and its decoder outside lm-eval; see `ContextCompressor.from_pretrained`."""
     kind = registry.get(method)
     known = [name for name in inspect.signature(kind.load).parameters if name not in ("pretrained", "decoder")]
     if unknown := [name for name in options if name not in known]:
@@ -83,8 +72,7 @@ def compress(text: str, compressor: Compressor, store: MemoryStore | None = None
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """No progress bars of transformers inside the block."""
+def quiet() -> Iterator[None]:  # no progress bars of transformers
     was_on = is_progress_bar_enabled()
     disable_progress_bar()
     try:
@@ -104,11 +92,10 @@ class ContextMemory:
     """
 
     memory: Memory
-    compressor: Compressor | SavedMemory
+    compressor: Reader
 
     @property
     def slots(self) -> int:
-        """Vectors (soft methods) or decoder tokens (hard methods) that carry content."""
         return self.memory.slots
 
     @property
@@ -172,12 +159,8 @@ def open_memory(
 ) -> ContextMemory:
     """A saved memory with the decoder that reads it, without the compressor's weights where they are not needed.
 
-    Args:
-        path: The memory file.
-        decoder: The decoder, where it is not the one the file names.
-        checkpoint: Of a method that brings its own decoder, where it is not the one the file names.
-        device: As in `ContextCompressor.from_pretrained`.
-        dtype: As in `ContextCompressor.from_pretrained`.
+    `decoder`, and `checkpoint` of a method that brings its own decoder, are given where they are not those the file
+    names; device and dtype as in `ContextCompressor.from_pretrained`.
     """
     header = memory_file.header(Path(path))
     with quiet():
@@ -202,7 +185,6 @@ def continued(reader: Reader, plan: Plan, max_new_tokens: int, until: Sequence[s
 
 
 def check_window(decoder: Decoder, plan: Plan, max_new_tokens: int) -> None:
-    """See that a prompt and its answer fit the decoder's window."""
     window = getattr(decoder.model.config, "max_position_embeddings", None)
     if window is not None and plan.span + max_new_tokens > window:
         raise UsageError(
@@ -214,7 +196,6 @@ def check_window(decoder: Decoder, plan: Plan, max_new_tokens: int) -> None:
 def continued_ids(
     reader: Reader, plan: Plan, max_new_tokens: int, until: Sequence[str], options: dict[str, Any]
 ) -> list[int]:
-    """New token ids behind a plan, those that ended it included."""
     decoder = reader.decoder
     check_window(decoder, plan, max_new_tokens)
     criteria = StoppingCriteriaList([StopStringCriteria(decoder.tokenizer, list(until))]) if until else None

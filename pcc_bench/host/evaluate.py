@@ -1,7 +1,5 @@
 """`pcc-bench eval`: lm-eval's own run with samples and answers kept, so that a killed run goes on where it stopped."""
 
-from __future__ import annotations
-
 import logging
 import os
 import shutil

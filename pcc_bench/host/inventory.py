@@ -1,7 +1,5 @@
 """What there is to run: methods, tasks, data sets. Reads names and files; loads neither lm-eval nor a model."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +24,6 @@ _Reader.add_multi_constructor("!function", lambda loader, suffix, node: None)
 
 
 def methods() -> TextTable:
-    """Compression methods and what they can do."""
     from pcc_bench.core.compressor import Compressor
 
     rows = []
@@ -47,7 +44,6 @@ def methods() -> TextTable:
 
 
 def task_names() -> list[str]:
-    """Our tasks and groups."""
     return sorted(_tasks())
 
 
@@ -81,12 +77,10 @@ def data_folder() -> Path | None:
 
 
 @dataclass(frozen=True)
-class _Task:
-    """A task or group: one line about it, its file in a data folder, its name on the hub ("" for groups)."""
-
-    line: str
-    file: str = ""
-    hub: str = ""
+class _Task:  # or group
+    line: str  # about it
+    file: str = ""  # in a data folder
+    hub: str = ""  # "" for groups
 
 
 def _tasks() -> dict[str, _Task]:
@@ -116,7 +110,6 @@ def _config(path: Path) -> dict[str, Any]:
 
 
 def recipes() -> TextTable:
-    """The training recipes that ship with the project."""
     from pcc_bench.model.training.recipe import Recipe, shipped
 
     read = {name: Recipe.read(name) for name in shipped()}
@@ -160,7 +153,6 @@ def decoders() -> TextTable:
 
 
 def suites() -> TextTable:
-    """The suites of `pcc-bench run` that ship with the project."""
     from pcc_bench.suite.spec import Suite, shipped
 
     read = {name: Suite.read(name) for name in shipped()}
@@ -168,7 +160,7 @@ def suites() -> TextTable:
     return TextTable(("suite", "cells", "purpose"), tuple(rows))
 
 
-LISTS: dict[str, Callable[[], TextTable]] = {
+LISTS: dict[str, Callable[[], TextTable]] = {  # of `pcc-bench ls`
     "methods": methods,
     "tasks": task_table,
     "data": data_table,

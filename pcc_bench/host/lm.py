@@ -4,8 +4,6 @@ It is lm-eval's HF model (batching, chat templates, dtype, data parallelism are 
 encoded around memories, the decoder takes input vectors where a memory is one, and every answer carries its accounting.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,10 +33,10 @@ from pcc_bench.host.arguments import (
     split_options,
 )
 from pcc_bench.host.memories import MemoryBook, gather, waves, wrong_partners
-from pcc_bench.host.planning import Planner, read_requests
+from pcc_bench.host.planning import Planner, read_requests, tally
 from pcc_bench.host.prompts import PromptEncoder
 from pcc_bench.host.responses import Answer, ResponseCache
-from pcc_bench.host.serving.engines import Engine, engine
+from pcc_bench.host.serving.engines import Engine, InProcess, Server
 from pcc_bench.host.store.store import COUNTS, MemoryStore
 
 logger = logging.getLogger(__name__)
@@ -92,7 +90,7 @@ class CompressedLM(HFLM):  # type: ignore[misc]
         self.book = MemoryBook(self.compressor, self.rank, self.world_size, int(own.memory_gb * 2**30), store)
         self.planner = Planner(self.encoder, self.book, own.overflow)
         self.control, self.control_seed = own.control, own.control_seed
-        self.tally = responses.new_tally()
+        self.tally = responses.latest = responses.Tally()
         self._responses: ResponseCache | None = None
         self._settings = {
             "method": self.method,
@@ -112,32 +110,30 @@ class CompressedLM(HFLM):  # type: ignore[misc]
         """Who decodes in the place of transformers; its window is ours where it is smaller."""
         if own.backend is None:
             return None
-        if self.compressor.owns_decoder and not own.backend.startswith("http"):
-            raise UsageError(
-                f"{self.method} puts weights of its own into the decoder, which backend=vllm does not load"
-            )
-        dtype = str(self.frozen.dtype).removeprefix("torch.")
-        decoding = engine(own.backend, decoder, dtype, self.max_length, own.backend_memory)
+        decoding: Engine
+        if own.backend.startswith("http"):
+            decoding = Server(own.backend)
+        elif self.compressor.owns_decoder:
+            raise UsageError(f"{self.method} puts its own weights into the decoder, which backend=vllm does not load")
+        else:
+            dtype = str(self.frozen.dtype).removeprefix("torch.")
+            decoding = InProcess(decoder, dtype, self.max_length, own.backend_memory)
         self._max_length = min(self.max_length, decoding.describe().get("max_model_len") or self.max_length)
         return decoding
 
     @classmethod
     def create_from_arg_string(cls, arg_string: str, additional_config: dict[str, Any] | None = None) -> Self:
-        """As `create_from_arg_obj`, from `key=value,key=value`."""
         return cls.create_from_arg_obj(parse_arguments(arg_string), additional_config)
 
     @classmethod
     def create_from_arg_obj(cls, arg_dict: dict[str, Any], additional_config: dict[str, Any] | None = None) -> Self:
-        """The model of `--model_args` and of lm-eval's options beside it."""
         print_usage_errors_plainly()
         return cls(**joined(arg_dict, additional_config))
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Answer prompts; each answer is a `Response` with its accounting."""
         return self._answer("generate_until", requests, disable_tqdm)  # type: ignore[return-value]
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """Score continuations; each answer is a `Score` with its accounting."""
         self._check_scores(requests)
         if self.enable_thinking:
             raise UsageError("enable_thinking=True has no meaning for log-likelihood tasks: leave it out")
@@ -184,7 +180,6 @@ class CompressedLM(HFLM):  # type: ignore[misc]
         return text
 
     def get_model_info(self) -> dict[str, Any]:
-        """lm-eval's description of the model, with ours under `pcc_bench`; it goes into `results_*.json`."""
         return {**super().get_model_info(), "pcc_bench": self.describe()}
 
     def _detect_batch_size(self, requests: Sequence[Any] | None = None, pos: int = 0) -> int:
@@ -195,8 +190,7 @@ class CompressedLM(HFLM):  # type: ignore[misc]
         size: int = super()._detect_batch_size(requests, pos)
         return size
 
-    def fingerprint(self) -> str:
-        """Hash of all that decides an answer besides the request itself."""
+    def fingerprint(self) -> str:  # of all that decides an answer besides the request itself
         weights = [self.compressor.fingerprint(), self.frozen.weights_fingerprint, str(self.frozen.dtype)]
         return provenance.digest([self._settings, weights, provenance.code()])
 
@@ -270,6 +264,6 @@ class CompressedLM(HFLM):  # type: ignore[misc]
                     progress.update(len(batch))
                 self.book.trim()
         given = [answer for answer in answers if answer is not None]
-        for share in gather(responses.tally(requests, given), self.world_size):
+        for share in gather(tally(requests, given), self.world_size):
             self.tally.merge(share)
         return given

@@ -3,8 +3,6 @@
 For a query-aware method that is each distinct pair of context and question.
 """
 
-from __future__ import annotations
-
 import random
 import warnings
 from collections import Counter
@@ -77,9 +75,8 @@ class MemoryBook:
                         memories = self.store.compress(texts, queries)
                 own |= zip(chunk, memories, strict=True)
                 progress.update(len(chunk))
-        of_store: tuple[Counter[str], str] = (Counter(), "")
-        if self.store is not None:  # what it counted since the last time
-            of_store = (self.store.counts, self.store.trouble)
+        of_store = (self.store.counts, self.store.trouble) if self.store else (Counter[str](), "")
+        if self.store:  # its counts are those since the last time
             self.store.counts = Counter()
         for share, stored, trouble in gather((own, *of_store), world_size):
             self._memories |= share
@@ -147,8 +144,7 @@ def wrong_partners(contexts: Iterable[str], seed: int) -> dict[str, str]:
     return {context: order[chance.choice(indices)] for context, indices in zip(order, near, strict=True)}
 
 
-def gather(value: Any, world_size: int) -> list[Any]:
-    """The value of every process, in the order of their ranks."""
+def gather(value: Any, world_size: int) -> list[Any]:  # in the order of the processes' ranks
     if world_size == 1:
         return [value]
     values: list[Any] = [None] * world_size

@@ -1,7 +1,4 @@
-"""lm-eval model classes by name: `pcc_bench.host.models:pcc`, `pcc_bench.host.models:full_context`, ...
-
-One class over every compressor (`pcc_bench.host.lm.CompressedLM`), specialised by name only, made on first use.
-"""
+"""lm-eval model classes by name (`pcc_bench.host.models:pcc`): `CompressedLM` with a method, made on first use."""
 
 from __future__ import annotations
 

@@ -1,11 +1,9 @@
 """From a request to a job the decoder can do: plans fitted to its window, with their accounting."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from lm_eval.api.instance import Instance
 from lm_eval.models.utils import normalize_gen_kwargs
@@ -18,15 +16,13 @@ from pcc_bench.core.processors import typed
 from pcc_bench.core.provenance import SampleRecord
 from pcc_bench.host.memories import MemoryBook, Source
 from pcc_bench.host.prompts import PromptEncoder
-from pcc_bench.host.responses import ResponseCache
+from pcc_bench.host.responses import Answer, ResponseCache, Tally
 
 OVERFLOW = ("error", "skip", "truncate")
 
 
 @dataclass(frozen=True)
-class Request:
-    """One question to the decoder."""
-
+class Request:  # one question to the decoder
     prompt: Prompt
     argument: Any  # generation arguments, or the continuation to score
     read: tuple[str, ...]  # the contexts whose memories are read: the prompt's own, or others under a control
@@ -37,7 +33,6 @@ class Request:
 
     @property
     def sources(self) -> tuple[Source, ...]:
-        """What the memories it reads are made from."""
         return tuple(Source(context, self.query) for context in self.read)
 
     @property
@@ -53,7 +48,6 @@ class Request:
 
     @property
     def where(self) -> str:
-        """The row, for messages."""
         return f"row {self.row} of {self.task}"
 
     @property
@@ -104,9 +98,7 @@ def read_requests(
 
 
 @dataclass(frozen=True)
-class Job:
-    """A request ready for the decoder."""
-
+class Job:  # a request ready for the decoder
     index: int  # its place among the requests
     plan: Plan  # what the decoder reads
     continuation: list[int]  # ids to score (log-likelihoods only)
@@ -172,24 +164,20 @@ class Planner:
 
 def accounting(memories: Sequence[Memory], plan: Plan, truncated_bytes: int) -> SampleRecord:
     """What one answer costs before it is decoded, over all contexts of its prompt."""
-    tokens = sum(memory.source_tokens for memory in memories)
-    slots = sum(memory.slots for memory in memories)
-    boundary = sum(memory.boundary for memory in memories)
-    size = sum(memory.source_bytes for memory in memories)
-    return {
+    names = ("source_tokens", "compressor_tokens", "source_bytes", "slots", "boundary", "truncated_bytes")
+    counts: Any = {name: sum(getattr(memory, name) for memory in memories) for name in names}
+    counts["truncated_bytes"] += truncated_bytes
+    tokens, slots, length = counts["source_tokens"], counts["slots"], counts["slots"] + counts["boundary"]
+    record = {
         "contexts": len(memories),
-        "source_tokens": tokens,
-        "compressor_tokens": sum(memory.compressor_tokens for memory in memories),
-        "source_bytes": size,
-        "slots": slots,
-        "boundary": boundary,
+        **counts,
         "ratio_slots": tokens / slots if slots else None,
-        "ratio": tokens / (slots + boundary) if slots + boundary else None,
-        "bytes_per_position": size / (slots + boundary) if slots + boundary else None,
+        "ratio": tokens / length if length else None,
+        "bytes_per_position": counts["source_bytes"] / length if length else None,
         "prompt_positions": plan.length,
-        "truncated_bytes": truncated_bytes + sum(memory.truncated_bytes for memory in memories),
         "compress_seconds": sum(memory.seconds for memory in memories),
     }
+    return cast(SampleRecord, record)
 
 
 def shortened(prompt: Prompt, fraction: float) -> Prompt:
@@ -198,3 +186,23 @@ def shortened(prompt: Prompt, fraction: float) -> Prompt:
         replace(part, text=part.text[: int(len(part.text) * fraction)]) if part.kind is Kind.CONTEXT else part
         for part in prompt.parts
     )
+
+
+def tally(requests: Sequence[Request], answers: Sequence[Answer]) -> Tally:
+    """The counts of one call in one process."""
+    tally = Tally()
+    seen: set[Source] = set()
+    for request, answer in zip(requests, answers, strict=True):
+        record = answer.record
+        tally.asked.setdefault(request.task, set()).add(request.row)
+        if record.get("skipped"):
+            tally.skipped.setdefault(request.task, set()).add(request.row)
+        tally.counts["requests"] += 1
+        tally.counts["cached"] += bool(record.get("cached"))
+        tally.counts["prefixes_reused"] += bool(record.get("reused_positions"))
+        tally.counts["without_context"] += not request.read
+        tally.counts["truncated"] += bool(record.get("truncated_bytes"))
+        tally.counts["contexts"] += len(request.read)
+        tally.counts["memories_reused"] += sum(source in seen for source in request.sources)
+        seen.update(request.sources)
+    return tally

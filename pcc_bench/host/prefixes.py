@@ -5,8 +5,6 @@ share a beginning are decoded one after another; keys and values of the beginnin
 kept, and copied for each. Answers are those of decoding every prompt whole, but for float rounding.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace

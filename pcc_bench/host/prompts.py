@@ -1,17 +1,17 @@
 """From a marked prompt and the memories of its contexts to what the decoder reads: a plan of ids and memories."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 
-from pcc_bench.core.compressor import Frame, Memory, Reader
-from pcc_bench.core.context import Kind, Prompt, encode_text, special_token_pattern
+from pcc_bench.core.compressor import Frame, Memory
+from pcc_bench.core.context import Kind, Prompt, Span, encode_text, special_token_pattern
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError
-from pcc_bench.core.plan import Plan
+from pcc_bench.core.memory_file import Reader
+from pcc_bench.core.plan import Piece, Plan
 
 
 @dataclass(frozen=True)
@@ -19,26 +19,23 @@ class Run:
     """A stretch of text that is tokenized in one go."""
 
     text: str = ""
-    # ranges of it that come from data, where special tokens may not arise
-    literals: tuple[tuple[int, int], ...] = field(default=())
+    literals: tuple[Span, ...] = ()  # ranges of it that come from data, where special tokens may not arise
 
-    def add(self, text: str, is_data: bool) -> Run:
-        """The run with more text behind it."""
+    def add(self, text: str, is_data: bool) -> Self:
         start = len(self.text)
         literals = (*self.literals, (start, start + len(text))) if is_data and text else self.literals
-        return Run(self.text + text, literals)
+        return replace(self, text=self.text + text, literals=literals)
 
-    def behind(self, lead: str) -> Run:
+    def behind(self, lead: str) -> Self:
         """The run with text before it, but for what it begins with already (data at its beginning does not count)."""
         words = self.text[: min((start for start, _ in self.literals), default=len(self.text))]
         missing = next(lead[:n] for n in range(len(lead) + 1) if words.startswith(lead[n:]))
         shifted = tuple((start + len(missing), end + len(missing)) for start, end in self.literals)
-        return Run(missing + self.text, shifted)
+        return replace(self, text=missing + self.text, literals=shifted)
 
-    def cut(self, length: int) -> Run:
-        """The first `length` characters."""
+    def cut(self, length: int) -> Self:
         kept = tuple((start, min(end, length)) for start, end in self.literals if start < length)
-        return Run(self.text[:length], kept)
+        return replace(self, text=self.text[:length], literals=kept)
 
 
 class PromptEncoder:
@@ -99,7 +96,6 @@ class PromptEncoder:
         return stripped, self._ids(whole, adds_special)[len(self._ids(stripped, adds_special)) :]
 
     def _text(self, prompt: Prompt, memories: Sequence[Memory]) -> Run:
-        """The whole prompt as text, each context replaced by its hard memory."""
         run, rest = Run(), iter(memories)
         for part in prompt.parts:
             if part.kind is Kind.CONTEXT:
@@ -128,7 +124,7 @@ class PromptEncoder:
         elif self.starts_with_bos is None:
             bos = list(self.decoder.tokenizer.encode(""))
         first = [*bos, *frame.opening, *self._ids(runs[0], adds_special=False)]
-        pieces: list[list[int] | Memory | torch.Tensor] = [first]
+        pieces: list[Piece] = [first]
         for memory, run in zip(memories, runs[1:], strict=True):
             pieces += [memory, self._ids(run, adds_special=False)]
         if len(frame.closing):

@@ -4,25 +4,19 @@ lm-eval caches answers under a key that lacks the model and, for our prompts, th
 keys by everything an answer depends on and stores JSON, in a table of its own in the file the user named.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import sqlite3
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 from pcc_bench.core.context import Prompt
 from pcc_bench.core.documents import parse_json
 from pcc_bench.core.errors import UsageError
-
-if TYPE_CHECKING:
-    from pcc_bench.host.memories import Source
-    from pcc_bench.host.planning import Request
 
 TABLE = "pcc_bench_1"
 NOTHING_SCORED = 3  # exit status of a run that scored nothing
@@ -33,14 +27,10 @@ class Response(str):
 
     record: dict[str, Any]
 
-    def __new__(cls, text: str, record: dict[str, Any] | None = None) -> Response:
-        """A text with its accounting; lm-eval makes a reference answer one too, which has none."""
+    def __new__(cls, text: str, record: dict[str, Any] | None = None) -> Self:  # lm-eval makes references without one
         response = super().__new__(cls, text)
         response.record = {} if record is None else record
         return response
-
-    def __reduce__(self) -> tuple[type[Response], tuple[str, dict[str, Any]]]:
-        return Response, (str(self), self.record)  # processes exchange answers pickled
 
 
 class Score(tuple[float, bool]):
@@ -48,14 +38,13 @@ class Score(tuple[float, bool]):
 
     record: dict[str, Any]
 
-    def __new__(cls, logprob: float, is_greedy: bool, record: dict[str, Any]) -> Score:
-        """A score with its accounting."""
+    def __new__(cls, logprob: float, is_greedy: bool, record: dict[str, Any]) -> Self:
         score = super().__new__(cls, (logprob, is_greedy))
         score.record = record
         return score
 
-    def __reduce__(self) -> tuple[type[Score], tuple[float, bool, dict[str, Any]]]:
-        return Score, (self[0], self[1], self.record)
+    def __reduce__(self) -> tuple[Any, ...]:  # processes exchange answers pickled
+        return Score, (*self, self.record)
 
 
 Answer = Response | Score
@@ -116,7 +105,6 @@ class ResponseCache:
         return Response(value, record) if isinstance(value, str) else Score(value[0], value[1], record)
 
     def put(self, answers: Iterable[tuple[str, Answer]]) -> None:
-        """Store those of a batch of answers that have a key, in one transaction."""
         rows = [
             (key, json.dumps([str(answer) if isinstance(answer, Response) else list(answer), answer.record]))
             for key, answer in answers
@@ -134,8 +122,7 @@ class Tally:
         self.asked: dict[str, set[int]] = {}  # rows of each task
         self.skipped: dict[str, set[int]] = {}  # those among them that were skipped for their length
 
-    def merge(self, other: Tally) -> None:
-        """Add what another process or call has counted."""
+    def merge(self, other: "Tally") -> None:
         self.counts += other.counts
         for known, rows in ((self.asked, other.asked), (self.skipped, other.skipped)):
             for task, numbers in rows.items():
@@ -146,55 +133,24 @@ class Tally:
         """Tasks of which every row was skipped, at least in part, with the number of their rows."""
         return {task: len(rows) for task, rows in self.asked.items() if rows <= self.skipped.get(task, set())}
 
-    def finish(self) -> None:
-        """Say which tasks have no score, for lm-eval's table without a number looks like success.
 
-        Where none has one the process ends with status `NOTHING_SCORED`.
-        """
-        empty = self.unscored()
-        if not empty:
-            return
-        rows = ", ".join(f"{task} ({count})" for task, count in sorted(empty.items()))
-        alone = len(empty) == len(self.asked)
-        sys.stderr.write(
-            f"pcc-bench: {'error: nothing was scored' if alone else 'some tasks have no score'}: all rows of {rows} "
-            "are longer than the decoder's window and were skipped; pass a larger max_length, a higher rate or "
-            "overflow=truncate\n"
-        )
-        if alone:
-            raise SystemExit(NOTHING_SCORED)
-
-
-def tally(requests: Sequence[Request], answers: Sequence[Answer]) -> Tally:
-    """That of one call in one process."""
-    tally = Tally()
-    seen: set[Source] = set()
-    for request, answer in zip(requests, answers, strict=True):
-        record = answer.record
-        tally.asked.setdefault(request.task, set()).add(request.row)
-        if record.get("skipped"):
-            tally.skipped.setdefault(request.task, set()).add(request.row)
-        tally.counts["requests"] += 1
-        tally.counts["cached"] += bool(record.get("cached"))
-        tally.counts["prefixes_reused"] += bool(record.get("reused_positions"))
-        tally.counts["without_context"] += not request.read
-        tally.counts["truncated"] += bool(record.get("truncated_bytes"))
-        tally.counts["contexts"] += len(request.read)
-        tally.counts["memories_reused"] += sum(source in seen for source in request.sources)
-        seen.update(request.sources)
-    return tally
-
-
-_latest = Tally()  # of the model that lm-eval's command has run, which it does not hand on
-
-
-def new_tally() -> Tally:
-    """That of a model that begins."""
-    global _latest
-    _latest = Tally()
-    return _latest
+latest = Tally()  # of the model that lm-eval's command has run, which it does not hand on
 
 
 def finish() -> None:
-    """As `Tally.finish`, of the last model."""
-    _latest.finish()
+    """Say which tasks have no score, for lm-eval's table without a number looks like success.
+
+    Where none has one the process ends with status `NOTHING_SCORED`.
+    """
+    empty = latest.unscored()
+    if not empty:
+        return
+    rows = ", ".join(f"{task} ({count})" for task, count in sorted(empty.items()))
+    alone = len(empty) == len(latest.asked)
+    sys.stderr.write(
+        f"pcc-bench: {'error: nothing was scored' if alone else 'some tasks have no score'}: all rows of {rows} "
+        "are longer than the decoder's window and were skipped; pass a larger max_length, a higher rate or "
+        "overflow=truncate\n"
+    )
+    if alone:
+        raise SystemExit(NOTHING_SCORED)

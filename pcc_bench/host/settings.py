@@ -1,7 +1,5 @@
 """The settings that our tasks take from `--metadata`, by name: a misspelt one would change nothing, and nobody knew."""
 
-from __future__ import annotations
-
 import difflib
 import inspect
 from collections.abc import Iterable
@@ -41,7 +39,6 @@ def check_spelling(names: Iterable[str]) -> None:
 
 
 def check_settings(names: Iterable[object], where: str = "--metadata") -> None:
-    """See that every setting has a meaning; `where` says who gave it."""
     for name in names:
         if name not in SETTINGS:
             shown = str(name)[:100]

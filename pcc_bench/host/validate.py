@@ -1,11 +1,9 @@
 """`pcc-bench validate`: finds trouble before a GPU does, from configurations, tokenizers and the headers of weights."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from lm_eval.tasks import TaskManager
@@ -14,8 +12,14 @@ from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from pcc_bench import tasks
 from pcc_bench.core import registry, shipped
-from pcc_bench.core.architecture import check_complete, from_folder, without_weights
-from pcc_bench.core.checkpoint_files import check_safetensors, load_tokenizer, safetensors_shapes
+from pcc_bench.core.checkpoint_files import (
+    check_complete,
+    check_safetensors,
+    from_folder,
+    load_tokenizer,
+    safetensors_shapes,
+    without_weights,
+)
 from pcc_bench.core.compressor import Compressor
 from pcc_bench.core.context import as_prompt
 from pcc_bench.core.decoder import Decoder
@@ -35,28 +39,23 @@ from pcc_bench.host.arguments import (
 from pcc_bench.host.settings import check_settings
 from pcc_bench.model.inspection import weight_files
 
-T = TypeVar("T")
 FINGERPRINT_ROWS = 256  # of the embedding; see `Decoder.fingerprint`
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at: what it is, whether it holds, and what was found or how to fix it."""
-
-    what: str
+    what: str  # was looked at
     holds: bool
-    says: str
+    says: str  # what was found, or how to fix it
 
 
 @dataclass
 class Report:
-    """What was found; `look` runs one check and notes its outcome."""
-
     checks: list[Check] = field(default_factory=list)
     examples: dict[str, TextTable] = field(default_factory=dict)  # task -> its first row as the decoder would read it
 
-    def look(self, what: str, check: Callable[[], tuple[T, str]]) -> T | None:
-        """Note what a check found; returns it, or None where it fails."""
+    def look(self, what: str, check: Callable[[], tuple[Any, str]]) -> Any:
+        """Run a check and note what it says; returns what it found, None where it fails."""
         try:
             found, says = check()
         except UsageError as error:
@@ -67,19 +66,11 @@ class Report:
 
     @property
     def holds(self) -> bool:
-        """Did everything hold?"""
         return all(check.holds for check in self.checks)
 
 
 def validate(model: str, model_args: str, task_list: str, metadata: str | None = None) -> Report:
-    """Look at everything that an evaluation would need.
-
-    Args:
-        model: A method.
-        model_args: As in `pcc-bench eval`.
-        task_list: Names, comma-separated; "" for none.
-        metadata: As in `pcc-bench eval`.
-    """
+    """Look at everything that an evaluation would need; arguments as in `pcc-bench eval`, "" for no tasks."""
     report = Report()
     arguments = report.look("model args", lambda: (parse_arguments(model_args), model_args or "none"))
     kind = report.look("method", lambda: (registry.get(model), registry.get(model).summary))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import NamedTuple
 
-from pcc_bench.core.questions import question_text
+from pcc_bench.core.questions import question_prompt
 from pcc_bench.core.tiny import EOS
 from pcc_bench.model.pcc import SPECIAL_TOKENS
 from pcc_bench.tasks.lab import row
@@ -78,7 +78,7 @@ def _paragraphs(random: Random, size: float) -> Lesson:
 
 def _asked(random: Random, text: str, pairs: list[tuple[str, str]]) -> Lesson:
     prompts = [
-        (Piece(question_text(question)), Piece(f" {answer}", ANSWER))
+        (Piece(question_prompt().asking(question)), Piece(f" {answer}", ANSWER))
         for question, answer in shuffle(random, pairs)[:QUESTIONS]
     ]
     ended = [run for prompt, answer in prompts for run in ((prompt,), (answer,), _END)]

@@ -5,8 +5,6 @@ The format is that of vLLM 0.32.0: `safe_load_prompt_embeds` (vllm/renderers/emb
 answers, never joined, so a prompt with a memory in it goes as vectors altogether.
 """
 
-from __future__ import annotations
-
 import base64
 import http.client
 import importlib
@@ -18,15 +16,15 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Self
 
 import torch
 from pydantic import BaseModel, Field
 
 from pcc_bench.core import documents
-from pcc_bench.core.compressor import Reader
 from pcc_bench.core.errors import UsageError, first_line
 from pcc_bench.core.generation import DecoderInput, end_token_ids
+from pcc_bench.core.memory_file import Reader
 from pcc_bench.core.processors import set_by_decoder
 
 BAN = -100.0  # added to the logits of ids that an answer may not contain: the most vLLM takes
@@ -50,7 +48,7 @@ class Sampling:
     @classmethod
     def of(
         cls, reader: Reader, max_tokens: int, stop: Sequence[str] = (), options: Mapping[str, Any] | None = None
-    ) -> Sampling:
+    ) -> Self:
         """As our own decoder draws it with these `options` of transformers' `generate`.
 
         An option that vLLM has not, or counts over other tokens, is refused.
@@ -74,7 +72,6 @@ class Sampling:
         return cls(max_tokens, tuple(stop), ends, tuple(reader.layout.suppressed_token_ids), settings)
 
     def fields(self) -> dict[str, Any]:
-        """The same as fields of a request."""
         state: dict[str, Any] = {"max_tokens": self.max_tokens, **self.settings, "top_k": int(self.settings["top_k"])}
         state |= {"stop": list(self.stop), "stop_token_ids": list(self.stop_token_ids)}
         return state | ({"logit_bias": {str(token): BAN for token in self.banned}} if self.banned else {})
@@ -107,41 +104,23 @@ def chat(memory: torch.Tensor, question: str, sampling: Sampling) -> dict[str, A
     return {"messages": [{"role": "user", "content": parts}], **sampling.fields(), "return_token_ids": True}
 
 
-class Engine(Protocol):
-    """Answers prompts."""
-
-    def generate(self, prompts: Sequence[DecoderInput], sampling: Sampling) -> list[list[int]]:
-        """New token ids of each prompt, the one that ended it included; prompts are all vectors or all token ids."""
-
-    def describe(self) -> dict[str, Any]:
-        """What it is, for the results."""
-
-
 class ServedModel(BaseModel):
-    """An entry of `/v1/models`."""
-
     id: str
     root: str | None = None
     max_model_len: int | None = None
 
 
-class Models(BaseModel):
-    """The answer of `/v1/models`."""
-
+class Models(BaseModel):  # `/v1/models`
     data: Annotated[list[ServedModel], Field(min_length=1)]
 
 
 class Choice(BaseModel):
-    """One answer of `/v1/completions`."""
-
     index: Annotated[int, Field(ge=0)]
     text: str
     token_ids: list[Annotated[int, Field(ge=0, lt=1 << 31)]] | None = None
 
 
-class Completion(BaseModel):
-    """The answer of `/v1/completions`."""
-
+class Completion(BaseModel):  # `/v1/completions`
     choices: list[Choice]
 
 
@@ -187,7 +166,6 @@ class Server:
             raise UsageError(" ".join(shown.split())) from None
 
     def complete(self, body: dict[str, Any], count: int) -> list[Choice]:
-        """Answers of `/v1/completions`, in the order of the prompts, each with token ids."""
         where = f"the answer of {self.url}/v1/completions"
         state = self.call("completions", {"model": self.model.id, **body})
         choices = sorted(documents.checked(Completion, state, where).choices, key=lambda choice: choice.index)
@@ -198,11 +176,10 @@ class Server:
         return choices
 
     def generate(self, prompts: Sequence[DecoderInput], sampling: Sampling) -> list[list[int]]:
-        """As `Engine.generate`, all prompts in one request."""
+        """New token ids of each prompt, the one that ended it included; prompts are all vectors or all token ids."""
         return [choice.token_ids or [] for choice in self.complete(completion(prompts, sampling), len(prompts))]
 
     def describe(self) -> dict[str, Any]:
-        """Address, model and window."""
         return {"engine": "vllm server", "url": self.url, **self.model.model_dump()}
 
 
@@ -218,13 +195,8 @@ class InProcess:
                 f"elsewhere ({START}) and pass backend=http://HOST:8000"
             ) from None
         try:
-            self.llm = self._vllm.LLM(
-                model=decoder,
-                dtype=dtype,
-                max_model_len=window,
-                enable_prompt_embeds=True,
-                gpu_memory_utilization=share,
-            )
+            sizes = {"max_model_len": window, "gpu_memory_utilization": share}
+            self.llm = self._vllm.LLM(model=decoder, dtype=dtype, enable_prompt_embeds=True, **sizes)
         except (RuntimeError, ValueError, TypeError, OSError) as error:
             raise UsageError(
                 f"vLLM can't load '{decoder}' ({first_line(error)}): lower backend_memory ({share:g}) or max_length, "
@@ -232,7 +204,7 @@ class InProcess:
             ) from error
 
     def generate(self, prompts: Sequence[DecoderInput], sampling: Sampling) -> list[list[int]]:
-        """As `Engine.generate`."""
+        """As `Server.generate`."""
         inputs = [
             {"prompt_token_ids": prompt} if isinstance(prompt, list) else {"prompt_embeds": prompt.detach().cpu()}
             for prompt in prompts
@@ -243,10 +215,7 @@ class InProcess:
         return [list(output.outputs[0].token_ids) for output in outputs]
 
     def describe(self) -> dict[str, Any]:
-        """Version."""
         return {"engine": "vllm", "version": self._vllm.__version__}
 
 
-def engine(backend: str, decoder: str, dtype: str, window: int, share: float) -> Engine:
-    """The engine that `backend=` names: `vllm`, or the address of a server."""
-    return Server(backend) if backend.startswith("http") else InProcess(decoder, dtype, window, share)
+Engine = Server | InProcess

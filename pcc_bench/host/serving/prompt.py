@@ -1,7 +1,5 @@
 """`pcc-bench prompt` and `serve-check`: a memory and a question for a server, and whether it answers as we do."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,8 +19,6 @@ SUFFIXES = (".pt", ".json")
 
 @dataclass(frozen=True)
 class Written:
-    """What was written."""
-
     vectors: torch.Tensor  # the input vectors, [length, hidden size]
     endpoint: str  # that takes them
     sampling: Sampling  # what to ask for beside them

@@ -4,8 +4,6 @@ Never a pickle. The header says which key the file was made for, and a checksum 
 says anything else is damaged, whatever damaged it.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from dataclasses import fields
@@ -19,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch.nn import functional
 
-from pcc_bench.core.architecture import FLOATS, is_finite
+from pcc_bench.core.checkpoint_files import FLOATS, is_finite
 from pcc_bench.core.compressor import Memory, RawMemory
 from pcc_bench.core.decoder import DTYPES
 from pcc_bench.core.documents import checked, parse_json

@@ -4,8 +4,6 @@ Every file is written beside its place, synchronised and moved over it, so that 
 leaves half of one under its name. What stands in a file is its reader's to check.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import secrets
@@ -78,7 +76,6 @@ class StoreFolder:
         write_whole(path, data)
 
     def some(self, count: int) -> list[Path]:
-        """A few of the files, whichever come first."""
         return [entry.path for entry in islice(self._files(ENTRY), count)]
 
     def trim(self) -> int:

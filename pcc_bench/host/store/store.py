@@ -4,8 +4,6 @@ Nothing wrong is ever returned: a file is found by a hash of all that decides it
 used. One that is damaged is made again and replaced.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import time
@@ -19,7 +17,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from pcc_bench.core.architecture import is_finite
+from pcc_bench.core.checkpoint_files import is_finite
 from pcc_bench.core.compressor import Compressor, Memory, RawMemory
 from pcc_bench.core.errors import UsageError
 from pcc_bench.host.store import entry
