@@ -27,6 +27,7 @@ mpl.use("agg")
 import matplotlib.pyplot as plt
 
 from pcc_bench.core import tiny
+from pcc_bench.lab import CompressorRecipe
 from pcc_bench.lab.compressors import at_rate, start_lite
 from pcc_bench.lab.heads import draw_induction_heads
 from pcc_bench.model import init
@@ -59,7 +60,8 @@ def main() -> None:
     decoder = init.open_decoder(str(arguments.out / "decoder"))
     start = arguments.out / "start"
     if not (start / "config.json").is_file():
-        start_lite(decoder, start, rate=RATE, segment_length=SEGMENT, layers=arguments.layers, seed=arguments.seed)
+        lite = CompressorRecipe(rate=RATE, layers=arguments.layers, seed=arguments.seed)
+        start_lite(decoder, start, lite, SEGMENT)
     for rate, steps in ((1, 60), (RATE, arguments.steps)):
         run = arguments.out / f"pcc-{rate}x"
         begin = arguments.out / f"begin-{rate}x"

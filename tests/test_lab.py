@@ -61,7 +61,7 @@ def test_a_drawn_decoder_copies_a_random_string_and_an_undrawn_one_does_not(
 
 def test_a_fresh_lite_gives_the_decoder_each_token_as_its_own_embedding(decoder: Path, tmp_path: Path) -> None:
     frozen = init.open_decoder(str(decoder))
-    pcc = checkpoint.load(str(start_lite(frozen, tmp_path / "start", rate=4, segment_length=16)), frozen)
+    pcc = checkpoint.load(str(start_lite(frozen, tmp_path / "start", lab.CompressorRecipe(rate=4), 16)), frozen)
     ids = torch.randint(300, 590, (16,), generator=torch.Generator().manual_seed(0)).tolist()
     with torch.no_grad():
         slots = pcc.encode([ids])[0].slots[0]
@@ -72,7 +72,7 @@ def test_a_fresh_lite_gives_the_decoder_each_token_as_its_own_embedding(decoder:
 @pytest.mark.parametrize("rate", [2, 4, 16])
 def test_memory_tokens_look_at_the_places_of_their_rate(rate: int, decoder: Path, tmp_path: Path) -> None:
     frozen = init.open_decoder(str(decoder))
-    begun = start_lite(frozen, tmp_path / "start", rate=rate, segment_length=64)
+    begun = start_lite(frozen, tmp_path / "start", lab.CompressorRecipe(rate=rate))
     pcc = checkpoint.load(str(at_rate(begun, tmp_path / "next", frozen, rate, rate)), frozen)
     body = pcc.encoder.body
     body.set_attn_implementation("eager")
@@ -119,7 +119,8 @@ def test_only_the_converter_learns_before_the_rest() -> None:
 def test_what_an_adaptation_starts_from_keeps_its_pretrained_checkpoint() -> None:
     for recipe in lab.PARTS.values():
         if isinstance(recipe, lab.AdaptationRecipe):
-            assert lab.compressor(recipe.start).keep_pretrained
+            origin = lab.part(recipe.start)
+            assert isinstance(origin, lab.CompressorRecipe) and origin.keep_pretrained
 
 
 # What decoders learn from

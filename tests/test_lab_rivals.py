@@ -48,7 +48,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             patch.setattr(stages, name, value)
         patch.setattr(training, "GROWING", ((4, 1), (8, 1)))
         patch.setattr(stages, "HELD_OUT_ROWS", 4)
-        patch.setattr(training, "GENERATED_ROWS", 1)
+        patch.setattr(stages, "GENERATED_ROWS", 1)
         yield folder
 
 

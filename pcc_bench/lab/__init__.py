@@ -16,11 +16,11 @@ from pcc_bench.model.config import Boundaries
 from pcc_bench.tasks.lab.world import VERSION
 
 
-class DecoderRecipe(BaseModel):
-    """How a decoder is made."""
-
+class PartRecipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+
+class DecoderRecipe(PartRecipe):
     family: Literal["llama", "mistral", "qwen2", "phi3"]
     width: int = 256
     layers: int = 6
@@ -29,16 +29,13 @@ class DecoderRecipe(BaseModel):
     steps: int = 2000
     tokens: int = 4096  # tokens a step, padding included
     learning_rate: float = 1.5e-3  # peak
-    # share of the steps, at the end, in which the learning rate falls to 0; before them it is constant
-    decay: float = 0.4
+    decay: float = 0.4  # share of the steps, at the end, in which the learning rate falls to 0; before, it is constant
     growing: float = 0.45  # share of the steps over which lessons grow to their full length
     seed: int = 0
 
 
-class CompressorRecipe(BaseModel):
+class CompressorRecipe(PartRecipe):
     """How a compressor is made: pretraining at rates that double, then fine-tuning on questions."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     rate: int
     decoder: str = "lab-llama"  # the part that reads its memories
@@ -54,10 +51,8 @@ class CompressorRecipe(BaseModel):
     seed: int = 0  # of everything drawn
 
 
-class AdaptationRecipe(BaseModel):
+class AdaptationRecipe(PartRecipe):
     """How a compressor is taken to another decoder: the converter learns first, then all of it, then on questions."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     start: str  # the compressor, as it was before fine-tuning; its recipe keeps that checkpoint
     decoder: str  # the part that reads the memories from now on
@@ -68,10 +63,8 @@ class AdaptationRecipe(BaseModel):
     seed: int = 0  # of everything drawn
 
 
-class RivalRecipe(BaseModel):
+class RivalRecipe(PartRecipe):
     """How a soft baseline is made: pretraining on text, then fine-tuning on questions, like PCC-Large."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     method: Literal["icae", "cocom", "autocompressor"]
     rate: int = 4
@@ -83,10 +76,8 @@ class RivalRecipe(BaseModel):
     seed: int = 0  # of everything drawn
 
 
-class ClassifierRecipe(BaseModel):
+class ClassifierRecipe(PartRecipe):
     """How the token classifier of LLMLingua-2's kind is made: a BERT that learns which words carry facts."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     width: int = 128
     layers: int = 2
@@ -97,8 +88,6 @@ class ClassifierRecipe(BaseModel):
     learning_rate: float = 1e-3  # peak
     seed: int = 0
 
-
-PartRecipe = DecoderRecipe | CompressorRecipe | AdaptationRecipe | RivalRecipe | ClassifierRecipe
 
 PARTS: dict[str, PartRecipe] = {
     "lab-llama": DecoderRecipe(family="llama"),
@@ -126,26 +115,15 @@ PARTS: dict[str, PartRecipe] = {
 
 
 def part(name: str) -> PartRecipe:
-    """A part's recipe."""
     if name not in PARTS:
         raise UsageError(f"the lab has no part '{name}'; it has {', '.join(PARTS)}")
     return PARTS[name]
 
 
-def compressor(name: str) -> CompressorRecipe:
-    """The recipe of a part that is a compressor made from nothing."""
-    recipe = part(name)
-    if not isinstance(recipe, CompressorRecipe):
-        raise UsageError(f"the lab's part '{name}' is not a compressor that another one can start from")
-    return recipe
-
-
 def needs(name: str) -> tuple[str, ...]:
     """Parts that this one is made from; they may need others."""
     recipe = part(name)
-    if isinstance(recipe, AdaptationRecipe):
-        return recipe.start, recipe.decoder
-    return (recipe.decoder,) if isinstance(recipe, CompressorRecipe | RivalRecipe) else ()
+    return tuple(getattr(recipe, key) for key in ("start", "decoder") if hasattr(recipe, key))
 
 
 def identity(name: str) -> str:

@@ -16,11 +16,12 @@ from safetensors import SafetensorError
 from transformers import AutoTokenizer
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
+from pcc_bench import lab
 from pcc_bench.core.claims import claimed
 from pcc_bench.core.documents import checked, is_of_the_disk, read_json, read_json_lines, read_text, write_text
 from pcc_bench.core.errors import UsageError, first_line
 from pcc_bench.core.shipped import CARD, PRETRAINED, SHIPPED
-from pcc_bench.lab import PARTS, AdaptationRecipe, CompressorRecipe, DecoderRecipe, RivalRecipe, identity, needs, part
+from pcc_bench.lab import PARTS, identity, needs, part
 from pcc_bench.lab.compressors import ABOUT, adapt_compressor, train_compressor
 from pcc_bench.lab.decoders import save_in_half, train_decoder
 from pcc_bench.lab.rivals import train_classifier, train_rival
@@ -32,9 +33,7 @@ LIMIT = 36 * 2**20  # bytes of all parts that ship
 WORK = "work"  # data and states of unfinished runs; may be deleted
 
 
-class Card(BaseModel):
-    """What is recorded of a finished part; more stands in it, for a reader."""
-
+class Card(BaseModel):  # what is recorded of a finished part; more stands in it, for a reader
     model_config = ConfigDict(extra="allow")
 
     identity: str
@@ -42,10 +41,8 @@ class Card(BaseModel):
 
 
 class Spent(BaseModel):
-    """Seconds of earlier calls on a part, and when the present one began (since the epoch)."""
-
-    earlier: float
-    since: float
+    earlier: float  # seconds of earlier calls on a part
+    since: float  # when the present one began, in seconds since the epoch
 
 
 def build(folder: Path, names: Sequence[str] = (), again: bool = False) -> list[str]:
@@ -107,20 +104,20 @@ def _build_part(folder: Path, name: str) -> None:
         write_text(work / TIME, json.dumps({"earlier": earlier, "since": since}))
         write_text(work / "identity", identity(name))
         recipe = part(name)
-        if isinstance(recipe, DecoderRecipe):
+        if isinstance(recipe, lab.DecoderRecipe):
             train_decoder(recipe, work)
             # In half precision: what is shipped is what compressors are trained with.
             model, tokenizer = AutoModelForCausalLM.from_pretrained(work), AutoTokenizer.from_pretrained(work)
             save_in_half(model, tokenizer, folder / name)
             (folder / name / "README.md").write_text(f"# {name}\n\n{ABOUT}\n", encoding="utf-8")
             shutil.copy(work / "log.jsonl", folder / name / "log.jsonl")
-        elif isinstance(recipe, CompressorRecipe):
+        elif isinstance(recipe, lab.CompressorRecipe):
             train_compressor(folder, name, recipe, work)
-        elif isinstance(recipe, AdaptationRecipe):
+        elif isinstance(recipe, lab.AdaptationRecipe):
             adapt_compressor(folder, name, recipe, work)
-        elif isinstance(recipe, RivalRecipe):
+        elif isinstance(recipe, lab.RivalRecipe):
             train_rival(folder, name, recipe, work)
-        else:
+        elif isinstance(recipe, lab.ClassifierRecipe):
             train_classifier(folder / name, recipe, work)
         _write_card(folder, name, work, earlier + time.time() - since)
     except (OSError, SafetensorError, RuntimeError) as error:
@@ -139,18 +136,11 @@ def _write_card(folder: Path, name: str, work: Path, seconds: float) -> None:
     for path in sorted(work.glob("*/log.jsonl")):
         *_, (_, last) = read_json_lines(path)
         tokens[path.parent.name] = int(last["tokens_seen"])
-    if isinstance(recipe, DecoderRecipe):
+    if isinstance(recipe, lab.DecoderRecipe):
         tokens = {"lessons": recipe.steps * recipe.tokens}
-    state = {
-        "identity": identity(name),
-        "recipe": recipe.model_dump(mode="json"),
-        "tokens_seen": tokens,
-        "seconds": round(seconds),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-    }
-    measured = work / RECONSTRUCTION
-    if measured.is_file():
+    state = {"identity": identity(name), "recipe": recipe.model_dump(mode="json"), "tokens_seen": tokens}
+    state |= {"seconds": round(seconds), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    if (measured := work / RECONSTRUCTION).is_file():
         state[RECONSTRUCTION] = read_json(measured)
     write_text(folder / name / CARD, json.dumps(state, indent=1) + "\n")
 
@@ -165,8 +155,7 @@ def ship(source: Path, target: Path, names: Sequence[str] = ()) -> int:
     for name in names:
         if name not in SHIPPED:
             raise UsageError(f"the lab's part '{name}' does not ship; {', '.join(SHIPPED)} do")
-        card = read_card(source, name)
-        if card is None:
+        if (card := read_card(source, name)) is None:
             raise UsageError(
                 f"{source} has no finished {name}: 'pcc-bench lab build {name} --output {source}' makes it"
             )

@@ -6,9 +6,8 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
@@ -28,8 +27,6 @@ TOLERANCE = 1.0  # points; another processor may round a rare answer over to ano
 
 
 class Record(BaseModel):
-    """What `lab check` compares with."""
-
     model_config = ConfigDict(extra="forbid")
 
     world: int  # version of the generator
@@ -49,27 +46,26 @@ def record(folder: Path, names: Sequence[str] = (), figures: Path | None = None)
     finished = [name for name in (names or PARTS) if read_card(folder, name)]
     if not finished:
         raise UsageError(f"{folder} has no finished part of the lab: make some with 'pcc-bench lab build'")
-    known = read_record(folder) if (folder / RECORD).is_file() else None
-    taken: tuple[Measured, ...] = ()
+    old = read_record(folder) if (folder / RECORD).is_file() else None
+    now = Record(world=VERSION, data=_world(), parts={}, files={}, measured=(), check=())
     if figures is not None:
         other = read_record(figures)
         for name in other.parts:
             if _is_other(name, other):
                 raise UsageError(f"{figures / RECORD}: {name} was made by another recipe: measure it again there")
-        taken = other.measured
-    now = Record(world=VERSION, data=_world(), parts={}, files={}, measured=taken, check=())
+        now.measured = other.measured
+    if old and (old.world, old.data) != (now.world, now.data):
+        old = None
     for name in finished:
         files = _hashes(folder, [name])
-        old = None
-        if known and (known.world, known.data) == (now.world, now.data) and files.items() <= known.files.items():
-            old = known if known.parts.get(name) == identity(name) else None
+        known = old if old and files.items() <= old.files.items() and old.parts.get(name) == identity(name) else None
         now.parts[name] = identity(name)
         now.files |= files
         if figures is None:
-            now.measured += _of(name, old.measured) if old else (*measure(folder, name), *_besides(folder, name))
-        if old:  # but the figures of a checkpoint that is not here any more
+            now.measured += _of(name, known.measured) if known else (*measure(folder, name), *_besides(folder, name))
+        if known:  # but the figures of a checkpoint that is not here any more
             here = (folder / name / PRETRAINED).is_dir()
-            now.check += tuple(figure for figure in _of(name, old.check) if here or figure.task != RECONSTRUCTION)
+            now.check += tuple(figure for figure in _of(name, known.check) if here or figure.task != RECONSTRUCTION)
         else:
             now.check += _quick(folder, [name])
         write_text(folder / RECORD, now.model_dump_json(indent=1) + "\n")
@@ -82,7 +78,6 @@ def _of(name: str, figures: Iterable[Measured]) -> tuple[Measured, ...]:
 
 
 def read_record(folder: Path) -> Record:
-    """The record of a folder."""
     path = folder / RECORD
     if not path.is_file():
         raise UsageError(f"{path} is missing: 'pcc-bench lab record' writes it")
@@ -91,20 +86,17 @@ def read_record(folder: Path) -> Record:
 
 def check(folder: Path) -> list[str]:
     """What is not as recorded, a sentence each; none where all is well."""
-    known = read_record(folder)
+    known, world = read_record(folder), _world()
     wrong = []
     if known.world != VERSION:
         wrong.append(f"the record is of version {known.world} of the world, this generator is version {VERSION}")
-    wrong += [
-        f"the world's {name} rows have changed" for name, digest in _world().items() if known.data.get(name) != digest
-    ]
-    wrong += [
-        f"{name}: its recipe, or what it is made from, has changed" for name in known.parts if _is_other(name, known)
-    ]
-    missing = [name for name in known.files if not (folder / name).is_file()]
+    wrong += [f"the world's {name} rows have changed" for name in world if known.data.get(name) != world[name]]
+    others = [name for name in known.parts if _is_other(name, known)]
+    wrong += [f"{name}: its recipe, or what it is made from, has changed" for name in others]
+    files = _hashes(folder, known.parts)
+    missing = [name for name in known.files if name not in files]
     wrong += [f"{folder / name} is missing" for name in missing]
-    present = {name: digest for name, digest in _hashes(folder, known.parts).items() if name in known.files}
-    wrong += [f"{folder / name} has changed" for name, digest in present.items() if known.files[name] != digest]
+    wrong += [f"{folder / name} has changed" for name, old in known.files.items() if files.get(name, old) != old]
     if missing:
         return wrong
     expected = [figure for name in known.parts for figure in _of(name, known.check)]
@@ -140,8 +132,7 @@ def _is_other(name: str, known: Record) -> bool:
 def _besides(folder: Path, name: str) -> Iterator[Measured]:
     """What `lab check` does not measure again: tracking, and reconstruction of a checkpoint that was not kept."""
     if (folder / name / PRETRAINED).is_dir():
-        tracked = tracking(folder, name)
-        if tracked is not None:
+        if (tracked := tracking(folder, name)) is not None:
             yield tracked
     elif (at_build := (read_card(folder, name) or {}).get(RECONSTRUCTION)) is not None:
         yield checked(Measured, at_build, f"{folder / name / CARD} is damaged")
@@ -173,116 +164,88 @@ LARGE, LARGE_SIXTEEN = "pcc-lab-large-4x", "pcc-lab-large-16x"
 ICAE, COCOM, AUTOCOMPRESSOR, LLMLINGUA2 = "icae-lab-4x", "cocom-lab-4x", "autocompressor-lab-4x", "llmlingua2-lab"
 OTHERS = ("mistral", "qwen2", "phi3")  # decoders to which the 4x compressor was taken
 NEAR = 0.9  # of the full context's F1 counts as near it
+# What the lab says of a claim.
+AGREES, DISAGREES, UNDECIDED, MISSING = "agrees", "disagrees", "undecided", "not measured"
 
 
-class Verdict(StrEnum):
-    """What the lab says of a claim."""
-
-    AGREES = "agrees"
-    DISAGREES = "disagrees"
-    UNDECIDED = "undecided"
-    MISSING = "not measured"
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A figure with half its 95 % interval."""
-
+class Interval(NamedTuple):
     value: float
-    half: float  # half the width of its interval
+    half: float  # half the width of its 95 % interval
 
     def __str__(self) -> str:
         return f"{self.value:.1f} ± {self.half:.1f}"
 
 
-@dataclass(frozen=True)
-class Claim:
-    """A finding of the paper."""
-
-    text: str  # what it says, in the lab's terms
-    # weighted sums of models' F1, by model, that are all above 0 where the claim holds
-    above: Sequence[Mapping[str, float]]
-
-
 _RATE = {FOUR: 0.5, SIXTEEN: -0.5, LARGE: 0.5, LARGE_SIXTEEN: -0.5}  # from 16x to 4x, the mean of both sizes
 _SIZES = ({LARGE: 1, FOUR: -1}, {LARGE_SIXTEEN: 1, SIXTEEN: -1})  # from Lite to Large, at each rate
 
-CLAIMS = (
-    Claim(f"4x is near the full context (at least {NEAR:.0%} of its F1)", [{FOUR: 1, FULL: -NEAR}]),
-    Claim("16x lies between 4x and 64x", [{FOUR: 1, SIXTEEN: -1}, {SIXTEEN: 1, MOST: -1}]),
-    Claim(
-        "64x collapses: it keeps less than half of what the context is worth",
-        [{MOST: -1, FULL: 0.5, NONE: 0.5}],  # half of (full - none), less (64x - none)
-    ),
-    Claim("without pretraining F1 is less than half", [{FOUR: 0.5, f"{FOUR}-no-pretraining": -1}]),
-    Claim(
-        "both objectives are needed: each alone is worse",
-        [{FOUR: 1, f"{FOUR}-reconstruction": -1}, {FOUR: 1, f"{FOUR}-completion": -1}],
-    ),
-    Claim("boundary vectors help", [{FOUR: 1, f"{FOUR}-no-boundaries": -1}]),
-    Claim(
-        "the encoder's size matters less than the rate",
-        # above 0 where the rate's effect is larger than the size's, whichever sign that has
-        [{m: _RATE.get(m, 0) + sign * size.get(m, 0) for m in [*_RATE, *size]} for size in _SIZES for sign in (-1, 1)],
-    ),
-    Claim(
-        "after light tuning other decoders answer better with 4x memories than without the context",
-        [{f"{FOUR}-{other}": 1, f"lab-{other}, no-context": -1} for other in OTHERS],
-    ),
-    Claim(
-        "trained for another decoder, 4x memories answer better than no context",
-        [{"pcc-lab-mistral-4x": 1, "lab-mistral, no-context": -1}],
-    ),
-    Claim(
-        "PCC is above ICAE, COCOM and AutoCompressor at 4x",
-        [{FOUR: 1, rival: -1} for rival in (ICAE, COCOM, AUTOCOMPRESSOR)],
-    ),
-    Claim("PCC is above LLMLingua-2 at 4x", [{FOUR: 1, LLMLINGUA2: -1}]),
-    Claim(
-        "ICAE is above COCOM, and COCOM above AutoCompressor",
-        [{ICAE: 1, COCOM: -1}, {COCOM: 1, AUTOCOMPRESSOR: -1}],
-    ),
-)
+# What the paper finds, in the lab's terms: weighted sums of models' F1, by model, that are all above 0 where it holds.
+CLAIMS: dict[str, Sequence[Mapping[str, float]]] = {
+    f"4x is near the full context (at least {NEAR:.0%} of its F1)": [{FOUR: 1, FULL: -NEAR}],
+    "16x lies between 4x and 64x": [{FOUR: 1, SIXTEEN: -1}, {SIXTEEN: 1, MOST: -1}],
+    # half of (full - none), less (64x - none)
+    "64x collapses: it keeps less than half of what the context is worth": [{MOST: -1, FULL: 0.5, NONE: 0.5}],
+    "without pretraining F1 is less than half": [{FOUR: 0.5, f"{FOUR}-no-pretraining": -1}],
+    "both objectives are needed: each alone is worse": [
+        {FOUR: 1, f"{FOUR}-{objective}": -1} for objective in ("reconstruction", "completion")
+    ],
+    "boundary vectors help": [{FOUR: 1, f"{FOUR}-no-boundaries": -1}],
+    # above 0 where the rate's effect is larger than the size's, whichever sign that has
+    "the encoder's size matters less than the rate": [
+        {m: _RATE.get(m, 0) + sign * size.get(m, 0) for m in [*_RATE, *size]} for size in _SIZES for sign in (-1, 1)
+    ],
+    "after light tuning other decoders answer better with 4x memories than without the context": [
+        {f"{FOUR}-{other}": 1, f"lab-{other}, no-context": -1} for other in OTHERS
+    ],
+    "trained for another decoder, 4x memories answer better than no context": [
+        {"pcc-lab-mistral-4x": 1, "lab-mistral, no-context": -1}
+    ],
+    "PCC is above ICAE, COCOM and AutoCompressor at 4x": [
+        {FOUR: 1, rival: -1} for rival in (ICAE, COCOM, AUTOCOMPRESSOR)
+    ],
+    "PCC is above LLMLingua-2 at 4x": [{FOUR: 1, LLMLINGUA2: -1}],
+    "ICAE is above COCOM, and COCOM above AutoCompressor": [{ICAE: 1, COCOM: -1}, {COCOM: 1, AUTOCOMPRESSOR: -1}],
+}
 
 
 def findings(measured: Sequence[Measured]) -> pd.DataFrame:
     """A row a claim: what it says, the figures of a record (mean F1 over the four question sets), the verdict."""
-    scores: dict[str, Figure] = {}
+    scores: dict[str, Interval] = {}
     for model in {figure.model for figure in measured}:
         each = [one for one in measured if (one.model, one.metric) == (model, "f1") and one.task in QUESTION_SETS]
         if len(each) == len(QUESTION_SETS):
             half = math.hypot(*((one.high - one.low) / 2 for one in each)) / len(each)
-            scores[model] = Figure(sum(one.value for one in each) / len(each), half)
+            scores[model] = Interval(sum(one.value for one in each) / len(each), half)
     rows = []
-    for claim in CLAIMS:
-        models = list(dict.fromkeys(model for weights in claim.above for model in weights))
+    for text, sums in CLAIMS.items():
+        models = list(dict.fromkeys(model for weights in sums for model in weights))
         values = ", ".join(f"{model} {scores[model]}" for model in models if model in scores)
         if absent := [model for model in models if model not in scores]:
             missing = f"no figure of {', '.join(absent)}"
-            rows.append((claim.text, f"{values}; {missing}" if values else missing, Verdict.MISSING))
+            rows.append((text, f"{values}; {missing}" if values else missing, MISSING))
         else:
-            rows.append((claim.text, values, verdict([_sum(weights, scores) for weights in claim.above])))
+            rows.append((text, values, verdict([_sum(weights, scores) for weights in sums])))
     text = "how well a context is reconstructed tells how well its questions are answered"
     tracking = next((figure for figure in measured if figure.task == TRACKING), None)
     if tracking is None:
-        rows.append((text, "no figure", Verdict.MISSING))
+        rows.append((text, "no figure", MISSING))
     else:
         low, high = tracking.low, tracking.high
         figure = f"{tracking.model}: rank correlation {tracking.value:.2f} [{low:.2f}, {high:.2f}], n = {tracking.n}"
-        rows.append((text, figure, verdict([Figure((high + low) / 2, (high - low) / 2)])))
+        rows.append((text, figure, verdict([Interval((high + low) / 2, (high - low) / 2)])))
     return pd.DataFrame(rows, columns=["the paper says", "the lab measured (F1)", "verdict"])
 
 
-def _sum(weights: Mapping[str, float], figures: Mapping[str, Figure]) -> Figure:
+def _sum(weights: Mapping[str, float], figures: Mapping[str, Interval]) -> Interval:
     """A weighted sum. It takes the errors of models as independent: cautious, since they answered the same rows."""
     value = sum(weight * figures[model].value for model, weight in weights.items())
-    return Figure(value, math.hypot(*(weight * figures[model].half for model, weight in weights.items())))
+    return Interval(value, math.hypot(*(weight * figures[model].half for model, weight in weights.items())))
 
 
-def verdict(differences: Sequence[Figure]) -> Verdict:
+def verdict(differences: Sequence[Interval]) -> str:
     """Agrees where all are above 0 with their intervals, disagrees where any is below 0 with its interval."""
     if all(figure.value - figure.half > 0 for figure in differences):
-        return Verdict.AGREES
+        return AGREES
     if any(figure.value + figure.half < 0 for figure in differences):
-        return Verdict.DISAGREES
-    return Verdict.UNDECIDED
+        return DISAGREES
+    return UNDECIDED

@@ -23,29 +23,18 @@ from pcc_bench.core import tiny
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.shipped import PRETRAINED
-from pcc_bench.lab import AdaptationRecipe, CompressorRecipe, compressor
-from pcc_bench.lab.heads import draw_reading_heads, places_for, point_memory_tokens, width_for
+from pcc_bench.lab import AdaptationRecipe, CompressorRecipe, part, stages
+from pcc_bench.lab.heads import CODE, draw_reading_heads, places_for, point_memory_tokens
 from pcc_bench.lab.skills import DOCUMENTS, RECONSTRUCTION, reconstruction
-from pcc_bench.lab.stages import (
-    FIRST_RATE,
-    SEGMENT,
-    adapting_recipe,
-    converting_recipe,
-    on_questions,
-    pretraining_recipe,
-    stages,
-    write_data,
-)
+from pcc_bench.lab.stages import DATA, FIRST_RATE, SEGMENT, write_data
 from pcc_bench.model import checkpoint, init
-from pcc_bench.model.config import Boundaries
-from pcc_bench.model.converter import Converter
 from pcc_bench.model.encoder import MEMORY_TOKEN_NAMES
+from pcc_bench.model.pcc import PCC
 from pcc_bench.model.training.loop import train
 
 HEADS = 4
 INNER = 2  # width of a block's inner layer, in widths of the encoder: half of GPT-2's, for the size of what ships
 LINEAR = 4.0  # where GELU is the identity
-DATA = "data"  # folder of the training data, in the work folder
 ABOUT = (
     "A part of pcc_bench's lab, trained from nothing on a generated world, and good for nothing else. The recipe with "
     "its seed, tokens and seconds are in part.json, the curves in log.jsonl; `pcc-bench lab build` makes it again."
@@ -54,60 +43,63 @@ ABOUT = (
 
 def train_compressor(folder: Path, name: str, recipe: CompressorRecipe, work: Path) -> None:
     """Make a compressor, or go on where an earlier call was interrupted: `work` has its stages and their states."""
-    decoder, data = folder / recipe.decoder, work.parent / DATA
+    decoder, data, start = str(folder / recipe.decoder), work.parent / DATA, work / "start"
     write_data(data)
-    frozen = init.open_decoder(str(decoder))
-    start = work / "start"
+    frozen = init.open_decoder(decoder)
     if not (start / "config.json").is_file():
-        sizes: dict[str, Any] = {"segment_length": SEGMENT, "boundaries": recipe.boundaries, "seed": recipe.seed}
-        if recipe.kind == "lite":
-            start_lite(frozen, start, rate=recipe.rate, layers=recipe.layers, **sizes)
-        else:
-            start_large(frozen, start, rank=recipe.lora_rank, **sizes)
-    for rate, steps in stages(recipe):
+        (start_lite if recipe.kind == "lite" else start_large)(frozen, start, recipe)
+    for rate, steps in stages.stages(recipe):
         begin = work / f"begin-{rate}x"
         if not (begin / "config.json").is_file():
             at_rate(start, begin, frozen, rate, recipe.rate)
         start = work / f"{rate}x"
-        train(pretraining_recipe(name, recipe, rate, steps, str(begin), str(decoder), str(data)), start)
+        train(stages.pretraining_recipe(name, recipe, rate, steps, str(begin), decoder, str(data)), start)
     if not recipe.pretraining:
         start = at_rate(start, work / "begin", frozen, recipe.rate, recipe.rate)
-    tuned = work / "tuning"
-    models = {"start": str(start), "decoder": str(decoder), "seed": recipe.seed}
-    train(on_questions(name, models, str(data), recipe.rate, recipe.tuning), tuned)
-    if recipe.pretraining:
-        _measure_pretrained(start, folder / name, frozen, work, recipe.keep_pretrained)
-    _export(tuned, folder / name, frozen)
+    _tune(folder, name, recipe, recipe.rate, start, work, measured=recipe.pretraining > 0, keep=recipe.keep_pretrained)
 
 
 def adapt_compressor(folder: Path, name: str, recipe: AdaptationRecipe, work: Path) -> None:
     """Take a compressor, as it was before fine-tuning, to another decoder; or go on where a call was interrupted."""
-    start, decoder, data = folder / recipe.start / PRETRAINED, folder / recipe.decoder, work.parent / DATA
+    start, decoder, data = folder / recipe.start / PRETRAINED, str(folder / recipe.decoder), work.parent / DATA
     if not (start / "config.json").is_file():
         raise UsageError(
             f"{start} is missing, from which {name} starts, and which does not ship with the package: delete the "
             f"folder {start.parent} and run the same command again, which makes it anew"
         )
     write_data(data)
-    rate = compressor(recipe.start).rate
-    train(converting_recipe(name, recipe, rate, str(start), str(decoder), str(data)), work / "converter")
-    adapted, tuned = work / f"{rate}x", work / "tuning"
-    train(adapting_recipe(name, recipe, rate, str(work / "converter"), str(decoder), str(data)), adapted)
-    models = {"start": str(adapted), "decoder": str(decoder), "seed": recipe.seed}
-    train(on_questions(name, models, str(data), rate, recipe.tuning), tuned)
-    frozen = init.open_decoder(str(decoder))
-    _measure_pretrained(adapted, folder / name, frozen, work, keep=False)
+    compressor = part(recipe.start)
+    assert isinstance(compressor, CompressorRecipe)
+    rate = compressor.rate
+    converter, adapted = work / "converter", work / f"{rate}x"
+    train(stages.converting_recipe(name, recipe, rate, str(start), decoder, str(data)), converter)
+    train(stages.adapting_recipe(name, recipe, rate, str(converter), decoder, str(data)), adapted)
+    _tune(folder, name, recipe, rate, adapted, work, measured=True, keep=False)
+
+
+def _tune(
+    folder: Path,
+    name: str,
+    recipe: CompressorRecipe | AdaptationRecipe,
+    rate: int,
+    start: Path,
+    work: Path,
+    *,
+    measured: bool,
+    keep: bool,
+) -> None:
+    """Fine-tune, and export the part; `measured`: with its reconstruction before that, on the part's card."""
+    decoder, tuned, pretrained = str(folder / recipe.decoder), work / "tuning", folder / name / PRETRAINED
+    models = {"start": str(start), "decoder": decoder, "seed": recipe.seed}
+    train(stages.on_questions(name, models, str(work.parent / DATA), rate, recipe.tuning), tuned)
+    frozen = init.open_decoder(decoder)
+    if measured:
+        _export(start, pretrained, frozen)
+        figure = reconstruction(name, pretrained, DOCUMENTS)
+        (work / RECONSTRUCTION).write_text(figure.model_dump_json(), encoding="utf-8")
+        if not keep:
+            shutil.rmtree(pretrained)
     _export(tuned, folder / name, frozen)
-
-
-def _measure_pretrained(source: Path, part: Path, decoder: Decoder, work: Path, keep: bool) -> None:
-    """Reconstruction before fine-tuning, for the part's card."""
-    pretrained = part / PRETRAINED
-    _export(source, pretrained, decoder)
-    figure = reconstruction(part.name, pretrained, DOCUMENTS)
-    (work / RECONSTRUCTION).write_text(figure.model_dump_json(), encoding="utf-8")
-    if not keep:
-        shutil.rmtree(pretrained)
 
 
 def _export(source: Path, target: Path, decoder: Decoder) -> None:
@@ -115,8 +107,7 @@ def _export(source: Path, target: Path, decoder: Decoder) -> None:
     pcc = checkpoint.load(str(source), decoder)
     beside = init.name_beside(decoder.name, target)
     made_for = pcc.config.decoder.model_copy(update={"name": beside})
-    base = beside if pcc.config.encoder.base else None
-    encoder = pcc.config.encoder.model_copy(update={"base": base})
+    encoder = pcc.config.encoder.model_copy(update={"base": beside if pcc.config.encoder.base else None})
     lab = {"lab": True, "decoder": made_for, "encoder": encoder, "notes": ABOUT}
     pcc.config = pcc.config.model_copy(update=lab)
     checkpoint.save(pcc.half(), target)
@@ -124,38 +115,48 @@ def _export(source: Path, target: Path, decoder: Decoder) -> None:
         shutil.copy(source / log, target / log)
 
 
-def start_lite(
-    decoder: Decoder,
-    folder: Path,
-    *,
-    rate: int,
-    segment_length: int,
-    layers: int = 4,
-    boundaries: Boundaries = Boundaries.PER_SEGMENT,
-    seed: int = 0,
-) -> Path:
-    """Write a checkpoint at 1x from which a compressor of a `rate` can be trained.
+def start_lite(decoder: Decoder, folder: Path, recipe: CompressorRecipe, segment_length: int = SEGMENT) -> Path:
+    """Write a checkpoint at 1x from which a compressor of the recipe's rate can be trained.
 
     The encoder starts with the decoder's tokenizer and embeddings; segments have at most as many tokens as there are
     memory tokens (64).
     """
     tokenizer: Any = copy.deepcopy(decoder.tokenizer)
     tokenizer.add_special_tokens({"additional_special_tokens": list(MEMORY_TOKEN_NAMES)}, False)
-    width = width_for(decoder.hidden_size)
-    encoder = folder / "encoder"
-    size: dict[str, Any] = {"width": width, "layers": layers, "heads": HEADS, "window": 512, "n_inner": INNER * width}
+    encoder, width = folder / "encoder", decoder.hidden_size + 2 * CODE  # the decoder's embeddings, two codes
+    size: dict[str, Any] = {"width": width, "layers": recipe.layers, "heads": HEADS, "window": 512}
     # Of one pass over the text nothing is learned by heart; dropout would only blur what the slots carry.
-    size |= {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0}
-    tiny.make_model("gpt2", tokenizer, encoder, seed=seed, std=0.02, **size)
+    size |= {"n_inner": INNER * width, "attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0}
+    tiny.make_model("gpt2", tokenizer, encoder, seed=recipe.seed, std=0.02, **size)
     model = AutoModelForCausalLM.from_pretrained(encoder)
     embeddings = decoder.embedding.weight.detach().float()
-    places = places_for(rate, HEADS, layers)
-    draw_reading_heads(model, embeddings, places, seed)
+    places = places_for(recipe.rate, HEADS, recipe.layers)
+    draw_reading_heads(model, embeddings, places, recipe.seed)
     model.save_pretrained(encoder)
-    pcc = init.fresh(str(encoder), decoder, [1], folder, segment_length=segment_length, seed=seed)
+    pcc = init.fresh(str(encoder), decoder, [1], folder, segment_length=segment_length, seed=recipe.seed)
     point_memory_tokens(pcc.encoder.body, pcc.encoder.memory_ids, 1, places)
-    pass_through(pcc.converter, float(embeddings.std()))
-    pcc.config = pcc.config.model_copy(update={"boundaries": boundaries, "encoder_bos": False})
+    return _save_start(pcc, recipe, float(embeddings.std()), folder)
+
+
+def start_large(decoder: Decoder, folder: Path, recipe: CompressorRecipe) -> Path:
+    """Write a checkpoint at `FIRST_RATE`, from which a compressor of that rate or a higher one can be trained."""
+    sizes: dict[str, Any] = {"segment_length": SEGMENT, "lora_rank": recipe.lora_rank, "seed": recipe.seed}
+    pcc = init.fresh(decoder.name, decoder, [FIRST_RATE], folder, **sizes)
+    lora = {**(pcc.config.encoder.lora or {}), "lora_dropout": 0.0}  # see `start_lite`
+    pcc.config = pcc.config.model_copy(update={"encoder": pcc.config.encoder.model_copy(update={"lora": lora})})
+    return _save_start(pcc, recipe, float(decoder.embedding.weight.float().std()), folder)
+
+
+def _save_start(pcc: PCC, recipe: CompressorRecipe, std: float, folder: Path) -> Path:
+    """Let the converter pass the token's channels on, at the scale (`std`) of the decoder's embeddings, and save."""
+    converter, size = pcc.converter, pcc.converter.decoder_size
+    with torch.no_grad():
+        converter.dense_in.weight.zero_()
+        converter.dense_in.weight[:, :size] = torch.eye(size)
+        converter.dense_in.bias.fill_(LINEAR)
+        converter.dense_out.weight.copy_(std * torch.eye(size))
+        converter.dense_out.bias.fill_(-LINEAR * std)
+    pcc.config = pcc.config.model_copy(update={"boundaries": recipe.boundaries, "encoder_bos": False})
     checkpoint.save(pcc, folder)
     return folder
 
@@ -171,36 +172,4 @@ def at_rate(start: Path, folder: Path, decoder: Decoder, rate: int, final_rate: 
         point_memory_tokens(pcc.encoder.body, pcc.encoder.memory_ids, rate, places)
     pcc.config = pcc.config.model_copy(update={"rate": rate, "rates": (rate,)})
     checkpoint.save(init.adapted(pcc, decoder, folder), folder)
-    return folder
-
-
-def pass_through(converter: Converter, std: float) -> None:
-    """Let a converter pass the token's channels on, at the scale of the decoder's embeddings."""
-    size = converter.decoder_size
-    with torch.no_grad():
-        converter.dense_in.weight.zero_()
-        converter.dense_in.weight[:, :size] = torch.eye(size)
-        converter.dense_in.bias.fill_(LINEAR)
-        converter.dense_out.weight.copy_(std * torch.eye(size))
-        converter.dense_out.bias.fill_(-LINEAR * std)
-
-
-def start_large(
-    decoder: Decoder,
-    folder: Path,
-    *,
-    segment_length: int,
-    rank: int,
-    boundaries: Boundaries = Boundaries.PER_SEGMENT,
-    seed: int = 0,
-) -> Path:
-    """Write a checkpoint at `FIRST_RATE`, from which a compressor of that rate or a higher one can be trained."""
-    sizes: dict[str, Any] = {"segment_length": segment_length, "lora_rank": rank, "seed": seed}
-    pcc = init.fresh(decoder.name, decoder, [FIRST_RATE], folder, **sizes)
-    pass_through(pcc.converter, float(decoder.embedding.weight.float().std()))
-    # Of one pass over the text nothing is learned by heart; dropout would only blur what the slots carry.
-    lora = {**(pcc.config.encoder.lora or {}), "lora_dropout": 0.0}
-    encoder = pcc.config.encoder.model_copy(update={"lora": lora})
-    pcc.config = pcc.config.model_copy(update={"encoder": encoder, "boundaries": boundaries, "encoder_bos": False})
-    checkpoint.save(pcc, folder)
     return folder

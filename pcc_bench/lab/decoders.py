@@ -6,6 +6,7 @@ import json
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,13 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch.utils.data import IterableDataset
-from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
+from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 from transformers.trainer import TRAINER_STATE_NAME
 
 from pcc_bench.core import tiny
 from pcc_bench.core.documents import read_json, write_text
-from pcc_bench.lab import DecoderRecipe
+from pcc_bench.lab import ClassifierRecipe, DecoderRecipe
 from pcc_bench.lab.heads import draw_induction_heads
 from pcc_bench.lab.lessons import ANSWER, RANDOM, SAY_AGAIN, Lesson, corpus, draw_lesson
 from pcc_bench.model.pcc import SPECIAL_TOKENS
@@ -33,13 +34,13 @@ TOKENIZER_LESSONS = 4_000
 WARMUP_STEPS = 40
 
 
+@dataclass(eq=False)
 class Lessons(IterableDataset[dict[str, torch.Tensor]]):
     """Whole batches of lessons, the same for a step however the run came to it."""
 
-    def __init__(self, recipe: DecoderRecipe, tokenizer: PreTrainedTokenizerBase, step: int = 0) -> None:
-        self.recipe = recipe
-        self.tokenizer = tokenizer
-        self.step = step
+    recipe: DecoderRecipe
+    tokenizer: PreTrainedTokenizerBase
+    step: int = 0
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         first, skip = divmod(self.step, ROUND)
@@ -59,48 +60,49 @@ class Lessons(IterableDataset[dict[str, torch.Tensor]]):
             missing -= sum(len(ids) for ids, _ in rows[-32:])
             index += 32
         rows.sort(key=lambda row: len(row[0]))
-        total, batches = sum(len(ids) for ids, _ in rows), [[] for _ in range(ROUND)]  # type: ignore[var-annotated]
-        read = 0
+        total, read = sum(len(ids) for ids, _ in rows), 0
+        batches: list[list[tuple[list[int], list[float]]]] = [[] for _ in range(ROUND)]
         for row in rows:
             batches[min(ROUND - 1, read * ROUND // total)].append(row)
             read += len(row[0])
         padded = []
         for batch in shuffle(random, [batch for batch in batches if batch]):
             longest = -(-max(len(ids) for ids, _ in batch) // PAD_TO) * PAD_TO + 1
-            all_ids = torch.full((len(batch), longest), self.tokenizer.pad_token_id)
-            all_weights = torch.zeros(len(batch), longest)
-            for place, (ids, weights) in enumerate(batch):
-                all_ids[place, : len(ids)] = torch.tensor(ids)
-                all_weights[place, : len(weights)] = torch.tensor(weights)
-            padded.append({"input_ids": all_ids, "weights": all_weights})
+            ids, weights = (
+                torch.full((len(batch), longest), self.tokenizer.pad_token_id),
+                torch.zeros(len(batch), longest),
+            )
+            for place, row in enumerate(batch):
+                ids[place, : len(row[0])], weights[place, : len(row[1])] = map(torch.tensor, row)
+            padded.append({"input_ids": ids, "weights": weights})
         return padded
 
     def _encode(self, lessons: Sequence[Lesson], index: int) -> Iterator[tuple[list[int], list[float]]]:
-        runs = [run for lesson in lessons for run in lesson]
-        texts = ["".join(piece.text for piece in run) for run in runs]
+        texts = ["".join(piece.text for piece in run) for lesson in lessons for run in lesson]
         encoded = self.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        tokens = iter(zip(runs, texts, encoded["input_ids"], encoded["offset_mapping"], strict=True))
+        tokens = iter(zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True))
         for number, lesson in enumerate(lessons):
             ids, weights = [self.tokenizer.bos_token_id], [0.0]
-            for _ in lesson:
-                run, text, piece_ids, spans = next(tokens)
+            for run in lesson:
+                text, run_ids, spans = next(tokens)
                 if text.startswith(RANDOM):
                     random = seeded(self.recipe.seed, "random", index + number)
                     first = len(tiny.SPECIAL) + len(SPECIAL_TOKENS)
                     count, words = int(text.removeprefix(RANDOM)), len(self.tokenizer) - first
-                    piece_ids = [first + int(random.random() * words) for _ in range(count)]
+                    run_ids = [first + int(random.random() * words) for _ in range(count)]
                     again = len(ids) > 3  # the first time it can't be known
-                    weights += [run[0].weight if again else 0.0] * len(piece_ids)
+                    weights += [run[0].weight if again else 0.0] * count
                 else:  # the weight of a token is that of the piece in which it ends
                     ends = list(accumulate(len(piece.text) for piece in run))
                     weights += [run[min(bisect_left(ends, stop), len(run) - 1)].weight for _, stop in spans]
-                ids += piece_ids
+                ids += run_ids
             yield ids, weights
 
 
 class _LessonTrainer(Trainer):
-    """Weighted next-token loss; keeps count of right answers and right repetitions."""
+    """Weighted next-token loss; the journal has it with the shares of right answers and of right repetitions."""
 
+    journal: Path
     counts: dict[str, list[float]]
 
     def compute_loss(
@@ -120,21 +122,12 @@ class _LessonTrainer(Trainer):
         nll = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
         return (nll * weights).sum() / weights.sum()
 
-
-class _Log(TrainerCallback):
-    """Writes `log.jsonl`: loss, accuracies, tokens."""
-
-    def __init__(self, path: Path, trainer: _LessonTrainer, step: int) -> None:
-        self.path, self.trainer = path, trainer
-        keep_until(path, step)
-        path.touch()
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if "loss" not in (logs or {}):
-            return
-        shares = {name: round(right / max(1.0, all_), 4) for name, (right, all_) in self.trainer.counts.items()}
-        self.trainer.counts.clear()
-        append(self.path, {"step": state.global_step, "loss": round(float(logs["loss"]), 4), **shares})
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        super().log(logs, start_time)
+        if "loss" in logs:
+            shares = {name: round(right / max(1.0, all_), 4) for name, (right, all_) in self.counts.items()}
+            self.counts.clear()
+            append(self.journal, {"step": self.state.global_step, "loss": round(float(logs["loss"]), 4), **shares})
 
 
 def train_decoder(recipe: DecoderRecipe, folder: Path) -> None:
@@ -147,37 +140,40 @@ def train_decoder(recipe: DecoderRecipe, folder: Path) -> None:
     tokenizer, model = start(recipe, folder)
     trainer = _LessonTrainer(
         model=model,
-        args=TrainingArguments(
-            output_dir=str(states),
-            max_steps=recipe.steps,
+        args=training_arguments(
+            states,
+            recipe,
             per_device_train_batch_size=1,  # an item is a whole batch
-            learning_rate=recipe.learning_rate,
             warmup_steps=WARMUP_STEPS,
             lr_scheduler_type="warmup_stable_decay",
             lr_scheduler_kwargs={"num_decay_steps": round(recipe.decay * recipe.steps), "decay_type": "linear"},
             max_grad_norm=1.0,
             bf16=True,
-            use_cpu=not torch.cuda.is_available(),
-            logging_steps=25,
             save_steps=100,
             save_total_limit=1,
-            seed=recipe.seed,
             ignore_data_skip=True,
-            remove_unused_columns=False,
             accelerator_config={"dispatch_batches": False},
-            report_to=[],
         ),
         train_dataset=Lessons(recipe, tokenizer, step),
         optimizers=(MuonAndAdamW(model.modules(), recipe.learning_rate, (0.9, 0.98)), None),
         data_collator=lambda items: items[0],
     )
     trainer.counts = defaultdict(lambda: [0.0, 0.0])
-    trainer.add_callback(_Log(folder / "log.jsonl", trainer, step))
+    trainer.journal = folder / "log.jsonl"
+    keep_until(trainer.journal, step)
+    trainer.journal.touch()
     if last and step >= recipe.steps:  # the Trainer would take another step
         model.load_state_dict(load_file(last / "model.safetensors"), strict=False)  # a tied head is not in it
     else:
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     model.save_pretrained(folder)
+
+
+def training_arguments(states: Path, recipe: DecoderRecipe | ClassifierRecipe, **options: Any) -> TrainingArguments:
+    """What the Trainer is told for a decoder and for a classifier."""
+    steps = {"max_steps": recipe.steps, "learning_rate": recipe.learning_rate, "seed": recipe.seed, "logging_steps": 25}
+    options |= {"use_cpu": not torch.cuda.is_available(), "remove_unused_columns": False, "report_to": []}
+    return TrainingArguments(output_dir=str(states), **steps, **options)
 
 
 def save_in_half(model: Any, tokenizer: Any, folder: Path) -> None:
@@ -190,23 +186,11 @@ def save_in_half(model: Any, tokenizer: Any, folder: Path) -> None:
 
 def start(recipe: DecoderRecipe, folder: Path) -> tuple[PreTrainedTokenizerBase, Any]:
     """Tokenizer and untrained decoder, with the circuit that copies."""
-    tokenizer = tiny.make_tokenizer(
-        corpus(recipe.seed, TOKENIZER_LESSONS), recipe.vocabulary, prefix_space=True, special=SPECIAL_TOKENS
-    )
-    tiny.make_model(
-        recipe.family,
-        tokenizer,
-        folder,
-        width=recipe.width,
-        layers=recipe.layers,
-        heads=recipe.heads,
-        window=4096,
-        seed=recipe.seed,
-        std=0.02,
-        num_key_value_heads=recipe.heads,
-        tie_word_embeddings=True,
-        rope_theta=100_000.0,
-    )
+    texts = corpus(recipe.seed, TOKENIZER_LESSONS)
+    tokenizer = tiny.make_tokenizer(texts, recipe.vocabulary, prefix_space=True, special=SPECIAL_TOKENS)
+    sizes: dict[str, Any] = {"width": recipe.width, "layers": recipe.layers, "heads": recipe.heads, "window": 4096}
+    sizes |= {"num_key_value_heads": recipe.heads, "tie_word_embeddings": True, "rope_theta": 100_000.0}
+    tiny.make_model(recipe.family, tokenizer, folder, seed=recipe.seed, std=0.02, **sizes)
     model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")  # the fastest for short rows
     draw_induction_heads(model, recipe.seed)
     return tokenizer, model

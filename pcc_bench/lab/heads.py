@@ -83,11 +83,6 @@ STD = 0.1  # of token embeddings and, per channel, of codes
 SHARPNESS = 30.0  # logit of the place a head looks at, above the mean
 
 
-def width_for(decoder_width: int) -> int:
-    """Width of an encoder that holds the decoder's embeddings and two codes."""
-    return decoder_width + 2 * CODE
-
-
 def places_for(rate: int, heads: int, layers: int) -> int:
     """How many heads should read for a rate: a layer's, or more where a memory token stands for more tokens."""
     return max(heads, min(rate, heads * layers))
@@ -98,7 +93,7 @@ def draw_reading_heads(model: Any, embeddings: torch.Tensor, places: int, seed: 
 
     Channels are divided: the first hold the token, then come those for the code of a position, and last those for the
     code of a memory token. The heads, those of the first layer first, share the channels of the token among them.
-    `embeddings` are the decoder's, in the order of the encoder's vocabulary; see `width_for` and `places_for`.
+    `embeddings` are the decoder's, in the order of the encoder's vocabulary; see `places_for`.
     """
     heads, text = model.config.n_head, embeddings.shape[1]
     size = model.config.n_embd // heads

@@ -18,8 +18,8 @@ from pcc_bench.model.pcc import SPECIAL_TOKENS
 from pcc_bench.tasks.lab import row
 from pcc_bench.tasks.lab.passages import draw_document, draw_paragraphs, lesson, two_hop
 from pcc_bench.tasks.lab.world import integer, seeded, shuffle
+from pcc_bench.tasks.rows import gsm8k, sst2, wsc
 
-OPEN, CLOSE, AGAIN = SPECIAL_TOKENS
 QUESTIONS = 16  # most questions after a passage
 LONGEST = 36  # facts of the longest passages
 ANSWER, SAY_AGAIN, SPOKEN, SHOWN, NARRATIVE = 1.0, 0.9, 0.3, 0.1, 0.2  # weights in the loss
@@ -27,16 +27,14 @@ RANDOM = "<random>"  # a run that is replaced by drawn tokens
 
 
 class Piece(NamedTuple):
-    """Text, and the weight of its tokens in the loss."""
-
     text: str
-    weight: float = 0.0
+    weight: float = 0.0  # of its tokens in the loss
 
 
 Run = tuple[Piece, ...]
 Lesson = list[Run]
 
-_OPEN, _CLOSE, _AGAIN = ((Piece(token),) for token in (OPEN, CLOSE, AGAIN))
+_OPEN, _CLOSE, _AGAIN = ((Piece(token),) for token in SPECIAL_TOKENS)
 
 
 def draw_lesson(seed: int, index: int, ease: float) -> Lesson:
@@ -69,23 +67,19 @@ def _questions(random: Random, size: float) -> Lesson:
 def _paragraphs(random: Random, size: float) -> Lesson:
     """Several titled paragraphs and questions of two hops."""
     paragraphs = draw_paragraphs(random, integer(random, 6, 6 + int(24 * size)), split="train")
-    texts = [
-        f"{title}\n{' '.join(lines)}" for title, lines in zip(paragraphs.titles, paragraphs.sentences, strict=True)
-    ]
+    titled = zip(paragraphs.titles, paragraphs.sentences, strict=True)
+    texts = [f"{title}\n{' '.join(lines)}" for title, lines in titled]
     pairs = [(question.text, question.answer) for question in two_hop(random, paragraphs.whole)]
     return _asked(random, "\n\n".join(texts), pairs)
 
 
 def _asked(random: Random, text: str, pairs: list[tuple[str, str]]) -> Lesson:
-    prompts = [
-        (Piece(question_prompt().asking(question)), Piece(f" {answer}", ANSWER))
-        for question, answer in shuffle(random, pairs)[:QUESTIONS]
-    ]
-    ended = [run for prompt, answer in prompts for run in ((prompt,), (answer,), _END)]
-    if random.random() < 0.3 or not prompts:
+    ended: Lesson = []
+    for question, answer in shuffle(random, pairs)[:QUESTIONS]:
+        ended += [(Piece(question_prompt().asking(question)),), (Piece(f" {answer}", ANSWER),), _END]
+    if random.random() < 0.3 or not ended:
         return [_OPEN, (Piece(text, SHOWN),), _CLOSE, *ended]
-    (first, _), *_ = prompts
-    return [(Piece(text, SHOWN), Piece("\n\n"), first), *ended[1:]]
+    return [(Piece(text, SHOWN), Piece("\n\n"), *ended[0]), *ended[1:]]
 
 
 def _random_again(random: Random, size: float) -> Lesson:
@@ -112,36 +106,29 @@ def _narrative(random: Random, size: float) -> Lesson:
 
 
 def _solved(random: Random, size: float) -> Lesson:
-    """Word problems, one after the other."""
-    shown: list[Piece] = []
-    for _ in range(integer(random, 1, 1 + int(4 * size))):
-        problem = row("gsm8k", "train", integer(random, 0, 10**9))
-        shown += [Piece(f"Question: {problem['question']}\nAnswer:"), Piece(f" {problem['answer']}", ANSWER)]
-        shown.append(Piece("\n\n", ANSWER))
-    return [tuple(shown[:-1]), _END]
+    """Word problems; the blank line between them is learned too, and where they end."""
+    shown = _examples(random, "gsm8k", 1 + int(4 * size), "Question: {question}\nAnswer:", between=ANSWER)
+    return [shown, _END]
 
 
 def _judged(random: Random, size: float) -> Lesson:
-    """Sentences with their sentiment."""
-    shown: list[Piece] = []
-    for _ in range(integer(random, 1, 2 + int(10 * size))):
-        review = row("sst2", "train", integer(random, 0, 10**9))
-        label = ("negative", "positive")[review["label"]]
-        shown += [Piece(f"Sentence: {review['sentence']}\nSentiment:"), Piece(f" {label}", ANSWER), Piece("\n\n")]
-    return [tuple(shown[:-1])]
+    return [_examples(random, "sst2", 2 + int(10 * size), "Sentence: {sentence}\nSentiment:")]
 
 
 def _referred(random: Random, size: float) -> Lesson:
-    """What pronouns refer to."""
+    prompt = "Question: In the sentence \"{text}\", does the pronoun '{span2_text}' refer to {span1_text}?\nAnswer:"
+    return [_examples(random, "wsc", 2 + int(5 * size), prompt)]
+
+
+def _examples(random: Random, dataset: str, most: int, prompt: str, between: float = 0.0) -> Run:
+    """Rows of a task with their answers, one after the other; `prompt` is that of the task's YAML."""
+    read, options = _TASKS[dataset]
     shown: list[Piece] = []
-    for _ in range(integer(random, 1, 2 + int(5 * size))):
-        asked = row("wsc", "train", integer(random, 0, 10**9))
-        pronoun, noun = asked["target"]["span2_text"], asked["target"]["span1_text"]
-        question = (
-            f"Question: In the sentence \"{asked['text']}\", does the pronoun '{pronoun}' refer to {noun}?\nAnswer:"
-        )
-        shown += [Piece(question), Piece(" yes" if asked["label"] else " no", ANSWER), Piece("\n\n")]
-    return [tuple(shown[:-1])]
+    for _ in range(integer(random, 1, most)):
+        doc = read(row(dataset, "train", integer(random, 0, 10**9)))
+        answer = options[doc["label"]] if options else doc["answer"]
+        shown += [Piece(prompt.format_map(doc)), Piece(f" {answer}", ANSWER), Piece("\n\n", between)]
+    return tuple(shown[:-1])
 
 
 def _talk(random: Random, size: float) -> Lesson:
@@ -150,15 +137,14 @@ def _talk(random: Random, size: float) -> Lesson:
     shown: list[Piece] = []
     for _ in range(integer(random, 1, 1 + int(3 * size))):
         session = row("hpd", "train", role + 16 * integer(random, 0, 1000), seed)
-        shown.append(Piece(f"{session['scene']}\n\n"))
-        for turn in session["dialogue"]:
-            shown.append(Piece(f"{turn}\n", SPOKEN))
+        turns = [Piece(f"{turn}\n", SPOKEN) for turn in session["dialogue"]]
+        shown += [Piece(f"{session['scene']}\n\n"), *turns]
         shown += [Piece(f"{session['role']}:"), Piece(f" {session['positive_response']}", SPOKEN), Piece("\n\n")]
     return [tuple(shown[:-1])]
 
 
-_END: Run = (Piece(EOS, ANSWER),)
-_END_AGAIN: Run = (Piece(EOS, SAY_AGAIN),)
+_END, _END_AGAIN = (Piece(EOS, ANSWER),), (Piece(EOS, SAY_AGAIN),)
+_TASKS = {"gsm8k": (gsm8k, ()), "sst2": (sst2, ("negative", "positive")), "wsc": (wsc, ("no", "yes"))}
 _KINDS: Sequence[tuple[float, Callable[[Random, float], Lesson]]] = (
     (0.14, _random_again),
     (0.12, _text_again),

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import Dataset
-from transformers import BertConfig, BertForTokenClassification, Trainer, TrainingArguments
+from transformers import BertConfig, BertForTokenClassification, Trainer
 
 from pcc_bench.baselines.autocompressor import SummaryEncoder
 from pcc_bench.baselines.cocom.encoders import CocomEncoder
@@ -28,8 +28,8 @@ from pcc_bench.core.errors import UsageError
 from pcc_bench.core.plan import Plan
 from pcc_bench.core.tiny import make_bert_tokenizer
 from pcc_bench.lab import ClassifierRecipe, RivalRecipe
-from pcc_bench.lab.decoders import save_in_half
-from pcc_bench.lab.stages import BATCH, GENERATED_ROWS, GROWING, SEGMENT, growing, on_questions, on_text, write_data
+from pcc_bench.lab.decoders import save_in_half, training_arguments
+from pcc_bench.lab.stages import BATCH, DATA, GROWING, SEGMENT, growing, on_questions, on_text, write_data
 from pcc_bench.model import init
 from pcc_bench.model.training.journal import append
 from pcc_bench.model.training.learner import Learner
@@ -55,7 +55,7 @@ PURPOSES: dict[Task, Purpose] = {
 
 def train_rival(folder: Path, name: str, recipe: RivalRecipe, work: Path) -> None:
     """Make a baseline, or go on where an earlier call was interrupted: `work` has its stages and their states."""
-    decoder, data = folder / recipe.decoder, work.parent / "data"
+    decoder, data = folder / recipe.decoder, work.parent / DATA
     write_data(data)
     pretraining, tuning = work / "pretraining", work / "tuning"
     _stage(recipe, pretraining_recipe(name, recipe, str(decoder), str(data)), pretraining, None)
@@ -71,9 +71,7 @@ def _stage(recipe: RivalRecipe, stage: Recipe, folder: Path, start: Path | None)
     decoder.model.set_attn_implementation(str(stage.optimisation.attention))
     rival = Rival(decoder, stage, recipe.method, recipe.rank)
     learned = folder / LEARNED
-    if learned.is_file():
-        start = learned
-    if start:
+    if start := learned if learned.is_file() else start:
         state = load_file(start)
         if state.keys() != rival.state_dict().keys():  # what does not learn is in neither
             raise UsageError(f"{start} was written by another version of pcc-bench: delete {folder.parent}, and build")
@@ -86,36 +84,26 @@ def _stage(recipe: RivalRecipe, stage: Recipe, folder: Path, start: Path | None)
 
 def pretraining_recipe(name: str, recipe: RivalRecipe, decoder: str, data: str) -> Recipe:
     """Pretraining: segments grow and reconstruction comes first, as for PCC-Large; AutoCompressor reads on."""
-    reads_on = recipe.method == "autocompressor"
+    models: dict[str, Any] = {"encoder": decoder, "decoder": decoder, "seed": recipe.seed}
     last: dict[str, Any] = {"segment_length": SEGMENT, "rate": recipe.rate}
-    if reads_on:
-        phases = [{**last, "segments": SEGMENTS}]
-    else:
-        phases = growing(GROWING, recipe.rate, 0.0)
-        start = phases[-1]["until"]
-        until = start + int(0.6 * (recipe.pretraining - start))
-        phases += [{**last, "completion": 0.0, "until": until}, last]
-    return on_text(
-        name,
-        {"encoder": decoder, "decoder": decoder, "seed": recipe.seed, "phases": phases},
-        data,
-        recipe.pretraining,
-        completion=1.0 if reads_on else recipe.completion,
-        evaluate_every=200,
-        batch=BATCH // SEGMENTS if reads_on else BATCH,
-        generated_rows=0 if reads_on else GENERATED_ROWS,
-    )
+    checks: dict[str, int] = {"evaluate_every": 200}
+    if recipe.method == "autocompressor":
+        models["phases"] = [{**last, "segments": SEGMENTS}]
+        checks |= {"batch": BATCH // SEGMENTS, "generated_rows": 0}
+        return on_text(name, models, data, recipe.pretraining, completion=1.0, **checks)
+    phases = growing(GROWING, recipe.rate, 0.0)
+    start = phases[-1]["until"]
+    until = start + int(0.6 * (recipe.pretraining - start))
+    models["phases"] = [*phases, {**last, "completion": 0.0, "until": until}, last]
+    return on_text(name, models, data, recipe.pretraining, completion=recipe.completion, **checks)
 
 
 def tuning_recipe(name: str, recipe: RivalRecipe, decoder: str, data: str) -> Recipe:
-    """Fine-tuning on questions."""
     models = {"encoder": decoder, "decoder": decoder, "seed": recipe.seed}
     return on_questions(name, models, data, recipe.rate, recipe.tuning)
 
 
 class Rival(Learner):
-    """A baseline in training."""
-
     def __init__(self, decoder: Decoder, recipe: Recipe, method: str, rank: int) -> None:
         super().__init__(decoder, recipe)
         final = recipe.final
@@ -124,19 +112,15 @@ class Rival(Learner):
 
     @property
     def reader(self) -> CausalEncoder:
-        """The baseline's encoder."""
         return self.encoder
 
     def enter(self, phase: int, rate: int) -> None:
-        """Take a phase's segment length and a rate of its."""
         self.encoder.resize(self.recipe.phases[phase].segment_length, rate)
 
     def encode(self, contexts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
-        """Vectors of each context: [n, width], float32."""
-        return self.encoder.encode(contexts)
+        return self.encoder.encode(contexts)  # vectors of each context: [n, width], float32
 
     def plans(self, encoded: Sequence[torch.Tensor], task: Task) -> list[Plan]:
-        """As the method was published."""
         return [Plan((self.encoder.prompt(vectors, PURPOSES[task]).float(),)) for vectors in encoded]
 
     def forward(  # type: ignore[override]
@@ -172,16 +156,12 @@ IGNORED = -1.0
 
 
 class Marked(TypedDict):
-    """A text, and start, end and probability to stay of each word of it that carries something."""
-
     text: str
-    words: list[tuple[int, int, float]]
+    words: list[tuple[int, int, float]]  # start, end and probability to stay of each that carries something
 
 
 @dataclass(frozen=True)
 class Passages(Dataset[Marked]):
-    """Passages and what the teacher says of their words, each by its number."""
-
     seed: int
     count: int
 
@@ -210,7 +190,7 @@ def taught(passage: Passage) -> list[tuple[int, int, float]]:
 
 
 def train_classifier(folder: Path, recipe: ClassifierRecipe, work: Path) -> None:
-    """Make the classifier; a minute's work, which begins anew where it was interrupted."""
+    """A minute's work, which begins anew where it was interrupted."""
     data = Passages(recipe.seed, recipe.steps * recipe.batch)
     fit_classifier(folder, recipe, data, [data[i]["text"] for i in range(min(CORPUS, len(data)))], work)
 
@@ -221,37 +201,24 @@ def fit_classifier(
     """Make a classifier from any rows of `Marked`, its word pieces from a corpus; `options` are the trainer's."""
     tokenizer: Any = make_bert_tokenizer(corpus, recipe.vocabulary)
     torch.manual_seed(recipe.seed)
-    sizes: dict[str, Any] = {"vocab_size": len(tokenizer) + FORCED, "hidden_size": recipe.width, "num_labels": 2}
-    sizes |= {"num_hidden_layers": recipe.layers, "num_attention_heads": recipe.heads}
-    sizes |= {"intermediate_size": 4 * recipe.width, "max_position_embeddings": 512}
-    model = BertForTokenClassification(BertConfig(**sizes, pad_token_id=tokenizer.pad_token_id))
+    sizes: dict[str, Any] = {"vocab_size": len(tokenizer) + FORCED, "pad_token_id": tokenizer.pad_token_id}
+    sizes |= {"hidden_size": recipe.width, "intermediate_size": 4 * recipe.width, "max_position_embeddings": 512}
+    sizes |= {"num_hidden_layers": recipe.layers, "num_attention_heads": recipe.heads, "num_labels": 2}
+    model = BertForTokenClassification(BertConfig(**sizes))
+    schedule = {"warmup_steps": 20, "lr_scheduler_type": "linear", "save_strategy": "no"}
+    schedule |= {"per_device_train_batch_size": recipe.batch}
     trainer = _KeepTrainer(
         model=model,
-        args=TrainingArguments(
-            output_dir=str(work / "states"),
-            max_steps=recipe.steps,
-            per_device_train_batch_size=recipe.batch,
-            learning_rate=recipe.learning_rate,
-            warmup_steps=20,
-            lr_scheduler_type="linear",
-            logging_steps=25,
-            save_strategy="no",
-            use_cpu=not torch.cuda.is_available(),
-            seed=recipe.seed,
-            remove_unused_columns=False,
-            report_to=[],
-            **options,
-        ),
+        args=training_arguments(work / "states", recipe, **schedule, **options),
         train_dataset=data,
         data_collator=lambda rows: _batch(tokenizer, rows),
     )
     trainer.train()
     save_in_half(model, tokenizer, folder)
-    log = folder / "log.jsonl"
-    log.unlink(missing_ok=True)
+    (folder / "log.jsonl").unlink(missing_ok=True)
     for line in trainer.state.log_history:
         if "loss" in line:
-            append(log, line)
+            append(folder / "log.jsonl", line)
 
 
 class _KeepTrainer(Trainer):
@@ -269,15 +236,9 @@ class _KeepTrainer(Trainer):
 
 def _batch(tokenizer: Any, rows: Sequence[Marked]) -> dict[str, torch.Tensor]:
     """Texts and what is taught of their tokens; one too long for the classifier becomes several rows."""
-    encoded = tokenizer(
-        [row["text"] for row in rows],
-        padding=True,
-        truncation=True,
-        max_length=512,
-        return_overflowing_tokens=True,
-        return_offsets_mapping=True,
-        return_tensors="pt",
-    )
+    cut = {"padding": True, "truncation": True, "max_length": 512, "return_overflowing_tokens": True}
+    texts = [row["text"] for row in rows]
+    encoded = tokenizer(texts, **cut, return_offsets_mapping=True, return_tensors="pt")
     spans, origins = encoded.pop("offset_mapping"), encoded.pop("overflow_to_sample_mapping")
     taught = torch.full(encoded["input_ids"].shape, IGNORED)
     for row, origin in enumerate(origins.tolist()):

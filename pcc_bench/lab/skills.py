@@ -34,8 +34,6 @@ RECONSTRUCTION, TRACKING = "reconstruction", "tracking"
 
 
 class Measured(BaseModel):
-    """One figure."""
-
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str  # part, or a floor or ceiling (`full-context`, `no-context`) of its decoder
@@ -79,17 +77,9 @@ def answering(model: str, method: str, arguments: dict[str, Any], rows_each: int
             scores = 100 * np.array([float(sample[metric]) for sample in samples])
             mean = stats.estimate(stats.clustered(scores, contexts))
             low, high = mean.interval()
-            figure = Measured(
-                model=model,
-                task=task,
-                metric=metric,
-                value=round(float(mean.difference), 2),
-                low=round(max(0.0, float(low)), 2),
-                high=round(min(100.0, float(high)), 2),
-                n=len(samples),
-                ratio=round(float(ratio), 2) if isinstance(ratio, int | float) and ratio == ratio else None,
-            )
-            figures.append(figure)
+            values = (mean.difference, max(0.0, low), min(100.0, high))
+            achieved = ratio if isinstance(ratio, int | float) and ratio == ratio else None
+            figures.append(_rounded((model, task, metric), values, len(samples), achieved))
     return figures
 
 
@@ -110,6 +100,16 @@ def evaluated(method: str, arguments: dict[str, Any], names: Sequence[str], rows
     )
     assert outcome is not None
     return dict(outcome)
+
+
+def _rounded(
+    names: tuple[str, str, str], values: tuple[Any, Any, Any], n: int, ratio: float | None = None, digits: int = 2
+) -> Measured:
+    """A figure of a model on a task by a metric (`names`); `values`: itself and the ends of its interval."""
+    model, task, metric = names
+    value, low, high = (round(float(value), digits) for value in values)
+    achieved = None if ratio is None else round(float(ratio), 2)
+    return Measured(model=model, task=task, metric=metric, value=value, low=low, high=high, n=n, ratio=achieved)
 
 
 def opened(folder: Path) -> tuple[PCC, Decoder]:
@@ -134,20 +134,11 @@ def reconstruction(name: str, folder: Path, documents: int) -> Measured:
     said = [str(decoder.tokenizer.decode(ids, skip_special_tokens=True)).strip() for ids in out.ids]
     generator = np.random.default_rng(SEED)
     samples = [generator.integers(len(said), size=len(said)) for _ in range(200)]
-    drawn = sorted(
-        sacrebleu.corpus_bleu([said[i] for i in sample], [[spans[i] for i in sample]]).score for sample in samples
-    )
+    pairs = [([said[i] for i in sample], [[spans[i] for i in sample]]) for sample in samples]
+    drawn = sorted(sacrebleu.corpus_bleu(*pair).score for pair in pairs)
     slots = sum(len(memory) for context in contexts for memory in context.slots)
-    return Measured(
-        model=name,
-        task=RECONSTRUCTION,
-        metric="bleu",
-        value=round(sacrebleu.corpus_bleu(said, [spans]).score, 2),
-        low=round(drawn[5], 2),
-        high=round(drawn[-6], 2),
-        n=len(spans),
-        ratio=round(sum(decoder.count_tokens(spans)) / slots, 2),
-    )
+    values = (sacrebleu.corpus_bleu(said, [spans]).score, drawn[5], drawn[-6])
+    return _rounded((name, RECONSTRUCTION, "bleu"), values, len(spans), sum(decoder.count_tokens(spans)) / slots)
 
 
 def tracking(folder: Path, name: str, count: int = TRACKED) -> Measured | None:
@@ -169,16 +160,8 @@ def tracking(folder: Path, name: str, count: int = TRACKED) -> Measured | None:
     drawn = [  # NaN where a sample of contexts happens to be answered alike
         scipy.stats.spearmanr(answered[i], said[i]).statistic if np.ptp(answered[i]) else np.nan for i in samples
     ]
-    low, high = np.nanquantile(drawn, [0.025, 0.975])
-    return Measured(
-        model=name,
-        task=TRACKING,
-        metric="spearman",
-        value=round(float(scipy.stats.spearmanr(answered, said).statistic), 3),
-        low=round(float(low), 3),
-        high=round(float(high), 3),
-        n=len(said),
-    )
+    values = (scipy.stats.spearmanr(answered, said).statistic, *np.nanquantile(drawn, [0.025, 0.975]))
+    return _rounded((name, TRACKING, "spearman"), values, len(said), digits=3)
 
 
 def _log_likelihoods(folder: Path, contexts: Sequence[str]) -> Iterator[float]:

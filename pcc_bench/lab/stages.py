@@ -22,12 +22,11 @@ GROWING = ((4, 60), (8, 80), (16, 100), (32, 140))  # PCC-Large: segment lengths
 LENGTHENING = ((4, 40), (8, 40), (16, 60), (32, 60))  # the same of an adaptation, whose encoder has learned before
 FIRST_STEPS, STAGE_STEPS = 40, 100  # of the stage of pretraining at 1x, which is easy; of each other before the last
 FIRST_RATE = 4  # of a Large's pretraining
-PURPOSE = "A part of the lab."
 BATCH, HELD_OUT_ROWS, GENERATED_ROWS = 32, 64, 32
 
+DATA = "data"  # folder of the training data, in the work folder
 TEXT, TEXT_HELD_OUT, QUESTIONS = "text.jsonl", "text-held-out.jsonl", "questions.jsonl"
-DOCUMENTS, ROWS = 6_000, 6_000  # of text; of each of the four question sets
-HELD_OUT_DOCUMENTS = 100
+DOCUMENTS, ROWS, HELD_OUT_DOCUMENTS = 6_000, 6_000, 100  # of text; of each of the four question sets; of text
 TUNING_SENTENCES = (6, 26)  # contexts of the fine-tuning rows
 _READERS: dict[str, Callable[[Any], Any]] = {"squad": squad, "adversarialqa": squad, "hotpotqa": hotpotqa, "nq": nq}
 
@@ -80,19 +79,16 @@ def pretraining_recipe(
     Reconstruction comes first, also in the last stage: completion from the start teaches the slots to do no harm, and
     the decoder never reads them.
     """
-    final = rate == recipe.rate
-    only_completion = recipe.completion == 1
-    phases = _reconstruction_first(rate, steps) if final and not only_completion else [_phase(rate)]
+    final, only_completion = rate == recipe.rate, recipe.completion == 1
+    phases = _reconstruction_first(rate, steps)
+    if only_completion or not final:
+        phases = phases[1:]
     if recipe.kind == "large" and rate == FIRST_RATE:
         phases = [*growing(GROWING, FIRST_RATE, float(only_completion)), *phases]
-    return on_text(
-        f"{name}, pretraining at {rate}x",
-        {"start": start, "decoder": decoder, "seed": recipe.seed, "phases": phases},
-        data,
-        steps,
-        completion=recipe.completion if final else float(only_completion),
-        evaluate_every=200 if final else steps,
-    )
+    models = {"start": start, "decoder": decoder, "seed": recipe.seed, "phases": phases}
+    completion, every = (recipe.completion, 200) if final else (float(only_completion), steps)
+    title = f"{name}, pretraining at {rate}x"
+    return on_text(title, models, data, steps, completion=completion, evaluate_every=every)
 
 
 def converting_recipe(name: str, recipe: AdaptationRecipe, rate: int, start: str, decoder: str, data: str) -> Recipe:
@@ -115,55 +111,30 @@ def adapting_recipe(name: str, recipe: AdaptationRecipe, rate: int, start: str, 
 
 def on_questions(name: str, models: dict[str, Any], data: str, rate: int, steps: int) -> Recipe:
     """A stage that learns to answer, the last one of every compressor."""
-    return Recipe.checked(
-        {
-            "name": name,
-            "purpose": PURPOSE,
-            **models,
-            "data": {"kind": "qa", "path": f"{data}/{QUESTIONS}", "held_out_rows": HELD_OUT_ROWS},
-            "phases": [_phase(rate)],
-            "optimisation": optimisation(steps, 5e-4),
-            "checks": {"evaluate_every": 100, "save_every": 100, "keep": 1, "generated_rows": 0},
-        },
-        f"the lab's part {name}",
-    )
+    source = {"kind": "qa", "path": f"{data}/{QUESTIONS}", "held_out_rows": HELD_OUT_ROWS}
+    sections = {"data": source, "phases": [{"segment_length": SEGMENT, "rate": rate}]}
+    return _stage(name, models | sections, optimisation(steps, 5e-4), evaluate_every=100, generated_rows=0)
 
 
 def on_text(
-    name: str,
-    models: dict[str, Any],
-    data: str,
-    steps: int,
-    *,
-    completion: float,
-    evaluate_every: int | None = None,
-    batch: int = BATCH,
-    generated_rows: int = GENERATED_ROWS,
+    name: str, models: dict[str, Any], data: str, steps: int, *, completion: float, batch: int = BATCH, **checks: int
 ) -> Recipe:
-    """A stage of reconstruction, completion or both; it is measured at its end, or every so many steps."""
+    """A stage of reconstruction, completion or both; it is measured at its end, unless `checks` says otherwise."""
     text = {"path": f"{data}/{TEXT}", "held_out": f"{data}/{TEXT_HELD_OUT}", "held_out_rows": HELD_OUT_ROWS}
-    checks = {"evaluate_every": evaluate_every or steps, "save_every": 100, "keep": 1, "generated_rows": generated_rows}
-    return Recipe.checked(
-        {
-            "name": name,
-            "purpose": PURPOSE,
-            **models,
-            "data": text,
-            "objective": {"completion": completion, "completion_tokens": 48},
-            "optimisation": optimisation(steps, 1e-3, batch),
-            "checks": checks,
-        },
-        f"the lab's part {name}",
-    )
+    sections = {"data": text, "objective": {"completion": completion, "completion_tokens": 48}}
+    checks = {"evaluate_every": steps, "generated_rows": GENERATED_ROWS, **checks}
+    return _stage(name, models | sections, optimisation(steps, 1e-3, batch), **checks)
 
 
-def _phase(rate: int) -> dict[str, Any]:
-    return {"segment_length": SEGMENT, "rate": rate}
+def _stage(name: str, sections: dict[str, Any], optimisation: dict[str, Any], **checks: int) -> Recipe:
+    state = {"name": name, "purpose": "A part of the lab.", **sections, "optimisation": optimisation}
+    return Recipe.checked({**state, "checks": {"save_every": 100, "keep": 1, **checks}}, f"the lab's part {name}")
 
 
 def _reconstruction_first(rate: int, steps: int) -> list[dict[str, Any]]:
     """Completion joins for the last 40 % of the steps."""
-    return [{**_phase(rate), "completion": 0.0, "until": max(1, int(0.6 * steps))}, _phase(rate)]
+    phase = {"segment_length": SEGMENT, "rate": rate}
+    return [{**phase, "completion": 0.0, "until": max(1, int(0.6 * steps))}, phase]
 
 
 def growing(lengths: Sequence[tuple[int, int]], rate: int, completion: float) -> list[dict[str, Any]]:
@@ -177,15 +148,6 @@ def growing(lengths: Sequence[tuple[int, int]], rate: int, completion: float) ->
 
 def optimisation(steps: int, learning_rate: float, batch: int = BATCH) -> dict[str, Any]:
     """How all of the lab's compressors are optimised."""
-    return {
-        "optimizer": "muon",
-        "learning_rate": learning_rate,
-        "schedule": "linear",
-        "warmup_steps": 20,
-        "batch_size": batch,
-        "micro_batch_size": batch,
-        "steps": steps,
-        "max_grad_norm": 1.0,
-        "precision": "bfloat16",
-        "attention": "eager",
-    }
+    optimizer = {"optimizer": "muon", "learning_rate": learning_rate, "schedule": "linear", "warmup_steps": 20}
+    sizes = {"batch_size": batch, "micro_batch_size": batch, "steps": steps, "max_grad_norm": 1.0}
+    return {**optimizer, **sizes, "precision": "bfloat16", "attention": "eager"}
