@@ -171,9 +171,9 @@ def train_decoder(recipe: DecoderRecipe, folder: Path) -> None:
 
 def training_arguments(states: Path, recipe: DecoderRecipe | ClassifierRecipe, **options: Any) -> TrainingArguments:
     """What the Trainer is told for a decoder and for a classifier."""
-    steps = {"max_steps": recipe.steps, "learning_rate": recipe.learning_rate, "seed": recipe.seed, "logging_steps": 25}
-    options |= {"use_cpu": not torch.cuda.is_available(), "remove_unused_columns": False, "report_to": []}
-    return TrainingArguments(output_dir=str(states), **steps, **options)
+    options |= {"output_dir": str(states), "max_steps": recipe.steps, "learning_rate": recipe.learning_rate}
+    options |= {"seed": recipe.seed, "logging_steps": 25, "use_cpu": not torch.cuda.is_available()}
+    return TrainingArguments(**options, remove_unused_columns=False, report_to=[])
 
 
 def save_in_half(model: Any, tokenizer: Any, folder: Path) -> None:
