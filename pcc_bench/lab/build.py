@@ -138,12 +138,9 @@ def _write_card(folder: Path, name: str, work: Path, seconds: float) -> None:
         tokens[path.parent.name] = int(last["tokens_seen"])
     if isinstance(recipe, lab.DecoderRecipe):
         tokens = {"lessons": recipe.steps * recipe.tokens}
-    state: dict[str, Any] = {
-        "identity": identity(name),
-        "recipe": recipe.model_dump(mode="json"),
-        "tokens_seen": tokens,
-    }
-    state |= {"seconds": round(seconds), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    state: dict[str, Any] = {"identity": identity(name), "recipe": recipe.model_dump(mode="json")}
+    state |= {"tokens_seen": tokens, "seconds": round(seconds)}
+    state |= {"threads": torch.get_num_threads(), "torch": torch.__version__}
     if (measured := work / RECONSTRUCTION).is_file():
         state[RECONSTRUCTION] = read_json(measured)
     write_text(folder / name / CARD, json.dumps(state, indent=1) + "\n")
