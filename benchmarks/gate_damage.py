@@ -23,8 +23,7 @@ from pcc_bench.core.texttable import TextTable
 from pcc_bench.gate.compare import compare
 from pcc_bench.gate.policy import Policy
 from pcc_bench.gate.result import FAIL, Verdict
-from pcc_bench.host.command import Command
-from pcc_bench.host.evaluate import run
+from pcc_bench.host.evaluate import Command, run
 from pcc_bench.results.frozen import load
 from pcc_bench.results.run import Run
 

@@ -14,18 +14,20 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+sys.path.append(str(Path(__file__).parent.parent / "tests"))  # which has the toy
 
 import numpy as np
+from toy_classifier import make_classifier
 
 from pcc_bench.baselines.llmlingua2 import LlmLingua2
 from pcc_bench.core import tiny
 from pcc_bench.core.decoder import Decoder
-from pcc_bench.core.tiny import make_classifier
 from pcc_bench.model import init
 
 SAMPLE = Path(__file__).parent.parent / "tasks" / "sample"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from pcc_bench.baselines.icae import spans
 from pcc_bench.baselines.icae.files import IcaeConfig, export_icae
 from pcc_bench.core import tiny
 from pcc_bench.core.compressor import Memory
-from pcc_bench.core.tiny import make_bert_tokenizer, make_classifier
+from pcc_bench.core.tiny import make_bert_tokenizer
 from pcc_bench.host import models as lm_models
 from pcc_bench.host.lm import CompressedLM
 from pcc_bench.model import init
@@ -206,7 +207,9 @@ def llmlingua2(
     folder: Path, texts: Sequence[str], width: int, layers: int, vocabulary: int, batch_size: int
 ) -> tuple[CompressedLM, Compress]:
     """At 4x; the package's tokenizer from OpenAI, which counts tokens, is replaced by the decoder's."""
+    sys.path.append(str(Path(__file__).parent.parent / "tests"))
     from llmlingua import PromptCompressor, prompt_compressor
+    from toy_classifier import make_classifier
 
     from pcc_bench.baselines.llmlingua2.package import PlainCounter
 

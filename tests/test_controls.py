@@ -207,7 +207,7 @@ def test_a_rate_that_is_none_is_refused(models: Path, method: str, rate: Any, me
 def test_lm_eval_runs_it_on_the_sample_rows(method: str, models: Path, texts: list[str], tmp_path: Path) -> None:
     arguments = f"pretrained={models / 'llama'},rate=4"
     if method == "llmlingua2":
-        from pcc_bench.core.tiny import make_classifier
+        from toy_classifier import make_classifier
 
         classifier = make_classifier("xlm-roberta", texts, tmp_path / "classifier")
         arguments = f"pretrained={classifier},decoder={models / 'llama'},rate=4"

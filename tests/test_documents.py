@@ -140,7 +140,7 @@ WRITERS = ("torch.save", "save_file", "np.save", "pickle.dump", "json.dump", "ya
 # A store of several processes; folders that are moved or marked as done at their end; models for tests; Linux' own.
 OWN_WAY = ("pcc_bench/lab/", "pcc_bench/core/converted.py", "pcc_bench/core/converted.py", "pcc_bench/core/tiny.py")
 OWN_WAY += (
-    "pcc_bench/host/store/folder.py",
+    "pcc_bench/host/store/store.py",
     "pcc_bench/cost/measure.py",
 )
 

@@ -15,7 +15,7 @@ from pcc_bench import cli
 from pcc_bench.core import shipped
 from pcc_bench.core.errors import UsageError
 from pcc_bench.host import evaluate, validate
-from pcc_bench.host.command import Command, kept_answers, with_setting
+from pcc_bench.host.evaluate import Command, kept_answers, with_setting
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from pcc_bench.gate.policy import Policy, Stage
 from pcc_bench.gate.result import Comparison, Verdict, headline
 from pcc_bench.gate.scores import select
 from pcc_bench.host import evaluate
-from pcc_bench.host.command import Command
+from pcc_bench.host.evaluate import Command
 from pcc_bench.results.frozen import freeze, load
 from pcc_bench.results.run import Run
 

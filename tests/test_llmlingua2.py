@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from demonstrated import REAL
+from toy_classifier import make_classifier
 
 from pcc_bench.baselines.llmlingua2 import LlmLingua2
 from pcc_bench.baselines.llmlingua2.package import PlainCounter
@@ -21,7 +22,6 @@ from pcc_bench.core import registry
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.documents import read_json_lines
 from pcc_bench.core.errors import UsageError
-from pcc_bench.core.tiny import Family, make_classifier
 from pcc_bench.host import models as lm_models
 from pcc_bench.model import init
 from pcc_bench.tasks.rows import real_folder
@@ -104,7 +104,7 @@ def test_texts_are_those_of_the_package_called_directly_one_by_one(
     direct: dict[str, Any],
     decoder: Decoder,
     texts: list[str],
-    family: Family,
+    family: str,
     ours: dict[str, Any],
     theirs: dict[str, Any],
 ) -> None:
@@ -116,7 +116,7 @@ def test_texts_are_those_of_the_package_called_directly_one_by_one(
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_texts_are_those_of_the_package_on_200_real_passages(
-    folders: dict[str, Path], direct: dict[str, Any], decoder: Decoder, family: Family
+    folders: dict[str, Path], direct: dict[str, Any], decoder: Decoder, family: str
 ) -> None:
     if not PASSAGES.is_file():
         pytest.skip(f"no real data at {PASSAGES}: set PCC_DATA to a folder with squad/validation.jsonl")

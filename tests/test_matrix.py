@@ -92,14 +92,14 @@ def pisco(models: Path, folder: Path) -> Toy:
 
 
 def llmlingua2(models: Path, folder: Path) -> Toy:
-    from pcc_bench.core.tiny import make_classifier
+    from toy_classifier import make_classifier
 
     classifier = make_classifier("bert", list(TEXTS.values()), folder / "classifier")
     return Toy(classifier, {"rate": 3}, {"rate": 6}, models / "llama")
 
 
 def token_classifier(models: Path, folder: Path) -> Toy:
-    from pcc_bench.core.tiny import make_classifier
+    from toy_classifier import make_classifier
 
     classifier = make_classifier("bert", list(TEXTS.values()), folder / "classifier")
     return Toy(classifier, {"rate": 3}, {"rate": 6}, models / "llama")

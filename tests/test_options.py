@@ -26,7 +26,7 @@ from pcc_bench.host.arguments import (
     parse_metadata,
     split_options,
 )
-from pcc_bench.host.command import Command
+from pcc_bench.host.evaluate import Command
 from pcc_bench.host.responses import Response, ResponseCache
 from pcc_bench.host.settings import SETTINGS, check_settings
 

@@ -24,8 +24,7 @@ from pcc_bench.core.errors import UsageError
 from pcc_bench.core.generation import generate
 from pcc_bench.core.plan import realise
 from pcc_bench.host.compressing import ContextMemory
-from pcc_bench.host.serving.engines import BAN, InProcess, Sampling, Server
-from pcc_bench.host.serving.prompt import compare, write
+from pcc_bench.host.serving import BAN, SAMPLING, InProcess, Server, compare, sampling, write
 from pcc_bench.model import init
 
 QUESTION = "Who <|begin_of_text|> is it?"
@@ -239,14 +238,14 @@ def test_vllm_in_this_process_gets_the_same_vectors_and_settings(
 
 
 def test_sampling_states_every_value(memory: ContextMemory) -> None:
-    settings = Sampling.of(memory.compressor, 5, options={"do_sample": True, "top_p": 0.9, "no_repeat_ngram_size": 0})
-    assert settings.settings == {
+    fields = sampling(memory.compressor, 5, options={"do_sample": True, "top_p": 0.9, "no_repeat_ngram_size": 0})
+    assert {name: fields[name] for name in (*SAMPLING, "repetition_penalty")} == {
         "temperature": 1.0,
         "top_p": 0.9,
         "top_k": 0,
         "min_p": 0.0,
         "repetition_penalty": 1.0,
     }
-    assert Sampling.of(memory.compressor, 5, options={"temperature": 0.7}).settings["temperature"] == 0
+    assert sampling(memory.compressor, 5, options={"temperature": 0.7})["temperature"] == 0
     plan = memory.plan("Who?")
     assert realise([plan], memory.compressor.decoder, plan.dtype(memory.compressor.decoder))[0].dtype == torch.float32

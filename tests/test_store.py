@@ -31,10 +31,9 @@ from pcc_bench.core.errors import UsageError
 from pcc_bench.host import compressing
 from pcc_bench.host import models as lm_models
 from pcc_bench.host.lm import CompressedLM
-from pcc_bench.host.store import folder as store_folder
+from pcc_bench.host.store import store as store_folder
 from pcc_bench.host.store.entry import PRECISIONS, pack, unpack
-from pcc_bench.host.store.folder import MARKER, StoreFolder
-from pcc_bench.host.store.store import MemoryStore
+from pcc_bench.host.store.store import MARKER, MemoryStore, StoreFolder
 from pcc_bench.model import init
 from pcc_bench.model.compressor import PccCompressor
 

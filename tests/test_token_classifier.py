@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from toy_classifier import make_classifier
 from transformers import AutoModelForTokenClassification, AutoTokenizer
 
 from pcc_bench.baselines.token_classifier import TokenClassifier
@@ -16,7 +17,6 @@ from pcc_bench.baselines.token_classifier.classifier import kept_labels
 from pcc_bench.core import registry
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError
-from pcc_bench.core.tiny import make_classifier
 from pcc_bench.model import init
 
 FAMILIES = ("xlm-roberta", "bert")
@@ -35,7 +35,7 @@ def decoder(models: Path) -> Decoder:
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("classifiers")
-    return {family: make_classifier(family, texts, root / family) for family in FAMILIES}  # type: ignore[arg-type]
+    return {family: make_classifier(family, texts, root / family) for family in FAMILIES}
 
 
 def shortened(folder: Path, decoder: Decoder, contexts: list[str], **options: Any) -> list[str]:

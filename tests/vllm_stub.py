@@ -15,7 +15,7 @@ import torch
 
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.generation import DecoderInput, generate
-from pcc_bench.host.serving.engines import BAN
+from pcc_bench.host.serving import BAN
 
 FIELDS = {
     "model",

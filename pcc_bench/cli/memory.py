@@ -157,7 +157,7 @@ def prompt(
 
     Example: `pcc-bench prompt book.safetensors --question "Who is the captain?" -o prompt.json`
     """
-    from pcc_bench.host.serving.prompt import write
+    from pcc_bench.host.serving import write
 
     written = write(options.open(memory), question, options.words, options.max_new_tokens, out, chat)
     length, width = written.vectors.shape
@@ -166,7 +166,7 @@ def prompt(
     if out.suffix == ".json":
         typer.echo(f"ask: curl http://HOST:8000{written.endpoint} -H 'Content-Type: application/json' -d @{out}")
     else:
-        typer.echo(f"base64 of this file is the field; ask with it: {written.sampling.fields()}")
+        typer.echo(f"base64 of this file is the field; ask with it: {written.fields}")
 
 
 @takes(ReaderOptions)
@@ -186,8 +186,7 @@ def serve_check(
     """
     from pcc_bench.cli.terminal import show
     from pcc_bench.core.documents import read_text
-    from pcc_bench.host.serving.engines import Server
-    from pcc_bench.host.serving.prompt import compare
+    from pcc_bench.host.serving import Server, compare
 
     asked = list(question or ())
     if questions is not None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from pcc_bench.host.command import Command
+    from pcc_bench.host.evaluate import Command
 
 
 def _unless_auto(value: str | None) -> str | None:
@@ -78,7 +78,7 @@ class RunOptions:
         Raises:
             UsageError: The type or the data are named twice.
         """
-        from pcc_bench.host.command import Command, with_setting
+        from pcc_bench.host.evaluate import Command, with_setting
 
         return Command(
             model=self.model,

@@ -62,8 +62,7 @@ def evaluate(
     --batch-size 8 --output results/pcc-4x -- --gen_kwargs max_gen_toks=50`
     """
     from pcc_bench.cli.terminal import resumable, show
-    from pcc_bench.host.command import kept_answers
-    from pcc_bench.host.evaluate import run
+    from pcc_bench.host.evaluate import kept_answers, run
     from pcc_bench.reports.compare import summarise
 
     command = options.command(tasks, output)
@@ -128,7 +127,7 @@ def run(
     """
     from pcc_bench.cli import terminal
     from pcc_bench.cli.terminal import resumable, show
-    from pcc_bench.host.command import kept_answers
+    from pcc_bench.host.evaluate import kept_answers
     from pcc_bench.suite import runner
     from pcc_bench.suite.cell import results
     from pcc_bench.suite.check import check, plan

@@ -1,12 +1,8 @@
-"""Random models of any decoder family, and token classifiers, at toy size, with real tokenizers.
-
-For the demo, tests and benchmarks. They know nothing; what they are good for is that every code path and every ratio
-of speeds is real.
-"""
+"""Random models of any decoder family at toy size, with real tokenizers: every code path and speed ratio is real."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import transformers
@@ -28,8 +24,6 @@ FAMILIES: dict[str, type[PreTrainedConfig]] = {
     "phi3": transformers.Phi3Config,
     "gemma3": transformers.Gemma3TextConfig,  # scales its input vectors, and every other block has a window
 }
-
-Family = Literal["xlm-roberta", "bert"]  # of token classifiers
 
 
 def make_tokenizer(
@@ -84,8 +78,7 @@ def make_model(
     """
     sizes: dict[str, Any] = {"vocab_size": len(tokenizer), "hidden_size": width, "num_hidden_layers": layers}
     sizes |= {"num_attention_heads": heads, "max_position_embeddings": window}
-    sizes |= {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    sizes |= {"pad_token_id": tokenizer.pad_token_id}
+    sizes |= {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
     if family == "gpt2":
         names = {"hidden_size": "n_embd", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head"}
         names |= {"max_position_embeddings": "n_positions"}
@@ -98,58 +91,12 @@ def make_model(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(FAMILIES[family](**{**sizes, **options}), dtype=torch.float32)
-        return _save(model, tokenizer, folder, std)
-
-
-def make_classifier(
-    family: Family,
-    texts: Sequence[str],
-    folder: Path,
-    *,
-    vocabulary: int = 600,
-    forced: int = 100,
-    width: int = 16,
-    layers: int = 1,
-) -> Path:
-    """Write a token classifier of LLMLingua-2's families: random weights, a tokenizer trained on `texts`.
-
-    `forced` rows are for forced words; the published checkpoints have 100.
-    """
-    tokenizer = _xlm_roberta(texts, vocabulary) if family == "xlm-roberta" else make_bert_tokenizer(texts, vocabulary)
-    sizes: dict[str, Any] = {"vocab_size": len(tokenizer) + forced, "hidden_size": width, "num_hidden_layers": layers}
-    sizes |= {"num_attention_heads": 2, "intermediate_size": width, "num_labels": 2}
-    sizes |= {"max_position_embeddings": 514 if family == "xlm-roberta" else 512}
-    sizes |= {"pad_token_id": tokenizer.pad_token_id, "bos_token_id": tokenizer.bos_token_id}
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model: Any
-        if family == "xlm-roberta":
-            config = transformers.XLMRobertaConfig(**sizes, eos_token_id=tokenizer.eos_token_id)
-            model = transformers.XLMRobertaForTokenClassification(config)
-        else:
-            model = transformers.BertForTokenClassification(transformers.BertConfig(**sizes))
-        return _save(model, tokenizer, folder, 0.5)
-
-
-def _save(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, std: float) -> Path:
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
-            torch.nn.init.normal_(parameter, std=std)
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                torch.nn.init.normal_(parameter, std=std)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
-
-
-def _xlm_roberta(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerBase:
-    tokenizer = Tokenizer(models.Unigram())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
-    trainer = trainers.UnigramTrainer(vocab_size=vocabulary - 5, show_progress=False, unk_token="<unk>")
-    tokenizer.train_from_iterator(texts, trainer)
-    special = ["<s>", "<pad>", "</s>", "<unk>"]
-    pieces = dict.fromkeys(special, 0.0)
-    pieces |= {piece: float(i) for piece, i in sorted(tokenizer.get_vocab().items(), key=lambda pair: pair[1])}
-    scored = [(piece, 0.0 if piece in special else -5 - rank / 100) for rank, piece in enumerate(pieces)]
-    return transformers.XLMRobertaTokenizer(vocab=[*scored, ("<mask>", 0.0)])
 
 
 def make_bert_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerBase:

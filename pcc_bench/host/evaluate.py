@@ -1,5 +1,6 @@
 """`pcc-bench eval`: lm-eval's own run with samples and answers kept, so that a killed run goes on where it stopped."""
 
+import json
 import logging
 import os
 import shutil
@@ -7,20 +8,141 @@ import sqlite3
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext, redirect_stdout
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
-from pcc_bench.core import documents, registry
+from pydantic import BaseModel
+
+from pcc_bench.core import documents, provenance, registry
 from pcc_bench.core.claims import claimed
 from pcc_bench.core.errors import UsageError, first_line
 from pcc_bench.host import startup
-from pcc_bench.host.command import ANSWERS, Command, record, with_setting
 from pcc_bench.host.responses import database_errors
 
+ANSWERS = "answers"  # lm-eval adds _rank0.db
+COMMAND_FILE = "command.json"
 
-def asks_ours_only(command: Command) -> bool:
-    """Are all its tasks ours?"""
+
+@dataclass(frozen=True)
+class Command:  # the options of `lm-eval run` that matter here
+    model: str  # a method of ours, or any model of lm-eval
+    model_args: str  # as in lm-eval, `key=value,key=value`
+    tasks: str  # names, comma-separated
+    output: Path  # folder of the results
+    limit: float | None = None  # rows a task; a fraction below 1
+    batch_size: str = "1"  # a number or `auto`
+    device: str | None = None  # as in lm-eval
+    metadata: str | None = None  # as in lm-eval: JSON or `key=value,key=value`
+    num_fewshot: int | None = None  # examples before the question
+    chat_template: bool = False  # use the tokenizer's chat template
+    seed: str | None = None  # as in lm-eval
+    extra: tuple[str, ...] = ()  # further arguments of `lm-eval run`
+    memory_store: Path | None = None  # folder that keeps memories exactly as they are; methods of ours only
+    compress: str | None = None  # which part of lm-eval's own tasks is compressed; see `pcc_bench.tasks.foreign`
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the answers; batch size, device and a store of exact memories do not."""
+        names = ("model", "model_args", "tasks", "limit", "metadata", "num_fewshot", "chat_template", "seed")
+        state = {name: getattr(self, name) for name in names}
+        if self.compress is not None:  # runs from before it existed go on
+            state["compress"] = self.compress
+        return {**state, "extra": list(self.extra), "PCC_DATA": os.environ.get("PCC_DATA")}
+
+    @property
+    def task_metadata(self) -> str | None:
+        """`metadata` as tasks are given it: with `compress`."""
+        if self.compress is None:
+            return self.metadata
+        from pcc_bench.host.arguments import parse_metadata  # imports torch and lm-eval
+
+        settings = parse_metadata(self.metadata) if self.metadata else {}
+        if settings.get("compress", self.compress) != self.compress:
+            raise UsageError(f"--compress {self.compress} and --metadata name different parts: leave one out")
+        return json.dumps({**settings, "compress": self.compress})
+
+    @property
+    def arguments(self) -> list[str]:
+        pairs = {
+            "--model": self.model,
+            "--model_args": self.model_args or None,
+            "--tasks": self.tasks,
+            "--limit": None if self.limit is None else f"{self.limit:g}",
+            "--batch_size": self.batch_size,
+            "--device": self.device,
+            "--metadata": self.task_metadata,
+            "--num_fewshot": self.num_fewshot,
+            "--seed": self.seed,
+            "--output_path": self.output,
+            "--use_cache": self.output / ANSWERS,
+        }
+        flags = ["--log_samples", *(["--apply_chat_template"] if self.chat_template else [])]
+        given = [str(word) for name, value in pairs.items() if value is not None for word in (name, value)]
+        return [*given, *flags, *self.extra]
+
+
+class Recorded(BaseModel):  # `command.json` of a folder
+    identity: dict[str, Any] | None = None  # what decided its answers
+    runs: list[dict[str, Any]] = []  # each start
+
+
+def record(command: Command) -> None:
+    """Write down the command before it starts; a folder holds the answers of one command only.
+
+    A command that ended before its first answer (a misspelt option) leaves no claim on the folder.
+    """
+    path = command.output / COMMAND_FILE
+    known = Recorded()
+    if path.is_file() and (any(command.output.rglob("results_*.json")) or kept_answers(command.output)):
+        try:
+            known = documents.checked(Recorded, documents.read_json(path), str(path))
+        except UsageError as error:
+            raise UsageError(f"{error}: remove it, or choose another --output") from None
+    identity = command.identity if known.identity is None else known.identity
+    for name, value in command.identity.items():
+        if identity.get(name) != value:
+            raise UsageError(
+                f"{command.output} holds a run with {name}={identity.get(name)}, this one has {name}={value}: "
+                "repeat that command to go on with it, or choose another --output"
+            )
+    start: dict[str, Any] = {"started": datetime.now(UTC).isoformat(timespec="seconds"), "arguments": command.arguments}
+    start |= {"versions": provenance.versions(), "code": provenance.code()}
+    state = {"identity": command.identity, "runs": [*known.runs, start]}
+    documents.write_text(path, json.dumps(state, indent=1, ensure_ascii=False) + "\n")
+
+
+def kept_answers(folder: Path) -> int:
+    """Answers in a folder's caches (rows of any table), which the same command does not ask for again."""
+    answers = 0
+    for database in folder.glob(f"{ANSWERS}_rank*.db"):
+        with closing(sqlite3.connect(database)) as connection:
+            try:
+                for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+                    answers += connection.execute(f'SELECT COUNT(*) FROM "{name}"').fetchone()[0]
+            except sqlite3.DatabaseError as error:
+                raise UsageError(f"{database} is damaged ({error}): remove it, or choose another --output") from None
+    return answers
+
+
+def with_setting(text: str | None, name: str, value: str | None) -> str | None:
+    """Model arguments or metadata, as `key=value,key=value` or JSON, with one more setting."""
+    if value is None:
+        return text
+    if text and text.lstrip().startswith("{"):
+        state = documents.parse_json(text, f"the settings {text[:200]}")
+        taken, joined = name in state, json.dumps({**state, name: value})
+    else:
+        taken = any(pair.partition("=")[0].strip() == name for pair in (text or "").split(","))
+        joined = ",".join(filter(None, (text, f"{name}={value}")))
+    if taken:
+        raise UsageError(f"{name} is set twice, as --{name} {value} and in '{text}': leave one out")
+    return joined
+
+
+def asks_ours_only(command: Command) -> bool:  # are all its tasks ours?
     from pcc_bench.host.inventory import task_names
 
     return set(command.tasks.split(",")) <= set(task_names())
@@ -85,17 +207,15 @@ def check(command: Command) -> None:
 
 def new_results(folder: Path, before: set[Path]) -> list[Path]:
     """The result files in `folder` that are not among `before`; lm-eval only warns when it can't save."""
-    files = sorted(set(folder.rglob("results_*.json")) - before)
-    if not files:
-        raise UsageError(
-            f"the run ended but no results could be saved in {folder}: see lm-eval's warning above, check the disk, "
-            "and repeat the command (answers are kept)"
-        )
-    return files
+    if files := sorted(set(folder.rglob("results_*.json")) - before):
+        return files
+    raise UsageError(
+        f"the run ended but no results could be saved in {folder}: see lm-eval's warning above, check the disk, and "
+        "repeat the command (answers are kept)"
+    )
 
 
 def _run_lm_eval(command: Command, results: Path) -> None:
-    """Run it, with its results in a folder of their own."""
     from lm_eval._cli import HarnessCLI
     from lm_eval.utils import setup_logging
 
@@ -132,8 +252,7 @@ def _adjusted(command: Command, results: Path) -> Iterator[None]:
     from pcc_bench import tasks as own
 
     manager, commit, log = tasks.TaskManager, evaluator.get_git_commit_hash, logging.getLogger("lm_eval.api.model")
-    lean = asks_ours_only(command) and not command.extra
-    if lean:
+    if asks_ours_only(command) and not command.extra:
         tasks.TaskManager = lambda include_path=None, metadata=None: manager(
             include_path=own.__path__[0], include_defaults=False, metadata=metadata
         )

@@ -20,7 +20,7 @@ from pcc_bench.core.documents import checked
 from pcc_bench.core.errors import UsageError, foreign, print_usage_errors_plainly
 from pcc_bench.core.processors import set_by_decoder
 from pcc_bench.core.provenance import SCHEMA_VERSION
-from pcc_bench.host import prefixes, responses
+from pcc_bench.host import answering, responses
 from pcc_bench.host.answering import Answering
 from pcc_bench.host.arguments import (
     SPEED_ONLY,
@@ -36,7 +36,7 @@ from pcc_bench.host.memories import MemoryBook, gather, waves, wrong_partners
 from pcc_bench.host.planning import Planner, read_requests, tally
 from pcc_bench.host.prompts import PromptEncoder
 from pcc_bench.host.responses import Answer, ResponseCache
-from pcc_bench.host.serving.engines import Engine, InProcess, Server
+from pcc_bench.host.serving import Engine, InProcess, Server
 from pcc_bench.host.store.store import COUNTS, MemoryStore
 
 logger = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ class CompressedLM(HFLM):  # type: ignore[misc]
         )
         self.engine = self._engine(own, shipped.located(name))
         bound = self.compressor.layout.memory_position is not None or self.engine is not None
-        self.reuse_prefix = own.reuse_prefix and not bound and prefixes.can_reuse(self.frozen)
+        self.reuse_prefix = own.reuse_prefix and not bound and answering.can_reuse(self.frozen)
         self.answering = Answering(self, self.compressor, self.engine, self.reuse_prefix)
         store = None
         if own.memory_store:

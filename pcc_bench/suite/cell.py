@@ -18,7 +18,7 @@ from pcc_bench.core import documents, provenance
 from pcc_bench.core.claims import claimed
 from pcc_bench.core.errors import UsageError, first_line
 from pcc_bench.host import evaluate
-from pcc_bench.host.command import Command
+from pcc_bench.host.evaluate import Command
 
 # What every cell needs is imported once, in the process that cells are forked from.
 PRELOAD = ("pcc_bench.suite.cell", "pcc_bench.host.lm", "pcc_bench.tasks.task", "lm_eval._cli", "lm_eval.evaluator")

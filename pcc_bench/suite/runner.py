@@ -21,7 +21,7 @@ from pcc_bench.core import documents, registry
 from pcc_bench.core.claims import claimed, is_claim
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.texttable import TextTable
-from pcc_bench.host.command import kept_answers
+from pcc_bench.host.evaluate import kept_answers
 from pcc_bench.reports import measure
 from pcc_bench.reports.table import NAMES, PERCENT
 from pcc_bench.reports.words import ceilings

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from pcc_bench.core import documents, provenance, registry
 from pcc_bench.core.errors import UsageError
-from pcc_bench.host.command import Command
+from pcc_bench.host.evaluate import Command
 from pcc_bench.results.files import Strict
 
 FOLDER = Path(__file__).parent.parent / "suites"

@@ -15,8 +15,8 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Annotated, Any, Self
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from pydantic import BaseModel, Field
@@ -25,7 +25,10 @@ from pcc_bench.core import documents
 from pcc_bench.core.errors import UsageError, first_line
 from pcc_bench.core.generation import DecoderInput, end_token_ids
 from pcc_bench.core.memory_file import Reader
+from pcc_bench.core.plan import Plan, positions
 from pcc_bench.core.processors import set_by_decoder
+from pcc_bench.core.questions import question_prompt
+from pcc_bench.host.compressing import ContextMemory, check_window, continued_ids
 
 BAN = -100.0  # added to the logits of ids that an answer may not contain: the most vLLM takes
 PLACEHOLDER = "<prompt_embeds>"  # vLLM's own mark of a memory among the words of a chat
@@ -35,46 +38,30 @@ START = "vllm serve DECODER --enable-prompt-embeds"
 KEY = "VLLM_API_KEY"
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """How an answer is drawn. Each value is stated, since a server has defaults of its own."""
+def sampling(
+    reader: Reader, max_tokens: int, stop: Sequence[str] = (), options: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The fields of a request that draw an answer as our own decoder does with `options` of transformers' `generate`.
 
-    max_tokens: int  # most new tokens
-    stop: tuple[str, ...]  # texts that end it
-    stop_token_ids: tuple[int, ...]  # ids that end it
-    banned: tuple[int, ...]  # ids that are never chosen
-    settings: Mapping[str, float]  # temperature and the like; greedy by default
-
-    @classmethod
-    def of(
-        cls, reader: Reader, max_tokens: int, stop: Sequence[str] = (), options: Mapping[str, Any] | None = None
-    ) -> Self:
-        """As our own decoder draws it with these `options` of transformers' `generate`.
-
-        An option that vLLM has not, or counts over other tokens, is refused.
-        """
-        given = {**set_by_decoder(reader.decoder), **(options or {})}
-        samples = bool(given.pop("do_sample", False))
-        settings = {"temperature": 0.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
-        for name, value in given.items():
-            if value in (None, False, 0, 1, 1.0) and name not in SAMPLING:
-                continue  # off
-            if name not in SAMPLING:
-                raise UsageError(
-                    f"{name}={value!r} goes by other tokens in vLLM, or is not known to it: switch it off with "
-                    f"--gen_kwargs '{{\"{name}\": null}}', or run without backend="
-                )
-            if samples and value is not None:
-                settings[name] = float(value)
-        if samples and "temperature" not in given:
-            settings["temperature"] = 1.0
-        ends = tuple(sorted(end_token_ids(reader.decoder, reader.layout.stop_token_ids)))
-        return cls(max_tokens, tuple(stop), ends, tuple(reader.layout.suppressed_token_ids), settings)
-
-    def fields(self) -> dict[str, Any]:
-        state: dict[str, Any] = {"max_tokens": self.max_tokens, **self.settings, "top_k": int(self.settings["top_k"])}
-        state |= {"stop": list(self.stop), "stop_token_ids": list(self.stop_token_ids)}
-        return state | ({"logit_bias": {str(token): BAN for token in self.banned}} if self.banned else {})
+    Each value is stated, since a server has defaults of its own. An option that vLLM has not, or counts over other
+    tokens, is refused.
+    """
+    given = {**set_by_decoder(reader.decoder), **(options or {})}
+    samples = bool(given.pop("do_sample", False))
+    fields: dict[str, Any] = {"max_tokens": max_tokens, "temperature": float(samples), "top_p": 1.0, "top_k": 0}
+    fields |= {"min_p": 0.0, "repetition_penalty": 1.0, "stop": list(stop)}
+    fields["stop_token_ids"] = sorted(end_token_ids(reader.decoder, reader.layout.stop_token_ids))
+    if banned := reader.layout.suppressed_token_ids:
+        fields["logit_bias"] = {str(token): BAN for token in banned}
+    for name, value in given.items():
+        if name not in SAMPLING and value not in (None, False, 0, 1, 1.0):  # which are off
+            raise UsageError(
+                f"{name}={value!r} goes by other tokens in vLLM, or is not known to it: switch it off with "
+                f"--gen_kwargs '{{\"{name}\": null}}', or run without backend="
+            )
+        if name in SAMPLING and samples and value is not None:
+            fields[name] = int(value) if name == "top_k" else float(value)
+    return fields
 
 
 def payload(vectors: torch.Tensor) -> str:
@@ -89,19 +76,11 @@ def saved(vectors: torch.Tensor) -> bytes:
     return buffer.getvalue()
 
 
-def completion(prompts: Sequence[DecoderInput], sampling: Sampling) -> dict[str, Any]:
+def completion(prompts: Sequence[DecoderInput], fields: dict[str, Any]) -> dict[str, Any]:
     """The body of a request to `/v1/completions`: prompts that are all vectors, or all token ids."""
     field = "prompt_embeds" if isinstance(prompts[0], torch.Tensor) else "prompt"
     parts = [payload(prompt) if isinstance(prompt, torch.Tensor) else list(prompt) for prompt in prompts]
-    return {field: parts, **sampling.fields(), "return_token_ids": True}
-
-
-def chat(memory: torch.Tensor, question: str, sampling: Sampling) -> dict[str, Any]:
-    """The body of a request to `/v1/chat/completions`: a memory alone, words behind it, under the server's template."""
-    if PLACEHOLDER in question:
-        raise UsageError(f"the question has {PLACEHOLDER} in it, which vLLM keeps for itself: leave it out")
-    parts = [{"type": "prompt_embeds", "data": payload(memory)}, {"type": "text", "text": question}]
-    return {"messages": [{"role": "user", "content": parts}], **sampling.fields(), "return_token_ids": True}
+    return {field: parts, **fields, "return_token_ids": True}
 
 
 class ServedModel(BaseModel):
@@ -165,19 +144,16 @@ class Server:
             shown = f"no vLLM server answers at {self.url} ({reason}): start one with {START}"
             raise UsageError(" ".join(shown.split())) from None
 
-    def complete(self, body: dict[str, Any], count: int) -> list[Choice]:
+    def generate(self, prompts: Sequence[DecoderInput], fields: dict[str, Any]) -> list[list[int]]:
+        """New token ids of each prompt, the one that ended it included; prompts are all vectors or all token ids."""
         where = f"the answer of {self.url}/v1/completions"
-        state = self.call("completions", {"model": self.model.id, **body})
+        state = self.call("completions", {"model": self.model.id, **completion(prompts, fields)})
         choices = sorted(documents.checked(Completion, state, where).choices, key=lambda choice: choice.index)
-        if [choice.index for choice in choices] != list(range(count)):
-            raise UsageError(f"{where} has {len(choices)} answers to {count} prompts: is it vLLM?")
+        if [choice.index for choice in choices] != list(range(len(prompts))):
+            raise UsageError(f"{where} has {len(choices)} answers to {len(prompts)} prompts: is it vLLM?")
         if any(choice.token_ids is None for choice in choices):
             raise UsageError(f"{where} has no token ids: update vLLM")
-        return choices
-
-    def generate(self, prompts: Sequence[DecoderInput], sampling: Sampling) -> list[list[int]]:
-        """New token ids of each prompt, the one that ended it included; prompts are all vectors or all token ids."""
-        return [choice.token_ids or [] for choice in self.complete(completion(prompts, sampling), len(prompts))]
+        return [choice.token_ids or [] for choice in choices]
 
     def describe(self) -> dict[str, Any]:
         return {"engine": "vllm server", "url": self.url, **self.model.model_dump()}
@@ -203,14 +179,14 @@ class InProcess:
                 "or run it as a server and pass backend=http://HOST:8000"
             ) from error
 
-    def generate(self, prompts: Sequence[DecoderInput], sampling: Sampling) -> list[list[int]]:
+    def generate(self, prompts: Sequence[DecoderInput], fields: dict[str, Any]) -> list[list[int]]:
         """As `Server.generate`."""
         inputs = [
             {"prompt_token_ids": prompt} if isinstance(prompt, list) else {"prompt_embeds": prompt.detach().cpu()}
             for prompt in prompts
         ]
-        fields = sampling.fields()
-        fields["logit_bias"] = dict.fromkeys(sampling.banned, BAN) or None
+        bans = {int(token): bias for token, bias in fields.get("logit_bias", {}).items()}
+        fields = {**fields, "logit_bias": bans or None}
         outputs = self.llm.generate(inputs, self._vllm.SamplingParams(**fields), use_tqdm=False)
         return [list(output.outputs[0].token_ids) for output in outputs]
 
@@ -219,3 +195,74 @@ class InProcess:
 
 
 Engine = Server | InProcess
+
+
+class Written(NamedTuple):
+    vectors: torch.Tensor  # the input vectors, [length, hidden size]
+    endpoint: str  # that takes them
+    fields: dict[str, Any]  # what to ask for beside them
+
+
+def plan_of(memory: ContextMemory, question: str, prompt: str) -> Plan:
+    """What the decoder reads of a memory and a question; UsageError where a server would number positions otherwise."""
+    if not question.strip():
+        raise UsageError("--question is empty: ask something")
+    plan = memory.plan(question, prompt)
+    if positions([plan], memory.compressor.layout.memory_position) is not None:
+        raise UsageError(f"{memory.compressor.name} numbers positions in its own way, which no server can be told")
+    return plan
+
+
+def write(memory: ContextMemory, question: str, prompt: str, max_new_tokens: int, path: Path, as_chat: bool) -> Written:
+    """Write a prompt for vLLM: a saved tensor (`.pt`), or the whole body of a request (`.json`).
+
+    `as_chat`: for a part of a chat, which is another protocol.
+    """
+    if path.suffix not in (".pt", ".json"):
+        raise UsageError(f"{path}: name a file .pt (the input vectors) or .json (the body of a request)")
+    words = question_prompt(prompt)
+    fields = sampling(memory.compressor, max_new_tokens, words.until)
+    plan = plan_of(memory, question, prompt)
+    if as_chat:  # the memory alone, words behind it, under the server's template
+        if PLACEHOLDER in question:
+            raise UsageError(f"the question has {PLACEHOLDER} in it, which vLLM keeps for itself: leave it out")
+        if memory.memory.vectors is None:
+            raise UsageError(f"{memory.compressor.name} leaves text, which is a text part of a chat: no --chat for it")
+        vectors = memory.memory.vectors
+        parts = [{"type": "prompt_embeds", "data": payload(vectors)}, {"type": "text", "text": words.asking(question)}]
+        body = {"messages": [{"role": "user", "content": parts}], **fields, "return_token_ids": True}
+    else:
+        check_window(memory.compressor.decoder, plan, max_new_tokens)
+        vectors = plan.vectors(memory.compressor.decoder)
+        body = completion([vectors], fields)
+    if path.suffix == ".json":
+        documents.write_text(path, json.dumps(body) + "\n")
+    else:
+        with documents.replaced(path) as part:
+            part.write_bytes(saved(vectors))
+    return Written(vectors, "/v1/chat/completions" if as_chat else "/v1/completions", fields)
+
+
+class Compared(NamedTuple):  # an answer of the server beside ours
+    question: str
+    ours: str  # our decoder's greedy answer
+    theirs: str  # the server's
+    same: int  # new tokens that are equal from the start
+    tokens: int  # new tokens of ours
+    equal: bool  # are all new tokens equal?
+
+
+def compare(
+    server: Server, memory: ContextMemory, questions: Sequence[str], prompt: str, max_new_tokens: int
+) -> list[Compared]:
+    """Ask a server and our own decoder the same questions of a memory, greedily."""
+    compressor, words, results = memory.compressor, question_prompt(prompt), []
+    fields = sampling(compressor, max_new_tokens, words.until)
+    for question in questions:
+        plan = plan_of(memory, question, prompt)
+        own = continued_ids(compressor, plan, max_new_tokens, words.until, {})
+        (ids,) = server.generate([plan.vectors(compressor.decoder)], fields)
+        same = next((i for i, (a, b) in enumerate(zip(own, ids, strict=False)) if a != b), min(len(own), len(ids)))
+        ours, theirs = (str(compressor.decoder.tokenizer.decode(row, skip_special_tokens=True)) for row in (own, ids))
+        results.append(Compared(question, ours, theirs, same, len(own), own == ids))
+    return results
