@@ -2,7 +2,8 @@
 
 Our format is a folder whose `config.json` has a `pcc_bench` key: `model.safetensors` holds `encoder.*` (all weights of
 a full encoder) or `adapter.*` and `memory_tokens` (a LoRA encoder), `converter.*`, and `special` (vectors of `<mem>`,
-`</mem>`, `<ae>`); the tokenizer of the encoder lies beside it. The decoder is never in it.
+`</mem>`, `<ae>`); the tokenizer of the encoder lies beside it. The decoder is never in it. A matrix in 8 bits has its
+scales beside it (`core.int8`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pcc_bench.core.checkpoint_files import check_finite, from_state, without_we
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.documents import filled, read_json, replaced, write_text
 from pcc_bench.core.errors import UsageError, foreign
+from pcc_bench.core.int8 import quantise
 from pcc_bench.core.shipped import variants
 from pcc_bench.model import published
 from pcc_bench.model.config import MEMORY_TOKENS, PccConfig
@@ -84,7 +86,10 @@ def load(
 
 
 def save(pcc: PCC, folder: Path, dtype: torch.dtype | None = None) -> None:
-    """Write a checkpoint in our own format, its weights in a dtype (None: as they are) but for the special vectors."""
+    """Write a checkpoint in our own format, its weights in a dtype (None: as they are) but for the special vectors.
+
+    int8 is of the encoder's matrices (`core.int8`); the rest is float16 then.
+    """
     layers = pcc.config.encoder.layers
     state = {f"converter.{key}": value for key, value in pcc.converter.state_dict().items()} | _own_weights(pcc)
     if pcc.config.encoder.kind == "full":
@@ -97,8 +102,12 @@ def save(pcc: PCC, folder: Path, dtype: torch.dtype | None = None) -> None:
             state["memory_tokens"] = weight[pcc.encoder.memory_ids]
         adapter = get_peft_model_state_dict(pcc.encoder.model, save_embedding_layers=False)
         state |= {f"adapter.{key}": value for key, value in adapter.items()}
-    state = {key: value.to(dtype or value.dtype) for key, value in state.items()} | {"special": pcc.special}
+    whole = torch.float16 if dtype == torch.int8 else dtype
+    state = {key: value.to(whole or value.dtype) for key, value in state.items()} | {"special": pcc.special}
     state = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+    if dtype == torch.int8:
+        for key in [key for key in state if state[key].ndim == 2 and key.startswith(("encoder.", "adapter."))]:
+            state[key], state[key + files.SCALES] = quantise(state[key])
     if layers is None:  # else it is the decoder's
         with filled(folder) as part:
             pcc.encoder.tokenizer.save_pretrained(part)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from golden_files import GOLDEN
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoTokenizer, LlamaConfig, OPTConfig, PreTrainedTokenizerFast
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
@@ -26,7 +26,7 @@ from pcc_bench.host.lm import CompressedLM
 from pcc_bench.host.prompts import PromptEncoder
 from pcc_bench.tasks.data import sample_folder
 
-ROOT = Path(os.environ.get("PCC_GOLDEN", Path(__file__).parent / "golden"))
+ROOT = GOLDEN
 FOLDERS = sorted(path.parent for path in ROOT.glob("autocompressor*/**/io.safetensors"))
 
 

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+from golden_files import SHIPPED
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
+from pcc_bench.core import checkpoint_files as files
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError
 from pcc_bench.model import checkpoint, init, published
@@ -20,7 +22,7 @@ from pcc_bench.model.compressor import PccCompressor
 from pcc_bench.model.config import Boundaries, Slots
 from pcc_bench.model.pcc import PCC
 
-GOLDEN = Path(__file__).parent / "golden" / "pcc" / "seed0"
+GOLDEN = SHIPPED / "pcc" / "seed0"
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +61,27 @@ def test_saving_and_loading_changes_nothing(
     assert checkpoint.weights_fingerprint(first) == checkpoint.weights_fingerprint(second)
     text = rows[0]["context"]
     assert torch.equal(memory(first, decoder, text), memory(second, decoder, text))
+
+
+@pytest.mark.parametrize("name", ["pcc", "pcc-large"])
+def test_a_checkpoint_in_8_bits_is_half_as_large_and_off_by_half_a_step(
+    models: Path, decoder: Decoder, tmp_path: Path, name: str
+) -> None:
+    base = str(models / "llama") if name == "pcc-large" else None
+    first = checkpoint.load(str(models / name), decoder)
+    for folder, dtype in (("half", torch.float16), ("int8", torch.int8)):
+        checkpoint.save(first, tmp_path / folder, dtype)
+    second = checkpoint.load(str(tmp_path / "int8"), decoder, encoder=base)
+    sizes = [(tmp_path / folder / "model.safetensors").stat().st_size for folder in ("half", "int8")]
+    assert sizes[1] < (0.75 if name == "pcc" else 0.9) * sizes[0]
+    for part, other in ((first.encoder.body, second.encoder.body), (first.converter, second.converter)):
+        others = dict(other.named_parameters())
+        for key, value in part.named_parameters():
+            step = 2**-11 if part is first.converter or value.ndim != 2 else 1 / 200
+            assert (others[key] - value).abs().max() <= step * value.abs().max() + 1e-7, key
+    shapes = [files.safetensors_shapes(tmp_path / folder / "model.safetensors") for folder in ("half", "int8")]
+    assert shapes[0] == shapes[1]
+    assert files.check_safetensors(tmp_path / "int8" / "model.safetensors") == len(shapes[0])
 
 
 @pytest.mark.parametrize("variant", ["lite-4x", "large-16x"])
@@ -274,6 +297,23 @@ def test_missing_and_extra_tensors_are_named(copy: Callable[[str], Path], decode
         folder, lambda state: state.update({"encoder.wpe.weight": torch.zeros(512, 48), "encoder.odd": torch.zeros(1)})
     )
     refuses(r"1 tensors that do not belong there \(odd first\)", folder, decoder)
+
+
+def test_scales_that_do_not_fit_are_refused(models: Path, decoder: Decoder, tmp_path: Path) -> None:
+    pcc, name = checkpoint.load(str(models / "pcc"), decoder), "encoder.wpe.weight"
+    damage: dict[str, Callable[[dict[str, torch.Tensor]], Any]] = {
+        f"does not fit '{name}'": lambda state: state.update({name + files.SCALES: torch.ones(3, 1)}),
+        f"does not fit '{name}', no matrix": lambda state: state.pop(name),
+        f"{name} has values that are not finite": lambda state: state[name + files.SCALES].fill_(float("nan")),
+        f"{name} holds int8, not float32": lambda state: state.pop(name + files.SCALES),
+    }
+    for message, change in damage.items():
+        checkpoint.save(pcc, tmp_path, torch.int8)
+        edit(tmp_path, change)
+        refuses(message, tmp_path, decoder)
+        if "no matrix" not in message:  # scales of nothing: the tensor is missed by its name
+            with pytest.raises(UsageError, match=message):
+                files.check_safetensors(tmp_path / "model.safetensors")
 
 
 def test_a_converter_of_the_wrong_width_is_refused(

@@ -21,6 +21,7 @@ import lm_eval.tasks
 import lm_eval.utils
 import pytest
 import torch
+from golden_files import SHIPPED
 from safetensors.torch import load_file, save_file
 
 import pcc_bench
@@ -382,7 +383,7 @@ def test_validate_shows_a_row_in_parts(run: Run, models: Path) -> None:
 
 
 def test_validate_reads_published_checkpoints(run: Run) -> None:
-    folder = Path(__file__).parent / "golden" / "pcc" / "seed0" / "lite-4x"
+    folder = SHIPPED / "pcc" / "seed0" / "lite-4x"
     outcome = run("validate", "--model-args", f"pretrained={folder / 'encoder'},decoder={folder / 'decoder'},rate=4")
     assert outcome.code == 0
 

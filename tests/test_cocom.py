@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 import torch
 import toy_cocom as toy
 from command import lm_eval_run
+from golden_files import GOLDEN
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoTokenizer
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
@@ -26,7 +26,7 @@ from pcc_bench.host import models as lm_models
 from pcc_bench.host.prompts import PromptEncoder
 from pcc_bench.model import init
 
-ROOT = Path(os.environ.get("PCC_GOLDEN", Path(__file__).parent / "golden"))
+ROOT = GOLDEN
 COCOM = sorted(path.parent for path in ROOT.glob("cocom*/**/io.safetensors"))
 PISCO = sorted(path.parent for path in ROOT.glob("pisco*/**/io.safetensors"))
 

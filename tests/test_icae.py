@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from command import lm_eval_run
+from golden_files import GOLDEN
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, PreTrainedTokenizerFast
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
@@ -24,7 +24,7 @@ from pcc_bench.host import models as lm_models
 from pcc_bench.host.prompts import PromptEncoder
 from pcc_bench.model import init
 
-ROOT = Path(os.environ.get("PCC_GOLDEN", Path(__file__).parent / "golden"))
+ROOT = GOLDEN
 FOLDERS = sorted(path.parent for path in ROOT.glob("icae*/**/io.safetensors"))
 PREFIX, TABLE = "icae.base_model.model.", "memory_token_embed.weight"
 

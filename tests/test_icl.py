@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from demonstrated import DATA, TASKS, answers, bytes_tokenizer, load, manager, run, samples, sentence
+from golden_files import SHIPPED
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lm_eval.api.registry import get_metric
@@ -33,7 +34,7 @@ from pcc_bench.tasks.icl import OptionScores, demonstration_order, score_number,
 from pcc_bench.tasks.metadata import TokenCounter
 
 OWN = Path(lm_eval.__file__).parent / "tasks"
-GOLDEN = Path(__file__).parent / "golden" / "pcc" / "seed0" / "large-4x"
+GOLDEN = SHIPPED / "pcc" / "seed0" / "large-4x"
 GSM8K = ["pcc_gsm8k", *(f"pcc_gsm8k_{count}_{form}" for count in (4, 8) for form in ("text", "memory"))]
 OPTIONS = [
     name

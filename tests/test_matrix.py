@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 from command import lm_eval_run
+from golden_files import SHIPPED
 from lm_eval.api.instance import Instance
 from safetensors.torch import save_file
 from toy_cocom import write_cocom, write_pisco
@@ -192,8 +193,7 @@ def asked(texts: Sequence[str], questions: Sequence[str], kind: str = "generate_
 
 
 def test_the_original_codes_golden_vectors_of_all_baselines_ship() -> None:
-    golden = Path(__file__).parent / "golden"
-    assert {path.relative_to(golden).parts[0] for path in golden.glob("*/**/io.safetensors")} >= {
+    assert {path.relative_to(SHIPPED).parts[0] for path in SHIPPED.glob("*/**/io.safetensors")} >= {
         *("icae_v1_llama", "icae_v2_llama", "icae_v2_mistral", "autocompressor_llama", "autocompressor_opt"),
         *("cocom_r4", "cocom_r16", "cocom_light_r4", "cocom_light_r16", "pisco"),
     }

@@ -1,18 +1,18 @@
 """PCC equals the original implementation: tiny models of the original code, their files loaded as they are.
 
-The folders are those of `$PCC_GOLDEN/pcc/*/` (default: the copy in tests/golden). All sizes are read from the files.
+The folders are those of `$PCC_GOLDEN/pcc/*/` (default: of tests/golden.tar.xz). Sizes are read from the files.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from golden_files import GOLDEN
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -24,7 +24,7 @@ from pcc_bench.model.pcc import PCC
 from pcc_bench.model.training import objectives
 from pcc_bench.model.training.objectives import Task
 
-ROOT = Path(os.environ.get("PCC_GOLDEN", Path(__file__).parent / "golden"))
+ROOT = GOLDEN
 FOLDERS = sorted(path.parent for path in (ROOT / "pcc").rglob("io.safetensors"))
 TASKS = {"ae": Task.RECONSTRUCTION, "ar": Task.COMPLETION, "sft": Task.ANSWERING}
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-from pathlib import Path
 
 import pytest
+from golden_files import GOLDEN
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pcc_bench.tasks.metrics.achieved_compression.achieved_compression import compression
 from pcc_bench.tasks.metrics.squad_answers.squad_answers import contains, exact_match, f1, normalize, score_qa
 
-GOLDEN = Path(os.environ.get("PCC_GOLDEN", Path(__file__).parent / "golden"))
 CASES = [case for path in sorted(GOLDEN.glob("pcc/*/metrics/qa_metrics.json")) for case in json.loads(path.read_text())]
 
 

@@ -29,7 +29,7 @@ from pcc_bench.model.training.recipe import Recipe
 from pcc_bench.model.training.samples import Collator, Sample, Samples, draw_tasks
 from pcc_bench.model.training.sections import Combination, Data, Trained
 
-GOLDEN_CURVE = Path(__file__).parent / "golden" / "training_curve.json"
+GOLDEN_CURVE = Path(__file__).parent / "fixtures" / "training_curve.json"
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ the device: the goal is that the device's is at most twice as large.
 
 from __future__ import annotations
 
-import os
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -43,10 +43,12 @@ def run(setting: Setting) -> None:
     """Golden models, then checkpoints; one that fails is a row."""
     startup.install()
     device = measure.find_device(None)
-    golden = Path(os.environ.get("PCC_GOLDEN", Path(__file__).parents[2] / "tests" / "golden")) / "pcc"
-    folders = sorted(path.parent for path in golden.rglob("io.safetensors"))
+    sys.path.append(str(Path(__file__).parents[2] / "tests"))
+    from golden_files import GOLDEN
+
+    folders = sorted(path.parent for path in (GOLDEN / "pcc").rglob("io.safetensors"))
     if not folders:
-        setting.add(Row(PART, "golden", note=f"no golden models under {golden}", met=False))
+        setting.add(Row(PART, "golden", note=f"no golden models under {GOLDEN / 'pcc'}", met=False))
     for folder in folders[: 2 if setting.small else None]:
         expected = (golden_values(folder), golden_answers(folder))
         name = f"golden {folder.parent.name} {folder.name}"

@@ -105,8 +105,8 @@ def convert(
     encoder: EncoderBase = None,
     special_tokens: SpecialTokens = None,
     weights: Annotated[
-        Literal["float32", "float16", "bfloat16"] | None,
-        typer.Option(help="Dtype of the weights in our format; half of the file for half of the bits."),
+        Literal["float32", "float16", "bfloat16", "int8"] | None,
+        typer.Option(help="Dtype of the weights in our format: half the bits, half the file; int8: the encoder's."),
     ] = None,
     force: Force = False,
 ) -> None:

@@ -21,9 +21,11 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig
 from pcc_bench.core import shipped
 from pcc_bench.core.documents import checked, is_file, is_folder, read_json
 from pcc_bench.core.errors import UsageError, first_line, foreign
+from pcc_bench.core.int8 import dequantise, fits
 
 WEIGHTS = "model.safetensors"
 DAMAGED, COPY = "{} is damaged or not safetensors", "copy it again"
+SCALES = ".int8_scales"  # ends the name of the scales of a matrix in 8 bits, see `core.int8`
 LONGEST_NAME = 1_000  # characters of a folder or a hub id
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 # Tables that old versions of transformers saved among the weights; the model makes them itself.
@@ -151,27 +153,42 @@ def pretrained(kind: Any, folder: Path, dtype: torch.dtype | str, **options: Any
 
 
 def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
-    """All tensors of a file, finite floating-point numbers."""
+    """All tensors of a file, finite floating-point numbers; 8-bit ones as float16."""
     if not is_file(path):
         raise UsageError(f"{path} is missing: the checkpoint is incomplete")
     with foreign(DAMAGED.format(path), COPY):
         state = load_file(path)
+    state = _in_half(state, path)
     check_weights(state, str(path))
     return state
 
 
+def _in_half(state: dict[str, torch.Tensor], path: Path) -> dict[str, torch.Tensor]:
+    """Tensors of a file, those in 8 bits as float16."""
+    tensors = {key: value for key, value in state.items() if not key.endswith(SCALES)}
+    for key in state.keys() - tensors.keys():
+        name = key.removesuffix(SCALES)
+        if name not in tensors or not fits(tensors[name], state[key]):
+            raise UsageError(f"{path}: {key} does not fit '{name}', no matrix in 8 bits of its size: {COPY}")
+        tensors[name] = dequantise(tensors[name], state[key]).half()
+    return tensors
+
+
 def safetensors_shapes(path: Path) -> dict[str, list[int]]:
-    """Names and shapes of a file's tensors, without reading them."""
+    """Names and shapes of a file's tensors, without reading them; scales of 8-bit ones left out."""
     with foreign(DAMAGED.format(path), COPY), safe_open(path, framework="pt") as file:
-        return {key: list(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118  # not a mapping
+        keys = [key for key in file.keys() if not key.endswith(SCALES)]  # noqa: SIM118  # not a mapping
+        return {key: list(file.get_slice(key).get_shape()) for key in keys}
 
 
 def check_safetensors(path: Path, name: Callable[[str, list[int]], bool] = lambda name, shape: True) -> int:
     """See that tensors of a file (those that `name` picks) are finite; returns how many it looked at."""
     names = [key for key, shape in safetensors_shapes(path).items() if name(key, shape)]
     with foreign(DAMAGED.format(path), COPY), safe_open(path, framework="pt") as file:
+        present = set(file.keys())
         for key in names:
-            check_weights({key: file.get_tensor(key)}, str(path))
+            state = {part: file.get_tensor(part) for part in (key, key + SCALES) if part in present}
+            check_weights(_in_half(state, path), str(path))
     return len(names)
 
 

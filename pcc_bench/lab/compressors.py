@@ -103,14 +103,14 @@ def _tune(
 
 
 def _export(source: Path, target: Path, decoder: Decoder) -> None:
-    """In half precision, with its logs; the decoder is named as it lies beside."""
+    """In 8 bits, with its logs; the decoder is named as it lies beside."""
     pcc = checkpoint.load(str(source), decoder)
     beside = init.name_beside(decoder.name, target)
     made_for = pcc.config.decoder.model_copy(update={"name": beside})
     encoder = pcc.config.encoder.model_copy(update={"base": beside if pcc.config.encoder.base else None})
     lab = {"lab": True, "decoder": made_for, "encoder": encoder, "notes": ABOUT}
     pcc.config = pcc.config.model_copy(update=lab)
-    checkpoint.save(pcc.half(), target)
+    checkpoint.save(pcc.half(), target, torch.int8)
     for log in ("log.jsonl", "evaluation.jsonl"):
         shutil.copy(source / log, target / log)
 

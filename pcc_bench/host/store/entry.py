@@ -15,18 +15,17 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
-from torch.nn import functional
 
 from pcc_bench.core.checkpoint_files import FLOATS, is_finite
 from pcc_bench.core.compressor import Memory, RawMemory
 from pcc_bench.core.decoder import DTYPES
 from pcc_bench.core.documents import checked, parse_json
+from pcc_bench.core.int8 import dequantise, fits, quantise
 
 HEADER = "pcc_bench_stored_memory"  # in a file's metadata: checksum, blank, JSON
 EXACT = "exact"  # the memory as the decoder reads it
 INT8 = "int8"
 PRECISIONS = (EXACT, *DTYPES, INT8)
-BLOCK = 64  # channels that share a scale: one that is far larger than the rest costs only its block precision
 TENSORS = {Memory: ("text", "vectors"), RawMemory: ("slots",)}  # fields that the header does not hold
 
 
@@ -120,11 +119,7 @@ def read(data: bytes, key: str) -> Memory | RawMemory:
 def _is_packed(tensors: dict[str, torch.Tensor]) -> bool:
     """Are these what `pack` writes?"""
     slots, scales = tensors["slots"], tensors.get("scales")
-    if slots.dim() != 2:
-        return False
-    if scales is None:
-        return slots.dtype in FLOATS
-    return slots.dtype == torch.int8 and scales.shape == (len(slots), -(-slots.shape[1] // BLOCK))
+    return slots.dim() == 2 and slots.dtype in FLOATS if scales is None else fits(slots, scales)
 
 
 def maker(path: Path) -> str:
@@ -149,25 +144,14 @@ def _checksum(header: str, tensors: dict[str, torch.Tensor]) -> str:
 
 
 def pack(slots: torch.Tensor, precision: str) -> dict[str, torch.Tensor]:
-    """Slots [slots, width] in a precision; for int8 also `scales` [slots, blocks of `BLOCK` channels] in float32."""
+    """Slots [slots, width] in a precision; for int8 also `scales`."""
     if precision != INT8:
         return {"slots": slots.to(DTYPES[precision])}
-    blocks = _blocks(slots.float())
-    scales = blocks.abs().amax(-1) / 127
-    whole = (blocks / scales.clamp_min(torch.finfo(torch.float32).tiny)[..., None]).round().to(torch.int8)
-    return {"slots": whole.flatten(1)[:, : slots.shape[1]].contiguous(), "scales": scales}
+    whole, scales = quantise(slots)
+    return {"slots": whole, "scales": scales}
 
 
 def unpack(tensors: dict[str, torch.Tensor]) -> torch.Tensor:
     """The slots of `pack`: [slots, width] in float32."""
-    slots = tensors["slots"].float()
-    if "scales" not in tensors:
-        return slots
-    return (_blocks(slots) * tensors["scales"][..., None]).flatten(1)[:, : slots.shape[1]].contiguous()
-
-
-def _blocks(slots: torch.Tensor) -> torch.Tensor:
-    """[slots, width] -> [slots, blocks, BLOCK], the last block filled up with zeros."""
-    padded = functional.pad(slots, (0, -slots.shape[1] % BLOCK))
-    blocks: torch.Tensor = padded.unflatten(1, (padded.shape[1] // BLOCK, BLOCK))
-    return blocks
+    slots = tensors["slots"]
+    return dequantise(slots, tensors["scales"]) if "scales" in tensors else slots.float()
