@@ -121,6 +121,15 @@ def test_record_is_true(wheel: zipfile.ZipFile) -> None:
         assert (digest, int(size)) == (f"sha256={encoded}", len(content)), name
 
 
+def test_a_clone_is_small_enough_to_be_carried() -> None:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("this is no git checkout")
+    files = [path for name in listed.stdout.split("\0") if name and (path := ROOT / name).is_file()]
+    assert len(files) > 500
+    assert sum(path.stat().st_size for path in files) <= 48 * 2**20, "weights in int8? results packed?"
+
+
 def test_entry_points_name_every_method() -> None:
     points = PROJECT["project"]["entry-points"]["lm_eval.models"]
     assert points == {name: f"pcc_bench.host.models:{name.replace('-', '_')}" for name in METHODS}
