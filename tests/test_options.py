@@ -23,7 +23,6 @@ from pcc_bench.host.arguments import (
     check_batch_size,
     joined,
     parse_arguments,
-    parse_metadata,
     split_options,
 )
 from pcc_bench.host.evaluate import Command
@@ -133,18 +132,18 @@ def test_what_names_no_argument_is_refused(name: str) -> None:
         models.pcc.create_from_arg_obj({name: "x"}, BESIDE)  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("read", [parse_arguments, parse_metadata])
-def test_an_argument_that_stands_twice_is_refused(read: Any) -> None:
+@pytest.mark.parametrize("what", ["model args", "metadata"])
+def test_an_argument_that_stands_twice_is_refused(what: str) -> None:
     with pytest.raises(UsageError, match="give rate 2 times"):
-        read("rate=4,pretrained=x,rate=16")
+        parse_arguments("rate=4,pretrained=x,rate=16", what)
     with pytest.raises(UsageError, match="the key 'rate' twice"):
-        read('{"rate": 4, "rate": 16}')
+        parse_arguments('{"rate": 4, "rate": 16}', what)
 
 
-@pytest.mark.parametrize("read", [parse_arguments, parse_metadata])
-def test_an_argument_without_a_value_is_refused(read: Any) -> None:
+@pytest.mark.parametrize("what", ["model args", "metadata"])
+def test_an_argument_without_a_value_is_refused(what: str) -> None:
     with pytest.raises(UsageError, match="give backend no value: write backend=VALUE, or leave it out"):
-        read("pretrained=x,backend=")
+        parse_arguments("pretrained=x,backend=", what)
 
 
 def test_options_with_sense_pass_as_they_are() -> None:

@@ -19,7 +19,7 @@ from pcc_bench.core.processors import typed
 from pcc_bench.cost.sweeps import PREDICTED
 from pcc_bench.gate.compare import compare
 from pcc_bench.gate.policy import Policy
-from pcc_bench.host.arguments import parse_arguments, parse_metadata
+from pcc_bench.host.arguments import parse_arguments
 from pcc_bench.host.settings import check_settings
 from pcc_bench.host.validate import validate
 from pcc_bench.reports import report
@@ -92,7 +92,7 @@ def kinds_of_settings(root: Path) -> list[Kind]:
         TaskManager(include_path=tasks, include_defaults=False, metadata=metadata).load(["pcc_squad"])
 
     def read_metadata() -> None:
-        settings = parse_metadata(words("metadata"))
+        settings = parse_arguments(words("metadata"), "metadata")
         check_settings(settings)
         load(settings)
 

@@ -51,13 +51,10 @@ def claimed(folder: Path, part: str = "", wait: bool = False) -> Iterator[None]:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise UsageError(f"{folder} can't be written ({reason}): choose another folder") from None
     try:
-        me = Owner(
-            pid=os.getpid(),
-            host=socket.gethostname(),
-            command=" ".join([Path(sys.argv[0]).name, *sys.argv[1:]])[:200],
-            since=datetime.now(UTC).isoformat(timespec="seconds"),
-        )
-        write_text(owner, json.dumps(me.model_dump(), ensure_ascii=True))
+        command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])[:200]
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        me = {"pid": os.getpid(), "host": socket.gethostname(), "command": command, "since": since}
+        write_text(owner, json.dumps(me))
         yield
     finally:
         owner.unlink(missing_ok=True)

@@ -26,31 +26,20 @@ class Memory:
     Exactly one of `text` and `vectors` is set. A hard method (truncation, LLMLingua-2) gives text, which is tokenized
     together with the rest of the prompt, so that `full-context` reads token for token what lm-eval's `hf` reads. A
     soft method (PCC, ICAE) gives vectors that stand in the decoder's input where tokens would stand.
-
-    Attributes:
-        text: The shortened text ("" for none).
-        vectors: [slots + boundary, hidden size of the decoder], in reading order, without BOS.
-        source_tokens: Tokens of the context under the decoder's tokenizer, no special tokens.
-        compressor_tokens: Tokens of the context under the compressor's own tokenizer, as the compressor reads it.
-        source_bytes: Bytes of the context in UTF-8.
-        slots: Vectors (soft) or decoder tokens (hard) that carry content.
-        boundary: Vectors that only frame the content (`<mem>`, `</mem>`).
-        seconds: This context's share of the time its batch took to compress.
-        truncated_bytes: Bytes at the context's end that the method has no room for. They are in none of the counts
-            above, so that text that was never read does not pass for compressed.
-        positions: Position ids of the vectors, counted from the memory's start and ascending; what follows counts on
-            from the last. None: they count as tokens.
     """
 
-    source_tokens: int
-    compressor_tokens: int
-    source_bytes: int
-    slots: int
-    boundary: int = 0
-    seconds: float = 0.0
-    text: str | None = None
-    vectors: torch.Tensor | None = None
+    source_tokens: int  # of the context under the decoder's tokenizer, no special tokens
+    compressor_tokens: int  # of the context as the compressor reads it, under its own tokenizer
+    source_bytes: int  # of the context in UTF-8
+    slots: int  # vectors (soft) or decoder tokens (hard) that carry content
+    boundary: int = 0  # vectors that only frame the content (`<mem>`, `</mem>`)
+    seconds: float = 0.0  # this context's share of the time its batch took to compress
+    text: str | None = None  # "" for none
+    vectors: torch.Tensor | None = None  # [slots + boundary, hidden size of the decoder], in reading order, without BOS
+    # At the context's end, which the method has no room for. They are in none of the counts above, so that text that
+    # was never read does not pass for compressed.
     truncated_bytes: int = 0
+    # Position ids of the vectors from the memory's start, ascending; what follows counts on. None: as tokens have.
     positions: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -101,59 +90,41 @@ class Frame:
     """What a soft method was trained to read around a whole prompt."""
 
     opening: Sequence[int] = ()  # token ids after BOS, before everything else
-    # between prompt and answer: token ids, or vectors [n, hidden size of the decoder]
-    closing: Sequence[int] | torch.Tensor = ()
-    # text between the last memory and the words behind it, tokenized with them; not repeated where they begin with
-    # it already
-    lead: str = ""
+    closing: Sequence[int] | torch.Tensor = ()  # before the answer: token ids, or vectors [n, decoder's hidden size]
+    lead: str = ""  # text behind the last memory, tokenized with the words there, which may begin with it already
 
 
 @dataclass(frozen=True, eq=False)
 class Layout:
     """What a method asks of the decoder's side. The defaults leave the decoder as lm-eval runs it."""
 
-    # BOS before the first memory: yes, no, or as the decoder's tokenizer does by itself (None)
-    starts_with_bos: bool | None = None
+    starts_with_bos: bool | None = None  # BOS before the first memory; None: as the decoder's tokenizer does by itself
     frame: Frame = Frame()  # what stands around a prompt
     templated: Frame = Frame()  # the same where a chat template has put its own words around it already
-    # what stands around a memory whose text is to be reconstructed, as the method was trained; None: it was not
-    reconstruction: Frame | None = None
-    # position id of every vector of a memory, where memories take up no positions; None: they count as tokens
-    memory_position: int | None = None
+    reconstruction: Frame | None = None  # around a memory that is to be said again; None: the method was not trained to
+    memory_position: int | None = None  # of every vector of a memory; None: they count as tokens
     stop_token_ids: tuple[int, ...] = ()  # ids that end an answer besides the decoder's own end of sequence
     suppressed_token_ids: tuple[int, ...] = ()  # ids an answer may not contain
 
 
 class Compressor(ABC):
-    """A compression method bound to one decoder.
+    """A compression method bound to one decoder."""
 
-    Attributes:
-        name: The name in the registry and in `lm_eval --model`.
-        soft: Memories are vectors (True) or text (False).
-        query_aware: Memories depend on the question too: the runner calls `compress_for`, once for each context and
-            question, and never `compress`. An instance may say more than its class.
-        owns_decoder: The method brings its own decoder weights and can't be read by another one.
-        scores_whole_text: A text with nothing to compress has a meaning (`loglikelihood_rolling`): true only where
-            the method leaves the decoder's input alone.
-        has_converter: The last step is a cheap one on its own: `compress_raw` and `convert` together are `compress`.
-        default: The checkpoint where the user names none; "" where there is none.
-        label: What it is called in print; by default its name. An instance may say more, such as which encoder it has.
-        rate: The requested compression, source tokens per slot; None where there is no such number.
-        source: The checkpoint it was loaded from, as the user named it; for messages.
-    """
-
-    name: ClassVar[str]
-    soft: ClassVar[bool]
-    owns_decoder: ClassVar[bool] = False
+    name: ClassVar[str]  # in the registry and in `lm_eval --model`
+    soft: ClassVar[bool]  # memories are vectors (True) or text (False)
+    owns_decoder: ClassVar[bool] = False  # it brings its own decoder weights and can't be read by another one
+    # A text with nothing to compress has a meaning (`loglikelihood_rolling`): the decoder's input is left alone.
     scores_whole_text: ClassVar[bool] = False
-    has_converter: ClassVar[bool] = False
-    summary: ClassVar[str] = ""
-    default: ClassVar[str] = ""
+    has_converter: ClassVar[bool] = False  # the last step is a cheap one: `compress` is `compress_raw` and `convert`
+    summary: ClassVar[str] = ""  # what it is, in one line
+    default: ClassVar[str] = ""  # the checkpoint where the user names none; "" where there is none
 
+    # Memories depend on the question too: the runner calls `compress_for`, once for each context and question, never
+    # `compress`. An instance may say more than its class.
     query_aware: bool = False
-    label: str = ""
-    rate: float | None = None
-    source: str = ""
+    label: str = ""  # what it is called in print ("": its name), such as which encoder it has
+    rate: float | None = None  # the requested compression, source tokens per slot
+    source: str = ""  # the checkpoint it was loaded from, as the user named it; for messages
 
     def __init__(self, decoder: Decoder) -> None:
         self.decoder = decoder
@@ -191,10 +162,7 @@ class Compressor(ABC):
         """Compress contexts, all in one call so that a method can batch them; one memory each, in order."""
 
     def compress_for(self, contexts: Sequence[str], queries: Sequence[str]) -> list[Memory]:
-        """Compress each context for the question of its prompt (`pcc_bench.core.context.Prompt.query`).
-
-        A query-aware method overrides this.
-        """
+        """Compress each context for the question of its prompt (`Prompt.query`), if the method is query-aware."""
         raise NotImplementedError(f"{self.name} is not query-aware")
 
     def compress_raw(self, contexts: Sequence[str]) -> list[RawMemory]:

@@ -17,7 +17,7 @@ of an assembled prompt that stand outside a mark come from the task's template a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -47,9 +47,7 @@ _PART = re.compile(
 LEADS = ("\n", "\x00", ">", "|", "0")  # single characters, of which one joins with no text that follows
 
 
-class Kind(StrEnum):
-    """Where a part of a prompt comes from."""
-
+class Kind(StrEnum):  # where a part of a prompt comes from
     TEXT = "text"  # the task's template, a chat template: special tokens in it are special
     LITERAL = "literal"  # data that stays text: special tokens in it are ordinary characters
     CONTEXT = "context"  # data that may be compressed
@@ -57,9 +55,7 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True)
-class Part:
-    """One stretch of a prompt."""
-
+class Part:  # one stretch of a prompt
     text: str  # the characters, escapes undone
     kind: Kind = Kind.TEXT  # where they come from
     after: str = ""  # of a context: separates it from the rest where it is shown as text; soft memories need none
@@ -74,7 +70,6 @@ class Prompt(str):
     parts: tuple[Part, ...]
 
     def __new__(cls, parts: Iterable[Part]) -> Prompt:
-        """Join parts."""
         parts = tuple(parts)
         prompt = super().__new__(cls, "".join(part.text + part.after for part in parts))
         prompt.parts = parts
@@ -154,24 +149,19 @@ def again(instruction: str) -> str:
 
 
 def mark_row(row: Mapping[str, Any], compress: Mapping[str, str]) -> dict[str, Any]:
-    """Mark the strings of a row: the columns in `compress` as contexts, all others as literals.
-
-    `compress` gives the separator that follows a column where it is shown as text.
-    """
+    """Mark the strings of a row: columns in `compress` (with the separator of each) as contexts, others as literals."""
     return {
-        column: mark(value, compress[column]) if column in compress else _map_strings(value, literal)
+        column: mark(value, compress[column]) if column in compress else _literals(value)
         for column, value in row.items()
     }
 
 
-def _map_strings(value: Any, function: Callable[[str], str]) -> Any:
-    if isinstance(value, str):
-        return function(value)
+def _literals(value: Any) -> Any:
     if isinstance(value, list | tuple):
-        return [_map_strings(item, function) for item in value]
+        return [_literals(item) for item in value]
     if isinstance(value, dict):
-        return {key: _map_strings(item, function) for key, item in value.items()}
-    return value
+        return {key: _literals(item) for key, item in value.items()}
+    return literal(value) if isinstance(value, str) else value
 
 
 def _escape(text: str) -> str:
@@ -182,9 +172,8 @@ def _unescape(text: str) -> str:
     try:
         return _ESCAPED.sub(lambda match: _ORIGINALS[match[1]], text)
     except KeyError:
-        raise UsageError(
-            f"unknown escape in a context mark, near {text[:40]!r}: mark data with mark() or literal()"
-        ) from None
+        where = f"in a context mark, near {text[:40]!r}"
+        raise UsageError(f"unknown escape {where}: mark data with mark() or literal()") from None
 
 
 # ---------------------------------------------------------------- token ids of text whose data may spell special ones

@@ -1,14 +1,9 @@
-"""GGUF files as plain model folders, converted once into the user's cache.
+"""GGUF files as plain model folders (safetensors, tokenizer, chat template), converted once into the user's cache.
 
 transformers reads GGUF, but slowly, into a model that it refuses to save, and only through arguments that half of our
-callers do not have. A folder with `model.safetensors`, tokenizer and chat template is what everything here reads.
-
-The cache is `PCC_BENCH_CACHE`, else `pcc-bench` in `XDG_CACHE_HOME`, else in `~/.cache`. A folder appears in it whole,
-with its manifest; a lock keeps two processes from making the same one. torch is imported only where something has to be
-converted.
+callers do not have. A folder appears in the cache whole, with its manifest; a lock keeps two processes from making the
+same one. torch is imported only where something has to be converted.
 """
-
-from __future__ import annotations
 
 import hashlib
 import importlib.metadata
@@ -18,16 +13,13 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict
 
 from pcc_bench.core.documents import checked, read_json, write_text, writing
 from pcc_bench.core.errors import UsageError, first_line, foreign, memory_errors
-
-if TYPE_CHECKING:
-    import torch
 
 LIBRARY = "gguf==0.19.0"  # the version all this was tested with
 MANIFEST = "source.json"
@@ -55,18 +47,14 @@ class Source:
         return self.pieces[0].name if len(self.pieces) == 1 else self.pieces[0].stem
 
 
-class ModelFile(BaseModel):
-    """A file of a converted folder."""
-
+class ModelFile(BaseModel):  # of a converted folder
     model_config = ConfigDict(extra="forbid")
     bytes: int
     modified: int
     sha256: str
 
 
-class Manifest(BaseModel):
-    """Where a converted folder comes from and what lies in it."""
-
+class Manifest(BaseModel):  # where a converted folder comes from and what lies in it
     model_config = ConfigDict(extra="forbid")
     format: int
     key: str
@@ -77,27 +65,9 @@ class Manifest(BaseModel):
     converted_with: str
     files: dict[str, ModelFile]
 
-    @classmethod
-    def of(cls, folder: Path, source: Source, sha256: str) -> Manifest:
-        """That of a folder made of a source whose whole file has this hash."""
-        files = {
-            path.name: ModelFile(bytes=path.stat().st_size, modified=path.stat().st_mtime_ns, sha256=_sha256(path))
-            for path in sorted(folder.iterdir())
-        }
-        return cls(
-            format=FORMAT,
-            key=source.key,
-            packages=source.packages,
-            file=source.file,
-            sha256=sha256,
-            licence=source.licence,
-            converted_with=f"transformers {importlib.metadata.version('transformers')}",
-            files=files,
-        )
-
 
 def cache() -> Path:
-    """The folder of converted decoders."""
+    """The folder of converted decoders: in `PCC_BENCH_CACHE`, else in `pcc-bench` in `XDG_CACHE_HOME` or `~/.cache`."""
     place = Path(os.environ.get(CACHE) or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "pcc-bench")
     return place.expanduser() / "decoders"
 
@@ -170,7 +140,7 @@ def convert(source: Source, place: Path) -> Path:
             save_plain(config, model, tokenizer, part)
             if file.parent == part:
                 file.unlink()
-            write_text(part / MANIFEST, Manifest.of(part, source, sha256).model_dump_json(indent=1) + "\n")
+            write_text(part / MANIFEST, manifest_of(part, source, sha256).model_dump_json(indent=1) + "\n")
             if place.exists():
                 shutil.rmtree(place)
             part.rename(place)
@@ -178,6 +148,17 @@ def convert(source: Source, place: Path) -> Path:
         shutil.rmtree(part, ignore_errors=True)
         held.release()
     return place
+
+
+def manifest_of(folder: Path, source: Source, sha256: str) -> Manifest:
+    """That of a folder made of a source whose whole file has this hash."""
+    files = {
+        path.name: ModelFile(bytes=path.stat().st_size, modified=path.stat().st_mtime_ns, sha256=_sha256(path))
+        for path in sorted(folder.iterdir())
+    }
+    known: dict[str, Any] = {name: getattr(source, name) for name in ("key", "packages", "file", "licence")}
+    version = f"transformers {importlib.metadata.version('transformers')}"
+    return Manifest(**known, format=FORMAT, sha256=sha256, converted_with=version, files=files)
 
 
 def _sha256(path: Path) -> str:
@@ -232,7 +213,7 @@ def save_plain(config: Any, model: Any, tokenizer: Any, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def exact_dtype(state: dict[str, torch.Tensor]) -> torch.dtype:
+def exact_dtype(state: dict[str, Any]) -> Any:
     """The smallest dtype that holds every value of a state exactly."""
     import torch
 

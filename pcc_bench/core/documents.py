@@ -1,7 +1,6 @@
 """JSON, YAML and text files, which may come from anyone: read within limits, checked by a model, written whole.
 
-Every reader of a document is here, so that what one of them refuses (nesting without end, a number of 5,000 digits, a
-date that is none, bytes that are no UTF-8) is one sentence everywhere: a UsageError that names the place (`where`).
+What a reader refuses is one sentence: a UsageError that names the place (`where`).
 """
 
 import gzip
@@ -28,23 +27,13 @@ AGAIN = "make room or choose another folder, and run the same command again"
 COMPRESSED: Mapping[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open}  # what a name ends in
 
 
-def is_file(path: Path | str) -> bool:
-    """Is there a file? False for what can be no path as well: a name of 5,000 characters, one with NUL."""
-    return os.path.isfile(path)  # noqa: PTH113  # Path.is_file raises for such names
-
-
-def is_folder(path: Path | str) -> bool:
-    """Is there a folder? As `is_file`."""
-    return os.path.isdir(path)  # noqa: PTH112
+# False too for what can be no path, where Path's own raise: a name of 5,000 characters, one with NUL.
+is_file, is_folder = os.path.isfile, os.path.isdir
 
 
 def is_unicode(text: str) -> bool:
     """Can the text be written as UTF-8? Half of a surrogate pair can't."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return not re.search("[\ud800-\udfff]", text)
 
 
 def read_text(path: Path) -> str:
@@ -62,8 +51,7 @@ def read_text(path: Path) -> str:
     return text
 
 
-def _check_depth(value: Any) -> None:
-    """See that data are nested no deeper than whatever reads them later can take."""
+def _check_depth(value: Any) -> None:  # that whatever reads them later can take
     level, depth = [value], 0
     while level := [value for value in level if isinstance(value, dict | list)]:
         depth += 1
@@ -86,9 +74,6 @@ def parse_json(text: str, where: str) -> Any:
         value = json.loads(text, object_pairs_hook=unique)
         if text.count("[") + text.count("{") > DEEPEST:
             _check_depth(value)
-        if "\\ud" in text.lower():
-            json.dumps(value, ensure_ascii=False).encode()
-        return value
     except UsageError:
         raise
     except json.JSONDecodeError as error:
@@ -96,22 +81,19 @@ def parse_json(text: str, where: str) -> Any:
         raise UsageError(f"{where} is not valid JSON ({error.msg}, {place})") from None
     except RecursionError:
         raise UsageError(f"{where} is nested too deeply to be read") from None
-    except UnicodeEncodeError:
-        raise UsageError(f"{where} has half of a character (a lone surrogate such as \\ud800): correct it") from None
     except ValueError:
         raise UsageError(f"{where} has a number with too many digits to be read") from None
+    if "\\ud" in text.lower() and not is_unicode(json.dumps(value, ensure_ascii=False)):
+        raise UsageError(f"{where} has half of a character (a lone surrogate such as \\ud800): correct it")
+    return value
 
 
 def read_json(path: Path) -> Any:
-    """The value of a JSON file."""
     return parse_json(read_text(path), str(path))
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
-    """Line numbers (from 1) and values of a JSON Lines file, `.gz` and `.xz` too, one at a time.
-
-    Empty lines are left out.
-    """
+    """Line numbers (from 1) and values of a JSON Lines file, `.gz` and `.xz` too, but for empty lines."""
     number = 0
     try:
         with COMPRESSED.get(path.suffix, open)(path, "rt", encoding="utf-8-sig", newline="\n") as lines:
@@ -155,7 +137,6 @@ def parse_yaml(text: str, where: str) -> Any:
 
 
 def read_yaml(path: Path) -> Any:
-    """The value of a YAML file."""
     return parse_yaml(read_text(path), str(path))
 
 

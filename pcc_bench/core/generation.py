@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -26,12 +26,11 @@ class ReadPrefix:
 
     @property
     def width(self) -> int:
-        """Positions of the longest."""
         return max(self.lengths)
 
     def before(self, inputs: dict[str, torch.Tensor], decoder: Decoder) -> dict[str, Any]:
         """Inputs of `model.generate` that cover beginnings and rest (`left_pad`), as it wants them with a cache."""
-        mask = torch.cat([self.mask(decoder.device), inputs["attention_mask"]], dim=1)
+        mask = torch.cat([left_mask(self.lengths, decoder.device), inputs["attention_mask"]], dim=1)
         positions = positions_of(mask)
         if "position_ids" in inputs:
             positions[:, self.width :] = inputs["position_ids"]
@@ -48,17 +47,17 @@ class ReadPrefix:
 
         Padding repeats the last position of its row: a greater one could change the rotations of them all.
         """
-        mask = torch.cat(
-            [self.mask(device), torch.ones(len(lengths), max(lengths), dtype=torch.long, device=device)], 1
-        )
+        read = torch.ones(len(lengths), max(lengths), dtype=torch.long, device=device)
+        mask = torch.cat([left_mask(self.lengths, device), read], dim=1)
         ends = torch.tensor([before + own for before, own in zip(self.lengths, lengths, strict=True)], device=device)
         positions = torch.minimum(positions_of(mask)[:, self.width :], ends[:, None] - 1)
         return {"attention_mask": mask, "position_ids": positions, "past_key_values": self.cache}
 
-    def mask(self, device: torch.device) -> torch.Tensor:
-        """[batch, width], 1 where there is no padding."""
-        starts = torch.tensor([self.width - length for length in self.lengths], device=device)
-        return (torch.arange(self.width, device=device) >= starts[:, None]).long()
+
+def left_mask(lengths: Sequence[int], device: torch.device) -> torch.Tensor:
+    """The mask of rows padded on the left: [batch, longest], 0 where there is padding."""
+    starts = torch.tensor([max(lengths) - length for length in lengths], device=device)
+    return (torch.arange(max(lengths), device=device) >= starts[:, None]).long()
 
 
 def positions_of(mask: torch.Tensor) -> torch.Tensor:
@@ -91,10 +90,10 @@ def generate(
     Args:
         decoder: The decoder.
         prompts: All token ids, or all input vectors [length, hidden size].
-        max_new_tokens: Most new tokens a row.
-        stop_token_ids: Ids that end a row besides the decoder's own end of sequence.
-        suppressed_token_ids: Ids that are never chosen.
-        stopping_criteria: Further criteria of transformers (stop strings).
+        max_new_tokens: Most of a row.
+        stop_token_ids: End a row, besides the decoder's own end of sequence.
+        suppressed_token_ids: Are never chosen.
+        stopping_criteria: Of transformers (stop strings).
         positions: Position ids of each prompt, where they do not count from 0; new tokens count on from the last.
         prefix: What stands before the prompts and was read already; `positions` are then of what stands behind it.
         **options: Of `model.generate`; penalties, bans and least lengths go by a row's new tokens
@@ -104,13 +103,10 @@ def generate(
     inputs: dict[str, Any] = left_pad(decoder, prompts, positions)
     if prefix is not None:
         inputs = prefix.before(inputs, decoder)
-    ends = end_token_ids(decoder, stop_token_ids)
+    ends = sorted(end_token_ids(decoder, stop_token_ids))
     prompt_length = inputs["input_ids"].shape[1] if "input_ids" in inputs else 0
-    settings, options = over_new_tokens(
-        decoder, options, prompt_length, max_new_tokens, sorted(ends), suppressed_token_ids
-    )
+    processors, options = over_new_tokens(decoder, options, prompt_length, max_new_tokens, ends, suppressed_token_ids)
     clock = FirstTokenClock(decoder)
-    processors = [clock] if settings is None else [clock, settings]
     start = now(decoder.device)
     vectors = inputs.get("inputs_embeds")
     rereading = decoder.ropes.rereading(decoder.model, vectors)
@@ -118,9 +114,9 @@ def generate(
         out = decoder.model.generate(
             **inputs,
             max_new_tokens=max_new_tokens,
-            eos_token_id=sorted(ends) or None,
+            eos_token_id=ends or None,
             pad_token_id=pad_token_id(decoder),
-            logits_processor=LogitsProcessorList(processors),
+            logits_processor=LogitsProcessorList([clock, *processors]),
             stopping_criteria=stopping_criteria,
             use_cache=True,
             **{"do_sample": False, **options},
@@ -210,14 +206,11 @@ def left_pad(
     Position ids too where `positions` gives those of the prompts; else transformers counts them by the mask.
     """
     inputs = padded(decoder, prompts, left=True)
-    width = max(map(len, prompts))
-    inputs["attention_mask"] = torch.zeros(len(prompts), width, dtype=torch.long, device=decoder.device)
-    for row, prompt in enumerate(prompts):
-        inputs["attention_mask"][row, width - len(prompt) :] = 1
+    inputs["attention_mask"] = left_mask([len(prompt) for prompt in prompts], decoder.device)
     if positions is not None:
         inputs["position_ids"] = torch.zeros_like(inputs["attention_mask"])
-        for row, known in enumerate(positions):
-            inputs["position_ids"][row, width - len(known) :] = torch.tensor(known)
+        for ids, known in zip(inputs["position_ids"], positions, strict=True):
+            ids[len(ids) - len(known) :] = torch.tensor(known)
     return inputs
 
 
@@ -255,9 +248,6 @@ def pad_token_id(decoder: Decoder) -> int:
     return int(decoder.tokenizer.pad_token_id or decoder.tokenizer.eos_token_id or 0)
 
 
-def cut_after(ids: list[int], ends: set[int]) -> list[int]:
+def cut_after(ids: list[int], ends: Collection[int]) -> list[int]:
     """A row of a batch up to and with its first end token; what follows is padding."""
-    for position, token in enumerate(ids):
-        if token in ends:
-            return ids[: position + 1]
-    return ids
+    return ids[: 1 + next((place for place, token in enumerate(ids) if token in ends), len(ids))]

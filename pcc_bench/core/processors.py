@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, create_model, model_validator
 from transformers import LogitsProcessor, LogitsProcessorList
 from transformers.generation import logits_process as process
+from transformers.generation.configuration_utils import ALL_CACHE_IMPLEMENTATIONS
 
 from pcc_bench.core.decoder import Decoder, now
 from pcc_bench.core.documents import checked
@@ -32,8 +33,7 @@ _PROCESSORS: dict[str, _Build] = {
     "begin_suppress_tokens": lambda value, ends, most: process.SuppressTokensAtBeginLogitsProcessor(value, 0),
 }
 _NEED_ENDS = {"min_new_tokens", "exponential_decay_length_penalty"}
-_OFF: dict[str, tuple[Any, ...]] = {"repetition_penalty": (1,), "guidance_scale": (1,)}  # besides None, 0 and empty
-_OFF["encoder_repetition_penalty"] = (1,)
+_OFF_AT_1 = {"repetition_penalty", "guidance_scale", "encoder_repetition_penalty"}  # as at None and 0
 # What counts or reads the prompt's tokens, and what says the same in new tokens.
 _REFUSED = {
     "min_length": "min_new_tokens",
@@ -62,16 +62,11 @@ def over_new_tokens(
     max_new_tokens: int,
     ends: Sequence[int],
     suppressed: Sequence[int] = (),
-) -> tuple[LogitsProcessor | None, dict[str, Any]]:
-    """The processors of one call of `generate` as one; and the options that remain, transformers' own off.
+) -> tuple[LogitsProcessorList, dict[str, Any]]:
+    """The processor of one call of `generate`, if any; and the options that remain, transformers' own off.
 
-    Args:
-        decoder: Its generation_config counts where the options say nothing.
-        options: Those of the generation.
-        start: Ids of the prompt, padding included, at the beginning of each row that `generate` sees.
-        max_new_tokens: Most new tokens of a row.
-        ends: Ids that end a row.
-        suppressed: Ids that are never chosen, besides those of the options.
+    The decoder's generation_config counts where the options say nothing. `start`: ids of the prompt, padding included,
+    at the beginning of each row that `generate` sees; `ends` end a row; `suppressed` are never chosen.
     """
     own = decoder.model.generation_config
     settings = {name: options.get(name, getattr(own, name, None)) for name in (*_PROCESSORS, *_REFUSED)}
@@ -97,18 +92,18 @@ def over_new_tokens(
                 raise UsageError(f"generation setting {name}={settings[name]!r}: {error}") from error
     rest = {name: value for name, value in options.items() if name not in settings}
     off = dict.fromkeys(_PROCESSORS) | {"repetition_penalty": 1.0}
-    return (_NewTokens(processors, start) if processors else None), {**rest, **off}
+    return LogitsProcessorList([_NewTokens(processors, start)] if processors else []), {**rest, **off}
 
 
 def _is_on(name: str, value: Any) -> bool:
-    if name == "forced_eos_token_id" or name == "forced_bos_token_id":
+    if name in ("forced_eos_token_id", "forced_bos_token_id"):
         return value is not None
-    return bool(value) and value not in _OFF.get(name, ())
+    return bool(value) and not (name in _OFF_AT_1 and value == 1)
 
 
 def _refusal(decoder: Decoder, name: str, value: Any, instead: str | None, is_option: bool) -> str:
     where = "the generation arguments" if is_option else f"the generation_config of the decoder {decoder.name}"
-    off = 1.0 if name in _OFF else 0 if isinstance(value, int | float) else None
+    off = 1.0 if name in _OFF_AT_1 else 0 if isinstance(value, int | float) else None
     remedy = f"pass {instead}" if instead else "leave it out"
     if not is_option:
         remedy = f"switch it off with --gen_kwargs '{{\"{name}\": {'null' if off is None else off}}}'"
@@ -139,7 +134,6 @@ class FirstTokenClock(LogitsProcessor):
         self.first = 0.0
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """The scores as they are."""
         if not self.first:
             self.first = now(self.decoder.device)
             if bool((scores.isnan() | scores.isposinf()).any()):
@@ -149,61 +143,33 @@ class FirstTokenClock(LogitsProcessor):
 
 # ---------------------------------------------------------------- what a user may ask for
 
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-
-
 COLDEST = 1e-6  # below it a score over the temperature may leave float32
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Share = Annotated[Number, Field(ge=0, le=1)]
+# lm-eval's names for length and ends, transformers' for the rest. What would change a row's answer with the clock or
+# return several answers is not among them; `_REFUSED` is, for `over_new_tokens` to say what to pass in its place.
+_TYPES: list[tuple[Any, tuple[str, ...]]] = [
+    (PositiveInt, ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens", "num_beams")),
+    (NonNegativeInt, ("top_k", "no_repeat_ngram_size", "min_new_tokens")),
+    (NonNegativeInt | list[NonNegativeInt], ("forced_eos_token_id",)),
+    (Share, ("top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")),
+    (Annotated[Number, Field(gt=0)], ("repetition_penalty",)),
+    (Number, ("length_penalty",)),
+    (bool, ("renormalize_logits", "remove_invalid_values")),
+    (bool | Literal["never"], ("early_stopping",)),
+    (Literal[tuple(ALL_CACHE_IMPLEMENTATIONS)], ("cache_implementation",)),
+    (Literal[1], ("num_return_sequences",)),
+    (Any, ("bad_words_ids", "sequence_bias", "exponential_decay_length_penalty", *_REFUSED)),
+    (Any, ("suppress_tokens", "begin_suppress_tokens")),
+]
 
 
-class GenerationOptions(BaseModel):
-    """Arguments of a generation: lm-eval's names for length and ends, transformers' for the rest.
-
-    What would change a row's answer with the clock or return several answers is not among them.
-    """
-
+class _Sampling(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     until: str | list[str] = []
-    max_gen_toks: PositiveInt | None = None
-    max_new_tokens: PositiveInt | None = None
-    max_tokens: PositiveInt | None = None
-    max_completion_tokens: PositiveInt | None = None
     do_sample: bool | None = None
-    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    top_k: NonNegativeInt | None = None
-    top_p: Share | None = None
-    min_p: Share | None = None
-    top_h: Share | None = None
-    typical_p: Share | None = None
-    epsilon_cutoff: Share | None = None
-    eta_cutoff: Share | None = None
-    num_beams: PositiveInt | None = None
-    cache_implementation: str | None = None
-    num_return_sequences: Literal[1] | None = None
-    early_stopping: bool | Literal["never"] | None = None
-    length_penalty: Finite | None = None
-    renormalize_logits: bool | None = None
-    remove_invalid_values: bool | None = None
-    # Over the new tokens
-    repetition_penalty: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    no_repeat_ngram_size: NonNegativeInt | None = None
-    min_new_tokens: NonNegativeInt | None = None
-    forced_eos_token_id: NonNegativeInt | list[NonNegativeInt] | None = None
-    bad_words_ids: Any = None
-    sequence_bias: Any = None
-    exponential_decay_length_penalty: Any = None
-    suppress_tokens: Any = None
-    begin_suppress_tokens: Any = None
-    # Refused by `over_new_tokens`, with what to pass in their place
-    min_length: Any = None
-    max_length: Any = None
-    stop_strings: Any = None
-    forced_bos_token_id: Any = None
-    encoder_repetition_penalty: Any = None
-    encoder_no_repeat_ngram_size: Any = None
-    guidance_scale: Any = None
-    watermarking_config: Any = None
+    temperature: Annotated[Number, Field(ge=0)] | None = None
 
     @model_validator(mode="after")
     def _sampling_has_a_temperature(self) -> Self:
@@ -214,6 +180,10 @@ class GenerationOptions(BaseModel):
                 f"temperature={self.temperature:g} divides by less than {COLDEST:g}: give 0 for greedy answers"
             )
         return self
+
+
+_FIELDS: Any = {name: (kind | None, None) for kind, names in _TYPES for name in names}
+GenerationOptions = create_model("GenerationOptions", __base__=_Sampling, **_FIELDS)
 
 
 def typed(options: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -16,25 +16,15 @@ PRETRAINED = "pretrained"  # folder of a compressor as it was before fine-tuning
 GGUF = ".gguf"
 DECODER = "lab-llama"  # that of the lab's compressors, and of methods without weights where none is named
 DEFAULT = "pcc-lab-4x"  # the checkpoint of `--model pcc` where none is named, in a package that ships it
-SHIPPED = (  # 'pcc-bench lab ship' takes these parts of a build
-    "lab-llama",
-    "pcc-lab-4x",
-    "pcc-lab-16x",
-    "icae-lab-4x",
-    "cocom-lab-4x",
-    "autocompressor-lab-4x",
-    "llmlingua2-lab",
-)
+SHIPPED: tuple[str, ...] = ("lab-llama", "pcc-lab-4x", "pcc-lab-16x", "icae-lab-4x", "cocom-lab-4x")
+SHIPPED += ("autocompressor-lab-4x", "llmlingua2-lab")  # 'pcc-bench lab ship' takes these parts of a build
 _LIKE_A_PART = re.compile(rf"(lab-[a-z0-9-]+|[a-z0-9]+-lab(?:-[a-z0-9-]+)?)(/{PRETRAINED})?")
 
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A row of the table."""
-
     packages: tuple[str, ...]  # what to install, pinned
-    # module and file of each piece of the GGUF file, in the order in which they are joined
-    pieces: tuple[tuple[str, str], ...]
+    pieces: tuple[tuple[str, str], ...]  # module and file of each piece of the GGUF file, in the order of joining
     sha256: str  # of the whole GGUF file
     hub: str  # the hub's id of the same model; its weights are not the GGUF's, which are quantized
     licence: str  # of the weights
@@ -78,7 +68,6 @@ def find(name: str) -> Path | None:
 
 
 def names() -> list[str]:
-    """All shipped models."""
     return sorted(path.parent.name for parent in (FOLDER, CHECKPOINTS) for path in parent.glob("*/config.json"))
 
 

@@ -121,11 +121,6 @@ class HfOptions(BaseModel):
     chat_template_args: dict[str, Any] | None = None
 
 
-def parse_metadata(text: str) -> dict[str, Any]:
-    """As `parse_arguments`, of settings of tasks."""
-    return parse_arguments(text, "metadata")
-
-
 def parse_arguments(text: str, what: str = "model args") -> dict[str, Any]:
     """Arguments as lm-eval reads them: `key=value,key=value`, or a JSON object; `what` names them in the error."""
     shown = f"{what} '{text[:200]}'"
@@ -146,10 +141,7 @@ def parse_arguments(text: str, what: str = "model args") -> dict[str, Any]:
 
 
 def joined(arguments: Mapping[str, Any], beside: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The arguments of `--model_args`, with those that lm-eval's command line has options of its own for.
-
-    `beside` are the latter (`--device`, `--batch_size`), None where not given; two values for one name are refused.
-    """
+    """The arguments of `--model_args`, with those of lm-eval's own options `beside` (`--device`); None is not given."""
     own = {name: value for name, value in (beside or {}).items() if value is not None}
     for name in own.keys() & arguments.keys():
         if str(own[name]) == str(arguments[name]) or str(own[name]) == DEFAULTS.get(name):
@@ -163,10 +155,7 @@ def joined(arguments: Mapping[str, Any], beside: Mapping[str, Any] | None) -> di
 
 
 def split_options(kind: type[Compressor], arguments: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Separate the options of `kind.load` from those of lm-eval's `hf`, each in its type.
-
-    A name that nobody knows and that looks like a misspelt option is refused.
-    """
+    """Separate the options of `kind.load` from those of lm-eval's `hf`, typed; misspelt names are refused."""
     own = [name for name in inspect.signature(kind.load).parameters if name not in ("pretrained", "decoder")]
     hf = [name for name in inspect.signature(HFLM.__init__).parameters if name not in ("self", "kwargs")]
     options = {name: value for name, value in arguments.items() if name in own}
@@ -180,7 +169,6 @@ def split_options(kind: type[Compressor], arguments: dict[str, Any]) -> tuple[di
 
 
 def check_batch_size(value: str) -> None:
-    """See that a batch size is one, of any model."""
     documents.checked(HfOptions, {"batch_size": value}, "--batch-size")
 
 
@@ -198,7 +186,6 @@ def default_checkpoint(kind: type[Compressor], arguments: Mapping[str, Any]) -> 
 
 
 def check_choices(kind: type[Compressor], pretrained: str | None, control: str | None) -> None:
-    """See that what was chosen exists and goes together."""
     if not pretrained:
         raise UsageError(f"--model {kind.name} ships no checkpoint: pass model_args pretrained=<folder or hub id>")
     if control and not kind.soft:

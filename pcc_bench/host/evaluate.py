@@ -57,9 +57,9 @@ class Command:  # the options of `lm-eval run` that matter here
         """`metadata` as tasks are given it: with `compress`."""
         if self.compress is None:
             return self.metadata
-        from pcc_bench.host.arguments import parse_metadata  # imports torch and lm-eval
+        from pcc_bench.host.arguments import parse_arguments  # imports torch and lm-eval
 
-        settings = parse_metadata(self.metadata) if self.metadata else {}
+        settings = parse_arguments(self.metadata, "metadata") if self.metadata else {}
         if settings.get("compress", self.compress) != self.compress:
             raise UsageError(f"--compress {self.compress} and --metadata name different parts: leave one out")
         return json.dumps({**settings, "compress": self.compress})
@@ -150,7 +150,7 @@ def asks_ours_only(command: Command) -> bool:  # are all its tasks ours?
 
 def run(command: Command) -> list[Path]:
     """Run lm-eval in this process, one of several under `accelerate launch`; the first returns the new result files."""
-    from pcc_bench.host.arguments import default_checkpoint, parse_arguments, parse_metadata
+    from pcc_bench.host.arguments import default_checkpoint, parse_arguments
     from pcc_bench.host.settings import check_settings
 
     startup.install()
@@ -166,7 +166,7 @@ def run(command: Command) -> list[Path]:
             raise UsageError(f"unknown model '{command.model}': {hint} (lm-eval's own work too)")
     check(command)
     if command.metadata and asks_ours_only(command):
-        check_settings(parse_metadata(command.metadata))
+        check_settings(parse_arguments(command.metadata, "metadata"))
     with claimed(command.output):
         path = command.output / f"{ANSWERS}_rank{os.environ.get('RANK', '0')}.db"
         # lm-eval opens the file of this process's answers in a thread, whose errors are no sentence.

@@ -33,7 +33,6 @@ from pcc_bench.host.arguments import (
     default_checkpoint,
     joined,
     parse_arguments,
-    parse_metadata,
     split_options,
 )
 from pcc_bench.host.settings import check_settings
@@ -88,7 +87,7 @@ def validate(model: str, model_args: str, task_list: str, metadata: str | None =
     ours = set(names) <= set(inventory.task_names())
 
     def settings(text: str) -> tuple[dict[str, Any], str]:
-        values = parse_metadata(text)
+        values = parse_arguments(text, "metadata")
         if ours:
             check_settings(values)
         return values, text

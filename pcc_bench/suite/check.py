@@ -15,7 +15,7 @@ from pcc_bench.core.documents import parse_json
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.texttable import TextTable
 from pcc_bench.host import inventory
-from pcc_bench.host.arguments import check_batch_size, default_checkpoint, parse_arguments, parse_metadata
+from pcc_bench.host.arguments import check_batch_size, default_checkpoint, parse_arguments
 from pcc_bench.host.settings import check_settings
 from pcc_bench.suite.cell import results
 from pcc_bench.suite.spec import Cell
@@ -51,7 +51,7 @@ def check(cells: Iterable[Cell]) -> None:
                 raise UsageError(f"cell '{label}': unknown task '{task}'{registry.suggest(task, ours)}")
     for cell in cells:
         if set(cell.command.tasks.split(",")) <= set(ours):
-            settings = parse_metadata(cell.command.metadata) if cell.command.metadata else {}
+            settings = parse_arguments(cell.command.metadata, "metadata") if cell.command.metadata else {}
             check_settings(settings, f"cell '{cell.label}', metadata")
     for cell in cells:
         # One on the hub is looked at when its cell runs; a cell without a checkpoint will fail and say so.
