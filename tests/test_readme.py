@@ -12,7 +12,7 @@ import pytest
 
 from pcc_bench import cli
 from pcc_bench.core import registry
-from pcc_bench.host import inventory
+from pcc_bench.host import inventory, settings
 from pcc_bench.reports import report
 
 ROOT = Path(__file__).parent.parent
@@ -62,7 +62,7 @@ def test_every_method_is_in_the_table_of_methods() -> None:
 
 
 def test_every_task_suite_and_recipe_that_is_named_exists() -> None:
-    tasks = set(inventory.task_names())
+    tasks = set(settings.task_names())
     suites = {str(row[0]) for row in inventory.suites().rows}
     recipes = {str(row[0]) for row in inventory.recipes().rows}
     for line in COMMANDS:

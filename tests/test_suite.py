@@ -21,7 +21,7 @@ from pcc_bench.cli import main, terminal
 from pcc_bench.core import shipped as shipped_models
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.registry import names as methods
-from pcc_bench.host.inventory import task_names
+from pcc_bench.host.settings import task_names
 from pcc_bench.suite import engines, runner
 from pcc_bench.suite.cell import DONE, Outcome, write_done
 from pcc_bench.suite.check import check, decoder, estimate, plan

@@ -26,8 +26,7 @@ import pcc_bench.tasks
 from pcc_bench.core.context import Kind, Part, Prompt
 from pcc_bench.core.errors import UsageError, print_usage_errors_plainly
 from pcc_bench.core.questions import question_prompt
-from pcc_bench.host import inventory
-from pcc_bench.host.settings import check_spelling
+from pcc_bench.host.settings import check_spelling, task_names
 from pcc_bench.host.validate import validate
 from pcc_bench.tasks.rows import Dropped, Example
 from pcc_bench.tasks.task import PccTask
@@ -166,7 +165,7 @@ SMALL |= {"segment_length": 64, "lengths": [128], "depths": [0.5], "distances": 
 def test_validate_passes_for_every_task(data: str, models: Path) -> None:
     not_on_lab = ("pcc_msc", "pcc_personachat")  # groups; the others hold every task, or are one
     # nothing of pcc_ruler fits into the toy decoder's window: tests/test_ruler.py
-    names = [name for name in inventory.task_names() if not re.search(r"_\d|gsm8k|sst2|wsc|ruler", name)]
+    names = [name for name in task_names() if not re.search(r"_\d|gsm8k|sst2|wsc|ruler", name)]
     names = [name for name in names if (name in not_on_lab) == (data != "lab")]
     found = validate("pcc", f"pretrained={models / 'pcc'}", ",".join(names), json.dumps({"data": data, **SMALL}))
     assert found.holds, [check for check in found.checks if not check.holds]

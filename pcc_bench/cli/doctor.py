@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 
 from pcc_bench.core import registry
 from pcc_bench.core.provenance import installed
-from pcc_bench.host import inventory, startup
+from pcc_bench.host import inventory, settings, startup
 
 PYTHON = (3, 11)
 REINSTALL = "pip install --force-reinstall --no-deps <folder or wheel of pcc_bench>"
@@ -115,7 +115,7 @@ def _lm_eval() -> Iterator[Finding]:
         from lm_eval.tasks import TaskManager
 
         unknown = [name for name in registry.names() if name not in model_registry]
-        tasks = set(inventory.task_names()) - set(TaskManager().match_tasks(["pcc_*"]))
+        tasks = set(settings.task_names()) - set(TaskManager().match_tasks(["pcc_*"]))
     except Exception as error:  # whatever is broken in there, the doctor reports it
         yield Finding("lm-eval", f"can't be used ({error!r})", False, fix="pip install 'lm-eval[hf]==0.4.13'")
         return

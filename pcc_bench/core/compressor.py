@@ -1,6 +1,8 @@
 """The contract every compression method keeps: a subclass of `Compressor` with `compress`; the runner does the rest."""
 
+import hashlib
 import inspect as introspection
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +13,6 @@ from typing import Any, ClassVar, Self
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from pcc_bench.core import provenance
 from pcc_bench.core.decoder import Decoder
 
 # Runs one check of `Compressor.inspect` and notes its outcome: a value and what is said of it, or a UsageError. Gives
@@ -191,7 +192,8 @@ class Compressor(ABC):
 
     def fingerprint(self) -> str:
         """A short hash of all that decides which memories come out."""
-        return provenance.digest([self.name, self.weights_fingerprint(), self.options()])
+        state = json.dumps([self.name, self.weights_fingerprint(), self.options()], sort_keys=True)
+        return hashlib.sha256(state.encode()).hexdigest()[:16]
 
     @cached_property
     def layout(self) -> Layout:

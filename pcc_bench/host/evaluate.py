@@ -143,7 +143,7 @@ def with_setting(text: str | None, name: str, value: str | None) -> str | None:
 
 
 def asks_ours_only(command: Command) -> bool:  # are all its tasks ours?
-    from pcc_bench.host.inventory import task_names
+    from pcc_bench.host.settings import task_names
 
     return set(command.tasks.split(",")) <= set(task_names())
 
@@ -219,7 +219,7 @@ def _run_lm_eval(command: Command, results: Path) -> None:
     from lm_eval._cli import HarnessCLI
     from lm_eval.utils import setup_logging
 
-    from pcc_bench.host.inventory import task_names
+    from pcc_bench.host.settings import task_names
 
     setup_logging()
     with _adjusted(command, results):

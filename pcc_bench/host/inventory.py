@@ -2,25 +2,14 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from pcc_bench import tasks
 from pcc_bench.core import documents, registry
 from pcc_bench.core.texttable import TextTable
+from pcc_bench.host.settings import task_summaries
 from pcc_bench.tasks.rows import REAL, real_folder
 
 NOBODY = "no task"
-
-
-class _Reader(yaml.SafeLoader):
-    """Reads lm-eval's YAML without importing the functions it names."""
-
-
-_Reader.add_multi_constructor("!function", lambda loader, suffix, node: None)
 
 
 def methods() -> TextTable:
@@ -43,13 +32,9 @@ def methods() -> TextTable:
     return TextTable(("method", "memory", "query-aware", "decoder", "pretrained= names", "what it is"), tuple(rows))
 
 
-def task_names() -> list[str]:
-    return sorted(_tasks())
-
-
 def task_table() -> TextTable:
     """Our tasks: name, one line, where their rows lie in a data folder and on the hub."""
-    rows = ((name, task.line, task.file, task.hub) for name, task in sorted(_tasks().items()))
+    rows = ((name, task.line, task.file, task.hub) for name, task in sorted(task_summaries().items()))
     return TextTable(("task", "what it is", "in a data folder", "on the hub"), tuple(rows))
 
 
@@ -57,7 +42,7 @@ def data_table() -> TextTable:
     """The files of the data folder `PCC_DATA`: name, rows, and the tasks that read them."""
     folder = data_folder()
     readers: dict[str, list[str]] = {}
-    for name, task in sorted(_tasks().items()):
+    for name, task in sorted(task_summaries().items()):
         readers.setdefault(task.file, []).append(name)
     rows = []
     for path in sorted(folder.glob("*/*.jsonl")) if folder and folder.is_dir() else []:
@@ -74,39 +59,6 @@ def data_folder() -> Path | None:
     if name == REAL:
         return real_folder()
     return None if name in ("", "hub", "lab") else Path(name).expanduser()
-
-
-@dataclass(frozen=True)
-class _Task:  # or group
-    line: str  # about it
-    file: str = ""  # in a data folder
-    hub: str = ""  # "" for groups
-
-
-def _tasks() -> dict[str, _Task]:
-    found: dict[str, _Task] = {}
-    for path in sorted(Path(tasks.__path__[0]).rglob("*.yaml")):
-        config = _config(path)
-        if "group" in config:
-            found[config["group"]] = _Task(f"group: {', '.join(config['task'])}")
-        else:
-            metadata = config["metadata"]
-            file = f"{metadata['dataset']}/{metadata['split']}.jsonl"
-            hub = (metadata["hub"] or {}).get("path", "")
-            readme, line = path.with_name("README.md"), ""
-            if readme.is_file():  # its first sentence, behind the heading
-                line = " ".join(documents.read_text(readme).split("\n\n", 2)[1].split()).split(". ")[0].rstrip(".")
-            found[config["task"]] = _Task(line, file, hub)
-    return found
-
-
-def _config(path: Path) -> dict[str, Any]:
-    """A task's YAML over the one it includes, their metadata merged."""
-    own: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), Loader=_Reader)
-    if "include" not in own:
-        return own
-    base = _config(path.parent / own["include"])
-    return {**base, **own, "metadata": {**base.get("metadata", {}), **own.get("metadata", {})}}
 
 
 def recipes() -> TextTable:

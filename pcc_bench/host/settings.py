@@ -1,10 +1,19 @@
-"""The settings that our tasks take from `--metadata`, by name: a misspelt one would change nothing, and nobody knew."""
+"""Our tasks by name, and the settings that they take from `--metadata`; loads neither lm-eval nor a model.
+
+A misspelt setting would change nothing, and nobody knew.
+"""
 
 import difflib
 import inspect
 from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from pcc_bench.core import registry
+import yaml
+
+from pcc_bench import tasks
+from pcc_bench.core import documents, registry
 from pcc_bench.core.errors import UsageError
 
 SETTINGS = (
@@ -43,3 +52,47 @@ def check_settings(names: Iterable[object], where: str = "--metadata") -> None:
         if name not in SETTINGS:
             shown = str(name)[:100]
             raise UsageError(f"{where}: no task has a setting '{shown}'{registry.suggest(shown, list(SETTINGS))}")
+
+
+class _Reader(yaml.SafeLoader):
+    """Reads lm-eval's YAML without importing the functions it names."""
+
+
+_Reader.add_multi_constructor("!function", lambda loader, suffix, node: None)
+
+
+def task_names() -> list[str]:
+    return sorted(task_summaries())
+
+
+@dataclass(frozen=True)
+class TaskSummary:  # or group
+    line: str  # about it
+    file: str = ""  # in a data folder
+    hub: str = ""  # "" for groups
+
+
+def task_summaries() -> dict[str, TaskSummary]:
+    found: dict[str, TaskSummary] = {}
+    for path in sorted(Path(tasks.__path__[0]).rglob("*.yaml")):
+        config = _config(path)
+        if "group" in config:
+            found[config["group"]] = TaskSummary(f"group: {', '.join(config['task'])}")
+        else:
+            metadata = config["metadata"]
+            file = f"{metadata['dataset']}/{metadata['split']}.jsonl"
+            hub = (metadata["hub"] or {}).get("path", "")
+            readme, line = path.with_name("README.md"), ""
+            if readme.is_file():  # its first sentence, behind the heading
+                line = " ".join(documents.read_text(readme).split("\n\n", 2)[1].split()).split(". ")[0].rstrip(".")
+            found[config["task"]] = TaskSummary(line, file, hub)
+    return found
+
+
+def _config(path: Path) -> dict[str, Any]:
+    """A task's YAML over the one it includes, their metadata merged."""
+    own: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), Loader=_Reader)
+    if "include" not in own:
+        return own
+    base = _config(path.parent / own["include"])
+    return {**base, **own, "metadata": {**base.get("metadata", {}), **own.get("metadata", {})}}

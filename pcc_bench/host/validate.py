@@ -26,7 +26,7 @@ from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.documents import checked
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.texttable import TextTable
-from pcc_bench.host import inventory, startup
+from pcc_bench.host import startup
 from pcc_bench.host.arguments import (
     RunnerOptions,
     check_choices,
@@ -35,7 +35,7 @@ from pcc_bench.host.arguments import (
     parse_arguments,
     split_options,
 )
-from pcc_bench.host.settings import check_settings
+from pcc_bench.host.settings import check_settings, task_names
 from pcc_bench.model.inspection import weight_files
 
 FINGERPRINT_ROWS = 256  # of the embedding; see `Decoder.fingerprint`
@@ -84,7 +84,7 @@ def validate(model: str, model_args: str, task_list: str, metadata: str | None =
         if decoder is not None and options is not None:
             kind.inspect(str(arguments["pretrained"]), decoder, options, report.look)
     names = [name.strip() for name in task_list.split(",") if name.strip()]
-    ours = set(names) <= set(inventory.task_names())
+    ours = set(names) <= set(task_names())
 
     def settings(text: str) -> tuple[dict[str, Any], str]:
         values = parse_arguments(text, "metadata")
@@ -144,7 +144,7 @@ def _weights(files: list[Path]) -> tuple[int, str]:
 
 def _task(manager: TaskManager, name: str) -> tuple[dict[str, Any], str]:
     if not manager.match_tasks([name]):
-        hint = registry.suggest(name, inventory.task_names())
+        hint = registry.suggest(name, task_names())
         raise UsageError(f"unknown task '{name}'{hint} (lm-eval's own: 'lm_eval ls tasks')")
     loaded = manager.load([name])["tasks"]
     accounts = []  # how many rows there are, and how many of those read they are

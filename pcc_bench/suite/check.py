@@ -14,9 +14,8 @@ from pcc_bench.core.context import Kind, as_prompt
 from pcc_bench.core.documents import parse_json
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.texttable import TextTable
-from pcc_bench.host import inventory
 from pcc_bench.host.arguments import check_batch_size, default_checkpoint, parse_arguments
-from pcc_bench.host.settings import check_settings
+from pcc_bench.host.settings import check_settings, task_names
 from pcc_bench.suite.cell import results
 from pcc_bench.suite.spec import Cell
 from pcc_bench.tasks.foreign import maps_of
@@ -40,7 +39,7 @@ def check(cells: Iterable[Cell]) -> None:
                 raise UsageError(f"cell '{cell.label}': unknown method '{name}'{hint} (models of lm-eval work too)")
         check_batch_size(cell.command.batch_size)
         maps_of(cell.command.compress or "")
-    ours = inventory.task_names()
+    ours = task_names()
     others = {task: cell.label for cell in cells for task in cell.command.tasks.split(",") if task not in ours}
     if others:
         from lm_eval.tasks import TaskManager  # reads thousands of files
@@ -144,7 +143,7 @@ def estimate(cell: Cell) -> Cost:
     from pcc_bench.tasks.metadata import TokenCounter
 
     names = cell.command.tasks.split(",")
-    ours = set(names) <= set(inventory.task_names())
+    ours = set(names) <= set(task_names())
     metadata = {**arguments(cell), **parse_json(cell.command.task_metadata or "{}", f"metadata of cell '{cell.label}'")}
     try:
         manager = TaskManager(include_path=tasks.__path__[0], include_defaults=not ours, metadata=metadata)
