@@ -6,8 +6,6 @@ With a PCC of 1x (`pcc-smollm2-1x`: the decoder's own token vectors between trai
 with the supervision a compressor had: the frame has learned how to answer.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -40,7 +38,6 @@ class ComposedCompressor(Compressor):
 
     @classmethod
     def decoder_path(cls, pretrained: str, decoder: str | None) -> str:
-        """As PCC."""
         return registry.get("pcc").decoder_path(pretrained, decoder)
 
     @classmethod
@@ -72,7 +69,6 @@ class ComposedCompressor(Compressor):
 
     @classmethod
     def recorded_rate(cls, pretrained: str, options: Mapping[str, Any]) -> float | None:
-        """The product of both rates."""
         own = {"rate": options["first_rate"]} if options.get("first_rate") is not None else {}
         first = _hard(options.get("first", "truncated-context")).recorded_rate(pretrained, own)
         second = registry.get("pcc").recorded_rate(pretrained, options)
@@ -80,21 +76,19 @@ class ComposedCompressor(Compressor):
 
     @classmethod
     def inspect(cls, pretrained: str, decoder: Decoder, options: Mapping[str, Any], look: Look) -> None:
-        """As PCC, after the first method."""
         kind = _hard(options.get("first", "truncated-context"))
         look("first method", lambda: (None, kind.summary))
         own = {name: value for name, value in options.items() if not name.startswith("first")}
         registry.get("pcc").inspect(pretrained, decoder, own, look)
 
     def compress(self, contexts: Sequence[str]) -> list[Memory]:
-        """Shorten, then compress; sizes are those of the whole contexts."""
         return self._compress_rest(self.first.compress(contexts))
 
     def compress_for(self, contexts: Sequence[str], queries: Sequence[str]) -> list[Memory]:
-        """The same for questions."""
         return self._compress_rest(self.first.compress_for(contexts, queries))
 
     def _compress_rest(self, shortened: Sequence[Memory]) -> list[Memory]:
+        """Compress what is left; sizes are those of the whole contexts."""
         memories = self.second.compress([memory.text or "" for memory in shortened])
         return [
             replace(
@@ -109,26 +103,21 @@ class ComposedCompressor(Compressor):
 
     @property
     def depends_on_batch(self) -> bool:
-        """Where one of them does."""
         return self.first.depends_on_batch or self.second.depends_on_batch
 
     @property
     def tokenizers(self) -> tuple[PreTrainedTokenizerBase, ...]:
-        """Those of both."""
         return tuple(dict.fromkeys((*self.second.tokenizers, *self.first.tokenizers)))
 
     @cached_property
     def layout(self) -> Layout:
-        """PCC's."""
         return self.second.layout
 
     def options(self) -> dict[str, Any]:
-        """PCC's, and the first method with its own."""
         own = {f"first_{name}": value for name, value in self.first.options().items()}
         return {**self.second.options(), "first": self.first.name, **own}
 
     def weights_fingerprint(self) -> str:
-        """Those of both."""
         return "+".join(filter(None, (self.first.weights_fingerprint(), self.second.weights_fingerprint())))
 
 

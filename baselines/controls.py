@@ -4,8 +4,6 @@ A method that chooses its tokens must beat a random choice of as many. Retrieval
 knows the question, and at the same budget a stronger opponent than truncation.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 import re
@@ -37,11 +35,9 @@ class FullContext(HardCompressor):
 
     @classmethod
     def recorded_rate(cls, pretrained: str, options: Mapping[str, Any]) -> float:
-        """A position for each token."""
         return 1.0
 
     def shorten(self, context: str) -> str:
-        """All of it."""
         return context
 
 
@@ -54,29 +50,25 @@ class NoContext(HardCompressor):
 
     @classmethod
     def recorded_rate(cls, pretrained: str, options: Mapping[str, Any]) -> float:
-        """No position for any token."""
         return math.inf
 
     def shorten(self, context: str) -> str:
-        """Nothing."""
         return ""
 
 
 class RatedContext(HardCompressor):
     """The decoder reads a part of the context: one token of `rate` source tokens, and at least one."""
 
-    def __init__(self, decoder: Decoder, rate: float = 4) -> None:
+    def __init__(self, decoder: Decoder, rate: float = 4, **own: Any) -> None:
         super().__init__(decoder)
-        self.rate = float(rate)
+        self.rate, self.own = float(rate), own  # `own`: what the method's `load` takes besides
 
     @classmethod
     def load(cls, pretrained: str, decoder: Decoder, *, rate: Rate = 4) -> Self:
-        """Build it for a loaded decoder, which is all it needs."""
         return cls(decoder, rate)
 
     def options(self) -> dict[str, Any]:
-        """The rate, and what a subclass adds."""
-        return {"rate": self.rate}
+        return {"rate": self.rate, **self.own}
 
 
 class TruncatedContext(RatedContext):
@@ -86,27 +78,18 @@ class TruncatedContext(RatedContext):
     label = "truncated context"
     summary = "the first or last tokens, as many as a given rate leaves"
 
-    def __init__(self, decoder: Decoder, rate: float = 4, keep: Literal["first", "last"] = "first") -> None:
-        super().__init__(decoder, rate)
-        self.keep = keep
-
     @classmethod
     def load(
         cls, pretrained: str, decoder: Decoder, *, rate: Rate = 4, keep: Literal["first", "last"] = "first"
     ) -> Self:
-        """As any; `keep`: which end of the context is kept."""
-        return cls(decoder, rate, keep)
-
-    def options(self) -> dict[str, Any]:
-        """Rate and end."""
-        return {"rate": self.rate, "keep": self.keep}
+        return cls(decoder, rate, keep=keep)
 
     def shorten(self, context: str) -> str:
         """Cut between two tokens; a cut inside a character's bytes moves to the character's start (first) or end."""
         spans, kept = self.budget(context)
         if kept >= len(spans):
             return context
-        return context[: spans[kept][0]] if self.keep == "first" else context[spans[-kept - 1][1] :]
+        return context[: spans[kept][0]] if self.own["keep"] == "first" else context[spans[-kept - 1][1] :]
 
 
 class RandomContext(RatedContext):
@@ -119,25 +102,16 @@ class RandomContext(RatedContext):
     label = "random context"
     summary = "tokens chosen at random, as many as a given rate leaves (control)"
 
-    def __init__(self, decoder: Decoder, rate: float = 4, seed: int = 0) -> None:
-        super().__init__(decoder, rate)
-        self.seed = seed
-
     @classmethod
     def load(cls, pretrained: str, decoder: Decoder, *, rate: Rate = 4, seed: int = 0) -> Self:
-        """As any; another `seed` is another choice."""
-        return cls(decoder, rate, seed)
-
-    def options(self) -> dict[str, Any]:
-        """Rate and seed."""
-        return {"rate": self.rate, "seed": self.seed}
+        return cls(decoder, rate, seed=seed)
 
     def shorten(self, context: str) -> str:
         """Keep whole characters: one whose bytes are cut into several tokens stays where any of them does."""
         spans, kept = self.budget(context)
         if kept >= len(spans):
             return context
-        state = hashlib.sha256(f"{self.seed}\n{context}".encode()).digest()
+        state = hashlib.sha256(f"{self.own['seed']}\n{context}".encode()).digest()
         generator = np.random.default_rng(int.from_bytes(state))
         chosen = spans[generator.choice(len(spans), kept, replace=False)]
         steps = np.zeros(len(context) + 1, dtype=np.int64)
@@ -160,17 +134,14 @@ class Bm25Context(RatedContext):
     summary = "the sentences that BM25 ranks highest for the question, as many as a given rate leaves (control)"
 
     def compress(self, contexts: Sequence[str]) -> list[Memory]:
-        """Refused: without a question there is nothing to rank by."""
         raise UsageError(f"{self.name} compresses for a question, and none is given here: use it in an evaluation")
 
     def compress_for(self, contexts: Sequence[str], queries: Sequence[str]) -> list[Memory]:
-        """Choose sentences of each context for its question."""
         start = time.perf_counter()
         kept = [self.select(context, query) for context, query in zip(contexts, queries, strict=True)]
         return self.account(contexts, kept, time.perf_counter() - start)
 
     def select(self, context: str, query: str) -> str:
-        """The part of a context that is kept for a question."""
         spans, room = self.budget(context)
         if room >= len(spans):
             return context
@@ -193,8 +164,7 @@ class Bm25Context(RatedContext):
 
 def scores(sentences: Sequence[str], query: str) -> np.ndarray:
     """BM25 of each sentence for a query; zeros where they share no word."""
-    words = bm25s.tokenize([*sentences, query], stopwords="en", return_ids=False, show_progress=False)
-    *corpus, asked = words
+    *corpus, asked = bm25s.tokenize([*sentences, query], stopwords="en", return_ids=False, show_progress=False)
     if not any(corpus) or not asked:
         return np.zeros(len(sentences))
     index = bm25s.BM25()

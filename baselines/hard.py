@@ -1,7 +1,5 @@
 """What the hard methods share: shorter text with its accounting, and budgets in the decoder's tokens."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from typing import Annotated
@@ -11,6 +9,7 @@ from pydantic import Field
 
 from pcc_bench.core import shipped
 from pcc_bench.core.compressor import Compressor, Memory
+from pcc_bench.core.decoder import plain_tokens
 
 Rate = Annotated[float, Field(ge=1)]  # source tokens per kept token; less would lengthen a context
 
@@ -31,14 +30,11 @@ class HardCompressor(Compressor):
         Of a character whose bytes are cut into several tokens, each spans the whole character.
         """
         assert self.rate is not None
-        encoded = self.decoder.tokenizer(
-            text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True, verbose=False
-        )
-        spans = np.array(encoded["offset_mapping"], dtype=np.int64).reshape(-1, 2)
+        encoded = plain_tokens(self.decoder.tokenizer, [text], return_offsets_mapping=True)
+        spans = np.array(encoded["offset_mapping"][0], dtype=np.int64).reshape(-1, 2)
         return spans, budget(len(spans), self.rate)
 
     def compress(self, contexts: Sequence[str]) -> list[Memory]:
-        """Shorten each context."""
         start = time.perf_counter()
         kept = [self.shorten(context) for context in contexts]
         return self.account(contexts, kept, time.perf_counter() - start)
@@ -46,10 +42,7 @@ class HardCompressor(Compressor):
     def account(
         self, contexts: Sequence[str], kept: Sequence[str], seconds: float, read: Sequence[int] | None = None
     ) -> list[Memory]:
-        """Memories of shortened texts, which took so many seconds together.
-
-        `read`: tokens of each context in the method's tokenizer, where it has its own.
-        """
+        """Memories of shortened texts; `read`: tokens of each context in the method's tokenizer, if it has its own."""
         counts = self.decoder.count_tokens([*contexts, *kept])
         sources, slots = counts[: len(contexts)], counts[len(contexts) :]
         return [

@@ -4,8 +4,6 @@ The decoder compresses with one LoRA and answers with another, trained on the an
 text. A document becomes eight vectors, however short it is.
 """
 
-from __future__ import annotations
-
 from itertools import chain
 from pathlib import Path
 from typing import Any, Self
@@ -112,21 +110,18 @@ def load_separate(decoder: Decoder, folder: Path, config: CocomConfig) -> tuple[
         weights.check_values(ends_path, decoder, table, values, own)
     ids = files.add_special_tokens(decoder, config, ends[table], ends_path)
     layers = weights.linear_layers(decoder)
-    state = {f"{role}/{key}": value for role in ROLES for key, value in adapters[role].items()}
-    names = {role: weights.lora_names(role + "/{}.lora_{}.weight", layers) for role in ROLES}
     # Some versions of peft save the resized embeddings with each adapter: the same values once more.
-    state = {key: value for key, value in state.items() if key.rpartition("/")[2] not in (table, head)}
+    state = {f"{role}/{key}": adapters[role][key] for role in ROLES for key in adapters[role] if key not in ends}
+    names = {role: weights.lora_names(role + "/{}.lora_{}.weight", layers) for role in ROLES}
     weights.check_names(state, {name for role in ROLES for name in chain(*names[role].values())}, path)
-    for role in ROLES:
-        weights.check_lora(state, names[role], layers, decoder, path, config.lora_r, "config.json says lora_r")
-    files.copy_into(decoder.model.state_dict(), ends)
+    files.copy_into(decoder, ends)
     reader = weights.twin(decoder.model.base_model)
     targets = sorted(set(map(weights.last_part, layers)))
-    prefix = f"{decoder.model.base_model_prefix}."
-    for role, tree, before in (("encoder_adapter", reader, prefix), ("decoder_adapter", decoder.model, "")):
+    for role, tree in (("encoder_adapter", reader), ("decoder_adapter", decoder.model)):
+        weights.check_lora(state, names[role], layers, decoder, path, config.lora_r, "config.json says lora_r")
         weights.inject(tree, targets, config.lora_r, ALPHA_PER_RANK * config.lora_r)
-        values = under(f"{role}/", state)
-        values = {key.removeprefix(before).replace(".weight", ".default.weight"): values[key] for key in values}
-        unexpected = tree.load_state_dict(values, strict=False).unexpected_keys
-        assert not unexpected, unexpected  # the names have been compared with the layers
+        before = f"{decoder.model.base_model_prefix}." if tree is reader else ""
+        values = under(f"{role}/{before}", state)
+        values = {key.replace(".weight", ".default.weight"): value for key, value in values.items()}
+        tree.load_state_dict(values, strict=False)  # the names have been compared with the layers
     return ids, reader.eval().requires_grad_(False), {**state, **ends}

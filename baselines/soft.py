@@ -1,7 +1,5 @@
 """What the soft baselines share: an encoder, which a compressor runs and the lab trains, and the memories it writes."""
 
-from __future__ import annotations
-
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -13,7 +11,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from pcc_bench.core.compressor import Compressor, Memory
-from pcc_bench.core.decoder import Decoder, batches
+from pcc_bench.core.decoder import Decoder, batches, plain_tokens
 from pcc_bench.core.generation import autocast_for
 
 Row = Sequence[Sequence[int] | torch.Tensor]  # of an encoder's input: token ids, and vectors [n, width] between them
@@ -21,10 +19,7 @@ Purpose = Literal["reconstruct", "continue", "answer"]
 
 
 class SoftEncoder(nn.Module, ABC):
-    """Reads contexts into vectors for the decoder.
-
-    In training learned vectors are float32 whatever the decoder is; a forward then runs under autocast.
-    """
+    """Reads contexts into vectors for the decoder; in training these are float32, and a forward runs under autocast."""
 
     adds_special_tokens: ClassVar[bool] = False
 
@@ -48,25 +43,16 @@ class SoftEncoder(nn.Module, ABC):
 
     def tokenize(self, contexts: Sequence[str]) -> list[list[int]]:
         """Token ids of whole contexts."""
-        return self._tokenized(contexts, None)[0]
+        return list(plain_tokens(self.tokenizer, contexts, add_special_tokens=self.adds_special_tokens)["input_ids"])
 
     def tokenize_within_limit(self, contexts: Sequence[str]) -> tuple[list[list[int]], list[str]]:
         """Token ids that are read of each context, and the text they cover."""
-        return self._tokenized(contexts, self.limit)
-
-    def _tokenized(self, contexts: Sequence[str], limit: int | None) -> tuple[list[list[int]], list[str]]:
-        if not contexts:
-            return [], []
-        encoded = self.tokenizer(
-            list(contexts),
-            add_special_tokens=self.adds_special_tokens,
-            split_special_tokens=True,
-            return_offsets_mapping=limit is not None,
-            verbose=False,
-        )
-        ids = [list(row) for row in encoded["input_ids"]]
+        limit = self.limit
         if limit is None:
-            return ids, list(contexts)
+            return self.tokenize(contexts), list(contexts)
+        own = {"add_special_tokens": self.adds_special_tokens, "return_offsets_mapping": True}
+        encoded = plain_tokens(self.tokenizer, contexts, **own)
+        ids = encoded["input_ids"]
         ends = [places[limit][0] if len(places) > limit else None for places in encoded["offset_mapping"]]
         return [row[:limit] for row in ids], [context[:end] for context, end in zip(contexts, ends, strict=True)]
 
@@ -106,7 +92,7 @@ class CausalEncoder(SoftEncoder):
     @classmethod
     @abstractmethod
     def start(cls, decoder: Decoder, segment_length: int, rate: int, rank: int, seed: int) -> Self:
-        """An encoder that has learned nothing yet; a LoRA of `rank` is on it, or on the decoder that the method adapts.
+        """An encoder that has learned nothing yet, with a LoRA of `rank` on it or on the decoder.
 
         `segment_length` tokens are read at once, `rate` of them for each vector.
         """
@@ -136,7 +122,7 @@ class SoftCompressor(Compressor):
         self.behind = torch.empty(0, self.decoder.hidden_size) if behind is None else behind.detach().cpu()
 
     def compress(self, contexts: Sequence[str]) -> list[Memory]:
-        """Compress contexts; pieces of all of them share few forwards, seconds are shared by tokens read."""
+        """Pieces of all contexts share few forwards; seconds are shared by tokens read."""
         start = time.perf_counter()
         ids, texts = self.encoder.tokenize_within_limit(contexts)
         with torch.inference_mode():
@@ -161,8 +147,11 @@ class SoftCompressor(Compressor):
             )
         return memories
 
+    @property
+    def tokenizers(self) -> tuple[PreTrainedTokenizerBase, ...]:
+        return tuple(dict.fromkeys((self.decoder.tokenizer, self.encoder.tokenizer)))
+
     def weights_fingerprint(self) -> str:
-        """Hash of the encoder and of the decoder that was trained with it."""
         return self.digest
 
 

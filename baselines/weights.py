@@ -3,34 +3,42 @@
 A LoRA is named by its layers in the causal LM (`model.layers.0.self_attn.q_proj`): A is [rank, in], B is [out, rank].
 """
 
-from __future__ import annotations
-
-import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from copy import deepcopy
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 from safetensors.torch import save_file
 from torch import nn
 
 from pcc_bench.core.checkpoint_files import read_safetensors, read_weights, resolve
-from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.decoder import Decoder, weights_digest
 from pcc_bench.core.documents import checked, is_file, read_json, replaced, write_text
 from pcc_bench.core.errors import UsageError
 
 STANDARD = ("model.safetensors.index.json", "model.safetensors", "pytorch_model.bin.index.json", "pytorch_model.bin")
-PATTERNS = ("*.safetensors", "*.pt", "*.pth", "*.bin")
+PATTERNS = ("*.index.json", "*.safetensors", "*.pt", "*.pth", "*.bin")
 Names = Mapping[str, tuple[str, str]]  # of each layer, the names of its A and B
 Lora = Mapping[str, tuple[torch.Tensor, torch.Tensor]]  # of each layer, A and B
 
 # ---------------------------------------------------------------- files
+
+
+class Recorded(BaseModel):
+    """What we read of a checkpoint's `config.json`; the defaults where there is none."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        path = folder / "config.json"
+        return checked(cls, read_json(path) if path.is_file() else {}, f"{path} can't be used")
 
 
 def find(pretrained: str, file: str | None = None) -> Path:
@@ -44,13 +52,13 @@ def find(pretrained: str, file: str | None = None) -> Path:
         return folder / file
     if standard := [folder / name for name in STANDARD if (folder / name).is_file()]:
         return standard[0]
-    files = sorted(path for pattern in ("*.index.json", *PATTERNS) for path in folder.glob(pattern))
-    indexes = [path for path in files if path.suffix == ".json"]
-    if len(indexes or files) != 1:
-        names = ", ".join(path.name for path in indexes or files)
+    files = sorted(chain.from_iterable(map(folder.glob, PATTERNS)))
+    candidates = [path for path in files if path.suffix == ".json"] or files
+    if len(candidates) != 1:
+        names = ", ".join(path.name for path in candidates)
         says = f"has several weight files ({names}): pass file=<one of them>" if files else "has no weight file"
         raise UsageError(f"{folder} {says}")
-    return (indexes or files)[0]
+    return candidates[0]
 
 
 class ShardIndex(BaseModel):
@@ -62,7 +70,7 @@ class ShardIndex(BaseModel):
 def read(path: Path) -> dict[str, Any]:
     """All tensors of a file or of the shards an index names; nothing in them is executed."""
     if path.suffix != ".json":
-        return dict(read_safetensors(path)) if path.suffix == ".safetensors" else read_weights(path)
+        return read_safetensors(path) if path.suffix == ".safetensors" else read_weights(path)
     places = checked(ShardIndex, read_json(path), f"{path} is no index of shards").weight_map
     state: dict[str, Any] = {}
     for name in sorted(set(places.values())):
@@ -71,7 +79,7 @@ def read(path: Path) -> dict[str, Any]:
         if not (path.parent / name).is_file():
             raise UsageError(f"{path.parent / name} is missing: the checkpoint is incomplete")
         state |= read(path.parent / name)
-    check_names(state.keys(), places.keys(), path)
+    check_names(state, places, path)
     return state
 
 
@@ -86,7 +94,6 @@ def write(
 
 
 def check_matrices(state: Mapping[str, torch.Tensor], names: Iterable[str], path: Path) -> None:
-    """See that tensors of a file have two dimensions: a `UsageError` names one that has not."""
     for name in names:
         shape = list(getattr(state[name], "shape", []))  # a number stands for weights left out
         if len(shape) != 2:
@@ -103,36 +110,39 @@ def check_names(present: Collection[str], expected: Collection[str], path: Path)
 
 def digest(state: Mapping[str, torch.Tensor], decoder: Decoder) -> str:
     """A short hash of a method's weights and of the decoder it runs on."""
-    whole = hashlib.sha256(decoder.weights_fingerprint.encode())
-    for key, value in sorted(state.items()):
-        whole.update(key.encode())
-        whole.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return whole.hexdigest()[:16]
+    return weights_digest(sorted(state.items()), decoder.weights_fingerprint)
 
 
-def sampled(state: Mapping[str, torch.Tensor]) -> str:
-    """A short hash of the first values of every tensor."""
-    whole = hashlib.sha256()
-    for key, value in sorted(state.items()):
-        whole.update(key.encode() + value.detach().flatten()[:64].float().cpu().contiguous().numpy().tobytes())
-    return whole.hexdigest()[:16]
+def wrong_base(path: Path, decoder: Decoder, why: str) -> UsageError:
+    return UsageError(f"{path} was made for another base model than '{decoder.name}' ({why}): pass decoder=<its base>")
 
 
-def wrong_base(path: Path, decoder: Decoder, key: str, shape: Any, expected: Any) -> UsageError:
-    """The error about a tensor whose size is not the decoder's."""
-    return UsageError(
-        f"{path} was made for another base model than '{decoder.name}' ({key} is {list(shape)}, the decoder's is "
-        f"{list(expected)}): pass decoder=<its base>"
-    )
+def check_shape(path: Path, decoder: Decoder, key: str, shape: Sequence[int], own: Sequence[int]) -> None:
+    """See that a tensor has the decoder's size."""
+    if list(shape) != list(own):
+        raise wrong_base(path, decoder, f"{key} is {list(shape)}, the decoder's is {list(own)}")
 
 
 def check_values(path: Path, decoder: Decoder, key: str, values: torch.Tensor, own: torch.Tensor) -> None:
     """See that weights of a base model in a file are the decoder's, up to the rounding of 16-bit floats."""
     if not torch.allclose(values.float().cpu(), own.float().cpu(), rtol=1e-2, atol=1e-3):
-        raise UsageError(
-            f"{path} was made for another base model than '{decoder.name}' (other values in {key}): pass "
-            "decoder=<its base>"
-        )
+        raise wrong_base(path, decoder, f"other values in {key}")
+
+
+def check_whole(
+    path: Path, decoder: Decoder, state: Mapping[str, torch.Tensor], names: Mapping[str, str], more: Iterable[str] = ()
+) -> None:
+    """See that a state has all of a decoder's weights, in their sizes, and `more`.
+
+    `names`: the state's for each of the decoder's. A head that is tied may be absent.
+    """
+    own = decoder.model.state_dict()
+    ties = decoder.model.config.tie_word_embeddings
+    tied = {key for name, key in names.items() if ties and name == "lm_head.weight"}
+    check_names(tied | set(state), {*names.values(), *more}, path)
+    for name, key in names.items():
+        if key in state:
+            check_shape(path, decoder, key, state[key].shape, own[name].shape)
 
 
 # ---------------------------------------------------------------- LoRA
@@ -167,7 +177,6 @@ def lora_of(model: nn.Module) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
 
 
 def rank_of(lora: Lora) -> int:
-    """The one rank of all layers."""
     (rank,) = {len(a) for a, _ in lora.values()}
     return rank
 
@@ -207,13 +216,12 @@ def check_lora(
     """See that a LoRA has the recorded rank and the sizes of the decoder's layers: a `UsageError` names a tensor."""
     check_matrices(state, chain(*names.values()), path)
     for layer, (a, b) in names.items():
-        ranks, shape = {state[a].shape[0], state[b].shape[1]}, (state[b].shape[0], state[a].shape[1])
+        ranks = {state[a].shape[0], state[b].shape[1]}
         if ranks != {rank}:
             text = " and ".join(map(str, sorted(ranks)))
             raise UsageError(f"{path}: {a} has rank {text}, {recorded}={rank}: they do not go together")
-        expected = (layers[layer].out_features, layers[layer].in_features)
-        if shape != expected:
-            raise wrong_base(path, decoder, layer, shape, expected)
+        own = layers[layer].out_features, layers[layer].in_features
+        check_shape(path, decoder, layer, (state[b].shape[0], state[a].shape[1]), own)
 
 
 @torch.no_grad()

@@ -32,7 +32,7 @@ from pcc_bench.core.documents import read_text, write_text
 from pcc_bench.lab import ClassifierRecipe
 from pcc_bench.lab.rivals import Marked, fit_classifier
 from pcc_bench.model.training.corpus import read_documents
-from pcc_bench.model.training.sections import Data
+from pcc_bench.model.training.recipe import Data
 
 TESTS = ("squad", "hotpotqa", "nq", "adversarialqa")
 HELD_OUT = 20  # of so many articles one

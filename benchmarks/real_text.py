@@ -34,8 +34,7 @@ from pcc_bench.model import init
 from pcc_bench.model.pcc import SPECIAL_TOKENS
 from pcc_bench.model.training.corpus import read_documents
 from pcc_bench.model.training.loop import train
-from pcc_bench.model.training.recipe import Recipe
-from pcc_bench.model.training.sections import Data
+from pcc_bench.model.training.recipe import Data, Recipe
 
 WINDOW = 128  # tokens the decoder is trained on at once
 SEGMENT, RATE = 32, 2

@@ -6,9 +6,6 @@ a full encoder) or `adapter.*` and `memory_tokens` (a LoRA encoder), `converter.
 scales beside it (`core.int8`).
 """
 
-from __future__ import annotations
-
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +16,7 @@ from transformers import AutoModel
 
 from pcc_bench.core import checkpoint_files as files
 from pcc_bench.core.checkpoint_files import check_finite, from_state, without_weights
-from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.decoder import Decoder, weights_digest
 from pcc_bench.core.documents import filled, read_json, replaced, write_text
 from pcc_bench.core.errors import UsageError, foreign
 from pcc_bench.core.int8 import quantise
@@ -34,9 +31,7 @@ from pcc_bench.model.pcc import PCC, SPECIAL_TOKENS
 def is_own(folder: Path) -> bool:
     """Is this a checkpoint folder of our own format?"""
     path = folder / "config.json"
-    if not path.is_file():
-        return False
-    state = read_json(path)
+    state = read_json(path) if path.is_file() else {}
     if not isinstance(state, dict):
         raise UsageError(f"{path} is no model's configuration: it holds no keys")
     return "pcc_bench" in state
@@ -53,11 +48,7 @@ def load(
     encoder_dtype: torch.dtype | None = None,  # of encoder and converter; the decoder's by default
     **policies: Any,  # fields of `PccConfig` to set (rate, segment_length, slots, boundaries, padding, ...)
 ) -> PCC:
-    """Load a checkpoint of either format (folder or hub id), in evaluation mode on the decoder's device.
-
-    Raises:
-        UsageError: Anything that does not fit.
-    """
+    """Load a checkpoint of either format (folder or hub id), in evaluation mode on the decoder's device."""
     folder = files.resolve(name)
     policies = {key: value for key, value in policies.items() if value is not None}
     dtype = encoder_dtype or decoder.dtype
@@ -119,13 +110,8 @@ def save(pcc: PCC, folder: Path, dtype: torch.dtype | None = None) -> None:
 
 def weights_fingerprint(pcc: PCC) -> str:
     """A short hash of the weights that make memories, a LoRA's base included."""
-    digest = hashlib.sha256()
-    state = {**pcc.encoder.body.state_dict(), **pcc.converter.state_dict(), "special": pcc.special}
-    state |= _own_weights(pcc)
-    for key, value in sorted(state.items()):
-        digest.update(key.encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
+    state = {**pcc.encoder.body.state_dict(), **pcc.converter.state_dict(), "special": pcc.special, **_own_weights(pcc)}
+    return weights_digest(sorted(state.items()))
 
 
 def _load_own(
@@ -133,34 +119,30 @@ def _load_own(
 ) -> PCC:
     path = folder / (config.weights or "") / files.WEIGHTS
     state = files.read_safetensors(path)
-    layers = config.encoder.layers
+    layers, lora, name = config.encoder.layers, config.encoder.kind == "lora", base or config.encoder.base
     tokenizer = files.load_tokenizer(folder) if layers is None else decoder.tokenizer
     model: Any
-    if layers is not None and config.encoder.kind == "lora":
-        model = first_layers(decoder, layers, dtype, share=True)
-        model = _with_adapter(model, config, state, path, decoder.name)
-    elif layers is not None:
-        model = first_layers(decoder, layers, dtype, share=False)
-        own = {key: value for key, value in model.state_dict().items() if _is_embedding(key)}
-        files.load_strictly(model, {**own, **files.under("encoder.", state)}, path)
-    elif config.encoder.kind == "full":
+    if layers is not None:
+        model, name = first_layers(decoder, layers, dtype, share=lora), decoder.name
+        if not lora:
+            own = {key: value for key, value in model.state_dict().items() if _is_embedding(key)}
+            files.load_strictly(model, own | files.under("encoder.", state), path)
+    elif not lora:
         where = f"encoder.config in {folder / 'config.json'}"
         described, weights = from_state(config.encoder.config, where), files.under("encoder.", state)
         files.check_fits(without_weights(described, where), weights, path)  # before it takes memory
         model = AutoModel.from_config(described, dtype=dtype)
         files.load_strictly(model, weights, path)
     else:
-        name = base or config.encoder.base
-        if name is None:
-            raise UsageError(f"{folder} does not name its encoder's base model: pass encoder=<folder or hub id>")
-        model = files.load_causal_lm(files.resolve(name, "encoder base", folder), dtype)
+        model = files.load_causal_lm(base_folder(folder, name), dtype)
         vocabulary, width = model.get_input_embeddings().weight.shape
         memory_tokens = tensor(state, "memory_tokens", (MEMORY_TOKENS, width), folder)
         if len(tokenizer) > vocabulary:
             model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         with torch.no_grad():
             model.get_input_embeddings().weight[memory_token_ids(tokenizer)] = memory_tokens.to(dtype)
-        model = _with_adapter(model, config, state, folder / files.WEIGHTS, name)
+    if lora:
+        model = _with_adapter(model, config, state, path, name)
     encoder = Encoder(model, tokenizer, config)
     if encoder.memory_rows is not None:
         shape = tuple(encoder.memory_rows.shape)
@@ -177,8 +159,14 @@ def _load_own(
     return PCC(config, encoder, converter, special)
 
 
+def base_folder(folder: Path, name: str | None) -> Path:
+    """The base model of a LoRA encoder; a `UsageError` where neither the checkpoint nor the user names it."""
+    if name is None:
+        raise UsageError(f"{folder} does not name its encoder's base model: pass encoder=<folder or hub id>")
+    return files.resolve(name, "encoder base", folder)
+
+
 def tensor(state: dict[str, torch.Tensor], name: str, shape: tuple[int, ...], path: Path) -> torch.Tensor:
-    """A tensor of a file, of a shape."""
     if name not in state:
         raise UsageError(f"{path} lacks '{name}': the checkpoint is incomplete")
     if state[name].shape != shape:
@@ -190,7 +178,9 @@ def _is_embedding(key: str) -> bool:
     return "embed_tokens" in key or "wte" in key
 
 
-def _with_adapter(model: Any, config: PccConfig, state: dict[str, torch.Tensor], path: Path, base: str) -> PeftModel:
+def _with_adapter(
+    model: Any, config: PccConfig, state: dict[str, torch.Tensor], path: Path, base: str | None
+) -> PeftModel:
     with foreign(f"the adapter that {path.with_name('config.json')} describes can't be put on the model '{base}'"):
         peft_model = get_peft_model(model, LoraConfig(**(config.encoder.lora or {})))
     known, adapter = get_peft_model_state_dict(peft_model, save_embedding_layers=False), files.under("adapter.", state)
@@ -205,9 +195,8 @@ def _with_adapter(model: Any, config: PccConfig, state: dict[str, torch.Tensor],
 
 def _own_weights(pcc: PCC) -> dict[str, torch.Tensor]:
     """Weights of an encoder that are none of its transformer's."""
-    rows = pcc.encoder.memory_rows
-    weights: dict[str, torch.Tensor] = {} if rows is None else {"memory_tokens": rows}
-    return weights if pcc.encoder.gate is None else {**weights, "gate": pcc.encoder.gate}
+    weights = {"memory_tokens": pcc.encoder.memory_rows, "gate": pcc.encoder.gate}
+    return {name: weight for name, weight in weights.items() if weight is not None}
 
 
 def _card(pcc: PCC) -> str:

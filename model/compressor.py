@@ -1,7 +1,5 @@
 """PCC as a compression method: `lm_eval --model pcc`."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -56,13 +54,11 @@ class PccCompressor(Compressor):
 
     @classmethod
     def recorded_rate(cls, pretrained: str, options: Mapping[str, Any]) -> float | None:
-        """The option, or the default rate of the checkpoint."""
         given = super().recorded_rate(pretrained, options)
         return given if given is not None else float(PccConfig.read(resolve(pretrained)).rate)
 
     @classmethod
     def inspect(cls, pretrained: str, decoder: Decoder, options: Mapping[str, Any], look: Look) -> None:
-        """See `inspection`."""
         inspection.inspect(pretrained, decoder, options, look)
 
     @classmethod
@@ -86,29 +82,25 @@ class PccCompressor(Compressor):
         encoder_batch_tokens: PositiveInt | None = None,
     ) -> Self:
         """Load a checkpoint (ours or a published one) for a decoder; see `checkpoint.load` and `PccConfig`."""
-        sizes = {"rate": rate, "segment_length": segment_length, "slots": slots, "padding": padding}
-        frame = {"boundaries": boundaries, "slot_positions": slot_positions, "memory_dtype": memory_dtype}
-        tokens = {"encoder_bos": encoder_bos, "suppress_special": suppress_special, "special_tokens": special_tokens}
-        policies: dict[str, Any] = {**sizes, **frame, **tokens}
+        policies: dict[str, Any] = {"rate": rate, "segment_length": segment_length, "slots": slots, "padding": padding}
+        policies |= {"boundaries": boundaries, "slot_positions": slot_positions, "memory_dtype": memory_dtype}
+        policies |= {"encoder_bos": encoder_bos, "suppress_special": suppress_special, "special_tokens": special_tokens}
         pcc = checkpoint.load(pretrained, decoder, encoder=encoder, any_decoder=any_decoder, **policies)
         pcc.encoder.batch_tokens = encoder_batch_tokens
         return cls(pcc, decoder)
 
     def compress(self, contexts: Sequence[str]) -> list[Memory]:
-        """Compress contexts; seconds are shared by tokens read."""
+        """Seconds are shared by tokens read."""
         counts = self.decoder.count_tokens(contexts)
         start = time.perf_counter()
         with torch.inference_mode():
             encoded = self.pcc.encode(self.pcc.encoder.tokenize(contexts))
-        memories = [
-            self._memory(context, tokens, len(text.encode()))
-            for text, context, tokens in zip(contexts, encoded, counts, strict=True)
-        ]
+        sources = zip(contexts, encoded, counts, strict=True)
+        memories = [self._memory(context, tokens, len(text.encode())) for text, context, tokens in sources]
         per_token = (time.perf_counter() - start) / max(1, sum(memory.compressor_tokens for memory in memories))
         return [replace(memory, seconds=memory.compressor_tokens * per_token) for memory in memories]
 
     def compress_raw(self, contexts: Sequence[str]) -> list[RawMemory]:
-        """As `compress`, up to the converter."""
         start = time.perf_counter()
         with torch.inference_mode():
             encoded = self.pcc.encode(self.pcc.encoder.tokenize(contexts), convert=False)
@@ -116,20 +108,13 @@ class PccCompressor(Compressor):
             slots = [torch.cat([none, *context.slots]).cpu() for context in encoded]
         per_token = (time.perf_counter() - start) / max(1, sum(context.tokens for context in encoded))
         counts = self.decoder.count_tokens(contexts)
-        return [
-            RawMemory(
-                slots=hidden,
-                segments=tuple(map(len, context.slots)),
-                source_tokens=tokens,
-                compressor_tokens=context.tokens,
-                source_bytes=len(text.encode()),
-                seconds=context.tokens * per_token,
-            )
-            for text, context, hidden, tokens in zip(contexts, encoded, slots, counts, strict=True)
-        ]
+        memories = []
+        for text, context, hidden, tokens in zip(contexts, encoded, slots, counts, strict=True):
+            segments, seconds = tuple(map(len, context.slots)), context.tokens * per_token
+            memories.append(RawMemory(hidden, segments, tokens, context.tokens, len(text.encode()), seconds))
+        return memories
 
     def convert(self, raw: RawMemory) -> Memory:
-        """Converter and boundary vectors."""
         with torch.inference_mode():
             slots = self.pcc.converter(raw.slots.to(self.decoder.device))
         encoded = Encoded(raw.compressor_tokens, list(slots.split(raw.segments)) if raw.segments else [])
@@ -150,11 +135,9 @@ class PccCompressor(Compressor):
 
     @property
     def tokenizers(self) -> tuple[PreTrainedTokenizerBase, ...]:
-        """The decoder's and the encoder's."""
         return (self.decoder.tokenizer, self.pcc.encoder.tokenizer)
 
     def options(self) -> dict[str, Any]:
-        """The policies and sizes in use."""
         described = {"encoder", "decoder", "prompt", "notes", "lab", "rates"}
         options = self.pcc.config.model_dump(mode="json", exclude=described)
         if self.pcc.config.slot_positions is SlotPositions.CONSECUTIVE:
@@ -164,7 +147,6 @@ class PccCompressor(Compressor):
         return options
 
     def weights_fingerprint(self) -> str:
-        """Hash of encoder, converter and special vectors."""
         return self._weights
 
     @cached_property

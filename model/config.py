@@ -1,7 +1,5 @@
 """What a PCC checkpoint is: sizes, policies, and the decoder it was made for (`config.json`)."""
 
-from __future__ import annotations
-
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -57,8 +55,6 @@ class _Frozen(BaseModel):
 
 
 class EncoderConfig(_Frozen):
-    """The memory encoder."""
-
     kind: Literal["full", "lora"]  # all weights (PCC-Lite), or a LoRA adapter on `base` (PCC-Large)
     config: dict[str, Any]  # of transformers
     base: str | None = None  # base model of a LoRA encoder: a hub id, or a folder, also relative to the checkpoint
@@ -134,15 +130,13 @@ class PccConfig(_Frozen):
 
     @property
     def slots_per_segment(self) -> int:
-        """Slots of a full segment."""
         return self.segment_length // self.rate
 
     @property
     def declared_rates(self) -> tuple[int, ...]:
-        """Rates the checkpoint was trained for."""
         return self.rates or (self.rate,)
 
-    def with_options(self, **options: Any) -> PccConfig:
+    def with_options(self, **options: Any) -> "PccConfig":
         """A copy with other policies; a `UsageError` for a rate that was not trained, or a policy that is none."""
         rate = options.get("rate", self.rate)
         if rate not in self.declared_rates:
@@ -151,8 +145,7 @@ class PccConfig(_Frozen):
         return checked(PccConfig, {**self.model_dump(mode="json"), **options}, "the options given")
 
     @classmethod
-    def read(cls, folder: Path) -> PccConfig:
-        """Read `config.json` of a checkpoint folder."""
+    def read(cls, folder: Path) -> "PccConfig":
         path = folder / "config.json"
         if not path.is_file():
             raise UsageError(f"{path} is missing: is {folder} a checkpoint folder?")

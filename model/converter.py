@@ -1,10 +1,7 @@
 """The converter: from the encoder's space into the embedding space of the decoder.
 
-Paper section 3; converter of the official model.py. Parameter names are the official ones, so published files load as
-they are.
+Paper section 3; converter of the official model.py, whose parameter names these are, so that published files load.
 """
-
-from __future__ import annotations
 
 import torch
 from torch import nn
@@ -19,7 +16,6 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Normalise the last axis; shape and dtype stay."""
         x32 = x.float()
         normed = x32 * torch.rsqrt(x32.pow(2).mean(-1, keepdim=True) + self.eps)
         return self.weight * normed.to(x.dtype)
@@ -28,9 +24,8 @@ class RMSNorm(nn.Module):
 class Converter(nn.Module):
     """RMSNorm -> Linear -> GELU (erf) -> Linear, both with bias, shared by all slots.
 
-    22,029,568 parameters from GPT2-Large (1280) to Llama-3-8B (4096); 33,566,720 from 4096 to 4096.
-
-    With `residual`, what goes in ends in a vector of the decoder's space, which is added to what comes out.
+    22,029,568 parameters from GPT2-Large (1280) to Llama-3-8B (4096). With `residual`, what goes in ends in a vector of
+    the decoder's space, which is added to what comes out.
     """
 
     def __init__(self, encoder_size: int, decoder_size: int, residual: bool = False) -> None:

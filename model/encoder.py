@@ -4,8 +4,6 @@ The last hidden states at the memory tokens, after the final norm, are the slots
 official model.py). With mean pooling there are no memory tokens, and a slot is the mean of neighbouring hidden states.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +15,7 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.activations import NewGELUActivation
 
-from pcc_bench.core.decoder import Decoder, batches
+from pcc_bench.core.decoder import Decoder, batches, check_window, plain_tokens
 from pcc_bench.core.errors import UsageError
 from pcc_bench.model.config import MEMORY_TOKENS, Padding, PccConfig, Pooling, Slots
 
@@ -38,11 +36,7 @@ class Segment:
 
 
 class Encoder(nn.Module):
-    """Body of a causal LM (no vocabulary head: its logits are never used; official quirk Q8) with its tokenizer.
-
-    Raises:
-        UsageError: The tokenizer lacks memory tokens, or a segment does not fit the model's positions.
-    """
+    """Body of a causal LM (no vocabulary head: its logits are never used; official quirk Q8) with its tokenizer."""
 
     def __init__(
         self,
@@ -52,9 +46,7 @@ class Encoder(nn.Module):
         batch_tokens: int | None = None,  # most tokens (padding included) in one forward; by the device
     ) -> None:
         super().__init__()
-        self.model = fuse_gelu(model)
-        self.tokenizer, self.config = tokenizer, config
-        self.batch_tokens = batch_tokens
+        self.model, self.tokenizer, self.config, self.batch_tokens = fuse_gelu(model), tokenizer, config, batch_tokens
         self.memory_ids: list[int] = []
         self.memory_rows: nn.Parameter | None = None  # where the vocabulary is the decoder's
         self.gate = nn.Parameter(torch.zeros(self.hidden_size)) if config.gate else None
@@ -67,14 +59,12 @@ class Encoder(nn.Module):
 
     @property
     def body(self) -> PreTrainedModel:
-        """The transformer without a vocabulary head."""
         model: Any = self.model
         body: PreTrainedModel = (model.get_base_model() if hasattr(model, "get_base_model") else model).base_model
         return body
 
     @property
     def hidden_size(self) -> int:
-        """Width of a hidden state."""
         return int(self.body.config.hidden_size)
 
     @property
@@ -92,12 +82,7 @@ class Encoder(nn.Module):
 
     def tokenize(self, contexts: Sequence[str]) -> list[list[int]]:
         """Contexts in the encoder's tokens; text that looks like a special token stays text (official quirk Q9)."""
-        if not contexts:
-            return []
-        encoded = self.tokenizer(
-            list(contexts), add_special_tokens=self.config.encoder_bos, split_special_tokens=True, verbose=False
-        )
-        return [list(ids) for ids in encoded["input_ids"]]
+        return list(plain_tokens(self.tokenizer, contexts, add_special_tokens=self.config.encoder_bos)["input_ids"])
 
     def segments(self, contexts: Sequence[Sequence[int]]) -> list[Segment]:
         """Cut tokenized contexts into segments, contexts in order and segments in order within each."""
@@ -117,13 +102,11 @@ class Encoder(nn.Module):
     def parts(self, segments: Sequence[Segment], slots: int | None) -> Iterator[list[int]]:
         """Indices of segments that fill whole forwards and have about so many slots; None: all of them."""
         part: list[int] = []
-        size = 0
         for batch in batches(list(map(len, segments)), self.body.device, self.batch_tokens):
             part += batch
-            size += sum(segments[i].slots for i in batch)
-            if slots is not None and size >= slots:
+            if slots is not None and sum(segments[i].slots for i in part) >= slots:
                 yield sorted(part)
-                part, size = [], 0
+                part = []
         if part:
             yield sorted(part)
 
@@ -196,13 +179,9 @@ class Encoder(nn.Module):
 
     def check_positions(self, config: PccConfig) -> None:
         """See that a segment fits the model: a `UsageError` where not."""
-        limit = getattr(self.body.config, "max_position_embeddings", None)
-        needed = config.segment_length + (0 if config.pooling is Pooling.MEAN else config.slots_per_segment)
-        if limit is not None and needed > limit:
-            raise UsageError(
-                f"segments of {config.segment_length} tokens with their memory tokens "
-                f"need {needed} positions, the encoder has {limit}: use a shorter segment_length"
-            )
+        memory_tokens = 0 if config.pooling is Pooling.MEAN else config.slots_per_segment
+        what = f"the encoder: a segment of {config.segment_length} tokens with {memory_tokens} memory tokens"
+        check_window(self.body.config, config.segment_length + memory_tokens, what, "use a shorter segment_length")
 
 
 def first_layers_config(decoder: Decoder, layers: int) -> PreTrainedConfig:
@@ -227,12 +206,11 @@ def first_layers(decoder: Decoder, layers: int, dtype: torch.dtype, *, share: bo
         body: PreTrainedModel = type(whole)(first_layers_config(decoder, layers))
     body.requires_grad_(False)
     embedding = {id(parameter) for parameter in whole.get_input_embeddings().parameters()}
-    tensors = whole.state_dict(keep_vars=True)
-    state = {}
-    for name in body.state_dict():
-        tensor = tensors[name]
-        is_shared = (share or id(tensor) in embedding) and tensor.dtype == dtype
-        state[name] = tensor if is_shared else nn.Parameter(tensor.detach().to(dtype, copy=True))
+    names = body.state_dict().keys()
+    state = {name: tensor for name, tensor in whole.state_dict(keep_vars=True).items() if name in names}
+    for name, tensor in state.items():
+        if not (share or id(tensor) in embedding) or tensor.dtype != dtype:
+            state[name] = nn.Parameter(tensor.detach().to(dtype, copy=True))
     body.load_state_dict(state, assign=True)
     body.eval()
     return body
@@ -250,8 +228,7 @@ def fuse_gelu(model: nn.Module) -> nn.Module:
 def memory_token_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Ids of `<mem_0>`..`<mem_63>`, each a single token; a `UsageError` where the tokenizer lacks one."""
     vocabulary = tokenizer.get_vocab()
-    missing = [name for name in MEMORY_TOKEN_NAMES if name not in vocabulary]
-    if missing:
+    if missing := [name for name in MEMORY_TOKEN_NAMES if name not in vocabulary]:
         raise UsageError(
             f"the encoder's tokenizer ({tokenizer.name_or_path}) lacks {len(missing)} of the {MEMORY_TOKENS} memory "
             f"tokens ({missing[0]} first): it is not a PCC encoder's; 'pcc-bench init' makes one from a plain model"

@@ -1,7 +1,5 @@
 """Checkpoints that are made: fresh ones, where training starts; taken to another decoder; in the other format."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,8 +36,7 @@ def fresh(
 ) -> PCC:
     """Make an untrained PCC; a `UsageError` where sizes don't fit together."""
     source = resolve(encoder, "encoder")
-    model = load_causal_lm(source, torch.float32)
-    tokenizer = load_tokenizer(source)
+    model, tokenizer = load_causal_lm(source, torch.float32), load_tokenizer(source)
     with_memory_tokens(model, tokenizer, seed)
     lora = lora_config(lora_rank) if lora_rank else None
     described: dict[str, Any] = {"kind": "full", "config": model.base_model.config.to_dict()}
@@ -94,11 +91,10 @@ def from_decoder(
 
 
 def adapted(pcc: PCC, decoder: Decoder, folder: Path, seed: int = 0) -> PCC:
-    """Take a compressor to another decoder, to be trained for it; its checkpoint will be saved in `folder`.
+    """Take a compressor of `checkpoint.load(..., adapt=True)` to another decoder; it will be saved in `folder`.
 
     The converter stays where the width is the same, else it is a fresh one. The special vectors stay where the decoder
-    is the recorded one, or where none is recorded and it has them (published checkpoints); else they are those of a
-    fresh checkpoint. `pcc` comes from `checkpoint.load(..., adapt=True)`.
+    is the recorded one, or none is recorded and it has them (published checkpoints); else they are fresh ones.
     """
     if pcc.config.encoder.layers is not None and pcc.config.decoder.fingerprint != decoder.fingerprint:
         raise UsageError(
@@ -116,9 +112,9 @@ def adapted(pcc: PCC, decoder: Decoder, folder: Path, seed: int = 0) -> PCC:
 
 
 def convert(source: str, decoder: str, out: Path, to: str, dtype: torch.dtype | None = None, **options: Any) -> PCC:
-    """Read a checkpoint of either format, for the decoder it was trained against, and write it to a folder in one.
+    """Write a checkpoint of either format in one: `to` is `own` (in a dtype, or as it is) or `published`.
 
-    `to` is `own` (weights in `dtype`, or as they are) or `published`; options are those of `checkpoint.load`.
+    `decoder` is the one it was trained against; options are those of `checkpoint.load`.
     """
     made_for = open_decoder(decoder)
     pcc = checkpoint.load(source, made_for, **options)
@@ -139,14 +135,9 @@ def convert(source: str, decoder: str, out: Path, to: str, dtype: torch.dtype | 
 
 
 def lora_config(rank: int) -> LoraConfig:
-    """The paper's LoRA: alpha half the rank, dropout 0.1, embeddings included."""
-    return LoraConfig(
-        r=rank,
-        lora_alpha=max(1, rank // 2),  # 0 would leave the adapter without effect
-        lora_dropout=0.1,
-        target_modules=LORA_TARGETS,
-        task_type=TaskType.CAUSAL_LM,
-    )
+    """The paper's LoRA: alpha half the rank (0 would leave it without effect), dropout 0.1, embeddings included."""
+    alpha, kind = max(1, rank // 2), TaskType.CAUSAL_LM
+    return LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.1, target_modules=LORA_TARGETS, task_type=kind)
 
 
 def layer_lora_config(rank: int, alpha: int, dropout: float) -> LoraConfig:
@@ -176,18 +167,18 @@ def _made_for(decoder: Decoder, folder: Path) -> DecoderConfig:
 def _special_rows(decoder: Decoder, tokens: Sequence[str] = ()) -> torch.Tensor:
     """Rows of `<mem>`, `</mem>` and `<ae>`: [3, hidden size], float32.
 
-    Those of three other `tokens`, where they are given. Else the decoder's own where its vocabulary has all three (the
-    official decoder release has them appended), so that a checkpoint trained here agrees with others for that decoder.
-    Else random rows of the size of the decoder's own: the published patch is N(0, 0.02) for Llama-3.
+    Those of three other `tokens`, where they are given. Else the decoder's own where its vocabulary has all three, as
+    the official release has, whose checkpoints agree on them. Else random rows of the size of the decoder's own.
     """
-    ids = [decoder.tokenizer.encode(token, add_special_tokens=False) for token in tokens]
-    for token, pieces in zip(tokens, ids, strict=True):
+    ids = []
+    for token in tokens:
+        ids += (pieces := decoder.tokenizer.encode(token, add_special_tokens=False))
         if len(pieces) != 1:
             raise UsageError(
                 f"special_from: '{token}' is {len(pieces)} tokens of '{decoder.name}': choose one that is one"
             )
     if tokens:
-        return decoder.embed([pieces[0] for pieces in ids]).detach().float().cpu().clone()
+        return decoder.embed(ids).detach().float().cpu().clone()
     vocabulary = decoder.tokenizer.get_vocab()
     rows = decoder.embed(range(len(decoder.embedding.weight))).detach()
     if all(vocabulary.get(token, len(rows)) < len(rows) for token in SPECIAL_TOKENS):
@@ -196,10 +187,7 @@ def _special_rows(decoder: Decoder, tokens: Sequence[str] = ()) -> torch.Tensor:
 
 
 def with_memory_tokens(model: Any, tokenizer: PreTrainedTokenizerBase, seed: int) -> None:
-    """Add the 64 memory tokens to a plain model in place; new rows are drawn from N(0, 0.02) (official quirk Q10).
-
-    transformers would otherwise draw them from the mean and covariance of the old rows.
-    """
+    """Add the 64 memory tokens to a plain model in place; new rows are drawn from N(0, 0.02) (official quirk Q10)."""
     added = tokenizer.add_special_tokens({"additional_special_tokens": list(MEMORY_TOKEN_NAMES)}, False)
     if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)

@@ -1,7 +1,5 @@
 """What can be seen of a PCC checkpoint without loading it: `pcc-bench validate`."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,16 +12,13 @@ from pcc_bench.core.compressor import Look
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.documents import is_folder
 from pcc_bench.core.errors import UsageError
-from pcc_bench.model import checkpoint
+from pcc_bench.model import checkpoint, published
 from pcc_bench.model.config import MEMORY_TOKENS, PccConfig
 from pcc_bench.model.converter import Converter
 from pcc_bench.model.encoder import Encoder, first_layers_config, memory_token_ids
-from pcc_bench.model.published import CONVERTER_FILE
 
 
 def inspect(pretrained: str, decoder: Decoder, options: Mapping[str, Any], look: Look) -> None:
-    """Look at a checkpoint, ours or a published one; see `Compressor.inspect`."""
-
     def location() -> tuple[Path, str]:
         path = files.resolve(pretrained)
         return path, f"{path}, {'our' if checkpoint.is_own(path) else 'the published'} format"
@@ -38,7 +33,7 @@ def inspect(pretrained: str, decoder: Decoder, options: Mapping[str, Any], look:
 
     if not checkpoint.is_own(folder):
         look("memory tokens", memory_tokens)
-        look("converter", lambda: _published_converter(folder, decoder))
+        look("converter", lambda: (published.converter(folder, decoder.hidden_size), f"to width {decoder.hidden_size}"))
         look("weights", lambda: _published_weights(folder))
         return
 
@@ -67,7 +62,6 @@ def inspect(pretrained: str, decoder: Decoder, options: Mapping[str, Any], look:
 
 
 def weight_files(name: str) -> list[Path]:
-    """The safetensors files of a folder here."""
     return sorted(Path(name).glob("*.safetensors")) if is_folder(name) else []
 
 
@@ -77,15 +71,13 @@ def _weights(folder: Path, config: PccConfig, tokenizer: Any, decoder: Decoder, 
     if not path.is_file():
         raise UsageError(f"{path} is missing: the checkpoint is incomplete")
     full, layers = config.encoder.kind == "full", config.encoder.layers
-    where, name = f"encoder.config in {folder / 'config.json'}", base or config.encoder.base
+    where = f"encoder.config in {folder / 'config.json'}"
     if layers is not None:
         described = first_layers_config(decoder, layers)
     elif full:
         described = from_state(config.encoder.config, where)
-    elif name is None:
-        raise UsageError(f"{folder} does not name its encoder's base model: pass encoder=<folder or hub id>")
     else:
-        described = from_folder(str(files.resolve(name, "encoder base", folder)))
+        described = from_folder(str(checkpoint.base_folder(folder, base or config.encoder.base)))
     body = without_weights(described, where)
     with torch.device("meta"):
         converter = Converter(body.config.hidden_size, config.decoder.hidden_size)
@@ -102,17 +94,6 @@ def _weights(folder: Path, config: PccConfig, tokenizer: Any, decoder: Decoder, 
         checkpoint.tensor(state, "gate", (body.config.hidden_size,), path)
     files.check_safetensors(path)
     return True, f"{len(shapes)} tensors in {files.WEIGHTS}, all finite, {path.stat().st_size / 2**20:.1f} MiB"
-
-
-def _published_converter(folder: Path, decoder: Decoder) -> tuple[bool, str]:
-    path = folder / CONVERTER_FILE
-    if not path.is_file():
-        raise UsageError(f"{path} is missing: is {folder} a PCC checkpoint?")
-    state = files.read_weights(path)
-    width = len(state["dense_out.bias"]) if "dense_out.bias" in state else None
-    if width != decoder.hidden_size:
-        raise UsageError(f"{path} converts to width {width}, the decoder has {decoder.hidden_size}: use its own")
-    return True, f"to width {width}"
 
 
 def _published_weights(folder: Path) -> tuple[int, str]:

@@ -1,7 +1,5 @@
 """PCC: encoder, converter and the vectors that frame a memory in the decoder's input."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -20,7 +18,7 @@ SPECIAL_TOKENS = (OPEN, CLOSE, AE)
 PART_SLOTS = 1_024  # converted together: 4 MiB of SmolLM2's, 32 MiB of Llama-3-8B's hidden states in bfloat16
 
 
-@dataclass(frozen=True)
+@dataclass
 class Encoded:
     """One context on its way to a memory."""
 
@@ -38,9 +36,7 @@ class PCC(nn.Module):
 
     def __init__(self, config: PccConfig, encoder: Encoder, converter: Converter, special: torch.Tensor) -> None:
         super().__init__()
-        self.config = config
-        self.encoder = encoder
-        self.converter = converter
+        self.config, self.encoder, self.converter = config, encoder, converter
         self.register_buffer("special", special)
 
     def special_vector(self, token: str) -> torch.Tensor:
@@ -75,23 +71,18 @@ class PCC(nn.Module):
             hidden = self.encoder([segments[i] for i in part])
             pieces = self.converter(torch.cat(hidden)).split(list(map(len, hidden))) if convert else hidden
             for i, piece in zip(part, pieces, strict=True):
-                if has_gradients:
-                    slots[i] = piece
-                else:
-                    slots[i].copy_(piece)
+                slots[i] = piece if has_gradients else slots[i].copy_(piece)
             del hidden, pieces
         encoded = [Encoded(0, []) for _ in contexts]
         for segment, piece in zip(segments, slots, strict=True):
-            before = encoded[segment.context]
-            before.slots.append(piece)
-            encoded[segment.context] = Encoded(before.tokens + len(segment.ids), before.slots)
+            encoded[segment.context].slots.append(piece)
+            encoded[segment.context].tokens += len(segment.ids)
         return encoded
 
     def frame(self, slots: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Put the boundary vectors around the converted slots of each segment of one context.
+        """Boundary vectors around the converted slots of a context's segments: the memory as the decoder reads it.
 
-        Returns:
-            The memory as it stands in the decoder's input, after BOS: [slots + boundary vectors, hidden size], float32.
+        [slots + boundary vectors, hidden size], float32.
         """
         opening, closing = (self.special_vector(token).float()[None] for token in (OPEN, CLOSE))
         if not slots:
@@ -104,18 +95,10 @@ class PCC(nn.Module):
 
     def memory(self, context: Encoded, source_tokens: int = 0, source_bytes: int = 0) -> Memory:
         """A context from `encode` as the decoder reads it; its decoder tokens and bytes where an account is kept."""
-        lengths = list(map(len, context.slots))
+        lengths, vectors = list(map(len, context.slots)), self.frame(context.slots)
         slots, positions = sum(lengths), self.positions(context.tokens, lengths)
-        vectors = self.frame(context.slots)
-        return Memory(
-            source_tokens=source_tokens,
-            compressor_tokens=context.tokens,
-            source_bytes=source_bytes,
-            slots=slots,
-            boundary=len(vectors) - slots,
-            vectors=vectors,
-            positions=positions,
-        )
+        read = source_tokens, context.tokens, source_bytes
+        return Memory(*read, slots, len(vectors) - slots, vectors=vectors, positions=positions)
 
     def positions(self, tokens: int, slots: Sequence[int]) -> tuple[int, ...] | None:
         """Position ids of the vectors of `frame`, counted from the memory's start; what follows counts on from them.

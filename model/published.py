@@ -5,8 +5,6 @@ segment length are not recorded: they come from the folder's name or the caller.
 the decoder's embedding, or stand in a `special_token_patch.pt`.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any
@@ -34,13 +32,12 @@ TRAINER_PREFIX = "compressor.model."  # the official trainer saves the whole sys
 def load(
     folder: Path,
     decoder: Decoder,
-    base: str | None,
-    patch: str | None,
+    base: str | None,  # `encoder` of `checkpoint.load`
+    patch: str | None,  # `special_tokens`
     dtype: torch.dtype,
     policies: dict[str, Any],
-    adapt: bool = False,
+    adapt: bool,
 ) -> PCC:
-    """Load a published folder as `checkpoint.load` does; `base` and `patch` are its `encoder` and `special_tokens`."""
     tokenizer = files.load_tokenizer(folder)
     if (folder / "adapter_config.json").is_file():
         model: Any = _published_adapter(folder, base, tokenizer, dtype)
@@ -65,10 +62,8 @@ def load(
     fields = {"encoder": kind.model_dump(), "decoder": made_for.model_dump(), **policies, "rate": rate}
     config = checked(PccConfig, fields, f"{folder} with the options given")
     encoder = Encoder(model, tokenizer, config)
-    width = None if adapt else decoder.hidden_size
-    converter = _published_converter(folder / CONVERTER_FILE, encoder.hidden_size, width).to(dtype)
-    special = _special_vectors(folder, decoder, patch, optional=adapt)
-    return PCC(config, encoder, converter, special)
+    own = converter(folder, None if adapt else decoder.hidden_size, encoder.hidden_size).to(dtype)
+    return PCC(config, encoder, own, _special_vectors(folder, decoder, patch, optional=adapt))
 
 
 def rate_in_name(name: str) -> int | None:
@@ -85,7 +80,6 @@ class Adapter(BaseModel):
 
 
 def read_adapter(folder: Path) -> Adapter:
-    """The configuration of a published LoRA encoder."""
     path = folder / "adapter_config.json"
     return checked(Adapter, read_json(path), str(path))
 
@@ -121,21 +115,24 @@ def _published_adapter(
         return PeftModel.from_pretrained(model, folder, autocast_adapter_dtype=False)
 
 
-def _published_converter(path: Path, encoder_size: int, decoder_size: int | None) -> Converter:
+def converter(folder: Path, decoder_size: int | None, encoder_size: int | None = None) -> Converter:
+    """The converter of a published folder; widths are compared where they are given."""
+    path = folder / CONVERTER_FILE
     if not path.is_file():
         raise UsageError(f"{path} is missing: a published checkpoint keeps its converter there")
     state = files.read_weights(path)
     first = state.get("dense_in.weight")
-    made_for, reads = (None, None) if first is None or first.dim() != 2 else first.shape
-    wanted = decoder_size or made_for
-    if (made_for, reads) != (wanted, encoder_size) or wanted is None:
+    if first is None or first.dim() != 2:
+        raise UsageError(f"{path} has no matrix dense_in.weight: it is no converter")
+    width, reads = first.shape
+    if width != (decoder_size or width) or reads != (encoder_size or reads):
         raise UsageError(
-            f"{path}: the converter maps {reads} to {made_for} dimensions, "
-            f"but the encoder has {encoder_size} and the decoder {wanted}: it belongs to another pair"
+            f"{path}: the converter maps {reads} to {width} dimensions, but the encoder has {encoder_size or reads} "
+            f"and the decoder {decoder_size or width}: it belongs to another pair"
         )
-    converter = Converter(encoder_size, wanted)
-    files.load_strictly(converter, state, path)
-    return converter
+    module = Converter(reads, width)
+    files.load_strictly(module, state, path)
+    return module
 
 
 def _special_vectors(folder: Path, decoder: Decoder, patch: str | None, optional: bool = False) -> torch.Tensor:
@@ -161,10 +158,9 @@ def _special_vectors(folder: Path, decoder: Decoder, patch: str | None, optional
         vocabulary = decoder.tokenizer.get_vocab()
         ids = {name: vocabulary[name] for name in SPECIAL_TOKENS if name in vocabulary}
         rows = dict(zip(ids, decoder.embed(list(ids.values())).detach(), strict=True))
-    missing = [name for name in SPECIAL_TOKENS if name not in rows]
-    if missing and optional:
-        return torch.empty(0)
-    if missing:
+    if missing := [name for name in SPECIAL_TOKENS if name not in rows]:
+        if optional:
+            return torch.empty(0)
         raise UsageError(
             f"the decoder '{decoder.name}' has no token {missing[0]}, which this checkpoint was trained with: "
             "use the PCC decoder, or pass special_tokens=<special_token_patch.pt>"

@@ -267,7 +267,7 @@ def test_rates_that_cannot_be_are_refused(models: Path, decoder: Decoder, tmp_pa
     published.export(checkpoint.load(str(models / "pcc"), decoder), tmp_path)
     refuses("rate 2 needs 128 slots", tmp_path, decoder, rate=2)
     refuses("rate 5 does not divide segments of 256", tmp_path, decoder, rate=5)
-    refuses("need 1040 positions, the encoder has 512", tmp_path, decoder, rate=64, segment_length=1024)
+    refuses("takes 1040 positions, the model has 512", tmp_path, decoder, rate=64, segment_length=1024)
 
 
 def test_a_declared_rate_that_is_none_is_refused(copy: Callable[[str], Path], decoder: Decoder) -> None:

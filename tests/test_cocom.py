@@ -473,9 +473,9 @@ def test_options_and_folders_without_sense_are_refused(hub: Path, models: Path, 
     refuse(hub / "pisco", "overlong", overlong="drop")
     refuse(hub / "cocom", "document_length: Input should be greater than 0", document_length=0)
     refuse(hub / "light", "document_length=2 leaves no room", document_length=2)
-    refuse(hub / "light", "take 600 positions of the encoder, which has 512", document_length=600)
+    refuse(hub / "light", "takes 600 positions, the model has 512", document_length=600)
     refuse(hub / "cocom", "pass a smaller document_length", document_length=10**12)  # refused before a list is as long
-    refuse(hub / "cocom", "the encoder, which has 4096: pass a smaller document_length", document_length=4000)
+    refuse(hub / "cocom", "the model has 4096: pass a smaller document_length", document_length=4000)
     refuse(
         models / "mistral", "is no COCOM or PISCO configuration: decoder_model_name", decoder=str(models / "mistral")
     )

@@ -40,7 +40,7 @@ def pieces_in_order(text: str, source: str) -> bool:
 
 @pytest.mark.parametrize("rate", [1, 2, 4, 16, 1000])
 def test_random_drop_keeps_about_the_budget_in_order(decoder: Decoder, texts: list[str], rate: float) -> None:
-    for text, memory in zip(texts, RandomContext(decoder, rate).compress(texts), strict=True):
+    for text, memory in zip(texts, RandomContext(decoder, rate, seed=0).compress(texts), strict=True):
         assert memory.text is not None
         assert pieces_in_order(memory.text, text)
         wanted = max(1, int(memory.source_tokens / rate))
@@ -49,7 +49,7 @@ def test_random_drop_keeps_about_the_budget_in_order(decoder: Decoder, texts: li
 
 
 def test_random_drop_depends_on_text_and_seed_only(decoder: Decoder, texts: list[str]) -> None:
-    first, again, other = RandomContext(decoder, 4), RandomContext(decoder, 4), RandomContext(decoder, 4, seed=1)
+    first, again, other = (RandomContext(decoder, 4, seed=seed) for seed in (0, 0, 1))
     made = [memory.text for memory in first.compress(texts)]
     assert made == [memory.text for memory in again.compress(texts[::-1])][::-1]
     assert made == [again.compress([text])[0].text for text in texts]
@@ -59,14 +59,15 @@ def test_random_drop_depends_on_text_and_seed_only(decoder: Decoder, texts: list
 
 def test_random_drop_keeps_a_token_anywhere_with_equal_chance(decoder: Decoder) -> None:
     text = "".join(map(chr, range(0x4E00, 0x4E00 + 400)))  # each of as many tokens as the others
-    kept = [RandomContext(decoder, 4, seed).shorten(text) for seed in range(40)]
+    kept = [RandomContext(decoder, 4, seed=seed).shorten(text) for seed in range(40)]
     halves = [sum(character in made for made in kept for character in part) for part in (text[:200], text[200:])]
     assert 0.9 < halves[0] / halves[1] < 1.1
 
 
 @pytest.mark.parametrize("text", ODD_TEXTS)
 def test_odd_texts_pass_through_every_control(decoder: Decoder, text: str) -> None:
-    for control in (RandomContext(decoder, 4), TruncatedContext(decoder, 4), TruncatedContext(decoder, 4, "last")):
+    ends = (TruncatedContext(decoder, 4, keep=keep) for keep in ("first", "last"))
+    for control in (RandomContext(decoder, 4, seed=0), *ends):
         (memory,) = control.compress([text])
         assert memory.text is not None
         assert pieces_in_order(memory.text, text)
@@ -105,7 +106,7 @@ def test_retrieval_keeps_the_documents_order_and_fills_its_budget(decoder: Decod
 
 
 def test_retrieval_without_a_word_in_common_is_truncation(decoder: Decoder, texts: list[str]) -> None:
-    cut = TruncatedContext(decoder, 4)
+    cut = TruncatedContext(decoder, 4, keep="first")
     for text in texts:
         assert Bm25Context(decoder, 4).select(text, "zzz qqq").strip() == cut.shorten(text).strip()
 

@@ -23,13 +23,12 @@ from pcc_bench.model import PccCompressor, checkpoint, init
 from pcc_bench.model.config import Pooling
 from pcc_bench.model.converter import Converter
 from pcc_bench.model.pcc import CLOSE, OPEN, PCC
-from pcc_bench.model.training import fine_tuning, loop, objectives
-from pcc_bench.model.training.corpus import Position, corpora_of, read_corpora, read_documents
+from pcc_bench.model.training import loop, objectives
+from pcc_bench.model.training.corpus import Position, corpora_of, exchanges, read_corpora, read_documents
 from pcc_bench.model.training.loop import PccForTraining
 from pcc_bench.model.training.objectives import Task
-from pcc_bench.model.training.recipe import Recipe
+from pcc_bench.model.training.recipe import Data, Recipe, Trained
 from pcc_bench.model.training.samples import Collator, Sample, Samples
-from pcc_bench.model.training.sections import Data, Trained
 
 TEXT = "The quick brown fox jumps over the lazy dog while seven more dogs watch from behind an old fence."
 
@@ -436,7 +435,8 @@ def test_questions_on_one_context_stand_together_whatever_the_order_of_the_rows(
 def alone(model: PccForTraining, sample: Sample) -> torch.Tensor:
     """Nats of a sample's answer behind a memory that no other question shares."""
     rows = model.collator().targets(Task.ANSWERING, [sample])
-    inputs = model.lay_out(model.encode([sample.context]), rows["ids"], Task.ANSWERING, rows["labels"])
+    encoded = model.encode([sample.context])
+    inputs = objectives.behind(model.decoder, model.plans(encoded, Task.ANSWERING), rows["ids"], rows["labels"])
     return nn.functional.cross_entropy(*objectives.predictions(model.decoder, inputs), reduction="sum")
 
 
@@ -470,9 +470,9 @@ def test_a_context_of_several_questions_is_compressed_once_and_teaches_as_much(
 
 def test_fine_tuning_asks_in_the_words_of_the_evaluation(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
     row = {**rows[0], "question": "Who?", "answers": {"text": ["Ada"]}}
-    (short,) = fine_tuning.exchanges(Data(kind="qa", path="x", prompt="short"), [row], [0], [0], 1)
+    (short,) = exchanges(Data(kind="qa", path="x", prompt="short"), [row], [0], [0], 1)
     assert (short.prompt, short.answer) == (question_prompt("short").asking("Who?"), " Ada")
-    (official,) = fine_tuning.exchanges(Data(kind="qa", path="x"), [row], [0], [0], 1)
+    (official,) = exchanges(Data(kind="qa", path="x"), [row], [0], [0], 1)
     assert (official.prompt, official.answer) == (question_prompt().asking("Who?"), "Ada")
 
 

@@ -22,8 +22,7 @@ from pcc_bench.cost import sizes as sizes_of
 from pcc_bench.model import checkpoint, init
 from pcc_bench.model.encoder import fuse_gelu
 from pcc_bench.model.training.loop import PccForTraining, starting_point
-from pcc_bench.model.training.recipe import Recipe, shipped
-from pcc_bench.model.training.sections import Trained
+from pcc_bench.model.training.recipe import Recipe, Trained, shipped
 
 TABLE = Path(__file__).parent / "fixtures" / "paper_hyperparameters.csv"
 PAPER = {(row["encoder"], row["stage"]): row for row in csv.DictReader(TABLE.read_text("utf-8").splitlines())}

@@ -21,13 +21,21 @@ from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError
 from pcc_bench.model import checkpoint, init
 from pcc_bench.model.pcc import PCC, SPECIAL_TOKENS
-from pcc_bench.model.training import fine_tuning, journal, loop
-from pcc_bench.model.training.corpus import Corpus, Position, corpora_of, read_corpora, read_documents, split_text
+from pcc_bench.model.training import journal, loop
+from pcc_bench.model.training.corpus import (
+    Corpus,
+    Exchange,
+    Position,
+    corpora_of,
+    exchanges,
+    read_corpora,
+    read_documents,
+    split_text,
+)
 from pcc_bench.model.training.loop import PccForTraining
 from pcc_bench.model.training.objectives import IGNORED, Task
-from pcc_bench.model.training.recipe import Recipe
+from pcc_bench.model.training.recipe import Combination, Data, Recipe, Trained
 from pcc_bench.model.training.samples import Collator, Sample, Samples, draw_tasks
-from pcc_bench.model.training.sections import Combination, Data, Trained
 
 GOLDEN_CURVE = Path(__file__).parent / "fixtures" / "training_curve.json"
 
@@ -311,7 +319,7 @@ def written_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-def taught(data: Data, seed: int = 0) -> tuple[list[fine_tuning.Exchange], list[fine_tuning.Exchange]]:
+def taught(data: Data, seed: int = 0) -> tuple[list[Exchange], list[Exchange]]:
     trained, held_out = read_corpora(data, seed)
     assert trained.documents is not None and held_out.documents is not None
     return list(trained.documents), list(held_out.documents)
@@ -650,7 +658,7 @@ def test_missing_and_empty_texts_are_refused(state: dict[str, Any], tmp_path: Pa
 
 def test_segments_longer_than_the_encoder_are_refused(state: dict[str, Any], tmp_path: Path) -> None:
     refuses(
-        "need 640 positions, the encoder has 512",
+        "takes 640 positions, the model has 512",
         state,
         tmp_path,
         phases=[{"segment_length": 512, "rate": 8}] and [{"segment_length": 576, "rate": 9}],
@@ -746,8 +754,8 @@ def test_unanswerable_rows_are_not_trained_on(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     data = Data(kind="qa", path=str(tmp_path / "rows.jsonl"))
     assert read_documents(data, data.path) == rows[1:]
-    (taught,) = fine_tuning.exchanges(data, rows, [1], [0], 0)
-    assert taught == fine_tuning.Exchange("c", "Question: q\n\nAnswer: ", "a")
+    (taught,) = exchanges(data, rows, [1], [0], 0)
+    assert taught == Exchange("c", "Question: q\n\nAnswer: ", "a")
 
 
 def test_a_corpus_is_read_in_a_new_order_each_pass() -> None:

@@ -4,10 +4,9 @@ A language model reads a long text segment by segment. Each segment ends in lear
 states (after the final norm) stand as a soft prompt before the next segment, and at the end before the question.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,7 +20,7 @@ from pcc_bench.baselines.soft import CausalEncoder, Purpose, Row, SoftCompressor
 from pcc_bench.core import shipped
 from pcc_bench.core.checkpoint_files import resolve
 from pcc_bench.core.compressor import Layout
-from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.decoder import Decoder, check_window
 from pcc_bench.core.documents import is_file
 from pcc_bench.core.errors import UsageError
 
@@ -38,11 +37,11 @@ class AutoCompressor(SoftCompressor):
     default = "autocompressor-lab-4x"
     label = "AutoCompressor"
     summary = "summary vectors accumulated over segments, read by the same fine-tuned model (EMNLP 2023)"
-    encoder: SummaryEncoder
+    encoder: "SummaryEncoder"
 
     @classmethod
     def decoder_path(cls, pretrained: str, decoder: str | None) -> str:
-        """By default the checkpoint itself, or the base model that an adapter in a folder here names."""
+        """By default the checkpoint itself, or the base model that an adapter names."""
         folder = Path(shipped.located(pretrained))
         return decoder or (files.base_path(folder) if files.is_adapter(folder) else pretrained)
 
@@ -57,10 +56,7 @@ class AutoCompressor(SoftCompressor):
         segment_length: PositiveInt | None = None,  # by default as the folder's `config.json` says, or 1,536
         accumulate: bool | None = None,  # see `SummaryEncoder`; by default as the folder's `config.json` says
     ) -> Self:
-        """Load a published model, or a peft adapter over its base, from a folder or hub id.
-
-        The decoder is the same model, or its base model (same sizes); the checkpoint's weights are put into it.
-        """
+        """Put a published model, or a peft adapter, into a decoder: the same model or its base (same sizes)."""
         folder = Path(pretrained).parent if is_file(pretrained) else resolve(pretrained)
         if files.is_adapter(folder):
             summary = files.load_adapter(decoder, folder, file)
@@ -85,7 +81,6 @@ class AutoCompressor(SoftCompressor):
         return cls(encoder, weights.digest({files.TABLE: summary}, decoder), length / len(summary))
 
     def options(self) -> dict[str, Any]:
-        """How contexts are cut and what travels from segment to segment."""
         return {"segment_length": self.encoder.segment_length, "accumulate": self.encoder.accumulate}
 
     @cached_property
@@ -111,20 +106,15 @@ class SummaryEncoder(CausalEncoder):
 
     @classmethod
     def start(cls, decoder: Decoder, segment_length: int, rate: int, rank: int, seed: int) -> Self:
-        """The decoder's attention gets a LoRA."""
         summary = nn.Parameter(drawn_vectors(decoder, segment_length // rate, seed))
         weights.trainable(decoder.model, TARGETS, rank, alpha=rank, seed=seed)
         return cls(decoder, summary, segment_length, accumulate=True)
 
     def resize(self, segment_length: int, rate: int) -> None:
-        """The rate follows from the number of summary tokens."""
-        self.segment_length = segment_length
+        self.segment_length = segment_length  # the rate follows from the number of summary tokens
 
     def encode(self, contexts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
-        """Summary vectors of each context, [segments x summary tokens, width].
-
-        The contexts' first segments share forwards, then their second ones, and so on.
-        """
+        """Summary vectors, [segments x summary tokens, width]; first segments share forwards, then second ones ..."""
         cut = [segments(ids, self.segment_length) for ids in contexts]
         for pieces in cut:
             self._check_window([len(piece) for piece in pieces])
@@ -141,8 +131,7 @@ class SummaryEncoder(CausalEncoder):
     ) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Read one segment each of different texts, behind soft prompts [n, width].
 
-        Returns:
-            For each, the last hidden states of its tokens [tokens, width] and the soft prompt after it.
+        Of each, the last hidden states of its tokens [tokens, width] and the soft prompt after it.
         """
         states = self.read([(before, piece, self.summary) for before, piece in zip(soft, pieces, strict=True)])
         pairs = []
@@ -154,16 +143,10 @@ class SummaryEncoder(CausalEncoder):
     def read_through(
         self, texts: Sequence[Sequence[int]], segment_lengths: int | Sequence[int], soft: torch.Tensor | None = None
     ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Read texts of one length by segments, the last one without summarizing it: what the model is trained on.
+        """Read texts of one length behind a soft prompt, the last segment without summarizing it: how it is trained.
 
-        Args:
-            texts: Token ids.
-            segment_lengths: Of each segment, or of all but a shorter last one.
-            soft: What stands before the first segments.
-
-        Returns:
-            For each text, the last hidden states of its tokens [tokens, width] and the soft prompt of its last segment.
-            In training, gradients flow through two segments.
+        `segment_lengths`: of each segment, or of all but a shorter last one. Of each text, the last hidden states of
+        its tokens [tokens, width] and the soft prompt of its last segment; gradients flow through two segments.
         """
         columns = list(zip(*(segments(ids, segment_lengths) for ids in texts), strict=True))
         before = [self.summary[:0] if soft is None else soft for _ in texts]
@@ -180,7 +163,6 @@ class SummaryEncoder(CausalEncoder):
         return [(torch.cat(parts), vectors) for parts, vectors in zip(states, before, strict=True)]
 
     def position_ids(self, rows: Sequence[Row], width: int) -> torch.Tensor | None:
-        """On OPT only the tokens count."""
         if self.memory_position is None:
             return None
         ids = torch.full((len(rows), width), self.memory_position)
@@ -193,28 +175,22 @@ class SummaryEncoder(CausalEncoder):
         return ids.to(self.decoder.device)
 
     def prompt(self, vectors: torch.Tensor, purpose: Purpose) -> torch.Tensor:
-        """The soft prompt alone."""
         return vectors
 
     def export(self, folder: Path, base: str) -> None:
-        """A peft adapter."""
         layers = weights.lora_of(self.decoder.model)
         sizes: dict[str, Any] = {"alpha": float(weights.rank_of(layers)), "segment_length": self.segment_length}
         files.export_autocompressor(folder, layers, self.summary, base, **sizes)
 
     def _check_window(self, lengths: Sequence[int]) -> None:
         """See that every segment of a context fits, behind what the ones before it leave."""
-        window = getattr(self.decoder.model.config, "max_position_embeddings", None)
-        free = self.memory_position is not None
         for index, length in enumerate(lengths):
             soft = index if self.accumulate else min(index, 1)
-            needed = length + (0 if free else (soft + 1) * len(self.summary))
-            if window is not None and needed > window:
-                raise UsageError(
-                    f"autocompressor: segment {index + 1} of a context (segment_length={self.segment_length}, "
-                    f"{len(self.summary)} summary tokens each) takes {needed} positions, the model has "
-                    f"{window}: pass {'another' if index else 'a shorter'} segment_length"
-                )
+            needed = length + (0 if self.memory_position is not None else (soft + 1) * len(self.summary))
+            what = f"autocompressor: segment {index + 1} of a context (segment_length={self.segment_length}, "
+            what += f"{len(self.summary)} summary tokens each)"
+            remedy = f"pass {'another' if index else 'a shorter'} segment_length"
+            check_window(self.decoder.model.config, needed, what, remedy)
 
 
 def segments(ids: Sequence[int], lengths: int | Sequence[int]) -> list[list[int]]:
@@ -223,5 +199,4 @@ def segments(ids: Sequence[int], lengths: int | Sequence[int]) -> list[list[int]
         return [list(ids[start : start + lengths]) for start in range(0, len(ids), lengths)]
     if sum(lengths) != len(ids):
         raise UsageError(f"segments of {list(lengths)} tokens do not add up to a text of {len(ids)}")
-    ends = [sum(lengths[: i + 1]) for i in range(len(lengths))]
-    return [list(ids[end - length : end]) for end, length in zip(ends, lengths, strict=True)]
+    return [list(ids[end - length : end]) for end, length in zip(accumulate(lengths), lengths, strict=True)]

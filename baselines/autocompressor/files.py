@@ -4,8 +4,6 @@ An adapter is what peft's `save_pretrained` writes of one that was trained as th
 `embed_summary` among the modules to save. Beside either, `config.json` may have the keys of `AutoCompressorConfig`.
 """
 
-from __future__ import annotations
-
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,9 +13,9 @@ from peft import LoraConfig
 from pydantic import BaseModel, ConfigDict, PositiveInt
 
 from pcc_bench.baselines import weights
-from pcc_bench.baselines.weights import Lora
+from pcc_bench.baselines.weights import Lora, Recorded
 from pcc_bench.core import shipped
-from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.decoder import Decoder, weights_digest
 from pcc_bench.core.documents import checked, filled, read_json
 from pcc_bench.core.errors import UsageError
 
@@ -27,20 +25,10 @@ FORM = WRAPPED + "{}.lora_{}.weight"
 ADAPTER_CONFIG, ADAPTERS = "adapter_config.json", ("adapter_model.safetensors", "adapter_model.bin")
 
 
-class AutoCompressorConfig(BaseModel):
-    """What we read of a checkpoint's `config.json`."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
+class AutoCompressorConfig(Recorded):
     accumulate_summary: bool = True  # False in RMT checkpoints
     segment_length: PositiveInt | None = None  # tokens a segment, where a checkpoint asks for its own
     summary_length: PositiveInt | None = None  # summary tokens
-
-    @classmethod
-    def read(cls, folder: Path) -> AutoCompressorConfig:
-        """Read it; the defaults where there is none."""
-        path = folder / "config.json"
-        return checked(cls, read_json(path), f"{path} can't be used") if path.is_file() else cls()
 
 
 class AdapterConfig(BaseModel):
@@ -61,7 +49,7 @@ class AdapterConfig(BaseModel):
     alpha_pattern: dict[str, Any] = {}
 
     @classmethod
-    def read(cls, folder: Path) -> AdapterConfig:
+    def read(cls, folder: Path) -> "AdapterConfig":
         """Read a folder's; all but a plain LoRA with summary tokens is refused."""
         path = folder / ADAPTER_CONFIG
         config = checked(cls, read_json(path), f"{path} can't be used")
@@ -91,66 +79,58 @@ def load_adapter(decoder: Decoder, folder: Path, file: str | None) -> torch.Tens
     if decoder.adapted:
         raise UsageError(f"{folder}: the decoder '{decoder.name}' has been changed by a method already: load it again")
     config = AdapterConfig.read(folder)
-    present = [name for name in ADAPTERS if (folder / name).is_file()]
-    path = weights.find(str(folder), file or (present[0] if present else None))
+    path = weights.find(str(folder), file or next((name for name in ADAPTERS if (folder / name).is_file()), None))
     state = weights.read(path)
     layers = weights.linear_layers(decoder, config.target_modules)
     names = weights.lora_names(FORM, layers)
     weights.check_names(state, {WRAPPED + TABLE, *chain(*names.values())}, path)
     weights.check_matrices(state, state, path)
     summary: torch.Tensor = state[WRAPPED + TABLE]
-    if summary.shape[-1] != decoder.hidden_size:
-        raise weights.wrong_base(path, decoder, TABLE, summary.shape, (len(summary), decoder.hidden_size))
+    weights.check_shape(path, decoder, TABLE, summary.shape, (len(summary), decoder.hidden_size))
     weights.check_lora(state, names, layers, decoder, path, config.r, f"{ADAPTER_CONFIG} says r")
     weights.merge_lora(decoder, state, names, config.lora_alpha / config.r)
-    decoder.adapt(weights.sampled({key.removeprefix(WRAPPED): value for key, value in state.items()}))
+    _adapt(decoder, {key.removeprefix(WRAPPED): value for key, value in state.items()})
     return summary
 
 
 def load_whole(decoder: Decoder, path: Path, is_loaded: bool) -> torch.Tensor:
     """Put a whole checkpoint into a decoder of its sizes, unless it is loaded; the embeddings as in `load_adapter`."""
-    state = weights.read(path)
+    # old files keep the buffer of the rotary embedding
+    state = {key: value for key, value in weights.read(path).items() if not key.endswith("rotary_emb.inv_freq")}
     if TABLE not in state:
         raise UsageError(f"{path} lacks {TABLE}: it is no AutoCompressor (a plain model has no summary tokens)")
-    weights.check_matrices(state, [TABLE], path)
-    summary: torch.Tensor = state.pop(TABLE)
     tables = [key for key in state if key.endswith("embed_tokens.weight")]
-    weights.check_matrices(state, tables, path)
-    table = state[tables[0]] if tables else None
-    if table is not None and table.shape != decoder.embedding.weight.shape:
+    weights.check_matrices(state, [TABLE, *tables], path)
+    summary: torch.Tensor = state.pop(TABLE)
+    own = decoder.embedding.weight
+    if tables and state[tables[0]].shape != own.shape:
+        rows, width = state[tables[0]].shape
         raise UsageError(
-            f"{path} has a vocabulary of {table.shape[0]} and width {table.shape[1]}, the decoder '{decoder.name}' "
-            f"{decoder.embedding.weight.shape[0]} and {decoder.hidden_size}: leave decoder= out, or pass its base model"
+            f"{path} has a vocabulary of {rows} and width {width}, the decoder '{decoder.name}' {len(own)} and "
+            f"{decoder.hidden_size}: leave decoder= out, or pass its base model"
         )
-    expected = decoder.model.state_dict()
-    tied = {"lm_head.weight"} if decoder.model.config.tie_word_embeddings else set()
-    present = {key for key in state if not key.endswith("rotary_emb.inv_freq")}  # old files keep that buffer
-    weights.check_names(present | tied, expected.keys(), path)
-    for key, value in expected.items():
-        if key in state and state[key].shape != value.shape:
-            raise weights.wrong_base(path, decoder, key, state[key].shape, value.shape)
+    weights.check_whole(path, decoder, state, {name: name for name in decoder.model.state_dict()})
     if not is_loaded:
         decoder.model.load_state_dict(state, strict=False)  # the names have been compared
-    own = {name: state[name] for name, _ in decoder.model.named_parameters()}
-    decoder.adapt(weights.sampled({**own, TABLE: summary}))
+    _adapt(decoder, {name: state[name] for name, _ in decoder.model.named_parameters()} | {TABLE: summary})
     return summary
+
+
+def _adapt(decoder: Decoder, state: dict[str, torch.Tensor]) -> None:
+    decoder.adapt(weights_digest(sorted(state.items()), first=64))
 
 
 def export_autocompressor(
     folder: Path,
-    lora: Lora,
-    summary: torch.Tensor,
-    base: str,
+    lora: Lora,  # of the layers that were adapted, originally `q_proj`, `k_proj`, `v_proj` and `o_proj` of each
+    summary: torch.Tensor,  # [summary tokens, width]
+    base: str,  # a hub id, or a folder, also relative to this one
     *,
-    alpha: float,
+    alpha: float,  # the LoRA is scaled by alpha / rank
     segment_length: int,
     dtype: torch.dtype = torch.float16,
 ) -> None:
-    """Write an AutoCompressor as peft's `save_pretrained` does.
-
-    `lora`: of the layers that were adapted (originally `q_proj`, `k_proj`, `v_proj` and `o_proj` of each), scaled by
-    `alpha` / rank. `summary`: [summary tokens, width]. `base`: a hub id, or a folder, also relative to this one.
-    """
+    """Write an AutoCompressor as peft's `save_pretrained` does."""
     state = weights.lora_state(FORM, lora) | {WRAPPED + TABLE: summary}
     recorded = {"accumulate_summary": True, "segment_length": segment_length, "summary_length": len(summary)}
     weights.write(folder, ADAPTERS[0], state, dtype, recorded)

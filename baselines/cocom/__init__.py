@@ -5,27 +5,15 @@ them: in COCOM the decoder compresses with the adapter it answers with, in COCOM
 document's vectors.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Self
 
 from pydantic import PositiveInt
-from transformers import PreTrainedTokenizerBase
 
 from pcc_bench.baselines import weights
-from pcc_bench.baselines.cocom import files
-from pcc_bench.baselines.cocom.encoders import (
-    SEPARATOR,
-    BertEncoder,
-    CocomEncoder,
-    DocumentEncoder,
-    Documents,
-    Overlong,
-    Slots,
-    bert_folder,
-)
+from pcc_bench.baselines.cocom import encoders, files
+from pcc_bench.baselines.cocom.encoders import BertEncoder, CocomEncoder, DocumentEncoder, bert_folder
 from pcc_bench.baselines.cocom.files import CocomConfig
 from pcc_bench.baselines.soft import SoftCompressor
 from pcc_bench.core import shipped
@@ -58,7 +46,6 @@ class CocomCompressor(SoftCompressor):
 
     @classmethod
     def decoder_path(cls, pretrained: str, decoder: str | None) -> str:
-        """By default the one that the checkpoint's `config.json` names."""
         if decoder:
             return decoder
         folder = resolve(pretrained)
@@ -66,7 +53,6 @@ class CocomCompressor(SoftCompressor):
 
     @classmethod
     def recorded_rate(cls, pretrained: str, options: Mapping[str, Any]) -> float:
-        """The one rate of the checkpoint."""
         return float(CocomConfig.read(resolve(pretrained)).compr_rate)
 
     @classmethod
@@ -80,10 +66,10 @@ class CocomCompressor(SoftCompressor):
         file: str | None = None,  # the weights' name, where a folder holds several
         # Vectors of a document shorter than `document_length`: by its length (as the original answers), or as many as a
         # full one's (as it pretrains).
-        slots: Slots = "proportional",
+        slots: encoders.Slots = "proportional",
         # A context longer than a document is read in several, or its first one only (as in the original; what is left
         # out is counted).
-        overlong: Overlong = "split",
+        overlong: encoders.Overlong = "split",
         document_length: PositiveInt | None = None,  # tokens; 128 as in training, in COCOM-light with [CLS] and [SEP]
         lead: str | None = None,  # text between the last memory and the question; the checkpoint's, or the original's
         closing: str | None = None,  # text behind the question; the same
@@ -96,22 +82,20 @@ class CocomCompressor(SoftCompressor):
         files.check_rate(rate, config, pretrained)
         words = ("", config.lead if lead is None else lead, config.closing if closing is None else closing)
         length = config.doc_max_length if document_length is None else document_length
-        sizes = Documents(config.compr_rate, length, slots, overlong)
+        sizes = encoders.Documents(config.compr_rate, length, slots, overlong)
         path = weights.find(str(folder), file)
         state = weights.read(path)
         light = {key: state.pop(key) for key in list(state) if config.compr_model_name and key.startswith("compr.")}
-        state = files.whole(state, decoder, config, path)
-        ids = files.load_merged(decoder, state, config, path)
+        ids, added = files.load_merged(decoder, state, config, path)
         special = decoder.embed(ids)
         own: DocumentEncoder
         if config.compr_model_name:
-            separator = special[SEPARATOR:] if config.sep else special[:0]
+            separator = special[encoders.SEPARATOR :] if config.sep else special[:0]
             bert, grouping = bert_folder(config.compr_model_name, encoder, path), config.compr_linear_type or "concat"
             own = BertEncoder(bert, under("compr.", light), decoder, grouping, path, sizes, separator)
         else:
             own = CocomEncoder(decoder, decoder.model.base_model, special, sizes, config.sep)
-        first = ids[-1] + 1 - len(config.special_tokens)
-        digest = weights.digest(light | files.added(state, first), decoder)
+        digest = weights.digest(light | added, decoder)
         decoder.adapt(digest)
         return cls(own, words, digest)
 
@@ -122,12 +106,6 @@ class CocomCompressor(SoftCompressor):
         return Layout(starts_with_bos=bool(self.decoder.bos), frame=frame)
 
     def options(self) -> dict[str, Any]:
-        """How contexts are cut, how many vectors they become, and what stands around them."""
         sizes = self.encoder.sizes
         cut = {"rate": sizes.rate, "slots": sizes.slots, "document_length": sizes.length, "overlong": sizes.overlong}
         return {**cut, **dict(zip(("opening", "lead", "closing"), self.words, strict=True))}
-
-    @property
-    def tokenizers(self) -> tuple[PreTrainedTokenizerBase, ...]:
-        """The decoder's and the encoder's."""
-        return (self.decoder.tokenizer, self.encoder.tokenizer)

@@ -5,8 +5,6 @@ published helper `generate_from_text` puts the memory tokens before the document
 it; training puts them behind it, and so do we.
 """
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +19,7 @@ from pcc_bench.baselines import weights
 from pcc_bench.baselines.cocom.files import ALPHA_PER_RANK, export_cocom
 from pcc_bench.baselines.soft import CausalEncoder, Purpose, SoftEncoder, drawn_vectors
 from pcc_bench.core.checkpoint_files import from_folder, load_strictly, load_tokenizer, resolve
-from pcc_bench.core.decoder import Decoder, batches
+from pcc_bench.core.decoder import Decoder, batches, check_window
 from pcc_bench.core.errors import UsageError
 
 Overlong = Literal["split", "truncate"]
@@ -43,18 +41,10 @@ class Documents:
         return -(-(self.length if self.slots == "fixed" else min(tokens, self.length)) // self.rate)
 
     def check_positions(self, positions: int, config: Any) -> None:
-        """See that a full document fits the encoder: a `UsageError` where not."""
-        window = getattr(config, "max_position_embeddings", None)
-        if window is not None and positions > window:
-            raise UsageError(
-                f"documents of {self.length} tokens take {positions} positions of the encoder, which has {window}: "
-                "pass a smaller document_length"
-            )
+        check_window(config, positions, f"a document of {self.length} tokens", "pass a smaller document_length")
 
 
 class DocumentEncoder(SoftEncoder):
-    """Reads documents."""
-
     sizes: Documents
     separator: torch.Tensor  # [n, width], `<SEP>` behind each document's vectors
     room: int  # tokens of a context that a document holds
@@ -70,20 +60,16 @@ class DocumentEncoder(SoftEncoder):
 
     @property
     def limit(self) -> int | None:
-        """The first document's, where contexts are not split."""
         return self.reach if self.sizes.overlong == "truncate" else None
 
     def documents(self, ids: Sequence[int]) -> list[list[int]]:
-        """Cut a tokenized context."""
         size = self.room if self.sizes.overlong == "split" else self.reach
         return [list(ids[start : start + size]) for start in range(0, len(ids), size)]
 
     def boundaries(self, tokens: int) -> int:
-        """The separators."""
         return len(self.separator) * len(self.documents(range(tokens)))
 
     def encode(self, contexts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
-        """Vectors of each context's documents, a separator behind each document's: [n, width of the decoder]."""
         cut = [self.documents(ids) for ids in contexts]
         rest = iter(self.vectors([document for documents in cut for document in documents]))
         return [
@@ -95,8 +81,7 @@ class DocumentEncoder(SoftEncoder):
 class CocomEncoder(DocumentEncoder, CausalEncoder):
     """A causal model: `<ENC> <s> document </s>`, then memory tokens, whose last hidden states are the vectors.
 
-    The body is the decoder's own, or another one with an adapter of its own (PISCO). A `UsageError` where a document
-    does not fit its positions.
+    The body is the decoder's own, or another one with an adapter of its own (PISCO).
     """
 
     # [memory tokens + 3, width]: the memory tokens, of which the last one is repeated where more are needed, `<AE>`,
@@ -124,20 +109,15 @@ class CocomEncoder(DocumentEncoder, CausalEncoder):
         return cls(decoder, decoder.model.base_model, special, Documents(rate, segment_length), separated=True)
 
     def cut_as(self, sizes: Documents) -> None:
-        """Cut contexts so from now on.
-
-        The original cuts at the length of a document with its three special tokens, so that one token of text more
-        takes the place of `</s>`.
-        """
+        # The original cuts at the length of a document with its three special tokens, so that one token of text more
+        # takes the place of `</s>`.
         self.sizes, self.room, self.reach = sizes, sizes.length, sizes.length + len(self.end)
 
     def resize(self, segment_length: int, rate: int) -> None:
-        """Documents of another length."""
         self.cut_as(Documents(rate, segment_length, self.sizes.slots, self.sizes.overlong))
 
     @property
     def separator(self) -> torch.Tensor:  # type: ignore[override]
-        """Its row of `special`, which training moves."""
         return self.special[SEPARATOR:] if self.separated else self.special[:0]
 
     def framed(self, ids: Sequence[int]) -> list[int]:
@@ -147,18 +127,15 @@ class CocomEncoder(DocumentEncoder, CausalEncoder):
 
     def memory(self, slots: int) -> torch.Tensor:
         """Vectors of the memory tokens behind a document: [slots, width]."""
-        last = len(self.special) + AUTOENCODE - 1
-        return self.special[torch.arange(slots).clamp_max(last)]
+        return self.special[torch.arange(slots).clamp_max(len(self.special) + AUTOENCODE - 1)]
 
     def vectors(self, documents: Sequence[Sequence[int]]) -> list[torch.Tensor]:
-        """The last hidden states at each document's memory tokens."""
         counts = [self.sizes.count(len(ids)) for ids in documents]
         start = self.special[ENCODE][None]
         rows = [(start, self.framed(ids), self.memory(count)) for ids, count in zip(documents, counts, strict=True)]
         return [row[len(row) - count :] for row, count in zip(self.read(rows), counts, strict=True)]
 
     def prompt(self, vectors: torch.Tensor, purpose: Purpose) -> torch.Tensor:
-        """BOS and vectors; `<AE>` comes first for reconstruction."""
         before = self.special[AUTOENCODE][None] if purpose == "reconstruct" else self.special[:0]
         return torch.cat([before, self.decoder.embed(self.decoder.bos), vectors])
 
@@ -195,32 +172,25 @@ class BertEncoder(DocumentEncoder):
         self.room = self.reach = sizes.length - 2
         if self.room < 1:
             raise UsageError(f"document_length={sizes.length} leaves no room beside [CLS] and [SEP]: pass 3 or more")
-        try:
-            config = from_folder(str(folder))
-        except UsageError as error:
-            raise UsageError(f"the BERT encoder in {folder} can't be read: {error}") from None
-        self.grouping = grouping
+        config, self.grouping = from_folder(str(folder)), grouping
         width = config.hidden_size * (sizes.rate if grouping == "concat" else 1)
-        module = nn.ModuleDict(
-            {"model": AutoModel.from_config(config), "linear": nn.Linear(width, decoder.hidden_size)}
-        )
+        parts = {"model": AutoModel.from_config(config), "linear": nn.Linear(width, decoder.hidden_size)}
+        module = nn.ModuleDict(parts)
         load_strictly(module, {key: value for key, value in state.items() if not key.endswith("position_ids")}, path)
         self.module = module.to(decoder.device, decoder.dtype).eval().requires_grad_(False)
         sizes.check_positions(sizes.count(sizes.length) * sizes.rate, config)
 
     def framed(self, ids: Sequence[int]) -> list[int]:
-        """[CLS] document [SEP]."""
         return [int(self.tokenizer.cls_token_id), *ids, int(self.tokenizer.sep_token_id)]
 
     def vectors(self, documents: Sequence[Sequence[int]]) -> list[torch.Tensor]:
-        """Each document filled up to whole groups; filling is masked, so that nothing else depends on it."""
+        """Each document filled up to whole groups; the filling is masked."""
         rows = [self.framed(ids) for ids in documents]
         counts = [self.sizes.count(len(row)) for row in rows]
         vectors: dict[int, torch.Tensor] = {}
         device, rate = self.decoder.device, self.sizes.rate
         for batch in batches([count * rate for count in counts], device):
-            width = max(counts[i] for i in batch) * rate
-            ids = torch.full((len(batch), width), int(self.tokenizer.pad_token_id))
+            ids = torch.full((len(batch), max(counts[i] for i in batch) * rate), int(self.tokenizer.pad_token_id))
             mask = torch.zeros_like(ids)
             for row, i in enumerate(batch):
                 ids[row, : len(rows[i])], mask[row, : len(rows[i])] = torch.tensor(rows[i]), 1

@@ -6,20 +6,17 @@ that `config.json` names gives its weights, and in the place of the vocabulary t
 `special_tokens.lm_head`, [special tokens, width]. Adapters, and BERT in COCOM-light, keep their names.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, Self, cast
 
 import torch
-from pydantic import BaseModel, ConfigDict, PositiveInt
+from pydantic import PositiveInt
 from tokenizers import AddedToken
-from torch import nn
 
 from pcc_bench.baselines import weights
-from pcc_bench.baselines.weights import Lora
+from pcc_bench.baselines.weights import Lora, Recorded
 from pcc_bench.core.checkpoint_files import WEIGHTS
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.documents import checked, read_json
@@ -30,10 +27,8 @@ WRAPPED = "decoder.base_model.model."  # before the decoder's names, where peft 
 SPECIAL = {"embed_tokens.weight": "special_tokens.embed_tokens", "lm_head.weight": "special_tokens.lm_head"}
 
 
-class CocomConfig(BaseModel):
+class CocomConfig(Recorded):
     """What we read of a published `config.json` (class COCOMConfig of the original code)."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
     decoder_model_name: str  # the base decoder
     compr_model_name: str | None = None  # the BERT of COCOM-light; None where the decoder compresses
@@ -49,8 +44,7 @@ class CocomConfig(BaseModel):
     closing: str = "\n[/INST]\n"  # behind the question; the same
 
     @classmethod
-    def read(cls, folder: Path) -> CocomConfig:
-        """Read a checkpoint's `config.json`."""
+    def read(cls, folder: Path) -> Self:
         path = folder / "config.json"
         if not path.is_file():
             raise UsageError(f"{folder} has no config.json: a COCOM or PISCO checkpoint has one beside its weights")
@@ -58,14 +52,13 @@ class CocomConfig(BaseModel):
 
     @property
     def special_tokens(self) -> list[str]:
-        """What the original adds to the decoder's vocabulary, in its order: memory tokens first."""
+        """What the original adds to the decoder's vocabulary, in its order."""
         count = -(-self.doc_max_length // self.compr_rate)
         memory = [f"<MEM{i}>" for i in range(count)] if self.different_mem_tokens else ["<MEM>"]
         return [*memory, "<AE>", "<ENC>", "<SEP>"]
 
 
 def check_rate(rate: int | None, config: CocomConfig, pretrained: str) -> None:
-    """Refuse another rate than the one the checkpoint was trained for."""
     if rate not in (None, config.compr_rate):
         raise UsageError(
             f"{pretrained} was trained for rate={config.compr_rate}, not for rate={rate}: leave rate out, or take the "
@@ -74,10 +67,9 @@ def check_rate(rate: int | None, config: CocomConfig, pretrained: str) -> None:
 
 
 def add_special_tokens(decoder: Decoder, config: CocomConfig, table: torch.Tensor, path: Path) -> list[int]:
-    """Give decoder and tokenizer the checkpoint's special tokens, whose vectors are still to be filled in.
+    """Give decoder and tokenizer the checkpoint's special tokens, whose vectors are still to be filled in; their ids.
 
-    `table`: the checkpoint's token vectors, [vocabulary with special tokens, width]; a `UsageError` where its size is
-    that of another base model. Returns the tokens' ids, in the order of `config.special_tokens`.
+    `table`: the checkpoint's token vectors, [vocabulary with special tokens, width].
     """
     names = config.special_tokens
     known = decoder.tokenizer.get_vocab()
@@ -93,87 +85,70 @@ def add_special_tokens(decoder: Decoder, config: CocomConfig, table: torch.Tenso
     return cast("list[int]", decoder.tokenizer.convert_tokens_to_ids(names))
 
 
-def whole(state: dict[str, torch.Tensor], decoder: Decoder, config: CocomConfig, path: Path) -> dict[str, torch.Tensor]:
-    """A checkpoint's whole state, its base model the decoder's where the files leave all of it out."""
-    if not any(key in state for key in SPECIAL.values()):
-        return state
+def load_merged(
+    decoder: Decoder, state: Mapping[str, torch.Tensor], config: CocomConfig, path: Path
+) -> tuple[list[int], dict[str, torch.Tensor]]:
+    """Put a COCOM state into the decoder, its one adapter merged, which is on in both roles.
+
+    Returns the ids of the special tokens, and what the state has beside its base model: adapters, and their rows. A
+    tensor that is missing, unexpected or of a shape that belongs to another base model or rank is a `UsageError`.
+    """
     prefix = WRAPPED if config.lora else "decoder."
     layers = weights.linear_layers(decoder) if config.lora else {}
-    base = {
-        prefix + _wrapped(name, layers, ".base_layer."): value for name, value in decoder.model.state_dict().items()
-    }
-    if present := sorted(base.keys() & state.keys()):
+    inner = ".base_layer." if any(".base_layer." in key for key in state) else "."  # peft before 0.6 has none
+    names = {}
+    for name in decoder.model.state_dict():
+        layer, _, kind = name.rpartition(".")
+        names[name] = prefix + (f"{layer}{inner}{kind}" if layer in layers else name)
+    if any(key in SPECIAL.values() for key in state):
+        state = _with_base(state, decoder, names, config, path)
+    table = names[table_name(decoder)]
+    if table not in state:
+        raise UsageError(f"{path} lacks {table}: it is no COCOM state")
+    ids = add_special_tokens(decoder, config, state[table], path)
+    loras = weights.lora_names(prefix + "{}.lora_{}.default.weight", layers)
+    weights.check_whole(path, decoder, state, names, chain(*loras.values()))
+    weights.check_lora(state, loras, layers, decoder, path, config.lora_r, "config.json says lora_r")
+    copy_into(decoder, {name: state[key] for name, key in names.items() if key in state})
+    weights.merge_lora(decoder, state, loras, ALPHA_PER_RANK)
+    first = ids[-1] + 1 - len(ids)
+    rows = {key: value[first:] for key, value in state.items() if key.endswith(tuple(SPECIAL))}
+    return ids, rows | {key: value for key, value in state.items() if ".lora_" in key}
+
+
+def _with_base(
+    state: Mapping[str, torch.Tensor], decoder: Decoder, names: Mapping[str, str], config: CocomConfig, path: Path
+) -> dict[str, torch.Tensor]:
+    """A checkpoint's whole state, its base model the decoder's, where the files leave all of it out."""
+    base = {names[name]: value for name, value in decoder.model.state_dict().items()}
+    if present := base.keys() & state.keys():
         absent = sorted(base.keys() - state.keys())
         raise UsageError(
             f"{path} has {len(present)} tensors of its base model and lacks {len(absent)} ({absent[0]} first): a "
             "checkpoint has all of them, or none and the rows of its special tokens"
         )
     if decoder.model.config.tie_word_embeddings:
-        del base[f"{prefix}lm_head.weight"]
-    own = {key: value for key, value in state.items() if key not in SPECIAL.values()}
+        del base[names["lm_head.weight"]]
     tables = {key: SPECIAL[kind] for key in base for kind in SPECIAL if key.endswith(kind)}
-    weights.check_names({key for key in state if key in SPECIAL.values()}, tables.values(), path)
+    weights.check_names([key for key in state if key in SPECIAL.values()], tables.values(), path)
     for key, rows in tables.items():
-        first = base[key][: len(decoder.tokenizer)]
-        expected = (len(config.special_tokens), first.shape[1])
-        if state[rows].shape != expected:
-            raise weights.wrong_base(path, decoder, rows, state[rows].shape, expected)
-        base[key] = torch.cat([first, state[rows].to(first)])
-    return {**base, **own}
-
-
-def load_merged(decoder: Decoder, state: Mapping[str, torch.Tensor], config: CocomConfig, path: Path) -> list[int]:
-    """Put a whole COCOM state into the decoder, its one adapter merged, which is on in both roles.
-
-    Returns the ids of the special tokens. A tensor that is missing, unexpected or of a shape that belongs to another
-    base model or rank is a `UsageError`.
-    """
-    prefix = WRAPPED if config.lora else "decoder."
-    table = state.get(f"{prefix}{table_name(decoder)}")
-    if table is None:
-        raise UsageError(f"{path} lacks {prefix}{table_name(decoder)}: it is no COCOM state")
-    ids = add_special_tokens(decoder, config, table, path)
-    own = decoder.model.state_dict()
-    layers = weights.linear_layers(decoder) if config.lora else {}
-    inner = ".base_layer." if any(".base_layer." in key for key in state) else "."  # peft before 0.6 has none
-    names = {name: prefix + _wrapped(name, layers, inner) for name in own}
-    loras = weights.lora_names(prefix + "{}.lora_{}.default.weight", layers)
-    tied = {prefix + "lm_head.weight"} if decoder.model.config.tie_word_embeddings else set()
-    expected = {*names.values(), *chain(*loras.values())}
-    weights.check_names({*state, *(tied & expected)}, expected, path)
-    for name, key in names.items():
-        if key in state and state[key].shape != own[name].shape:
-            raise weights.wrong_base(path, decoder, key, state[key].shape, own[name].shape)
-    weights.check_lora(state, loras, layers, decoder, path, config.lora_r, "config.json says lora_r")
-    copy_into(own, {name: state[key] for name, key in names.items() if key in state})
-    weights.merge_lora(decoder, state, loras, ALPHA_PER_RANK)
-    return ids
-
-
-def _wrapped(name: str, layers: Mapping[str, nn.Linear], inner: str) -> str:
-    layer, _, kind = name.rpartition(".")
-    return f"{layer}{inner}{kind}" if layer in layers else name
+        table = base[key][: len(decoder.tokenizer)]
+        weights.check_shape(path, decoder, rows, state[rows].shape, (len(config.special_tokens), table.shape[1]))
+        base[key] = torch.cat([table, state[rows].to(table)])
+    return base | {key: value for key, value in state.items() if key not in SPECIAL.values()}
 
 
 def table_name(decoder: Decoder) -> str:
     """The name of the decoder's input embedding."""
-    names = (str(name) for name, module in decoder.model.named_modules() if module is decoder.embedding)
-    return f"{next(names)}.weight"
+    return next(f"{name}.weight" for name, module in decoder.model.named_modules() if module is decoder.embedding)
 
 
 @torch.no_grad()
-def copy_into(own: Mapping[str, torch.Tensor], values: Mapping[str, torch.Tensor]) -> None:
+def copy_into(decoder: Decoder, values: Mapping[str, torch.Tensor]) -> None:
     """Overwrite weights by name."""
+    own = decoder.model.state_dict()
     for name, value in values.items():
         own[name].copy_(value)
-
-
-def added(state: dict[str, torch.Tensor], base: int) -> dict[str, torch.Tensor]:
-    """What a COCOM state has beside its base model: adapters, and the rows of the special tokens."""
-    rows = {
-        key: value[base:] for key, value in state.items() if key.endswith(("embed_tokens.weight", "lm_head.weight"))
-    }
-    return rows | {key: value for key, value in state.items() if ".lora_" in key}
 
 
 def export_cocom(

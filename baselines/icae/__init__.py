@@ -4,8 +4,6 @@ One language model is used twice. With LoRA it reads a span of text followed by 
 states (after the final norm) are the slots; without LoRA, and unchanged, it reads the slots in place of the text.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +19,7 @@ from pcc_bench.baselines.soft import CausalEncoder, Purpose, SoftCompressor, dra
 from pcc_bench.core import shipped
 from pcc_bench.core.checkpoint_files import resolve
 from pcc_bench.core.compressor import Frame, Layout
-from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.decoder import Decoder, check_window
 from pcc_bench.core.errors import UsageError
 
 TaskToken = Literal["ae", "lm", "ft"]
@@ -37,9 +35,9 @@ class IcaeCompressor(SoftCompressor):
     default = "icae-lab-4x"
     label = "ICAE"
     summary = "a language model with LoRA writes slots for itself without LoRA (ICLR 2024)"
-    encoder: IcaeEncoder
+    encoder: "IcaeEncoder"
 
-    def __init__(self, encoder: IcaeEncoder, settings: files.IcaeSettings, digest: str) -> None:
+    def __init__(self, encoder: "IcaeEncoder", settings: files.IcaeSettings, digest: str) -> None:
         behind = None if settings.use == "none" else encoder.task_vector(settings.use)
         super().__init__(encoder, digest, settings.rate, behind)
         self.version, self.use, self._settings = settings.version, settings.use, settings
@@ -62,7 +60,6 @@ class IcaeCompressor(SoftCompressor):
 
     @classmethod
     def recorded_rate(cls, pretrained: str, options: Mapping[str, Any]) -> float:
-        """The option, or the configuration's."""
         given = super().recorded_rate(pretrained, options)
         return given if given is not None else float(files.IcaeConfig.read(resolve(pretrained)).rate)
 
@@ -98,7 +95,7 @@ class IcaeCompressor(SoftCompressor):
     def layout(self) -> Layout:
         """With `use=ft`, BOS and `[INST]` ... `[/INST]` around the prompt in version 2, FT behind it in version 1.
 
-        A memory with `use=ae` ends with the AE token already. Version 1 was trained to end on id 1, Llama's BOS, or any
+        With `use=ae` a memory ends with the AE token already. Version 1 was trained to end on id 1, Llama's BOS, or any
         id beyond the vocabulary; version 2 never chooses one beyond it.
         """
         first, tuned = self.version == 1, self.use == "ft"
@@ -114,15 +111,13 @@ class IcaeCompressor(SoftCompressor):
         )
 
     def options(self) -> dict[str, Any]:
-        """Layout, rate and scale of the LoRA."""
         return self._settings.model_dump(exclude={"model_type", "base_model_name_or_path"})
 
 
 class IcaeEncoder(CausalEncoder):
     """Writes each span's memory tokens, by the base model's body with LoRA over the same weights.
 
-    `table`, [memory tokens + 3, width], are the memory tokens, then AE, LM and FT. A `UsageError` where a full span at
-    the rate does not fit the decoder's positions.
+    `table`, [memory tokens + 3, width], are the memory tokens, then AE, LM and FT.
     """
 
     adds_special_tokens: ClassVar[bool] = True
@@ -133,12 +128,8 @@ class IcaeEncoder(CausalEncoder):
         self.max_spans = max_spans
         memory_tokens = len(table) - len(TASK_TOKENS)
         self.resize(memory_tokens * rate, rate)
-        window = getattr(decoder.model.config, "max_position_embeddings", None)
-        if window is not None and self.capacity + memory_tokens > window:
-            raise UsageError(
-                f"icae: spans of {self.capacity} tokens with {memory_tokens} memory tokens do not fit the {window} "
-                "positions of the decoder: pass a lower rate"
-            )
+        what = f"icae: a span of {self.capacity} tokens with {memory_tokens} memory tokens"
+        check_window(decoder.model.config, self.capacity + memory_tokens, what, "pass a lower rate")
 
     @classmethod
     def start(cls, decoder: Decoder, segment_length: int, rate: int, rank: int, seed: int) -> Self:
@@ -148,12 +139,10 @@ class IcaeEncoder(CausalEncoder):
         return cls(decoder, body, table, rate, MAX_SPANS)
 
     def resize(self, segment_length: int, rate: int) -> None:
-        """Use as many of the memory tokens as the rate leaves."""
-        self.capacity, self.rate = segment_length, rate
+        self.capacity, self.rate = segment_length, rate  # as many of the memory tokens are used as the rate leaves
 
     @property
     def limit(self) -> int:
-        """All spans that are read."""
         return self.max_spans * self.capacity
 
     @property
@@ -183,15 +172,8 @@ class IcaeEncoder(CausalEncoder):
         """Version 2, whose questions stand in no `[INST]`."""
         prefix = self.decoder.model.base_model_prefix
         layers = {f"{prefix}.{layer}": pair for layer, pair in weights.lora_of(self.body).items()}
-        config = files.IcaeConfig(
-            base_model_name_or_path=base,
-            version=2,
-            rate=self.rate,
-            max_spans=MAX_SPANS,
-            lora_alpha=weights.rank_of(layers),
-            opening="",
-            closing="",
-        )
+        sizes: dict[str, Any] = {"rate": self.rate, "max_spans": MAX_SPANS, "lora_alpha": weights.rank_of(layers)}
+        config = files.IcaeConfig(base_model_name_or_path=base, version=2, opening="", closing="", **sizes)
         files.export_icae(folder, layers, self.table, config)
 
 

@@ -1,7 +1,5 @@
 """ICAE's files: published ones stand alone; a `config.json` beside them may name the base model and the training."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
@@ -43,15 +41,14 @@ class IcaeConfig(BaseModel):
     closing: str = "[/INST]"  # between prompt and answer (the same)
 
     @classmethod
-    def read(cls, folder: Path) -> IcaeConfig:
-        """Read a folder's; the defaults where there is none, or another model's."""
+    def read(cls, folder: Path) -> "IcaeConfig":
         path = folder / "config.json"
         state = read_json(path) if path.is_file() else {}
         if isinstance(state, dict) and state.get("model_type") != "icae":
-            return cls()
+            return cls()  # another model's
         return checked(cls, state, f"{path} can't be used")
 
-    def settings(self, options: Mapping[str, Any], path: Path, version: int) -> IcaeSettings:
+    def settings(self, options: Mapping[str, Any], path: Path, version: int) -> "IcaeSettings":
         """What holds for a file: the options that are not None, else the configuration, else what its tensors tell."""
         merged = self.model_dump() | {name: value for name, value in options.items() if value is not None}
         if merged["use"] is None and "pretrained" in path.name:
@@ -80,29 +77,26 @@ def own_weights(state: dict[str, Any], path: Path, decoder: Decoder, rank: int |
     have those weights. Neither is used, but what is there must be the decoder's.
     """
     own = {key: value for key, value in state.items() if ".lora_" in key or key == TABLE}
-    modules = decoder.model.base_model.named_modules()
-    layers: dict[str, Any] = {name: module for name, module in modules if weights.last_part(name) in TARGETS}
-    names = weights.lora_names(FORM.replace("{}", f"{decoder.model.base_model_prefix}.{{}}", 1), layers)
-    weights.check_names(own.keys(), {TABLE, *chain(*names.values())}, path)
+    layers = weights.linear_layers(decoder, TARGETS)
+    names = weights.lora_names(FORM, layers)
+    weights.check_names(own, {TABLE, *chain(*names.values())}, path)
     weights.check_matrices(own, own, path)
-    table = own[TABLE].shape
-    if table[1] != decoder.hidden_size:
-        raise weights.wrong_base(path, decoder, TABLE, table, (table[0], decoder.hidden_size))
+    rows, width = own[TABLE].shape
+    weights.check_shape(path, decoder, TABLE, (rows, width), (rows, decoder.hidden_size))
     recorded = "lora_rank" if rank else "its first layer has rank"
     weights.check_lora(own, names, layers, decoder, path, rank or len(own[next(iter(names.values()))[0]]), recorded)
 
     base = decoder.model.state_dict()
     rest = {key: key.removeprefix(PREFIX).replace(".base_layer.", ".") for key in state if key not in own}
     known = {key for key, name in rest.items() if key != name and (name in base or name.endswith("inv_freq"))}
-    weights.check_names(rest.keys(), known, path)
+    weights.check_names(rest, known, path)
     for key, name in rest.items():
         value, mine = state[key], base.get(name)
         if mine is None or not isinstance(value, torch.Tensor) or not value.dim():
             continue
         # The original adds rows to the vocabulary (padding and the memory tokens) which nothing reads.
-        rows = {len(mine), len(mine) + table[0] + 1} if "embed_tokens" in key or "lm_head" in key else {len(mine)}
-        if value.shape[1:] != mine.shape[1:] or len(value) not in rows:
-            raise weights.wrong_base(path, decoder, name, value.shape, mine.shape)
+        more = rows + 1 if name.endswith(("embed_tokens.weight", "lm_head.weight")) and len(value) > len(mine) else 0
+        weights.check_shape(path, decoder, name, value.shape, (len(mine) + more, *mine.shape[1:]))
         weights.check_values(path, decoder, name, value.flatten()[:64], mine.flatten()[:64])
     return own
 

@@ -4,8 +4,6 @@ A token classifier says of each word how probable it is that a good summary keep
 most probable words stay. The decoder reads what is left as text.
 """
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,7 +34,7 @@ class LlmLingua2(ClassifierCompressor):
     def __init__(
         self,
         decoder: Decoder,
-        package: LocalPromptCompressor,
+        package: "LocalPromptCompressor",
         rate: float | None,
         target_tokens: int | None,
         counting: Counting,
@@ -79,23 +77,15 @@ class LlmLingua2(ClassifierCompressor):
 
         counter = counter_of(counting, decoder.tokenizer)
         package = LocalPromptCompressor(resolve(pretrained), counter, str(decoder.device), chunk_batch)
-        words = {
-            "force_tokens": words_of(force_tokens),
-            "drop_consecutive": drop_consecutive,
-            "force_reserve_digit": force_digits,
-            "token_to_word": word_score,
-        }
+        words = {"force_tokens": words_of(force_tokens), "drop_consecutive": drop_consecutive}
+        words |= {"force_reserve_digit": force_digits, "token_to_word": word_score}
         return cls(decoder, package, rate, target_tokens, counting, words)
 
     def options(self) -> dict[str, Any]:
-        """What chooses the words."""
         return {"rate": self.rate, "target_tokens": self.target_tokens, "counting": self.counting, **self.words}
 
     def compress(self, contexts: Sequence[str]) -> list[Memory]:
-        """Shorten contexts, their chunks in common batches; with `target_tokens` context by context.
-
-        The package has one rate a call, and a target is another rate for each length.
-        """
+        """Contexts' chunks share batches; with `target_tokens`, another rate for each length, context by context."""
         start = time.perf_counter()
         plain = [self.plain(context) for context in contexts]
         ids = self.package.tokenizer(plain, add_special_tokens=False)["input_ids"] if plain else []
@@ -114,15 +104,13 @@ class LlmLingua2(ClassifierCompressor):
                 ) from None
             for i, text in zip(group, result["compressed_prompt_list"], strict=True):
                 texts[i] = text
-        seconds = time.perf_counter() - start
-        return self.account(contexts, texts, seconds, [len(row) for row in ids])
+        return self.account(contexts, texts, time.perf_counter() - start, list(map(len, ids)))
 
     def plain(self, text: str) -> str:
         """A text in which nothing is a special token of the classifier: a blank stands in each look-alike.
 
-        The package reads text with its special tokens. A `</s>` in the data would end the classifier's text and
-        vanish; a `[NEW0]` would come out as the first forced word. The package tokenizes twice, the second time what
-        is left of the first, so a look-alike may also come about by normalisation (full-width characters).
+        To the package a `</s>` in the data would end the text, a `[NEW0]` would be the first forced word. It tokenizes
+        twice, the second time what is left of the first, so normalisation (full-width characters) may make one as well.
         """
         text = self._special.sub(r"\1 ", text)
         tokenizer = self.package.tokenizer

@@ -5,8 +5,6 @@ their hub names only, lets a checkpoint bring code, and sets the seeds of Python
 the package's own code, called unchanged. Imports `llmlingua`.
 """
 
-from __future__ import annotations
-
 import os
 import random
 from collections.abc import Iterator
@@ -22,8 +20,9 @@ import torch
 from llmlingua import PromptCompressor
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
-from pcc_bench.baselines.token_classifier.classifier import classifier_digest, read_classifier
+from pcc_bench.baselines.token_classifier.classifier import read_classifier
 from pcc_bench.core.checkpoint_files import check_folder
+from pcc_bench.core.decoder import plain_tokens, weights_digest
 from pcc_bench.core.errors import UsageError, foreign
 
 # The package asks the model's name whether it reads one or the other; a folder may be called anything.
@@ -39,9 +38,8 @@ class PlainCounter:
         self.known: dict[str, list[int]] = {}
 
     def encode(self, text: str) -> list[int]:
-        """Ids without special tokens; look-alikes of special tokens are ordinary characters."""
         if (ids := self.known.get(text)) is None:
-            ids = self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True, verbose=False)
+            (ids,) = plain_tokens(self.tokenizer, [text])["input_ids"]
             if len(text) < 64:
                 self.known[text] = ids
         return ids
@@ -69,35 +67,21 @@ class LocalPromptCompressor(PromptCompressor):  # type: ignore[misc]
     """
 
     def __init__(self, folder: Path, counter: Any, device: str, batch: int) -> None:
-        self.model_name = family_of(folder)
-        self.use_llmlingua2 = True
-        self.retrieval_model = None
-        self.retrieval_model_name = None
-        self.open_api_config: dict[str, Any] = {}
-        self.cache_bos_num = 10
-        self.prefix_bos_num = 100
-        self.oai_tokenizer = counter
+        # What LLMLingua-2 reads of the package's attributes; those of LLMLingua-1 and LongLLMLingua are left out.
+        self.model_name, self.use_llmlingua2, self.oai_tokenizer, self.device = family_of(folder), True, counter, device
         with untouched_randomness():
-            self.load_model(str(folder), device)
+            dtype = "auto" if device == "cuda" else torch.float32
+            self.model, self.tokenizer = read_classifier(folder, dtype, device_map=device)
+            self.tokenizer.padding_side = "left"
+            self.tokenizer.pad_token_id = self.model.config.pad_token_id or self.tokenizer.eos_token_id
             rows = self.model.get_input_embeddings().weight.shape[0]
             self.init_llmlingua2(max_batch_size=batch, max_force_token=FORCED)
         self.has_forced_rows = rows >= len(self.tokenizer)
         self.model.eval().requires_grad_(False)
         self.tokenizer.model_max_length = int(1e30)  # it is asked for whole texts, which the package then cuts
 
-    def load_model(self, model_name: str, device_map: str, model_config: Any = None) -> None:
-        """As the package's, which draws tensors that a folder lacks or has in another shape at random."""
-        dtype = "auto" if device_map == "cuda" else torch.float32
-        self.device = device_map
-        self.model, self.tokenizer = read_classifier(Path(model_name), dtype, device_map=device_map)
-        self.tokenizer.padding_side = "left"
-        self.tokenizer.pad_token_id = self.model.config.pad_token_id or self.tokenizer.eos_token_id
-        self.context_idxs: list[int] = []
-        self.max_position_embeddings = self.model.config.max_position_embeddings
-
     def digest(self) -> str:
-        """A short hash of the classifier's weights."""
-        return classifier_digest(self.model_name, self.model)
+        return weights_digest(self.model.named_parameters(), self.model_name, first=64)
 
 
 def family_of(folder: Path) -> str:

@@ -5,12 +5,10 @@ stay, as many as the budget holds in the decoder's own tokens. What is left is c
 breaks and punctuation between neighbours included.
 """
 
-from __future__ import annotations
-
 import re
 import time
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -21,12 +19,11 @@ from pcc_bench.baselines.token_classifier.classifier import (
     METHOD,
     Classifier,
     ClassifierCompressor,
-    classifier_digest,
     open_classifier,
     words_of,
 )
 from pcc_bench.core.compressor import Memory
-from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.decoder import Decoder, weights_digest
 
 ALWAYS = 2.0  # in the place of a probability: is never dropped
 
@@ -41,7 +38,7 @@ class Unit:
 
 
 class TokenClassifier(ClassifierCompressor):
-    """The words stay that a token classifier of the user's finds worth keeping; arguments as in `load`."""
+    """The words stay that a token classifier of the user's finds worth keeping; `words` says which, as in `load`."""
 
     name = METHOD
     label = "token classifier"
@@ -53,16 +50,13 @@ class TokenClassifier(ClassifierCompressor):
         classifier: Classifier,
         rate: float | None,
         target_tokens: int | None,
-        force_tokens: list[str],
-        force_digits: bool,
-        word_score: str,
-        unit: str,
+        words: Mapping[str, Any],
     ) -> None:
-        digest = classifier_digest(str(classifier.model.config.model_type), classifier.model)
+        family = str(classifier.model.config.model_type)
+        digest = weights_digest(classifier.model.named_parameters(), family, first=64)
         super().__init__(decoder, classifier.tokenizer, digest, rate, target_tokens)
-        self.classifier, self.force_tokens, self.force_digits = classifier, force_tokens, force_digits
-        self.word_score, self.unit = word_score, unit
-        longest_first = sorted(force_tokens, key=len, reverse=True)
+        self.classifier, self.words = classifier, words
+        longest_first = sorted(words["force_tokens"], key=len, reverse=True)
         patterns = [  # that match no part of a word
             rf"(?<!\w){re.escape(text)}(?!\w)" if text.isalnum() else re.escape(text) for text in longest_first
         ]
@@ -87,25 +81,15 @@ class TokenClassifier(ClassifierCompressor):
     ) -> Self:
         """Open any model with a token classification head and a fast tokenizer, folder or hub id."""
         classifier = open_classifier(pretrained, decoder, keep, chunk, overlap, chunk_batch)
-        words = words_of(force_tokens)
-        return cls(decoder, classifier, rate, target_tokens, words, force_digits, word_score, unit)
+        words = {"force_tokens": words_of(force_tokens), "force_digits": force_digits, "word_score": word_score}
+        return cls(decoder, classifier, rate, target_tokens, {**words, "unit": unit})
 
     def options(self) -> dict[str, Any]:
-        """What chooses the words."""
-        return {
-            "rate": self.rate,
-            "target_tokens": self.target_tokens,
-            "force_tokens": self.force_tokens,
-            "force_digits": self.force_digits,
-            "word_score": self.word_score,
-            "unit": self.unit,
-            "keep": list(self.classifier.labels),
-            "chunk": self.classifier.chunk,
-            "overlap": self.classifier.overlap,
-        }
+        reads = self.classifier
+        own = {"keep": list(reads.labels), "chunk": reads.chunk, "overlap": reads.overlap}
+        return {"rate": self.rate, "target_tokens": self.target_tokens, **self.words, **own}
 
     def compress(self, contexts: Sequence[str]) -> list[Memory]:
-        """Shorten contexts, their chunks in common batches."""
         if not contexts:
             return []
         start = time.perf_counter()
@@ -113,11 +97,10 @@ class TokenClassifier(ClassifierCompressor):
         values = self.classifier.probabilities(encoded["input_ids"])
         texts = []
         for index, context in enumerate(contexts):
-            words = encoded.word_ids(index) if self.unit == "word" else range(len(values[index]))
+            words = encoded.word_ids(index) if self.words["unit"] == "word" else range(len(values[index]))
             units = self._units(context, words, encoded["offset_mapping"][index], values[index])
             texts.append(self._within_budget(context, units))
-        read = [len(ids) for ids in encoded["input_ids"]]
-        return self.account(contexts, texts, time.perf_counter() - start, read)
+        return self.account(contexts, texts, time.perf_counter() - start, list(map(len, values)))
 
     def _units(
         self, text: str, words: Sequence[int | None], spans: Sequence[tuple[int, int]], values: Sequence[float]
@@ -139,11 +122,11 @@ class TokenClassifier(ClassifierCompressor):
         forced = [match.span() for match in self._forced.finditer(text)] if self._forced else []
         units = [Unit(start, end, ALWAYS) for start, end in forced]
         for start, end, scores in stretches:
-            keep = scores[0] if self.word_score == "first" else sum(scores) / len(scores)
+            keep = scores[0] if self.words["word_score"] == "first" else sum(scores) / len(scores)
             for first, behind in [*forced[bisect_right(forced, start, key=lambda span: span[1]) :], (end, end)]:
                 if start < min(first, end):
                     word_text = text[start : min(first, end)]
-                    digits = self.force_digits and any(map(str.isdigit, word_text))
+                    digits = self.words["force_digits"] and any(map(str.isdigit, word_text))
                     units.append(Unit(start, start + len(word_text), ALWAYS if digits else keep))
                 if first >= end:
                     break

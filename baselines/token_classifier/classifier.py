@@ -1,8 +1,5 @@
 """Token classifiers: what they share as compressors, and what one says of every token of a text."""
 
-from __future__ import annotations
-
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +12,7 @@ from pcc_bench.baselines.hard import HardCompressor
 from pcc_bench.core import shipped
 from pcc_bench.core.checkpoint_files import check_finite, from_folder, load_tokenizer, resolve
 from pcc_bench.core.checkpoint_files import pretrained as pretrained_model
-from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.decoder import Decoder, plain_tokens
 from pcc_bench.core.errors import UsageError
 
 METHOD = "token-classifier"
@@ -41,13 +38,11 @@ class ClassifierCompressor(HardCompressor):
         target_tokens: int | None,
     ) -> None:
         super().__init__(decoder)
-        if target_tokens is None:
-            self.rate = float(rate or 2)
-        elif rate is not None:
+        if rate and target_tokens:
             raise UsageError(
                 f"{self.name}: rate={rate} and target_tokens={target_tokens} exclude each other: pass one of them"
             )
-        self.target_tokens = target_tokens
+        self.rate, self.target_tokens = None if target_tokens else float(rate or 2), target_tokens
         self._tokenizer, self._digest = tokenizer, digest
 
     @classmethod
@@ -58,18 +53,15 @@ class ClassifierCompressor(HardCompressor):
         return decoder or shipped.DECODER
 
     def shorten(self, context: str) -> str:
-        """One context alone."""
         (memory,) = self.compress([context])
         assert memory.text is not None
         return memory.text
 
     def weights_fingerprint(self) -> str:
-        """Hash of the classifier."""
         return self._digest
 
     @property
     def tokenizers(self) -> tuple[PreTrainedTokenizerBase, ...]:
-        """The decoder's and the classifier's."""
         return (self.decoder.tokenizer, self._tokenizer)
 
 
@@ -91,14 +83,6 @@ def read_classifier(folder: Path, dtype: torch.dtype | str, **options: Any) -> t
     return model, tokenizer
 
 
-def classifier_digest(name: str, model: torch.nn.Module) -> str:
-    """A short hash of a classifier's weights, and of a name that says how they are read."""
-    whole = hashlib.sha256(name.encode())
-    for key, parameter in model.named_parameters():
-        whole.update(key.encode() + parameter.detach().flatten()[:64].float().cpu().contiguous().numpy().tobytes())
-    return whole.hexdigest()[:16]
-
-
 class Classifier:
     """A token classification model of transformers with its tokenizer."""
 
@@ -111,8 +95,7 @@ class Classifier:
         overlap: int,  # tokens that neighbouring chunks share
         batch: int,  # chunks a forward
     ) -> None:
-        self.model = model.eval().requires_grad_(False)
-        self.tokenizer = tokenizer
+        self.model, self.tokenizer = model.eval().requires_grad_(False), tokenizer
         self.labels, self.chunk, self.overlap, self.batch = labels, chunk, overlap, batch
         self.unknown = tokenizer.unk_token_id
         self.special = set(tokenizer.all_special_ids) - {self.unknown}
@@ -122,14 +105,7 @@ class Classifier:
 
     def tokens(self, texts: Sequence[str]) -> Any:
         """Their tokens with offsets and words; look-alikes of special tokens are ordinary characters."""
-        return self.tokenizer(
-            list(texts),
-            add_special_tokens=False,
-            split_special_tokens=True,
-            return_offsets_mapping=True,
-            return_attention_mask=False,
-            verbose=False,
-        )
+        return plain_tokens(self.tokenizer, texts, return_offsets_mapping=True, return_attention_mask=False)
 
     @torch.inference_mode()
     def probabilities(self, rows: Sequence[Sequence[int]]) -> list[list[float]]:
@@ -148,11 +124,10 @@ class Classifier:
         for first in range(0, len(starts), self.batch):
             places = starts[first : first + self.batch]
             chunks = [[unknown.get(token, token) for token in rows[row][start : start + room]] for row, start in places]
-            lines = [torch.tensor([*self.before, *chunk, *self.behind]) for chunk in chunks]
+            lines = [torch.tensor([*self.before, *chunk, *self.behind], device=self.model.device) for chunk in chunks]
             ids = pad_sequence(lines, batch_first=True, padding_value=self.tokenizer.pad_token_id or 0)
             mask = pad_sequence(list(map(torch.ones_like, lines)), batch_first=True)
-            device = self.model.device
-            logits = self.model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits
+            logits = self.model(input_ids=ids, attention_mask=mask).logits
             read = logits.float().softmax(-1)[..., list(self.labels)].sum(-1)[:, len(self.before) :].tolist()
             for (row, start), chunk, values in zip(places, chunks, read, strict=True):
                 last = start + len(chunk) == len(rows[row])

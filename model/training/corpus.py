@@ -1,10 +1,15 @@
-"""Training text: documents of files, folders and hub data sets, in a seeded order, from any position on."""
+"""Training text: documents of files, folders and hub data sets, in a seeded order, from any position on.
 
-from __future__ import annotations
+Rows to fine-tune on become a context to compress, a prompt after it and the answer to learn. The official code has the
+format of SQuAD only. For GSM8K and Harry Potter Dialogue the paper says that demonstrations are compressed and how many
+tokens they have; the wording here is ours.
+"""
 
 import logging
 import random
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -12,14 +17,20 @@ from typing import Any
 
 from pcc_bench.core.documents import read_json, read_json_lines, read_text
 from pcc_bench.core.errors import UsageError
-from pcc_bench.model.training.fine_tuning import COLUMNS, answers, exchanges, passages, plain_keys
-from pcc_bench.model.training.recipe import Recipe
-from pcc_bench.model.training.sections import Data
+from pcc_bench.core.questions import question_prompt
+from pcc_bench.model.training.recipe import Data, Recipe
 
 logger = logging.getLogger(__name__)
 
 DOCUMENT_CHARACTERS = 8_000  # plain text files are cut here, at paragraph ends, and the pieces are shuffled
 HELD_OUT_DOCUMENTS = 200  # kept back at the start of a stream
+Row = Mapping[str, Any]
+COLUMNS = {  # what each row must have
+    "qa": ("context", "question"),
+    "gsm8k": ("question", "answer"),
+    "dialogue": ("scene", "dialogue", "positive_response"),
+}
+ANSWERS = {"qa": ("answers", "answer"), "gsm8k": ("answer",), "dialogue": ("positive_response",)}  # the first there is
 
 
 @dataclass(frozen=True)
@@ -49,7 +60,6 @@ class Corpus:
             epoch, first = epoch + 1, 0
 
     def epoch(self, epoch: int, first: int) -> Iterator[Any]:
-        """Documents of a pass, from a number on."""
         if self.documents is None:
             rows = _hub_stream(self.data)
             if self.held_out:
@@ -58,12 +68,10 @@ class Corpus:
                 rows = rows.skip(HELD_OUT_DOCUMENTS).shuffle(seed=self.seed + epoch, buffer_size=10_000)
             yield from (row[self.data.column] for row in rows.skip(first))
             return
-        groups = [[number] for number in range(len(self.documents))]
-        if self.data.together:
-            by_context: dict[str, list[int]] = {}
-            for number, exchange in enumerate(self.documents):
-                by_context.setdefault(exchange.context, []).append(number)
-            groups = list(by_context.values())
+        by_context: dict[Any, list[int]] = defaultdict(list)
+        for number, document in enumerate(self.documents):
+            by_context[document.context if self.data.together else number].append(number)
+        groups = list(by_context.values())
         random.Random(f"{self.seed}-{epoch}").shuffle(groups)
         yield from (self.documents[number] for number in list(chain.from_iterable(groups))[first:])
 
@@ -85,21 +93,22 @@ def read_corpora(data: Data, seed: int) -> tuple[Corpus, Corpus]:
     if data.streaming:
         return Corpus(data, seed, None), Corpus(data, seed, None, held_out=True)
     documents = read_documents(data, data.path, data.split)
-    numbers = range(len(documents))
+    count = len(documents)
+    trained: Sequence[int]
     if data.held_out:
         local = Path(data.path).exists()  # then it is a file, of a hub data set a split
         documents += read_documents(data, data.held_out if local else data.path, data.held_out)
-        trained, kept_back = list(numbers), list(range(len(numbers), len(documents)))
+        trained, kept_back = range(count), range(count, len(documents))
     else:
-        trained = [i for i in numbers if i % data.held_out_every]
-        kept_back = [i for i in numbers if i % data.held_out_every == 0]
+        trained = [i for i in range(count) if i % data.held_out_every]
+        kept_back = range(0, count, data.held_out_every)
     if not trained:
         raise UsageError(f"{data.path} has only {len(documents)} documents: too little text to hold any back; add some")
-    if data.is_text:
-        parts = [[documents[i] for i in chosen] for chosen in (trained, kept_back)]
-    else:
-        parts = [exchanges(data, documents, chosen, trained, seed) for chosen in (trained, kept_back)]
-    return Corpus(data, seed, parts[0]), Corpus(data, seed, parts[1])
+    parts = (
+        [documents[i] for i in chosen] if data.is_text else exchanges(data, documents, chosen, trained, seed)
+        for chosen in (trained, kept_back)
+    )
+    return Corpus(data, seed, next(parts)), Corpus(data, seed, next(parts))
 
 
 def read_documents(data: Data, name: str, split: str = "train") -> list[Any]:
@@ -162,9 +171,8 @@ def _document(row: Any, data: Data, where: str) -> Any:
         if not isinstance(row, dict) or column not in row:
             raise UsageError(f"{where} has no column '{column}'")
         if data.is_text and not isinstance(row[column], str):
-            raise UsageError(
-                f"{where}: column '{column}' holds {type(row[column]).__name__}, not text: correct the row"
-            )
+            kind = type(row[column]).__name__
+            raise UsageError(f"{where}: column '{column}' holds {kind}, not text: correct the row")
     return row[data.column] if data.is_text else row
 
 
@@ -172,11 +180,103 @@ def _hub_stream(data: Data) -> Any:
     import datasets
 
     try:
-        return datasets.load_dataset(
-            data.path, data.name, split=data.split, streaming=data.streaming, revision=data.revision
-        )
+        options = {"split": data.split, "streaming": data.streaming, "revision": data.revision}
+        return datasets.load_dataset(data.path, data.name, **options)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         first = str(error).strip().splitlines()[0][:200]
         raise UsageError(
             f"training data '{data.path}' is no file or folder here and could not be loaded from the hub ({first})"
         ) from None
+
+
+# ---------------------------------------------------------------- rows to fine-tune on
+
+
+@dataclass(frozen=True)
+class Exchange:
+    context: str  # is compressed
+    prompt: str  # stands after the memory as text and is not scored
+    answer: str  # is scored
+
+
+def answers(row: Row, kind: str) -> list[str]:
+    """All references of a row, none where it has no answer: the paper's 86,821 SQuAD 2.0 rows are those with one."""
+    value = next((row[column] for column in ANSWERS[kind] if column in row), None)
+    return [text for text in texts(value) if text.strip()]
+
+
+def exchanges(
+    data: Data, rows: Sequence[Row], chosen: Sequence[int], trained: Sequence[int], seed: int
+) -> list[Exchange]:
+    """What the rows at the chosen places teach.
+
+    Demonstrations come from the training rows (places, ascending), never the row itself, so that nothing held out is
+    ever seen. Those of `gsm8k` are drawn, the same for a row in every pass and on every process; those of `dialogue`
+    are the sessions just before, in the order of the story, for the first ones also those just after.
+    """
+    if data.kind == "qa":
+        return [exchange(rows[place], (), data) for place in chosen]
+    count = data.demonstrations
+    if len(trained) <= count:
+        raise UsageError(
+            f"{data.path} has {len(trained)} training rows: a row with {count} demonstrations needs more of them; add "
+            "rows or lower data.demonstrations"
+        )
+    learned = []
+    for place in chosen:
+        if data.kind == "gsm8k":
+            others = random.Random(f"{seed}-demonstrations-{place}").sample(trained, count + 1)
+        else:
+            start = max(0, bisect_left(trained, place) - count)
+            others = list(trained[start : start + count + 1])
+        demonstrations = [rows[other] for other in others if other != place][:count]
+        learned.append(exchange(rows[place], demonstrations, data))
+    return learned
+
+
+def exchange(row: Row, demonstrations: Sequence[Row], data: Data) -> Exchange:
+    """What a row teaches: SQuAD's first reference, GSM8K's solution with its `#### 72`, a role's response."""
+    if data.kind == "qa":
+        words = question_prompt(data.prompt)
+        return Exchange(row["context"], words.asking(row["question"]), words.delimiter + answers(row, "qa")[0])
+    if data.kind == "gsm8k":
+        solved = [f"Question: {other['question']}\nAnswer: {other['answer']}" for other in demonstrations]
+        return Exchange("\n\n".join(solved), f"Question: {row['question']}\nAnswer: ", row["answer"])
+
+    def session(row: Row) -> str:
+        turns = "\n".join(texts(row["dialogue"]))
+        return f"Scene: {' '.join(texts(row['scene']))}\n\n{turns}\n{data.role}: "
+
+    def response(row: Row) -> str:
+        return answers(row, "dialogue")[0].removeprefix(f"{data.role}:").strip()
+
+    earlier = [session(other) + response(other) for other in demonstrations]
+    return Exchange("\n\n".join(earlier), session(row), response(row))
+
+
+def passages(value: Any) -> Iterator[str]:
+    """All texts in a row of whatever shape, white space folded; sentences of a list also joined to a paragraph."""
+    if isinstance(value, str):
+        yield " ".join(value.split())
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from passages(inner)
+    elif isinstance(value, Sequence):
+        if all(isinstance(inner, str) for inner in value):
+            yield " ".join("".join(value).split())
+        for inner in value:
+            yield from passages(inner)
+
+
+def texts(value: Any) -> list[str]:
+    """Texts of a column: hub rows have a string, a list, or `{"text": [...]}`."""
+    if isinstance(value, Mapping):
+        value = value.get("text")
+    if value is None:
+        return []
+    return [str(text) for text in (value if isinstance(value, list | tuple) else [value])]
+
+
+def plain_keys(row: Row) -> Row:
+    """Column names in lower case with underscores: Harry Potter Dialogue spells `Positive-Response`."""
+    return {key.strip().lower().replace("-", "_").replace(" ", "_"): value for key, value in row.items()}

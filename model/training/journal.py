@@ -1,7 +1,5 @@
 """What a run writes while it trains: its log, measurements of held-out text, and what makes it resumable."""
 
-from __future__ import annotations
-
 import json
 import logging
 import math
@@ -13,12 +11,11 @@ import sacrebleu
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
-from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback, TrainerState, TrainingArguments
 
 from pcc_bench.core.documents import checked, parse_json, read_json, read_text, write_text
 from pcc_bench.model.training.corpus import Corpus, Position
-from pcc_bench.model.training.objectives import IGNORED, Task, predictions
+from pcc_bench.model.training.objectives import IGNORED, Task, behind, predictions
 from pcc_bench.model.training.recipe import Recipe
 from pcc_bench.model.training.samples import Samples
 
@@ -68,7 +65,6 @@ class SeedEachStep(TrainerCallback):
         self.seed = seed
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        """Seed torch's generators, the GPU's included."""
         torch.manual_seed((self.seed * 1_000_003 + state.global_step) * args.world_size + args.process_index)
 
 
@@ -78,10 +74,8 @@ class Journal(TrainerCallback):
     A resumed run drops the lines after the state it goes on from, so that the log is that of one uninterrupted run.
     """
 
-    def __init__(self, folder: Path, samples: Samples, model: Learner, step: int) -> None:
-        self.path = folder / "log.jsonl"
-        self.samples = samples
-        self.model = model
+    def __init__(self, folder: Path, samples: Samples, model: "Learner", step: int) -> None:
+        self.path, self.samples, self.model = folder / "log.jsonl", samples, model
         lines = keep_until(self.path, step)
         self.model.tokens_seen = lines[-1].get("tokens_seen", 0) if lines else 0
 
@@ -93,7 +87,6 @@ class Journal(TrainerCallback):
             append(self.path, line)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        """Mark the state as whole."""
         if state.is_world_process_zero:
             position = self.samples.positions[state.global_step]
             done = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / DONE
@@ -117,12 +110,9 @@ class Evaluation(TrainerCallback):
     data; lines after `step`, which the run goes on from, are dropped.
     """
 
-    def __init__(self, recipe: Recipe, model: Learner, corpus: Corpus, folder: Path, step: int) -> None:
-        self.recipe = recipe
-        self.model = model
-        self.path = folder / "evaluation.jsonl"
-        self.losses = folder / ROWS
-        self.texts = folder / "reconstructions.jsonl"
+    def __init__(self, recipe: Recipe, model: "Learner", corpus: Corpus, folder: Path, step: int) -> None:
+        self.recipe, self.model = recipe, model
+        self.path, self.losses, self.texts = (folder / f for f in ("evaluation.jsonl", ROWS, "reconstructions.jsonl"))
         last = recipe.model_copy(update={"phases": (recipe.final,)})
         self.rates = sorted(set(recipe.final.rates)) or [recipe.final.rate]
         self.data = recipe.data_at(-1)
@@ -132,13 +122,11 @@ class Evaluation(TrainerCallback):
             keep_until(path, step)
 
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        """Where the run starts from."""
         register_fsdp_forward_method(self.model, "encode")  # does nothing where the model is not sharded
         if state.global_step == 0:
             self._measure(state)
 
     def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        """Measure when it is time."""
         if state.global_step % self.recipe.checks.evaluate_every == 0 or state.global_step == state.max_steps:
             self._measure(state)
 
@@ -164,10 +152,9 @@ class Evaluation(TrainerCallback):
         shard_again(self.model)
         if not state.is_world_process_zero:
             return
-        for path, rows in ((self.losses, losses), (self.texts, texts)):
+        for path, rows in ((self.losses, losses), (self.texts, texts), (self.path, [line])):
             for row in rows:
                 append(path, row)
-        append(self.path, line)
         logger.info("held-out: %s", {key: round(value, 4) for key, value in line.items()})
 
     def _at_rate(self) -> tuple[dict[str, float], dict[str, Losses], list[dict[str, str]]]:
@@ -186,19 +173,17 @@ class Evaluation(TrainerCallback):
                 batch = self.samples[start : start + size]
                 targets = self.collator.targets(task, batch)
                 encoded = self.model.encode([sample.context for sample in batch])
-                inputs = self.model.lay_out(encoded, targets["ids"], task, targets["labels"])
+                inputs = behind(self.model.decoder, self.model.plans(encoded, task), targets["ids"], targets["labels"])
                 logits, labels = predictions(self.model.decoder, inputs)
                 counts = inputs.labels[:, 1:].ne(IGNORED).sum(1).tolist()
                 nll = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
                 own["nll"] += [float(part.sum()) for part in nll.split(counts)]
                 own["tokens"] += counts
                 correct += int((logits.argmax(-1) == labels).sum())
-            count = sum(own["tokens"])
+            count, losses[f"{task.value}_loss"] = sum(own["tokens"]), own
             mean = sum(own["nll"]) / count
-            scores[f"{task.value}_loss"] = mean
-            scores[f"{task.value}_perplexity"] = math.exp(min(mean, 50))
-            scores[f"{task.value}_accuracy"] = correct / count
-            losses[f"{task.value}_loss"] = own
+            measured = {"loss": mean, "perplexity": math.exp(min(mean, 50)), "accuracy": correct / count}
+            scores |= {f"{task.value}_{name}": value for name, value in measured.items()}
         rows = self.samples[: self.recipe.checks.generated_rows] if self.data.is_text else []
         if not rows:
             return scores, losses, []
@@ -215,17 +200,7 @@ def shard_again(model: torch.nn.Module) -> None:
             module.reshard()
 
 
-def gather(model: torch.nn.Module) -> None:
-    """Replace sharded weights by whole ones in memory; every process must call it. Others are left as they are."""
-    for module in model.modules():
-        for name, parameter in list(module.named_parameters(recurse=False)):
-            if isinstance(parameter, DTensor):
-                whole = parameter.full_tensor().detach().cpu()
-                setattr(module, name, torch.nn.Parameter(whole, parameter.requires_grad))
-
-
 def append(path: Path, line: dict[str, Any]) -> None:
-    """Add a line to a JSON Lines file."""
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line, ensure_ascii=False) + "\n")
 

@@ -1,7 +1,5 @@
 """A compressor in training: what the Trainer steps, whichever the method."""
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from collections import defaultdict
@@ -18,24 +16,21 @@ from pcc_bench.core.generation import generate
 from pcc_bench.core.plan import Plan, positions
 from pcc_bench.model.training import objectives
 from pcc_bench.model.training.objectives import Inputs, Task
-from pcc_bench.model.training.recipe import Recipe
+from pcc_bench.model.training.recipe import Combination, Recipe, Trained
 from pcc_bench.model.training.samples import Collator, Sample
-from pcc_bench.model.training.sections import Combination, Trained
 
 
 class Learner(nn.Module, ABC):
     """A compressor and the decoder that teaches it.
 
-    The decoder, which reads the memories, is no module: `state_dict`, gradient synchronisation, sharding and `train()`
-    see what a method registers itself.
+    The decoder is no module: states, gradient synchronisation, sharding and `train()` see what a method registers.
     """
 
     accepts_loss_kwargs = True  # asked for by the Trainer: it then says how many tokens the whole step scores
 
     def __init__(self, decoder: Decoder, recipe: Recipe) -> None:
         super().__init__()
-        self.decoder = decoder
-        self.recipe = recipe
+        self.decoder, self.recipe = decoder, recipe
         self.sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
         self.tokens_seen = 0  # by this process; a context of several rows counts once a micro-batch
 
@@ -60,16 +55,6 @@ class Learner(nn.Module, ABC):
         """The weights that a recipe calls by a name; a `UsageError` where this method has no such part."""
         raise UsageError(f"optimisation.learning_rates: this method has no part '{name.value}'")
 
-    def lay_out(
-        self,
-        encoded: Sequence[Any],
-        targets: Sequence[Sequence[int]],
-        task: Task,
-        labels: Sequence[Sequence[int]] | None = None,
-    ) -> Inputs:
-        """See `objectives.behind`."""
-        return objectives.behind(self.decoder, self.plans(encoded, task), targets, labels)
-
     def reconstruct(self, samples: Sequence[Sample]) -> list[str]:
         """Greedy reconstructions, each at most a few tokens longer than its text."""
         plans = self.plans(self.encode([sample.context for sample in samples]), Task.RECONSTRUCTION)
@@ -79,7 +64,6 @@ class Learner(nn.Module, ABC):
         return [str(self.decoder.tokenizer.decode(ids, skip_special_tokens=True)) for ids in out.ids]
 
     def collator(self) -> Collator:
-        """Makes batches of samples."""
         return Collator(self.decoder, self.recipe)
 
     def only_trained_in_state(self) -> None:
@@ -107,9 +91,9 @@ class Learner(nn.Module, ABC):
     ) -> dict[str, torch.Tensor]:
         """The loss of a micro-batch: nats per scored token of the whole step; a `UsageError` where it is not finite."""
         self.enter(phase, rate)
-        rows_of: dict[tuple[int, ...], list[int]] = {}
+        rows_of: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for row, ids in enumerate(contexts):
-            rows_of.setdefault(tuple(ids), []).append(row)
+            rows_of[tuple(ids)].append(row)
         encoded = self.encode([list(ids) for ids in rows_of])
         sizes, order = list(map(len, rows_of.values())), list(chain.from_iterable(rows_of.values()))
         scored = num_items_in_batch if num_items_in_batch is not None else labels.ne(objectives.IGNORED).sum()
@@ -132,9 +116,8 @@ class Learner(nn.Module, ABC):
                     plans = [Plan(([*self.decoder.bos, *texts[i]],)) for i in order]
                     whole = objectives.behind(self.decoder, plans, rows["ids"], rows["labels"])
                     teacher, _ = objectives.predictions(self.decoder, whole)
-                divergence = nn.functional.kl_div(
-                    logits.log_softmax(-1), teacher.log_softmax(-1), reduction="sum", log_target=True
-                )
+                ours, theirs = logits.log_softmax(-1), teacher.log_softmax(-1)
+                divergence = nn.functional.kl_div(ours, theirs, reduction="sum", log_target=True)
                 self.record("divergence", divergence, count, indices)
                 total = total + self.recipe.objective.distillation * divergence
         self.tokens_seen += sum(map(len, rows_of))

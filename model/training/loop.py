@@ -1,7 +1,5 @@
 """Training PCC with transformers' Trainer: the model returns the loss, everything else is the library's."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +10,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
+from torch.distributed.tensor import DTensor
 from transformers import Trainer, TrainingArguments
 
 from pcc_bench.core.decoder import Decoder
@@ -24,21 +23,12 @@ from pcc_bench.model.encoder import Encoder
 from pcc_bench.model.pcc import PCC, Encoded
 from pcc_bench.model.training import objectives
 from pcc_bench.model.training.corpus import Corpus, Position, corpora_of
-from pcc_bench.model.training.journal import (
-    STATES,
-    Evaluation,
-    Journal,
-    SeedEachStep,
-    gather,
-    last_state,
-    read_position,
-)
+from pcc_bench.model.training.journal import STATES, Evaluation, Journal, SeedEachStep, last_state, read_position
 from pcc_bench.model.training.learner import Learner
 from pcc_bench.model.training.objectives import Task
 from pcc_bench.model.training.optimizer import chosen_optimizer
-from pcc_bench.model.training.recipe import Recipe
+from pcc_bench.model.training.recipe import Recipe, Trained
 from pcc_bench.model.training.samples import Samples
-from pcc_bench.model.training.sections import Trained
 
 
 class PccForTraining(Learner):
@@ -61,15 +51,12 @@ class PccForTraining(Learner):
 
     @property
     def reader(self) -> Encoder:
-        """PCC's encoder."""
         return self.pcc.encoder
 
     def enter(self, phase: int, rate: int) -> None:
-        """Take a phase's segment length and a rate of its."""
         self.pcc.encoder.config = self.phases[phase].model_copy(update={"rate": rate})
 
     def part(self, name: Trained) -> list[nn.Parameter]:
-        """The weights that a recipe calls by a name."""
         if name is Trained.SPECIAL:
             return [self.pcc.special]  # type: ignore[list-item]
         if name is Trained.CONVERTER:
@@ -78,11 +65,10 @@ class PccForTraining(Learner):
         return [weight for part, weight in self.pcc.encoder.named_parameters() if (part == "gate") is gated]
 
     def encode(self, contexts: Sequence[Sequence[int]]) -> list[Encoded]:
-        """Compress; `Evaluation` makes sharded weights whole for it."""
+        """`Evaluation` makes sharded weights whole for it."""
         return self.pcc.encode(contexts)
 
     def plans(self, encoded: Sequence[Encoded], task: Task) -> list[Plan]:
-        """See `objectives.memory_plan`."""
         return [objectives.memory_plan(self.pcc, self.decoder, one, task) for one in encoded]
 
     def activation_checkpointing_enable(self, **options: Any) -> None:
@@ -93,8 +79,7 @@ class PccForTraining(Learner):
 def train(recipe: Recipe, folder: Path) -> PCC | None:
     """Run a recipe, or go on with it where an earlier call was interrupted; `folder` gets checkpoint, log and states.
 
-    Returns the trained compressor, None in all processes but the first. What does not fit, another recipe's folder and
-    a loss that is not finite are `UsageError`s.
+    Returns the trained compressor, None in all processes but the first.
     """
     claim(folder, recipe)
     dtype = torch.bfloat16 if recipe.optimisation.precision == "bfloat16" else torch.float32
@@ -118,17 +103,14 @@ def fit(model: Learner, recipe: Recipe, folder: Path) -> bool:
     corpora, held_out = corpora_of(recipe)
     samples = Samples(recipe, corpora, model.reader, step, position)
     steps = steps_of(recipe, corpora[0])
+    journal, evaluation = Journal(folder, samples, model, step), Evaluation(recipe, model, held_out, folder, step)
     trainer = Trainer(
         model=model,
         args=training_arguments(recipe, folder, steps),
         train_dataset=samples,
         data_collator=model.collator(),
         optimizers=(chosen_optimizer(model, recipe), None),
-        callbacks=[
-            SeedEachStep(recipe.seed),
-            Journal(folder, samples, model, step),
-            Evaluation(recipe, model, held_out, folder, step),
-        ],
+        callbacks=[SeedEachStep(recipe.seed), journal, evaluation],
     )
     if torch.cuda.is_available():
         model.decoder.model.to(trainer.args.device)
@@ -139,6 +121,15 @@ def fit(model: Learner, recipe: Recipe, folder: Path) -> bool:
             trainer.train(resume_from_checkpoint=str(state) if state else None)
     gather(model)
     return bool(trainer.is_world_process_zero())
+
+
+def gather(model: nn.Module) -> None:
+    """Replace sharded weights by whole ones in memory; every process must call it. Others are left as they are."""
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if isinstance(parameter, DTensor):
+                whole = parameter.full_tensor().detach().cpu()
+                setattr(module, name, nn.Parameter(whole, parameter.requires_grad))
 
 
 def training_arguments(recipe: Recipe, folder: Path, steps: int) -> TrainingArguments:
@@ -216,7 +207,6 @@ def starting_point(recipe: Recipe, decoder: Decoder, folder: Path) -> PCC:
 
 
 def phase_config(pcc: PCC, recipe: Recipe, index: int) -> PccConfig:
-    """The compressor's configuration during a phase."""
     phase = recipe.phases[index]
     rates = tuple(dict.fromkeys((phase.rate, *phase.rates)))
     sizes = {"segment_length": phase.segment_length, "rate": phase.rate, "rates": rates}
@@ -236,7 +226,7 @@ def choose_trained(pcc: PCC, trained: tuple[Trained, ...]) -> None:
         for name, parameter in pcc.encoder.named_parameters():
             learns = "memory_rows" in name or not lora or ("lora_" in name and "lm_head" not in name)
             parameter.requires_grad_(learns and parameter is not embedding)
-    elif pcc.encoder.memory_rows is not None and Trained.MEMORY_TOKENS in trained:
+    elif Trained.MEMORY_TOKENS in trained and pcc.encoder.memory_rows is not None:
         pcc.encoder.memory_rows.requires_grad_(True)
     elif Trained.MEMORY_TOKENS in trained:
         weight: Any = pcc.encoder.body.get_input_embeddings().weight

@@ -3,8 +3,6 @@
 Each is a target that the frozen decoder must emit after a memory (paper section 4; `PCC.forward` of the official code).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -55,7 +53,6 @@ def lay_out(
     task: Task,
     labels: Sequence[Sequence[int]] | None = None,
 ) -> Inputs:
-    """Lay out memories and targets as the decoder is trained on them; see `behind`."""
     return behind(decoder, [memory_plan(pcc, decoder, context, task) for context in encoded], targets, labels)
 
 
@@ -67,24 +64,19 @@ def behind(
 ) -> Inputs:
     """Lay out targets behind plans, which predict the target's first token and are not scored themselves.
 
-    Args:
-        decoder: Reads the batch.
-        plans: What stands before each target, whose position ids count on from the plan's.
-        targets: Decoder ids of each, end of sequence included.
-        labels: Ids to score, aligned with `targets`, -100 for those not scored; all of them where None.
+    `targets`: decoder ids, end of sequence included. `labels`: aligned with them, -100 where not scored; None: all are.
     """
     pairs = zip(plans, targets, strict=True)
     rows = [torch.cat([plan.vectors(decoder).float(), decoder.embed(target).float()]) for plan, target in pairs]
-    width = max(map(len, rows))
+    width, device = max(map(len, rows)), decoder.device
     vectors = decoder.embed([pad_token_id(decoder)]).float().expand(len(rows), width, -1).clone()
-    mask = torch.zeros(len(rows), width, dtype=torch.long, device=decoder.device)
-    marked = torch.full((len(rows), width), IGNORED, dtype=torch.long, device=decoder.device)
+    mask = torch.zeros(len(rows), width, dtype=torch.long, device=device)
+    marked = torch.full((len(rows), width), IGNORED, dtype=torch.long, device=device)
     for i, (plan, row) in enumerate(zip(plans, rows, strict=True)):
-        vectors[i, : len(row)] = row
-        mask[i, : len(row)] = 1
-        marked[i, plan.length : len(row)] = torch.tensor((labels or targets)[i], device=decoder.device)
+        vectors[i, : len(row)], mask[i, : len(row)] = row, 1
+        marked[i, plan.length : len(row)] = torch.tensor((labels or targets)[i], device=device)
     known = positions(plans, None)
-    ids = None if known is None else continued(known, list(map(len, rows))).to(decoder.device)
+    ids = None if known is None else continued(known, list(map(len, rows))).to(device)
     return Inputs(vectors, mask, marked, ids)
 
 
@@ -123,8 +115,7 @@ def sharing(
     reads &= torch.ones(width, width, dtype=torch.bool).tril()
     mask = torch.zeros(batch, 1, width, width, dtype=decoder.dtype)
     mask.masked_fill_(~reads[:, None], torch.finfo(decoder.dtype).min)
-    device = decoder.device
-    return Inputs(inputs.vectors, mask.to(device), inputs.labels, places.to(device))
+    return Inputs(inputs.vectors, mask.to(decoder.device), inputs.labels, places.to(decoder.device))
 
 
 def predictions(decoder: Decoder, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,8 +1,7 @@
 """The optimizer of a recipe. With Muon small models on few tokens learn about twice as fast (docs/lab.md)."""
 
-from __future__ import annotations
-
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +20,11 @@ class StackedMuon(torch.optim.Muon):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        """One step; a closure is not supported."""
         for group in self.param_groups:
-            shapes: dict[torch.Size, list[nn.Parameter]] = {}
+            shapes: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
             for weight in group["params"]:
                 if weight.grad is not None:
-                    shapes.setdefault(weight.shape, []).append(weight)
+                    shapes[weight.shape].append(weight)
             for shape, weights in shapes.items():
                 momenta = torch.stack([self._momentum(weight, group["momentum"]) for weight in weights])
                 updates = orthogonalised(momenta, group["ns_coefficients"], group["ns_steps"], group["eps"])
@@ -35,7 +33,6 @@ class StackedMuon(torch.optim.Muon):
                     weight.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-size)
 
     def _momentum(self, weight: nn.Parameter, momentum: float) -> torch.Tensor:
-        """Nesterov momentum of a weight's gradient."""
         assert weight.grad is not None
         state = self.state[weight]
         if "momentum_buffer" not in state:
@@ -94,16 +91,13 @@ class MuonAndAdamW(torch.optim.Optimizer):
         self._share_groups()
 
     def step(self, closure: Any = None) -> Any:
-        """One step of both."""
         for optimizer in self.inner.values():
             optimizer.step()
 
     def state_dict(self) -> dict[str, Any]:
-        """The states of both, by name."""
         return {name: optimizer.state_dict() for name, optimizer in self.inner.items()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the states of both."""
         for name, optimizer in self.inner.items():
             optimizer.load_state_dict(state_dict[name])
         self._share_groups()
@@ -113,7 +107,7 @@ class MuonAndAdamW(torch.optim.Optimizer):
         self.param_groups = [group for optimizer in self.inner.values() for group in optimizer.param_groups]
 
 
-def chosen_optimizer(model: Learner, recipe: Recipe) -> torch.optim.Optimizer | None:
+def chosen_optimizer(model: "Learner", recipe: Recipe) -> torch.optim.Optimizer | None:
     """The optimizer of a recipe; None: the Trainer's own AdamW."""
     optimisation, decay = recipe.optimisation, recipe.optimisation.weight_decay
     if optimisation.optimizer == "adamw" and not optimisation.learning_rates:
@@ -124,6 +118,5 @@ def chosen_optimizer(model: Learner, recipe: Recipe) -> torch.optim.Optimizer | 
     if optimisation.optimizer == "muon":
         return MuonAndAdamW(model.modules(), groups, weight_decay=decay)
     learning = [([weight for weight in weights if weight.requires_grad], rate) for weights, rate in groups]
-    return torch.optim.AdamW(
-        [{"params": weights, "lr": rate} for weights, rate in learning if weights], weight_decay=decay
-    )
+    options = [{"params": weights, "lr": rate} for weights, rate in learning if weights]
+    return torch.optim.AdamW(options, weight_decay=decay)

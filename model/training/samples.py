@@ -5,8 +5,6 @@ from the recipe and from `i` alone. Every process walks the same stream (acceler
 text into encoder tokens; decoder tokens are made by `Collator`, for the samples a process keeps.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,13 +14,12 @@ from typing import Any
 import torch
 from torch.utils.data import IterableDataset
 
-from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.decoder import Decoder, plain_tokens
 from pcc_bench.core.errors import UsageError
 from pcc_bench.model.encoder import Encoder
 from pcc_bench.model.training.corpus import Corpus, Position
 from pcc_bench.model.training.objectives import IGNORED, Task
-from pcc_bench.model.training.recipe import Recipe
-from pcc_bench.model.training.sections import Combination
+from pcc_bench.model.training.recipe import Combination, Recipe
 
 CHARACTERS_PER_TOKEN = 8  # more text than this many characters a token is never needed for a continuation
 
@@ -52,10 +49,7 @@ class Samples(IterableDataset[Sample]):
         step: int = 0,
         position: Position | None = None,  # where the corpus of that step's phase stands
     ) -> None:
-        self.recipe = recipe
-        self.corpora = corpora
-        self.encoder = encoder
-        self.step = step
+        self.recipe, self.corpora, self.encoder, self.step = recipe, corpora, encoder, step
         self.position = position or Position()
         self.positions: dict[int, Position] = {step: self.position}  # before each step that has been reached
 
@@ -72,10 +66,8 @@ class Samples(IterableDataset[Sample]):
         for where, text in corpus.from_position(position):
             if where.epoch > used + 1:
                 raise UsageError(f"{corpus.data.path} has no text long enough for {self._window(index)} encoder tokens")
-            encoded = self.encoder.tokenizer(
-                text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True, verbose=False
-            )
-            ids, spans = encoded["input_ids"], encoded["offset_mapping"]
+            encoded = plain_tokens(self.encoder.tokenizer, [text], return_offsets_mapping=True)
+            (ids,), (spans,) = encoded["input_ids"], encoded["offset_mapping"]
             start, skip = skip, 0
             while self.corpora[phase := self._phase(index)] is corpus:
                 length = self._window(index)
@@ -128,8 +120,8 @@ class Samples(IterableDataset[Sample]):
 def draw_tasks(recipe: Recipe, step: int) -> tuple[Task, ...]:
     """What the samples of a step are trained on.
 
-    `sampled` draws one objective a step, the same for all of its samples (the official code draws one a micro-batch);
-    the draw depends on seed and step alone, so that a resumed or a distributed run draws the same.
+    `sampled` draws one objective a step (the official code: a micro-batch), by seed and step alone, so that a resumed
+    or a distributed run draws the same.
     """
     share = recipe.completion_at(recipe.phase_at(step))
     both = ((Task.RECONSTRUCTION, 1 - share), (Task.COMPLETION, share))
@@ -151,15 +143,10 @@ class Collator:
         targets = {task: self.targets(task, samples) for task in samples[0].tasks}
         scored = [token for rows in targets.values() for row in rows["labels"] for token in row]
         texts = self._ids([sample.text for sample in samples]) if self.recipe.objective.distillation else None
-        return {
-            "contexts": [sample.context for sample in samples],
-            "targets": {task.value: rows for task, rows in targets.items()},
-            "phase": samples[0].phase,
-            "rate": samples[0].rate,
-            "texts": texts,
-            "indices": [sample.index for sample in samples],
-            "labels": torch.tensor(scored),
-        }
+        contexts, indices = [sample.context for sample in samples], [sample.index for sample in samples]
+        batch: dict[str, Any] = {"contexts": contexts, "targets": {task.value: targets[task] for task in targets}}
+        batch |= {"phase": samples[0].phase, "rate": samples[0].rate, "texts": texts, "indices": indices}
+        return {**batch, "labels": torch.tensor(scored)}
 
     def targets(self, task: Task, samples: Sequence[Sample]) -> dict[str, list[list[int]]]:
         """Decoder ids of the targets of one task, and their labels."""
@@ -168,17 +155,12 @@ class Collator:
             prompts = self._ids([sample.prompt for sample in samples])
             answers = [ids + end for ids in self._ids([sample.continuation for sample in samples])]
             pairs = list(zip(prompts, answers, strict=True))
-            return {
-                "ids": [prompt + answer for prompt, answer in pairs],
-                "labels": [[IGNORED] * len(prompt) + answer for prompt, answer in pairs],
-            }
+            labels = [[IGNORED] * len(prompt) + answer for prompt, answer in pairs]
+            return {"ids": [prompt + answer for prompt, answer in pairs], "labels": labels}
         limit = self.recipe.objective.completion_tokens if task is Task.COMPLETION else None
         texts = [sample.continuation if task is Task.COMPLETION else sample.text for sample in samples]
         ids = [row[:limit] + end for row in self._ids(texts)]
         return {"ids": ids, "labels": ids}
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
-        encoded = self.decoder.tokenizer(
-            list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False
-        )
-        return [list(ids) for ids in encoded["input_ids"]]
+        return list(plain_tokens(self.decoder.tokenizer, texts)["input_ids"])

@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, wraps
@@ -174,10 +174,7 @@ class Decoder:
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, no special tokens added, look-alikes of special tokens read as ordinary characters."""
-        if not texts:
-            return []
-        encoded = self.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)
-        return [len(ids) for ids in encoded["input_ids"]]
+        return list(map(len, plain_tokens(self.tokenizer, texts)["input_ids"]))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -197,11 +194,33 @@ class Decoder:
     @cached_property
     def weights_fingerprint(self) -> str:
         """A short hash of the first values of every parameter: tells fine-tunes and adapters apart, as loaded."""
-        digest = hashlib.sha256()
-        for name, parameter in self.model.named_parameters():
-            sample = parameter.detach().flatten()[:64].float().cpu().contiguous()
-            digest.update(name.encode() + sample.numpy().tobytes())
-        return digest.hexdigest()[:16]
+        return weights_digest(self.model.named_parameters(), first=64)
+
+
+def weights_digest(tensors: Iterable[tuple[str, torch.Tensor]], start: str = "", first: int | None = None) -> str:
+    """A short hash of named tensors behind `start`: of all their bytes, or of the first so many values in float32."""
+    digest = hashlib.sha256(start.encode())
+    for name, tensor in tensors:
+        values = tensor.detach().flatten()
+        values = values if first is None else values[:first].float()
+        digest.update(name.encode() + values.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def plain_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], **options: Any) -> Any:
+    """`input_ids` of each text (and what `options` ask for); look-alikes of special tokens are ordinary characters."""
+    if not texts:
+        return {"input_ids": [], "offset_mapping": []}
+    return tokenizer(
+        list(texts), **{"add_special_tokens": False, "split_special_tokens": True, "verbose": False, **options}
+    )
+
+
+def check_window(config: Any, positions: int, what: str, remedy: str) -> None:
+    """See that what a model of a configuration reads at once fits its positions."""
+    window = getattr(config, "max_position_embeddings", None)
+    if window is not None and positions > window:
+        raise UsageError(f"{what} takes {positions} positions, the model has {window}: {remedy}")
 
 
 def now(device: torch.device) -> float:

@@ -32,8 +32,7 @@ from pcc_bench.cost.sizes import LARGE, LITE, Model, config_of, first_layers, fr
 from pcc_bench.model.config import MEMORY_TOKENS, Boundaries, PccConfig, Pooling, Slots
 from pcc_bench.model.converter import Converter
 from pcc_bench.model.pcc import SPECIAL_TOKENS
-from pcc_bench.model.training.recipe import Recipe
-from pcc_bench.model.training.sections import Combination, Trained
+from pcc_bench.model.training.recipe import Combination, Recipe, Trained
 
 ANSWERING_TOKENS = {"qa": 32, "gsm8k": 200, "dialogue": 400}  # prompt and answer in decoder tokens: guesses
 LOGIT_BYTES = 10  # bfloat16, its float32 copy and the gradient of that
