@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import datasets
 from datasets.exceptions import DatasetsError
@@ -24,18 +25,11 @@ from pcc_bench.tasks.metrics.squad_answers.squad_answers import PROTOCOLS, score
 from pcc_bench.tasks.rows import Dropped, Example, RowReader
 
 T = TypeVar("T")
+Numbered = tuple[int, str, T]  # a row with its number, and the place to name when something is wrong with it
 Doc = dict[str, Any]
 LAB_ROWS = 300  # rows of a generated data set, unless `lab_rows` says otherwise
 BATCH = 1000  # contexts a tokenizer call: enough for its threads, small in memory
 _SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can spell half a pair; no encoding and no tokenizer takes it
-
-
-class Row(NamedTuple):
-    """A row as it was read, with the place to name when something is wrong with it."""
-
-    columns: Mapping[str, Any]
-    number: int
-    place: str
 
 
 def sample_folder() -> Path:
@@ -53,19 +47,18 @@ def load_docs(metadata: Mapping[str, Any], read_row: RowReader) -> tuple[list[Do
     population = choice(metadata, "population", ("paper", "all"))
     source, rows = _open_source(metadata)
     examples: list[Example] = []
-    dropped: Counter[str] = Counter()
-    for row in rows:
-        example = _convert(row, read_row)
+    dropped = Counter[str]()
+    for number, place, example in _converted(rows, read_row):
         if isinstance(example, Dropped):
             dropped[example.reason] += 1
             continue
         answers = (("answers", answer) for answer in example.answers)
         for column, text in (("context", example.context), ("question", example.question), *answers):
-            _check_text(text, f"{row.place}: {column}")
-        name = str(example.id) or str(row.number)
+            _check_text(text, f"{place}: {column}")
+        name = str(example.id) or str(number)
         if not example.context.strip() or not example.answers:
             what = "the context is empty" if example.answers else "there is no reference answer"
-            raise UsageError(f"{row.place} (id {name}): {what}: fill it in or take the row out")
+            raise UsageError(f"{place} (id {name}): {what}: fill it in or take the row out")
         examples.append(replace(example, id=name))
     if not examples:
         counts = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
@@ -99,15 +92,15 @@ def _paper_population(
         return examples, None
     counter = TokenCounter.open(metadata, FILTER, FILTER_OFF)
     contexts = sorted({example.context for example in subject})
-    bos = int(counter.tokenizer.bos_token_id is not None)
+    least, most = rule.get("more_than", -1), rule.get("at_most", math.inf)
     reasons: dict[str, str] = {}
     for start in range(0, len(contexts), BATCH):
         batch = contexts[start : start + BATCH]
-        for context, tokens in zip(batch, counter.ids(batch), strict=True):
-            if "more_than" in rule and len(tokens) + bos <= rule["more_than"]:
-                reasons[context] = f"context of {rule['more_than']} tokens or fewer"
-            elif "at_most" in rule and len(tokens) + bos > rule["at_most"]:
-                reasons[context] = f"context of more than {rule['at_most']} tokens"
+        for context, ids in zip(batch, counter.ids(batch), strict=True):
+            tokens = len(ids) + (counter.tokenizer.bos_token_id is not None)
+            if not least < tokens <= most:
+                bound = f"{least} tokens or fewer" if tokens <= least else f"more than {most} tokens"
+                reasons[context] = f"context of {bound}"
     out = Counter(reasons[example.context] for example in subject if example.context in reasons)
     scored = [e for e in examples if e.context not in reasons or rule.get("kind", e.kind) != e.kind]
     if not scored:
@@ -132,13 +125,12 @@ def read_table(
     """
     source, rows = _open_source(metadata)
     docs = []
-    for row in rows:
-        doc = _convert(row, read_row)
+    for number, place, doc in _converted(rows, read_row):
         for column, value in doc.items():
             for text in value if isinstance(value, list) else [value]:
                 if isinstance(text, str):
-                    _check_text(text, f"{row.place}: {column}")
-        docs.append({**doc, "id": str(doc.get("id") or row.number)})
+                    _check_text(text, f"{place}: {column}")
+        docs.append({**doc, "id": str(doc.get("id") or number)})
     if not docs:
         raise UsageError(f"{source['place']} has no row to ask (it is empty): check the file")
     return source, docs
@@ -160,7 +152,7 @@ def fingerprint(docs: Iterable[Doc]) -> str:
 # ---------------------------------------------------------------- sources
 
 
-def _open_source(metadata: Mapping[str, Any]) -> tuple[dict[str, Any], Iterator[Row]]:
+def _open_source(metadata: Mapping[str, Any]) -> tuple[dict[str, Any], Iterator[Numbered[Doc]]]:
     """What the results say of a source, and its rows."""
     dataset, split, data = metadata["dataset"], metadata["split"], data_source(metadata)
     source: dict[str, Any] = {"source": "folder", "dataset": dataset, "split": split, "hub": None}
@@ -185,7 +177,7 @@ def _open_source(metadata: Mapping[str, Any]) -> tuple[dict[str, Any], Iterator[
     else:
         path = _find_file(Path(data).expanduser(), dataset, split)
         return {**source, "place": str(path)}, _read_file(path)
-    return source, (Row(row, number, f"{place}, row {number}") for number, row in enumerate(table, 1))
+    return source, ((number, f"{place}, row {number}", row) for number, row in enumerate(table, 1))
 
 
 def read_hub(hub: Mapping[str, Any], files: str, column: str | None = None, **options: Any) -> Iterator[Any]:
@@ -221,33 +213,32 @@ def _find_file(folder: Path, dataset: str, split: str) -> Path:
     raise UsageError(f"data folder {folder} has no folder {dataset} (it has {present}): put {split}.jsonl there")
 
 
-def _read_file(path: Path) -> Iterator[Row]:
+def _read_file(path: Path) -> Iterator[Numbered[Doc]]:
     """Rows of a JSON Lines file, or of one JSON object (name -> row, as Harry Potter Dialogue is published) or list."""
     if path.suffix == ".json":
         table = documents.read_json(path)
         rows = list(table.values()) if isinstance(table, dict) else table
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise UsageError(f"{path}: not a JSON object of rows or a list of them: fix the file")
-        yield from (Row(row, number, f"{path}, row {number}") for number, row in enumerate(rows, 1))
+        yield from ((number, f"{path}, row {number}", row) for number, row in enumerate(rows, 1))
         return
     for number, row in documents.read_json_lines(path):
         place = f"{path}, line {number}"
         if not isinstance(row, dict):
             raise UsageError(f"{place}: a row is a JSON object, not {type(row).__name__}: correct the line")
-        yield Row(row, number, place)
+        yield number, place, row
 
 
-# ---------------------------------------------------------------- rows
-
-
-def _convert(row: Row, read_row: Callable[[Mapping[str, Any]], T]) -> T:
-    try:
-        return read_row(row.columns)
-    except KeyError as error:
-        columns = ", ".join(row.columns)
-        raise UsageError(f"{row.place}: no column or field {error}; the row's columns are {columns}") from error
-    except (TypeError, ValueError, AttributeError, IndexError) as error:
-        raise UsageError(f"{row.place}: not in the data set's hub format ({error}): fix the row") from error
+def _converted(rows: Iterable[Numbered[Doc]], read_row: Callable[[Mapping[str, Any]], T]) -> Iterator[Numbered[T]]:
+    for number, place, row in rows:
+        try:
+            converted = read_row(row)
+        except KeyError as error:
+            columns = ", ".join(row)
+            raise UsageError(f"{place}: no column or field {error}; the row's columns are {columns}") from error
+        except (TypeError, ValueError, AttributeError, IndexError) as error:
+            raise UsageError(f"{place}: not in the data set's hub format ({error}): fix the row") from error
+        yield number, place, converted
 
 
 def _check_text(value: Any, place: str) -> None:

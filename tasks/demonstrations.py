@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any
+from itertools import accumulate, islice
+from typing import Any, NamedTuple, cast
 
 from lm_eval.api.instance import Instance
 from lm_eval.utils import apply_template
@@ -32,8 +33,6 @@ RATIOS = (
 
 @dataclass(frozen=True)
 class Shots:
-    """How demonstrations are shown, and how many."""
-
     form: str  # `none`, `text` (they stay text) or `memory` (they are what is compressed)
     count: int | None = None  # so many demonstrations; None where a budget says
     tokens: int | None = None  # as many as fit this budget of decoder tokens; None where a count says
@@ -53,64 +52,60 @@ class Shots:
         return cls(shipped["form"], **changed)
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(NamedTuple):
     """Demonstrations as they stand before a test item."""
 
-    text: str = ""  # their text, separators between them but not after the last
-    count: int = 0  # how many
+    text: str = ""  # separators between them but not after the last
+    count: int = 0
     tokens: int | None = None  # decoder tokens of the text and a last separator; None where nobody counted
 
 
 def block(pieces: Iterator[str], shots: Shots, counter: TokenCounter | None, place: str) -> Block:
-    """The first demonstrations, as many as a count says or a budget holds (with one more, it would be exceeded).
-
-    `counter`: of decoder tokens, for a budget. `place`: where they are from, for messages.
+    """The first demonstrations, as many as a count says or a budget holds (see `fill`); `place`: where they are from.
 
     Raises:
-        UsageError: The first demonstration alone is longer than the budget, or there are too few to fill it.
+        UsageError: There are too few, or the first one alone is longer than the budget.
     """
-    if shots.form == "none":
-        return Block()
-    if shots.tokens is None:
-        assert shots.count is not None
+    if shots.count is not None:
         first = list(islice(pieces, shots.count))
         if len(first) < shots.count:
             raise UsageError(f"{place} has {len(first)} demonstrations, {shots.count} are wanted: ask for fewer")
         return Block(SEPARATOR.join(first), len(first))
-    assert counter is not None
-    first = list(islice(pieces, shots.tokens + 1))  # each has a token at least
-    ended = [piece + SEPARATOR for piece in first]
-    sizes = counter.count_all(ended)
-    count = fit(sizes, shots.tokens, lambda count: counter.count("".join(ended[:count])))
-    if not count and first:
-        raise UsageError(
-            f"the first demonstration of {place} has {sizes[0]} decoder tokens and can't fit the budget of "
-            f"{shots.tokens}: pass a larger budget or another seed"
-        )
-    if count == len(first):
-        raise UsageError(
-            f"{place} has too few demonstrations ({count}) to fill a budget of {shots.tokens} decoder tokens: "
-            "provide more rows or pass a smaller budget"
-        )
-    return Block(SEPARATOR.join(first[:count]), count, counter.count("".join(ended[:count])))
+    assert counter is not None and shots.tokens is not None
+    ended = [piece + SEPARATOR for piece in islice(pieces, shots.tokens + 1)]  # each has a token at least
+    first, few = f"the first demonstration of {place}", f"{place} has too few demonstrations ({len(ended)})"
+    return fill(ended, shots.tokens, counter, first=first, few=few)
 
 
-def fit(sizes: Sequence[int], budget: int, count_first: Callable[[int], int]) -> int:
-    """How many of the first pieces fit a budget of tokens; with one more (if there is one) it would be exceeded.
+def fill(
+    pieces: Sequence[str], budget: int, counter: TokenCounter, *, first: str, few: str, backwards: bool = False
+) -> Block:
+    """As many of the first pieces as fit a budget of tokens; with one more it would be exceeded.
 
-    `sizes` of each piece alone are a first guess, for tokens may merge where pieces meet; `count_first` is of the first
-    k pieces together.
+    `backwards`: each stands before the one that it follows here; else they are in an order that was drawn. `first`,
+    `few`: what is too long and what is too little, for messages.
+
+    Raises:
+        UsageError: Not even the first one fits, or all of them do not fill the budget.
     """
-    count, total = 0, 0
-    while count < len(sizes) and total + sizes[count] <= budget:
-        total += sizes[count]
-        count += 1
-    while count and count_first(count) > budget:
+
+    def joined(count: int) -> str:
+        return "".join(reversed(pieces[:count]) if backwards else pieces[:count])
+
+    sizes = counter.count_all(pieces)
+    count = bisect_right(list(accumulate(sizes)), budget)  # a guess: tokens may merge where pieces meet
+    while count and counter.count(joined(count)) > budget:
         count -= 1
-    while count < len(sizes) and count_first(count + 1) <= budget:
+    while count < len(pieces) and counter.count(joined(count + 1)) <= budget:
         count += 1
-    return count
+    if not count and pieces:
+        remedy = "pass a larger budget" + ("" if backwards else " or another seed")
+        raise UsageError(f"{first} has {sizes[0]} decoder tokens and can't fit the budget of {budget}: {remedy}")
+    if count == len(pieces):
+        remedy = "provide more rows or pass a smaller budget"
+        raise UsageError(f"{few} to fill a budget of {budget} decoder tokens: {remedy}")
+    text = joined(count)
+    return Block(text.removesuffix(SEPARATOR), count, counter.count(text))
 
 
 def without_repeats(generator: random.Random, size: int) -> Iterator[int]:
@@ -144,25 +139,22 @@ class DemonstratedTask(PccTask):
         """The test item alone, as plain text."""
         return str(apply_template(self.config.doc_to_text, {**doc, "demonstrations": ""}))
 
-    def answer_tokens(self, doc: Mapping[str, Any], answer: str, result: Any = None) -> int:
-        """Decoder tokens of an answer to a row: those that its result scored, or counted where the answer stands."""
-        if (scored := scored_tokens(result)) is not None:
-            return scored
-        if self._template_end is not None:
-            return self.counter.continuation(self._template_end, answer)
-        return self.counter.continuation(self.item(doc), self.config.target_delimiter + answer)
-
     def likelihoods(
         self, doc: Mapping[str, Any], answers: Sequence[str], results: Sequence[Any]
     ) -> list[tuple[float, int]]:
-        """Log-likelihood and decoder tokens of each answer to a row."""
-        pairs = zip(answers, results, strict=True)
-        return [(float(result[0]), self.answer_tokens(doc, answer, result)) for answer, result in pairs]
+        """Log-likelihood and decoder tokens of each answer: those scored, or counted where the answer stands."""
+        pairs = []
+        for answer, result in zip(answers, results, strict=True):
+            if (tokens := scored_tokens(result)) is None:
+                if (before := self._template_end) is None:
+                    before, answer = self.item(doc), self.config.target_delimiter + answer
+                tokens = self.counter.continuation(before, answer)
+            pairs.append((float(result[0]), tokens))
+        return pairs
 
     # Prompts
 
     def fewshot_context(self, doc: Mapping[str, Any], num_fewshot: int = 0, **kwargs: Any) -> Any:
-        """The prompt of a row, or the list of its prompts where it is asked several times."""
         if num_fewshot:
             raise UsageError(f"{self.config.task} brings its own demonstrations: leave num_fewshot out")
         prompts = self.prompts(doc, **kwargs)
@@ -171,8 +163,7 @@ class DemonstratedTask(PccTask):
     def prompts(self, doc: Mapping[str, Any], **kwargs: Any) -> list[Prompt]:
         """A prompt for each block of demonstrations."""
         rows = [{**doc, "demonstrations": text} for text in self.blocks(doc)]
-        prompts: list[Any] = [PccTask.fewshot_context(self, row, num_fewshot=0, **kwargs) for row in rows]
-        return prompts
+        return [cast(Prompt, PccTask.fewshot_context(self, row, num_fewshot=0, **kwargs)) for row in rows]
 
     def construct_requests(self, doc: Any, ctx: Any, **kwargs: Any) -> list[Instance]:
         """The requests of all prompts of a row, numbered through."""
@@ -199,7 +190,6 @@ class DemonstratedTask(PccTask):
     # Scores
 
     def scores(self, doc: Mapping[str, Any], results: Sequence[Any]) -> dict[str, Any]:
-        """Of a row, over all its requests."""
         if "bypass" in self.aggregation():  # --predict_only
             return {"bypass": 0}
         return dict(self.config.process_results(doc, self.answers(doc, results)))

@@ -11,7 +11,7 @@ from typing import Any
 
 from pcc_bench.core.errors import UsageError
 from pcc_bench.tasks.data import demonstration_rows, fingerprint, read_table
-from pcc_bench.tasks.demonstrations import SEPARATOR, Block, DemonstratedTask, fit, without_repeats
+from pcc_bench.tasks.demonstrations import SEPARATOR, Block, DemonstratedTask, fill, without_repeats
 from pcc_bench.tasks.metadata import TokenCounter, whole
 from pcc_bench.tasks.metrics.perplexity.perplexity import score_log_likelihood
 
@@ -62,7 +62,6 @@ class DialogueTask(DemonstratedTask):
     OWN = ("earlier",)
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        """Load the rows and what stands before them."""
         if self.shots.count is not None:
             raise UsageError('demonstrations are dialogue up to a budget here: pass {"tokens": 750}')
         metadata = self.config.metadata
@@ -84,7 +83,6 @@ class DialogueTask(DemonstratedTask):
         self.take(docs, {}, **account, fingerprint=fingerprint(rows), demonstrations=shown)
 
     def answers(self, doc: Mapping[str, Any], results: Sequence[Any]) -> list[tuple[float, int]]:
-        """Log-likelihood and tokens of each candidate."""
         return self.likelihoods(doc, doc["candidates"], results)
 
     def _read(self, split: str, place: int, **other: Any) -> tuple[dict[str, Any], list[Session]]:
@@ -145,11 +143,7 @@ class Pool:
                 yield self._others[number], False
 
     def block(self, session: Session, budget: int, counter: TokenCounter) -> tuple[Block, bool]:
-        """As many turns (scenes too) as fit a budget of decoder tokens, and whether all are the role's own and earlier.
-
-        Raises:
-            UsageError: Not even one turn fits, or all there is does not fill the budget.
-        """
+        """Turns (scenes too) that `fill` a budget of decoder tokens, and whether all are the role's own and earlier."""
         pieces, own, total = [], [], 0
         for other, is_own in self.before(session):
             pieces += other.pieces
@@ -157,20 +151,10 @@ class Pool:
             total += sum(counter.count_all(other.pieces))
             if total > 2 * budget:  # more than enough: tokens merge a little where turns meet
                 break
-        sizes = counter.count_all(pieces)
-        count = fit(sizes, budget, lambda first: counter.count("".join(reversed(pieces[:first]))))
-        if not count and pieces:
-            raise UsageError(
-                f"the turn before session {session.id} has {sizes[0]} decoder tokens and can't fit the budget of "
-                f"{budget}: pass a larger budget"
-            )
-        if count == len(pieces):
-            raise UsageError(
-                f"there is too little dialogue ({sum(sizes)} decoder tokens) before session {session.id} to fill a "
-                f"budget of {budget}: provide more sessions or pass a smaller budget"
-            )
-        text = "".join(reversed(pieces[:count]))
-        return Block(text.removesuffix(SEPARATOR), count, counter.count(text)), all(own[:count])
+        first = f"the turn before session {session.id}"
+        few = f"there is too little dialogue ({total} decoder tokens) before session {session.id}"
+        block = fill(pieces, budget, counter, first=first, few=few, backwards=True)
+        return block, all(own[: block.count])
 
 
 def score_responses(doc: Mapping[str, Any], answers: Sequence[tuple[float, int]]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import accumulate, islice, pairwise, zip_longest
 from pathlib import Path
 from typing import Any
@@ -18,27 +17,23 @@ PER_TOKEN = 16  # characters: so much text holds a token for sure, or nearly; el
 PARAGRAPHS = 20_000  # characters of paragraphs of a .txt file that make a document
 
 
-@dataclass(frozen=True)
-class Pieces:
-    """Stretches of documents."""
-
-    texts: list[tuple[str, ...]]  # of each document scored the consecutive stretches, from its beginning
-    dropped: dict[str, int]
-    account: dict[str, Any]  # source, lengths, tokenizer
-
-
-def pieces(metadata: Mapping[str, Any], lengths: Sequence[int], counter: TokenCounter) -> Pieces:
+def pieces(
+    metadata: Mapping[str, Any], lengths: Sequence[int], counter: TokenCounter
+) -> tuple[list[tuple[str, ...]], dict[str, int], dict[str, Any]]:
     """The beginnings of documents, cut into stretches of at most so many decoder tokens (less than a word fewer).
 
     With metadata `characters`, it is that many characters in place of the first length, and the others in proportion.
 
+    Returns:
+        The consecutive stretches of each document; how many were dropped, by reason; source, lengths and tokenizer.
+
     Raises:
         UsageError: No documents, or none long enough.
     """
-    unit = "tokens"
-    if metadata.get("characters") is not None:
-        unit = "characters"
+    unit = "tokens" if metadata.get("characters") is None else "characters"
+    if unit == "characters":
         lengths = [round(whole(metadata, "characters", 1) * length / lengths[0]) for length in lengths]
+    ends = list(pairwise(accumulate(lengths, initial=0)))
     source, texts = read_documents(metadata)
     cuts: list[tuple[str, ...]] = []
     short = 0
@@ -46,7 +41,6 @@ def pieces(metadata: Mapping[str, Any], lengths: Sequence[int], counter: TokenCo
         if unit == "tokens":
             cut = cut_tokens(text, lengths, counter)
         else:
-            ends = pairwise(accumulate(lengths, initial=0))
             cut = tuple(text[start:end] for start, end in ends) if len(text) >= sum(lengths) else None
         cuts += [] if cut is None else [cut]
         short += cut is None
@@ -56,7 +50,7 @@ def pieces(metadata: Mapping[str, Any], lengths: Sequence[int], counter: TokenCo
             "longer documents"
         )
     dropped = {f"documents of fewer than {sum(lengths)} {unit}": short} if short else {}
-    return Pieces(cuts, dropped, {**source, "lengths": {unit: list(lengths)}, "tokenizer": counter.name})
+    return cuts, dropped, {**source, "lengths": {unit: list(lengths)}, "tokenizer": counter.name}
 
 
 def cut_tokens(text: str, lengths: Sequence[int], counter: TokenCounter) -> tuple[str, ...] | None:

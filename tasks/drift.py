@@ -47,7 +47,6 @@ class DriftTask(DemonstratedTask):
         super().__init__(config, **kwargs)
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        """Read the conversations, and cut them into cycles."""
         metadata = self.config.metadata
         tokens = whole(metadata, "tokens", TOKENS, least=16)
         negatives = whole(metadata, "negatives", NEGATIVES)
@@ -89,7 +88,6 @@ class DriftTask(DemonstratedTask):
         self.take(docs, {reason: short} if short else {}, **source, cycle=self._cycle, demonstrations=shown)
 
     def answers(self, doc: Mapping[str, Any], results: Sequence[Any]) -> list[tuple[float, int]]:
-        """Log-likelihood and tokens of each candidate."""
         return self.likelihoods(doc, doc["candidates"], results)
 
 

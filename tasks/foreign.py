@@ -16,7 +16,7 @@ from lm_eval.utils import apply_template
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from pcc_bench.core.context import Kind, Part, Prompt
-from pcc_bench.core.documents import checked, parse_yaml, read_text, read_yaml
+from pcc_bench.core.documents import checked, read_yaml
 from pcc_bench.core.errors import UsageError
 from pcc_bench.tasks.metrics.achieved_compression.achieved_compression import compression
 from pcc_bench.tasks.task import PccTask
@@ -60,31 +60,31 @@ class Mapped(BaseModel):
         return self.compress or f"the pattern {self.pattern}"
 
     def holds(self, name: str) -> bool:
-        """Is it a map for a task of that name?"""
-        return any(fnmatchcase(name, known) for known in ([self.tasks] if isinstance(self.tasks, str) else self.tasks))
+        names = [self.tasks] if isinstance(self.tasks, str) else self.tasks
+        return any(fnmatchcase(name, known) for known in names)
 
 
 class Maps(BaseModel):
-    """Maps, the first that holds for a task is its."""
-
     maps: list[Mapped]
 
     def of(self, name: str) -> Mapped | None:
-        """The map of a task."""
+        """The map of a task: the first whose names match."""
         return next((known for known in self.maps if known.holds(name)), None)
 
 
 def shipped() -> Maps:
     """The maps of well-known tasks."""
-    return checked(Maps, {"maps": parse_yaml(read_text(SHIPPED), str(SHIPPED))}, str(SHIPPED))
+    return _read(str(SHIPPED))
 
 
 def maps_of(compress: str) -> Maps | None:
     """The maps of the file that `--compress` names; None where it names none."""
-    if not compress.endswith((".yaml", ".yml")):
-        return None
-    state = read_yaml(Path(compress))
-    return checked(Maps, {"maps": state if isinstance(state, list) else [state]}, compress)
+    return _read(compress) if compress.endswith((".yaml", ".yml")) else None
+
+
+def _read(path: str) -> Maps:
+    state = read_yaml(Path(path))
+    return checked(Maps, {"maps": state if isinstance(state, list) else [state]}, path)
 
 
 def chosen(compress: str, task: str) -> Mapped:
@@ -106,6 +106,7 @@ class MarkedTask:
 
     # the task's own class. Python lets an object change to a class below its own only, so not by `super()`.
     original: ClassVar[Any]
+    config: Any
     mapped: Mapped  # which part is compressed
 
     def doc_to_text(self, doc: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
@@ -115,14 +116,12 @@ class MarkedTask:
         return text
 
     def fewshot_context(self, *args: Any, **kwargs: Any) -> Prompt:
-        """The task's own prompt, split into its parts."""
         self._rendered: list[tuple[Mapping[str, Any], Any]] = []
         assembled = self.original.fewshot_context(self, *args, **kwargs)
         rendered, self._rendered = self._rendered, []
         if not isinstance(assembled, str) or not rendered:
-            raise UsageError(f"{self._name} puts its choices in the place of a prompt: it has no part to compress")
-        spans: list[Span] = []
-        end = 0
+            raise UsageError(f"{self.config.task} puts its choices in place of a prompt: it has no part to compress")
+        spans, end = list[Span](), 0
         for doc, text in rendered:
             whole = next(t for t in (text, text.strip(), "") if t in assembled[end:])  # chat templates strip
             start = assembled.find(whole, end) if whole else end
@@ -130,16 +129,12 @@ class MarkedTask:
             if not any(kind is Kind.CONTEXT for *_, kind in inside):
                 shown = assembled if len(assembled) < 400 else f"{assembled[:300]} ... {assembled[-100:]}"
                 raise UsageError(
-                    f"--compress: {self.mapped.part} can't be found in a prompt of {self._name}: name a field of its "
-                    f"rows ({', '.join(map(str, doc))}) or a map.yaml; the prompt is {shown!r}"
+                    f"--compress: {self.mapped.part} can't be found in a prompt of {self.config.task}: name a field of "
+                    f"its rows ({', '.join(map(str, doc))}) or a map.yaml; the prompt is {shown!r}"
                 )
             spans += [(start + first, start + last, kind) for first, last, kind in inside]
             end = start + len(whole)
         return Prompt(_parts(assembled, spans))
-
-    @property
-    def _name(self) -> str:
-        return str(self.config.task)  # type: ignore[attr-defined]
 
     def build_all_requests(self, *, tokenizer_name: str = "", **kwargs: Any) -> None:
         """The task's own; its request cache also knows the map."""
@@ -148,7 +143,8 @@ class MarkedTask:
         for instance in self._instances:  # type: ignore[attr-defined]
             prompt = instance.args[0]
             if prompt and not isinstance(prompt, Prompt):
-                raise UsageError(f"{self._name} rewrites its prompts, so that no part is known: {str(prompt)[:200]!r}")
+                shown = repr(str(prompt)[:200])
+                raise UsageError(f"{self.config.task} rewrites its prompts, so that no part is known: {shown}")
 
     def apply_filters(self) -> Any:
         """The task's own; an answer keeps its account where a filter makes another text of it."""
@@ -171,11 +167,9 @@ class MarkedTask:
         return scores if record is None else {**scores, METRIC: record}
 
     def aggregation(self) -> dict[str, Any]:
-        """The task's own, and the achieved compression."""
         return {**self.original.aggregation(self), METRIC: compression}
 
     def higher_is_better(self) -> dict[str, Any]:
-        """The task's own, and the achieved compression."""
         return {**self.original.higher_is_better(self), METRIC: True}
 
 

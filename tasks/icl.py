@@ -33,7 +33,6 @@ class IclTask(DemonstratedTask):
     OWN: ClassVar[tuple[str, ...]] = ("demonstrations_split", "balanced")
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        """Load the rows, and draw the demonstrations."""
         metadata, shots = self.config.metadata, self.shots
         source, docs = read_table(metadata, self._read_row)
         self._blocks = {0: Block()}

@@ -23,9 +23,6 @@ BASE_MODEL = ("decoder_model_name", "base_model_name_or_path")  # in COCOM's con
 MODEL_NAMES = ("decoder", "model", "model_id", "engine", "path", "base_url")  # how lm-eval's models say it, too
 
 
-# ---------------------------------------------------------------- values
-
-
 def choice(metadata: Mapping[str, Any], key: str, allowed: Sequence[str]) -> str:
     """A setting with a few possible values; the first is the default."""
     value = metadata.get(key, allowed[0])
@@ -35,7 +32,6 @@ def choice(metadata: Mapping[str, Any], key: str, allowed: Sequence[str]) -> str
 
 
 def whole(metadata: Mapping[str, Any], key: str, default: int, least: int = 1, most: int | None = None) -> int:
-    """A whole number among the settings, from `least` to `most`."""
     value = metadata.get(key, default)
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise UsageError(f"{key}={value!r}: {key} is a whole number of {least} or more")
@@ -60,7 +56,7 @@ def numbers(
 
 
 def wholes(metadata: Mapping[str, Any], key: str, default: Sequence[int], least: int, most: int | None) -> list[int]:
-    """A list of whole numbers among the settings; 512.0 is one."""
+    """As `numbers`; 512.0 is a whole one."""
     values = numbers(metadata, key, default, least, most)
     if odd := [value for value in values if value != int(value)]:
         raise UsageError(f"{key}={values!r}: {odd[0]!r} is no whole number")
@@ -180,8 +176,7 @@ class TokenCounter:
     """Counts tokens of a decoder (`name`), special-token look-alikes as characters, BOS not counted."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
-        self.name = name
-        self.tokenizer = tokenizer
+        self.tokenizer, self.name = tokenizer, name
         self._known: dict[str, int] = {}
 
     @classmethod
@@ -202,7 +197,6 @@ class TokenCounter:
         return cls(tokenizer, name)
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """The tokens of texts."""
         encoded = self.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False)
         return list(encoded["input_ids"])
 
@@ -214,7 +208,6 @@ class TokenCounter:
         return [(start, end) for start, end in encoded["offset_mapping"]]
 
     def count(self, text: str) -> int:
-        """Tokens of one text."""
         return len(self.ids([text])[0])
 
     def count_all(self, texts: Sequence[str]) -> list[int]:

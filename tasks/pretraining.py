@@ -50,12 +50,11 @@ class ReconstructionTask(PccTask):
     """
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        """Cut the documents, and find the words of each class."""
         metadata = self.config.metadata
         segment = whole(metadata, "segment_length", 256)
         cue = choice(metadata, "cue", ("own", "words"))
-        cut = pieces(metadata, [whole(metadata, "tokens", 256)], self.counter)
-        texts = [text for (text,) in cut.texts]
+        cut, dropped, account = pieces(metadata, [whole(metadata, "tokens", 256)], self.counter)
+        texts = [text for (text,) in cut]
         rare, docs = rare_words(texts), list[dict[str, Any]]()
         for number, text in enumerate(texts, 1):
             tokens = self.counter.count(text)
@@ -65,7 +64,7 @@ class ReconstructionTask(PccTask):
             docs.append({"id": str(number), "document": text, "tokens": tokens, "classes": classes(text, rare, cuts)})
         most = max(doc["tokens"] for doc in docs)
         self.config.generation_kwargs = {**self.config.generation_kwargs, "max_gen_toks": most + ROOM}
-        self.take(docs, cut.dropped, **cut.account, segment_length=segment, cue=cue, words=WORDS)
+        self.take(docs, dropped, **account, segment_length=segment, cue=cue, words=WORDS)
 
     def process_results(self, doc: Mapping[str, Any], results: Sequence[Any]) -> dict[str, Any]:
         """The scores of words, and of tokens: those of the document that stand in the answer in the same order."""
@@ -76,7 +75,6 @@ class ReconstructionTask(PccTask):
         return scores
 
     def _marked(self, doc: Mapping[str, Any]) -> dict[str, Any]:
-        """The document as context, and what asks for it."""
         in_words = self.config.metadata["population"]["cue"] == "words"
         cue = INSTRUCTION if in_words else again(INSTRUCTION)
         return {"document": mark(doc["document"], "\n\n"), "cue": cue}
@@ -152,13 +150,13 @@ def aligned(expected: Sequence[Hashable], said: Sequence[Hashable]) -> list[int]
 
     A longest common subsequence, with rows of the table as the bits of an integer (Hyyrö 2004): milliseconds.
     """
-    places: dict[Hashable, int] = {}
+    places = Counter[Hashable]()
     for i, item in enumerate(expected):
-        places[item] = places.get(item, 0) | 1 << i
+        places[item] |= 1 << i
     full = (1 << len(expected)) - 1
     row, rows = full, []
     for item in said:
-        matches = row & places.get(item, 0)
+        matches = row & places[item]
         row = ((row + matches) | (row - matches)) & full
         rows.append(row)
     common: list[int] = []
@@ -183,19 +181,17 @@ class CompletionTask(PccTask):
     """
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        """Cut the documents."""
         metadata = self.config.metadata
         lengths = [whole(metadata, "tokens", 256), whole(metadata, "continuation_tokens", 128)]
-        cut = pieces(metadata, lengths, self.counter)
-        continuations = self.counter.ids([after for _, after in cut.texts])
+        texts, dropped, account = pieces(metadata, lengths, self.counter)
+        continuations = self.counter.count_all([after for _, after in texts])
         docs = [
-            {"id": str(number), "document": before, "continuation": after, "tokens": len(ids)}
-            for number, ((before, after), ids) in enumerate(zip(cut.texts, continuations, strict=True), 1)
+            {"id": str(number), "document": before, "continuation": after, "tokens": tokens}
+            for number, ((before, after), tokens) in enumerate(zip(texts, continuations, strict=True), 1)
         ]
-        self.take(docs, cut.dropped, **cut.account)
+        self.take(docs, dropped, **account)
 
     def process_results(self, doc: Mapping[str, Any], results: Sequence[Any]) -> dict[str, Any]:
-        """Scores of a row, over the tokens that were scored."""
         tokens = scored_tokens(results[0])
         if tokens is None and self._template_end is not None:
             tokens = self.counter.continuation(self._template_end, doc["continuation"])

@@ -34,9 +34,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Dropped:
-    """A row that can't be asked, and why; the reasons are counted in the results."""
-
-    reason: str
+    reason: str  # why a row can't be asked; counted in the results
 
 
 RowReader = Callable[[Mapping[str, Any]], Example | Dropped]
@@ -49,7 +47,7 @@ def squad(row: Mapping[str, Any]) -> Example | Dropped:
     """A row of SQuAD (of SQuAD 2.0 without the unanswerable ones, as in the paper), or of AdversarialQA."""
     if not (answers := answer_texts(row["answers"])):
         return Dropped("unanswerable")
-    return Example(id=row["id"], context=row["context"], question=row["question"], answers=answers)
+    return Example(row["context"], row["question"], answers, row["id"])
 
 
 def hotpotqa(row: Mapping[str, Any]) -> Example | Dropped:
@@ -63,13 +61,9 @@ def hotpotqa_gold(row: Mapping[str, Any]) -> Example | Dropped:
 
 
 def _paragraphs(row: Mapping[str, Any], titles: set[str]) -> Example:
-    context = row["context"]
-    paragraphs = [
-        f"{title}\n{''.join(sentences)}"
-        for title, sentences in zip(context["title"], context["sentences"], strict=True)
-        if title in titles
-    ]
-    return Example(id=row["id"], context="\n\n".join(paragraphs), question=row["question"], answers=[row["answer"]])
+    titled = zip(row["context"]["title"], row["context"]["sentences"], strict=True)
+    paragraphs = [f"{title}\n{''.join(sentences)}" for title, sentences in titled if title in titles]
+    return Example("\n\n".join(paragraphs), row["question"], [row["answer"]], row["id"])
 
 
 def nq(row: Mapping[str, Any]) -> Example | Dropped:
@@ -134,16 +128,9 @@ def hpd(row: Mapping[str, Any]) -> dict[str, Any]:
     role, scene = str(plain.get("role", "Harry")), " ".join(texts["scene"]).strip()
     responses = [texts["positive_response"][0], *texts["negative_responses"]]
     response, *negatives = (text.removeprefix(f"{role}:").strip() for text in responses)
-    return _session(
-        id=str(plain.get("id", "")),
-        role=role,
-        who=role,
-        scene=f"Scene: {scene}" if scene else "",
-        turns=texts["dialogue"],
-        response=response,
-        negatives=negatives,
-        position=[int(number) for number in re.findall(r"\d+", str(plain["position"]))],
-    )
+    doc = {"id": str(plain.get("id", "")), "role": role, "who": role, "scene": f"Scene: {scene}" if scene else ""}
+    position = [int(number) for number in re.findall(r"\d+", str(plain["position"]))]
+    return _session(**doc, turns=texts["dialogue"], response=response, negatives=negatives, position=position)
 
 
 def msc(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -160,16 +147,9 @@ def _chat(row: Mapping[str, Any], scene: str) -> dict[str, Any]:
     """A dialogue of pairs (user, assistant) whose last assistant turn is the response."""
     pairs = [zip(("User", "Assistant"), pair, strict=True) for pair in row["dialogue"]]
     turns = [f"{name}: {text.strip()}" for pair in pairs for name, text in pair]
-    return _session(
-        id=str(row["id"]),
-        role="Assistant",
-        who=str(row["id"]),
-        scene=scene,
-        turns=turns[:-1],
-        response=turns[-1].removeprefix("Assistant: ") if turns else "",
-        negatives=[],
-        position=[],
-    )
+    doc = {"id": str(row["id"]), "role": "Assistant", "who": str(row["id"]), "scene": scene}
+    response = turns[-1].removeprefix("Assistant: ") if turns else ""
+    return _session(**doc, turns=turns[:-1], response=response, negatives=[], position=[])
 
 
 def _session(**doc: Any) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import accumulate, pairwise, product
@@ -14,7 +14,7 @@ from typing import Any, Self
 from pcc_bench.core.documents import read_json_lines
 from pcc_bench.core.errors import UsageError
 from pcc_bench.tasks.lab.passages import draw_document
-from pcc_bench.tasks.lab.world import VERSION, integer, pick, seeded, shuffle, words
+from pcc_bench.tasks.lab.world import VERSION, distinct, integer, pick, seeded, shuffle, words
 from pcc_bench.tasks.metadata import TokenCounter, numbers, whole, wholes
 from pcc_bench.tasks.metrics.squad_answers.squad_answers import contains
 from pcc_bench.tasks.rows import real_folder
@@ -140,8 +140,6 @@ def _sizes(sentences: Sequence[str], counter: TokenCounter) -> list[int]:
 
 @dataclass(frozen=True)
 class Hidden:
-    """What goes into a text."""
-
     sentences: tuple[str, ...]  # in their order; the first is what has a depth, where the task has one
     question: str  # behind the text
     opening: str  # the beginning of the answer, which the model is given
@@ -151,20 +149,18 @@ class Hidden:
 
 def single(random: Random, keys: int = 1, values: int = 1, queries: int = 1) -> Hidden:
     """Numbers under keys; those of the first `queries` keys are asked for, the others distract."""
-    names = _distinct(random, keys, lambda: f"{pick(random, ADJECTIVES)}-{pick(random, NOUNS)}")
-    drawn = _distinct(random, keys * values, lambda: str(integer(random, 10**6, 10**7 - 1)))
+    names = shuffle(random, distinct(keys, lambda: f"{pick(random, ADJECTIVES)}-{pick(random, NOUNS)}"))
+    drawn = shuffle(random, distinct(keys * values, lambda: str(integer(random, 10**6, 10**7 - 1))))
     of_key = {name: drawn[n * values : (n + 1) * values] for n, name in enumerate(names)}
     asked = names[:queries]
     sentences = [f"One of the special magic numbers for {key} is: {n}." for key in names for n in of_key[key]]
     answers = tuple(n for key in asked for n in of_key[key])
     subject = asked[0] if queries == 1 else ", ".join(asked[:-1]) + f", and {asked[-1]}"
-    if len(answers) == 1:
-        question = f"What is the special magic number for {subject} mentioned in the provided text?"
-        opening = f"The special magic number for {subject} mentioned in the provided text is"
-    else:
-        question = f"What are all the special magic numbers for {subject} mentioned in the provided text?"
-        opening = f"The special magic numbers for {subject} mentioned in the provided text are"
-    return Hidden(tuple(sentences), question, opening, answers)
+    what, number, verb = "What is the", "number", "is"
+    if len(answers) > 1:
+        what, number, verb = "What are all the", "numbers", "are"
+    where = f"special magic {number} for {subject} mentioned in the provided text"
+    return Hidden(tuple(sentences), f"{what} {where}?", f"The {where} {verb}", answers)
 
 
 multikey = partial(single, keys=FEW)
@@ -174,24 +170,15 @@ multiquery = partial(single, keys=FEW, queries=FEW)
 
 def variables(random: Random) -> Hidden:
     """A chain of variables, each given the value of the one before; all of them are asked for."""
-    names = _distinct(random, FEW + 1, lambda: "".join(chr(65 + integer(random, 0, 25)) for _ in range(5)))
+    names = distinct(FEW + 1, lambda: "".join(chr(65 + integer(random, 0, 25)) for _ in range(5)))
+    shuffle(random, names)
     value = str(integer(random, 10**4, 10**5 - 1))
     chain = [f"VAR {names[0]} = {value}."]
     chain += [f"VAR {name} = VAR {before}." for before, name in pairwise(names)]
-    return Hidden(
-        tuple(chain),
-        f"Find all variables that are assigned the value {value} in the text above.",
-        "According to the chain of variable assignment in the text above, "
-        f"{len(names)} variables are assigned the value {value}, they are:",
-        tuple(names),
-    )
-
-
-def _distinct(random: Random, count: int, draw: Callable[[], str]) -> list[str]:
-    drawn: dict[str, None] = {}
-    while len(drawn) < count:
-        drawn[draw()] = None
-    return shuffle(random, list(drawn))
+    question = f"Find all variables that are assigned the value {value} in the text above."
+    opening = "According to the chain of variable assignment in the text above, "
+    opening += f"{len(names)} variables are assigned the value {value}, they are:"
+    return Hidden(tuple(chain), question, opening, tuple(names))
 
 
 @cache

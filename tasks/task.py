@@ -54,16 +54,13 @@ class PccTask(ConfigurableTask):  # type: ignore[misc]
 
     @cached_property
     def counter(self) -> TokenCounter:
-        """Counts tokens of the decoder that answers."""
         return TokenCounter.open(self.config.metadata, f"{self.config.task} counts decoder tokens")
 
     @property
     def seed(self) -> int:
-        """Of everything drawn."""
         return whole(self.config.metadata, "seed", 0, least=0)
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        """Load the rows."""
         docs, account = load_docs(self.config.metadata, self._read_row)
         self.take(docs, **account)
 
@@ -87,26 +84,20 @@ class PccTask(ConfigurableTask):  # type: ignore[misc]
     # Prompts. Everything of the data that enters a prompt is marked, as context or as literal.
 
     def doc_to_text(self, doc: Mapping[str, Any], doc_to_text: Any = None) -> Any:
-        """The template over the marked row."""
         return super().doc_to_text(self._marked(doc), doc_to_text)
 
     def doc_to_prefix(self, doc: Mapping[str, Any]) -> Any:
-        """The beginning of the answer that is given to the model."""
         return super().doc_to_prefix(self._marked(doc))
 
     def resolve_field(self, doc: Mapping[str, Any], field: str | None = None) -> Any:
-        """A column or template of the few-shot prefix or the description."""
         return super().resolve_field(self._marked(doc), field)
 
-    def build_qa_turn(
-        self, *, q: str | None = None, c: list[str] | None = None, a: Any = None, **kwargs: Any
-    ) -> list[Any]:
+    def build_qa_turn(self, *, q: Any = None, c: Any = None, a: Any = None, **kwargs: Any) -> list[Any]:
         """A turn whose answer is marked; the question is marked by the template, or is a choice of the data."""
         question = _literals(q) if self.multiple_input else q
         return list(super().build_qa_turn(q=question, c=_literals(c), a=_literals(a), **kwargs))
 
     def fewshot_context(self, *args: Any, **kwargs: Any) -> Prompt | list[Prompt]:
-        """The assembled prompt (few-shot examples, chat template), split into its parts."""
         assembled = super().fewshot_context(*args, **kwargs)
         return list(map(Prompt.parse, assembled)) if isinstance(assembled, list) else Prompt.parse(assembled)
 
@@ -143,11 +134,9 @@ class PccTask(ConfigurableTask):  # type: ignore[misc]
         return scores
 
     def scores(self, doc: Mapping[str, Any], results: Sequence[Any]) -> dict[str, Any]:
-        """Of a row's answers, by lm-eval."""
         return dict(super().process_results(doc, results))
 
     def account(self, doc: Mapping[str, Any], records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Of a row, from the accounts of its answers."""
         return records[0]
 
     def _marked(self, doc: Mapping[str, Any]) -> dict[str, Any]:
@@ -174,7 +163,6 @@ class OtherQuestions(ContextSampler):  # type: ignore[misc]
     def sample(
         self, n: int, eval_doc: dict[str, Any] | None = None, df: Any = None, **kwargs: Any
     ) -> Sequence[dict[str, Any]]:
-        """The examples of a scored row."""
         rows, own = self.fewshot_docs(), self._asked(eval_doc) if eval_doc else None
         drawn = self.rnd.sample(rows, min(n + (eval_doc is not None), len(rows)))
         others = [row for row in drawn if self._asked(row) != own][:n]
@@ -202,12 +190,9 @@ class QuestionTask(PccTask):
         if "doc_to_text" not in config:
             name = OFFICIAL if name is None else name
             prompt = question_prompt(name)
-            words = {
-                "doc_to_text": "{{context}}" + prompt.text.replace("{question}", "{{question}}"),
-                "target_delimiter": prompt.delimiter,
-                "gen_prefix": prompt.answer_start or None,
-                "generation_kwargs": {**config["generation_kwargs"], **prompt.ending},
-            }
+            words["doc_to_text"] = "{{context}}" + prompt.text.replace("{question}", "{{question}}")
+            words |= {"target_delimiter": prompt.delimiter, "gen_prefix": prompt.answer_start or None}
+            words["generation_kwargs"] = {**config["generation_kwargs"], **prompt.ending}
             self._needs_chat_template = prompt.needs_chat_template
         elif name is not None:
             raise UsageError(f"prompt={name!r}: {config['task']} has a doc_to_text of its own: leave prompt out")

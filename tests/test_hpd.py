@@ -241,7 +241,7 @@ def test_mistakes_in_one_sentence(tmp_path: Path, tokenizer: str) -> None:
         return {"demonstrations": {"tokens": tokens}, "tokenizer": tokenizer}
 
     sentence("can't fit the budget of 5: pass a larger budget", "pcc_hpd_1_text", **wanted(5))
-    sentence("to fill a budget of 999999: provide more sessions", "pcc_msc_1_text", **wanted(999999))
+    sentence("to fill a budget of 999999 decoder tokens: provide more rows", "pcc_msc_1_text", **wanted(999999))
     sentence("demonstrations are dialogue up to a budget", "pcc_hpd_1_text", demonstrations={"count": 2})
     sentence("msc is not on the hub: keep its rows in <folder>/msc/<split>.jsonl", "pcc_msc_0", data="hub")
     sentence("negatives=-1: negatives is a whole number of 0 or more", "pcc_msc_0", negatives=-1)

@@ -358,7 +358,8 @@ def test_scores_are_those_of_the_official_code(case: str, tmp_path: Path) -> Non
     )
     for row, doc in enumerate(task.eval_docs):
         logprobs = [float(answer[0]) for answer in answers(results, f"pcc_{name}_750_memory")[row]]
-        tokens = [task.answer_tokens(doc, option) for option in task.doc_to_choice(doc)]
+        options = task.doc_to_choice(doc)
+        tokens = [count for _, count in task.likelihoods(doc, options, [(0.0,)] * len(options))]
         if len(logprobs) == 4:
             free = [-total / count for total, count in zip(logprobs[2:], tokens, strict=True)]
         nlls = [-total / count - bias for total, count, bias in zip(logprobs[:2], tokens, free, strict=True)]
@@ -452,7 +453,7 @@ def test_tokens_of_an_answer_are_those_the_model_scores(models: Path) -> None:
     for doc in task.eval_docs:
         for option in task.doc_to_choice(doc):
             _, ids = encoder.encode_pair(task.fewshot_context(doc), [], f" {option}")
-            assert task.answer_tokens(doc, option) == len(ids)
+            assert task.likelihoods(doc, [option], [(0.0,)]) == [(0.0, len(ids))]
 
 
 @pytest.mark.parametrize("name", ["pcc_gsm8k_8_memory", "pcc_sst2_1500_memory", "pcc_wsc_1500_memory"])

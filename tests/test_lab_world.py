@@ -307,7 +307,7 @@ def test_a_lesson_asks_all_there_is_to_ask(hops: int, alike: bool) -> None:
     for number in range(60):
         random = seeded("lesson", number)
         size = 2 + number
-        text, questions = lesson(random, size, None, number % 4, hops=hops, alike=alike)
+        text, questions = lesson(random, size, fillers=number % 4, hops=hops, alike=alike)
         sentences = split_sentences(text)
         facts = read_facts(sentences)
         assert (len(facts), len(sentences)) == (size, size + number % 4)

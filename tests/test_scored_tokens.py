@@ -84,8 +84,8 @@ def test_tokens_behind_a_template_are_those_lm_eval_splits_off(models: Path) -> 
         prompt = "<|user|>who is there and why are we to ask for it?<|end|><|assistant|>:" + end
         task._template_end = prompt[-TAIL:]
         _, ids = model._encode_pair(prompt, answer)
-        assert task.answer_tokens({}, answer) == len(ids)
-        assert task.answer_tokens({}, answer, Score(-1.0, False, {"scored_tokens": 7})) == 7
+        results = [(-1.0, False), Score(-1.0, False, {"scored_tokens": 7})]
+        assert task.likelihoods({}, [answer, answer], results) == [(-1.0, len(ids)), (-1.0, 7)]
 
     check()
 

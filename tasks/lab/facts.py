@@ -52,25 +52,19 @@ STATEMENTS: dict[str, tuple[str, ...]] = {
         "The office of {name} is in {value}.",
         "{value} is the city where {name} has its office.",
     ),
+    "thing": (
+        "{name} owns {value} {thing}.",
+        "{name} has {value} {thing}.",
+        "There are {value} {thing} in the house of {name}.",
+    ),
+    "relation": (
+        "The {relation} of {name} is {value}.",
+        "{name}'s {relation} is {value}.",
+        "{value} is the {relation} of {name}.",
+        "{name} has a {relation} called {value}.",
+    ),
 }
-STATEMENTS |= {
-    thing: (
-        f"{{name}} owns {{value}} {thing}.",
-        f"{{name}} has {{value}} {thing}.",
-        f"There are {{value}} {thing} in the house of {{name}}.",
-    )
-    for thing in THINGS
-}
-STATEMENTS |= {
-    relation: (
-        f"The {relation} of {{name}} is {{value}}.",
-        f"{{name}}'s {relation} is {{value}}.",
-        f"{{value}} is the {relation} of {{name}}.",
-        f"{{name}} has a {relation} called {{value}}.",
-    )
-    for relation in RELATIONS
-}
-QUESTIONS: dict[str, tuple[str, str]] = {
+QUESTIONS: dict[str, tuple[str, ...]] = {
     "city": ("Where does {name} live?", "In which city does {name} live?"),
     "birthplace": ("Where was {name} born?", "In which city was {name} born?"),
     "birthday": ("When was {name} born?", "What is the date of birth of {name}?"),
@@ -80,13 +74,8 @@ QUESTIONS: dict[str, tuple[str, str]] = {
     "hobby": ("What is the hobby of {name}?", "Which hobby does {name} have?"),
     "pet": ("Which pet does {name} have?", "What is the pet of {name}?"),
     "seat": ("In which city is the company {name}?", "Where is the office of {name}?"),
-}
-QUESTIONS |= {
-    thing: (f"How many {thing} does {{name}} own?", f"How many {thing} does {{name}} have?") for thing in THINGS
-}
-QUESTIONS |= {
-    relation: (f"Who is the {relation} of {{name}}?", f"What is the name of the {relation} of {{name}}?")
-    for relation in RELATIONS
+    "thing": ("How many {thing} does {name} own?", "How many {thing} does {name} have?"),
+    "relation": ("Who is the {relation} of {name}?", "What is the name of the {relation} of {name}?"),
 }
 # What somebody's fact looks like inside another sentence: "Anna Reed, who lives in Paris, ..."
 CLAUSES: dict[str, tuple[str, ...]] = {
@@ -98,11 +87,13 @@ CLAUSES: dict[str, tuple[str, ...]] = {
     "food": ("who likes to eat {value}", "whose favourite food is {value}"),
     "hobby": ("who enjoys {value}", "whose hobby is {value}"),
     "pet": ("who has {a} {value}", "whose pet is {a} {value}"),
+    "thing": ("who owns {value} {thing}", "who has {value} {thing}"),
+    "relation": ("whose {relation} is {value}",),
 }
-CLAUSES |= {thing: (f"who owns {{value}} {thing}", f"who has {{value}} {thing}") for thing in THINGS}
-CLAUSES |= {relation: (f"whose {relation} is {{value}}",) for relation in RELATIONS}
-
-
+for _templates in (STATEMENTS, QUESTIONS, CLAUSES):  # those of the kinds {thing} and {relation}, word by word
+    for _kind, _words in (("thing", THINGS), ("relation", RELATIONS)):
+        _texts = _templates.pop(_kind)
+        _templates |= {word: tuple(text.replace(f"{{{_kind}}}", word) for text in _texts) for word in _words}
 _PRONOUNS = {"f": ("She", "Her"), "m": ("He", "His")}
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pcc_bench.tasks.lab.facts import PLACES, Fact, ask, clause, facts_of, scenery, state
-from pcc_bench.tasks.lab.world import RELATIONS, Cast, draw_cast, integer, pick, shuffle
+from pcc_bench.tasks.lab.world import RELATIONS, Cast, Item, draw_cast, integer, pick, shuffle
 
 _RUNS = (1, 2, 3, 12)  # longest run of facts about one person in a passage: from interleaved to one after the other
 
 
-class Stated(NamedTuple):
+class Statement(NamedTuple):
     """A fact with its place: `text[start:end]` is the sentence, `text[value_start:]` starts with the value."""
 
     fact: Fact
@@ -25,7 +26,7 @@ class Passage(NamedTuple):
     """A text and everything it states; each pair of subject and attribute is stated at most once."""
 
     text: str
-    stated: list[Stated]
+    stated: list[Statement]
     sentences: list[str]
     cast: Cast
 
@@ -48,14 +49,14 @@ def draw_passage(
     fewest = max(hops, -(-facts // 8))
     people = people if people is not None else integer(random, fewest, max(fewest, 2, facts // 3))
     cast = draw_cast(random, split, max(fewest, people), alike=alike)
-    facts_of_all = [fact for group in facts_of(cast) for fact in group]
+    everything = [fact for group in facts_of(cast) for fact in group]
     if hops > 1:
         chosen = chains(random, cast, facts)
     elif alike:  # attribute by attribute, each of everybody who has it, so that an answer has rivals
-        rivals = shuffle(random, list(grouped(facts_of_all, "attribute").values()))
+        rivals = shuffle(random, list(grouped(everything, "attribute").values()))
         chosen = [fact for group in rivals for fact in group][:facts]
     else:
-        chosen = shuffle(random, facts_of_all)[:facts]
+        chosen = shuffle(random, everything)[:facts]
     longest = pick(random, _RUNS)
     runs = [
         group[start : start + longest]
@@ -66,11 +67,11 @@ def draw_passage(
     return write(random, runs, cast, fillers)
 
 
-def grouped(facts: Sequence[Fact], by: str) -> dict[str, list[Fact]]:
-    """Facts by one of their fields, in their order."""
-    groups: dict[str, list[Fact]] = {}
-    for fact in facts:
-        groups.setdefault(getattr(fact, by), []).append(fact)
+def grouped(items: Iterable[Item], by: str) -> dict[str, list[Item]]:
+    """Items by a field of theirs, in their order."""
+    groups: dict[str, list[Item]] = {}
+    for item in items:
+        groups.setdefault(attrgetter(by)(item), []).append(item)
     return groups
 
 
@@ -82,7 +83,7 @@ def write(random: Random, runs: Sequence[Sequence[Fact]], cast: Cast, fillers: i
     genders = {person.name: person.gender for person in cast.people}
     left = sum(map(len, runs))
     sentences: list[str] = []
-    stated: list[Stated] = []
+    stated: list[Statement] = []
     position = 0
     for run in runs:
         pronoun = None
@@ -95,7 +96,7 @@ def write(random: Random, runs: Sequence[Sequence[Fact]], cast: Cast, fillers: i
                 pronoun = None
             sentence, offset = state(random, fact, pronoun if random.random() < 0.7 else None)
             end = position + len(sentence)
-            stated.append(Stated(fact, position, end, position + offset))
+            stated.append(Statement(fact, position, end, position + offset))
             sentences.append(sentence)
             position = end + 1
             left -= 1
@@ -164,21 +165,19 @@ class Question(NamedTuple):
 
     text: str
     answer: str
-    needs: tuple[Stated, ...]
+    needs: tuple[Statement, ...]
 
 
 def one_hop(random: Random, passage: Passage) -> list[Question]:
     """A question for each stated fact, in the order of the text."""
-    return [
-        Question(ask(random, stated.fact.attribute, stated.fact.subject), stated.fact.value, (stated,))
-        for stated in passage.stated
-    ]
+    stated = ((stated, stated.fact) for stated in passage.stated)
+    return [Question(ask(random, fact.attribute, fact.subject), fact.value, (place,)) for place, fact in stated]
 
 
 def contested(random: Random, passage: Passage) -> list[Question]:
     """The one-hop questions to which the passage has a wrong answer too: the same attribute of another subject."""
-    rivals = grouped([stated.fact for stated in passage.stated], "attribute")
-    values = {attribute: {fact.value for fact in facts} for attribute, facts in rivals.items()}
+    rivals = grouped(passage.stated, "fact.attribute")
+    values = {attribute: {stated.fact.value for stated in group} for attribute, group in rivals.items()}
     questions = one_hop(random, passage)
     return [question for question in questions if len(values[question.needs[0].fact.attribute]) > 1]
 
@@ -189,9 +188,7 @@ def two_hop(random: Random, passage: Passage) -> list[Question]:
     Left out are those whose answer is also a value of the person in the question, or names somebody of whom that
     person is a value, so that no single sentence has both.
     """
-    of_subject: dict[str, list[Stated]] = {}
-    for stated in passage.stated:
-        of_subject.setdefault(stated.fact.subject, []).append(stated)
+    of_subject = grouped(passage.stated, "fact.subject")
     lives = {person.name: person.attributes for person in passage.cast.people}
     questions = []
     for link in passage.stated:
@@ -211,18 +208,9 @@ def two_hop(random: Random, passage: Passage) -> list[Question]:
     return questions
 
 
-def lesson(
-    random: Random,
-    facts: int,
-    people: int | None = None,
-    fillers: int = 0,
-    *,
-    hops: int = 1,
-    alike: bool = False,
-    split: str = "train",
-) -> tuple[str, list[tuple[str, str]]]:
-    """A passage (see `draw_passage`) with pairs of question and short answer: one a fact, or all over two facts."""
-    passage = draw_passage(random, facts, people, fillers, split=split, alike=alike, hops=hops)
+def lesson(random: Random, facts: int, *, hops: int = 1, **options: Any) -> tuple[str, list[tuple[str, str]]]:
+    """A passage (`options`: see `draw_passage`) with pairs of question and answer: one a fact, or all of two hops."""
+    passage = draw_passage(random, facts, hops=hops, **options)
     questions = (one_hop if hops == 1 else two_hop)(random, passage)
     return passage.text, [(question.text, question.answer) for question in questions]
 

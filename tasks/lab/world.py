@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from random import Random
 from typing import NamedTuple, TypeVar
 
 
 def words(text: str) -> tuple[str, ...]:
-    """The words of a text with blanks between them."""
     return tuple(text.split())
 
 
@@ -63,7 +62,6 @@ def seeded(*parts: object) -> Random:
 
 
 def pick(random: Random, items: Sequence[Item]) -> Item:
-    """One of the items."""
     return items[int(random.random() * len(items))]
 
 
@@ -77,6 +75,14 @@ def draw_two(random: Random, items: Sequence[Item]) -> tuple[Item, Item]:
 def integer(random: Random, low: int, high: int) -> int:
     """A whole number from low to high, both included."""
     return low + int(random.random() * (high - low + 1))
+
+
+def distinct(count: int, draw: Callable[[], Item], drawn: Iterable[Item] = ()) -> list[Item]:
+    """So many different items: those that are there, then drawn ones."""
+    items = dict.fromkeys(drawn)
+    while len(items) < count:
+        items[draw()] = None
+    return list(items)
 
 
 def shuffle(random: Random, items: list[Item]) -> list[Item]:
@@ -95,14 +101,11 @@ Name = tuple[str, str]
 
 
 class Person(NamedTuple):
-    """Somebody of a passage."""
-
     name: str  # first name and surname
-    first: str  # first name
-    last: str  # surname
+    first: str
+    last: str
     gender: str  # `f` or `m`
-    # attribute -> value: the keys of `facts.TEMPLATES`, such as `city`, `job`, `books`, `colleague`
-    attributes: dict[str, str]
+    attributes: dict[str, str]  # the keys are those of `facts.STATEMENTS`, such as `city`, `job`, `books`, `colleague`
 
 
 class Cast(NamedTuple):
@@ -113,7 +116,7 @@ class Cast(NamedTuple):
 
 
 def is_test_name(first: str, last: str) -> bool:
-    """Is this pair of names for tests? The same on any machine."""
+    """The same on any machine."""
     return zlib.crc32(f"{first} {last}".encode()) % TEST_SHARE == 0
 
 
@@ -123,29 +126,18 @@ NAMES: dict[str, tuple[Name, ...]] = {
 }
 
 
-def names_of(split: str) -> tuple[Name, ...]:
-    """The names that a split may use: `train` has its own, every other split those of tests."""
-    return NAMES["train" if split == "train" else "test"]
+def draw_names(random: Random, split: str, count: int, *, alike: bool = False) -> list[Name]:
+    """Distinct full names that a split may use: `train` has its own, every other split those of tests.
 
-
-def draw_names(random: Random, split: str, count: int) -> list[Name]:
-    """Distinct full names."""
-    names = names_of(split)
-    drawn: dict[Name, None] = {}
-    while len(drawn) < count:
-        drawn[pick(random, names)] = None
-    return list(drawn)
-
-
-def draw_alike_names(random: Random, split: str, count: int) -> list[Name]:
-    """Distinct full names, each with the first name or the surname of the first one as far as there are such."""
-    names = names_of(split)
-    first, last = pick(random, names)
-    alike = [name for name in names if (name[0] == first) != (name[1] == last)]
-    drawn = dict.fromkeys([(first, last), *shuffle(random, alike)[: count - 1]])
-    while len(drawn) < count:
-        drawn[pick(random, names)] = None
-    return list(drawn)
+    `alike`: each with the first name or the surname of the first one, as far as there are such.
+    """
+    names = NAMES["train" if split == "train" else "test"]
+    drawn: list[Name] = []
+    if alike:
+        first, last = pick(random, names)
+        others = [name for name in names if (name[0] == first) != (name[1] == last)]
+        drawn = [(first, last), *shuffle(random, others)[: count - 1]]
+    return distinct(count, lambda: pick(random, names), drawn)
 
 
 def draw_cast(random: Random, split: str, count: int, *, alike: bool = False) -> Cast:
@@ -153,8 +145,7 @@ def draw_cast(random: Random, split: str, count: int, *, alike: bool = False) ->
 
     `alike`: names are near-duplicates, and so are lives: people share values with the first one.
     """
-    names = (draw_alike_names if alike else draw_names)(random, split, count)
-    people = [draw_person(random, name) for name in names]
+    people = [draw_person(random, name) for name in draw_names(random, split, count, alike=alike)]
     if alike:  # the others have a quarter of the first one's values, and count the same things
         model = people[0].attributes
         for person in people[1:]:
