@@ -19,15 +19,13 @@ def compression(records: Sequence[Mapping[str, Any]]) -> float | None:
 
 
 class AchievedCompression(evaluate.Metric):  # type: ignore[misc]
-    """Source tokens per position of memory over a population; see `compression`."""
-
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
             description="Achieved compression of a population: the ratio of the sums, boundary vectors counted.",
             citation="Dai et al., Pretraining Context Compressor for Large Language Models, ACL 2025",
             inputs_description="predictions: slots; boundary: boundary vectors; references: source tokens.",
             features=datasets.Features(
-                {name: datasets.Value("int64") for name in ("predictions", "boundary", "references")}
+                dict.fromkeys(("predictions", "boundary", "references"), datasets.Value("int64"))
             ),
         )
 

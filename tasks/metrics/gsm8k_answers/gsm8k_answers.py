@@ -64,8 +64,6 @@ def is_result(number: str, reference: str) -> bool:
 
 
 class Gsm8kAnswers(evaluate.Metric):  # type: ignore[misc]
-    """Share of solutions with the right number; see `extracted`."""
-
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
             description="Exact match of the numbers that worked solutions come to, 0 to 1.",

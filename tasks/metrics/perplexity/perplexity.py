@@ -28,20 +28,13 @@ def weighted_perplexity(pairs: Sequence[tuple[float, int]]) -> float:
 
 
 class Perplexity(evaluate.Metric):  # type: ignore[misc]
-    """Perplexity over texts from their log-likelihoods; see `weighted_perplexity`."""
-
     def _info(self) -> evaluate.MetricInfo:
+        kinds = {"predictions": "float64", "tokens": "int64", "references": "string"}
         return evaluate.MetricInfo(
             description="Perplexity a token (a tokenizer decides it) and a byte (comparable across decoders).",
             citation="Dai et al., Pretraining Context Compressor for Large Language Models, ACL 2025",
             inputs_description="predictions: log-likelihoods; tokens: how many each sums up; references: the texts.",
-            features=datasets.Features(
-                {
-                    "predictions": datasets.Value("float64"),
-                    "tokens": datasets.Value("int64"),
-                    "references": datasets.Value("string"),
-                }
-            ),
+            features=datasets.Features({name: datasets.Value(kind) for name, kind in kinds.items()}),
         )
 
     def _compute(

@@ -25,7 +25,6 @@ def normalize(text: str) -> str:
 
 
 def exact_match(prediction: str, reference: str) -> float:
-    """1 if the normal forms are equal."""
     return float(normalize(prediction) == normalize(reference))
 
 
@@ -65,8 +64,6 @@ def score_qa(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]
 
 
 class SquadAnswers(evaluate.Metric):  # type: ignore[misc]
-    """Scores of short answers, each the best over the references; see `score_qa`."""
-
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
             description="Exact match, F1 and substring accuracy of short answers, 0 to 1.",
@@ -80,8 +77,6 @@ class SquadAnswers(evaluate.Metric):  # type: ignore[misc]
     def _compute(
         self, predictions: Sequence[str], references: Sequence[Sequence[str]], protocol: str = "strict"
     ) -> dict[str, Any]:
-        rows = [
-            score_qa({"answers": scored_against(answers, protocol)}, [prediction])
-            for prediction, answers in zip(predictions, references, strict=True)
-        ]
+        pairs = zip(predictions, references, strict=True)
+        rows = [score_qa({"answers": scored_against(answers, protocol)}, [text]) for text, answers in pairs]
         return {name: mean(row[name] for row in rows) for name in rows[0]}

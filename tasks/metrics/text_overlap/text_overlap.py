@@ -52,9 +52,8 @@ def letters_and_digits(text: str) -> list[str]:
 def score_overlap(answer: str, reference: str) -> dict[str, float]:
     """Scores of one text, each from 0 to 1.
 
-    Returns:
-        `bleu_sentence`: nltk's, the answer as hypothesis; `bleu_official`: the same with the two exchanged, as PCC's
-        code has them. `rougeL`: F of the longest common subsequence of words.
+    `bleu_sentence`: nltk's, the answer as hypothesis; `bleu_official`: the same with the two exchanged, as PCC's code
+    has them. `rougeL`: F of the longest common subsequence of words.
     """
     said, meant = tokenize(answer), tokenize(reference)
     return {
@@ -106,8 +105,6 @@ _SENTENCES, _TREEBANK = PunktSentenceTokenizer(), NLTKWordTokenizer()
 
 
 class TextOverlap(evaluate.Metric):  # type: ignore[misc]
-    """Corpus BLEU (0 to 100), and means of the scores of each text; see `score_overlap`."""
-
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
             description=f"BLEU and ROUGE-L of texts against one reference each; {NAMED}. Words: {WORDS}",
