@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, islice
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from lm_eval.api.instance import Instance
 from lm_eval.utils import apply_template
@@ -52,7 +52,8 @@ class Shots:
         return cls(shipped["form"], **changed)
 
 
-class Block(NamedTuple):
+@dataclass(frozen=True)
+class Block:
     """Demonstrations as they stand before a test item."""
 
     text: str = ""  # separators between them but not after the last
@@ -67,10 +68,10 @@ def block(pieces: Iterator[str], shots: Shots, counter: TokenCounter | None, pla
         UsageError: There are too few, or the first one alone is longer than the budget.
     """
     if shots.count is not None:
-        first = list(islice(pieces, shots.count))
-        if len(first) < shots.count:
-            raise UsageError(f"{place} has {len(first)} demonstrations, {shots.count} are wanted: ask for fewer")
-        return Block(SEPARATOR.join(first), len(first))
+        texts = list(islice(pieces, shots.count))
+        if len(texts) < shots.count:
+            raise UsageError(f"{place} has {len(texts)} demonstrations, {shots.count} are wanted: ask for fewer")
+        return Block(SEPARATOR.join(texts), len(texts))
     assert counter is not None and shots.tokens is not None
     ended = [piece + SEPARATOR for piece in islice(pieces, shots.tokens + 1)]  # each has a token at least
     first, few = f"the first demonstration of {place}", f"{place} has too few demonstrations ({len(ended)})"
