@@ -157,9 +157,7 @@ def test_golden_a_run_gives_the_logits_and_greedy_ids(golden: Golden) -> None:
     explicit = golden.io[f"explicit_softprompt_after_seg{len(golden.config['segment_lengths']) - 1}"][0]
     (memory,) = compressor.compress([words(golden.context)])
     memory = type(memory)(**{**memory.__dict__, "vectors": explicit, "slots": len(explicit)})  # its own segments
-    plan = PromptEncoder(golden.decoder, compressor).encode(
-        Prompt.parse(mark("context") + literal(words(golden.question))), [memory]
-    )
+    plan = PromptEncoder(compressor).encode(Prompt.parse(mark("context") + literal(words(golden.question))), [memory])
     vectors, at = plan.vectors(golden.decoder), compressor.layout.memory_position
     positions = None if at is None else [plan.positions(at)]
     wanted = golden.io["generated_ids"][0].tolist()[len(golden.question) :]

@@ -86,7 +86,7 @@ class Golden:
 
     def inputs(self) -> list[torch.Tensor]:
         """The decoder's input of each question, made as a run makes it."""
-        encoder = PromptEncoder(self.decoder, self.compressor)
+        encoder = PromptEncoder(self.compressor)
         plans = [encoder.encode(p, self.compressor.compress(list(p.contexts))) for p in self.prompts()]
         return [plan.vectors(self.decoder) for plan in plans]
 

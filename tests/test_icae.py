@@ -89,7 +89,7 @@ class Golden:
         compressor = self.load(use)
         context = self.text("context_ids")
         prompt = Prompt.parse(mark(context) + (literal(after) if after else ""))
-        plan = PromptEncoder(self.decoder, compressor).encode(prompt, compressor.compress([context]))
+        plan = PromptEncoder(compressor).encode(prompt, compressor.compress([context]))
         return compressor, plan.vectors(self.decoder)
 
     def check_decoding(self, use: str, compressor: IcaeCompressor, vectors: torch.Tensor) -> None:
@@ -351,7 +351,7 @@ def test_a_chat_template_is_not_framed_again(hub: Path, mistral: Decoder, llama:
     (bos,) = mistral.bos
     opening, closing = (mistral.tokenizer.encode(text, add_special_tokens=False) for text in ("[INST]", "[/INST]"))
     compressor = IcaeCompressor.load(str(hub), mistral, file=FT)
-    encoder, memory = PromptEncoder(mistral, compressor), compressor.compress(["Rain."])
+    encoder, memory = PromptEncoder(compressor), compressor.compress(["Rain."])
     plan = encoder.encode(Prompt.parse(mark("Rain.") + "Why?"), memory)
     why = mistral.tokenizer.encode("Why?", add_special_tokens=False)
     assert list(plan.pieces) == [[bos, *opening], memory[0], why, closing]
@@ -362,7 +362,7 @@ def test_a_chat_template_is_not_framed_again(hub: Path, mistral: Decoder, llama:
     assert ids == mistral.tokenizer.encode(" So", add_special_tokens=False)
     old = IcaeCompressor.load(str(hub), llama, file=V1)
     for prompt in (chat, Prompt.parse(mark("Rain.") + "Why?")):
-        last = PromptEncoder(llama, old).encode(prompt, old.compress(["Rain."])).pieces[-1]
+        last = PromptEncoder(old).encode(prompt, old.compress(["Rain."])).pieces[-1]
         assert torch.equal(last, old.behind)  # type: ignore[arg-type]
 
 

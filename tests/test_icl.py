@@ -448,7 +448,7 @@ def test_tokens_of_an_answer_are_those_the_model_scores(models: Path) -> None:
 
     model = AutoModelForCausalLM.from_pretrained(models / "llama", dtype=torch.float32)
     decoder = Decoder(model, AutoTokenizer.from_pretrained(models / "llama"), "llama")
-    encoder = PromptEncoder(decoder, FullContext(decoder))
+    encoder = PromptEncoder(FullContext(decoder))
     task = load("pcc_wsc_750_text", tokenizer=str(models / "llama"))
     for doc in task.eval_docs:
         for option in task.doc_to_choice(doc):

@@ -81,7 +81,7 @@ def test_a_baseline_is_trained_on_what_its_wrapper_lays_out(method: str, lab: Pa
         plans = rival.plans(encoded, Task.ANSWERING)
     for context, before, memory in zip(CONTEXTS, plans, wrapper.compress(CONTEXTS), strict=True):
         prompt = Prompt([Part(context, Kind.CONTEXT, " "), Part("Question: Where does Anna Baker live?\n\nAnswer: ")])
-        plan = PromptEncoder(decoder, wrapper).encode(prompt, [memory])
+        plan = PromptEncoder(wrapper).encode(prompt, [memory])
         rows = asked(rival, str(prompt.parts[1].text))
         expected = torch.cat([before.vectors(decoder), decoder.embed(rows)])
         torch.testing.assert_close(plan.vectors(decoder).float(), expected, rtol=1e-4, atol=1e-4)

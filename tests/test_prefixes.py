@@ -94,7 +94,7 @@ def test_a_beginning_is_read_once_whatever_the_batch_size(
     reused = [score.record["reused_positions"] for score in scores]  # type: ignore[attr-defined]
     assert sorted(reused)[0] == 0
     assert sorted(reused)[1] > tokens - 5
-    assert model.answering.reader._kept is None  # nothing is held when a run is over
+    assert model.answering.reader.last is None  # nothing is held when a run is over
 
 
 def test_a_float32_memory_before_a_bfloat16_decoder_stays_one(models: Path, rows: list[dict[str, Any]]) -> None:

@@ -138,7 +138,7 @@ def _memories(root: Path, decoder: Decoder) -> list[Kind]:
         if saved.memory.vectors is None or not is_finite(saved.memory.vectors):
             raise SilentPassError("a memory that is not finite")
         prompt = Prompt([Part("", ContextKind.CONTEXT), Part("Question: Where?", ContextKind.LITERAL)])
-        PromptEncoder(decoder, saved).encode(prompt, [saved.memory]).vectors(decoder)
+        PromptEncoder(saved).encode(prompt, [saved.memory]).vectors(decoder)
 
     made = [Kind("memory file", root / "memory.safetensors", change_tensors, read_memory)]
     for precision in ("exact", "int8"):

@@ -17,14 +17,14 @@ of an assembled prompt that stand outside a mark come from the task's template a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from pcc_bench.core.errors import UsageError
+from pcc_bench.core.errors import UsageError, foreign
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -115,16 +115,19 @@ class Prompt(str):
         return cls(parts)
 
 
-def check_chat(contents: Iterable[str], text: str, where: str) -> None:
-    """See that a chat template leaves what is marked in turns as it is: nothing lost, changed or said twice."""
+def chat_text(turns: Sequence[Mapping[str, str]], template: Callable[[], object], decoder: str) -> str:
+    """Turns under a chat template that leaves what is marked in them as it is: nothing lost, changed or said twice."""
 
     def marked(texts: Iterable[str]) -> list[Part]:
         return [part for text in texts for part in Prompt.parse(text).parts if part.kind is not Kind.TEXT]
 
-    expected = marked(contents)
+    where = f"the chat template of '{decoder}'"
+    with foreign(f"{where} can't be applied"):
+        text = str(template())
+    expected = marked(turn["content"] for turn in turns)
     with suppress(UsageError):  # marks that the template broke
         if marked([text]) == expected:
-            return
+            return text
     raise UsageError(f"{where} drops, changes or repeats what is said in a turn: use another template, or none")
 
 

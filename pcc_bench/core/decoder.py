@@ -5,14 +5,14 @@ import time
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, wraps
+from functools import cached_property, partial, wraps
 from typing import Any, Self, cast
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pcc_bench.core.checkpoint_files import check_finite
-from pcc_bench.core.context import check_chat
+from pcc_bench.core.context import chat_text
 from pcc_bench.core.errors import UsageError, foreign
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}  # that a user may name
@@ -166,11 +166,8 @@ class Decoder:
 
     def chat(self, turns: Sequence[Mapping[str, str]], **ends: Any) -> str:
         """Turns (`role`, `content`) in the tokenizer's chat template, as text that says what the turns say."""
-        where = f"the chat template of '{self.name}'"
-        with foreign(f"{where} can't be applied"):
-            text = str(self.tokenizer.apply_chat_template(list(turns), tokenize=False, **ends))  # type: ignore[arg-type]
-        check_chat([turn["content"] for turn in turns], text, where)
-        return text
+        apply = partial(cast(Any, self.tokenizer).apply_chat_template, list(turns), tokenize=False, **ends)
+        return chat_text(turns, apply, self.name)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, no special tokens added, look-alikes of special tokens read as ordinary characters."""

@@ -7,6 +7,7 @@ has no meaning without the prompt's tokens is refused.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
 import torch
@@ -114,24 +115,24 @@ def _refusal(decoder: Decoder, name: str, value: Any, instead: str | None, is_op
     )
 
 
+@dataclass
 class _NewTokens(LogitsProcessor):
     """Shows processors what a row has generated, behind the `start` ids of its prompt."""
 
-    def __init__(self, processors: LogitsProcessorList, start: int) -> None:
-        self.processors = processors
-        self.start = start
+    processors: LogitsProcessorList
+    start: int
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         new: Any = input_ids[:, self.start :]
         return self.processors(new, scores)
 
 
+@dataclass
 class FirstTokenClock(LogitsProcessor):
     """Notes when the logits of the first new token are there, which ends the prefill, and that they are numbers."""
 
-    def __init__(self, decoder: Decoder) -> None:
-        self.decoder = decoder
-        self.first = 0.0
+    decoder: Decoder
+    first: float = 0.0
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         if not self.first:

@@ -63,11 +63,12 @@ def suggest(word: str, options: list[str]) -> str:
 def typed(kind: type[Compressor], options: Mapping[str, Any], where: str) -> dict[str, Any]:
     from pcc_bench.core.documents import checked
 
-    return checked(_options_of(kind), options, where).model_dump(exclude_unset=True)
+    return checked(options_of(kind), options, where).model_dump(exclude_unset=True)
 
 
 @cache
-def _options_of(kind: type[Compressor]) -> type[BaseModel]:
+def options_of(kind: type[Compressor]) -> type[BaseModel]:
+    """The options of a method: names, types and defaults of the arguments of its `load`."""
     from pydantic import ConfigDict, create_model  # methods are listed without it
 
     types = get_type_hints(kind.load, include_extras=True)

@@ -9,7 +9,7 @@ import inspect
 import json
 import time
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
 
@@ -89,16 +89,12 @@ def share(jobs: Sequence[Job], alike: Iterable[Hashable]) -> tuple[list[Job], li
     return [job for group in shared for job in group], sorted(alone, key=lambda job: job.length, reverse=True)
 
 
+@dataclass(eq=False)
 class PrefixReader:
     """Lets the decoder read the heads of batches of jobs; the last one is kept for the batch that follows."""
 
-    def __init__(self, decoder: Decoder) -> None:
-        self.decoder = decoder
-        self._kept: tuple[Plan, KeysValues] | None = None
-
-    def forget(self) -> None:
-        """Let go of what was kept."""
-        self._kept = None
+    decoder: Decoder
+    last: tuple[Plan, KeysValues] | None = None
 
     def read(self, batch: Sequence[Job], dtype: torch.dtype | None) -> tuple[ReadPrefix, list[int]]:
         """What the decoder knows after the heads of a batch; and how many positions of each job others had computed.
@@ -106,14 +102,14 @@ class PrefixReader:
         `dtype` is that of the batch's input vectors; None where it reads token ids.
         """
         heads = [job.head for job in batch if job.head is not None]
-        known = {} if self._kept is None else {id(self._kept[0]): self._kept[1]}
+        known = {} if self.last is None else {id(self.last[0]): self.last[1]}
         missing = list({id(head): head for head in heads if id(head) not in known}.values())
         known |= zip(map(id, missing), self._prefill(missing, dtype) if missing else [], strict=True)
         new, spared = set(map(id, missing)), []
         for head in heads:  # all of a head is spared, but for the first job with a head just computed
             spared.append(0 if id(head) in new else head.length)
             new.discard(id(head))
-        self._kept = (heads[-1], [(keys.clone(), values.clone()) for keys, values in known[id(heads[-1])]])
+        self.last = (heads[-1], [(keys.clone(), values.clone()) for keys, values in known[id(heads[-1])]])
         ids = [head.ids() for head in heads] if dtype is None else None
         lengths = [head.length for head in heads]
         cache = DynamicCache(config=self.decoder.model.config)  # of the batch, rows padded on the left
@@ -144,20 +140,20 @@ class PrefixReader:
         return [[(layer.keys[row], layer.values[row]) for layer in layers] for row in rows]
 
 
+@dataclass(eq=False)
 class Answering:
     """Runs batches of jobs: by lm-eval's model `lm`, whose tokenizer, stop rules and precision hold, or an engine.
 
     `reuse_prefix`: let the decoder read what several prompts begin with once.
     """
 
-    def __init__(
-        self, lm: HFLM, compressor: Compressor, engine: Engine | None = None, reuse_prefix: bool = False
-    ) -> None:
-        self.lm = lm
-        self.engine = engine
-        self.compressor = compressor
-        self.reuse_prefix = reuse_prefix
-        self.reader = PrefixReader(compressor.decoder)
+    lm: HFLM
+    compressor: Compressor
+    engine: Engine | None = None
+    reuse_prefix: bool = False
+
+    def __post_init__(self) -> None:
+        self.reader = PrefixReader(self.compressor.decoder)
 
     def batches(self, requests: Sequence[Request], jobs: Sequence[Job]) -> Iterator[list[Job]]:
         """Jobs that are decoded together: same arguments, longest first; those that share a beginning side by side."""
@@ -182,7 +178,7 @@ class Answering:
                 reuse = self.reuse_prefix and stays and fits(request.argument)
                 for part in share(side, [requests[job.index].beginning if reuse else () for job in side]):
                     yield from (part[start : start + size] for start in range(0, len(part), size))
-        self.reader.forget()
+        self.reader.last = None
 
     def run(self, kind: str, batch: Sequence[Job], arguments: Any) -> list[Answer]:
         """Answer a batch of jobs with the same arguments; all of them have heads, or none has.

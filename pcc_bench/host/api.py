@@ -131,7 +131,7 @@ class ContextCompressor:
             Part("", Kind.CONTEXT, SEPARATOR) if isinstance(part, ContextMemory) else Part(part, Kind.LITERAL)
             for part in parts
         )
-        encoder = PromptEncoder(reader.decoder, reader, allow_special=allow_special_tokens_in_text)
+        encoder = PromptEncoder(reader, allow_special=allow_special_tokens_in_text)
         plan = encoder.encode(prompt, [memory.memory for memory in memories])
         return continued(reader, plan, max_new_tokens, until, options)
 

@@ -156,7 +156,7 @@ def joined(arguments: Mapping[str, Any], beside: Mapping[str, Any] | None) -> di
 
 def split_options(kind: type[Compressor], arguments: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Separate the options of `kind.load` from those of lm-eval's `hf`, typed; misspelt names are refused."""
-    own = [name for name in inspect.signature(kind.load).parameters if name not in ("pretrained", "decoder")]
+    own = registry.options_of(kind).model_fields
     hf = [name for name in inspect.signature(HFLM.__init__).parameters if name not in ("self", "kwargs")]
     options = {name: value for name, value in arguments.items() if name in own}
     rest = {name: value for name, value in arguments.items() if name not in (*own, *TASK_SETTINGS)}

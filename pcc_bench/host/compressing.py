@@ -1,7 +1,6 @@
 """Memories outside lm-eval: a compressor and its decoder are opened, a text is compressed, a memory is asked."""
 
-import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,16 +29,11 @@ SEPARATOR = "\n\n"  # between a context that is text and the words behind it, as
 
 
 def open_compressor(
-    pretrained: str,
-    decoder: str | None,
-    device: str | None,
-    dtype: str,
-    options: Mapping[str, Any],
-    method: str = "pcc",
+    pretrained: str, decoder: str | None, device: str | None, dtype: str, options: dict[str, Any], method: str = "pcc"
 ) -> Compressor:
     """Load a method's checkpoint and its decoder outside lm-eval; see `ContextCompressor.from_pretrained`."""
     kind = registry.get(method)
-    known = [name for name in inspect.signature(kind.load).parameters if name not in ("pretrained", "decoder")]
+    known = list(registry.options_of(kind).model_fields)
     if unknown := [name for name in options if name not in known]:
         raise UsageError(f"option {unknown[0]}: {kind.name} has no such option{registry.suggest(unknown[0], known)}")
     options = registry.typed(kind, options, "the options given")
@@ -65,7 +59,7 @@ def open_decoder_on(name: str, device: str | None, dtype: str) -> Decoder:
 def compress(text: str, compressor: Compressor, store: MemoryStore | None = None, query: str = "") -> Memory:
     """The memory of one text, for a question where the method compresses for one, from a store where it is there."""
     with memory_errors("compressing the text", "use a smaller --dtype, --device cpu, or a shorter text"):
-        (memory,) = compressed(compressor, [text], [query]) if store is None else store.compress([text], [query])
+        (memory,) = compressed(compressor, [text], [query], store)
     if store is not None and store.trouble:
         raise UsageError(f"the memory store could not keep the memory ({store.trouble}): make room, or use another one")
     return memory
@@ -147,7 +141,7 @@ class ContextMemory:
             text = decoder.chat(
                 turns, continue_final_message=bool(words.answer_start), add_generation_prompt=not words.answer_start
             )
-        return PromptEncoder(decoder, self.compressor).encode(Prompt.parse(text), [self.memory])
+        return PromptEncoder(self.compressor).encode(Prompt.parse(text), [self.memory])
 
 
 def open_memory(

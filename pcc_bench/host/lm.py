@@ -6,6 +6,7 @@ encoded around memories, the decoder takes input vectors where a memory is one, 
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -14,24 +15,13 @@ from lm_eval.models.huggingface import HFLM
 from tqdm import tqdm
 
 from pcc_bench.core import provenance, registry, shipped
-from pcc_bench.core.context import as_prompt, check_chat
+from pcc_bench.core.context import as_prompt, chat_text
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.documents import checked
-from pcc_bench.core.errors import UsageError, foreign, print_usage_errors_plainly
+from pcc_bench.core.errors import UsageError, print_usage_errors_plainly
 from pcc_bench.core.processors import set_by_decoder
-from pcc_bench.core.provenance import SCHEMA_VERSION
-from pcc_bench.host import answering, responses
+from pcc_bench.host import answering, arguments, responses
 from pcc_bench.host.answering import Answering
-from pcc_bench.host.arguments import (
-    SPEED_ONLY,
-    RunnerOptions,
-    check_choices,
-    default_checkpoint,
-    joined,
-    load_decoder,
-    parse_arguments,
-    split_options,
-)
 from pcc_bench.host.memories import MemoryBook, gather, waves, wrong_partners
 from pcc_bench.host.planning import Planner, read_requests, tally
 from pcc_bench.host.prompts import PromptEncoder
@@ -61,15 +51,15 @@ class CompressedLM(HFLM):  # type: ignore[misc]
     ) -> None:
         print_usage_errors_plainly()
         kind = registry.get(self.method)
-        given = {name: kwargs.pop(name) for name in RunnerOptions.model_fields if name in kwargs}
-        options, hf_arguments = split_options(kind, kwargs | ({"device": device} if device else {}))
-        hf_arguments.pop("device", None)
-        own = checked(RunnerOptions, {**given, "pretrained": pretrained, "decoder": decoder}, "model_args")
+        given = {name: kwargs.pop(name) for name in arguments.RunnerOptions.model_fields if name in kwargs}
+        options, hf = arguments.split_options(kind, kwargs | ({"device": device} if device else {}))
+        hf.pop("device", None)
+        own = checked(arguments.RunnerOptions, {**given, "pretrained": pretrained, "decoder": decoder}, "model_args")
         pretrained, decoder = own.pretrained, own.decoder
-        pretrained = default_checkpoint(kind, {"pretrained": pretrained, "decoder": decoder}) or pretrained
-        check_choices(kind, pretrained, own.control)
+        pretrained = arguments.default_checkpoint(kind, {"pretrained": pretrained, "decoder": decoder}) or pretrained
+        arguments.check_choices(kind, pretrained, own.control)
         name = kind.decoder_path(pretrained, decoder)
-        load_decoder(super().__init__, name, device, hf_arguments)
+        arguments.load_decoder(super().__init__, name, device, hf)
         accelerator = getattr(self, "accelerator", None)
         if accelerator is not None and accelerator.num_processes > 1:  # lm-eval joins them on several GPUs only
             self._rank, self._world_size = accelerator.process_index, accelerator.num_processes
@@ -77,9 +67,8 @@ class CompressedLM(HFLM):  # type: ignore[misc]
         self.frozen.check_runs()
         self.compressor = kind.load(pretrained, self.frozen, **options)
         self.compressor.source = pretrained
-        self.encoder = PromptEncoder(
-            self.frozen, self.compressor, hf_arguments.get("add_bos_token"), own.allow_special_tokens_in_text
-        )
+        bos = hf.get("add_bos_token")
+        self.encoder = PromptEncoder(self.compressor, bos, own.allow_special_tokens_in_text)
         self.engine = self._engine(own, shipped.located(name))
         bound = self.compressor.layout.memory_position is not None or self.engine is not None
         self.reuse_prefix = own.reuse_prefix and not bound and answering.can_reuse(self.frozen)
@@ -101,12 +90,12 @@ class CompressedLM(HFLM):  # type: ignore[misc]
             "memory_store_dtype": own.memory_store_dtype if own.memory_store else None,
             "backend": self.engine.describe() if self.engine else None,
             "allow_special_tokens_in_text": own.allow_special_tokens_in_text,
-            "add_bos_token": hf_arguments.get("add_bos_token"),
+            "add_bos_token": bos,
             "max_length": self.max_length,
-            "decoder_arguments": {key: str(value) for key, value in hf_arguments.items() if key not in SPEED_ONLY},
+            "decoder_arguments": {key: str(value) for key, value in hf.items() if key not in arguments.SPEED_ONLY},
         }
 
-    def _engine(self, own: RunnerOptions, decoder: str) -> Engine | None:
+    def _engine(self, own: arguments.RunnerOptions, decoder: str) -> Engine | None:
         """Who decodes in the place of transformers; its window is ours where it is smaller."""
         if own.backend is None:
             return None
@@ -123,12 +112,12 @@ class CompressedLM(HFLM):  # type: ignore[misc]
 
     @classmethod
     def create_from_arg_string(cls, arg_string: str, additional_config: dict[str, Any] | None = None) -> Self:
-        return cls.create_from_arg_obj(parse_arguments(arg_string), additional_config)
+        return cls.create_from_arg_obj(arguments.parse_arguments(arg_string), additional_config)
 
     @classmethod
     def create_from_arg_obj(cls, arg_dict: dict[str, Any], additional_config: dict[str, Any] | None = None) -> Self:
         print_usage_errors_plainly()
-        return cls(**joined(arg_dict, additional_config))
+        return cls(**arguments.joined(arg_dict, additional_config))
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         return self._answer("generate_until", requests, disable_tqdm)  # type: ignore[return-value]
@@ -173,11 +162,8 @@ class CompressedLM(HFLM):  # type: ignore[misc]
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """As lm-eval's; a template that can't be applied, or loses what is marked, is one sentence."""
-        where = f"the chat template of '{self.frozen.name}'"
-        with foreign(f"{where} can't be applied"):
-            text = str(super().apply_chat_template(chat_history, add_generation_prompt))
-        check_chat([turn["content"] for turn in chat_history], text, where)
-        return text
+        apply = partial(super().apply_chat_template, chat_history, add_generation_prompt)
+        return chat_text(chat_history, apply, self.frozen.name)
 
     def get_model_info(self) -> dict[str, Any]:
         return {**super().get_model_info(), "pcc_bench": self.describe()}
@@ -196,18 +182,13 @@ class CompressedLM(HFLM):  # type: ignore[misc]
 
     def describe(self) -> dict[str, Any]:
         """What ran and what it cost, over all processes: fingerprints, settings, counts."""
-        kind = type(self.compressor)
         stored = {**{name: self.book.stored[name] for name in COUNTS}, "trouble": self.book.trouble}
         return {
-            "schema_version": SCHEMA_VERSION,
+            "schema_version": provenance.SCHEMA_VERSION,
             **self._settings,
             "label": self.compressor.label or self.method,
             "requested_rate": self.compressor.rate,
-            "capabilities": {
-                "soft": kind.soft,
-                "query_aware": self.compressor.query_aware,
-                "owns_decoder": kind.owns_decoder,
-            },
+            "capabilities": {name: getattr(self.compressor, name) for name in ("soft", "query_aware", "owns_decoder")},
             "decoder": self.frozen.name,
             "generation_config": set_by_decoder(self.frozen),
             "fingerprints": {
@@ -245,10 +226,8 @@ class CompressedLM(HFLM):  # type: ignore[misc]
             if cache:
                 cache.put((requests[index].key, answer) for index, answer in batch.items())
 
-        progress = tqdm(
-            total=len(requests), initial=len(requests) - len(pending), desc=f"{self.method}: {kind}", disable=quiet
-        )
-        with progress:
+        old, title = len(requests) - len(pending), f"{self.method}: {kind}"
+        with tqdm(total=len(requests), initial=old, desc=title, disable=quiet) as progress:
             for wave in waves(groups):
                 self.book.fill({source for group in wave for source in group}, quiet)
                 jobs = []

@@ -1,12 +1,10 @@
-"""The memories of a run: each distinct context is compressed once, by one of its processes, in sorted batches.
-
-For a query-aware method that is each distinct pair of context and question.
-"""
+"""The memories of a run: each distinct context (and question, where it matters) is compressed once, by one process."""
 
 import random
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -21,37 +19,28 @@ CHUNK_CHARACTERS = 400_000  # given to a compressor in one call: large forwards,
 WAVE_CHARACTERS = 4_000_000  # held at once where the texts of a run are larger than that
 
 
-class Source(NamedTuple):
-    """What a memory is made from."""
-
+class Source(NamedTuple):  # of a memory
     context: str
     query: str = ""  # the question it is compressed for; "" for methods that don't see it
 
 
+@dataclass(eq=False)
 class MemoryBook:
     """Memories by source, shared by all `world_size` processes; every one calls `fill` with the same sources.
 
     Memories beyond `max_bytes` are forgotten, oldest first, by `trim`; a `store` keeps them for other runs.
     """
 
-    def __init__(
-        self,
-        compressor: Compressor,
-        rank: int = 0,
-        world_size: int = 1,
-        max_bytes: int = 4 << 30,
-        store: MemoryStore | None = None,
-    ) -> None:
-        self.compressor = compressor
-        self.rank = rank
-        self.world_size = world_size
-        self.max_bytes = max_bytes
-        self.store = store
-        self.stored: Counter[str] = Counter()  # counts of the store, over all processes; see `MemoryStore`
-        self.trouble = ""  # why the store could not keep a memory, "" if it could
-        self.compressions = 0  # memories that were made, not read from a store
-        self.seconds = 0.0  # of making and reading them, over all processes
-        self._memories: dict[Source, Memory] = {}
+    compressor: Compressor
+    rank: int = 0
+    world_size: int = 1
+    max_bytes: int = 4 << 30
+    store: MemoryStore | None = None
+    stored: Counter[str] = field(default_factory=Counter)  # counts of the store, over all processes
+    trouble: str = ""  # why the store could not keep a memory, "" if it could
+    compressions: int = 0  # memories that were made, not read from a store
+    seconds: float = 0.0  # of making and reading them, over all processes
+    _memories: dict[Source, Memory] = field(default_factory=dict)
 
     def __getitem__(self, source: Source) -> Memory:
         return self._memories[source]
@@ -69,10 +58,7 @@ class MemoryBook:
             for chunk in _portions(mine, lambda source: len(source.context), CHUNK_CHARACTERS):
                 texts, queries = [source.context for source in chunk], [source.query for source in chunk]
                 with memory_errors(f"compressing {len(chunk)} contexts", "use a smaller dtype or encoder batch"):
-                    if self.store is None:
-                        memories = compress(self.compressor, texts, queries)
-                    else:
-                        memories = self.store.compress(texts, queries)
+                    memories = compress(self.compressor, texts, queries, self.store)
                 own |= zip(chunk, memories, strict=True)
                 progress.update(len(chunk))
         of_store = (self.store.counts, self.store.trouble) if self.store else (Counter[str](), "")

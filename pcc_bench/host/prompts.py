@@ -8,7 +8,6 @@ import torch
 
 from pcc_bench.core.compressor import Frame, Memory
 from pcc_bench.core.context import Kind, Prompt, Span, encode_text, special_token_pattern
-from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.memory_file import Reader
 from pcc_bench.core.plan import Piece, Plan
@@ -45,21 +44,18 @@ class PromptEncoder:
     soft memory stands between separately tokenized runs, with BOS at the very start (official PCC layout).
 
     Args:
-        decoder: The decoder.
         reader: Says how a prompt starts and ends.
         add_bos: lm-eval's `add_bos_token`: yes, no, or as the tokenizer does by itself.
         allow_special: Let data spell special tokens (`<|eot_id|>` in a question becomes the control token), as lm-eval
             does; off by default (official quirk Q9).
     """
 
-    def __init__(
-        self, decoder: Decoder, reader: Reader, add_bos: bool | None = None, allow_special: bool = False
-    ) -> None:
-        self.decoder = decoder
+    def __init__(self, reader: Reader, add_bos: bool | None = None, allow_special: bool = False) -> None:
+        self.decoder = reader.decoder
         self.reader = reader
         self.starts_with_bos = reader.layout.starts_with_bos if add_bos is None else add_bos
         self.add_bos = add_bos
-        self._special = None if allow_special else special_token_pattern(decoder.tokenizer)
+        self._special = None if allow_special else special_token_pattern(self.decoder.tokenizer)
 
     def encode(self, prompt: Prompt, memories: Sequence[Memory]) -> Plan:
         """What the decoder reads, with one memory for each of the prompt's contexts, in order."""

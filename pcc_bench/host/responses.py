@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -114,13 +115,13 @@ class ResponseCache:
             self._connection.executemany(f"INSERT OR REPLACE INTO {TABLE} VALUES (?, ?)", rows)
 
 
+@dataclass
 class Tally:
     """What a model was asked, over all processes."""
 
-    def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()  # lm-eval's padding of the shorter processes included
-        self.asked: dict[str, set[int]] = {}  # rows of each task
-        self.skipped: dict[str, set[int]] = {}  # those among them that were skipped for their length
+    counts: Counter[str] = field(default_factory=Counter)  # lm-eval's padding of the shorter processes included
+    asked: dict[str, set[int]] = field(default_factory=dict)  # rows of each task
+    skipped: dict[str, set[int]] = field(default_factory=dict)  # those among them that were skipped for their length
 
     def merge(self, other: "Tally") -> None:
         self.counts += other.counts

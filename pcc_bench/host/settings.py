@@ -4,7 +4,6 @@ A misspelt setting would change nothing, and nobody knew.
 """
 
 import difflib
-import inspect
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +41,7 @@ def check_spelling(names: Iterable[str]) -> None:
         from pcc_bench.host.arguments import FROM_PRETRAINED, HfOptions, RunnerOptions  # heavy, and seldom asked
 
         methods = map(registry.get, registry.names())
-        options = {option for method in methods for option in inspect.signature(method.load).parameters}
+        options = {option for method in methods for option in registry.options_of(method).model_fields}
         if name not in {*FROM_PRETRAINED, *HfOptions.model_fields, *RunnerOptions.model_fields, *options}:
             raise UsageError(f"--metadata: no task has a setting '{name[:100]}': did you mean '{near[0]}'?")
 

@@ -243,8 +243,12 @@ class MemoryStore:
         return self.compressor.convert(memory) if isinstance(memory, RawMemory) else memory
 
 
-def compress(compressor: Compressor, contexts: Sequence[str], queries: Sequence[str]) -> list[Memory]:
+def compress(
+    compressor: Compressor, contexts: Sequence[str], queries: Sequence[str], store: MemoryStore | None = None
+) -> list[Memory]:
     """The memory of each context, for its question where the method is query-aware; all values finite."""
+    if store is not None:
+        return store.compress(contexts, queries)
     memories = compressor.compress_for(contexts, queries) if compressor.query_aware else compressor.compress(contexts)
     _check_finite(compressor, [memory.vectors for memory in memories if memory.vectors is not None])
     return memories
