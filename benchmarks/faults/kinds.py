@@ -74,6 +74,7 @@ def kinds(root: Path) -> list[Kind]:
     decoder = init.open_decoder(str(root / "llama"))
     for name, encoder, rank in (("pcc", "encoder", 0), ("large", "llama", 4)):
         checkpoint.save(init.fresh(str(root / encoder), decoder, [4, 16], root / name, lora_rank=rank), root / name)
+    checkpoint.save(checkpoint.load(str(root / "pcc"), decoder), root / "pcc8", torch.int8)
     published.export(checkpoint.load(str(root / "pcc"), decoder), root / "published")
     return [*_checkpoints(root, decoder), *_rivals(root), *_memories(root, decoder), *_documents(root)]
 
@@ -86,6 +87,7 @@ def _checkpoints(root: Path, decoder: Decoder) -> list[Kind]:
     return [
         Kind("checkpoint: config.json", root / "pcc/config.json", change_json, load("pcc"), True),
         Kind("checkpoint: weights", root / "pcc/model.safetensors", change_tensors, load("pcc")),
+        Kind("checkpoint: 8-bit weights", root / "pcc8/model.safetensors", change_tensors, load("pcc8")),
         Kind("checkpoint: tokenizer.json", root / "pcc/tokenizer.json", change_json, load("pcc")),
         Kind("LoRA checkpoint: config.json", root / "large/config.json", change_json, load("large"), True),
         Kind("LoRA checkpoint: weights", root / "large/model.safetensors", change_tensors, load("large")),
