@@ -103,11 +103,11 @@ class FigureView:
 
 def figure_view(figure: Figure) -> FigureView:
     """A figure with its files inside."""
-    data = base64.b64encode(figure.csv.read_bytes()).decode()
+    data = base64.b64encode(figure.file(".csv").read_bytes()).decode()
     image = Markup('<svg role="img" aria-label="{}"').format(texttable.visible(f"{figure.title}. {figure.alt}"))
+    vectors = {key: figure.file(end).read_text("utf-8") for key, end in (("page", "-page.svg"), ("column", ".svg"))}
     page, column = (
-        Markup(inline_svg(path.read_text(encoding="utf-8"), f"{figure.key}-{kind}").replace("<svg", image, 1))
-        for kind, path in (("page", figure.page), ("column", figure.svg))
+        Markup(inline_svg(text, f"{figure.key}-{key}").replace("<svg", image, 1)) for key, text in vectors.items()
     )
     return FigureView(figure.key, figure.title, figure.alt, page, column, f"data:text/csv;base64,{data}")
 

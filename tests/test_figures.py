@@ -68,7 +68,7 @@ def curves_frame() -> pd.DataFrame:
 def tokens_frame() -> pd.DataFrame:
     rows = []
     for rate, measure in itertools.product((2, 4, 8), ("reconstruction\n(nats a token)", "BLEU")):
-        line = training.Line.through(tokens := [1e4, 3e4, 1e5, 3e5], values := [4 * rate, 3 * rate, 2.5 * rate, rate])
+        line = training.Line(tokens := [1e4, 3e4, 1e5, 3e5], values := [4 * rate, 3 * rate, 2.5 * rate, rate])
         rows += [(t, v, np.nan, np.nan, training.MEASURED, 0) for t, v in zip(tokens, values, strict=True)]
         rows += [(t, *line.at(t), part, 4) for t, part in ((1e4, "fit"), (3e5, "fit"), (3e6, training.AHEAD))]
         rows = [row if len(row) == 8 else (f"smollm2 {rate}x", measure, *row) for row in rows]
@@ -129,7 +129,7 @@ FIGURES: dict[str, Callable[[], matplotlib.figure.Figure]] = {
     "needles of one method": lambda: heat_map(grid("PCC-Lite 4x")),
     "needles of five": lambda: heat_map(grid("PCC-Lite 4x", "PCC-Lite 16x", "ICAE 4x", "COCOM 4x", "PISCO 16x")),
     "errors": lambda: classes(errors_frame()),
-    "pairs": lambda: reconstruction_and_answers(contexts_frame(), "token accuracy", "F1"),
+    "pairs": lambda: reconstruction_and_answers(contexts_frame()),
     "ratios": lambda: achieved(ratios_frame()),
 }
 
@@ -162,7 +162,7 @@ def _is_shown(text: Text) -> bool:
 @pytest.mark.parametrize("name", FIGURES)
 def test_no_text_covers_another_or_leaves_the_figure(name: str, sheet: str) -> None:
     figure = made(name, sheet)
-    with style.drawn_for(SHEETS[sheet]), style.applied():
+    with style.drawn_for(SHEETS[sheet]):
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
     shown = [(text.get_text(), text.get_window_extent()) for text in texts(figure)]
@@ -283,14 +283,14 @@ def test_the_same_data_gives_the_same_bytes(tmp_path: Path) -> None:
     written = []
     for folder in ("one", "two"):
         figure = save(classes, errors_frame(), "errors", "Errors", "In words", tmp_path / folder)
-        paths = (figure.svg, figure.pdf, figure.png, figure.csv, figure.page)
-        written.append([path.read_bytes() for path in paths])
+        ends = (".svg", ".pdf", ".png", ".csv", "-page.svg")
+        written.append([figure.file(end).read_bytes() for end in ends])
     assert written[0] == written[1]
 
 
 def test_the_data_beside_a_figure_is_what_it_shows(tmp_path: Path) -> None:
     figure = save(lambda frame: tradeoffs.against_rate(frame, "F1"), by_rate(), "rates", "Rates", "In words", tmp_path)
-    pd.testing.assert_frame_equal(pd.read_csv(figure.csv), by_rate())
+    pd.testing.assert_frame_equal(pd.read_csv(figure.file(".csv")), by_rate())
 
 
 def test_lines_go_through_the_values_of_the_frame() -> None:
@@ -341,8 +341,8 @@ def test_everything_that_was_measured_is_drawn(drawn: dict[str, Figure]) -> None
         *("needle", "errors", "reconstruction-and-answers", "ratios"),
     }
     for figure in drawn.values():
-        assert figure.svg.read_text("utf-8").startswith("<?xml")
-        assert (figure.pdf.read_bytes()[:5], figure.png.read_bytes()[1:4]) == (b"%PDF-", b"PNG")
+        assert figure.file(".svg").read_text("utf-8").startswith("<?xml")
+        assert (figure.file(".pdf").read_bytes()[:5], figure.file(".png").read_bytes()[1:4]) == (b"%PDF-", b"PNG")
         assert figure.alt
 
 
@@ -353,7 +353,7 @@ def test_nothing_is_drawn_of_nothing(tmp_path: Path) -> None:
 
 
 def test_answers_over_compression_are_the_samples(drawn: dict[str, Figure], measured: Results) -> None:
-    frame = pd.read_csv(drawn["answers-by-set"].csv).set_index(["set", "method", "requested"])
+    frame = pd.read_csv(drawn["answers-by-set"].file(".csv")).set_index(["set", "method", "requested"])
     samples = measured.samples.query("task == 'pcc_squad'").groupby("run")
     (run,) = [run.id for run in measured.runs if run.rate == 16]
     f1, account = samples["f1"].mean()[run], samples[["source_tokens", "slots", "boundary"]].sum().loc[run]
@@ -364,7 +364,7 @@ def test_answers_over_compression_are_the_samples(drawn: dict[str, Figure], meas
 
 
 def test_positions_are_means_over_the_tables_rows(drawn: dict[str, Figure], measured: Results) -> None:
-    frame = pd.read_csv(drawn["answers-positions"].csv).set_index(["method", "label"], drop=False)
+    frame = pd.read_csv(drawn["answers-positions"].file(".csv")).set_index(["method", "label"], drop=False)
     (run,) = [run.id for run in measured.runs if run.rate == 64]
     tasks = [f"pcc_{name}" for name in made_results.SETS]
     rows = measured.samples[(measured.samples["run"] == run) & measured.samples["task"].isin(tasks)]
@@ -383,7 +383,7 @@ def test_one_point_is_no_figure(tmp_path: Path) -> None:
 
 
 def test_needles_are_counted_by_depth_and_length(drawn: dict[str, Figure], measured: Results) -> None:
-    frame = pd.read_csv(drawn["needle"].csv)
+    frame = pd.read_csv(drawn["needle"].file(".csv"))
     (run,) = [run for run in measured.runs if run.rate == 4 and run.method == "pcc"]
     samples = run.tasks["pcc_needle"].samples
     assert samples is not None
@@ -394,13 +394,18 @@ def test_needles_are_counted_by_depth_and_length(drawn: dict[str, Figure], measu
 
 
 def test_contexts_are_paired_by_their_text(drawn: dict[str, Figure]) -> None:
-    frame = pd.read_csv(drawn["reconstruction-and-answers"].csv)
+    frame = pd.read_csv(drawn["reconstruction-and-answers"].file(".csv"))
     assert set(frame["method"]) == {"PCC-Lite 4x", "PCC-Lite 16x", "PCC-Lite 64x", "ICAE 4x"}
     assert len(frame) == 4 * 12  # 24 questions on 12 contexts, each reconstructed once
 
 
 def test_the_full_context_is_no_compression(drawn: dict[str, Figure]) -> None:
-    assert set(pd.read_csv(drawn["ratios"].csv)["run"]) == {"PCC-Lite 4x", "PCC-Lite 16x", "PCC-Lite 64x", "ICAE 4x"}
+    assert set(pd.read_csv(drawn["ratios"].file(".csv"))["run"]) == {
+        "PCC-Lite 4x",
+        "PCC-Lite 16x",
+        "PCC-Lite 64x",
+        "ICAE 4x",
+    }
 
 
 def test_memory_of_the_device_goes_before_that_of_the_process() -> None:

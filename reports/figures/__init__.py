@@ -5,20 +5,22 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import matplotlib.figure
-import pandas as pd
 from pandas import DataFrame
 
 from pcc_bench.core import texttable
 from pcc_bench.core.documents import replaced, write_text
-from pcc_bench.reports.figures import frames, tasks, tradeoffs, training
-from pcc_bench.reports.figures.style import COLUMN, PAGE, applied, drawn_for
+from pcc_bench.reports.figures import frames, style, tasks, tradeoffs, training
 from pcc_bench.reports.table import Column, Table
 from pcc_bench.results.collection import Results
 
 FORMATS = ("svg", "pdf", "png")
+NO_DATE: dict[str, dict[str, Any]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
+Draw = Callable[[DataFrame], matplotlib.figure.Figure]
 
 
 @dataclass(frozen=True)
@@ -28,35 +30,31 @@ class Figure:
     key: str
     title: str
     alt: str  # what it shows, for readers who can't see it
-    svg: Path  # vector, text as shapes
-    pdf: Path  # vector, for LaTeX
-    png: Path  # 300 dots an inch
-    csv: Path
-    page: Path  # vector, for a window: wider, its text larger
+    folder: Path
+
+    def file(self, end: str) -> Path:
+        """`.svg` (text as shapes), `.pdf` or `.png` (300 dots an inch); `.csv`; `-page.svg`, for a window."""
+        return self.folder / f"{self.key}{end}"
 
 
-def save(
-    draw: Callable[[DataFrame], matplotlib.figure.Figure], frame: DataFrame, key: str, title: str, alt: str, out: Path
-) -> Figure:
+def save(draw: Draw, frame: DataFrame, key: str, title: str, alt: str, out: Path) -> Figure:
     """Write `draw` of a frame in all formats, and the data beside it; the same data gives the same bytes."""
-    paths = {kind: out / f"{key}.{kind}" for kind in (*FORMATS, "csv")}
-    wide = out / f"{key}-page.svg"
-    no_date = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
-    for sheet, files in ((COLUMN, [paths[kind] for kind in FORMATS]), (PAGE, [wide])):
-        with drawn_for(sheet), applied():
+    figure = Figure(key, title, alt, out)
+    for sheet, ends in ((style.COLUMN, [f".{kind}" for kind in FORMATS]), (style.PAGE, ["-page.svg"])):
+        with style.drawn_for(sheet):
             drawn = draw(frame)
             drawn.draw_without_rendering()
             drawn.set_layout_engine("none")  # it is laid out now, and once is enough
-            for path in files:
-                kind = path.suffix.removeprefix(".")
-                with replaced(path) as part:
-                    drawn.savefig(part, format=kind, metadata=no_date[kind])
+            for end in ends:
+                kind = end.rpartition(".")[2]
+                with replaced(figure.file(end)) as part:
+                    drawn.savefig(part, format=kind, metadata=NO_DATE[kind])
     safe = frame.map(lambda value: texttable.csv_cell(value) if isinstance(value, str) else value)
-    write_text(paths["csv"], safe.to_csv(index=False, lineterminator="\n"))
-    return Figure(key, title, alt, paths["svg"], paths["pdf"], paths["png"], paths["csv"], wide)
+    write_text(figure.file(".csv"), safe.to_csv(index=False, lineterminator="\n"))
+    return figure
 
 
-def series_in_words(frame: pd.DataFrame, series: str, x: str, y: str, at: str = "{:.3g}", digits: int = 1) -> str:
+def series_in_words(frame: DataFrame, series: str, x: str, y: str, at: str = "{:.3g}", digits: int = 1) -> str:
     """A sentence a series: its values in the order of x (nan for a level line), or the first and last of many."""
     sentences = []
     for name, rows in frame.groupby(series, sort=False):
@@ -70,13 +68,13 @@ def series_in_words(frame: pd.DataFrame, series: str, x: str, y: str, at: str = 
     return " ".join(sentences)
 
 
-def spread_in_words(frame: pd.DataFrame, series: str, y: str, digits: int = 1) -> str:
+def spread_in_words(frame: DataFrame, series: str, y: str) -> str:
     """A sentence a series: its least and greatest value."""
     ends = frame.groupby(series, sort=False)[y].agg(["min", "max"])
-    return " ".join(f"{name}: {low:.{digits}f} to {high:.{digits}f}." for name, low, high in ends.itertuples())
+    return " ".join(f"{name}: {low:.2f} to {high:.2f}." for name, low, high in ends.itertuples())
 
 
-def kinds_in_words(frame: pd.DataFrame, series: str, kind: str, y: str, digits: int = 1) -> str:
+def kinds_in_words(frame: DataFrame, series: str, kind: str, y: str, digits: int = 1) -> str:
     """A sentence a series: the value of each kind."""
     return " ".join(
         f"{name}: " + ", ".join(f"{row[kind]} {row[y]:.{digits}f}" for _, row in rows.iterrows()) + "."
@@ -84,129 +82,98 @@ def kinds_in_words(frame: pd.DataFrame, series: str, kind: str, y: str, digits: 
     )
 
 
-POSITIONS = "decoder positions a question"
+CLOCKS = {"ttft": "first-token", "total": "seconds"}  # phase -> in names of files
 LEAST = 2  # points: one alone is a number and no figure
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """A figure before it is drawn."""
 
+    draw: Draw
+    frame: DataFrame
     key: str
     title: str
-    frame: pd.DataFrame
-    draw: Callable[[pd.DataFrame], matplotlib.figure.Figure]
-    alt: Callable[[pd.DataFrame], str]  # the frame in words
+    alt: str
 
 
 def draw_all(results: Results, tables: Sequence[Table], out: Path) -> list[Figure]:
     """Draw every figure that the results have data for, in the order of a report."""
-    return [
-        save(plan.draw, plan.frame, plan.key, plan.title, plan.alt(plan.frame), out)
-        for plan in plans(results, tables)
-        if len(plan.frame) >= LEAST
-    ]
+    return [save(*plan, out) for plan in plans(results, tables) if len(plan.frame) >= LEAST]
 
 
 def plans(results: Results, tables: Sequence[Table]) -> Iterator[Plan]:
     """All figures, also those without data."""
-    by_key = {table.key: table for table in tables}
-    if "table2" in by_key:
-        yield from _answers(results, by_key["table2"])
-    if "pretraining" in by_key:
-        for column in [c for c in by_key["pretraining"].columns if c.name.startswith("BLEU") and not c.source][:1]:
-            yield _over_rate("reconstruction", "Reconstruction over compression", by_key["pretraining"], column)
-    yield Plan(
-        "training", "Training: held-out text", training.over_steps(results), training.curves,
-        lambda frame: " ".join(
-            f"{str(measure).replace(chr(10), ' ')}: {series_in_words(rows, 'run', 'step', 'value', 'step {:g}', 2)}"
-            for measure, rows in frame.groupby("measure", sort=False)
-        ),
-    )  # fmt: skip
-    yield Plan(
-        "training-tokens", "Training: held-out rows over tokens", training.over_tokens(results),
-        training.curves_over_tokens,
-        lambda frame: " ".join(training.sentences(frame)) or series_in_words(frame, "run", "tokens", "value", digits=2),
-    )  # fmt: skip
-    yield Plan(
-        "training-compared", "Training: runs after equal tokens", training.held_against(results),
-        training.losses_compared,
-        lambda frame: kinds_in_words(frame.replace("\n", " ", regex=True), "run", "measure", "value", 2),
-    )  # fmt: skip
-    yield Plan(
-        "memory", "Peak memory over the input's length", frames.memory(results), tradeoffs.memory,
-        lambda frame: "Gigabytes. " + series_in_words(frame, "series", "tokens", "gigabytes", "{:g} tokens"),
-    )  # fmt: skip
+    for table in tables:
+        if table.key == "table2":
+            yield from _answers(results, table)
+    for table in tables:
+        columns = [column for column in table.columns if column.name.startswith("BLEU") and not column.source]
+        if table.key == "pretraining" and columns:
+            yield _over_rate("reconstruction", "Reconstruction over compression", table, columns[0])
+    frame = training.over_steps(results)
+    alt = _by_panel(frame.replace("\n", " ", regex=True), "measure", "run", "step", "step {:g}", 2)
+    yield Plan(training.curves, frame, "training", "Training: held-out text", alt)
+    frame = training.over_tokens(results)
+    alt = " ".join(training.sentences(frame)) or series_in_words(frame, "run", "tokens", "value", digits=2)
+    yield Plan(training.curves_over_tokens, frame, "training-tokens", "Training: held-out rows over tokens", alt)
+    frame = training.held_against(results)
+    alt = kinds_in_words(frame.replace("\n", " ", regex=True), "run", "measure", "value", 2)
+    yield Plan(training.losses_compared, frame, "training-compared", "Training: runs after equal tokens", alt)
+    frame = frames.memory(results)
+    alt = "Gigabytes. " + series_in_words(frame, "series", "tokens", "gigabytes", "{:g} tokens")
+    yield Plan(tradeoffs.memory, frame, "memory", "Peak memory over the input's length", alt)
     for task in frames.NEEDLES:
-        yield Plan(
-            task.removeprefix("pcc_"), f"Needles found, by depth and length ({task})", frames.needles(results, task),
-            tasks.heat_map,
-            lambda frame: "Least and greatest share of a cell. " + spread_in_words(frame, "method", "value", 2),
-        )  # fmt: skip
-    yield Plan(
-        "errors", "What a reconstruction gets wrong, by class of word", frames.errors(results), tasks.classes,
-        lambda frame: "Percent. " + kinds_in_words(frame, "method", "kind", "value"),
-    )  # fmt: skip
-    yield Plan(
-        "reconstruction-and-answers", "Contexts reconstructed, and the questions on them",
-        frames.pairs(results, "token_accuracy", "f1"),
-        lambda frame: tasks.reconstruction_and_answers(frame, "token accuracy", "F1"),
-        lambda frame: "Mean F1. " + spread_in_words(frame, "method", "answers", 2),
-    )  # fmt: skip
-    yield Plan(
-        "ratios", "Requested and achieved compression", frames.ratios(results), tasks.achieved,
-        lambda frame: "Achieved, least to greatest. " + spread_in_words(frame, "run", "ratio", 2),
-    )  # fmt: skip
+        frame = frames.needles(results, task)
+        alt = "Least and greatest share of a cell. " + spread_in_words(frame, "method", "value")
+        title = f"Needles found, by depth and length ({task})"
+        yield Plan(tasks.heat_map, frame, task.removeprefix("pcc_"), title, alt)
+    frame = frames.errors(results)
+    alt = "Percent. " + kinds_in_words(frame, "method", "kind", "value")
+    yield Plan(tasks.classes, frame, "errors", "What a reconstruction gets wrong, by class of word", alt)
+    frame, title = frames.pairs(results), "Contexts reconstructed, and the questions on them"
+    alt = "Mean F1. " + spread_in_words(frame, "method", "answers")
+    yield Plan(tasks.reconstruction_and_answers, frame, "reconstruction-and-answers", title, alt)
+    frame = frames.ratios(results)
+    alt = "Achieved, least to greatest. " + spread_in_words(frame, "run", "ratio")
+    yield Plan(tasks.achieved, frame, "ratios", "Requested and achieved compression", alt)
 
 
 def _answers(results: Results, table: Table) -> Iterator[Plan]:
     """Quality over rate and over cost, of the table's headline and of each set."""
-    measured = {key for key in (column.key for column in table.columns) if len(frames.scores(table, [key]))}
-    sets = [column for column in table.columns if column.name == "F1" and column.key in measured]
-    head = next((column for column in sets if column.key == table.headline or len(sets) == 1), None)
+    f1 = [column for column in table.columns if column.name == "F1" and len(frames.scores(table, [column.key]))]
+    head = next((column for column in f1 if column.key == table.headline or len(f1) == 1), None)
     if head is not None:
         yield _over_rate("answers", "Answers over compression", table, head)
-        yield _over_cost(table, head, "positions", frames.quality_and_positions(results, table, head.key), POSITIONS)
-        for phase, mode in itertools.product(frames.PHASES, frames.MODES):
-            kind = f"{frames.PHASES[phase].key}-{mode}"
-            yield _over_cost(table, head, kind, *frames.quality_and_time(results, table, head.key, phase, mode))
-    parts = [column.key for column in sets if head is None or column.key != head.key]
-    if len(parts) > 1:
-        frame = frames.scores(table, parts).drop(columns="runs")
-        yield Plan(
-            "answers-by-set", "Answers over compression, by data set", _with_rates(frame),
-            lambda frame: tradeoffs.by_set(frame, "F1 (%)"),
-            lambda frame: " ".join(
-                f"{name}: {series_in_words(rows, 'method', 'rate', 'value', '{:.3g}x')}"
-                for name, rows in frame.groupby("set", sort=False)
-            ),
-        )  # fmt: skip
+        costs = {"positions": frames.quality_and_positions(results, table, head.key)}
+        for (phase, key), mode in itertools.product(CLOCKS.items(), frames.MODES):
+            costs[f"{key}-{mode}"] = frames.quality_and_time(results, table, head.key, phase, mode)
+        for kind, (frame, axis) in costs.items():
+            draw = partial(tradeoffs.pareto, measure=axis_label(head), cost=axis)
+            alt = series_in_words(frame, "method", "cost", "value")
+            yield Plan(draw, frame, f"answers-{kind}", f"Answers over {axis.replace(chr(10), ', ')}", alt)
+    sets = [column.key for column in f1 if column is not head]
+    if len(sets) > 1:
+        frame = _with_rates(frames.scores(table, sets))
+        alt = _by_panel(frame, "set", "method", "rate", "{:.3g}x", 1)
+        draw = partial(tradeoffs.by_set, measure="F1 (%)")
+        yield Plan(draw, frame, "answers-by-set", "Answers over compression, by data set", alt)
 
 
 def _over_rate(key: str, title: str, table: Table, column: Column) -> Plan:
-    return Plan(
-        key,
-        title,
-        _with_rates(frames.scores(table, [column.key]).drop(columns="runs")),
-        lambda frame: tradeoffs.against_rate(frame, axis_label(column)),
-        lambda frame: series_in_words(frame, "method", "rate", "value", "{:.3g}x"),
-    )
+    frame = _with_rates(frames.scores(table, [column.key]))
+    draw = partial(tradeoffs.against_rate, measure=axis_label(column))
+    return Plan(draw, frame, key, title, series_in_words(frame, "method", "rate", "value", "{:.3g}x"))
 
 
-def _over_cost(table: Table, column: Column, kind: str, frame: pd.DataFrame, axis: str) -> Plan:
-    return Plan(
-        f"answers-{kind}",
-        f"Answers over {axis.replace(chr(10), ', ')}",
-        frame,
-        lambda frame: tradeoffs.pareto(frame, axis_label(column), axis),
-        lambda frame: series_in_words(frame, "method", "cost", "value"),
-    )
-
-
-def _with_rates(frame: pd.DataFrame) -> pd.DataFrame:
+def _with_rates(frame: DataFrame) -> DataFrame:
     """The frame, or nothing of it where fewer than two lines of the table have a rate."""
     points = frame.dropna(subset="rate")[["method", "requested"]].drop_duplicates()
-    return frame if len(points) >= LEAST else frame.iloc[:0]
+    return frame.drop(columns="runs").iloc[: None if len(points) >= LEAST else 0]
+
+
+def _by_panel(frame: DataFrame, panel: str, series: str, x: str, at: str, digits: int) -> str:
+    groups = frame.groupby(panel, sort=False)
+    return " ".join(f"{name}: {series_in_words(rows, series, x, 'value', at, digits)}" for name, rows in groups)
 
 
 def axis_label(column: Column) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
+from pandas import DataFrame
 
 from pcc_bench.core.errors import UsageError
 from pcc_bench.reports import measure
@@ -33,12 +35,9 @@ PRICED = ["method", "label", "cost", "value", "low", "high"]  # columns of quali
 
 def names(runs: Iterable[Run]) -> dict[str, str]:
     """Run's id -> what it is called in figures: as in the tables, or the id where two settings share a name."""
-    runs = list(runs)
-    called = {run.id: label(family(run), run.rate, run.control) for run in runs}
-    settings: dict[str, set[tuple[str, ...]]] = {}
-    for run in runs:
-        settings.setdefault(called[run.id], set()).add(run.setting)
-    return {run: name if len(settings[name]) == 1 else run for run, name in called.items()}
+    called = [(run, label(family(run), run.rate, run.control)) for run in in_order(runs)]
+    settings = Counter(name for name, _ in {(name, run.setting) for run, name in called})
+    return {run.id: name if settings[name] == 1 else run.id for run, name in called}
 
 
 def in_order(runs: Iterable[Run]) -> list[Run]:
@@ -46,43 +45,38 @@ def in_order(runs: Iterable[Run]) -> list[Run]:
     return sorted(runs, key=lambda run: (rank(family(run)), run.rate or 0))
 
 
-def scores(table: Table, columns: Iterable[str]) -> pd.DataFrame:
+def scores(table: Table, columns: Iterable[str]) -> DataFrame:
     """Measured cells of a table: `set`, `method`, `requested`, `rate` (achieved), `value`, `low`, `high`, `runs`."""
-    keys = set(columns)
-    rows = [
-        {
-            "set": column.group or column.name,
-            "method": row.name,
-            "requested": row.rate,
-            "rate": None if row.role == "ceiling" or row.rate is None else cell.ratio,
-            "value": cell.value,
-            "low": cell.low,
-            "high": cell.high,
-            "runs": row.runs,
-        }
-        for row, cells in table.lines()
-        for column, cell in zip(table.columns, cells, strict=True)
-        if column.key in keys and cell.value is not None
-    ]
-    frame = pd.DataFrame(rows, columns=["set", "method", "requested", "rate", "value", "low", "high", "runs"])
+    keys, rows = set(columns), []
+    for row, cells in table.lines():
+        for column, cell in zip(table.columns, cells, strict=True):
+            if column.key in keys and cell.value is not None:
+                achieved = None if row.role == "ceiling" or row.rate is None else cell.ratio
+                place = (column.group or column.name, row.name, row.rate, achieved)
+                rows.append((*place, cell.value, cell.low, cell.high, row.runs))
+    frame = DataFrame(rows, columns=["set", "method", "requested", "rate", "value", "low", "high", "runs"])
     return frame.astype(dict.fromkeys(["requested", "rate", "value", "low", "high"], float))
 
 
-def quality_and_positions(results: Results, table: Table, column: str) -> pd.DataFrame:
-    """The cells of a column (its key) with the mean positions of a prompt: `PRICED`."""
-    tasks = {f"pcc_{column.key.partition('.')[0]}" for column in table.columns}
+def priced(table: Table, column: str) -> DataFrame:
+    """The cells of a column (its key), as `scores`, with the requested rate in words as `label`."""
     frame = scores(table, [column])
-    frame["label"] = [f"{rate:g}x" if rate == rate else "" for rate in frame["requested"]]
-    costs = []
+    return frame.assign(label=[f"{rate:g}x" if rate == rate else "" for rate in frame["requested"]])
+
+
+def quality_and_positions(results: Results, table: Table, column: str) -> tuple[DataFrame, str]:
+    """The cells of a column (its key) with the mean positions of a prompt: `PRICED`, and what the axis says."""
+    tasks = {f"pcc_{column.key.partition('.')[0]}" for column in table.columns}
+    frame, costs = priced(table, column), []
     for runs in frame["runs"]:
         parts = [results.frame(run, task) for run in map(results.run, runs) for task in tasks & set(run.tasks)]
         full = [part["prompt_positions"] for part in parts if "prompt_positions" in part]
         costs.append(float(pd.concat(full).mean()) if full else math.nan)
     frame["cost"] = costs
-    return frame.loc[frame["cost"] > 0, PRICED].reset_index(drop=True)
+    return frame.loc[frame["cost"] > 0, PRICED].reset_index(drop=True), "decoder positions a question"
 
 
-def memory(results: Results) -> pd.DataFrame:
+def memory(results: Results) -> DataFrame:
     """Peak memory of whole answers: `series`, `tokens`, `batch`, `gigabytes`, `source`, of the batch with most lengths.
 
     Of the device where it was recorded, else of the process.
@@ -90,30 +84,27 @@ def memory(results: Results) -> pd.DataFrame:
     columns = ["series", "tokens", "batch", "gigabytes", "source", "where"]
     cost = results.cost
     if not {"peak_device_bytes", "peak_host_bytes", "mode"} <= set(cost):
-        return pd.DataFrame(columns=columns)
+        return DataFrame(columns=columns)
     where = "device" if cost["peak_device_bytes"].notna().any() else "host"
-    known = cost[cost["mode"].isin(("full", "cold")) & cost[f"peak_{where}_bytes"].notna()].copy()
-    rates = known["rate"].astype(float).tolist()
-    known["series"] = [
-        label(method, None if math.isnan(rate) else rate)
-        for method, rate in zip(known["method"].tolist(), rates, strict=True)
-    ]
-    known["source"] = known["predicted"].map({True: "predicted", False: "measured"})
+    peak = f"peak_{where}_bytes"
+    known = cost[cost["mode"].isin(("full", "cold")) & cost[peak].notna()]
     known = known.sort_values("rate", na_position="first", kind="stable")
     if not len(known):
-        return pd.DataFrame(columns=columns)
-    batch = known.groupby("batch")["context_tokens"].nunique().idxmax()
-    point = ["series", "context_tokens", "batch", "source"]
-    peak = known[known["batch"] == batch].groupby(point, sort=False)[f"peak_{where}_bytes"].max().reset_index()
-    peak["gigabytes"], peak["where"] = peak[f"peak_{where}_bytes"] / 1e9, where
-    return peak.rename(columns={"context_tokens": "tokens"})[columns]
+        return DataFrame(columns=columns)
+    settings = zip(known["method"], known["rate"].astype(float), strict=True)
+    known["series"] = [label(method, rate if rate == rate else None) for method, rate in settings]
+    known["source"] = known["predicted"].map({True: "predicted", False: "measured"})
+    known = known.rename(columns={"context_tokens": "tokens"})
+    batch = known.groupby("batch")["tokens"].nunique().idxmax()
+    most = known[known["batch"] == batch].groupby(["series", "tokens", "batch", "source"], sort=False)[peak].max()
+    return most.div(1e9).rename("gigabytes").reset_index().assign(where=where)[columns]
 
 
-def needles(results: Results, task: str) -> pd.DataFrame:
+def needles(results: Results, task: str) -> DataFrame:
     """Share of needles found: `method`, `depth`, `length`, `value`, `n`."""
     called = names(results.runs)
     rows = []
-    for run in in_order(results.with_task(task)):
+    for run in in_order(run for run in results.runs if task in run.tasks):
         path = run.tasks[task].samples
         for sample in of_first_filter(path) if path else ():
             right, place = sample.get("contains"), [sample["doc"].get(name) for name in ("depth", "length")]
@@ -122,51 +113,45 @@ def needles(results: Results, task: str) -> pd.DataFrame:
             if not all(isinstance(value, int | float) for value in place):
                 raise UsageError(f"{path}: row {sample['doc_id']} does not say where its needle is: repeat the run")
             rows.append((called[run.id], *place, right))
-    frame = pd.DataFrame(rows, columns=["method", "depth", "length", "found"])
-    cells = frame.groupby(["method", "depth", "length"], sort=False)["found"].agg(value="mean", n="size")
-    return cells.reset_index()
+    frame = DataFrame(rows, columns=["method", "depth", "length", "right"])
+    return frame.groupby(["method", "depth", "length"], sort=False)["right"].agg(value="mean", n="size").reset_index()
 
 
-def errors(results: Results) -> pd.DataFrame:
+def errors(results: Results) -> DataFrame:
     """Words of each class that reconstructions get wrong: `method`, `kind`, `value`, `low`, `high`, in percent."""
     called = names(results.runs)
     rows = []
-    for run in in_order(results.with_task(RECONSTRUCTION)):
-        for metric, kind in ERRORS.items():
-            score = measure.measure([run], RECONSTRUCTION, metric)
-            if score is not None and score.value == score.value:
-                low, high = score.interval() or (math.nan, math.nan)
-                rows.append((called[run.id], kind, score.value, low, high))
-    frame = pd.DataFrame(rows, columns=["method", "kind", "value", "low", "high"])
+    for run, (metric, kind) in itertools.product(in_order(results.runs), ERRORS.items()):
+        score = measure.measure([run], RECONSTRUCTION, metric)
+        if score is not None and score.value == score.value:
+            rows.append((called[run.id], kind, score.value, *(score.interval() or (math.nan, math.nan))))
+    frame = DataFrame(rows, columns=["method", "kind", "value", "low", "high"])
     return frame.drop_duplicates(["method", "kind"], keep="last")  # of several seeds the last
 
 
-def pairs(results: Results, reconstruction: str, answers: str) -> pd.DataFrame:
+def pairs(results: Results) -> DataFrame:
     """Contexts that were both reconstructed and asked about: `method`, `reconstruction`, `answers`, a row a context.
 
-    `reconstruction` is a metric of `pcc_reconstruction`, `answers` one of all the other tasks.
+    `reconstruction` is the token accuracy of `pcc_reconstruction`, `answers` the F1 of all other tasks.
     """
     called = names(results.runs)
-    parts: dict[str, list[pd.DataFrame]] = {"reconstruction": [], "answers": []}
+    parts: dict[str, list[DataFrame]] = {"reconstruction": [], "answers": []}
     for run in in_order(results.runs):
         for task in run.tasks:
-            kind, metric = ("reconstruction", reconstruction) if task == RECONSTRUCTION else ("answers", answers)
+            kind, metric = ("reconstruction", "token_accuracy") if task == RECONSTRUCTION else ("answers", "f1")
             frame = results.frame(run, task)
             if metric in frame:
                 scores = frame[["context", metric]].set_axis(["context", kind], axis=1)
                 parts[kind].append(scores.assign(method=called[run.id]))
-    if not parts["reconstruction"] or not parts["answers"]:
-        return pd.DataFrame(columns=["method", "reconstruction", "answers"])
-    again, asked = (
-        pd.concat(parts[kind]).groupby(["method", "context"], sort=False)[kind].mean()
-        for kind in ("reconstruction", "answers")
-    )
-    both = pd.concat([again, asked], axis=1, join="inner").dropna().reset_index()
-    places = {called[run.id]: place for place, run in enumerate(in_order(results.runs))}
+    if not all(parts.values()):
+        return DataFrame(columns=["method", "reconstruction", "answers"])
+    means = [pd.concat(full).groupby(["method", "context"], sort=False)[kind].mean() for kind, full in parts.items()]
+    both = pd.concat(means, axis=1, join="inner").dropna().reset_index()
+    places = {name: place for place, name in enumerate(called.values())}
     return both.drop(columns="context").sort_values("method", key=lambda names: names.map(places), kind="stable")
 
 
-def ratios(results: Results) -> pd.DataFrame:
+def ratios(results: Results) -> DataFrame:
     """Achieved compression of contexts: `run`, `requested`, `tokens`, `ratio`; at most some hundred of a run."""
     called, point, parts = names(results.runs), ["source_tokens", "ratio"], []
     for run in in_order(run for run in results.runs if run.rate is not None and run.method not in (FULL, NONE)):
@@ -175,46 +160,31 @@ def ratios(results: Results) -> pd.DataFrame:
             one = pd.concat(full).dropna(subset=point).drop_duplicates(point).sort_values(point)
             one = one.iloc[:: max(1, -(-len(one) // MARKS))]
             columns = {"requested": run.rate, "tokens": one["source_tokens"], "ratio": one["ratio"]}
-            parts.append(pd.DataFrame({"run": called[run.id], **columns}))
-    empty = pd.DataFrame(columns=["run", "requested", "tokens", "ratio"])
+            parts.append(DataFrame({"run": called[run.id], **columns}))
+    empty = DataFrame(columns=["run", "requested", "tokens", "ratio"])
     return (pd.concat(parts, ignore_index=True) if parts else empty).astype({"requested": float})
 
 
 SIZES = ["predicted", "context_tokens", "question_tokens", "batch", "reuse", "device", "dtype", "threads"]
 MODES = {"cold": "memory made first", "warm": "memory there"}
-
-
-@dataclass(frozen=True)
-class Clock:
-    """A phase of the records as an axis."""
-
-    key: str  # in names of files
-    axis: str  # what the axis says
-    scale: Callable[[int], float]  # from the batch's seconds to its unit, given the batch
-
-
-PHASES = {
-    "ttft": Clock("first-token", "ms to the first token", lambda batch: 1000.0),
-    "total": Clock("seconds", "seconds a question", lambda batch: 1 / batch),
-}
+PHASES = {"ttft": "ms to the first token", "total": "seconds a question"}  # as the axis says
 PCC = "pcc"
 
 
-def quality_and_time(results: Results, table: Table, column: str, phase: str, mode: str) -> tuple[pd.DataFrame, str]:
+def quality_and_time(results: Results, table: Table, column: str, phase: str, mode: str) -> tuple[DataFrame, str]:
     """The cells of a column (its key) with the time recorded for the checkpoint: `PRICED`, and what the axis says.
 
     Empty where fewer than two runs have records. Of all sizes those are taken that most runs have; among them measured
     ones before predicted ones, long contexts before short ones, small batches before large ones, one question a context
     before several.
     """
-    frame = scores(table, [column])
-    frame["label"] = [f"{rate:g}x" if rate == rate else "" for rate in frame["requested"]]
+    frame, cost = priced(table, column), results.cost
     runs = [results.run(names[0]) if names else None for names in frame["runs"]]
-    best, axis, cost = frame.iloc[:0].assign(cost=0.0), "", results.cost
+    best, axis = frame.iloc[:0].assign(cost=0.0), ""
     if not len(cost):
         return best[PRICED], axis
 
-    def seconds(records: pd.DataFrame, run: Run | None) -> float:
+    def seconds(records: DataFrame, run: Run | None) -> float:
         """Of the newest record that is about a run; nan without one."""
         if run is None or run.control or run.method not in (FULL, PCC):
             return math.nan
@@ -228,13 +198,13 @@ def quality_and_time(results: Results, table: Table, column: str, phase: str, mo
     of_phase = cost[(cost["phase"] == phase) & cost["mode"].isin([mode, "full"])]
     rising_order = of_phase.sort_values(keys, ascending=rising, kind="stable")  # the size to be preferred last
     for _, records in rising_order.groupby(SIZES, sort=False):
-        scale = PHASES[phase].scale(int(records["batch"].iloc[0]))
+        record = records.iloc[0]
+        scale = 1000.0 if phase == "ttft" else 1 / int(record["batch"])  # from the batch's seconds to the axis' unit
         known = frame.assign(cost=[scale * seconds(records, run) for run in runs]).dropna(subset="cost")
         if len(known) >= max(2, len(best)):
-            best, record = known, records.iloc[0]
-            size = f"{record['context_tokens']:,} tokens"
+            best, size = known, f"{record['context_tokens']:,} tokens"
             size += f", batch {record['batch']}" if record["batch"] > 1 else ""
             size += f", {record['reuse']} questions a context" if record["reuse"] > 1 else ""
             size += f", {record['device']}{', predicted' if record['predicted'] else ''}"
-            axis = f"{PHASES[phase].axis}\n{MODES[mode]} ({size})"
+            axis = f"{PHASES[phase]}\n{MODES[mode]} ({size})"
     return best[PRICED].reset_index(drop=True), axis

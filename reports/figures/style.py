@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from matplotlib.typing import LineStyleType, RcKeyType
-from pandas import DataFrame
 
 FULL, NONE, TUNED = "full context", "no context", "tuned context"
 INK, GRID, PAPER = "#262626", "#d4d4d4", "#ffffff"
@@ -42,11 +38,7 @@ CONTROLS = {
     "BM25 context": ("#404040", "#d2d2d2"),
 }
 ENDS = dict.fromkeys((FULL, NONE, TUNED), (INK, "#e1e4e8"))
-END_MARKS: dict[str, tuple[str, LineStyleType]] = {
-    FULL: ("*", "--"),
-    NONE: ("H", ":"),
-    TUNED: ("s", "-."),
-}  # marker and dash
+END_MARKS: dict[str, tuple[str, LineStyleType]] = {FULL: ("*", "--"), NONE: ("H", ":"), TUNED: ("s", "-.")}
 SPARSE = (0.0, (1.0, 5.0))  # dash of an end under another supervision ("no context, tuned")
 # Of methods that have no colour above: plug-ins, training runs, another's memory as a control.
 OTHERS = (
@@ -76,6 +68,11 @@ class Look:
     hatch: str  # of bars
     dash: LineStyleType  # of lines
     width: float  # of lines, points
+
+    @property
+    def line(self) -> dict[str, Any]:
+        """A line's options of matplotlib's `plot`, without its dash."""
+        return {"color": self.colour, "marker": self.marker, "linewidth": self.width}
 
 
 def family(label: str) -> str:
@@ -122,40 +119,32 @@ def is_control(name: str) -> bool:
     return name in CONTROLS or name in ENDS or "(" in name
 
 
-WIDTH = 3.3  # inches: a column of a two-column paper
-
-
-@dataclass(frozen=True)
-class Sheet:
+class Sheet(NamedTuple):
     """What a figure is drawn for."""
 
-    width: float
+    width: float  # inches
     text: float  # size of the text, points
     panels: int  # small panels side by side
 
-    @property
-    def scale(self) -> float:
-        """Of heights, which are given for a column of a paper."""
-        return self.text / COLUMN.text
 
-
-COLUMN = Sheet(WIDTH, 7, 2)  # of a paper, and of a phone
+COLUMN = Sheet(3.3, 7, 2)  # of a two-column paper, and of a phone
 PAGE = Sheet(10.0, 9.5, 4)  # of the report in a window
-_sheet: ContextVar[Sheet] = ContextVar("sheet", default=COLUMN)
 
 STYLE: dict[RcKeyType, Any] = {
+    "axes.axisbelow": True,
     "axes.edgecolor": INK,
     "axes.grid": True,
-    "axes.axisbelow": True,
     "axes.labelcolor": INK,
     "axes.linewidth": 0.6,
     "axes.spines.right": False,
     "axes.spines.top": False,
+    "axes.titlesize": "medium",
     "errorbar.capsize": 0,
     "figure.constrained_layout.h_pad": 0.04,
     "figure.constrained_layout.use": True,
     "figure.constrained_layout.w_pad": 0.04,
     "figure.dpi": 100,
+    "figure.labelsize": "medium",
     "font.family": "DejaVu Sans",  # comes with matplotlib
     "grid.color": GRID,
     "grid.linewidth": 0.4,
@@ -167,42 +156,25 @@ STYLE: dict[RcKeyType, Any] = {
     "lines.markersize": 4.5,
     "pdf.fonttype": 42,  # text that can be searched, and that publishers accept
     "savefig.dpi": 300,
-    "text.hinting": "none",  # a text is measured as wide as vector files draw it
-    "text.parse_math": False,  # a name with dollars is a name
     "svg.fonttype": "path",
     "svg.hashsalt": "pcc_bench",
     "text.color": INK,
+    "text.hinting": "none",  # a text is measured as wide as vector files draw it
+    "text.parse_math": False,  # a name with dollars is a name
     "xtick.color": INK,
     "ytick.color": INK,
 }
 
 
-SIZED: tuple[RcKeyType, ...] = (
-    *("font.size", "axes.labelsize", "axes.titlesize", "legend.fontsize", "xtick.labelsize", "ytick.labelsize"),
-    "figure.labelsize",
-)
+def drawn_for(sheet: Sheet) -> AbstractContextManager[None]:
+    """Within it, figures are drawn in the style, as wide as the sheet and with its text."""
+    size: dict[RcKeyType, Any] = {"figure.figsize": (sheet.width, sheet.width), "font.size": sheet.text}
+    return matplotlib.rc_context(STYLE | size)
 
 
-@contextmanager
-def applied() -> Iterator[None]:
-    """Within it (or in a function under `@applied()`), figures are drawn in the style, for the sheet in use."""
-    with matplotlib.rc_context(STYLE | dict.fromkeys(SIZED, _sheet.get().text)):
-        yield
-
-
-@contextmanager
-def drawn_for(sheet: Sheet) -> Iterator[None]:
-    """Within it, figures are drawn for a sheet."""
-    before = _sheet.set(sheet)
-    try:
-        yield
-    finally:
-        _sheet.reset(before)
-
-
-def panels_across(count: int) -> int:
-    """How many of so many small panels stand side by side."""
-    return min(count, _sheet.get().panels)
+def sheet() -> Sheet:
+    """The sheet that figures are drawn for."""
+    return PAGE if matplotlib.rcParams["font.size"] == PAGE.text else COLUMN
 
 
 def canvas(height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, list[Axes]]:
@@ -210,41 +182,17 @@ def canvas(height: float, rows: int = 1, columns: int = 1, **options: Any) -> tu
 
     `height`: inches of a column of a paper; a page's figure is taller as its text is larger.
     """
-    sheet = _sheet.get()
-    figure = Figure(figsize=(sheet.width, height * sheet.scale))
-    panels = figure.subplots(rows, columns, squeeze=False, **options)
-    return figure, [panel for row in panels for panel in row]
+    figure = Figure(figsize=(sheet().width, height * (sheet().text / COLUMN.text)))
+    return figure, list(figure.subplots(rows, columns, squeeze=False, **options).flat)
 
 
-def legend(figure: Figure, panels: Iterable[Axes]) -> None:
-    """One legend under the figure, where it covers nothing, in as many columns as its labels leave room for."""
+def legend(figure: Figure) -> Figure:
+    """The figure with one legend under it, where it covers nothing, in as many columns as its labels leave room for."""
     parts: dict[str, Artist] = {}
-    for panel in panels:
+    for panel in figure.axes:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             parts.setdefault(label, handle)
     if parts:
-        longest = max(map(len, parts))
-        columns = max(1, int(72 * _sheet.get().width / ((0.6 * longest + 4) * _sheet.get().text)))
+        columns = max(1, int(72 * sheet().width / ((0.6 * max(map(len, parts)) + 4) * sheet().text)))
         figure.legend(parts.values(), parts.keys(), loc="outside lower center", ncols=min(columns, len(parts)))
-
-
-def ratio_axis(panel: Axes, ratios: Sequence[float], label: str) -> None:
-    """Make x a logarithmic axis of ratios, a tick at each power of two (of four, where there would be many)."""
-    low, high = math.floor(math.log2(min(ratios))), math.ceil(math.log2(max(ratios)))
-    low, high = (low, high) if high > low else (low - 1, high + 1)
-    panel.set_xscale("log", base=2)
-    panel.set_xlim(2 ** (low - 0.15), 2 ** (high + 0.15))
-    step = 1 if high - low < 8 else 2
-    panel.xaxis.set_major_locator(FixedLocator([2.0**power for power in range(low, high + 1, step)]))
-    panel.xaxis.set_minor_locator(NullLocator())
-    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}x"))
-    panel.set_xlabel(label)
-
-
-def with_intervals(panel: Axes, rows: DataFrame, x: str, look: Look, label: str) -> None:
-    """A line through `value` over the column `x`, with bars from `low` to `high` where they are known."""
-    rows = rows.sort_values(x)
-    known = rows.dropna(subset=["low", "high"])
-    panel.vlines(known[x], known["low"], known["high"], colors=look.colour, linewidth=1.0, alpha=0.7)
-    line: dict[str, Any] = {"color": look.colour, "marker": look.marker, "linewidth": look.width}
-    panel.plot(rows[x], rows["value"], label=label, linestyle=look.dash, **line)
+    return figure

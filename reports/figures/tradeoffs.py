@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,6 @@ from pcc_bench.reports.figures import style
 from pcc_bench.reports.figures.style import Look
 
 Points = npt.NDArray[np.float64]
-Place = tuple[tuple[float, float], tuple[float, float]]  # in pixels: a point of a line, and an offset from it
 
 DISTANCES = (5, 10, 17, 26, 40)  # points from the mark
 SIDES = ((1, 0), (1, 1), (1, -1), (0, 1), (0, -1), (-1, 1), (-1, -1), (-1, 0))
@@ -64,14 +64,15 @@ def write_names(panel: Axes, lines: Sequence[Named]) -> None:
     names = np.empty((0, 4))
     for line in sorted(filter(lambda line: line.name, lines), key=lambda line: (line.level, len(line.points))):
         note = panel.annotate(line.name, (0, 0), xycoords="figure pixels", color=line.colour, annotation_clip=False)
-        size = note.get_window_extent()
-        places = list(_places(panel, line, panel_box, point))
-        boxes = np.array([_box(place, size.width, size.height) for place in places])
+        extent = note.get_window_extent()
+        size = np.array([extent.width, extent.height])
+        starts, offsets = np.array(list(_places(panel, line, panel_box, point))).swapaxes(0, 1)
+        corners = starts + offsets - size * (1 - np.sign(offsets)) / 2  # beside the point, above or under it
+        boxes = np.hstack([corners, corners + size])
         best = int(np.argmin(_costs(boxes, taken, names, panel_box)))
-        box = boxes[best]
+        start, box = starts[best], boxes[best]
         note.remove()
-        if not line.level and np.hypot(*places[best][1]) > FAR * point:
-            start = np.array(places[best][0])
+        if not line.level and np.hypot(*offsets[best]) > FAR * point:
             ends = panel.transAxes.inverted().transform([start, np.clip(start, box[:2], box[2:])])
             look: dict[str, Any] = {"color": line.colour, "linewidth": 0.5, "alpha": 0.8, "label": "_nolegend_"}
             panel.plot(*ends.T, transform=panel.transAxes, **look)
@@ -95,34 +96,23 @@ def _covered(panel: Axes, line: Named, panel_box: Points) -> Iterator[Points]:
         for low, high in zip(*ends, strict=True):
             if not np.isnan([low, high]).any():
                 yield np.concatenate([low - MARK, high + MARK])
-    for start, end in pairwise(places):
+    for start, end in itertools.pairwise(places):
         count = max(2, int(np.hypot(*(end - start)) / STEP))
         for place in start + np.linspace(0, 1, count)[:, None] * (end - start):
             yield np.concatenate([place - STROKE, place + STROKE])
 
 
-def _places(panel: Axes, line: Named, panel_box: Points, point: float) -> Iterator[Place]:
-    """Where a name may stand, the best first."""
+def _places(panel: Axes, line: Named, panel_box: Points, point: float) -> Iterator[Points]:
+    """Where a name may stand, the best first: `[2, 2]` in pixels, a point of the line and an offset from it."""
     if line.level:
         y = panel.transData.transform((1.0, line.points[0, 1]))[1]
-        for share in ALONG:
-            for up in (1, -1):
-                across = -1 if share > 0.5 else 1 if share < 0.5 else 0
-                x = panel_box[0] + share * (panel_box[2] - panel_box[0])
-                yield (x, y), (across * point, 3 * up * point)
+        for share, up in itertools.product(ALONG, (1, -1)):
+            x = panel_box[0] + share * (panel_box[2] - panel_box[0])
+            yield np.array([(x, y), (np.sign(0.5 - share) * point, 3 * up * point)])
         return
-    for distance in DISTANCES:
-        for x, y in panel.transData.transform(line.points)[::-1]:
-            for across, up in SIDES:
-                yield (x, y), (across * distance * point, up * distance * point)
-
-
-def _box(place: Place, width: float, height: float) -> Points:
-    """The box of a text at a place: beside the point, above or under it, or at a corner."""
-    (x, y), (across, up) = place
-    left = x + across - (width if across < 0 else 0 if across > 0 else width / 2)
-    bottom = y + up - (height if up < 0 else 0 if up > 0 else height / 2)
-    return np.array([left, bottom, left + width, bottom + height])
+    points = panel.transData.transform(line.points)[::-1]
+    for distance, start, side in itertools.product(DISTANCES, points, SIDES):
+        yield np.array([start, np.array(side) * distance * point])
 
 
 def _costs(boxes: Points, taken: Points, names: Points, panel_box: Points) -> Points:
@@ -142,43 +132,36 @@ def _costs(boxes: Points, taken: Points, names: Points, panel_box: Points) -> Po
     return costs
 
 
-ACHIEVED = "achieved compression (source tokens per position)"
-
-
-@style.applied()
 def against_rate(frame: DataFrame, measure: str) -> Figure:
     """A score over achieved compression (`frames.scores`), a line a method with its name; level ones have no rate."""
     figure, (panel,) = style.canvas(3.3)
     looks = style.looks(frame["method"])
-    _draw(panel, frame, looks)
+    _draw_rates(panel, frame, looks, frame["rate"], "achieved compression (source tokens per position)")
     panel.set_ylabel(measure)
-    style.ratio_axis(panel, frame["rate"].dropna().tolist(), ACHIEVED)
     write_names(panel, named_series(frame, "rate", looks))
     return figure
 
 
-@style.applied()
 def by_set(frame: DataFrame, measure: str) -> Figure:
     """The same, a panel a data set (column `set`)."""
-    sets = list(dict.fromkeys(frame["set"]))
-    across = style.panels_across(len(sets))
-    lines = -(-len(sets) // across)
+    groups = list(frame.groupby("set", sort=False))
+    across = min(len(groups), style.sheet().panels)
+    lines = -(-len(groups) // across)
     figure, panels = style.canvas(0.9 + 1.45 * lines, lines, across, sharex=True, sharey=True)
     looks = style.looks(frame["method"])
-    for number, (panel, name) in enumerate(zip(panels, sets, strict=False)):
-        _draw(panel, frame[frame["set"] == name], looks)
-        panel.set_title(name)
-        lowest = number + across >= len(sets)
-        style.ratio_axis(panel, frame["rate"].dropna().tolist(), "achieved compression" if lowest else "")
+    for number, (panel, (name, rows)) in enumerate(zip(panels, groups, strict=False)):
+        lowest = number + across >= len(groups)
+        _draw_rates(panel, rows, looks, frame["rate"], "achieved compression" if lowest else "")
+        panel.set_title(str(name))
         panel.tick_params(labelbottom=lowest)
         panel.set_ylabel("" if number % across else measure)
-    for panel in panels[len(sets) :]:
+    for panel in panels[len(groups) :]:
         panel.remove()
-    style.legend(figure, panels[: len(sets)])
-    return figure
+    return style.legend(figure)
 
 
-def _draw(panel: Axes, frame: DataFrame, looks: dict[str, style.Look]) -> None:
+def _draw_rates(panel: Axes, frame: DataFrame, looks: Mapping[str, Look], rates: Series[float], label: str) -> None:
+    """Lines over a logarithmic axis of `rates`, a tick at each power of two (of four, where there would be many)."""
     for _, row in frame[frame["rate"].isna()].iterrows():
         look = looks[row["method"]]
         panel.axhline(
@@ -186,10 +169,25 @@ def _draw(panel: Axes, frame: DataFrame, looks: dict[str, style.Look]) -> None:
         )
         panel.axhspan(row["low"], row["high"], color=look.colour, alpha=0.08, linewidth=0, zorder=0)
     for name, rows in frame.dropna(subset="rate").groupby("method", sort=False):
-        style.with_intervals(panel, rows, "rate", looks[str(name)], str(name))
+        rows, look = rows.sort_values("rate"), looks[str(name)]
+        _draw_intervals(panel, rows, "rate", look, linewidth=1.0, alpha=0.7)
+        panel.plot(rows["rate"], rows["value"], label=str(name), linestyle=look.dash, **look.line)
+    low, high = math.floor(math.log2(rates.min())), math.ceil(math.log2(rates.max()))
+    low, high = (low, high) if high > low else (low - 1, high + 1)
+    panel.set_xscale("log", base=2)
+    panel.set_xlim(2 ** (low - 0.15), 2 ** (high + 0.15))
+    step = 1 if high - low < 8 else 2
+    panel.xaxis.set_major_locator(FixedLocator([2.0**power for power in range(low, high + 1, step)]))
+    panel.xaxis.set_minor_locator(NullLocator())
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}x"))
+    panel.set_xlabel(label)
 
 
-@style.applied()
+def _draw_intervals(panel: Axes, rows: DataFrame, x: str, look: Look, **options: float) -> None:
+    known = rows.dropna(subset=["low", "high"])
+    panel.vlines(known[x], known["low"], known["high"], colors=look.colour, **options)
+
+
 def pareto(frame: DataFrame, measure: str, cost: str) -> Figure:
     """Quality over cost (`frames.PRICED`); the points that nothing beats in both are filled and joined by steps."""
     figure, (panel,) = style.canvas(3.1)
@@ -200,13 +198,10 @@ def pareto(frame: DataFrame, measure: str, cost: str) -> Figure:
     for name, rows in frame.groupby("method", sort=False):
         look, rows = looks[str(name)], rows.sort_values("cost")
         panel.plot(rows["cost"], rows["value"], color=look.colour, linewidth=look.width, linestyle=look.dash, alpha=0.7)
-        known = rows.dropna(subset=["low", "high"])
-        panel.vlines(known["cost"], known["low"], known["high"], colors=look.colour, linewidth=0.8, alpha=0.6)
+        _draw_intervals(panel, rows, "cost", look, linewidth=0.8, alpha=0.6)
         faces = [look.colour if best else style.PAPER for best in front[rows.index]]
-        panel.scatter(
-            rows["cost"], rows["value"], s=26, marker=look.marker, c=faces, edgecolors=look.colour, linewidths=0.9,
-            zorder=3,
-        )  # fmt: skip
+        mark: dict[str, Any] = {"s": 26, "marker": look.marker, "edgecolors": look.colour, "linewidths": 0.9}
+        panel.scatter(rows["cost"], rows["value"], c=faces, zorder=3, **mark)
     panel.set_xscale("log")
     wide = frame["cost"].max() > 30 * frame["cost"].min()
     panel.xaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
@@ -223,29 +218,23 @@ def pareto(frame: DataFrame, measure: str, cost: str) -> Figure:
 
 def on_front(frame: DataFrame) -> Series[bool]:
     """For each row, whether no other row costs no more and scores no less, and is better in one of them."""
-    cost, value = frame["cost"].to_numpy(), frame["value"].to_numpy()
-    beaten = [
-        bool(np.any((cost <= mine) & (value >= score) & ((cost < mine) | (value > score))))
-        for mine, score in zip(cost, value, strict=True)
-    ]
-    return ~Series(beaten, index=frame.index, dtype=bool)
+    cost, value = (frame[name].to_numpy() for name in ("cost", "value"))
+    no_dearer, no_worse = cost <= cost[:, None], value >= value[:, None]
+    better = (cost < cost[:, None]) | (value > value[:, None])
+    return Series(~(no_dearer & no_worse & better).any(axis=1), index=frame.index)
 
 
-@style.applied()
 def memory(frame: DataFrame) -> Figure:
     """Peak memory over the input's length (`frames.memory`), as in the paper's figure; only measurements are solid."""
     figure, (panel,) = style.canvas(2.6)
     looks = style.looks(frame["series"])
     for (series, source), rows in frame.groupby(["series", "source"], sort=False):
-        rows = rows.sort_values("tokens")
-        look, measured = looks[str(series)], source == "measured"
-        line: dict[str, Any] = {"color": look.colour, "marker": look.marker, "linewidth": look.width}
-        line |= {"linestyle": "-" if measured else "--", "markerfacecolor": look.colour if measured else "none"}
+        rows, look = rows.sort_values("tokens"), looks[str(series)]
+        line = look.line if source == "measured" else look.line | {"linestyle": "--", "markerfacecolor": "none"}
         panel.plot(rows["tokens"], rows["gigabytes"], label=f"{series} ({source})", **line)
-    lengths = sorted(frame["tokens"].unique())
     batches = frame.groupby("tokens")["batch"].first()
     panel.set_xscale("log", base=2)
-    panel.xaxis.set_major_locator(FixedLocator(lengths))
+    panel.xaxis.set_major_locator(FixedLocator(sorted(frame["tokens"].unique())))
     panel.xaxis.set_minor_locator(NullLocator())
 
     def size(tokens: float, _: int | None) -> str:
@@ -256,5 +245,4 @@ def memory(frame: DataFrame) -> Figure:
     panel.set_ylim(bottom=0)
     panel.set_xlabel("input (sequences x tokens)")
     panel.set_ylabel("peak memory (GB)")
-    style.legend(figure, [panel])
-    return figure
+    return style.legend(figure)

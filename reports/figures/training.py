@@ -5,18 +5,20 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import scipy.stats
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, NullLocator
 from pandas import DataFrame
 
 from pcc_bench import stats
 from pcc_bench.reports.figures import style
+from pcc_bench.reports.figures.style import Look
 from pcc_bench.results.collection import Results, Training
 
 MEASURES = {
@@ -32,45 +34,32 @@ MEASURED, FITTED, AHEAD = "measured", "fit", f"{MORE}x"
 COLUMNS = ["run", "measure", "tokens", "value", "low", "high", "part", "points"]
 
 
-@dataclass(frozen=True)
 class Line:
-    """A least-squares line over the logarithm of tokens, through values, or through their logarithms: a power law."""
+    """A least-squares line over the logarithm of tokens, through values, or through their logarithms: a power law.
 
-    slope: float  # for each tenfold of tokens
-    points: int  # how many it goes through
-    power: bool  # it is a power law, as losses follow; it never goes below zero
-    _mean: tuple[float, float]
-    _spread: float
-    _error: float
+    At least three points with different tokens. A power law, as losses follow, never goes below zero.
+    """
 
-    @classmethod
-    def through(cls, tokens: npt.ArrayLike, values: npt.ArrayLike, power: bool = False) -> Line:
-        """Fit it; at least three points with different tokens."""
-        x, y = np.log10(np.asarray(tokens, dtype=float)), np.asarray(values, dtype=float)
-        y = np.log10(y) if power else y
-        spread = float(((x - x.mean()) ** 2).sum())
-        slope = float(((x - x.mean()) * (y - y.mean())).sum() / spread)
-        residuals = y - y.mean() - slope * (x - x.mean())
-        error = math.sqrt(float((residuals**2).sum()) / (len(x) - 2))
-        return cls(slope, len(x), power, (float(x.mean()), float(y.mean())), spread, error)
+    def __init__(self, tokens: npt.ArrayLike, values: npt.ArrayLike, power: bool = False) -> None:
+        self.x, self.power = np.log10(np.asarray(tokens, dtype=float)), power
+        self.fit = scipy.stats.linregress(self.x, np.log10(values) if power else values)
 
     def at(self, tokens: float, level: float = 0.95) -> tuple[float, float, float]:
         """The value there, and both ends of the interval in which a further measurement would lie."""
-        away = math.log10(tokens) - self._mean[0]
-        value = self._mean[1] + self.slope * away
-        scale = self._error * math.sqrt(1 + 1 / self.points + away**2 / self._spread)
-        half = float(scipy.stats.t.ppf((1 + level) / 2, self.points - 2)) * scale
-        ends = value, value - half, value + half
-        return (10 ** ends[0], 10 ** ends[1], 10 ** ends[2]) if self.power else ends
+        points, away = len(self.x), math.log10(tokens) - self.x.mean()
+        value = self.fit.intercept + self.fit.slope * math.log10(tokens)
+        error = self.fit.stderr * math.sqrt((points + 1) * self.x.var() + away**2)
+        half = float(scipy.stats.t.ppf((1 + level) / 2, points - 2)) * error
+        low, middle, high = (10**end if self.power else end for end in (value - half, value, value + half))
+        return float(middle), float(low), float(high)
 
 
 def held_out(run: Training) -> Iterator[tuple[str, str, str]]:
     """The measures of a run: column of its evaluation, label of the measure, and what the run is called there."""
     for base, axis in MEASURES.items():
-        for column in run.evaluation.columns:
-            rate = re.fullmatch(rf"{base}(?:_(\d+)x)?", str(column))
-            if rate:
-                yield str(column), axis, f"{run.name} {rate[1]}x" if rate[1] else run.name
+        for column in map(str, run.evaluation.columns):
+            if rate := re.fullmatch(rf"{base}(?:_(\d+)x)?", column):
+                yield column, axis, f"{run.name} {rate[1]}x" if rate[1] else run.name
 
 
 def over_steps(results: Results) -> pd.DataFrame:
@@ -100,19 +89,17 @@ def over_tokens(results: Results) -> pd.DataFrame:
             known = known[known["tokens"] > 0].drop_duplicates("tokens", keep="last")
             if len(known) < 2:
                 continue
-            ends = [phase.get("until") or 0 for phase in run.recipe.get("phases") or [] if isinstance(phase, dict)]
+            ends = [phase.get("until") or 0 for phase in run.recipe.get("phases") or []]
             before = tokens[run.evaluation["step"] <= max(ends, default=0)]  # the last phase
             last = known[known["tokens"] > (float(before.max()) if len(before) else 0.0)]
             parts.append(known.assign(part=MEASURED, low=math.nan, high=math.nan, points=0, run=label, measure=axis))
             if len(last) >= POINTS:
-                power = _is_loss(axis)
-                line = Line.through(last["tokens"], last["value"], power)
+                line = Line(last["tokens"], last["value"], _is_loss(axis))
                 first, end = last["tokens"].min(), MORE * last["tokens"].max()
-                *along, end = np.geomspace(first, end, 20 if power else 3).tolist()
-                places = [*((at, FITTED) for at in along), (end, AHEAD)]
-                fit = [(at, *line.at(at), part, line.points, label, axis) for at, part in places]
-                names = ["tokens", "value", "low", "high", "part", "points", "run", "measure"]
-                parts.append(pd.DataFrame(fit, columns=names))
+                places = np.geomspace(first, end, 20 if line.power else 3)
+                fit = pd.DataFrame(map(line.at, places), columns=["value", "low", "high"])
+                part = [FITTED] * (len(fit) - 1) + [AHEAD]
+                parts.append(fit.assign(tokens=places, part=part, points=len(last), run=label, measure=axis))
     return pd.concat(parts, ignore_index=True)[COLUMNS] if parts else pd.DataFrame(columns=COLUMNS)
 
 
@@ -175,57 +162,53 @@ def _is_loss(measure: object) -> bool:
     return "nats" in str(measure)
 
 
-@style.applied()
+def _panels(
+    frame: DataFrame, height: float, each: float, label: str
+) -> tuple[Figure, list[tuple[Axes, str, Look, DataFrame]]]:
+    """A figure with a panel a measure; and panel, name, look and rows of every line."""
+    groups = list(frame.groupby("measure", sort=False))
+    figure, panels = style.canvas(height + each * len(groups), len(groups), sharex=True)
+    looks, lines = style.looks(frame["run"]), []
+    for panel, (measure, rows) in zip(panels, groups, strict=True):
+        panel.set_ylabel(str(measure))
+        lines += [(panel, str(run), looks[str(run)], line) for run, line in rows.groupby("run", sort=False)]
+    panels[-1].set_xlabel(label)
+    return figure, lines
+
+
 def curves(frame: DataFrame) -> Figure:
     """What is measured while training (`over_steps`), a panel a measure, a line a run."""
-    measures = list(dict.fromkeys(frame["measure"]))
-    figure, panels = style.canvas(0.5 + 1.25 * len(measures), len(measures), sharex=True)
-    looks = style.looks(frame["run"])
-    for panel, measure in zip(panels, measures, strict=True):
-        for run, rows in frame[frame["measure"] == measure].groupby("run", sort=False):
-            rows = rows.sort_values("step")
-            look = looks[str(run)]
-            every = max(1, len(rows) // 6)
-            panel.plot(
-                rows["step"], rows["value"], color=look.colour, marker=look.marker, markevery=every, label=str(run)
-            )
-        panel.set_ylabel(measure)
-    panels[-1].set_xlabel("training step")
-    style.legend(figure, panels)
-    return figure
+    figure, lines = _panels(frame, 0.5, 1.25, "training step")
+    for panel, name, look, rows in lines:
+        rows = rows.sort_values("step")
+        line: dict[str, Any] = {"color": look.colour, "marker": look.marker, "markevery": max(1, len(rows) // 6)}
+        panel.plot(rows["step"], rows["value"], label=name, **line)
+    return style.legend(figure)
 
 
-@style.applied()
 def curves_over_tokens(frame: DataFrame) -> Figure:
     """What is measured on held-out rows over the tokens trained on (`over_tokens`), with fits to ten times as many."""
-    measures = list(dict.fromkeys(frame["measure"]))
-    figure, panels = style.canvas(0.6 + 1.35 * len(measures), len(measures), sharex=True)
-    looks = style.looks(frame["run"])
-    for panel, measure in zip(panels, measures, strict=True):
-        for run, rows in frame[frame["measure"] == measure].groupby("run", sort=False):
-            look = looks[str(run)]
-            points = rows[rows["part"] == MEASURED].sort_values("tokens")
-            fit, ahead = rows[rows["part"] != MEASURED], rows[rows["part"] == AHEAD]
-            panel.plot(points["tokens"], points["value"], look.marker, color=look.colour, label=str(run))
-            panel.plot(fit["tokens"], fit["value"], color=look.colour, linestyle="--", linewidth=0.8)
-            panel.vlines(ahead["tokens"], ahead["low"], ahead["high"], colors=look.colour, linewidth=1.0, alpha=0.7)
+    figure, lines = _panels(frame, 0.6, 1.35, "context tokens trained on")
+    for panel, name, look, rows in lines:
+        points = rows[rows["part"] == MEASURED].sort_values("tokens")
+        fit, ahead = rows[rows["part"] != MEASURED], rows[rows["part"] == AHEAD]
+        panel.plot(points["tokens"], points["value"], look.marker, color=look.colour, label=name)
+        panel.plot(fit["tokens"], fit["value"], color=look.colour, linestyle="--", linewidth=0.8)
+        panel.vlines(ahead["tokens"], ahead["low"], ahead["high"], colors=look.colour, linewidth=1.0, alpha=0.7)
+    for panel in figure.axes:
         panel.set_xscale("log")
         panel.xaxis.set_minor_locator(NullLocator())
         panel.xaxis.set_major_formatter(EngFormatter(sep=""))
-        panel.set_ylabel(measure)
-    panels[-1].set_xlabel("context tokens trained on")
-    style.legend(figure, panels)
-    return figure
+    return style.legend(figure)
 
 
-@style.applied()
 def losses_compared(frame: DataFrame) -> Figure:
     """Held-out losses of runs after equal tokens (`held_against`) with intervals, a panel a measure."""
     groups = list(frame.groupby("measure", sort=False))
     sizes = [len(rows) for _, rows in groups]
     height = 0.5 + 0.6 * len(groups) + 0.17 * sum(sizes)
     figure, panels = style.canvas(height, len(groups), height_ratios=[size + 2 for size in sizes])
-    look = style.looks(list(frame["run"].unique()))[frame["run"].iloc[0]]
+    look = style.looks(frame["run"].unique())[frame["run"].iloc[0]]
     for panel, (measure, rows) in zip(panels, groups, strict=True):
         places = range(len(rows))
         panel.hlines(places, rows["low"], rows["high"], colors=look.colour, linewidth=1.0, alpha=0.7)
