@@ -13,7 +13,7 @@ from pcc_bench import stats
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.texttable import TextTable
 from pcc_bench.reports import measure
-from pcc_bench.reports.table import NAMES, PERCENT, p_value
+from pcc_bench.reports.table import ANSWER_METRICS, NAMES, PERCENT, p_value
 from pcc_bench.reports.words import ceilings
 from pcc_bench.results.collection import load
 from pcc_bench.results.files import result_files
@@ -34,11 +34,11 @@ NOTES = (
 
 @dataclass(frozen=True)
 class Comparison:
-    """One metric of one task."""
+    """One metric of one task, in print's unit."""
 
     task: str
     metric: str
-    a: float  # score of the first run on the common rows, in print's unit
+    a: float  # score of the first run on the common rows
     b: float
     low: float  # lower end of the interval of the difference `b` less `a`
     high: float
@@ -77,11 +77,10 @@ def compare(a: Path, b: Path, metrics: Sequence[str] = ()) -> tuple[list[Compari
         for name in READER:
             if mine.get(name) != theirs.get(name):
                 notes[f"{name} is {mine.get(name)} in A and {theirs.get(name)} in B."] = None
-        for run in (one, other):
-            if not run.tasks[task].logged:
-                raise UsageError(
-                    f"no samples of {task} beside {run.path}: runs are compared row by row, repeat it with samples"
-                )
+        if bare := [run.path for run in (one, other) if not run.tasks[task].logged]:
+            raise UsageError(
+                f"no samples of {task} beside {bare[0]}: runs are compared row by row, repeat it with samples"
+            )
         for metric in one.tasks[task].scores:
             if not metrics or metric in metrics:
                 comparisons += _comparison(one, other, task, metric, notes)
@@ -97,29 +96,28 @@ def compare(a: Path, b: Path, metrics: Sequence[str] = ()) -> tuple[list[Compari
     return judged, list(notes)
 
 
-def table(comparisons: Iterable[Comparison], notes: Sequence[str] = ()) -> TextTable:
+def table(comparisons: Sequence[Comparison], notes: Sequence[str] = ()) -> TextTable:
     """Comparisons in print."""
-    columns = ("task", "metric", "n", "contexts", "A", "B", "difference", "wins / losses / ties", "MDE", "p", "McNemar",
-               "p (Holm)", "better")  # fmt: skip
     rows = [
-        (
-            one.task,
-            NAMES.get(one.metric, one.metric),
-            f"{one.n:,}",
-            f"{one.contexts:,}",
-            f"{one.a:.2f}",
-            f"{one.b:.2f}",
-            f"{one.b - one.a:+.2f} [{one.low:+.2f}, {one.high:+.2f}]",
-            " / ".join(f"{rows:,}" for rows in one.tally),
-            f"{one.detectable:.2f}",
-            p_value(one.p),
-            "" if one.mcnemar is None else p_value(one.mcnemar),
-            p_value(one.holm),
-            one.better,
-        )
+        {
+            "task": one.task,
+            "metric": NAMES.get(one.metric, one.metric),
+            "n": f"{one.n:,}",
+            "contexts": f"{one.contexts:,}",
+            "A": f"{one.a:.2f}",
+            "B": f"{one.b:.2f}",
+            "difference": f"{one.b - one.a:+.2f} [{one.low:+.2f}, {one.high:+.2f}]",
+            "wins / losses / ties": " / ".join(f"{rows:,}" for rows in one.tally),
+            "MDE": f"{one.detectable:.2f}",
+            "p": p_value(one.p),
+            "McNemar": "" if one.mcnemar is None else p_value(one.mcnemar),
+            "p (Holm)": p_value(one.holm),
+            "better": one.better,
+        }
         for one in comparisons
     ]
-    return TextTable(columns, tuple(rows), (*NOTES, *notes)).without_empty_columns()
+    cells = tuple(tuple(row.values()) for row in rows)
+    return TextTable(tuple(rows[0]), cells, (*NOTES, *notes)).without_empty_columns()
 
 
 def _by_task(runs: Iterable[Run], path: Path) -> dict[str, Run]:
@@ -149,44 +147,41 @@ def _comparison(a: Run, b: Run, task: str, metric: str, notes: dict[str, None]) 
         )
     if changed := int((mine.content != theirs.content).sum()):
         raise UsageError(f"the two runs were made on different data: {changed} common rows of {task} differ in content")
-    if len(np.unique(mine.context)) < 2:
+    data = mine.clusters(theirs.top - mine.top)
+    if len(data.sizes) < 2:
         raise UsageError(f"the common rows of {task} are all on one context, which says nothing about others")
     left = (len(one.rows.number) - len(i), len(other.rows.number) - len(j))
     if any(left):
         notes[f"{task}: {left[0]} rows of A and {left[1]} of B have no partner in the other and are left out."] = None
-    scores = [measure.aggregate(rows, one.aggregation) for rows in (mine, theirs)]
+    a_score, b_score = (measure.aggregate(rows, one.aggregation) for rows in (mine, theirs))
 
     def in_print(difference: float) -> float:
         """In the scores' unit; a difference of two log-likelihoods as it changes the first run's perplexity."""
         logarithmic = one.aggregation == "weighted_perplexity"
-        return scores[0] * math.expm1(-difference) if logarithmic else one.scale * difference
+        return a_score * math.expm1(-difference) if logarithmic else one.scale * difference
 
-    data = mine.clusters(theirs.top - mine.top)
     low, high = sorted(in_print(float(end)) for end in stats.paired_bootstrap(data, np.random.default_rng(SEED)))
-    p = stats.paired_permutation(data, np.random.default_rng(SEED))
-    known = stats.estimate(data, scale=1.0 if one.aggregation == "mean" and metric in PERCENT else 0.0)
     right_or_wrong = np.isin([mine.top, theirs.top], (0, 1)).all() and one.aggregation == "mean"
     single = right_or_wrong and len(data.sizes) == len(mine.number)
     yield Comparison(
         task=task,
         metric=metric,
-        a=one.scale * scores[0],
-        b=one.scale * scores[1],
+        a=one.scale * a_score,
+        b=one.scale * b_score,
         low=low,
         high=high,
         n=len(mine.number),
         contexts=len(data.sizes),
-        p=float(p),
+        p=float(stats.paired_permutation(data, np.random.default_rng(SEED))),
         mcnemar=stats.mcnemar(mine.top, theirs.top) if single else None,
         tally=measure.tally(theirs, mine),
-        detectable=abs(in_print(-measure.minimal(known))),
+        detectable=abs(in_print(-measure.minimal(stats.estimate(data, scale=one.range)))),
     )
 
 
 # ---------------------------------------------------------------- one table of many runs
 
 
-METRICS = {"exact_match": "EM", "f1": "F1", "contains": "contains"}
 OTHERS = ("acc_calibrated", "acc", "perplexity", "ranking_acc", "bleu", "rougeL")  # the main ones of our other tasks
 WIDE_ONLY = ("model", "contains", "rate", "slots only", "kept", "s/row")
 LEGEND = {
@@ -208,8 +203,9 @@ def summarise(paths: Iterable[Path], wide: bool = True) -> TextTable:
     runs = [read_run(path) for path in result_files(paths)]
     entries = sorted(((run, task) for run in runs for task in run.tasks.values()), key=lambda entry: entry[1].name)
     check_one_table(entries)
-    scores = (*METRICS.values(), *(NAMES.get(metric, metric) for metric in OTHERS))
-    columns = ("method", "model", "task", "n", *scores, "rate", "achieved", "slots only", "kept", "s/row")
+    scores = (*ANSWER_METRICS, *OTHERS)
+    names = (NAMES[metric] for metric in scores)
+    columns = ("method", "model", "task", "n", *names, "rate", "achieved", "slots only", "kept", "s/row")
 
     def score(task: TaskRun, metric: str) -> str:
         value, error = task.scores.get(metric), task.errors.get(metric)
@@ -233,7 +229,7 @@ def summarise(paths: Iterable[Path], wide: bool = True) -> TextTable:
             run.model,
             task.name,
             f"{task.scored}" + (f" ({task.skipped} skipped)" if task.skipped else ""),
-            *(score(task, name) for name in (*METRICS, *OTHERS)),
+            *(score(task, name) for name in scores),
             *("" if r is None else f"{r:.2f}x" for r in (run.rate, task.scores.get(COMPRESSION), slots_only)),
             f"{population.kept} of {population.rows_read}" if population.kept is not None else "",
             seconds,

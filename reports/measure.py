@@ -12,10 +12,8 @@ import numpy.typing as npt
 from pcc_bench import stats
 from pcc_bench.core.errors import UsageError
 from pcc_bench.reports.table import PERCENT
-from pcc_bench.results.rows import COMPRESSION, check_finite
+from pcc_bench.results.rows import COMPRESSION, Integers, Numbers, check_finite
 from pcc_bench.results.run import Run, TaskRun
-
-Numbers = npt.NDArray[np.float64]
 
 RATIOS = ("weighted_perplexity", "ratio_of_sums")
 AGREEMENT = 1e-6  # of a score with what its samples say; both are sums of doubles
@@ -27,10 +25,9 @@ POWER = 0.8  # of the smallest difference that is said to be found
 class Scored:
     """The rows that a score is made of."""
 
-    number: npt.NDArray[np.int64]  # `[rows]`, numbers of the rows, ascending
-    context: npt.NDArray[np.int64]  # `[rows]`, equal for rows on the same context
-    # `[rows]`, a hash of the row and its prompt; None where the samples have none
-    content: npt.NDArray[np.int64] | None
+    number: Integers  # `[rows]`, numbers of the rows, ascending
+    context: Integers  # `[rows]`, equal for rows on the same context
+    content: Integers | None  # `[rows]`, a hash of the row and its prompt; None where the samples have none
     top: Numbers  # `[rows]`, the score of each; of a ratio of sums what is summed above the line
     of: Numbers  # `[rows]`, 1; of a ratio of sums what is summed below the line
 
@@ -45,6 +42,10 @@ class Scored:
         sums, sizes = (np.bincount(index, values).astype(np.float64) for values in (top, self.of))
         return stats.Clusters(sums, sizes)
 
+    def pairs(self, other: Scored) -> bool:
+        """Are they the same rows, of the same size?"""
+        return np.array_equal(self.number, other.number) and np.array_equal(self.of, other.of)
+
 
 @dataclass(frozen=True)
 class Measure:
@@ -55,8 +56,7 @@ class Measure:
     aggregation: str  # how rows become the score
     value: float  # the score; a percentage where `metric` is one
     error: float | None  # lm-eval's standard error, in the same unit; None where it has none
-    # what it is made of; None where no samples were logged, or the score is no function of row scores
-    rows: Scored | None
+    rows: Scored | None  # None where no samples were logged, or the score is no function of row scores
     n: int
     contexts: int | None  # different contexts among them; None where it is not known
     seeds: int
@@ -64,14 +64,14 @@ class Measure:
     positions: float  # positions of memory of all rows, boundary vectors counted; 0 where nothing was compressed
 
     @property
-    def ratio(self) -> float | None:
-        """Achieved compression; None where there is no account of it."""
-        return self.tokens / self.positions if self.positions else None
-
-    @property
     def scale(self) -> float:
         """From lm-eval's unit to the table's."""
         return 100.0 if self.metric in PERCENT else 1.0
+
+    @property
+    def range(self) -> float:
+        """Of one row's score, where it is a share; else 0: see `stats.estimate`."""
+        return 1.0 if self.aggregation == "mean" and self.metric in PERCENT else 0.0
 
     def estimate(self) -> stats.Estimate | None:
         """The mean before any exponential, in lm-eval's unit; None where it can't be said.
@@ -81,18 +81,14 @@ class Measure:
         """
         if self.rows is None or (self.contexts or 0) < 2:
             return None
-        if self.aggregation == "mean" and self.metric in PERCENT:
-            return share(self.rows)
-        return stats.estimate(self.rows.clusters(self.rows.top))
+        return share(self.rows) if self.range else stats.estimate(self.rows.clusters(self.rows.top))
 
     def interval(self) -> tuple[float, float] | None:
         """Both ends of the 95 % interval, in the table's unit; None where it can't be said."""
         known = self.estimate()
         if known is not None:
             return self.ends(known)
-        if self.error is None:
-            return None
-        return self.value - 1.96 * self.error, self.value + 1.96 * self.error
+        return None if self.error is None else (self.value - 1.96 * self.error, self.value + 1.96 * self.error)
 
     def ends(self, known: stats.Estimate) -> tuple[float, float]:
         """The interval of an estimate of this metric, in the table's unit."""
@@ -112,21 +108,16 @@ def measure(runs: Sequence[Run], task: str, metric: str) -> Measure | None:
     having = [run for run in runs if task in run.tasks and metric in run.tasks[task].scores]
     if not having:
         return None
-    first = having[0].tasks[task]
-    aggregation = first.aggregations.get(metric, "")
-    scale = 100.0 if metric in PERCENT else 1.0
-    value = float(np.mean([run.tasks[task].scores[metric] for run in having]))
-    errors = [run.tasks[task].errors.get(metric) for run in having]
-    known = [error for error in errors if error is not None]
-    rows = [_rows(run, run.tasks[task], metric) for run in having]
-    parts = [part for part in rows if part is not None]
-    merged = parts[0] if len(parts) == len(having) else None
-    if merged is not None and len(parts) > 1:  # several seeds, of the same rows, as one
-        number, of = merged.number, merged.of
-        same = all(np.array_equal(part.number, number) and np.array_equal(part.of, of) for part in parts)
-        merged = replace(merged, top=np.mean([part.top for part in parts], axis=0)) if same else None
-    if merged is not None and len(having) == 1:
-        recomputed = aggregate(merged, aggregation)
+    tasks = [run.tasks[task] for run in having]
+    aggregation, scale = tasks[0].aggregations.get(metric, ""), 100.0 if metric in PERCENT else 1.0
+    value = float(np.mean([each.scores[metric] for each in tasks]))
+    errors = [each.errors[metric] for each in tasks if metric in each.errors]
+    rows, *others = [_rows(run, run.tasks[task], metric) for run in having]
+    if rows is not None and others:  # several seeds, of the same rows, as one
+        tops = [part.top for part in others if part is not None and part.pairs(rows)]
+        rows = replace(rows, top=np.mean([rows.top, *tops], axis=0)) if len(tops) == len(others) else None
+    elif rows is not None:
+        recomputed = aggregate(rows, aggregation)
         if not math.isclose(value, recomputed, rel_tol=AGREEMENT, abs_tol=AGREEMENT):
             raise UsageError(
                 f"{having[0].path} says {metric} of {task} is {value:.6g}, and the samples beside it give "
@@ -137,25 +128,21 @@ def measure(runs: Sequence[Run], task: str, metric: str) -> Measure | None:
         metric=metric,
         aggregation=aggregation,
         value=scale * value,
-        error=scale * float(np.mean(known)) if len(known) == len(having) else None,
-        rows=merged,
-        n=first.scored,
-        contexts=len(np.unique(merged.context)) if merged is not None else None,
-        seeds=len(having),
-        **_account(first),
+        error=scale * float(np.mean(errors)) if len(errors) == len(tasks) else None,
+        rows=rows,
+        n=tasks[0].scored,
+        contexts=None if rows is None else len(np.unique(rows.context)),
+        seeds=len(tasks),
+        **_account(tasks[0]),
     )
 
 
 def compare(one: Measure, other: Measure) -> stats.Estimate | None:
     """The paired difference `one` less `other` before any exponential; None where the rows do not pair."""
-    if one.rows is None or other.rows is None or not np.array_equal(one.rows.number, other.rows.number):
-        return None
-    if not np.array_equal(one.rows.of, other.rows.of):
+    if one.rows is None or other.rows is None or not one.rows.pairs(other.rows):
         return None
     data = one.rows.clusters(one.rows.top - other.rows.top)
-    if len(data.sizes) < 2:
-        return None
-    return stats.estimate(data, scale=1.0 if one.aggregation == "mean" and one.metric in PERCENT else 0.0)
+    return stats.estimate(data, scale=one.range) if len(data.sizes) > 1 else None
 
 
 def share(rows: Scored) -> stats.Estimate | None:
@@ -164,7 +151,7 @@ def share(rows: Scored) -> stats.Estimate | None:
     if len(data.sizes) < 2:
         return None
     half = stats.estimate(data, scale=1.0)
-    return stats.Estimate(half.difference + 0.5, half.centre + 0.5, half.error, half.freedom)
+    return replace(half, difference=half.difference + 0.5, centre=half.centre + 0.5)
 
 
 def together(parts: Sequence[Scored]) -> Scored:
@@ -184,12 +171,11 @@ def tally(one: Scored, other: Scored) -> tuple[int, int, int]:
 def combined(estimates: Sequence[stats.Estimate | None]) -> stats.Estimate | None:
     """The plain mean over tasks that share no context; None where one is missing."""
     known = [estimate for estimate in estimates if estimate is not None]
-    if not known or len(known) < len(estimates):
+    if len(known) < max(1, len(estimates)):
         return None
     if len(known) == 1:
         return known[0]
-    count = len(known)
-    error = np.sqrt(np.sum([estimate.error**2 for estimate in known], axis=0)) / count
+    error = np.sqrt(np.sum([estimate.error**2 for estimate in known], axis=0)) / len(known)
     means = [np.mean([getattr(estimate, name) for estimate in known], axis=0) for name in ("difference", "centre")]
     return stats.Estimate(means[0], means[1], error, min(estimate.freedom for estimate in known))
 
@@ -212,17 +198,14 @@ def _rows(run: Run, task: TaskRun, metric: str) -> Scored | None:
     name = rows.column(metric)
     if name not in rows.scores or (aggregation in RATIOS and name not in rows.below):
         return None
-    check_finite(rows, name, f"{metric} of {task.name} in {run.path}")
+    what = f"{metric} of {task.name} in {run.path}"
+    check_finite(rows, name, what)
     there = ~np.isnan(rows.scores[name])
     of = rows.below[name][there] if aggregation in RATIOS else np.ones(int(there.sum()))
     if not np.isfinite(of).all():
-        raise UsageError(
-            f"{metric} of {task.name} in {run.path} is divided by what is no finite number: repeat the run"
-        )
-    if not of.sum():
-        return None
+        raise UsageError(f"{what} is divided by what is no finite number: repeat the run")
     content = None if rows.content is None else rows.content[there]
-    return Scored(rows.number[there], rows.context[there], content, rows.scores[name][there], of)
+    return Scored(rows.number[there], rows.context[there], content, rows.scores[name][there], of) if of.sum() else None
 
 
 def achieved(tasks: Iterable[TaskRun]) -> float | None:
@@ -246,7 +229,7 @@ def _account(task: TaskRun) -> dict[str, float]:
         source, slots, boundary = (float(np.nansum(account[name])) for name in ("source_tokens", "slots", "boundary"))
         return {"tokens": source, "positions": slots + boundary}
     ratio = task.scores.get(COMPRESSION)
-    return {"tokens": 0.0, "positions": 0.0} if ratio is None else {"tokens": ratio, "positions": 1.0}
+    return {"tokens": ratio or 0.0, "positions": 0.0 if ratio is None else 1.0}
 
 
 def aggregate(rows: Scored, aggregation: str) -> float:

@@ -29,9 +29,6 @@ from pcc_bench.results.collection import Results
 from pcc_bench.results.reading import read_answers
 from pcc_bench.results.run import Run
 
-TITLE = "pcc_bench report"
-HERO = "answers"  # the figure that stands first, where it was drawn
-
 
 def write(results: Results, tables: Sequence[Table], figures: Sequence[Figure], out: Path) -> Path:
     """Write `index.html` into a folder, with tables and figures in their order."""
@@ -46,7 +43,7 @@ def render(results: Results, tables: Sequence[Table], figures: Sequence[Figure])
     tasks = [task for run in results.runs for task in run.tasks.values()]
     sources = sorted({task.population.source for task in tasks if task.population.source})
     decoders = sorted({name for run in results.runs if (name := Path(run.decoder).name)})
-    parts = [f"data: {', '.join(sources)}" if sources else "", f"decoder: {', '.join(decoders)}" if decoders else ""]
+    parts = [f"{what}: {', '.join(of)}" for what, of in (("data", sources), ("decoder", decoders)) if of]
     counts = {
         "runs": len(results.runs),
         "methods": len({run.method for run in results.runs}),
@@ -55,13 +52,13 @@ def render(results: Results, tables: Sequence[Table], figures: Sequence[Figure])
         "training logs": len(results.trainings),
     }
     view = {
-        "title": TITLE,
-        "subtitle": "; ".join(filter(None, parts)) or "published numbers only",
+        "title": "pcc_bench report",
+        "subtitle": "; ".join(parts) or "published numbers only",
         "counts": ", ".join(f"{count:,} {name}" for name, count in counts.items() if count),
         "sentences": sentences(tables),
         "notes": results.notes,
-        "hero": drawn.pop(HERO, None),
-        "tables": [table_view(table) for table in tables],
+        "hero": drawn.pop("answers", None),
+        "tables": list(map(table_view, tables)),
         "figures": list(drawn.values()),
         "browser": embed(results),
         "runs": runs_table(in_order(results.runs), names(results.runs)),
@@ -89,27 +86,15 @@ _SERIES = {light: f"var(--series-{light.removeprefix('#')})" for light in THEMES
 PAGE_COLOURS = {INK: "var(--figure-ink)", GRID: "var(--figure-grid)", PAPER: "var(--card)", **_SERIES}
 
 
-@dataclass(frozen=True)
-class FigureView:
-    """A figure with its vectors and data inside."""
-
-    key: str
-    title: str
-    alt: str  # what it shows, in words
-    page: Markup  # for a window
-    column: Markup  # for a phone
-    csv: str  # its data, as an address
-
-
-def figure_view(figure: Figure) -> FigureView:
-    """A figure with its files inside."""
+def figure_view(figure: Figure) -> dict[str, str]:
+    """A figure with its data and vectors inside: `page` for a window, `column` for a phone."""
     data = base64.b64encode(figure.file(".csv").read_bytes()).decode()
+    view = {"key": figure.key, "title": figure.title, "alt": figure.alt, "csv": f"data:text/csv;base64,{data}"}
     image = Markup('<svg role="img" aria-label="{}"').format(texttable.visible(f"{figure.title}. {figure.alt}"))
-    vectors = {key: figure.file(end).read_text("utf-8") for key, end in (("page", "-page.svg"), ("column", ".svg"))}
-    page, column = (
-        Markup(inline_svg(text, f"{figure.key}-{key}").replace("<svg", image, 1)) for key, text in vectors.items()
-    )
-    return FigureView(figure.key, figure.title, figure.alt, page, column, f"data:text/csv;base64,{data}")
+    for kind, end in (("page", "-page.svg"), ("column", ".svg")):
+        vector = inline_svg(figure.file(end).read_text("utf-8"), f"{figure.key}-{kind}")
+        view[kind] = Markup(vector.replace("<svg", image, 1))
+    return view
 
 
 def inline_svg(text: str, key: str) -> str:
@@ -140,20 +125,11 @@ CHARACTERS = 4_000_000  # of all contexts: a page that can be mailed
 
 
 @dataclass(frozen=True)
-class Shown:
-    """What the page holds of a task."""
-
-    name: str
-    shown: int  # rows on the page
-    rows: int  # rows that were scored
-
-
-@dataclass(frozen=True)
 class Browser:
     """The embedded samples."""
 
-    tasks: tuple[Shown, ...]  # those with samples
     data: dict[str, Any]  # `runs`, `contexts` and `tasks`, for the page's script
+    scored: tuple[int, ...]  # rows of each task, of which the page may show fewer
 
     @property
     def json(self) -> Markup:
@@ -161,9 +137,10 @@ class Browser:
         return Markup(json.dumps(self.data, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c"))
 
     @property
-    def told(self) -> str:
+    def counts(self) -> str:
         """What is on the page and what is not."""
-        parts = ", ".join(f"{task.shown:,} of {task.rows:,} rows of {task.name}" for task in self.tasks)
+        tasks = zip(self.data["tasks"], self.scored, strict=True)
+        parts = ", ".join(f"{len(task['rows']):,} of {rows:,} rows of {task['name']}" for task, rows in tasks)
         return f"On this page: {parts}. They are the first rows of each task; all rows are in the files of samples."
 
 
@@ -172,27 +149,24 @@ def embed(results: Results, rows: int = ROWS, characters: int = CHARACTERS) -> B
 
     A task whose share of the characters is used up shows fewer rows.
     """
-    runs, called = in_order(results.runs), names(results.runs)
     groups: dict[tuple[str, str], list[Run]] = {}
-    for run in runs:
+    for run in in_order(results.runs):
         for task in (task for task in run.tasks.values() if task.samples):
             groups.setdefault((task.name, task.population.fingerprint or ""), []).append(run)
 
     def has_no_answers(group: tuple[tuple[str, str], list[Run]]) -> bool:
         return not any("f1" in run.tasks[group[0][0]].scores for run in group[1])
 
-    groups = dict(sorted(groups.items(), key=has_no_answers))  # questions with short answers come first
     several = Counter(name for name, _ in groups)
     contexts: dict[str, int] = {}
-    tasks, data = [], []
-    for (task_name, fingerprint), having in groups.items():
-        name = task_name if several[task_name] == 1 else f"{task_name} (rows {fingerprint or 'of lm-eval'})"
-        shown = _rows(results, having, task_name, rows, contexts, characters // len(groups))
+    tasks, scored = [], []
+    for (name, fingerprint), having in sorted(groups.items(), key=has_no_answers):  # those with short answers first
+        shown = _rows(results, having, name, rows, contexts, characters // len(groups))
         if shown:
-            tasks.append(Shown(name, len(shown), max(run.tasks[task_name].scored for run in having)))
-            data.append({"name": name, "rows": shown})
-    called = {run.id: called[run.id] for run in runs}
-    return Browser(tuple(tasks), {"runs": called, "contexts": list(contexts), "tasks": data})
+            title = name if several[name] == 1 else f"{name} (rows {fingerprint or 'of lm-eval'})"
+            tasks.append({"name": title, "rows": shown})
+            scored.append(max(run.tasks[name].scored for run in having))
+    return Browser({"runs": names(results.runs), "contexts": list(contexts), "tasks": tasks}, tuple(scored))
 
 
 def _rows(

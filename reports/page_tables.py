@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 from pcc_bench.reports.figures import style
 from pcc_bench.reports.table import NAMES, PAPER, Cell, Column, Row, Table
@@ -48,26 +49,14 @@ class RowView:
     cells: tuple[CellView, ...]
 
 
-@dataclass(frozen=True)
-class TableView:
-    """A table as it is printed."""
-
-    key: str
-    title: str
-    headings: tuple[Heading, ...]  # one a column
-    groups: tuple[tuple[str, tuple[RowView, ...]], ...]  # rows under their heading; "" for none
-    metrics: tuple[tuple[str, str], ...]  # toggles, key and name; none where one metric is all there is
-    offered: bool  # published values can be asked for
-    opened: bool  # they are all there is, and shown
-    detailed: bool  # there are details to ask for
-    notes: tuple[str, ...]  # sentences under it
-
-
 Part = tuple[Heading, list[CellView]]  # a column of the page and its cells, a row each
 
 
-def table_view(table: Table) -> TableView:
-    """A table in print. What others published stands beside runs that can be compared with it, and nowhere else."""
+def table_view(table: Table) -> dict[str, Any]:
+    """A table in print, as `report.html` takes it: its headings, rows in groups, toggles, and what can be asked for.
+
+    What others published stands beside runs that can be compared with it, and nowhere else.
+    """
     numbers = any(cell.value is not None for line in table.cells for cell in line)
     opened, offered = not table.measured, table.comparable or not numbers
     measured = [any(cell.value is not None or cell.text for cell in line) for line in table.cells]
@@ -82,17 +71,17 @@ def table_view(table: Table) -> TableView:
         views.append(RowView(row.label, kind, colour if row.method and kind != "published" else "", cells))
     metrics = [name for name in TOGGLED if any(heading.metric == name for heading, _ in parts)]
     theirs = any(row.kind == "published" or any(cell.beside for cell in row.cells) for row in views)
-    return TableView(
-        key=table.key,
-        title=table.title,
-        headings=tuple(heading for heading, _ in parts),
-        groups=tuple(_groups([table.rows[j] for j in shown], views)),
-        metrics=tuple((name, NAMES[name]) for name in metrics) if len(metrics) > 1 else (),
-        offered=offered and not opened and theirs,
-        opened=opened,
-        detailed=any(cell.details for row in views for cell in row.cells),
-        notes=table.notes if offered or opened else table.own_notes,
-    )
+    return {
+        "key": table.key,
+        "title": table.title,
+        "headings": [heading for heading, _ in parts],
+        "groups": list(_groups([table.rows[j] for j in shown], views)),
+        "metrics": [(name, NAMES[name]) for name in metrics] if len(metrics) > 1 else [],
+        "offered": offered and not opened and theirs,  # published values can be asked for
+        "opened": opened,  # they are all there is, and shown
+        "detailed": any(cell.details for row in views for cell in row.cells),
+        "notes": table.notes if offered or opened else table.own_notes,
+    }
 
 
 def _parts(table: Table, published: bool) -> list[Part]:
@@ -102,8 +91,7 @@ def _parts(table: Table, published: bool) -> list[Part]:
     lead = [] if at is None else [at]
     if at is not None and _metric(table.columns[at]):
         group = table.columns[at].group
-        of_group = (j for j, c in enumerate(table.columns) if c.source is None and c.group == group and _metric(c))
-        lead = sorted({at, *of_group})
+        lead = [j for j, c in enumerate(table.columns) if c.source is None and c.group == group and _metric(c)]
     several = len({_metric(column) for column in table.columns} - {""}) > 1
 
     def scores(places: Iterable[int]) -> Iterator[Part]:
@@ -139,32 +127,27 @@ def _metric(column: Column) -> str:
 
 def cell_view(cell: Cell, column: Column, table: Table, published: bool) -> CellView:
     """A cell in print, with a bar as long as its percentage, and what others published where that may be shown."""
+    paper = cell.paper if published else None
     if cell.value is None:
-        paper = cell.paper if published else None
         text = cell.text or (paper.printed if paper else DASH)
         return CellView(text, paper is not None and not cell.text, paper.value if paper else None)
-    interval = ""
-    bar: tuple[float, ...] = ()
-    if cell.low is not None and cell.high is not None:
-        interval = f"{cell.low:.{column.digits}f} to {cell.high:.{column.digits}f}"
-    if column.unit == "%" and column.source is None:
-        ends = (cell.value, cell.low, cell.high) if interval else (cell.value,)
-        bar = tuple(_share(end, 100.0) for end in ends if end is not None)
+    known = cell.low is not None and cell.high is not None
+    ends = (cell.value, cell.low, cell.high) if known else (cell.value,)
     details = [] if cell.n is None else [f"n {cell.n:,}"]
     details += [f"{cell.seeds} seeds"] if cell.seeds > 1 else []
     details += [] if cell.ratio is None else [f"{cell.ratio:.2f}x achieved"]
     details += [] if cell.normalised is None else [f"{cell.normalised:.0f} of 100"]
-    beside = f"{column.source or PAPER} {cell.paper.printed} ({cell.paper.certainty})" if cell.paper else ""
-    if beside and table.comparable and cell.difference is not None:
+    beside = f"{column.source or PAPER} {paper.printed} ({paper.certainty})" if paper else ""
+    if paper and table.comparable and cell.difference is not None:
         beside += f", ours {cell.difference:+.{column.digits}f}"
     return CellView(
         text=f"{cell.value:.{column.digits}f}",
         sort=cell.value,
         bold=cell.best or cell.tied,
-        interval=interval,
-        bar=bar,
+        interval=f"{cell.low:.{column.digits}f} to {cell.high:.{column.digits}f}" if known else "",
+        bar=tuple(_share(end, 100.0) for end in ends if end is not None and column.unit == "%" and not column.source),
         details=tuple(details),
-        beside=beside if published else "",
+        beside=beside,
     )
 
 
@@ -172,19 +155,17 @@ def _share(value: float, largest: float) -> float:
     return round(min(max(100 * value / largest, 0.0), 100.0), 1)
 
 
-def _groups(rows: Sequence[Row], views: Sequence[RowView]) -> Iterator[tuple[str, tuple[RowView, ...]]]:
+def _groups(rows: Sequence[Row], views: Sequence[RowView]) -> Iterator[tuple[str, list[RowView]]]:
     """Rows by requested rate where there are several rates; references stand apart, what is published last."""
     rates = {row.rate for row in rows if row.role == "method" and row.rate is not None}
-    pairs = list(zip(rows, views, strict=True))
-    if len(rates) < 2:
-        yield "", tuple(view for _, view in pairs)
-        return
 
     def heading(pair: tuple[Row, RowView]) -> str:
         row, view = pair
+        if len(rates) < 2:
+            return ""
         if view.kind == "published":
             return "Published"
         return REFERENCES.get(row.role, "No rate" if row.rate is None else f"{row.rate:g}x requested")
 
-    for name, group in groupby(pairs, key=heading):
-        yield name, tuple(view for _, view in group)
+    for name, group in groupby(zip(rows, views, strict=True), key=heading):
+        yield name, [view for _, view in group]

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from itertools import groupby
+from typing import Literal, NamedTuple
 
 from pcc_bench.core import texttable
 from pcc_bench.core.texttable import TextTable
@@ -24,8 +22,7 @@ TALL = 45  # lines of a page
 FIELDS = ("value", "low", "high", "n", "contexts", "seeds", "ratio", "normalised", "best", "tied")
 
 
-@dataclass(frozen=True)
-class Printed:
+class Printed(NamedTuple):
     """A printed column."""
 
     group: str  # as in `table.Column`
@@ -33,28 +30,21 @@ class Printed:
     texts: list[tuple[str, bool]]  # of each row: text, and whether it is bold
 
 
-class Part(StrEnum):
-    """What of a table is printed."""
-
-    MEASURED = "measured"  # our numbers alone
-    BESIDE = "beside"  # ours, and the paper's beside them
-    RERUNS = "reruns"  # later papers' runs of the same methods
-
-
+Part = Literal["measured", "beside", "reruns"]  # our numbers alone; the paper's beside them; later papers' runs
 RERUNS = "Later papers' own runs, of other data and decoders"
 
 
 def markdown(table: Table) -> str:
     """A Markdown table under its title, with its notes; later papers' runs in a table of their own."""
-    body = [f"## {table.title}", _markdown(table, Part.BESIDE)]
-    if has_reruns(table):
-        body += [f"{RERUNS}:", _markdown(table, Part.RERUNS)]
+    body = [f"## {table.title}", _markdown(table, "beside")]
+    if any(map(_is_rerun, table.columns)):
+        body += [f"{RERUNS}:", _markdown(table, "reruns")]
     return "\n\n".join([*body, *_listed(table.notes)]) + "\n"
 
 
 def brief(table: Table) -> str:
     """What was measured as a Markdown table, with its notes: for a README."""
-    return "\n\n".join([_markdown(table, Part.MEASURED), *_listed(table.own_notes)]) + "\n"
+    return "\n\n".join([_markdown(table, "measured"), *_listed(table.own_notes)]) + "\n"
 
 
 def latex(table: Table) -> str:
@@ -64,15 +54,10 @@ def latex(table: Table) -> str:
     """
     numbered = re.fullmatch(r"Table (\d+): (.)(.*)", table.title)
     title = f"{numbered[2].upper()}{numbered[3]} (Table {numbered[1]} of the PCC paper)" if numbered else table.title
-    text = _latex(table, Part.BESIDE, title, table.key, table.notes)
-    if has_reruns(table):
-        text += "\n" + _latex(table, Part.RERUNS, f"{title}. {RERUNS}", f"{table.key}-reruns", ())
+    text = _latex(table, "beside", title, table.key, table.notes)
+    if any(map(_is_rerun, table.columns)):
+        text += "\n" + _latex(table, "reruns", f"{title}. {RERUNS}", f"{table.key}-reruns", ())
     return text
-
-
-def has_reruns(table: Table) -> bool:
-    """Did later papers measure anything in it?"""
-    return any(map(_is_rerun, table.columns))
 
 
 def document(tables: Sequence[Table]) -> str:
@@ -92,39 +77,36 @@ def as_csv(table: Table) -> str:
         ("row", "method", "rate", "role", "decoder", "column", "heading", "unit", *FIELDS, *published, "text")
     )
     for row, cells in table.lines():
+        line = (row.label, row.method, row.rate, row.role, row.decoder)
         for column, cell in zip(table.columns, cells, strict=True):
-            if cell.empty:
-                continue
-            paper = cell.paper
-            others = (paper.value, paper.printed, paper.certainty, paper.source) if paper else ("",) * len(published)
-            where = (row.label, row.method, row.rate, row.role, row.decoder, column.key, column.heading, column.unit)
-            numbers = ["" if getattr(cell, field) is None else getattr(cell, field) for field in FIELDS]
-            texts = (*where, *numbers, *others, cell.text or "")
-            writer.writerow([texttable.csv_cell(value) if isinstance(value, str) else value for value in texts])
+            if not cell.empty:
+                paper, where = cell.paper, (*line, column.key, column.heading, column.unit)
+                beside = (paper.value, paper.printed, paper.certainty, paper.source) if paper else (None,) * 4
+                values = (*where, *(getattr(cell, field) for field in FIELDS), *beside, cell.text)
+                writer.writerow([texttable.csv_cell(value) if isinstance(value, str) else value for value in values])
     return out.getvalue()
 
 
 def printed(table: Table, part: Part) -> list[Printed]:
     """The columns as they are printed: the line's name, achieved compression, scores, published values, normalised."""
     columns = [Printed("", "", [(row.label, False) for row in table.rows])]
-    if part is not Part.RERUNS and any(row.ratio is not None for row in table.rows):
+    if part != "reruns" and any(row.ratio is not None for row in table.rows):
         ratios = [(f"{row.ratio:.2f}x" if row.ratio else DASH, False) for row in table.rows]
         columns.append(Printed("", "achieved", ratios))
-    for j, column in enumerate(table.columns):
-        cells = [line[j] for line in table.cells]
-        if column.detail or _is_rerun(column) != (part is Part.RERUNS):
+    normalised: list[float | None] = []
+    for column, *cells in zip(table.columns, *table.cells, strict=True):
+        if part != "reruns" and column.key == table.headline:
+            normalised = [cell.normalised for cell in cells]
+        if column.detail or _is_rerun(column) != (part == "reruns"):
             continue
         if any(cell.value is not None or cell.text for cell in cells):
             columns.append(Printed(column.group, column.name, [_measured(cell, column.digits) for cell in cells]))
-        if part is not Part.MEASURED and any(cell.paper for cell in cells):
+        if part != "measured" and any(cell.paper for cell in cells):
             texts = [(_published(cell, column, table.comparable), False) for cell in cells]
             columns.append(Printed(column.group, f"{column.name}, {column.source or PAPER}", texts))
-    keys = [column.key for column in table.columns]
-    if part is not Part.RERUNS and table.headline in keys:
-        places = [line[keys.index(table.headline)].normalised for line in table.cells]
-        if any(place is not None for place in places):
-            texts = [(DASH if place is None else f"{place:.0f}", False) for place in places]
-            columns.append(Printed("", "normalised", texts))
+    if any(place is not None for place in normalised):
+        texts = [(DASH if place is None else f"{place:.0f}", False) for place in normalised]
+        columns.append(Printed("", "normalised", texts))
     return columns
 
 
@@ -134,10 +116,10 @@ def _is_rerun(column: Column) -> bool:
 
 def _lines(table: Table, part: Part) -> list[int]:
     """The rows that say something in this part."""
-    places = [j for j, column in enumerate(table.columns) if _is_rerun(column) == (part is Part.RERUNS)]
+    places = [j for j, column in enumerate(table.columns) if _is_rerun(column) == (part == "reruns")]
 
     def speaks(cell: Cell) -> bool:
-        return not cell.empty if part is not Part.MEASURED else cell.value is not None or bool(cell.text)
+        return cell.value is not None or bool(cell.text) or (part != "measured" and cell.paper is not None)
 
     return [i for i, cells in enumerate(table.cells) if any(speaks(cells[j]) for j in places)]
 
@@ -212,17 +194,11 @@ def _blocks(columns: Sequence[Printed], widths: Sequence[float]) -> list[list[in
     return blocks
 
 
-def number(value: float, digits: int) -> str:
-    """A number as it is printed."""
-    return f"{value:,.{digits}f}" if math.isfinite(value) else str(value)
-
-
 def _measured(cell: Cell, digits: int) -> tuple[str, bool]:
     if cell.value is None:
         return cell.text or DASH, False
-    low, high = cell.low, cell.high
-    ends = "" if low is None or high is None else f" [{number(low, digits)}, {number(high, digits)}]"
-    return number(cell.value, digits) + ends, cell.best or cell.tied
+    ends = "" if cell.low is None or cell.high is None else f" [{cell.low:,.{digits}f}, {cell.high:,.{digits}f}]"
+    return f"{cell.value:,.{digits}f}{ends}", cell.best or cell.tied
 
 
 def _published(cell: Cell, column: Column, comparable: bool) -> str:

@@ -22,9 +22,7 @@ class Published(Strict):
 
     value: float | None  # in the column's unit; None where no single number stands there
     printed: str  # as it stands there, e.g. `~100`
-    # C: official code or figure file; Q: quoted from the paper by a later one; Q?: so presumed; B: a summary of
-    # the PDF; R: a later re-run by others
-    certainty: str
+    certainty: str  # as in `paper.yaml`
     source: str  # where it was read
 
 
@@ -53,14 +51,11 @@ class Cell(Strict):
     @property
     def difference(self) -> float | None:
         """Measured less published, where both are numbers."""
-        if self.value is None or self.paper is None or self.paper.value is None:
-            return None
-        return self.value - self.paper.value
+        published = self.paper.value if self.paper else None
+        return None if self.value is None or published is None else self.value - published
 
 
 class Column(Strict):
-    """A column."""
-
     key: str  # unique in the table, e.g. `squad.f1`
     group: str = ""  # heading over several columns, e.g. `SQuAD`; "" stands alone.
     name: str  # heading, e.g. `F1`
@@ -73,13 +68,10 @@ class Column(Strict):
 
     @property
     def heading(self) -> str:
-        """Group and name in one line."""
         return f"{self.group} {self.name}".strip()
 
 
 class Row(Strict):
-    """A line."""
-
     key: str
     label: str  # what it is called in print, rate included
     method: str  # of the registry (`pcc`), or the paper's name of a method that was not run
@@ -97,8 +89,6 @@ class Row(Strict):
 
 
 class Table(Strict):
-    """A table."""
-
     key: str  # stem of its files, e.g. `table2`
     title: str
     columns: tuple[Column, ...]
@@ -125,7 +115,6 @@ class Table(Strict):
 
     @property
     def empty(self) -> bool:
-        """Is nothing in it at all?"""
         return all(cell.empty for line in self.cells for cell in line)
 
     def cell(self, row: str, column: str) -> Cell:
@@ -134,7 +123,6 @@ class Table(Strict):
         return self.cells[i][[c.key for c in self.columns].index(column)]
 
     def lines(self) -> Iterator[tuple[Row, tuple[Cell, ...]]]:
-        """Rows with their cells."""
         return zip(self.rows, self.cells, strict=True)
 
 
@@ -162,8 +150,8 @@ PERCENT = {
 }
 PLAIN = {"perplexity": "PPL", "byte_perplexity": "PPL/byte", "bleu": "BLEU", "mrr": "MRR"}
 NAMES = PERCENT | PLAIN
+ANSWER_METRICS = ("exact_match", "f1", "contains")  # metrics of answers to questions
 
 
 def p_value(p: float) -> str:
-    """A p-value in print."""
     return "<0.001" if p < 0.001 else f"{p:.3f}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
 
 from pcc_bench.core.questions import PROMPTS
 from pcc_bench.core.texttable import TextTable
@@ -85,37 +86,33 @@ def ceilings(runs: Iterable[Run], tasks: Collection[str] | None = None) -> tuple
     for run, task in pairs:
         floors = (floor for floor in empty if task.name in floor.tasks)
         floor = next((f for f in floors if difference(task.protocol, f.tasks[task.name].protocol) is None), None)
-        values = None if floor is None else _not_above(run, floor, task)
-        if values is not None:
+        if floor is not None and (values := _not_above(run, floor, task)):
             prompt, remedy = task.population.prompt, "another decoder, or more rows"
             if prompt is not None:
                 others = " or ".join(name for name in PROMPTS if name not in (prompt, "official"))
                 remedy = f"--metadata with prompt {others}, {remedy}"
-            remedies.setdefault(remedy, {})[task.name, values] = None
+            remedies.setdefault(remedy, {})[task.name, f"({values})"] = None
     sentences = []
-    for remedy, tasks_of in remedies.items():
-        parts = [(name, f"({values})") for name, values in tasks_of]
-        above = "full context is not above no context"
+    above = "full context is not above no context"
+    for remedy, parts in remedies.items():
+        start, what = f"{above}: {'; '.join(map(' '.join, parts))}", "these tasks with their prompts"
         if len(parts) == 1:
-            start, what = f"{parts[0][0]}: {above} {parts[0][1]}", "this task with this prompt"
-        else:
-            start, what = f"{above}: {'; '.join(map(' '.join, parts))}", "these tasks with their prompts"
+            ((name, values),) = parts
+            start, what = f"{name}: {above} {values}", "this task with this prompt"
         sentences.append(f"{start}: this decoder cannot do {what}; try {remedy}.")
     return tuple(sentences)
 
 
-def _not_above(full: Run, floor: Run, task: TaskRun) -> str | None:
-    """Values of a task whose full context is not above no context; None where it is, or nothing says so."""
+def _not_above(full: Run, floor: Run, task: TaskRun) -> str:
+    """Values of a task whose full context is not above no context; "" where it is, or nothing says so."""
     metric = next((name for name in NAMES if name in task.scores and not name.startswith("error_")), None)
-    if metric is None or not (task.logged and floor.tasks[task.name].logged):
-        return None
-    high, low = (measure([run], task.name, metric) for run in (full, floor))
+    high, low = (measure([run], task.name, metric or "") for run in (full, floor))
     known = None if high is None or low is None else compare(high, low)
-    if high is None or low is None or known is None:
-        return None
+    if metric is None or high is None or low is None or known is None:
+        return ""
     ends = tuple(float(end) for end in known.interval(LEVEL))
     if ends[0] > 0:
-        return None
+        return ""
     digits = 1 if high.scale == 100 else 3
     values = f"{NAMES[metric]} {high.value:.{digits}f} against {low.value:.{digits}f}"
     if high.aggregation != "weighted_perplexity":  # there the interval is one of logarithms
@@ -127,8 +124,8 @@ def _not_above(full: Run, floor: Run, task: TaskRun) -> str | None:
 
 
 SENTENCES = 3
-YES: dict[bool | None, str] = {True: "yes", False: "no"}
-Pair = tuple[Row, Cell]  # of the main column
+YES: dict[bool | None, str] = {True: "yes", False: "no", None: ""}
+Measured = tuple[Row, Cell, float]  # a line with its cell of the main column, and the value
 
 
 def sentences(tables: Sequence[Table]) -> tuple[str, ...]:
@@ -141,49 +138,45 @@ def sentences(tables: Sequence[Table]) -> tuple[str, ...]:
         head = next((column for column in table.columns if column.key == table.headline), None)
         if head is None:
             continue
-        measured = ((row, table.cell(row.key, head.key)) for row in table.rows if row.runs)
-        lines = [(row, cell) for row, cell in measured if cell.value is not None]
+        cells = [(row, table.cell(row.key, head.key)) for row in table.rows if row.runs]
+        lines = [(row, cell, cell.value) for row, cell in cells if cell.value is not None]
         methods = [line for line in lines if line[0].role == "method"]
         if not texts and head.better != "lower":
             texts += _about_methods(lines, methods, head)
         elif methods:
-            best = (min if head.better == "lower" else max)(methods, key=_value)
-            around = [f"{row.label} {_print(cell, head)}" for row, cell in lines if row.role != "method"]
+            best, _, top = (min if head.better == "lower" else max)(methods, key=itemgetter(2))
+            around = [f"{row.label} {value:.{head.digits}f}" for row, _, value in lines if row.role != "method"]
             beside = f" ({', '.join(around)})" if around else ""
-            texts.append(
-                f"{table.title}: {best[0].label} has the best {head.heading}, {_print(best[1], head)}{beside}."
-            )
+            texts.append(f"{table.title}: {best.label} has the best {head.heading}, {top:.{head.digits}f}{beside}.")
     return tuple(texts[:SENTENCES])
 
 
-def _about_methods(lines: Sequence[Pair], methods: Sequence[Pair], head: Column) -> Iterator[str]:
+def _about_methods(lines: Sequence[Measured], methods: Sequence[Measured], head: Column) -> Iterator[str]:
     # the first sentence is about our best line, where one was measured
     ours = [line for line in methods if line[0].method in OURS] or methods
     if not ours:
         return
-    row, cell = max(ours, key=_value)
-    scale = [line for line in lines if line[0].method in (FULL, TUNED, NONE)]
-    ends: dict[str, Pair] = {line[0].role: line for line in scale if line[0].rate is None}
+    row, cell, value = max(ours, key=itemgetter(2))
+    scale = [line for line in lines if line[0].method in (FULL, TUNED, NONE) and line[0].rate is None]
+    ends = {end.role: f"{end.label} ({number:.{head.digits}f})" for end, _, number in scale}
     # What the line compresses to, and where it stands between floor and ceiling.
     at = f" at {row.ratio:.2f}x achieved compression" if row.ratio else ""
     score = f"{head.name} ({head.group})" if head.group.startswith("average of") else head.heading
     place = ""
     if cell.normalised is not None and set(ends) >= {"ceiling", "floor"}:
-        low, high = (f"{ends[end][0].label} ({_print(ends[end][1], head)})" for end in ("floor", "ceiling"))
-        place = f": {cell.normalised:.0f} % of the way from {low} to {high}"
-    yield f"{row.label} reaches {_print(cell, head)} {score}{at}{place}."
+        place = f": {cell.normalised:.0f} % of the way from {ends['floor']} to {ends['ceiling']}"
+    yield f"{row.label} reaches {value:.{head.digits}f} {score}{at}{place}."
     others = [line for line in methods if line[0].method != row.method]
     others = [line for line in others if line[0].rate == row.rate] or others
     if others:
-        other = max(others, key=_value)
-        tied = all(mark.best or mark.tied for mark in (cell, other[1]))
-        told = "a paired test does not tell the two apart" if tied else "a paired test tells the two apart"
-        tested = f"; {told}" if any(mark.best for mark in (cell, other[1])) else ""
-        above = _value(other) - _value((row, cell))
-        place = f"{abs(above):.{head.digits}f} points {'above' if above > 0 else 'below'} {row.label}"
-        among = f"At {row.rate:g}x the" if row.rate and other[0].rate == row.rate else "The"
-        yield f"{among} best other method is {other[0].label} with {_print(other[1], head)}, {place}{tested}."
-    rates = sorted((r.ratio, _print(c, head)) for r, c in methods if r.method == row.method and r.ratio)
+        other, beside, theirs = max(others, key=itemgetter(2))
+        tied = all(mark.best or mark.tied for mark in (cell, beside))
+        verdict = "a paired test does not tell the two apart" if tied else "a paired test tells the two apart"
+        tested = f"; {verdict}" if cell.best or beside.best else ""
+        place = f"{abs(theirs - value):.{head.digits}f} points {'above' if theirs > value else 'below'} {row.label}"
+        among = f"At {row.rate:g}x the" if row.rate and other.rate == row.rate else "The"
+        yield f"{among} best other method is {other.label} with {theirs:.{head.digits}f}, {place}{tested}."
+    rates = sorted((r.ratio, f"{v:.{head.digits}f}") for r, _, v in methods if r.method == row.method and r.ratio)
     if len(rates) > 1:
         yield (
             f"From {rates[0][0]:.2f}x to {rates[-1][0]:.2f}x achieved compression, {row.name} goes from "
@@ -191,37 +184,26 @@ def _about_methods(lines: Sequence[Pair], methods: Sequence[Pair], head: Column)
         )
 
 
-def _value(line: Pair) -> float:
-    assert line[1].value is not None
-    return line[1].value
-
-
-def _print(cell: Cell, head: Column) -> str:
-    return f"{cell.value:.{head.digits}f}"
-
-
 def runs_table(runs: Sequence[Run], names: Mapping[str, str]) -> TextTable:
     """A line a run, a column a fact that any of them states; `names`: run's id -> what it is called."""
-    facts = list(map(run_facts, runs))
-    columns = tuple(dict.fromkeys(name for line in facts for name in line))
-    rows = [(names[run.id], *(line.get(name, "") for name in columns)) for run, line in zip(runs, facts, strict=True)]
-    return TextTable(("run", *columns), tuple(rows)).without_empty_columns()
+    facts = [{"run": names[run.id]} | run_facts(run) for run in runs]
+    columns = tuple(facts[0]) if facts else ("run",)
+    return TextTable(columns, tuple(tuple(line.values()) for line in facts)).without_empty_columns()
 
 
 def run_facts(run: Run) -> dict[str, str]:
-    """What a run's method is, how it was set, and where its numbers come from."""
+    """What a run's method is, how it was set, and where its numbers come from; "" for what it does not say."""
     reported, prints = run.reported or Reported(), run.fingerprints
     can = reported.capabilities
     rows = {name: task.population.fingerprint or "" for name, task in run.tasks.items()}
-    memory = "" if can.get("soft") is None else "vectors (soft)" if can["soft"] else "text (hard)"
     rates = sorted(task.scores[COMPRESSION] for task in run.tasks.values() if COMPRESSION in task.scores)
     achieved = f"{rates[0]:.2f}x" if rates else ""
     achieved += f" to {rates[-1]:.2f}x, by task" if rates and rates[-1] > rates[0] else ""
     return {
         "method": run.method,
-        "memory": memory,
-        "reads the question": YES.get(can.get("query_aware"), ""),
-        "brings its decoder": YES.get(can.get("owns_decoder"), ""),
+        "memory": {True: "vectors (soft)", False: "text (hard)", None: ""}[can.get("soft")],
+        "reads the question": YES[can.get("query_aware")],
+        "brings its decoder": YES[can.get("owns_decoder")],
         "requested rate": f"{run.rate:g}x" if run.rate else "",
         "achieved rate": achieved,
         "control": run.control or "",

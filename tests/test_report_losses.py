@@ -10,7 +10,7 @@ import pytest
 from written_results import right, write
 
 from pcc_bench.reports import report
-from pcc_bench.reports.tables.losses import Span, answer_kind, answer_span, border_distance
+from pcc_bench.reports.tables.losses import answer_kind, answer_span, border_distance
 from pcc_bench.results.collection import load
 from pcc_bench.results.reading import Answer
 
@@ -39,19 +39,19 @@ def test_answers_have_a_kind(question: str, reference: str, kind: str) -> None:
 
 def test_an_answer_stands_where_its_words_stand_once() -> None:
     text = "He had 4 cats in 1994, and Ann had two."
-    assert answer_span(text, ("4",)) == Span(7, 8)  # the 4 of 1994 is no answer
+    assert answer_span(text, ("4",)) == (7, 8)  # the 4 of 1994 is no answer
     assert answer_span(text, ("had",)) is None  # twice
     assert answer_span(text, ("dogs",)) is None
-    assert answer_span(text, ("dogs", "ann")) == Span(27, 30)  # another reference
+    assert answer_span(text, ("dogs", "ann")) == (27, 30)  # another reference
 
 
 def test_the_distance_to_a_border_is_counted_in_tokens() -> None:
     offsets = [(i, i + 1) for i in range(10)]  # a token a character; segments of 4 end before tokens 4 and 8
-    distances = [border_distance(offsets, Span(place, place + 1), 4) for place in range(10)]
+    distances = [border_distance(offsets, (place, place + 1), 4) for place in range(10)]
     assert distances == [4, 3, 2, 1, 1, 2, 2, 1, 1, 2]
-    assert border_distance(offsets, Span(3, 5), 4) == 0  # across
-    assert border_distance(offsets[:4], Span(0, 1), 4) is None  # one segment
-    assert border_distance(offsets, Span(20, 21), 4) is None
+    assert border_distance(offsets, (3, 5), 4) == 0  # across
+    assert border_distance(offsets[:4], (0, 1), 4) is None  # one segment
+    assert border_distance(offsets, (20, 21), 4) is None
 
 
 def test_kinds_add_up_to_the_rows_and_their_scores(tmp_path: Path) -> None:

@@ -142,14 +142,14 @@ def test_every_measured_cell_is_on_the_page(text: str, tables: list[Table]) -> N
 def test_the_main_columns_come_first_and_rows_stand_by_rate(tmp_path: Path) -> None:
     folder = made_results.make(tmp_path, ROWS, ("full", "none", "lite-4", "lite-16"))
     view = table_view(quality.table2(reading.load([folder])))
-    heads = [(heading.over, heading.name) for heading in view.headings]
+    heads = [(heading.over, heading.name) for heading in view["headings"]]
     assert heads[:5] == [
         *(("average", "EM (%)"), ("average", "F1 (%)"), ("average", "contains (%)")),  # one of them shows at a time
         *(("compression", "achieved"), ("average F1", "normalised")),
     ]
     assert {over for over, _ in heads[5:]} == {"SQuAD", "HotpotQA", "AdversarialQA", "NQ"}
-    assert [name for name, _ in view.metrics] == ["f1", "exact_match", "contains"]  # the first is shown
-    assert [name for name, _ in view.groups] == ["Ceiling", "4x requested", "16x requested", "Floor"]
+    assert [name for name, _ in view["metrics"]] == ["f1", "exact_match", "contains"]  # the first is shown
+    assert [name for name, _ in view["groups"]] == ["Ceiling", "4x requested", "16x requested", "Floor"]
 
 
 def test_published_values_stand_beside_comparable_runs_only() -> None:
@@ -160,11 +160,11 @@ def test_published_values_stand_beside_comparable_runs_only() -> None:
         key="t", title="T", columns=columns, rows=(row,), cells=((Cell(value=50.0, paper=paper), Cell(paper=paper)),)
     )
     apart = table_view(table)
-    assert (apart.offered, len(apart.headings)) == (False, 1)
-    assert "63.62" not in repr(apart.groups)
+    assert (apart["offered"], len(apart["headings"])) == (False, 1)
+    assert "63.62" not in repr(apart["groups"])
     beside = table_view(table.model_copy(update={"comparable": True}))
-    assert (beside.offered, beside.opened, len(beside.headings)) == (True, False, 2)
-    (measured, told) = beside.groups[0][1][0].cells
+    assert (beside["offered"], beside["opened"], len(beside["headings"])) == (True, False, 2)
+    (measured, told) = beside["groups"][0][1][0].cells
     assert (measured.text, measured.published, measured.bar) == ("50.0", False, (50.0,))
     assert measured.beside == "paper 63.62 (B), ours -13.6"
     assert (told.text, told.published, told.bar) == ("63.62", True, ())
@@ -228,15 +228,16 @@ def test_names_are_escaped_wherever_they_stand(measured: Results, tmp_path: Path
 def test_rows_that_are_left_out_are_counted(text: str, measured: Results) -> None:
     assert f"40 of {ROWS} rows of pcc_squad" in text
     few = embed(measured, rows=3)
-    assert f"3 of {ROWS} rows of pcc_nq" in few.told
-    assert [len(task["rows"]) for task in few.data["tasks"]] == [3] * len(few.tasks)
+    assert f"3 of {ROWS} rows of pcc_nq" in few.counts
+    assert [len(task["rows"]) for task in few.data["tasks"]] == [3] * len(few.scored)
 
 
 def test_long_contexts_take_the_place_of_rows(measured: Results) -> None:
     small = embed(measured, characters=6000)
     assert sum(map(len, small.data["contexts"])) <= 6000
-    assert all(task.shown < 40 for task in small.tasks)
-    assert [task.shown for task in small.tasks] == [len(task["rows"]) for task in small.data["tasks"]]
+    assert all(len(task["rows"]) < 40 for task in small.data["tasks"])
+    for task, scored in zip(small.data["tasks"], small.scored, strict=True):
+        assert f"{len(task['rows'])} of {scored} rows of {task['name']}" in small.counts
 
 
 def test_a_sample_has_every_methods_answer_with_its_scores(measured: Results) -> None:
@@ -258,7 +259,7 @@ def test_rows_of_other_data_are_kept_apart(measured: Results) -> None:
     task = first.tasks["pcc_squad"]
     moved = replace(task, population=task.population.model_copy(update={"fingerprint": "beef"}))
     changed = replace(measured, runs=(replace(first, tasks={"pcc_squad": moved}), *others))
-    names = [task.name for task in embed(changed, rows=1).tasks]
+    names = [task["name"] for task in embed(changed, rows=1).data["tasks"]]
     assert {"pcc_squad (rows beef)", "pcc_squad (rows f00d)"} <= set(names)
 
 

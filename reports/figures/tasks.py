@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -52,7 +53,7 @@ def classes(frame: DataFrame) -> Figure:
     for number, (name, look) in enumerate(looks.items()):
         rows = frame[frame["method"] == name].set_index("kind").reindex(kinds)
         heights = np.arange(len(kinds)) + (number - (len(looks) - 1) / 2) * thick
-        bar = {"facecolor": look.colour, "edgecolor": "white", "hatch": look.hatch, "linewidth": 0}
+        bar: dict[str, Any] = {"facecolor": look.colour, "edgecolor": "white", "hatch": look.hatch, "linewidth": 0}
         panel.barh(heights, rows["value"], 0.9 * thick, label=name, **bar)
         panel.hlines(heights, rows["low"], rows["high"], colors=style.INK, linewidth=0.9)
     panel.set_yticks(range(len(kinds)), kinds)

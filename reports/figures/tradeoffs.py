@@ -170,7 +170,7 @@ def _draw_rates(panel: Axes, frame: DataFrame, looks: Mapping[str, Look], rates:
         panel.axhspan(row["low"], row["high"], color=look.colour, alpha=0.08, linewidth=0, zorder=0)
     for name, rows in frame.dropna(subset="rate").groupby("method", sort=False):
         rows, look = rows.sort_values("rate"), looks[str(name)]
-        _draw_intervals(panel, rows, "rate", look, linewidth=1.0, alpha=0.7)
+        _draw_intervals(panel, rows, "rate", look, 1.0, 0.7)
         panel.plot(rows["rate"], rows["value"], label=str(name), linestyle=look.dash, **look.line)
     low, high = math.floor(math.log2(rates.min())), math.ceil(math.log2(rates.max()))
     low, high = (low, high) if high > low else (low - 1, high + 1)
@@ -183,9 +183,9 @@ def _draw_rates(panel: Axes, frame: DataFrame, looks: Mapping[str, Look], rates:
     panel.set_xlabel(label)
 
 
-def _draw_intervals(panel: Axes, rows: DataFrame, x: str, look: Look, **options: float) -> None:
+def _draw_intervals(panel: Axes, rows: DataFrame, x: str, look: Look, width: float, alpha: float) -> None:
     known = rows.dropna(subset=["low", "high"])
-    panel.vlines(known[x], known["low"], known["high"], colors=look.colour, **options)
+    panel.vlines(known[x], known["low"], known["high"], colors=look.colour, linewidth=width, alpha=alpha)
 
 
 def pareto(frame: DataFrame, measure: str, cost: str) -> Figure:
@@ -198,7 +198,7 @@ def pareto(frame: DataFrame, measure: str, cost: str) -> Figure:
     for name, rows in frame.groupby("method", sort=False):
         look, rows = looks[str(name)], rows.sort_values("cost")
         panel.plot(rows["cost"], rows["value"], color=look.colour, linewidth=look.width, linestyle=look.dash, alpha=0.7)
-        _draw_intervals(panel, rows, "cost", look, linewidth=0.8, alpha=0.6)
+        _draw_intervals(panel, rows, "cost", look, 0.8, 0.6)
         faces = [look.colour if best else style.PAPER for best in front[rows.index]]
         mark: dict[str, Any] = {"s": 26, "marker": look.marker, "edgecolors": look.colour, "linewidths": 0.9}
         panel.scatter(rows["cost"], rows["value"], c=faces, zorder=3, **mark)

@@ -41,8 +41,8 @@ class Line:
     """
 
     def __init__(self, tokens: npt.ArrayLike, values: npt.ArrayLike, power: bool = False) -> None:
-        self.x, self.power = np.log10(np.asarray(tokens, dtype=float)), power
-        self.fit = scipy.stats.linregress(self.x, np.log10(values) if power else values)
+        self.x, y, self.power = np.log10(np.asarray(tokens, dtype=float)), np.asarray(values, dtype=float), power
+        self.fit = scipy.stats.linregress(self.x, np.log10(y) if power else y)
 
     def at(self, tokens: float, level: float = 0.95) -> tuple[float, float, float]:
         """The value there, and both ends of the interval in which a further measurement would lie."""

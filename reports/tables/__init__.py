@@ -50,20 +50,23 @@ class Line:
     runs: tuple[Run, ...]  # what it is measured on; several where they differ in seeds or tasks only
     tasks: frozenset[str]  # the tasks it takes from them
 
+    def under(self, **names: str) -> Line:
+        """The same line, with other names in its row."""
+        return replace(self, row=self.row.model_copy(update=names))
+
 
 def family(run: Run) -> str:
     """The method; for PCC also which encoder: as the result file says, or (of old ones) the checkpoint's name tells."""
+    options = run.reported.options if run.reported else {}
     if run.method == "composed" and run.reported:
-        first, at_1x = run.reported.options.get("first"), run.reported.options.get("rate") == 1
-        return f"{first}-tuned" if at_1x and first in TUNED_TEXT else "composed"
+        first = options.get("first")
+        return f"{first}-tuned" if options.get("rate") == 1 and first in TUNED_TEXT else "composed"
     recorded = next((key for key, text in LABELS.items() if run.reported and text == run.reported.label), None)
-    if run.reported and run.reported.options.get("residual") and recorded in ("pcc-lite", "pcc-large"):
+    if options.get("residual") and recorded in ("pcc-lite", "pcc-large"):
         return TUNED if run.rate == 1 else "pcc-pooled"  # older files: pooled encoders had no label of their own
-    if recorded is not None:
-        return recorded
+    if recorded is not None or run.method != "pcc":
+        return recorded or run.method
     name = Path(run.checkpoint).name.lower()
-    if run.method != "pcc":
-        return run.method
     if "large" in name:
         return "pcc-large"
     return "pcc-lite" if "lite" in name or name.startswith("pcc-lab") else "pcc"
@@ -89,10 +92,16 @@ def role(run: Run) -> Role:
 
 
 def measured_lines(
-    runs: Iterable[Run], tasks: Callable[[str], bool], name: Callable[[Run], str] | None = None
+    runs: Iterable[Run],
+    tasks: Callable[[str], bool],
+    name: Callable[[Run], str] | None = None,
+    apart: Callable[[Run], str] = lambda run: "",
 ) -> list[Line]:
-    """A line for every setting that has such tasks; its seeds are averaged. `name`: by default method and rate."""
-    return distinct(grouped(runs, tasks, name))
+    """A line for every setting that has such tasks; its seeds are averaged. `name`: by default method and rate.
+
+    Raises UsageError: as `distinct`.
+    """
+    return distinct(grouped(runs, tasks, name), apart)
 
 
 def grouped(runs: Iterable[Run], tasks: Callable[[str], bool], name: Callable[[Run], str] | None = None) -> list[Line]:
@@ -118,87 +127,64 @@ def grouped(runs: Iterable[Run], tasks: Callable[[str], bool], name: Callable[[R
     return sorted(lines, key=place)
 
 
-def distinct(lines: Sequence[Line]) -> list[Line]:
-    """Lines with labels of their own: decoders are named where there are several, then checkpoints, then files."""
+def distinct(lines: Sequence[Line], apart: Callable[[Run], str] = lambda run: "") -> list[Line]:
+    """Lines with labels of their own: decoders are named where there are several, then checkpoints, then files.
 
-    def named(line: Line, more: str) -> Line:
-        return replace(line, row=line.row.model_copy(update={"label": f"{line.row.label}, {more}"}))
-
+    Raises UsageError: lines answer different questions; runs for which `apart` differs are not compared.
+    """
+    tasks = ((run, task, line) for line in lines for run in line.runs for task in run.tasks.values())
+    check_one_table(((run, task) for run, task, line in tasks if task.name in line.tasks), apart)
     if len({line.row.decoder for line in lines}) > 1:
-        lines = [named(line, Path(line.row.decoder).name) for line in lines]
+        lines = [line.under(label=f"{line.row.label}, {Path(line.row.decoder).name}") for line in lines]
     for name in ("checkpoint", "place"):
         counts = Counter(line.row.label for line in lines)
-        lines = [named(line, getattr(line.runs[0], name)) if counts[line.row.label] > 1 else line for line in lines]
-    return [replace(line, row=line.row.model_copy(update={"key": line.row.label})) for line in lines]
-
-
-def check_comparable(lines: Iterable[Line], apart: Callable[[Run], str] = lambda run: "") -> None:
-    """Raises `UsageError` where lines answer different questions; runs for which `apart` differs are not compared."""
-    runs = ((run, line) for line in lines for run in line.runs)
-    tasks = ((run, task) for run, line in runs for task in run.tasks.values() if task.name in line.tasks)
-    check_one_table(tasks, apart)
+        longer = [f"{line.row.label}, {getattr(line.runs[0], name)}" for line in lines]
+        pairs = zip(lines, longer, strict=True)
+        lines = [line.under(label=text) if counts[line.row.label] > 1 else line for line, text in pairs]
+    return [line.under(key=line.row.label) for line in lines]
 
 
 @dataclass(frozen=True)
 class Spec:
     """A column before it has cells."""
 
-    key: str
+    key: str  # begins with the data set, as in `build.Known`
     group: str
     name: str
     metric: str
-    # a tuple a part; the score is the mean over the parts. Each names tasks of which a line has one.
-    tasks: tuple[tuple[str, ...], ...]
-    dataset: str  # as in `paper.Known`
-    shown: str = ""  # as in `paper.Known`
+    tasks: tuple[tuple[str, ...], ...]  # each names tasks of which a line has one; the score is the mean over all
+    shown: str = ""  # as in `build.Known`
     better: Better = "higher"
     digits: int = 1
     detail: bool = False
 
     @property
     def column(self) -> Column:
-        """What it is in the table."""
         shared = {name: getattr(self, name) for name in ("key", "group", "name", "digits", "better", "detail")}
         return Column(**shared, unit="%" if self.metric in PERCENT else "")
 
+    def measured(self, line: Line) -> list[Measure]:
+        """What a line has of each of `tasks`; nothing where one was not measured."""
+        names = [next((task for task in names if task in line.tasks), "") for names in self.tasks]
+        parts = [measure.measure(line.runs, name, self.metric) for name in names]
+        return [part for part in parts if part is not None] if None not in parts else []
 
-@dataclass(frozen=True)
-class Score:
-    """One cell's measurement: a measure a part."""
 
-    parts: tuple[Measure, ...]
-
-    @classmethod
-    def of(cls, line: Line, spec: Spec) -> Score | None:
-        """The score of a line; None where a part of it was not measured."""
-        tasks = [next((task for task in names if task in line.tasks), None) for names in spec.tasks]
-        parts = [measure.measure(line.runs, task, spec.metric) if task else None for task in tasks]
-        known = tuple(part for part in parts if part is not None)
-        return cls(known) if len(known) == len(parts) else None
-
-    @property
-    def value(self) -> float:
-        """The plain mean over the parts, in the table's unit."""
-        return float(np.mean([part.value for part in self.parts]))
-
-    def interval(self) -> tuple[float, float] | None:
-        """Its 95 % interval; None where it can't be said."""
-        if len(self.parts) == 1:
-            return self.parts[0].interval()
-        known = measure.combined([part.estimate() for part in self.parts])
-        return None if known is None else self.parts[0].ends(known)
-
-    def cell(self) -> Cell:
-        """Value, interval and counts."""
-        low, high = self.interval() or (None, None)
-        contexts = [part.contexts for part in self.parts if part.contexts is not None]
-        positions = sum(part.positions for part in self.parts)
-        return Cell(
-            value=self.value,
-            low=low,
-            high=high,
-            n=sum(part.n for part in self.parts),
-            contexts=sum(contexts) if len(contexts) == len(self.parts) else None,
-            seeds=max(part.seeds for part in self.parts),
-            ratio=sum(part.tokens for part in self.parts) / positions if positions else None,
-        )
+def cell_of(parts: Sequence[Measure]) -> Cell:
+    """The plain mean of measures, with its 95 % interval and counts; an empty cell of none."""
+    if not parts:
+        return Cell()
+    known = measure.combined([part.estimate() for part in parts])
+    ends = parts[0].interval() if len(parts) == 1 else parts[0].ends(known) if known else None
+    low, high = ends or (None, None)
+    contexts = [part.contexts for part in parts if part.contexts is not None]
+    positions = sum(part.positions for part in parts)
+    return Cell(
+        value=float(np.mean([part.value for part in parts])),
+        low=low,
+        high=high,
+        n=sum(part.n for part in parts),
+        contexts=sum(contexts) if len(contexts) == len(parts) else None,
+        seeds=max(part.seeds for part in parts),
+        ratio=sum(part.tokens for part in parts) / positions if positions else None,
+    )

@@ -6,22 +6,21 @@ import math
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
-
-import yaml
+from typing import Any, NamedTuple
 
 from pcc_bench import stats
+from pcc_bench.core.documents import read_yaml
 from pcc_bench.reports import measure
+from pcc_bench.reports.measure import Measure
 from pcc_bench.reports.table import Cell, Column, Published, Role, Row, Table
-from pcc_bench.reports.tables import FULL, NONE, ROLES, TUNED, Line, Score, Spec, label
+from pcc_bench.reports.tables import FULL, NONE, ROLES, TUNED, Line, Spec, cell_of, label
 from pcc_bench.reports.words import about, about_published, as_the_paper
-from pcc_bench.results.files import Strict
 
 ALPHA = 0.05
 FILE = Path(__file__).parents[1] / "paper.yaml"
 
 
-class Known(Strict):
+class Known(NamedTuple):
     """One published number."""
 
     table: str  # of ours that it belongs to
@@ -31,27 +30,24 @@ class Known(Strict):
     rate: float | None  # source tokens per slot; None where it is not known or there is none
     shown: str  # what stands before the question: tokens of demonstrations, shots; "" where nothing does
     published: Published
-    rerun: str = ""  # the later paper that measured it; "" for the paper itself
+    rerun: str  # the later paper that measured it; "" for the paper itself
 
 
 @cache
 def paper_data() -> dict[str, Any]:
     """What stands in `paper.yaml`."""
-    data: dict[str, Any] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
-    return data
+    return dict(read_yaml(FILE))
 
 
 def published(table: str | None = None, part: str = "paper") -> list[Known]:
     """What the paper is known to print, or what later papers measured (part `reruns`), of one table or of all."""
     known = []
     for line in paper_data()[part]:
-        of, dataset, metric, method, rate, shown, value, certainty, source, *printed = line
-        if table in (None, of):
-            text = str(printed[0]) if printed else f"{value:.2f}"
-            where = paper_data()["sources"][source]
+        place, (value, certainty, source, *printed) = line[:6], line[6:]
+        if table in (None, place[0]):
+            text, where = str(printed[0]) if printed else f"{value:.2f}", paper_data()["sources"][source]
             number = Published(value=value, printed=text, certainty=certainty, source=where)
-            cell = {"table": of, "dataset": dataset, "metric": metric, "method": method, "rate": rate, "shown": shown}
-            known.append(Known(**cell, published=number, rerun=source if part == "reruns" else ""))
+            known.append(Known(*(*place, number, source if part == "reruns" else "")))
     return known
 
 
@@ -69,7 +65,7 @@ def build(
     `aliases`: published method -> method of our lines it is taken to be.
     """
     known, again = (
-        [cell.model_copy(update={"method": (aliases or {}).get(cell.method, cell.method)}) for cell in cells]
+        [cell._replace(method=(aliases or {}).get(cell.method, cell.method)) for cell in cells]
         for cells in (published(key), published(key, "reruns"))
     )
     rows = []
@@ -79,8 +75,7 @@ def build(
     rows += _published_rows(lines, [*known, *again])
     columns: list[tuple[Column, list[Cell]]] = []
     for spec in specs:
-        scores = [Score.of(line, spec) for line in lines]
-        cells = _ranked(rows, scores, spec) + [Cell()] * (len(rows) - len(lines))
+        cells = _ranked(rows, [spec.measured(line) for line in lines], spec) + [Cell()] * (len(rows) - len(lines))
         beside = [known_cell(known, row, spec) for row in rows]
         cells = [cell.model_copy(update={"paper": value}) for cell, value in zip(cells, beside, strict=True)]
         columns.append((spec.column, _normalised(rows, cells)))
@@ -90,7 +85,6 @@ def build(
             column = spec.column.model_copy(update={"key": f"{spec.key}.{name}", "source": name, "detail": False})
             columns.append((column, [Cell(paper=known_cell(of_paper, row, spec)) for row in rows]))
     columns = [(column, cells) for column, cells in columns if not all(cell.empty for cell in cells)]
-    keys = [column.key for column, _ in columns]
     own = about(lines, columns)
     return Table(
         key=key,
@@ -98,7 +92,7 @@ def build(
         columns=tuple(column for column, _ in columns),
         rows=tuple(rows),
         cells=tuple(zip(*(cells for _, cells in columns), strict=True)) or ((),) * len(rows),
-        headline=headline if headline in keys else None,
+        headline=headline if any(column.key == headline for column, _ in columns) else None,
         comparable=bool(lines) and all(map(as_the_paper, lines)),
         notes=(*own, *about_published(lines, columns), *notes),
         own_notes=tuple(own),
@@ -108,10 +102,9 @@ def build(
 def known_cell(known: Iterable[Known], row: Row, spec: Spec) -> Published | None:
     """What was published for a row, if anything was; a floor without demonstrations has one value for all columns."""
     shown = {spec.shown, "0"} if row.role == "floor" else {spec.shown}
-    for cell in known:
-        if (cell.dataset, cell.metric) == (spec.dataset, spec.metric) and cell.shown in shown and _is_of(cell, row):
-            return cell.published
-    return None
+    score = (spec.key.partition(".")[0], spec.metric)
+    cells = (cell for cell in known if (cell.dataset, cell.metric) == score and cell.shown in shown)
+    return next((cell.published for cell in cells if _is_of(cell, row)), None)
 
 
 def _is_of(cell: Known, row: Row) -> bool:
@@ -135,18 +128,17 @@ def _published_rows(lines: Sequence[Line], known: Sequence[Known]) -> list[Row]:
     return sorted(rows.values(), key=lambda row: (ROLES.index(row.role), row.rate or math.inf))
 
 
-def _ranked(rows: Sequence[Row], scores: Sequence[Score | None], spec: Spec) -> list[Cell]:
+def _ranked(rows: Sequence[Row], scores: Sequence[Sequence[Measure]], spec: Spec) -> list[Cell]:
     """The cells of a column, the best method marked and those not told from it, where a test tells any from it."""
-    cells = [score.cell() if score else Cell() for score in scores]
-    rivals = {i: score for i, score in enumerate(scores) if score and rows[i].role == "method"}
+    cells = list(map(cell_of, scores))
+    rivals = {i: cell.value for i, cell in enumerate(cells) if cell.value is not None and rows[i].role == "method"}
     if len(rivals) < 2:
         return cells
-    best = (max if spec.better == "higher" else min)(rivals, key=lambda i: rivals[i].value)
+    best = (max if spec.better == "higher" else min)(rivals, key=rivals.__getitem__)
     tested: dict[int, float] = {}  # p-values of "the two are equal", of those whose rows pair
-    for i, score in rivals.items():
-        parts = zip(score.parts, rivals[best].parts, strict=True)
-        difference = measure.combined([measure.compare(mine, theirs) for mine, theirs in parts])
-        if i != best and difference is not None:
+    for i in (i for i in rivals if i != best):
+        difference = measure.combined(list(map(measure.compare, scores[i], scores[best])))
+        if difference is not None:
             tested[i] = measure.two_sided(difference)
     adjusted = dict(zip(tested, stats.holm(list(tested.values())), strict=True)) if tested else {}
     if not any(value < ALPHA for value in adjusted.values()):

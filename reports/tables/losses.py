@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Literal
@@ -17,7 +16,7 @@ from pcc_bench.core.documents import is_file
 from pcc_bench.reports import measure
 from pcc_bench.reports.measure import Scored
 from pcc_bench.reports.table import Cell, Column, Table
-from pcc_bench.reports.tables import Line, measured_lines
+from pcc_bench.reports.tables import Line
 from pcc_bench.reports.tables.quality import METRIC, TASKS, of_table2
 from pcc_bench.results.collection import Results
 from pcc_bench.results.reading import Answer, read_answers
@@ -75,15 +74,16 @@ def borders(results: Results) -> Table:
     for reason, by_count in reasons.items():
         counts = "; ".join(f"{count} of {', '.join(labels)}" for count, labels in by_count.items())
         notes.append(f"Left out: {reason}: {counts}.")
-    return _table("borders", "Answers by distance to a segment's border", columns, pairs, tuple(notes))
+    return _table("borders", "Answers by distance to a segment's border", columns, pairs, notes, "tokens to a border")
 
 
 def _lines(results: Results) -> list[Line]:
-    return [
-        line
-        for line in measured_lines(of_table2(results), TASKS.__contains__)
-        if all(run.tasks[task].samples for run in line.runs for task in line.tasks & set(run.tasks))
-    ]
+    """The lines of Table 2 whose rows are known."""
+
+    def samples(line: Line) -> Iterator[Path | None]:
+        return (run.tasks[task].samples for run in line.runs for task in line.tasks & set(run.tasks))
+
+    return [line for line in of_table2(results) if all(samples(line))]
 
 
 def border_labels(tokens: Callable[[str], Offsets], segment: int, left: Counter[str], run: Run, task: str) -> Labels:
@@ -96,10 +96,8 @@ def border_labels(tokens: Callable[[str], Offsets], segment: int, left: Counter[
         distance = None if span is None else border_distance(offsets, span, segment)
         if counts.get(answer.row, len(offsets)) != len(offsets):
             left[OTHER_TOKENS] += 1
-        elif span is None:
-            left[NOWHERE] += 1
         elif distance is None:
-            left[ONE_SEGMENT] += 1
+            left[NOWHERE if span is None else ONE_SEGMENT] += 1
         else:
             places[answer.row] = next((name for name, most in DISTANCES.items() if distance <= most), FAR)
     return places
@@ -110,42 +108,41 @@ def _cells(line: Line, labels: Callable[[Run, str], Labels], columns: Sequence[s
     parts: dict[str, list[Scored]] = {column: [] for column in columns}
     for task in TASKS:
         score = measure.measure(line.runs, task, METRIC)
-        if score is None or score.rows is None:
-            continue
-        of_row = labels(line.runs[0], task)
-        for column in columns:
-            index = np.flatnonzero([of_row.get(int(row)) == column for row in score.rows.number])
-            parts[column] += [score.rows.only(index)] if len(index) else []
+        if score is not None and score.rows is not None:
+            of_row = labels(line.runs[0], task)
+            names = np.array([of_row.get(row, "") for row in score.rows.number.tolist()])
+            for column in columns:
+                parts[column].append(score.rows.only(np.flatnonzero(names == column)))
     cells = []
     for same in parts.values():
-        if not same:
+        rows = measure.together(same) if same else None
+        if rows is None or not len(rows.number):
             cells.append(Cell())
             continue
-        rows = measure.together(same)
-        known, n, contexts = measure.share(rows), len(rows.number), len(np.unique(rows.context))
-        ends = [100 * float(np.clip(end, 0, 1)) for end in known.interval(measure.LEVEL)] if known else [None, None]
-        value = 100 * float(rows.top.mean())
-        cells.append(Cell(value=value, low=ends[0], high=ends[1], n=n, contexts=contexts))
+        known = measure.share(rows)
+        low, high = (
+            (100 * float(np.clip(end, 0, 1)) for end in known.interval(measure.LEVEL)) if known else (None, None)
+        )
+        value, n, contexts = 100 * float(rows.top.mean()), len(rows.number), len(np.unique(rows.context))
+        cells.append(Cell(value=value, low=low, high=high, n=n, contexts=contexts))
     return tuple(cells)
 
 
 def _table(
-    key: str, title: str, columns: Sequence[str], pairs: Sequence[tuple[Line, tuple[Cell, ...]]], notes: tuple[str, ...]
+    key: str,
+    title: str,
+    columns: Sequence[str],
+    pairs: Sequence[tuple[Line, tuple[Cell, ...]]],
+    notes: Iterable[str],
+    group: str = "",
 ) -> Table:
     counts = {name: sorted({cells[j].n or 0 for _, cells in pairs}) for j, name in enumerate(columns)}
     rows = [f"{name}: {' or '.join(f'{n:,}' for n in known)} rows." for name, known in counts.items() if any(known)]
     own = (*notes, " ".join(rows)) if pairs else ()
-    group = "tokens to a border" if key == "borders" else ""
+    heads = [Column(key=f"{name}.{METRIC}", group=group, name=name, unit="%", better="higher") for name in columns]
+    lines, cells = [line.row for line, _ in pairs], [cells for _, cells in pairs]
     return Table(
-        key=key,
-        title=title,
-        columns=tuple(
-            Column(key=f"{name}.{METRIC}", group=group, name=name, unit="%", better="higher") for name in columns
-        ),
-        rows=tuple(line.row for line, _ in pairs),
-        cells=tuple(cells for _, cells in pairs),
-        notes=own,
-        own_notes=own,
+        key=key, title=title, columns=tuple(heads), rows=tuple(lines), cells=tuple(cells), notes=own, own_notes=own
     )
 
 
@@ -171,12 +168,7 @@ _PERSON = re.compile(r"\b(?:who|whom|whose)\b|\b(?:what|which)\b.*\bname\b", re.
 _SMALL = ("of", "the", "and", "de", "la", "von", "van", "a", "an", "in", "for", "&")
 
 
-@dataclass(frozen=True)
-class Span:
-    """Characters of a context, the end not included."""
-
-    start: int
-    end: int
+Span = tuple[int, int]  # characters of a context, the end not included
 
 
 def answer_kind(answer: Answer) -> Kind:
@@ -204,11 +196,11 @@ def answer_span(context: str, references: Sequence[str]) -> Span | None:
         pattern = rf"(?<!\w){re.escape(reference.strip())}(?!\w)"
         places = [match.span() for match in re.finditer(pattern, context, re.IGNORECASE)] if reference.strip() else []
         if places:
-            return Span(*places[0]) if len(places) == 1 else None
+            return places[0] if len(places) == 1 else None
     return None
 
 
-Offsets = Sequence[tuple[int, int]]  # characters of each token
+Offsets = Sequence[Span]  # of each token
 LENGTHS = ("segment_length", "document_length")  # options that say how many tokens a segment has
 TOKENIZER = "tokenizer.json"
 
@@ -216,8 +208,7 @@ TOKENIZER = "tokenizer.json"
 def segment_length(run: Run) -> int | None:
     """Tokens of a segment; None where a method reads contexts whole or does not say."""
     options = run.reported.options if run.reported else {}
-    known = [options[name] for name in LENGTHS if isinstance(options.get(name), int)]
-    return known[0] if known else None
+    return next((options[name] for name in LENGTHS if isinstance(options.get(name), int)), None)
 
 
 def tokens_of(run: Run) -> Callable[[str], Offsets] | None:
@@ -234,7 +225,7 @@ def tokens_of(run: Run) -> Callable[[str], Offsets] | None:
 
 def border_distance(offsets: Offsets, answer: Span, segment: int) -> int | None:
     """Tokens from an answer to the nearest joint: 0 across it, 1 beside it; None where the context is one segment."""
-    inside = [i for i, (start, end) in enumerate(offsets) if start < answer.end and end > answer.start]
+    inside = [i for i, (start, end) in enumerate(offsets) if start < answer[1] and end > answer[0]]
     joints = range(segment, len(offsets), segment)  # each before the token of that number
     if not inside or not joints:
         return None

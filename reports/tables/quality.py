@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from functools import partial
 
 from pcc_bench import stats
 from pcc_bench.reports import measure
-from pcc_bench.reports.table import Better, Cell, Column, Table, p_value
-from pcc_bench.reports.tables import (
-    FULL,
-    NONE,
-    OURS,
-    ROLES,
-    Line,
-    Spec,
-    check_comparable,
-    distinct,
-    grouped,
-    measured_lines,
-)
+from pcc_bench.reports.table import ANSWER_METRICS, NAMES, Better, Cell, Column, Table, p_value
+from pcc_bench.reports.tables import FULL, NONE, OURS, ROLES, Line, Spec, distinct, grouped, measured_lines
 from pcc_bench.reports.tables.build import ALPHA, build
 from pcc_bench.results.collection import Results
 from pcc_bench.results.run import Run
 
 SETS = {"squad": "SQuAD", "hotpotqa": "HotpotQA", "adversarialqa": "AdversarialQA", "nq": "NQ"}
-METRICS = {"exact_match": "EM", "f1": "F1", "contains": "contains"}
 TASKS = tuple(f"pcc_{name}" for name in SETS)
 APART = ("ablations", "table5")  # suites whose checkpoints are not those of Table 2
 
@@ -46,22 +33,22 @@ def _specs(lines: Sequence[Line]) -> tuple[list[Spec], str]:
             headline, headings["shared"] = "shared", "average of " + " and ".join(SETS[name] for name in shared)
             parts["shared"] = tuple((f"pcc_{name}",) for name in shared)
     specs = [
-        Spec(f"{name}.{metric}", headings[name], heading, metric, tasks, name, detail=metric == "contains")
+        Spec(f"{name}.{metric}", headings[name], NAMES[metric], metric, tasks, detail=metric == "contains")
         for name, tasks in parts.items()
-        for metric, heading in METRICS.items()
+        for metric in ANSWER_METRICS
     ]
     return specs, f"{headline}.f1"
 
 
-def of_table2(results: Results) -> list[Run]:
-    """The runs that Table 2 is about."""
-    return [run for run in results.runs if not run.labels or not all(name.endswith(APART) for name in run.labels)]
+def of_table2(results: Results) -> list[Line]:
+    """The lines that Table 2 is about."""
+    runs = [run for run in results.runs if not run.labels or not all(name.endswith(APART) for name in run.labels)]
+    return measured_lines(runs, TASKS.__contains__)
 
 
 def table2(results: Results) -> Table:
     """EM and F1 on the four sets, by method and rate."""
-    measured = measured_lines(of_table2(results), TASKS.__contains__)
-    check_comparable(measured)
+    measured = of_table2(results)
     return build("table2", "Table 2: questions on contexts", measured, *_specs(measured))
 
 
@@ -72,12 +59,11 @@ def table5(results: Results) -> Table:
     if not runs and len({run.decoder for run in free}) > 1:
         runs = free
     demonstrated = ("pcc_gsm8k", "pcc_gsm8k_4_memory", "pcc_gsm8k_4_text")
-    measured = measured_lines(runs, (*TASKS, *demonstrated).__contains__)
-    check_comparable(measured, lambda run: run.decoder)
-    gsm8k = Spec("gsm8k.exact_match", "GSM8K", "acc", "exact_match", (demonstrated[::-1],), "gsm8k")
+    measured = measured_lines(runs, (*TASKS, *demonstrated).__contains__, apart=lambda run: run.decoder)
+    gsm8k = Spec("gsm8k.exact_match", "GSM8K", "acc", "exact_match", (demonstrated[::-1],))
     note = "Decoders count tokens in their own way: rows may differ between decoders, not within one."
-    notes = [note] if measured else []
     specs, headline = _specs(measured)
+    notes = [note] if measured else []
     return build("table5", "Table 5: other decoders", measured, [*specs, gsm8k], headline, notes=notes)
 
 
@@ -88,7 +74,6 @@ def ablations(results: Results) -> Table:
         return next((text for name, text in run.labels.items() if name.endswith("ablations")), "")
 
     measured = measured_lines(filter(label, results.runs), TASKS.__contains__, label)
-    check_comparable(measured)
     return build("ablations", "Ablations", measured, *_specs(measured))
 
 
@@ -113,9 +98,8 @@ def pretraining(results: Results) -> Table:
     specs = []
     for task, metric, heading, better, digits in COLUMNS:
         name = task.removeprefix("pcc_")
-        specs.append(Spec(f"{name}.{metric}", name, heading, metric, ((task,),), name, "", better, digits))
+        specs.append(Spec(f"{name}.{metric}", name, heading, metric, ((task,),), "", better, digits))
     measured = measured_lines(results.runs, (RECONSTRUCTION, COMPLETION).__contains__)
-    check_comparable(measured)
     title = "Pretraining: reconstruction and completion by rate"
     return build("pretraining", title, measured, specs, "completion.perplexity", notes=[ENCODER])
 
@@ -134,12 +118,11 @@ LITE = "The paper does not say which PCC this is: only PCC-Lite has settings for
 def table3(results: Results) -> Table:
     """Accuracy with about 750 and 1500 tokens of demonstrations, by how they are shown."""
     specs = [
-        Spec(f"{name}.{size}", heading, f"~{size} tokens", metric, (_alternatives(name, size_name),), name, size)
+        Spec(f"{name}.{size}", heading, f"~{size} tokens", metric, (_alternatives(name, size_name),), size)
         for name, (heading, metric, sizes) in ICL.items()
         for size, size_name in sizes.items()
     ]
     measured = _lines(results.runs, [f"pcc_{name}" for name in ICL], "demonstrations")
-    check_comparable(measured)
     title = "Table 3: in-context learning, accuracy by tokens of demonstrations"
     return build("table3", title, measured, specs, "gsm8k.750", {"pcc": "pcc-large"}, [LARGE])
 
@@ -151,11 +134,10 @@ def table4(results: Results) -> Table:
         for shots, words in (("1", "1 shot"), ("2", "2 shots")):
             tasks, key = (_alternatives(name, shots),), f"{name}.{shots}"
             specs += [
-                Spec(f"{key}.perplexity", heading, f"PPL, {words}", "perplexity", tasks, name, shots, "lower", 2),
-                Spec(f"{key}.ranking_acc", heading, f"ranking, {words}", "ranking_acc", tasks, name, shots),
+                Spec(f"{key}.perplexity", heading, f"PPL, {words}", "perplexity", tasks, shots, "lower", 2),
+                Spec(f"{key}.ranking_acc", heading, f"ranking, {words}", "ranking_acc", tasks, shots),
             ]
     measured = _lines(results.runs, [f"pcc_{name}" for name in DIALOGUES], "shots")
-    check_comparable(measured)
     return build("table4", "Table 4: role play", measured, specs, "hpd.1.perplexity", {"pcc": "pcc-lite"}, [LITE])
 
 
@@ -176,15 +158,12 @@ def _lines(runs: Iterable[Run], stems: Sequence[str], what: str) -> list[Line]:
     by_form = []
     for form in FORMS:
         for line in grouped(runs, partial(is_of, form)):
-            method, role, label = line.row.method, line.row.role, line.row.label
-            if role == "ceiling":  # a decoder that reads everything is the floor where nothing is shown
-                method, role = (NONE, "floor") if form == "none" else (FULL, "ceiling")
-                label = f"no {what}" if form == "none" else f"{what} as text"
+            shown, kind = (f"no {what}", "floor") if form == "none" else (f"{what} as text", "ceiling")
+            if line.row.role == "ceiling":  # a decoder that reads everything is the floor where nothing is shown
+                line = line.under(method=NONE if form == "none" else FULL, role=kind, label=shown)
             elif form != "memory":
-                role = "floor" if form == "none" else "ceiling"
-                label = f"{label}, {'no ' if form == 'none' else ''}{what}{' as text' if form == 'text' else ''}"
-            row = line.row.model_copy(update={"method": method, "role": role, "label": label})
-            by_form.append(replace(line, row=row))
+                line = line.under(role=kind, label=f"{line.row.label}, {shown}")
+            by_form.append(line)
     return distinct(sorted(by_form, key=lambda line: ROLES.index(line.row.role)))
 
 
@@ -194,9 +173,7 @@ def _lines(runs: Iterable[Run], stems: Sequence[str], what: str) -> list[Line]:
 METRIC = "f1"
 COMPARED = (
     Column(key="difference", name="difference", unit="points"),
-    Column(key="wins", group="rows", name="wins", digits=0),
-    Column(key="losses", group="rows", name="losses", digits=0),
-    Column(key="ties", group="rows", name="ties", digits=0),
+    *(Column(key=name, group="rows", name=name, digits=0) for name in ("wins", "losses", "ties")),
     Column(key="detectable", name="MDE", unit="points"),
     Column(key="p", name="p (Holm)"),
 )
@@ -215,10 +192,8 @@ def comparisons(results: Results) -> Table:
         values = [score.value for task in TASKS if (score := measure.measure(line.runs, task, METRIC)) is not None]
         return sum(values) / len(values) if values else float("-inf")
 
-    rows, lines = [], []
-    estimates: list[stats.Estimate] = []
-    measured = measured_lines(of_table2(results), TASKS.__contains__)
-    methods = [line for line in measured if line.row.role == "method" and line.row.rate is not None]
+    rows, lines, ps = [], [], []
+    methods = [line for line in of_table2(results) if line.row.role == "method" and line.row.rate is not None]
     for decoder, rate in dict.fromkeys((line.row.decoder, line.row.rate) for line in methods):
         rivals = [line for line in methods if (line.row.decoder, line.row.rate) == (decoder, rate)]
         best = max([line for line in rivals if line.row.method in OURS] or rivals, key=average)
@@ -236,8 +211,8 @@ def comparisons(results: Results) -> Table:
             value, n = sum(mine.value - theirs.value for mine, theirs in parts) / len(parts), sum(counts)
             cells = [Cell(value=value, low=low, high=high, n=n), *(Cell(value=count, n=n) for count in counts)]
             lines.append([*cells, Cell(value=100 * measure.minimal(difference))])
-            estimates.append(difference)
-    adjusted = stats.holm(list(map(measure.two_sided, estimates))).tolist() if rows else []
+            ps.append(measure.two_sided(difference))
+    adjusted = stats.holm(ps).tolist() if ps else []
     return Table(
         key="comparisons",
         title="Comparisons: average F1, row by row",
