@@ -21,9 +21,9 @@ from pcc_bench.core.context import Prompt, literal, mark
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.generation import generate, score
+from pcc_bench.core.plan import PromptEncoder
 from pcc_bench.host import models as lm_models
 from pcc_bench.host.lm import CompressedLM
-from pcc_bench.host.prompts import PromptEncoder
 from pcc_bench.tasks.data import sample_folder
 
 ROOT = GOLDEN

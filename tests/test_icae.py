@@ -20,8 +20,8 @@ from pcc_bench.core.context import Prompt, literal, mark
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.generation import cut_after, generate, score
+from pcc_bench.core.plan import PromptEncoder
 from pcc_bench.host import models as lm_models
-from pcc_bench.host.prompts import PromptEncoder
 from pcc_bench.model import init
 
 ROOT = GOLDEN

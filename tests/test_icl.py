@@ -27,7 +27,7 @@ from pcc_bench.baselines.controls import FullContext
 from pcc_bench.core.context import Kind
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError
-from pcc_bench.host.prompts import PromptEncoder
+from pcc_bench.core.plan import PromptEncoder
 from pcc_bench.host.responses import Response
 from pcc_bench.tasks.demonstrations import SEPARATOR, Shots, block
 from pcc_bench.tasks.icl import OptionScores, demonstration_order, score_number, score_options, seed_spread

@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 from pcc_bench.core import tiny
 from pcc_bench.core.context import Kind, Part, Prompt
 from pcc_bench.core.errors import UsageError
+from pcc_bench.core.plan import PromptEncoder
 from pcc_bench.core.registry import get
 from pcc_bench.core.tiny import make_bert_tokenizer
-from pcc_bench.host.prompts import PromptEncoder
 from pcc_bench.lab import ClassifierRecipe, RivalRecipe, rivals, stages
 from pcc_bench.lab import rivals as training
 from pcc_bench.lab.lessons import corpus

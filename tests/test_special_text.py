@@ -13,7 +13,7 @@ from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
 from pcc_bench.core.context import special_token_pattern
-from pcc_bench.host.prompts import PromptEncoder, Run
+from pcc_bench.core.plan import PromptEncoder, Run
 
 OWN, FORGED = "<|own|>", "<|eot_id|>"
 KINDS = ("bytes", "bytes with a first blank", "blank first", "blank always")

@@ -20,9 +20,9 @@ from pcc_bench.core.compressor import Compressor
 from pcc_bench.core.context import Kind as ContextKind
 from pcc_bench.core.context import Part, Prompt
 from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.plan import PromptEncoder
 from pcc_bench.gate.policy import Policy
 from pcc_bench.host import compressing
-from pcc_bench.host.prompts import PromptEncoder
 from pcc_bench.host.store.store import MemoryStore
 from pcc_bench.host.store.store import compress as compressed
 from pcc_bench.model import checkpoint, init, published

@@ -79,7 +79,6 @@ def check_folder(name: str | Path) -> None:
 
 
 def from_state(state: Mapping[str, Any], where: str) -> PreTrainedConfig:
-    """The configuration that plain data describe."""
     checked(Sizes, state, where)
     with foreign(f"{where} describes no model"):
         config: PreTrainedConfig = transformers.AutoConfig.for_model(**state)
@@ -87,7 +86,6 @@ def from_state(state: Mapping[str, Any], where: str) -> PreTrainedConfig:
 
 
 def from_folder(name: str) -> PreTrainedConfig:
-    """The configuration of a local folder or a hub id."""
     check_folder(name)
     with foreign(f"'{name}' has no readable model configuration"):
         config: PreTrainedConfig = transformers.AutoConfig.from_pretrained(name)
@@ -128,7 +126,6 @@ def check_complete(name: str | Path) -> None:
 
 
 def load_tokenizer(folder: Path | str) -> transformers.PreTrainedTokenizerBase:
-    """The tokenizer of a model folder or hub id."""
     with foreign(f"{folder} has no readable tokenizer"):
         return transformers.AutoTokenizer.from_pretrained(folder)
 
@@ -224,7 +221,6 @@ def is_finite(tensor: torch.Tensor) -> bool:
 
 
 def check_finite(tensors: Iterable[tuple[str, torch.Tensor]], where: str) -> None:
-    """See that no tensor of (name, tensor) holds NaN or infinity."""
     for name, tensor in tensors:
         if not is_finite(tensor):
             raise UsageError(
@@ -234,10 +230,7 @@ def check_finite(tensors: Iterable[tuple[str, torch.Tensor]], where: str) -> Non
 
 
 def check_weights(state: Mapping[Any, Any], where: str) -> None:
-    """See that a file holds floating-point tensors by name, all finite.
-
-    A plain number passes: ICAE's files have them in the place of weights left out.
-    """
+    """See that a file holds finite floating-point tensors by name; plain numbers (ICAE's left-out weights) pass."""
     for name, value in state.items():
         if isinstance(name, str) and isinstance(value, int | float):
             continue
@@ -265,13 +258,11 @@ def check_fits(module: torch.nn.Module, state: dict[str, torch.Tensor], path: Pa
 
 
 def load_strictly(module: torch.nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:
-    """Load all tensors of a module; see `check_fits`."""
     check_fits(module, state, path)
     module.load_state_dict(state)
 
 
 def under(prefix: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors whose names start with `prefix`, without it."""
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 
 

@@ -142,20 +142,14 @@ class Compressor(ABC):
 
     @classmethod
     def recorded_rate(cls, pretrained: str, options: Mapping[str, Any]) -> float | None:
-        """Source tokens per position before anything is loaded, as the options or the checkpoint's files say.
-
-        Infinity where nothing of a context is read, None where nobody says.
-        """
+        """Source tokens per position, by options or files, before loading; infinity: nothing is read, None: unknown."""
         parameter = introspection.signature(cls.load).parameters.get("rate")
         rate = options.get("rate", parameter.default if parameter else None)
         return float(rate) if isinstance(rate, int | float) else None
 
     @classmethod
     def inspect(cls, pretrained: str, decoder: Decoder, options: Mapping[str, Any], look: Look) -> None:
-        """Look at a checkpoint without loading it (`pcc-bench validate`); by default there is nothing to see.
-
-        The decoder's weights may be on the `meta` device; `options` are those of `load`.
-        """
+        """Look at a checkpoint without loading it (`pcc-bench validate`); the decoder may be on the `meta` device."""
         return
 
     @abstractmethod

@@ -62,10 +62,7 @@ class Part:  # one stretch of a prompt
 
 
 class Prompt(str):
-    """An assembled prompt: the plain string, plus the parts it is made of.
-
-    As a string it is what a reader without compression sees: every context in place, followed by its separator.
-    """
+    """An assembled prompt: as a string what a reader without compression sees, and the parts it is made of."""
 
     parts: tuple[Part, ...]
 
@@ -80,7 +77,6 @@ class Prompt(str):
 
     @property
     def contexts(self) -> list[str]:
-        """The compressible contexts, in order."""
         return [part.text for part in self.parts if part.kind is Kind.CONTEXT]
 
     @property
@@ -240,7 +236,6 @@ def _spelled(tokenizer: PreTrainedTokenizerBase, words: str, adds_special: bool 
 
 
 def special_token_pattern(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str] | None:
-    """Matches any special token of a tokenizer, longest first."""
     added = {str(token.content) for token in tokenizer.added_tokens_decoder.values() if token.special}
     names = sorted({*added, *tokenizer.all_special_tokens}, key=len, reverse=True)
     return re.compile("|".join(re.escape(name) for name in names)) if names else None

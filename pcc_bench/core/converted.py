@@ -31,8 +31,6 @@ MEMORY = "end other programs, or use a larger machine"
 
 @dataclass(frozen=True)
 class Source:
-    """A GGUF file to convert."""
-
     name: str  # for messages
     pieces: tuple[Path, ...]  # its files, in the order in which they are joined; one where it is whole
     key: str  # tells it from what an older conversion was made of
@@ -43,7 +41,6 @@ class Source:
 
     @property
     def file(self) -> str:
-        """Name of the whole file."""
         return self.pieces[0].name if len(self.pieces) == 1 else self.pieces[0].stem
 
 
@@ -82,10 +79,7 @@ def of_file(path: Path) -> Path:
 
 
 def intact(place: Path, key: str) -> bool:
-    """Is there a folder made of the source with this key, every file as it was written?
-
-    A file whose time has changed (a copied or a damaged cache) is compared by its hash.
-    """
+    """Is there a folder made of this source, each file as it was written (by its time; else, in a copy, its hash)?"""
     try:
         manifest = checked(Manifest, read_json(place / MANIFEST), str(place / MANIFEST))
         pairs = [(place / name, file) for name, file in manifest.files.items()]
@@ -98,7 +92,6 @@ def intact(place: Path, key: str) -> bool:
 
 
 def convert(source: Source, place: Path) -> Path:
-    """Convert a GGUF file into the model folder `place` of the cache."""
     if importlib.util.find_spec("gguf") is None:
         missing = f"and the library that reads it is missing: pip install {LIBRARY}"
         raise UsageError(f"'{source.name}' is a GGUF file, {missing}")
@@ -151,7 +144,6 @@ def convert(source: Source, place: Path) -> Path:
 
 
 def manifest_of(folder: Path, source: Source, sha256: str) -> Manifest:
-    """That of a folder made of a source whose whole file has this hash."""
     files = {
         path.name: ModelFile(bytes=path.stat().st_size, modified=path.stat().st_mtime_ns, sha256=_sha256(path))
         for path in sorted(folder.iterdir())
@@ -214,7 +206,6 @@ def save_plain(config: Any, model: Any, tokenizer: Any, folder: Path) -> None:
 
 
 def exact_dtype(state: dict[str, Any]) -> Any:
-    """The smallest dtype that holds every value of a state exactly."""
     import torch
 
     for dtype in (torch.bfloat16, torch.float16):

@@ -146,7 +146,6 @@ class Decoder:
                 raise UsageError(f"the decoder '{self.name}' gives logits of shape {list(logits.shape)}")
 
     def not_finite(self, what: str) -> UsageError:
-        """The error that something it gave holds NaN or infinity."""
         return UsageError(
             f"the decoder {self.name} gave {what} that are no finite numbers: its weights or a memory it read hold NaN "
             f"or infinity, or {str(self.dtype).removeprefix('torch.')} is too narrow; check the checkpoint with "
@@ -177,9 +176,7 @@ class Decoder:
     def fingerprint(self) -> str:
         """A short hash of the architecture's sizes and of the first 256 rows of the input embedding.
 
-        The rows are rounded to bfloat16, so that one decoder has one fingerprint whether it is loaded in float32 or
-        bfloat16; tokens added at the end of the vocabulary (memory boundaries) do not change it, weights that a method
-        put in (`adapt`) do.
+        Rounded to bfloat16, it does not depend on the dtype; added tokens do not change it, a method's weights do.
         """
         config = self.model.config
         sample = self.embedding.weight.detach()[:256].to(torch.bfloat16).cpu().contiguous()
@@ -228,10 +225,7 @@ def now(device: torch.device) -> float:
 
 
 def batches(lengths: Sequence[int], device: torch.device, tokens: int | None = None) -> Iterator[list[int]]:
-    """Indices of rows, longest first, so that a batch is full of rows of nearly one length.
-
-    `tokens`: most tokens of a batch, padding included; by default `BATCH_TOKENS` of the device.
-    """
+    """Indices of rows, longest first, in batches of at most `tokens`, padding included (by default the device's)."""
     order = sorted(range(len(lengths)), key=lambda i: lengths[i], reverse=True)
     budget = tokens or BATCH_TOKENS.get(device.type, 16_384)
     start = 0

@@ -1,7 +1,4 @@
-"""JSON, YAML and text files, which may come from anyone: read within limits, checked by a model, written whole.
-
-What a reader refuses is one sentence: a UsageError that names the place (`where`).
-"""
+"""JSON, YAML and text files of anyone: read within limits, refused in one sentence (UsageError), written whole."""
 
 import gzip
 import json
@@ -37,7 +34,6 @@ def is_unicode(text: str) -> bool:
 
 
 def read_text(path: Path) -> str:
-    """A UTF-8 text file, without its byte order mark."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -160,7 +156,6 @@ def is_of_the_disk(error: Exception) -> bool:
 
 @contextmanager
 def writing(path: Path, remedy: str = AGAIN) -> Iterator[None]:
-    """Let a failed write be one sentence."""
     try:
         yield
     except UsageError:
@@ -211,6 +206,5 @@ def replaced(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file whole; see `replaced`."""
     with replaced(path) as part:
         part.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")  # of lone surrogates

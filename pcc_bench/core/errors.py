@@ -10,17 +10,11 @@ from pcc_bench.core.texttable import visible
 
 
 class UsageError(ValueError):
-    """A mistake the user can fix; its message says in one sentence, or two short ones, what, where, and how to fix it.
-
-    Command lines print it alone and exit with status 2.
-    """
+    """A mistake the user can fix: one sentence (what, where, how to fix it), printed alone, and status 2."""
 
 
 def print_usage_errors_plainly() -> None:
-    """Let an uncaught `UsageError` end lm-eval's process with its sentence and status 2 instead of a traceback.
-
-    Whatever hook is in place (a debugger's, a notebook's) keeps all other exceptions.
-    """
+    """Let an uncaught `UsageError` end the process with its sentence; the hook in place keeps all other errors."""
     previous = sys.excepthook
     if getattr(previous, "_pcc_bench", False):
         return
@@ -37,11 +31,7 @@ def print_usage_errors_plainly() -> None:
 
 @contextmanager
 def foreign(sentence: str, remedy: str = "") -> Iterator[None]:
-    """Let whatever a library raises about a file of unknown origin be one sentence, with the error's first line.
-
-    Its errors have any type: a configuration with 0 heads is a ZeroDivisionError, a tokenizer that is a list a
-    TypeError. A lack of memory and a pickle that was refused have sentences of their own.
-    """
+    """Let whatever a library raises about a file of unknown origin be one sentence, with its first line."""
     try:
         yield
     except (UsageError, MemoryError, UnpicklingError):
@@ -54,7 +44,6 @@ def foreign(sentence: str, remedy: str = "") -> Iterator[None]:
 
 @contextmanager
 def memory_errors(doing: str, remedy: str) -> Iterator[None]:
-    """Turn a lack of memory, on a GPU or not, into one sentence."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:  # torch's own are of the latter

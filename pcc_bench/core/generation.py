@@ -43,13 +43,11 @@ class ReadPrefix:
         return {"inputs_embeds": torch.cat([before, vectors], dim=1), **covered}
 
     def behind(self, lengths: Sequence[int], device: torch.device) -> dict[str, Any]:
-        """Inputs of `model` that put rows of some lengths, padded on the right, behind what was read.
-
-        Padding repeats the last position of its row: a greater one could change the rotations of them all.
-        """
+        """Inputs of `model` that put rows of some lengths, padded on the right, behind what was read."""
         read = torch.ones(len(lengths), max(lengths), dtype=torch.long, device=device)
         mask = torch.cat([left_mask(self.lengths, device), read], dim=1)
         ends = torch.tensor([before + own for before, own in zip(self.lengths, lengths, strict=True)], device=device)
+        # padding repeats the last position of its row: a greater one could change the rotations of them all
         positions = torch.minimum(positions_of(mask)[:, self.width :], ends[:, None] - 1)
         return {"attention_mask": mask, "position_ids": positions, "past_key_values": self.cache}
 
@@ -67,8 +65,6 @@ def positions_of(mask: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Generated:
-    """Answers of one batch."""
-
     ids: list[list[int]]  # new token ids of each row, the one that ended it included, padding cut
     prefill_seconds: float  # wall-clock until the logits of the first token, for the batch
     decode_seconds: float  # from there to the end, for the batch
@@ -85,19 +81,11 @@ def generate(
     prefix: ReadPrefix | None = None,
     **options: Any,
 ) -> Generated:
-    """Decode one batch; greedy unless `options` say otherwise.
+    """Decode one batch; greedy unless `options` (of `model.generate`, see `pcc_bench.core.processors`) say otherwise.
 
-    Args:
-        decoder: The decoder.
-        prompts: All token ids, or all input vectors [length, hidden size].
-        max_new_tokens: Most of a row.
-        stop_token_ids: End a row, besides the decoder's own end of sequence.
-        suppressed_token_ids: Are never chosen.
-        stopping_criteria: Of transformers (stop strings).
-        positions: Position ids of each prompt, where they do not count from 0; new tokens count on from the last.
-        prefix: What stands before the prompts and was read already; `positions` are then of what stands behind it.
-        **options: Of `model.generate`; penalties, bans and least lengths go by a row's new tokens
-            (`pcc_bench.core.processors`).
+    `prompts` are all token ids, or all input vectors [length, hidden size]. `stop_token_ids` end a row besides the
+    decoder's own; `positions` are those of each prompt, where they do not count from 0, and new tokens count on from
+    the last. `prefix` stands before the prompts and was read already; `positions` are then of what is behind it.
     """
     decoder.ropes.forget(decoder.model)
     inputs: dict[str, Any] = left_pad(decoder, prompts, positions)
@@ -128,8 +116,6 @@ def generate(
 
 @dataclass(frozen=True)
 class Scored:
-    """Log-likelihoods of one batch."""
-
     logprobs: list[float]  # sum over the tokens of each continuation
     greedy: list[bool]  # whether greedy decoding gives it
     seconds: float  # wall-clock of the batch
@@ -201,10 +187,7 @@ def keep_logits(decoder: Decoder, positions: torch.Tensor) -> dict[str, torch.Te
 def left_pad(
     decoder: Decoder, prompts: Sequence[DecoderInput], positions: Sequence[Sequence[int]] | None = None
 ) -> dict[str, torch.Tensor]:
-    """Inputs of `model.generate` with padding on the left: `input_ids` or `inputs_embeds`, attention mask.
-
-    Position ids too where `positions` gives those of the prompts; else transformers counts them by the mask.
-    """
+    """Left-padded inputs of `model.generate`: ids or vectors, mask, and position ids where `positions` gives them."""
     inputs = padded(decoder, prompts, left=True)
     inputs["attention_mask"] = left_mask([len(prompt) for prompt in prompts], decoder.device)
     if positions is not None:

@@ -147,7 +147,6 @@ def load(path: Path, decoder: Decoder) -> SavedMemory:
 
 
 def header(path: Path) -> Header:
-    """What a memory file says about itself, without a decoder."""
     return _read(path)[0]
 
 

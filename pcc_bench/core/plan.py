@@ -1,16 +1,20 @@
-"""What the decoder reads, in order: token ids, memories, a method's own vectors.
+"""What the decoder reads, in order: token ids, memories, a method's own vectors; and how a marked prompt becomes that.
 
 One plan serves evaluation, training, cost measurements, saved memories and servers.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
+from typing import Self
 
 import torch
 
-from pcc_bench.core.compressor import Memory
+from pcc_bench.core.compressor import Frame, Memory
+from pcc_bench.core.context import Kind, Prompt, Span, encode_text, special_token_pattern
 from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.errors import UsageError
+from pcc_bench.core.memory_file import Reader
 
 Piece = list[int] | Memory | torch.Tensor
 
@@ -39,10 +43,7 @@ class Plan:
         return sum(piece.span if isinstance(piece, Memory) else len(piece) for piece in self.pieces)
 
     def positions(self, of_memories: int | None = None) -> list[int]:
-        """Position ids: memories have their own, or count as tokens.
-
-        `of_memories`: position of every vector of a memory; the rest then counts on as if it were not there.
-        """
+        """Position ids; memories have their own, count as tokens, or stand at `of_memories` and take up none."""
         positions: list[int] = []
         start = 0
         for piece in self.pieces:
@@ -92,10 +93,7 @@ def positions(plans: Sequence[Plan], of_memories: int | None) -> list[list[int]]
 
 
 def common_length(plans: Sequence[Plan]) -> int:
-    """Positions at which plans begin alike, at least one short of each, and not within a memory.
-
-    Memories are alike if they are one and the same object, as those of one source are.
-    """
+    """Positions at which plans begin alike (with one and the same memory), short of each, not within a memory."""
     first = plans[0]
     common = min(plan.length for plan in plans) - 1
     for other in plans[1:]:
@@ -123,3 +121,135 @@ def realise(plans: Sequence[Plan], decoder: Decoder, dtype: torch.dtype | None) 
 
 def _length(piece: Piece) -> int:
     return piece.length if isinstance(piece, Memory) else len(piece)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A stretch of text that is tokenized in one go."""
+
+    text: str = ""
+    literals: tuple[Span, ...] = ()  # ranges of it that come from data, where special tokens may not arise
+
+    def add(self, text: str, is_data: bool) -> Self:
+        start = len(self.text)
+        literals = (*self.literals, (start, start + len(text))) if is_data and text else self.literals
+        return replace(self, text=self.text + text, literals=literals)
+
+    def behind(self, lead: str) -> Self:
+        """The run with text before it, but for what it begins with already (data at its beginning does not count)."""
+        words = self.text[: min((start for start, _ in self.literals), default=len(self.text))]
+        missing = next(lead[:n] for n in range(len(lead) + 1) if words.startswith(lead[n:]))
+        shifted = tuple((start + len(missing), end + len(missing)) for start, end in self.literals)
+        return replace(self, text=missing + self.text, literals=shifted)
+
+    def cut(self, length: int) -> Self:
+        kept = tuple((start, min(end, length)) for start, end in self.literals if start < length)
+        return replace(self, text=self.text[:length], literals=kept)
+
+
+class PromptEncoder:
+    """Tokenizes prompts around their memories.
+
+    A hard memory is text and is tokenized together with its surroundings, as `hf` would tokenize the whole prompt. A
+    soft memory stands between separately tokenized runs, with BOS at the very start (official PCC layout).
+
+    Args:
+        reader: Says how a prompt starts and ends.
+        add_bos: lm-eval's `add_bos_token`: yes, no, or as the tokenizer does by itself.
+        allow_special: Let data spell special tokens (`<|eot_id|>` in a question becomes the control token), as lm-eval
+            does; off by default (official quirk Q9).
+    """
+
+    def __init__(self, reader: Reader, add_bos: bool | None = None, allow_special: bool = False) -> None:
+        self.decoder = reader.decoder
+        self.reader = reader
+        self.starts_with_bos = reader.layout.starts_with_bos if add_bos is None else add_bos
+        self.add_bos = add_bos
+        self._special = None if allow_special else special_token_pattern(self.decoder.tokenizer)
+
+    def encode(self, prompt: Prompt, memories: Sequence[Memory]) -> Plan:
+        """What the decoder reads, with one memory for each of the prompt's contexts, in order."""
+        if not self.reader.soft:
+            return Plan((self._ids(self._text(prompt, memories), self._adds_special(prompt)),))
+        return self._around(prompt, memories, self._runs(prompt))
+
+    def encode_pair(self, prompt: Prompt, memories: Sequence[Memory], continuation: str) -> tuple[Plan, list[int]]:
+        """What the decoder reads, and the ids of a continuation to score; blanks before it are its own (lm-eval)."""
+        if self.reader.soft:
+            *before, last = self._runs(prompt)
+            if len(self._frame(prompt).closing):  # stands between, so that prompt and continuation share no token
+                return self._around(prompt, memories, [*before, last]), self._ids(Run().add(continuation, True), False)
+            last, ids = self._split(last, continuation, adds_special=False)
+            return self._around(prompt, memories, [*before, last]), ids
+        run = self._text(prompt, memories)
+        if not run.text:  # BOS, or the end of sequence where there is none, stands in for an empty prompt
+            tokenizer = self.decoder.tokenizer
+            prefix = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+            ids = self._ids(Run().add(continuation, is_data=True), adds_special=False)
+            return (Plan(([prefix],)), ids) if ids[:1] != [prefix] else (Plan((ids[:1],)), ids[1:])
+        adds = self._adds_special(prompt)
+        run, ids = self._split(run, continuation, adds)
+        return Plan((self._ids(run, adds),)), ids
+
+    def _split(self, run: Run, continuation: str, adds_special: bool) -> tuple[Run, list[int]]:
+        stripped = run.cut(len(run.text.rstrip()))
+        blanks = run.text[len(stripped.text) :]
+        whole = stripped.add(blanks, is_data=False).add(continuation, is_data=True)
+        return stripped, self._ids(whole, adds_special)[len(self._ids(stripped, adds_special)) :]
+
+    def _text(self, prompt: Prompt, memories: Sequence[Memory]) -> Run:
+        run, rest = Run(), iter(memories)
+        for part in prompt.parts:
+            if part.kind is Kind.CONTEXT:
+                text = next(rest).text or ""
+                run = run.add(text, is_data=True).add(part.after if text else "", is_data=False)
+            else:
+                run = run.add(part.text, part.kind is Kind.LITERAL)
+        return run
+
+    def _runs(self, prompt: Prompt) -> list[Run]:
+        """The text before, between and after the contexts: always one run more than contexts."""
+        runs = [Run()]
+        for part in prompt.parts:
+            if part.kind is Kind.CONTEXT:
+                runs.append(Run())
+            elif part.kind is not Kind.AGAIN:  # the frame asks instead
+                runs[-1] = runs[-1].add(part.text, part.kind is Kind.LITERAL)
+        runs[-1] = runs[-1].behind(self._frame(prompt).lead)
+        return runs
+
+    def _around(self, prompt: Prompt, memories: Sequence[Memory], runs: Sequence[Run]) -> Plan:
+        frame = self._frame(prompt)
+        bos = self.decoder.bos if self.starts_with_bos else []
+        if not self._adds_special(prompt):
+            bos = []  # the prompt's text (a chat template) brings its own
+        elif self.starts_with_bos is None:
+            bos = list(self.decoder.tokenizer.encode(""))
+        first = [*bos, *frame.opening, *self._ids(runs[0], adds_special=False)]
+        pieces: list[Piece] = [first]
+        for memory, run in zip(memories, runs[1:], strict=True):
+            pieces += [memory, self._ids(run, adds_special=False)]
+        if len(frame.closing):
+            pieces.append(frame.closing if isinstance(frame.closing, torch.Tensor) else list(frame.closing))
+        return Plan(tuple(pieces))
+
+    def _frame(self, prompt: Prompt) -> Frame:
+        if all(part.kind is not Kind.AGAIN for part in prompt.parts):
+            return self.reader.layout.templated if self._brings_bos(prompt) else self.reader.layout.frame
+        frame = self.reader.layout.reconstruction
+        if frame is None:
+            raise UsageError(
+                f"{self.reader.name}, as it is loaded, was not trained to say a context again: pass --metadata "
+                '\'{"cue": "words"}\' to ask it in words'
+            )
+        return frame
+
+    def _adds_special(self, prompt: Prompt) -> bool:
+        return self.add_bos is not False and not self._brings_bos(prompt)
+
+    def _brings_bos(self, prompt: Prompt) -> bool:
+        bos = self.decoder.tokenizer.bos_token
+        return bool(bos) and prompt.startswith(bos) and prompt.parts[0].kind is Kind.TEXT
+
+    def _ids(self, run: Run, adds_special: bool) -> list[int]:
+        return encode_text(self.decoder.tokenizer, run.text, run.literals, self._special, adds_special)

@@ -57,12 +57,10 @@ def code() -> str:
 
 
 def versions() -> dict[str, str | None]:
-    """Versions of the packages that can change a result; None where one is not installed."""
     return {"pcc_bench": __version__, **{name: installed(name) for name in PACKAGES}}
 
 
 def installed(package: str) -> str | None:
-    """The version of a package, None where it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -1,8 +1,4 @@
-"""The words that ask a question of a context; which are used is a setting of the experiment (`prompt`).
-
-They are part of what is measured: a small instruction-tuned decoder answers `short` far better than the paper's words.
-The context, as text or as memory, stands first in all of them, so that a memory is read where training puts it.
-"""
+"""The words that ask a question of a context, which stands first, where training puts it; a setting (`prompt`)."""
 
 from dataclasses import dataclass
 from typing import Literal

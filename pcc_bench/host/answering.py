@@ -48,10 +48,7 @@ KeysValues = list[tuple[torch.Tensor, torch.Tensor]]  # of each layer: [1, heads
 
 
 def can_reuse(decoder: Decoder) -> bool:
-    """Does the decoder attend to everything before, at positions it is told? Then keys and values can be copied.
-
-    Where its rotations depend on the length of the whole sequence, up to some length only (`pcc_bench.core.decoder`).
-    """
+    """Does the decoder attend to all before, at positions it is told? Then keys and values can be copied."""
     settings = decoder.model.generation_config
     takes = inspect.signature(decoder.model.forward).parameters
     return (
@@ -68,10 +65,7 @@ def fits(arguments: Any) -> bool:
 
 
 def share(jobs: Sequence[Job], alike: Iterable[Hashable]) -> tuple[list[Job], list[Job]]:
-    """Jobs that share a beginning, with it, side by side; and the others. Both longest first.
-
-    `alike` gives what each job has in common with others: its contexts. () has nothing.
-    """
+    """Jobs that share a beginning, with it, side by side; and the others; longest first. `alike`: contexts, or ()."""
     groups: dict[Hashable, list[Job]] = {}
     for index, (job, key) in enumerate(zip(jobs, alike, strict=True)):
         groups.setdefault(key or index, []).append(job)
@@ -97,10 +91,7 @@ class PrefixReader:
     last: tuple[Plan, KeysValues] | None = None
 
     def read(self, batch: Sequence[Job], dtype: torch.dtype | None) -> tuple[ReadPrefix, list[int]]:
-        """What the decoder knows after the heads of a batch; and how many positions of each job others had computed.
-
-        `dtype` is that of the batch's input vectors; None where it reads token ids.
-        """
+        """What the decoder knows after a batch's heads, and how many positions of each job others had computed."""
         heads = [job.head for job in batch if job.head is not None]
         known = {} if self.last is None else {id(self.last[0]): self.last[1]}
         missing = list({id(head): head for head in heads if id(head) not in known}.values())
@@ -142,15 +133,12 @@ class PrefixReader:
 
 @dataclass(eq=False)
 class Answering:
-    """Runs batches of jobs: by lm-eval's model `lm`, whose tokenizer, stop rules and precision hold, or an engine.
-
-    `reuse_prefix`: let the decoder read what several prompts begin with once.
-    """
+    """Runs batches of jobs by lm-eval's model `lm`, whose tokenizer, stop rules and precision hold, or an engine."""
 
     lm: HFLM
     compressor: Compressor
     engine: Engine | None = None
-    reuse_prefix: bool = False
+    reuse_prefix: bool = False  # let the decoder read what several prompts begin with once
 
     def __post_init__(self) -> None:
         self.reader = PrefixReader(self.compressor.decoder)
@@ -181,10 +169,7 @@ class Answering:
         self.reader.last = None
 
     def run(self, kind: str, batch: Sequence[Job], arguments: Any) -> list[Answer]:
-        """Answer a batch of jobs with the same arguments; all of them have heads, or none has.
-
-        `kind` is lm-eval's request type, `generate_until` or `loglikelihood`.
-        """
+        """Answer jobs with the same arguments, all of them with heads or none; `kind` is lm-eval's request type."""
         what = f"decoding {len(batch)} prompts of up to {max(job.length for job in batch)} positions"
         mixed = self.lm.mixed_precision_dtype
         with (
@@ -254,14 +239,12 @@ class Answering:
         return realise(tails, decoder, dtype), prefix, [{"reused_positions": n} for n in spared], seconds
 
     def _positions(self, batch: Sequence[Job]) -> list[list[int]] | None:
-        """Position ids of what is behind the heads of a batch."""
         ids = positions([job.plan for job in batch], self.compressor.layout.memory_position)
         if ids is None:
             return None
         return [row[0 if job.head is None else job.head.length :] for row, job in zip(ids, batch, strict=True)]
 
     def _text(self, ids: list[int], until: list[str]) -> str:
-        """The text of an answer: after the thinking, up to the first stop string."""
         think_end = self.lm.think_end_token
         if isinstance(think_end, int) and think_end in ids:
             last = len(ids) - 1 - ids[::-1].index(think_end)

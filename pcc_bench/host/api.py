@@ -16,11 +16,11 @@ from pcc_bench.core.compressor import Compressor
 from pcc_bench.core.context import Kind, Part, Prompt
 from pcc_bench.core.documents import is_unicode
 from pcc_bench.core.errors import UsageError
+from pcc_bench.core.plan import PromptEncoder
 from pcc_bench.core.questions import OFFICIAL
 from pcc_bench.host import compressing
 from pcc_bench.host.compressing import SEPARATOR, ContextMemory, continued
 from pcc_bench.host.memories import CHUNK_CHARACTERS, MemoryBook, Source
-from pcc_bench.host.prompts import PromptEncoder
 
 TASK = "compressed-text-generation"  # of `transformers.pipeline`
 

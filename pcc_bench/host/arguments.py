@@ -173,10 +173,7 @@ def check_batch_size(value: str) -> None:
 
 
 def default_checkpoint(kind: type[Compressor], arguments: Mapping[str, Any]) -> str | None:
-    """What `pretrained` means where the arguments do not say; None where they do, or nothing fits.
-
-    The decoder they name, for a method whose only weights are the decoder's; else the method's shipped checkpoint.
-    """
+    """What `pretrained` means if not given: the decoder of a method without weights, what ships, or None."""
     if arguments.get("pretrained"):
         return None
     decoder = arguments.get("decoder")
@@ -193,10 +190,7 @@ def check_choices(kind: type[Compressor], pretrained: str | None, control: str |
 
 
 def load_decoder(load: Callable[..., None], name: str, device: str | None, arguments: Mapping[str, Any]) -> None:
-    """Load the decoder by lm-eval's constructor `load`, its failures in one sentence.
-
-    `name` is what `shipped.located` knows, or a hub id. CPU where lm-eval's default, a GPU, is not there.
-    """
+    """Load the decoder by lm-eval's constructor `load`, on a CPU where no GPU is; failures in one sentence."""
     if device is None or (device.startswith("cuda") and not torch.cuda.is_available()):
         device = "cuda" if torch.cuda.is_available() else "cpu"
     own = {key: value for key, value in arguments.items() if key != "gguf_file"}

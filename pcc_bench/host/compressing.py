@@ -18,9 +18,8 @@ from pcc_bench.core.documents import is_unicode
 from pcc_bench.core.errors import UsageError, foreign, memory_errors
 from pcc_bench.core.generation import generate
 from pcc_bench.core.memory_file import Reader
-from pcc_bench.core.plan import Plan, positions, realise
+from pcc_bench.core.plan import Plan, PromptEncoder, positions, realise
 from pcc_bench.core.questions import OFFICIAL, question_prompt
-from pcc_bench.host.prompts import PromptEncoder
 from pcc_bench.host.store.store import MemoryStore
 from pcc_bench.host.store.store import compress as compressed
 from pcc_bench.model.init import open_decoder

@@ -90,10 +90,7 @@ class Recorded(BaseModel):  # `command.json` of a folder
 
 
 def record(command: Command) -> None:
-    """Write down the command before it starts; a folder holds the answers of one command only.
-
-    A command that ended before its first answer (a misspelt option) leaves no claim on the folder.
-    """
+    """Write down the command before it starts; a folder with answers holds those of one command only."""
     path = command.output / COMMAND_FILE
     known = Recorded()
     if path.is_file() and (any(command.output.rglob("results_*.json")) or kept_answers(command.output)):
@@ -195,7 +192,6 @@ def run(command: Command) -> list[Path]:
 
 
 def check(command: Command) -> None:
-    """See that batch size and limit are such, and that a map of what is compressed is one."""
     from pcc_bench.host.arguments import check_batch_size
     from pcc_bench.tasks.foreign import maps_of
 
@@ -242,11 +238,7 @@ def _run_lm_eval(command: Command, results: Path) -> None:
 
 @contextmanager
 def _adjusted(command: Command, results: Path) -> Iterator[None]:
-    """lm-eval with this command line, without what is of no use to this run.
-
-    It indexes its thousands of tasks, though all that are asked for are ours; it asks git for a commit where there is
-    no repository, and git complains; and it counts the answers in its own cache, which are none of ours.
-    """
+    """lm-eval with this command line, without its index of all tasks, git's complaint and its own cache's count."""
     from lm_eval import evaluator, tasks
 
     from pcc_bench import tasks as own

@@ -33,13 +33,11 @@ def methods() -> TextTable:
 
 
 def task_table() -> TextTable:
-    """Our tasks: name, one line, where their rows lie in a data folder and on the hub."""
     rows = ((name, task.line, task.file, task.hub) for name, task in sorted(task_summaries().items()))
     return TextTable(("task", "what it is", "in a data folder", "on the hub"), tuple(rows))
 
 
 def data_table() -> TextTable:
-    """The files of the data folder `PCC_DATA`: name, rows, and the tasks that read them."""
     folder = data_folder()
     readers: dict[str, list[str]] = {}
     for name, task in sorted(task_summaries().items()):
@@ -70,7 +68,6 @@ def recipes() -> TextTable:
 
 
 def models() -> TextTable:
-    """The models that ship with the package: compressors, and the decoders they were trained for."""
     from pcc_bench.core import shipped
 
     rows = []
@@ -95,7 +92,6 @@ def models() -> TextTable:
 
 
 def decoders() -> TextTable:
-    """Pretrained decoders that have a name, and the models that ship with the package."""
     from pcc_bench.core import shipped
 
     rows = [(name, row.about, row.licence, shipped.available(name)) for name, row in shipped.TABLE.items()]

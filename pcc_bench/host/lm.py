@@ -1,8 +1,4 @@
-"""One lm-eval model over any compressor.
-
-It is lm-eval's HF model (batching, chat templates, dtype, data parallelism are as its users know them), but prompts are
-encoded around memories, the decoder takes input vectors where a memory is one, and every answer carries its accounting.
-"""
+"""One lm-eval model over any compressor: lm-eval's `hf`, with prompts that are encoded around memories."""
 
 import logging
 from collections.abc import Sequence
@@ -19,12 +15,12 @@ from pcc_bench.core.context import as_prompt, chat_text
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.documents import checked
 from pcc_bench.core.errors import UsageError, print_usage_errors_plainly
+from pcc_bench.core.plan import PromptEncoder
 from pcc_bench.core.processors import set_by_decoder
 from pcc_bench.host import answering, arguments, responses
 from pcc_bench.host.answering import Answering
 from pcc_bench.host.memories import MemoryBook, gather, waves, wrong_partners
 from pcc_bench.host.planning import Planner, read_requests, tally
-from pcc_bench.host.prompts import PromptEncoder
 from pcc_bench.host.responses import Answer, ResponseCache
 from pcc_bench.host.serving import Engine, InProcess, Server
 from pcc_bench.host.store.store import COUNTS, MemoryStore
@@ -36,12 +32,8 @@ CPU_BATCH = 8  # of batch_size=auto: a CPU has no memory of its own to fill
 class CompressedLM(HFLM):  # type: ignore[misc]
     """An lm-eval model whose contexts go through a compressor; `method` names it (see `pcc_bench.core.registry`).
 
-    Args:
-        pretrained: The compressor's checkpoint, or the decoder for methods without weights. Folder or hub id.
-        decoder: The decoder, where it is not the one the checkpoint records.
-        device: As in lm-eval; CPU where no GPU is there.
-        **kwargs: Those of `RunnerOptions`, the method's own options (rate, boundaries, ...), and everything lm-eval's
-            `hf` takes (dtype, batch_size, max_length, parallelize, trust_remote_code, ...).
+    `pretrained` is the compressor's checkpoint, or the decoder for methods without weights. `kwargs` are those of
+    `RunnerOptions`, the method's own options (rate, boundaries, ...), and everything lm-eval's `hf` takes.
     """
 
     method: ClassVar[str]
@@ -129,7 +121,6 @@ class CompressedLM(HFLM):  # type: ignore[misc]
         return self._answer("loglikelihood", requests, disable_tqdm)  # type: ignore[return-value]
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
-        """Score whole texts: only where a method leaves them alone (`full-context`)."""
         self._check_scores(requests)
         if not self.compressor.scores_whole_text:
             task = requests[0].task_name if requests else "a task"
@@ -148,11 +139,7 @@ class CompressedLM(HFLM):  # type: ignore[misc]
             )
 
     def set_cache_hook(self, cache_hook: Any) -> None:
-        """Use the file of lm-eval's `--use_cache` for our own cache of answers.
-
-        lm-eval's key has neither the model nor the marks in it, so its own table is diverted into a temporary one
-        that starts empty and ends with the run.
-        """
+        """Use the file of `--use_cache` for our own cache; lm-eval's table, whose keys lack the model, is temporary."""
         if cache_hook.dbdict is None:
             return
         self._responses = ResponseCache(Path(cache_hook.dbdict.filename), self.fingerprint())
@@ -161,7 +148,6 @@ class CompressedLM(HFLM):  # type: ignore[misc]
         cache_hook.dbdict.conn.commit()
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """As lm-eval's; a template that can't be applied, or loses what is marked, is one sentence."""
         apply = partial(super().apply_chat_template, chat_history, add_generation_prompt)
         return chat_text(chat_history, apply, self.frozen.name)
 
@@ -181,7 +167,6 @@ class CompressedLM(HFLM):  # type: ignore[misc]
         return provenance.digest([self._settings, weights, provenance.code()])
 
     def describe(self) -> dict[str, Any]:
-        """What ran and what it cost, over all processes: fingerprints, settings, counts."""
         stored = {**{name: self.book.stored[name] for name in COUNTS}, "trouble": self.book.trouble}
         return {
             "schema_version": provenance.SCHEMA_VERSION,

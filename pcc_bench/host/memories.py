@@ -26,15 +26,12 @@ class Source(NamedTuple):  # of a memory
 
 @dataclass(eq=False)
 class MemoryBook:
-    """Memories by source, shared by all `world_size` processes; every one calls `fill` with the same sources.
-
-    Memories beyond `max_bytes` are forgotten, oldest first, by `trim`; a `store` keeps them for other runs.
-    """
+    """Memories by source, shared by all processes, which call `fill` alike; `trim` forgets the oldest."""
 
     compressor: Compressor
     rank: int = 0
     world_size: int = 1
-    max_bytes: int = 4 << 30
+    max_bytes: int = 4 << 30  # of memories that `trim` leaves
     store: MemoryStore | None = None
     stored: Counter[str] = field(default_factory=Counter)  # counts of the store, over all processes
     trouble: str = ""  # why the store could not keep a memory, "" if it could
@@ -46,10 +43,7 @@ class MemoryBook:
         return self._memories[source]
 
     def fill(self, sources: Iterable[Source], quiet: bool = True, alone: bool = False) -> None:
-        """Make or read those of `sources` that are missing.
-
-        A collective call where there are several processes, unless only this one needs them (`alone`).
-        """
+        """Make or read what is missing of `sources`; a collective call of all processes, unless `alone`."""
         rank, world_size = (0, 1) if alone else (self.rank, self.world_size)
         missing = sorted({s for s in sources if s not in self._memories}, key=lambda s: (-len(s.context), s))
         mine = missing[rank::world_size]
@@ -91,10 +85,7 @@ class MemoryBook:
 
 
 def waves(groups: Iterable[tuple[Source, ...]]) -> Iterator[set[tuple[Source, ...]]]:
-    """Split the groups of sources of a run's prompts into sets that are held in memory together, longest first.
-
-    The result does not depend on the order of the groups, so all processes agree.
-    """
+    """Split the sources of a run's prompts into sets held in memory together, longest first, alike in all processes."""
 
     def characters(group: tuple[Source, ...]) -> int:
         return sum(len(source.context) for source in group)
@@ -118,10 +109,7 @@ def _portions(items: Iterable[T], size: Callable[[T], int], limit: int) -> Itera
 
 
 def wrong_partners(contexts: Iterable[str], seed: int) -> dict[str, str]:
-    """For each context another one of similar length: whose memory it gets under `control=wrong_memory`.
-
-    The choice depends on the set of contexts and the seed only.
-    """
+    """For each context another of similar length, by the set of contexts and the seed (`control=wrong_memory`)."""
     order = sorted(set(contexts), key=lambda context: (len(context.encode()), context))
     if len(order) < 2:
         raise UsageError("control=wrong_memory needs at least two different contexts in the run: raise --limit")

@@ -11,11 +11,10 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from pcc_bench.core.compressor import Compressor, Memory
 from pcc_bench.core.context import Kind, Prompt, as_prompt
 from pcc_bench.core.errors import UsageError
-from pcc_bench.core.plan import Plan
+from pcc_bench.core.plan import Plan, PromptEncoder
 from pcc_bench.core.processors import typed
 from pcc_bench.core.provenance import SampleRecord
 from pcc_bench.host.memories import MemoryBook, Source
-from pcc_bench.host.prompts import PromptEncoder
 from pcc_bench.host.responses import Answer, ResponseCache, Tally
 
 OVERFLOW = ("error", "skip", "truncate")
@@ -66,11 +65,7 @@ def read_requests(
     partners: Mapping[str, str],
     cache: ResponseCache | None,
 ) -> list[Request]:
-    """lm-eval's requests of a kind (`generate_until` or `loglikelihood`), with what they read.
-
-    `partners`: context -> the one whose memory is read in its place. The cache has no keys of sampled answers, or all
-    repeats of a row would be the same.
-    """
+    """lm-eval's requests of a kind, with what they read (`partners`: context -> the one read in its place)."""
     arguments: dict[str, Any] = {}
     requests = []
     for instance in instances:
@@ -107,31 +102,22 @@ class Job:  # a request ready for the decoder
 
     @property
     def length(self) -> int:
-        """Positions of prompt and continuation."""
         return self.plan.length + len(self.continuation)
 
     def span(self, of_memories: int | None) -> int:
-        """Position ids of what the decoder reads, from 0 to the greatest; the last token is only predicted.
-
-        `of_memories` as in `Plan.positions`.
-        """
+        """Position ids of what the decoder reads, from 0 to the greatest (`of_memories` as in `Plan.positions`)."""
         read = max(0, len(self.continuation) - 1)
         return read + (self.plan.span if of_memories is None else max(self.plan.positions(of_memories), default=-1) + 1)
 
 
 @dataclass(frozen=True)
 class Planner:
-    """Plans requests against the memories of a run."""
-
     encoder: PromptEncoder  # tokenizes prompts around memories
     book: MemoryBook  # has the memories of every context that is asked for
     overflow: str  # what to do with a prompt longer than the window: one of `OVERFLOW`
 
     def job(self, request: Request, index: int, window: int, max_new_tokens: int) -> Job | None:
-        """Plan a request, the `index`-th; None where it is too long for the decoder's `window` and to be skipped.
-
-        `max_new_tokens` are those of an answer where the request does not say.
-        """
+        """Plan the `index`-th request; None where it is too long for the decoder's `window` and to be skipped."""
         room = window - request.new_tokens(max_new_tokens)
         room += isinstance(request.argument, str)  # the last token of a continuation is never read
         prompt = request.reading
@@ -189,7 +175,6 @@ def shortened(prompt: Prompt, fraction: float) -> Prompt:
 
 
 def tally(requests: Sequence[Request], answers: Sequence[Answer]) -> Tally:
-    """The counts of one call in one process."""
     tally = Tally()
     seen: set[Source] = set()
     for request, answer in zip(requests, answers, strict=True):

@@ -1,8 +1,4 @@
-"""Answers with their accounting, their cache on disk, and the counts of a run.
-
-lm-eval caches answers under a key that lacks the model and, for our prompts, the marks; and it stores pickles. Ours
-keys by everything an answer depends on and stores JSON, in a table of its own in the file the user named.
-"""
+"""Answers with their accounting, their cache on disk (lm-eval's has a key without the model), counts of a run."""
 
 import hashlib
 import json
@@ -70,10 +66,7 @@ def database_errors(path: Path) -> Iterator[None]:
 
 
 class ResponseCache:
-    """Answers by key, in an SQLite file; each batch is committed, so that a killed run can go on where it stopped.
-
-    `fingerprint` hashes all that decides an answer besides the request: method, weights, decoder, options.
-    """
+    """Answers by key in an SQLite file, committed by batches; `fingerprint`: all that decides but the request."""
 
     def __init__(self, path: Path, fingerprint: str) -> None:
         self.fingerprint = fingerprint
@@ -85,10 +78,7 @@ class ResponseCache:
                 self._connection.execute(f"CREATE TABLE IF NOT EXISTS {TABLE} (key TEXT PRIMARY KEY, value TEXT)")
 
     def key(self, kind: str, prompt: Prompt, arguments: Any, memories: Iterable[str]) -> str:
-        """Hash of a request: type, prompt, its other arguments, and the contexts whose memories are read.
-
-        A prompt's parts count, not only its text: a context shown as text is another request.
-        """
+        """Hash of a request: type, prompt with its parts, arguments, and the contexts whose memories are read."""
         parts = [(part.text, part.kind, part.after) for part in prompt.parts]
         state = [self.fingerprint, kind, parts, arguments, list(memories)]
         return hashlib.sha256(json.dumps(state, sort_keys=True, default=str).encode()).hexdigest()
@@ -117,8 +107,6 @@ class ResponseCache:
 
 @dataclass
 class Tally:
-    """What a model was asked, over all processes."""
-
     counts: Counter[str] = field(default_factory=Counter)  # lm-eval's padding of the shorter processes included
     asked: dict[str, set[int]] = field(default_factory=dict)  # rows of each task
     skipped: dict[str, set[int]] = field(default_factory=dict)  # those among them that were skipped for their length
@@ -139,10 +127,7 @@ latest = Tally()  # of the model that lm-eval's command has run, which it does n
 
 
 def finish() -> None:
-    """Say which tasks have no score, for lm-eval's table without a number looks like success.
-
-    Where none has one the process ends with status `NOTHING_SCORED`.
-    """
+    """Say which tasks have no score, as lm-eval's table does not; exit with `NOTHING_SCORED` where none has."""
     empty = latest.unscored()
     if not empty:
         return

@@ -214,10 +214,7 @@ def plan_of(memory: ContextMemory, question: str, prompt: str) -> Plan:
 
 
 def write(memory: ContextMemory, question: str, prompt: str, max_new_tokens: int, path: Path, as_chat: bool) -> Written:
-    """Write a prompt for vLLM: a saved tensor (`.pt`), or the whole body of a request (`.json`).
-
-    `as_chat`: for a part of a chat, which is another protocol.
-    """
+    """Write a prompt for vLLM: a tensor (`.pt`) or a request (`.json`); `as_chat`: for a chat, another protocol."""
     if path.suffix not in (".pt", ".json"):
         raise UsageError(f"{path}: name a file .pt (the input vectors) or .json (the body of a request)")
     words = question_prompt(prompt)

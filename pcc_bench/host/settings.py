@@ -1,7 +1,4 @@
-"""Our tasks by name, and the settings that they take from `--metadata`; loads neither lm-eval nor a model.
-
-A misspelt setting would change nothing, and nobody knew.
-"""
+"""Our tasks by name, and their settings in `--metadata`: a misspelt one would change nothing, and nobody knew."""
 
 import difflib
 from collections.abc import Iterable
@@ -29,11 +26,7 @@ SETTINGS = (
 
 
 def check_spelling(names: Iterable[str]) -> None:
-    """See that none of the names that reach a task is a setting misspelt.
-
-    `lm_eval` hands `--model_args` to the tasks too, so that unknown names are no mistake there; those that are nearly a
-    setting's are, unless a model takes them.
-    """
+    """See that no name is nearly a setting's: others are no mistake, as lm-eval hands `--model_args` to tasks too."""
     for name in names:
         near = difflib.get_close_matches(name, SETTINGS, n=1, cutoff=0.85)
         if not near or name in SETTINGS:
@@ -53,8 +46,8 @@ def check_settings(names: Iterable[object], where: str = "--metadata") -> None:
             raise UsageError(f"{where}: no task has a setting '{shown}'{registry.suggest(shown, list(SETTINGS))}")
 
 
-class _Reader(yaml.SafeLoader):
-    """Reads lm-eval's YAML without importing the functions it names."""
+class _Reader(yaml.SafeLoader):  # which does not import the functions that lm-eval's YAML names
+    ...
 
 
 _Reader.add_multi_constructor("!function", lambda loader, suffix, node: None)
@@ -89,7 +82,6 @@ def task_summaries() -> dict[str, TaskSummary]:
 
 
 def _config(path: Path) -> dict[str, Any]:
-    """A task's YAML over the one it includes, their metadata merged."""
     own: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), Loader=_Reader)
     if "include" not in own:
         return own

@@ -1,8 +1,4 @@
-"""One memory as a safetensors file that proves whose it is and that it is whole.
-
-Never a pickle. The header says which key the file was made for, and a checksum covers header and tensors; a file that
-says anything else is damaged, whatever damaged it.
-"""
+"""One memory as a safetensors file, with its key and a checksum: one that says anything else is damaged."""
 
 import hashlib
 import json
@@ -26,9 +22,6 @@ HEADER = "pcc_bench_stored_memory"  # in a file's metadata: checksum, blank, JSO
 EXACT = "exact"  # the memory as the decoder reads it
 INT8 = "int8"
 PRECISIONS = (EXACT, *DTYPES, INT8)
-TENSORS = {Memory: ("text", "vectors"), RawMemory: ("slots",)}  # fields that the header does not hold
-
-
 Count = Annotated[int, Field(ge=0)]
 
 
@@ -36,9 +29,7 @@ class DamagedError(Exception):
     """A file is not what its key promises."""
 
 
-class Counts(BaseModel):
-    """The numbers of a `Memory`, or of a `RawMemory`."""
-
+class Counts(BaseModel):  # of a `Memory`, or of a `RawMemory`
     model_config = ConfigDict(extra="forbid")
 
     source_tokens: Count
@@ -52,25 +43,18 @@ class Counts(BaseModel):
     segments: tuple[Count, ...] | None = None
 
 
-class Header(BaseModel):
-    """What stands behind a file's checksum: what the memory was made from, hashed, and its counts."""
-
+class Header(BaseModel):  # behind a file's checksum
     key: str
     maker: str
     counts: Counts
 
 
-class FileHeader(BaseModel):
-    """The part of a safetensors header that is ours."""
-
+class FileHeader(BaseModel):  # of safetensors, the part that is ours
     metadata: dict[str, str] = Field(alias="__metadata__")
 
 
 def write(key: str, maker: str, memory: Memory | RawMemory, precision: str) -> bytes:
-    """The file of a memory, as the decoder reads it or before its converter.
-
-    `key` hashes what the memory was made from, `maker` the part of that which is the same for all texts.
-    """
+    """The file of a memory; `key` hashes what it was made from, `maker` the part that is the same for all texts."""
     if isinstance(memory, RawMemory):
         tensors = pack(memory.slots, precision)
     elif memory.vectors is not None:
@@ -78,9 +62,8 @@ def write(key: str, maker: str, memory: Memory | RawMemory, precision: str) -> b
     else:
         tensors = {"text": torch.from_numpy(np.frombuffer((memory.text or "").encode(), dtype=np.uint8).copy())}
     tensors = {name: value.cpu().contiguous() for name, value in tensors.items()}
-    held = TENSORS[type(memory)]
-    counts = {field.name: getattr(memory, field.name) for field in fields(memory) if field.name not in held}
-    counts = {name: value for name, value in counts.items() if value is not None}
+    state = {field.name: getattr(memory, field.name) for field in fields(memory)}
+    counts = {name: value for name, value in state.items() if isinstance(value, int | float | tuple)}
     header = json.dumps({"key": key, "maker": maker, "counts": counts}, sort_keys=True)
     return save(tensors, {HEADER: f"{_checksum(header, tensors)} {header}"})
 
@@ -117,7 +100,6 @@ def read(data: bytes, key: str) -> Memory | RawMemory:
 
 
 def _is_packed(tensors: dict[str, torch.Tensor]) -> bool:
-    """Are these what `pack` writes?"""
     slots, scales = tensors["slots"], tensors.get("scales")
     return slots.dim() == 2 and slots.dtype in FLOATS if scales is None else fits(slots, scales)
 
@@ -152,6 +134,5 @@ def pack(slots: torch.Tensor, precision: str) -> dict[str, torch.Tensor]:
 
 
 def unpack(tensors: dict[str, torch.Tensor]) -> torch.Tensor:
-    """The slots of `pack`: [slots, width] in float32."""
     slots = tensors["slots"]
     return dequantise(slots, tensors["scales"]) if "scales" in tensors else slots.float()

@@ -140,12 +140,9 @@ def write_whole(path: Path, data: bytes) -> Path:
 class MemoryStore:
     """A folder of memories for one compressor; any number of processes and compressors may share the folder.
 
-    Args:
-        path: The folder; made if missing.
-        compressor: Makes what is missing.
-        precision: One of `PRECISIONS`. `exact` keeps the memory as the decoder reads it. The others keep slots before
-            the converter; then memories read through the store are those of that precision from the first time on.
-        gib: Most GiB of files; those not used for longest are deleted. None: no limit.
+    `exact` keeps the memory as the decoder reads it; the other `PRECISIONS` keep slots before the converter, and then
+    memories read through the store are those of that precision from the first time on. Beyond `gib` GiB of files, those
+    not used for longest are deleted.
     """
 
     def __init__(self, path: Path, compressor: Compressor, precision: str = EXACT, gib: float | None = None) -> None:
@@ -185,10 +182,7 @@ class MemoryStore:
         return hashlib.sha256(json.dumps(state).encode()).hexdigest()
 
     def compress(self, contexts: Sequence[str], queries: Sequence[str]) -> list[Memory]:
-        """The memory of each context, from the folder where it is there; its seconds are then those of reading.
-
-        No context comes twice with one question; questions are unread by methods that are not query-aware.
-        """
+        """The memory of each context (none twice with one question), read where it is there, in seconds of reading."""
         keys = [self.key(context, query) for context, query in zip(contexts, queries, strict=True)]
         memories = {key: memory for key in keys if (memory := self._read(key)) is not None}
         missing = [index for index, key in enumerate(keys) if key not in memories]
@@ -216,7 +210,6 @@ class MemoryStore:
         return [memories[key] for key in keys]
 
     def _read(self, key: str) -> Memory | None:
-        """The memory in the folder; one that does not fit the compressor counts as damaged."""
         start = time.perf_counter()
         try:
             data = self._folder.read(key)
