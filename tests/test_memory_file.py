@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from pcc_bench import ContextMemory
 from pcc_bench.baselines.controls import FullContext
-from pcc_bench.cli.memory import decode
+from pcc_bench.cli.memory import read_input
 from pcc_bench.core import memory_file
 from pcc_bench.core.compressor import Compressor
 from pcc_bench.core.context import Prompt, literal, mark
@@ -127,12 +127,14 @@ def test_text_is_a_memory_too(tmp_path: Path, decoder: Decoder, models: Path) ->
         memory_file.load(tmp_path / "x.safetensors", decoder)
 
 
-def test_a_bad_byte_is_named_with_its_offset() -> None:
-    assert decode("\ufeffnaïve".encode(), "f.txt") == "naïve"
-    with pytest.raises(UsageError, match=r"f.txt is not UTF-8 text: byte 0xff at offset 3"):
-        decode(b"abc\xff", "f.txt")
-    with pytest.raises(UsageError, match=r"byte 0xff at offset 4"):
-        decode(b"\xef\xbb\xbfa\xff", "f.txt")
+def test_a_bad_byte_is_named_with_its_offset(tmp_path: Path) -> None:
+    file = tmp_path / "f.txt"
+    file.write_bytes("\ufeffnaïve".encode())
+    assert read_input(file, None) == "naïve"
+    for data, offset in ((b"abc\xff", 3), (b"\xef\xbb\xbfa\xff", 4)):
+        file.write_bytes(data)
+        with pytest.raises(UsageError, match=rf"f.txt is not UTF-8 text: byte 0xff at offset {offset}"):
+            read_input(file, None)
 
 
 def test_a_failed_write_leaves_nothing(tmp_path: Path, path: Path, decoder: Decoder, compressor: Compressor) -> None:

@@ -61,29 +61,24 @@ class Script:
         self.submitted: list[str] = []
         self.running = self.most = self.cancelled = 0
 
-    def submit(self, cell: Cell) -> Any:
+    def submit(self, cell: Cell) -> Cell:
         self.submitted.append(cell.label)
         self.running += 1
         self.most = max(self.most, self.running)
-        return Scripted(self, cell)
+        return cell
 
-
-class Scripted:
-    def __init__(self, engine: Script, cell: Cell) -> None:
-        self.engine, self.cell = engine, cell
-
-    def outcome(self) -> Outcome:
-        self.engine.running -= 1
-        ending = self.engine.endings.pop(0)
+    def outcome(self, job: Cell) -> Outcome:
+        self.running -= 1
+        ending = self.endings.pop(0)
         if not ending.error:
-            path = self.cell.folder / "results_1.json"
+            path = job.folder / "results_1.json"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("{}")
-            write_done(self.cell.command, path)
+            write_done(job.command, path)
         return ending
 
-    def cancel(self) -> None:
-        self.engine.cancelled += 1
+    def cancel(self, job: Cell) -> None:
+        self.cancelled += 1
 
 
 DONE, LOST, WRONG = Outcome(), Outcome("the worker died"), Outcome("no such rate", final=True)
@@ -130,7 +125,7 @@ def test_an_interrupted_suite_leaves_nothing_running(suite: Path) -> None:
 
 def test_results_that_are_not_seen_here_are_no_results(suite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "VISIBLE", 0)
-    monkeypatch.setattr(Scripted, "outcome", lambda _: DONE)
+    monkeypatch.setattr(Script, "outcome", lambda *_: DONE)
     failed, _ = play(suite, Script())
     assert failed["full"].startswith("it ended, and its results are not here: is --output a folder that all machines")
 
@@ -227,9 +222,9 @@ def test_bad_input_is_one_sentence(suite: Path, tmp_path: Path, capsys: pytest.C
         assert error.count("\n") == 1
 
 
-@pytest.mark.parametrize("executor", [Executor.RAY, Executor.SUBMITIT])
+@pytest.mark.parametrize("executor", ["ray", "submitit"])
 def test_an_extra_that_is_missing_is_named(executor: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, str(executor), None)
+    monkeypatch.setitem(sys.modules, executor, None)
     with pytest.raises(UsageError, match=rf"pip install 'pcc-bench\[{executor}\]'"):
         open_engine(executor, tmp_path, Terms())
 

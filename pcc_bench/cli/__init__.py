@@ -15,18 +15,26 @@ from pcc_bench.cli.lab import app as lab_app
 from pcc_bench.cli.memory import ask, compress, prompt, serve_check
 from pcc_bench.cli.results import baseline_app, compare, gate, pack, report
 from pcc_bench.cli.runs import evaluate, run, run_demo, validate
+from pcc_bench.cli.terminal import show, show_marks
 from pcc_bench.core import texttable
 from pcc_bench.core.errors import UsageError
 
+EARLIER = {"out": "output", "batch": "batch-size"}  # names that options had
+
+
+def canonical(name: str) -> str:
+    """An option's name as `--help` has it: dashes for underscores, today's name for an earlier one."""
+    dashed = name.replace("_", "-")
+    return EARLIER.get(dashed, dashed)
+
+
 app = typer.Typer(
-    name="pcc-bench",
-    help="Context compression of large language models, measured inside lm-eval. New here? Try: pcc-bench demo",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
+    context_settings={"token_normalize_func": canonical},
 )
-EARLIER = {"--out": "--output", "--batch": "--batch-size"}  # names that options had
 
 
 def list_(
@@ -39,7 +47,6 @@ def list_(
 
     Example: `pcc-bench ls methods`
     """
-    from pcc_bench.cli.terminal import show
     from pcc_bench.host import inventory
 
     table = inventory.LISTS[what]()
@@ -55,7 +62,6 @@ def doctor() -> None:
     Example: `pcc-bench doctor`
     """
     from pcc_bench.cli.doctor import examine
-    from pcc_bench.cli.terminal import show_marks
 
     findings = list(examine())
     show_marks([(f.mark, f.what, f.found + ("" if f.good else f"; fix: {f.fix}")) for f in findings])
@@ -95,24 +101,10 @@ def options_of_all(
     """Context compression of large language models, measured inside lm-eval. New here? Try: pcc-bench demo."""
 
 
-def canonical(words: Sequence[str]) -> list[str]:
-    """A command line with the names of options as `--help` has them: dashes for underscores, today's for earlier ones.
-
-    Words after `--` are for another command and stay as they are.
-    """
-    end = words.index("--") if "--" in words else len(words)
-    line = []
-    for word in words[:end]:
-        name, equals, value = word.partition("=")
-        dashed = name.replace("_", "-")
-        line.append(EARLIER.get(dashed, dashed) + equals + value if word.startswith("--") else word)
-    return [*line, *words[end:]]
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Console entry: a mistake that the user can correct is one sentence and status 2."""
     try:
-        app(args=canonical(sys.argv[1:] if arguments is None else arguments), prog_name="pcc-bench")
+        app(args=None if arguments is None else list(arguments), prog_name="pcc-bench")
     except UsageError as error:
         sys.stderr.write(f"pcc-bench: error: {texttable.visible(str(error))}\n")
         sys.exit(2)

@@ -6,32 +6,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from typer import Argument, Option
 
-from pcc_bench.cli.options import Rate
+from pcc_bench.cli.options import NewFolder, Rate
+from pcc_bench.cli.terminal import resumable, show
 from pcc_bench.core.errors import UsageError
+from pcc_bench.core.texttable import TextTable
 
 if TYPE_CHECKING:
     from pcc_bench.model.pcc import PCC
 
-DecoderName = Annotated[str, typer.Option("--decoder", help="The decoder, folder or hub id.")]
-EncoderBase = Annotated[
-    str | None, typer.Option("--encoder", help="Base model of a LoRA encoder, where it is not the one recorded.")
-]
-SpecialTokens = Annotated[
-    Path | None,
-    typer.Option(help="special_token_patch.pt, for published checkpoints whose decoder lacks <mem>, </mem>, <ae>."),
-]
-Force = Annotated[bool, typer.Option("--force", help="Write into a folder that is not empty.")]
+DecoderName = Annotated[str, Option("--decoder", help="The decoder, folder or hub id.")]
+Force = Annotated[bool, Option("--force", help="Write into a folder that is not empty.")]
 
 
 def init(
-    encoder: Annotated[str, typer.Option(help="A plain causal LM: GPT-2 (Lite) or Llama with --lora-rank (Large).")],
+    encoder: Annotated[str, Option(help="A plain causal LM: GPT-2 (Lite) or Llama with --lora-rank (Large).")],
     decoder: DecoderName,
-    rate: Annotated[list[int], typer.Option(help="Source tokens per slot; repeat for several, the first is default.")],
-    out: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
-    segment_length: Annotated[int, typer.Option(min=1, help="Encoder tokens a segment.")] = 256,
-    lora_rank: Annotated[int, typer.Option(min=0, help="0 trains the whole encoder; the paper's Large has 64.")] = 0,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of everything that is drawn.")] = 0,
+    rate: Annotated[list[int], Option(help="Source tokens per slot; repeat for several, the first is default.")],
+    output: NewFolder,
+    segment_length: Annotated[int, Option(min=1, help="Encoder tokens a segment.")] = 256,
+    lora_rank: Annotated[int, Option(min=0, help="0 trains the whole encoder; the paper's Large has 64.")] = 0,
+    seed: Annotated[int, Option(min=0, max=2**32 - 1, help="Of everything that is drawn.")] = 0,
     force: Force = False,
 ) -> None:
     """Make a fresh, untrained checkpoint for an encoder, a decoder and rates.
@@ -42,29 +38,30 @@ def init(
     from pcc_bench.model import checkpoint
     from pcc_bench.model import init as fresh
 
-    _refuse_full(out, force)
+    _refuse_full(output, force)
     with compressing.quiet():
-        made_for = fresh.open_decoder(decoder)
-        pcc = fresh.fresh(encoder, made_for, rate, out, segment_length=segment_length, lora_rank=lora_rank, seed=seed)
-        checkpoint.save(pcc, out)
+        frozen = fresh.open_decoder(decoder)
+        pcc = fresh.fresh(encoder, frozen, rate, output, segment_length=segment_length, lora_rank=lora_rank, seed=seed)
+        checkpoint.save(pcc, output)
     _show_sizes(pcc)
     typer.echo(
-        f"written: {out}. It is untrained: train it, then: pcc-bench validate --model pcc --model-args pretrained={out}"
+        f"written: {output}. It is untrained: train it, then: "
+        f"pcc-bench validate --model pcc --model-args pretrained={output}"
     )
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="A recipe file, or a shipped recipe ('pcc-bench ls recipes').")],
-    out: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder of checkpoint, logs and resumable states.")
+    recipe: Annotated[str, Argument(help="A recipe file, or a shipped recipe ('pcc-bench ls recipes').")],
+    output: Annotated[
+        Path | None, Option("--output", "-o", help="Folder of checkpoint, logs and resumable states.")
     ] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a key, e.g. optimisation.steps=100; repeatable.")
+        list[str] | None, Option("--set", help="Change a key, e.g. optimisation.steps=100; repeatable.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print sizes, memory and time; train nothing.")] = False,
-    utilisation: Annotated[float, typer.Option(help="Of the accelerator's peak, for --dry-run.")] = 0.4,
-    accelerator: Annotated[str, typer.Option(help="A100, H100 or H200, for --dry-run.")] = "H100",
-    accelerators: Annotated[int, typer.Option(help="How many of them, for --dry-run.")] = 1,
+    dry_run: Annotated[bool, Option("--dry-run", help="Print sizes, memory and time; train nothing.")] = False,
+    utilisation: Annotated[float, Option(help="Of the accelerator's peak, for --dry-run.")] = 0.4,
+    accelerator: Annotated[str, Option(help="A100, H100 or H200, for --dry-run.")] = "H100",
+    accelerators: Annotated[int, Option(help="How many of them, for --dry-run.")] = 1,
 ) -> None:
     """Train a compressor against a frozen decoder.
 
@@ -72,41 +69,44 @@ def train(
 
     Example: `pcc-bench train lite-4x --dry-run --accelerator A100 --accelerators 4`
     """
-    from pcc_bench.cost import dry_run as planning
     from pcc_bench.model.training.recipe import Recipe
 
     read = Recipe.read(recipe, set_ or ())
     if dry_run:
+        from pcc_bench.cost import dry_run as planning
+
         plan = planning.plan(read, utilisation=utilisation, device=accelerator, devices=accelerators)
         typer.echo(planning.render(plan))
         return
-    if out is None:
+    if output is None:
         raise UsageError("--output names no folder: give one for the checkpoint, or pass --dry-run")
-    from pcc_bench.cli.terminal import resumable
     from pcc_bench.core.claims import claimed
     from pcc_bench.model.training.journal import kept_states
     from pcc_bench.model.training.loop import train as run
 
-    with resumable(lambda: f"{kept_states(out)} in {out}"), claimed(out):
-        trained = run(read, out)
+    with resumable(lambda: f"{kept_states(output)} in {output}"), claimed(output):
+        trained = run(read, output)
     if trained is not None:  # the first of several processes
-        typer.echo(f"written: {out}. Next: pcc-bench validate --model pcc --model-args pretrained={out}")
+        typer.echo(f"written: {output}. Next: pcc-bench validate --model pcc --model-args pretrained={output}")
 
 
 def convert(
-    src: Annotated[str, typer.Argument(help="A checkpoint of either format, folder or hub id.")],
+    src: Annotated[str, Argument(help="A checkpoint of either format, folder or hub id.")],
     decoder: DecoderName,
-    out: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
-    to: Annotated[Literal["own", "published"], typer.Option(help="The format to write.")] = "own",
+    output: NewFolder,
+    to: Annotated[Literal["own", "published"], Option(help="The format to write.")] = "own",
     rate: Rate = None,
-    segment_length: Annotated[
-        int | None, typer.Option(help="Where the source does not record it (default 256).")
+    segment_length: Annotated[int | None, Option(help="Where the source does not record it (default 256).")] = None,
+    encoder: Annotated[
+        str | None, Option(help="Base model of a LoRA encoder, where it is not the one recorded.")
     ] = None,
-    encoder: EncoderBase = None,
-    special_tokens: SpecialTokens = None,
+    special_tokens: Annotated[
+        Path | None,
+        Option(help="special_token_patch.pt, for published checkpoints whose decoder lacks <mem>, </mem>, <ae>."),
+    ] = None,
     weights: Annotated[
         Literal["float32", "float16", "bfloat16", "int8"] | None,
-        typer.Option(help="Dtype of the weights in our format: half the bits, half the file; int8: the encoder's."),
+        Option(help="Dtype of the weights in our format: half the bits, half the file; int8: the encoder's."),
     ] = None,
     force: Force = False,
 ) -> None:
@@ -120,14 +120,13 @@ def convert(
     from pcc_bench.host import compressing
     from pcc_bench.model import init
 
-    _refuse_full(out, force)
+    _refuse_full(output, force)
     patch = str(special_tokens) if special_tokens else None
     options = {"rate": rate, "segment_length": segment_length, "encoder": encoder, "special_tokens": patch}
     with compressing.quiet():
-        dtype = getattr(torch, weights) if weights else None
-        pcc = init.convert(src, decoder, out, to, dtype, **options)
+        pcc = init.convert(src, decoder, output, to, getattr(torch, weights) if weights else None, **options)
     _show_sizes(pcc)
-    typer.echo(f"written: {out} ({to} format, rate {pcc.config.rate}x)")
+    typer.echo(f"written: {output} ({to} format, rate {pcc.config.rate}x)")
 
 
 def _refuse_full(folder: Path, force: bool) -> None:
@@ -138,10 +137,6 @@ def _refuse_full(folder: Path, force: bool) -> None:
 
 
 def _show_sizes(pcc: PCC) -> None:
-    """Print the parameters of a checkpoint."""
-    from pcc_bench.cli.terminal import show
-    from pcc_bench.core.texttable import TextTable
-
     rows = []
     for name, part in (("encoder", pcc.encoder), ("converter", pcc.converter)):
         sizes = [(parameter.numel(), parameter.requires_grad) for parameter in part.parameters()]

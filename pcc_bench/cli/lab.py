@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from pcc_bench.cli.terminal import show, show_frame
 from pcc_bench.core import shipped
@@ -13,18 +14,16 @@ from pcc_bench.core.texttable import TextTable
 
 app = typer.Typer(help="The lab: the paper in miniature, trained from nothing.", no_args_is_help=True)
 
-Folder = Annotated[Path, typer.Option(help="Folder of the parts; by default those that ship with the package.")]
-Parts = Annotated[list[str] | None, typer.Argument(help="Parts ('pcc-bench lab ls'); all of them if none is named.")]
+Folder = Annotated[Path, Option(help="Folder of the parts; by default those that ship with the package.")]
+Parts = Annotated[list[str] | None, Argument(help="Parts ('pcc-bench lab ls'); all of them if none is named.")]
 
 
 @app.command()
 def build(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where the parts go, each in a folder of its own.")],
+    output: Annotated[Path, Option("--output", "-o", help="Where the parts go, each in a folder of its own.")],
     parts: Parts = None,
-    again: Annotated[bool, typer.Option("--again", help="Make parts anew whose recipe or world has changed.")] = False,
-    threads: Annotated[
-        int | None, typer.Option(help="Processor threads; several parts can be built side by side.")
-    ] = None,
+    again: Annotated[bool, Option("--again", help="Make parts anew whose recipe or world has changed.")] = False,
+    threads: Annotated[int | None, Option(help="Processor threads; several parts can be built side by side.")] = None,
 ) -> None:
     """Train parts of the lab, and what they need. Killed? The same command again goes on.
 
@@ -49,39 +48,35 @@ def record(
     parts: Parts = None,
     figures: Annotated[
         Path | None,
-        typer.Option(help="A folder whose recorded figures are taken instead of measuring (when some of it ships)."),
+        Option(help="A folder whose recorded figures are taken instead of measuring (when some of it ships)."),
     ] = None,
 ) -> None:
     """Measure finished parts and write lab.json, which `lab check`, `lab table` and `lab findings` read."""
-    from pcc_bench.lab.check import record as record_parts
-    from pcc_bench.lab.check import table as as_table
+    from pcc_bench.lab import check as module
 
-    show_frame(as_table(record_parts(folder, tuple(parts or ()), figures)).reset_index())
+    show_frame(module.table(module.record(folder, tuple(parts or ()), figures)).reset_index())
 
 
 @app.command()
 def ship(
-    folder: Annotated[Path, typer.Argument(help="A folder of 'pcc-bench lab build'.")],
-    parts: Annotated[list[str] | None, typer.Argument(help="Parts that ship; all of them if none is named.")] = None,
-    to: Annotated[Path, typer.Option(help="Where to; by default into the package.")] = shipped.FOLDER,
+    folder: Annotated[Path, Argument(help="A folder of 'pcc-bench lab build'.")],
+    parts: Annotated[list[str] | None, Argument(help="Parts that ship; all of them if none is named.")] = None,
+    to: Annotated[Path, Option(help="Where to; by default into the package.")] = shipped.FOLDER,
 ) -> None:
     """Copy the parts that ship into the package. Then: `pcc-bench lab record --figures FOLDER`."""
-    from pcc_bench.lab.build import LIMIT
-    from pcc_bench.lab.build import ship as ship_parts
+    from pcc_bench.lab import build as module
 
-    size = ship_parts(folder, to, tuple(parts or ()))
-    typer.echo(f"{to} holds {size / 2**20:.1f} MiB of the {LIMIT / 2**20:.0f} that may ship")
+    size = module.ship(folder, to, tuple(parts or ()))
+    typer.echo(f"{to} holds {size / 2**20:.1f} MiB of the {module.LIMIT / 2**20:.0f} that may ship")
 
 
 @app.command()
 def check(folder: Folder = shipped.FOLDER) -> None:
     """Measure the shipped models again; fails when weights, the generated world or the scoring have changed."""
-    from pcc_bench.lab.check import check as check_parts
+    from pcc_bench.lab import check as module
 
-    wrong = check_parts(folder)
-    for sentence in wrong:
-        typer.echo(sentence, err=True)
-    if wrong:
+    if wrong := module.check(folder):
+        typer.echo("\n".join(wrong), err=True)
         raise typer.Exit(1)
     typer.echo("all as recorded: files, recipes, generated data, figures")
 
@@ -89,19 +84,17 @@ def check(folder: Folder = shipped.FOLDER) -> None:
 @app.command()
 def table(folder: Folder = shipped.FOLDER) -> None:
     """Print the recorded figures: answering by model, floors and ceilings, and reconstruction."""
-    from pcc_bench.lab.check import read_record
-    from pcc_bench.lab.check import table as as_table
+    from pcc_bench.lab import check as module
 
-    show_frame(as_table(read_record(folder)).reset_index())
+    show_frame(module.table(module.read_record(folder)).reset_index())
 
 
 @app.command()
 def findings(folder: Folder = shipped.FOLDER) -> None:
     """What the paper found, asked of the recorded figures: agrees, disagrees or undecided, with intervals."""
-    from pcc_bench.lab.check import findings as judged
-    from pcc_bench.lab.check import read_record
+    from pcc_bench.lab import check as module
 
-    show_frame(judged(read_record(folder).measured))
+    show_frame(module.findings(module.read_record(folder).measured))
 
 
 @app.command("ls")

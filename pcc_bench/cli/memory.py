@@ -9,30 +9,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from pcc_bench.cli.options import Device, Dtype, Rate, takes
-from pcc_bench.core.documents import is_unicode, parse_yaml
+from pcc_bench.cli.terminal import show
+from pcc_bench.core.documents import is_unicode, parse_yaml, read_text
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.texttable import TextTable
 
 if TYPE_CHECKING:
-    from pcc_bench.core.compressor import Compressor, Memory
     from pcc_bench.host.compressing import ContextMemory
 
 RecordedDecoder = Annotated[
-    str | None,
-    typer.Option("--decoder", help="The decoder, folder or hub id; by default the one the checkpoint records."),
+    str | None, Option("--decoder", help="The decoder, folder or hub id; by default the one the checkpoint records.")
 ]
 Method = Annotated[
-    str | None,
-    typer.Option("--model", help="A method ('pcc-bench ls methods'); by default the checkpoint's, else pcc."),
+    str | None, Option("--model", help="A method ('pcc-bench ls methods'); by default the checkpoint's, else pcc.")
 ]
 MethodOptions = Annotated[
-    list[str] | None, typer.Option("--option", help="Further options of the method, e.g. boundaries=once; repeatable.")
+    list[str] | None, Option("--option", help="Further options of the method, e.g. boundaries=once; repeatable.")
 ]
-Words = Annotated[str, typer.Option("--prompt", help="Words of the question: official (the paper's), short or chat.")]
-Tokens = Annotated[int, typer.Option(min=1, help="Most tokens of the answer.")]
-MemoryFile = Annotated[Path, typer.Argument(help="A memory file ('pcc-bench compress', .safetensors).")]
+Words = Annotated[str, Option("--prompt", help="Words of the question: official (the paper's), short or chat.")]
+Tokens = Annotated[int, Option(min=1, help="Most tokens of the answer.")]
+MemoryFile = Annotated[Path, Argument(help="A memory file ('pcc-bench compress', .safetensors).")]
 
 
 @dataclass(frozen=True)
@@ -42,35 +41,34 @@ class ReaderOptions:
     words: Words = "official"
     max_new_tokens: Tokens = 30
     decoder: Annotated[
-        str | None, typer.Option(help="The decoder, folder or hub id; by default the one the memory records.")
+        str | None, Option(help="The decoder, folder or hub id; by default the one the memory records.")
     ] = None
     checkpoint: Annotated[
-        str | None, typer.Option(help="Of a method that brings its own decoder, where it is not the one recorded.")
+        str | None, Option(help="Of a method that brings its own decoder, where it is not the one recorded.")
     ] = None
-    device: Annotated[str | None, typer.Option(help="Of our own decoder: cuda, cpu ...; a GPU by default.")] = None
-    dtype: Annotated[str, typer.Option(help="Of our own decoder: auto, float32, bfloat16 or float16.")] = "auto"
+    device: Annotated[str | None, Option(help="Of our own decoder: cuda, cpu ...; a GPU by default.")] = None
+    dtype: Annotated[str, Option(help="Of our own decoder: auto, float32, bfloat16 or float16.")] = "auto"
 
     def open(self, memory: Path) -> ContextMemory:
-        """The memory of a file, with its decoder."""
         from pcc_bench.host.compressing import open_memory
 
         return open_memory(memory, self.decoder, self.checkpoint, self.device or "auto", self.dtype)
 
 
 def compress(
-    ckpt: Annotated[str, typer.Argument(help="The checkpoint, folder or hub id.")],
-    out: Annotated[Path | None, typer.Option("--output", "-o", help="The memory file to write (.safetensors).")] = None,
-    store: Annotated[Path | None, typer.Option(help="A memory store to read it from, or to keep it in.")] = None,
-    file: Annotated[Path | None, typer.Argument(help="A UTF-8 text file; - reads standard input.")] = None,
-    text: Annotated[str | None, typer.Option(help="The text itself, instead of a file.")] = None,
+    ckpt: Annotated[str, Argument(help="The checkpoint, folder or hub id.")],
+    out: Annotated[Path | None, Option("--output", "-o", help="The memory file to write (.safetensors).")] = None,
+    store: Annotated[Path | None, Option(help="A memory store to read it from, or to keep it in.")] = None,
+    file: Annotated[Path | None, Argument(help="A UTF-8 text file; - reads standard input.")] = None,
+    text: Annotated[str | None, Option(help="The text itself, instead of a file.")] = None,
     method: Method = None,
-    query: Annotated[str | None, typer.Option(help="The question, for a method that compresses for one.")] = None,
+    query: Annotated[str | None, Option(help="The question, for a method that compresses for one.")] = None,
     rate: Rate = None,
     decoder: RecordedDecoder = None,
     device: Device = None,
     dtype: Dtype = None,
     store_dtype: Annotated[
-        str, typer.Option(help="What the store keeps: exact, or slots before the converter in float32 ... int8.")
+        str, Option(help="What the store keeps: exact, or slots before the converter in float32 ... int8.")
     ] = "exact",
     option: MethodOptions = None,
 ) -> None:
@@ -78,7 +76,6 @@ def compress(
 
     Example: `pcc-bench compress CKPT book.txt --rate 16 --output book.safetensors`
     """
-    from pcc_bench.cli.terminal import show
     from pcc_bench.core import memory_file
     from pcc_bench.host.api import ContextCompressor
     from pcc_bench.host.compressing import compress as compress_text
@@ -92,7 +89,19 @@ def compress(
     pcc.check_queries([query or ""])
     stored = MemoryStore(store, pcc.compressor, store_dtype) if store else None
     memory = compress_text(content, pcc.compressor, stored, query or "")
-    show(counts(memory, pcc.compressor))
+    ratios = [f"{ratio:.2f}x" if ratio else "-" for ratio in (memory.ratio, memory.ratio_slots)]
+    counts = {
+        "source tokens (decoder's tokenizer)": f"{memory.source_tokens:,}",
+        "source tokens (compressor's tokenizer)": f"{memory.compressor_tokens:,}",
+        "source bytes (UTF-8)": f"{memory.source_bytes:,}",
+        "slots": f"{memory.slots:,}",
+        "boundary vectors": f"{memory.boundary:,}",
+        "requested rate": f"{pcc.compressor.rate:g}x" if pcc.compressor.rate else "-",
+        "achieved, boundary vectors counted": ratios[0],
+        "achieved, slots only": ratios[1],
+        "seconds": f"{memory.seconds:.3f}",
+    }
+    show(TextTable(("count", "value"), tuple(counts.items())))
     if stored:
         typer.echo(f"memory store {store}: {'it was there' if stored.counts['hits'] else 'written'}")
     if out:
@@ -101,13 +110,10 @@ def compress(
 
 
 def ask(
-    source: Annotated[
-        Path, typer.Argument(help="A memory ('pcc-bench compress', .safetensors), or a text; - is stdin.")
-    ],
-    question: Annotated[str, typer.Argument(help="The question.")],
+    source: Annotated[Path, Argument(help="A memory ('pcc-bench compress', .safetensors), or a text; - is stdin.")],
+    question: Annotated[str, Argument(help="The question.")],
     checkpoint: Annotated[
-        str | None,
-        typer.Option(help="Compresses a text; by default the method's that ships, good for the lab's texts only."),
+        str | None, Option(help="Compresses a text; by default the method's that ships, good for the lab's texts only.")
     ] = None,
     method: Method = None,
     decoder: RecordedDecoder = None,
@@ -131,10 +137,8 @@ def ask(
             raise UsageError(f"{source} is a memory, already compressed: --model and --option are for texts")
         memory = open_memory(source, decoder, checkpoint, device or "auto", dtype or "auto")
     else:
-        text = read_input(source, None)
-        pcc = ContextCompressor.from_pretrained(
-            checkpoint or get(method or "pcc").default, method, decoder, device or "auto", dtype or "auto", **options
-        )
+        text, weights = read_input(source, None), checkpoint or get(method or "pcc").default
+        pcc = ContextCompressor.from_pretrained(weights, method, decoder, device or "auto", dtype or "auto", **options)
         memory = pcc.compress(text, query=question if pcc.compressor.query_aware else None)
     typer.echo(memory.answer(question, max_new_tokens, prompt).strip())
 
@@ -142,10 +146,10 @@ def ask(
 @takes(ReaderOptions)
 def prompt(
     memory: MemoryFile,
-    question: Annotated[str, typer.Option(help="What to ask of the memory.")],
-    out: Annotated[Path, typer.Option("--output", "-o", help="A .pt (input vectors) or .json (body of a request).")],
+    question: Annotated[str, Option(help="What to ask of the memory.")],
+    out: Annotated[Path, Option("--output", "-o", help="A .pt (input vectors) or .json (body of a request).")],
     chat: Annotated[
-        bool, typer.Option("--chat", help="The memory alone, for a part of a chat. Another protocol, see below.")
+        bool, Option("--chat", help="The memory alone, for a part of a chat. Another protocol, see below.")
     ] = False,
     options: ReaderOptions = ReaderOptions(),
 ) -> None:
@@ -171,10 +175,10 @@ def prompt(
 
 @takes(ReaderOptions)
 def serve_check(
-    url: Annotated[str, typer.Argument(help="A vLLM server, http://HOST:8000; #NAME chooses among several models.")],
+    url: Annotated[str, Argument(help="A vLLM server, http://HOST:8000; #NAME chooses among several models.")],
     memory: MemoryFile,
-    question: Annotated[list[str] | None, typer.Option(help="What to ask of the memory; repeatable.")] = None,
-    questions: Annotated[Path | None, typer.Option(help="A UTF-8 file with a question a line.")] = None,
+    question: Annotated[list[str] | None, Option(help="What to ask of the memory; repeatable.")] = None,
+    questions: Annotated[Path | None, Option(help="A UTF-8 file with a question a line.")] = None,
     options: ReaderOptions = ReaderOptions(),
 ) -> None:
     """Ask a running vLLM server about a memory, and compare with the greedy answer of our own decoder.
@@ -184,21 +188,16 @@ def serve_check(
 
     Example: `pcc-bench serve-check http://localhost:8000 book.safetensors --question "Who is the captain?"`
     """
-    from pcc_bench.cli.terminal import show
-    from pcc_bench.core.documents import read_text
     from pcc_bench.host.serving import Server, compare
 
-    asked = list(question or ())
-    if questions is not None:
-        asked += [line.strip() for line in read_text(questions).splitlines() if line.strip()]
+    listed = read_text(questions).splitlines() if questions else ()
+    asked = [*(question or ()), *(line.strip() for line in listed if line.strip())]
     if not asked:
         raise UsageError("there is nothing to ask: pass --question, or --questions FILE")
     server = Server(url)
     results = compare(server, options.open(memory), asked, options.words, options.max_new_tokens)
-    rows = [
-        ("yes" if r.equal else f"to token {r.same} of {r.tokens}", repr(r.question), repr(r.ours), repr(r.theirs))
-        for r in results
-    ]
+    marks = ("yes" if r.equal else f"to token {r.same} of {r.tokens}" for r in results)
+    rows = ((mark, *map(repr, (r.question, r.ours, r.theirs))) for mark, r in zip(marks, results, strict=True))
     show(TextTable(("equal", "question", "our answer", "the server's"), tuple(rows)))
     equal = sum(r.equal for r in results)
     typer.echo(f"\n{equal} of {len(results)} answers of {server.model.id} at {server.url} equal ours")
@@ -213,29 +212,23 @@ def read_input(file: Path | None, text: str | None) -> str:
     """The text to compress, from a file, standard input (`-`) or the command line."""
     if (file is None) == (text is None):
         raise UsageError("give either a file (- for standard input) or --text")
-    where = "--text" if text is not None else "standard input" if str(file) == "-" else str(file)
+    where = "--text" if file is None else "standard input" if str(file) == "-" else str(file)
+    content = text or ""
     if file is not None:
         try:
-            text = decode(sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes(), where)
+            data = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+            content = data.decode("utf-8-sig")
         except OSError as error:
             raise UsageError(f"{file} can't be read ({error.strerror}): check the path") from None
-    assert text is not None
-    if not is_unicode(text):
+        except UnicodeDecodeError as error:
+            start = error.start + len(data) - len(error.object)  # "utf-8-sig" counts from behind a byte order mark
+            byte = f"byte 0x{data[start]:02x} at offset {start}"
+            raise UsageError(f"{where} is not UTF-8 text: {byte}; save it as UTF-8") from None
+    if not is_unicode(content):
         raise UsageError("--text holds half of a surrogate pair, or bytes that are not UTF-8: give a UTF-8 file")
-    if not text.strip():
+    if not content.strip():
         raise UsageError(f"{where} is empty: there is nothing to compress")
-    return text
-
-
-def decode(data: bytes, where: str) -> str:
-    """The text of a file that is to be compressed."""
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        start = error.start + len(data) - len(error.object)  # "utf-8-sig" counts from behind a byte order mark
-        raise UsageError(
-            f"{where} is not UTF-8 text: byte 0x{data[start]:02x} at offset {start}; save it as UTF-8"
-        ) from None
+    return content
 
 
 def parse_options(words: Sequence[str]) -> dict[str, Any]:
@@ -247,20 +240,3 @@ def parse_options(words: Sequence[str]) -> dict[str, Any]:
             raise UsageError(f"--option {word} is not name=value")
         options[name] = parse_yaml(value, f"--option {name}")
     return options
-
-
-def counts(memory: Memory, compressor: Compressor) -> TextTable:
-    """What a memory holds and what it cost."""
-    ratios = [f"{ratio:.2f}x" if ratio else "-" for ratio in (memory.ratio, memory.ratio_slots)]
-    rows = {
-        "source tokens (decoder's tokenizer)": f"{memory.source_tokens:,}",
-        "source tokens (compressor's tokenizer)": f"{memory.compressor_tokens:,}",
-        "source bytes (UTF-8)": f"{memory.source_bytes:,}",
-        "slots": f"{memory.slots:,}",
-        "boundary vectors": f"{memory.boundary:,}",
-        "requested rate": f"{compressor.rate:g}x" if compressor.rate else "-",
-        "achieved, boundary vectors counted": ratios[0],
-        "achieved, slots only": ratios[1],
-        "seconds": f"{memory.seconds:.3f}",
-    }
-    return TextTable(("count", "value"), tuple(rows.items()))

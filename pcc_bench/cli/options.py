@@ -6,94 +6,69 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
-import typer
+from typer import Argument, Option
 
-if TYPE_CHECKING:
-    from pcc_bench.host.evaluate import Command
+from pcc_bench.host.evaluate import Command, with_setting
 
 
-def _unless_auto(value: str | None) -> str | None:
+def unless_auto(value: str | None) -> str | None:
     return None if value == "auto" else value
 
 
-Model = Annotated[str, typer.Option(help="A method ('pcc-bench ls methods') or any model of lm-eval.")]
-ModelArgs = Annotated[
-    str, typer.Option(help="Arguments of the model, e.g. pretrained=CKPT,rate=4,decoder=FOLDER; by default what ships.")
-]
-Metadata = Annotated[
-    str | None,
-    typer.Option(
-        help='Settings of the tasks, e.g. \'{"data": "FOLDER", "protocol": "official", "population": "all"}\'.'
-    ),
-]
-Limit = Annotated[float | None, typer.Option(help="Rows a task; a fraction below 1. For trials only.")]
-BatchSize = Annotated[str, typer.Option(help="A number, or auto.")]
+Limit = Annotated[float | None, Option(help="Rows a task; a fraction below 1. For trials only.")]
 Device = Annotated[
-    str | None,
-    typer.Option(help="cuda, cuda:1, cpu ...; auto, the default, is a GPU where there is one.", callback=_unless_auto),
+    str | None, Option(help="cuda, cuda:1, cpu ...; auto, the default: a GPU where there is one.", callback=unless_auto)
 ]
 Dtype = Annotated[
-    str | None,
-    typer.Option(help="float32, bfloat16 or float16; auto, the default, is as the files are.", callback=_unless_auto),
+    str | None, Option(help="float32, bfloat16 or float16; auto, the default: as the files are.", callback=unless_auto)
 ]
-Data = Annotated[str | None, typer.Option(help="Where rows come from: hub, lab or a folder.")]
-FewShot = Annotated[int | None, typer.Option("--num-fewshot", help="Examples before each question.")]
-ChatTemplate = Annotated[
-    bool, typer.Option("--apply-chat-template", help="Put prompts into the tokenizer's chat template.")
-]
-Seed = Annotated[str | None, typer.Option(help="One seed, or four (python,numpy,torch,fewshot).")]
-Wide = Annotated[bool, typer.Option("--wide", help="All columns of the table.")]
-Output = Annotated[Path, typer.Option("--output", "-o", help="Folder of the results; one command each.")]
-CompressPart = Annotated[
-    str | None, typer.Option("--compress", help="Part of lm-eval's own tasks: auto, a field, a template or a map.yaml.")
-]
-Extra = Annotated[list[str] | None, typer.Argument(help="After --: further options of 'lm_eval run'.")]
-Rate = Annotated[int | None, typer.Option(help="Source tokens per slot; one of the rates the checkpoint declares.")]
+Data = Annotated[str | None, Option(help="Where rows come from: hub, lab or a folder.")]
+Output = Annotated[Path, Option("--output", "-o", help="Folder of the results; one command each.")]
+NewFolder = Annotated[Path, Option("--output", "-o", help="Folder to write.")]
+Rate = Annotated[int | None, Option(help="Source tokens per slot; one of the rates the checkpoint declares.")]
 
 
 @dataclass(frozen=True)
 class RunOptions:
     """What `eval` and `validate` both take; their signatures spell it out (`takes`)."""
 
-    model: Model = "pcc"
-    model_args: ModelArgs = ""
+    model: Annotated[str, Option(help="A method ('pcc-bench ls methods') or any model of lm-eval.")] = "pcc"
+    model_args: Annotated[
+        str, Option(help="Arguments of the model, e.g. pretrained=CKPT,rate=4,decoder=FOLDER; by default what ships.")
+    ] = ""
     limit: Limit = None
-    batch_size: BatchSize = "1"
+    batch_size: Annotated[str, Option(help="A number, or auto.")] = "1"
     device: Device = None
     dtype: Dtype = None
     data: Data = None
-    metadata: Metadata = None
-    num_fewshot: FewShot = None
-    apply_chat_template: ChatTemplate = False
-    seed: Seed = None
-    wide: Wide = False
-    compress_part: CompressPart = None
-    extra: Extra = None
+    metadata: Annotated[
+        str | None,
+        Option(help='Settings of the tasks, e.g. \'{"data": "FOLDER", "protocol": "official", "population": "all"}\'.'),
+    ] = None
+    num_fewshot: Annotated[int | None, Option(help="Examples before each question.")] = None
+    apply_chat_template: Annotated[
+        bool, Option("--apply-chat-template", help="Put prompts into the tokenizer's chat template.")
+    ] = False
+    seed: Annotated[str | None, Option(help="One seed, or four (python,numpy,torch,fewshot).")] = None
+    wide: Annotated[bool, Option("--wide", help="All columns of the table.")] = False
+    compress: Annotated[
+        str | None, Option(help="Part of lm-eval's own tasks: auto, a field, a template or a map.yaml.")
+    ] = None
+    extra: Annotated[list[str] | None, Argument(help="After --: further options of 'lm_eval run'.")] = None
 
     def command(self, tasks: str, output: Path) -> Command:
-        """The run that they ask for.
-
-        Raises:
-            UsageError: The type or the data are named twice.
-        """
-        from pcc_bench.host.evaluate import Command, with_setting
-
+        """The run that they ask for. Raises UsageError: the type or the data are named twice."""
+        same = ("model", "limit", "batch_size", "device", "num_fewshot", "seed", "compress")
         return Command(
-            model=self.model,
-            model_args=with_setting(self.model_args, "dtype", self.dtype) or "",
+            **{name: getattr(self, name) for name in same},
             tasks=tasks,
             output=output,
-            limit=self.limit,
-            batch_size=self.batch_size,
-            device=self.device,
+            model_args=with_setting(self.model_args, "dtype", self.dtype) or "",
             metadata=with_setting(self.metadata, "data", self.data),
-            num_fewshot=self.num_fewshot,
             chat_template=self.apply_chat_template,
-            seed=self.seed,
             extra=tuple(self.extra or ()),
-            compress=self.compress_part,
         )
 
 

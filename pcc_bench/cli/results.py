@@ -2,42 +2,44 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
+from pcc_bench.cli.terminal import fill, show
 from pcc_bench.core import texttable
+from pcc_bench.core.documents import replaced, write_text
 from pcc_bench.core.errors import UsageError
 
 baseline_app = typer.Typer(
     help="Baselines of the gate: freeze a run, choose the rows of a stage.", no_args_is_help=True
 )
 
-Results = Annotated[Path, typer.Argument(help="A results folder, a results_*.json, or a frozen baseline.")]
-PolicyFile = Annotated[Path | None, typer.Option("--policy", help="YAML file of rules; sensible ones without it.")]
-StageName = Annotated[str | None, typer.Option(help="A stage of the policy: smoke, medium or full.")]
+Results = Annotated[Path, Argument(help="A results folder, a results_*.json, or a frozen baseline.")]
+PolicyFile = Annotated[Path | None, Option("--policy", help="YAML file of rules; sensible ones without it.")]
+Stage = Option(help="A stage of the policy: smoke, medium or full.")
 
 
 def report(
     results: Annotated[
         list[Path] | None,
-        typer.Argument(help="Folders of 'run', 'eval', 'train' and 'cost'; by default the lab's that ship."),
+        Argument(help="Folders of 'run', 'eval', 'train' and 'cost'; by default the lab's that ship."),
     ] = None,
-    out: Annotated[Path, typer.Option("--output", "-o", help="Folder of the report.")] = Path("report"),
-    paper: Annotated[bool, typer.Option("--paper", help="Also tables of which only published values exist.")] = False,
+    out: Annotated[Path, Option("--output", "-o", help="Folder of the report.")] = Path("report"),
+    paper: Annotated[bool, Option("--paper", help="Also tables of which only published values exist.")] = False,
     into: Annotated[
         Path | None,
-        typer.Option(
-            help="A Markdown file whose tables between the markers report:KEY and /report (HTML comments) are renewed."
-        ),
+        Option(help="A Markdown file whose tables between report:KEY and /report (HTML comments) are renewed."),
     ] = None,
 ) -> None:
     """Write the paper's tables and figures of results, ours beside theirs: one page, Markdown, LaTeX, CSV.
 
     Example: `pcc-bench report results/lab-table2 -o report`
     """
-    from pcc_bench.cli import terminal
     from pcc_bench.reports import render
     from pcc_bench.reports import report as module
 
@@ -45,22 +47,21 @@ def report(
     for note in written.notes:
         typer.echo(texttable.visible(f"note: {note}"))
     if into is not None:
-        changed = terminal.fill(into, "report", {table.key: render.brief(table) for table in written.tables})
+        changed = fill(into, "report", {table.key: render.brief(table) for table in written.tables})
         typer.echo(f"{'renewed' if changed else 'up to date'}: {into}")
     names = ", ".join(table.key for table in written.tables) or "none"
     typer.echo(f"tables: {names}\nwritten: {out / 'index.html'} ({len(written.files)} files in {out})")
 
 
 def compare(
-    a: Annotated[Path, typer.Argument(help="The first run: a results_*.json, or a folder with one run.")],
-    b: Annotated[Path, typer.Argument(help="The second run.")],
-    metric: Annotated[list[str] | None, typer.Option(help="Compare only this metric; repeatable.")] = None,
+    a: Annotated[Path, Argument(help="The first run: a results_*.json, or a folder with one run.")],
+    b: Annotated[Path, Argument(help="The second run.")],
+    metric: Annotated[list[str] | None, Option(help="Compare only this metric; repeatable.")] = None,
 ) -> None:
     """Compare two runs row by row: differences, intervals, paired tests.
 
     Example: `pcc-bench compare results/pcc-4x results/pcc-16x --metric f1`
     """
-    from pcc_bench.cli.terminal import show
     from pcc_bench.reports import compare as module
 
     comparisons, notes = module.compare(a, b, metric or ())
@@ -68,29 +69,29 @@ def compare(
 
 
 def pack(
-    results: Annotated[list[Path], typer.Argument(help="Folders that 'run' or 'eval' wrote.")],
-    out: Annotated[Path, typer.Option("--output", "-o", help="Where the copies go, a folder for each.")],
+    results: Annotated[list[Path], Argument(help="Folders that 'run' or 'eval' wrote.")],
+    out: Annotated[Path, Option("--output", "-o", help="Where the copies go, a folder for each.")],
 ) -> None:
     """Copy results to publish them: samples compressed, no paths and nothing about the machine.
 
     Example: `pcc-bench pack results/lab-table2 -o published`
     """
-    from pcc_bench.reports.report import pack as packed
+    from pcc_bench.reports import report
 
-    files = packed(results, out)
+    files = report.pack(results, out)
     size = sum(file.stat().st_size for file in files) / 2**20
     typer.echo(f"written: {len(files)} files in {out} ({size:.1f} MiB)")
 
 
 def gate(
     candidate: Results,
-    against: Annotated[Path, typer.Option(help="The baseline: a results folder or a frozen file.")],
+    against: Annotated[Path, Option(help="The baseline: a results folder or a frozen file.")],
     policy: PolicyFile = None,
-    stage: StageName = None,
-    reference: Annotated[Path | None, typer.Option(help="Results of a run of the same job, for speed.")] = None,
-    json_: Annotated[Path | None, typer.Option("--json", help="Write the verdict, all numbers, as JSON.")] = None,
-    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML.")] = None,
-    markdown: Annotated[Path | None, typer.Option(help="Write the Markdown table.")] = None,
+    stage: Annotated[str | None, Stage] = None,
+    reference: Annotated[Path | None, Option(help="Results of a run of the same job, for speed.")] = None,
+    json_: Annotated[Path | None, Option("--json", help="Write the verdict, all numbers, as JSON.")] = None,
+    junit: Annotated[Path | None, Option(help="Write JUnit XML.")] = None,
+    markdown: Annotated[Path | None, Option(help="Write the Markdown table.")] = None,
 ) -> None:
     """Is a checkpoint worse than the baseline, by more than chance?
 
@@ -99,31 +100,25 @@ def gate(
 
     Example: `pcc-bench gate results/new --against baseline.json.xz --policy gate.yaml --junit gate.xml`
     """
-    from pcc_bench.cli.terminal import show
-    from pcc_bench.core.documents import write_text
+    from pcc_bench.gate import result
     from pcc_bench.gate.compare import compare
     from pcc_bench.gate.policy import Policy
-    from pcc_bench.gate.result import above, append_summary, github_commands, table
-    from pcc_bench.gate.result import junit as junit_xml
-    from pcc_bench.gate.result import markdown as summary
     from pcc_bench.results.frozen import load
 
     rules = Policy.read(policy)
-    beside = load(reference) if reference else None
-    verdict = compare(load(candidate), load(against), rules, stage, beside)
-    typer.echo(f"{above(verdict)}\n")
-    show(table(verdict))
-    commands = github_commands(verdict)
-    if commands:
+    verdict = compare(load(candidate), load(against), rules, stage, load(reference) if reference else None)
+    typer.echo(f"{result.above(verdict)}\n")
+    show(result.table(verdict))
+    if os.environ.get("GITHUB_ACTIONS") == "true" and (commands := result.workflow_commands(verdict)):
         typer.echo(commands)
-    if wrong := append_summary(verdict):
+    if wrong := result.append_summary(verdict):
         typer.echo(f"pcc-bench: warning: {wrong}", err=True)
     if json_:
         write_text(json_, verdict.model_dump_json(indent=1) + "\n")
     if junit:
-        write_text(junit, junit_xml(verdict))
+        write_text(junit, result.junit(verdict))
     if markdown:
-        write_text(markdown, summary(verdict) + "\n")
+        write_text(markdown, result.markdown(verdict) + "\n")
     if verdict.status:
         raise typer.Exit(verdict.status)
 
@@ -131,20 +126,18 @@ def gate(
 @baseline_app.command()
 def freeze(
     results: Results,
-    output: Annotated[Path, typer.Option("--output", "-o", help="File to write; its name ends in .json.xz.")],
+    output: Annotated[Path, Option("--output", "-o", help="File to write; its name ends in .json.xz.")],
 ) -> None:
     """Put a run's scores by row, with fingerprints, into a small file for git. The same run gives the same bytes.
 
     Example: `pcc-bench baseline freeze results/main -o baseline.json.xz`
     """
-    from pcc_bench.core.documents import replaced
-    from pcc_bench.results.frozen import SUFFIX, load
-    from pcc_bench.results.frozen import freeze as frozen
+    from pcc_bench.results import frozen
 
-    if not output.name.endswith(SUFFIX):
-        raise UsageError(f"{output} does not end in {SUFFIX}, by which a frozen baseline is known: name it so")
-    run = load(results)
-    content = frozen(run)
+    if not output.name.endswith(frozen.SUFFIX):
+        raise UsageError(f"{output} does not end in {frozen.SUFFIX}, by which a frozen baseline is known: name it so")
+    run = frozen.load(results)
+    content = frozen.freeze(run)
     with replaced(output) as part:
         part.write_bytes(content)
     rows = sum(len(task.rows) for task in run.tasks.values())
@@ -155,22 +148,20 @@ def freeze(
 @baseline_app.command()
 def rows(
     baseline: Results,
-    stage: Annotated[str, typer.Option(help="A stage of the policy: smoke, medium or full.")],
+    stage: Annotated[str, Stage],
     policy: PolicyFile = None,
 ) -> None:
     """Print the rows of a stage as lm-eval's `--samples` wants them.
 
     Example: `lm_eval --model pcc --tasks pcc_squad --samples "$(pcc-bench baseline rows base.json.xz --stage smoke)"`
     """
-    import json
-
     from pcc_bench.gate.policy import Policy
     from pcc_bench.gate.scores import select
     from pcc_bench.results.frozen import load
 
     rules = Policy.read(policy)
     chosen = select(load(baseline), rules, rules.stage(stage)[0])
-    # lm-eval numbers the rows right only if they are sorted, and reads an empty list as "all".
+    # lm-eval numbers the rows right only if they are sorted (they are), and reads an empty list as "all".
     # One argument of a command holds 128 KiB on Linux, some 20,000 rows without blanks.
-    samples = {task: sorted(numbers) for task, numbers in chosen.items() if numbers}
+    samples = {task: numbers for task, numbers in chosen.items() if numbers}
     typer.echo(json.dumps(samples, separators=(",", ":")))

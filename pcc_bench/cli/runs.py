@@ -2,55 +2,48 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from pcc_bench.cli.options import Data, Device, Dtype, Limit, Output, RunOptions, takes
+from pcc_bench.cli.terminal import fill, resumable, show, show_marks
 from pcc_bench.core import shipped
 from pcc_bench.core.documents import write_text
 from pcc_bench.core.errors import UsageError
-from pcc_bench.suite.spec import Executor, Terms
+from pcc_bench.host.evaluate import kept_answers
+from pcc_bench.suite.spec import Executor, Settings, Suite, Terms
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pcc_bench.suite.spec import Cell, Suite
-
-# Options of `run`.
+# Options of `run`; those of a few words stand in its signature.
 SuiteOutput = Annotated[
-    Path, typer.Option("--output", "-o", help="Folder of the results, a folder a cell, and of the table.")
+    Path, Option("--output", "-o", help="Folder of the results, a folder a cell, and of the table.")
 ]
-Only = Annotated[
-    str | None, typer.Option(help="Only cells whose label, here or in a report, or task matches, e.g. 'pcc*'.")
-]
+Only = Annotated[str | None, Option(help="Only cells whose label, here or in a report, or task matches, e.g. 'pcc*'.")]
 Into = Annotated[
-    Path | None, typer.Option(help="A Markdown file whose table between run:SUITE and /run (HTML comments) is renewed.")
+    Path | None, Option(help="A Markdown file whose table between run:SUITE and /run (HTML comments) is renewed.")
 ]
 Store = Annotated[
-    Path | None, typer.Option(help="A folder that keeps the memories of all cells, for any number of processes.")
+    Path | None, Option(help="A folder that keeps the memories of all cells, for any number of processes.")
 ]
 WhoRuns = Annotated[
-    Executor, typer.Option(help="Who runs the cells: this machine, a Ray cluster, or SLURM through submitit.")
+    Executor, Option(help="Who runs the cells: this machine, a Ray cluster, or SLURM through submitit.")
 ]
 Retries = Annotated[
-    int | None,
-    typer.Option(min=0, help="New attempts at a cell whose machine or process is lost; 2 by default, local 0."),
+    int | None, Option(min=0, help="New attempts at a cell whose machine or process is lost; 2 by default, local 0.")
 ]
 AtOnce = Annotated[
-    int | None, typer.Option(min=1, help="Most cells at a time; by default 1 on this machine, else all that fit.")
+    int | None, Option(min=1, help="Most cells at a time; by default 1 on this machine, else all that fit.")
 ]
 EngineOptions = Annotated[
-    list[str] | None,
-    typer.Option(help="KEY=VALUE of the engine: address=HOST:PORT, slurm_partition=gpu ...; repeatable."),
+    list[str] | None, Option(help="KEY=VALUE of the engine: address=HOST:PORT, slurm_partition=gpu ...; repeatable.")
 ]
 
 
 @takes(RunOptions)
 def evaluate(
-    tasks: Annotated[str, typer.Option(help="Tasks, comma-separated ('pcc-bench ls tasks'), or any of lm-eval's.")],
+    tasks: Annotated[str, Option(help="Tasks, comma-separated ('pcc-bench ls tasks'), or any of lm-eval's.")],
     output: Output,
     options: RunOptions,
 ) -> None:
@@ -61,8 +54,7 @@ def evaluate(
     Example: `pcc-bench eval --model pcc --model-args pretrained=CKPT,rate=4 --tasks pcc_squad --limit 200
     --batch-size 8 --output results/pcc-4x -- --gen_kwargs max_gen_toks=50`
     """
-    from pcc_bench.cli.terminal import resumable, show
-    from pcc_bench.host.evaluate import kept_answers, run
+    from pcc_bench.host.evaluate import run
     from pcc_bench.reports.compare import summarise
 
     command = options.command(tasks, output)
@@ -74,8 +66,8 @@ def evaluate(
 
 @takes(RunOptions)
 def validate(
-    tasks: Annotated[str, typer.Option(help="Tasks, comma-separated; none by default.")] = "",
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="As in 'eval'; nothing is written.")] = None,
+    tasks: Annotated[str, Option(help="Tasks, comma-separated; none by default.")] = "",
+    output: Annotated[Path | None, Option("--output", "-o", help="As in 'eval'; nothing is written.")] = None,
     options: RunOptions = RunOptions(),  # noqa: B008
 ) -> None:
     """Find trouble before a GPU does: configurations, tokenizers, weights' headers, one row a task.
@@ -84,7 +76,6 @@ def validate(
 
     Example: `pcc-bench validate --model-args pretrained=CKPT,rate=16 --tasks pcc_squad`
     """
-    from pcc_bench.cli.terminal import show, show_marks
     from pcc_bench.host import validate as module
     from pcc_bench.host.evaluate import check
 
@@ -100,20 +91,20 @@ def validate(
 
 
 def run(
-    suite: Annotated[str, typer.Argument(help="A suite file, or a shipped suite: table2, lab-table2, ...")],
+    suite: Annotated[str, Argument(help="A suite file, or a shipped suite: table2, lab-table2, ...")],
     out: SuiteOutput,
     only: Only = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and what it takes; run nothing.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Print the plan and what it takes; run nothing.")] = False,
     limit: Limit = None,
-    batch_size: Annotated[str | None, typer.Option(help="A number, or auto; by default the suite's.")] = None,
+    batch_size: Annotated[str | None, Option(help="A number, or auto; by default the suite's.")] = None,
     device: Device = None,
     dtype: Dtype = None,
     data: Data = None,
     into: Into = None,
     memory_store: Store = None,
-    executor: WhoRuns = Executor.LOCAL,
-    gpus_per_cell: Annotated[float, typer.Option(min=0, help="GPUs a cell gets from Ray or submitit.")] = 0,
-    cpus_per_cell: Annotated[int, typer.Option(min=1, help="CPU cores a cell gets from Ray or submitit.")] = 1,
+    executor: WhoRuns = "local",
+    gpus_per_cell: Annotated[float, Option(min=0, help="GPUs a cell gets from Ray or submitit.")] = 0,
+    cpus_per_cell: Annotated[int, Option(min=1, help="CPU cores a cell gets from Ray or submitit.")] = 1,
     retries: Retries = None,
     at_once: AtOnce = None,
     executor_option: EngineOptions = None,
@@ -125,23 +116,18 @@ def run(
     Example: `pcc-bench run lab-table2 --output results/lab-table2`,
     `pcc-bench run table2 --output SHARED/table2 --executor ray --gpus-per-cell 1`
     """
-    from pcc_bench.cli import terminal
-    from pcc_bench.cli.terminal import resumable, show
-    from pcc_bench.host.evaluate import kept_answers
-    from pcc_bench.suite import runner
+    from pcc_bench.suite import check, runner
     from pcc_bench.suite.cell import results
-    from pcc_bench.suite.check import check, plan
     from pcc_bench.suite.engines import open_engine
-    from pcc_bench.suite.spec import Settings, Suite
 
     read = Suite.read(suite)
     changes = Settings(limit=limit, batch_size=batch_size, metadata={"data": data} if data else {})
     changes = Settings(model_args={"dtype": dtype} if dtype else {}).over(changes)
     cells = read.plan(out, changes, device, memory_store)
     chosen = runner.choose(cells, only)
-    check(chosen)
+    check.check(chosen)
     if dry_run:
-        show(plan(chosen))
+        show(check.plan(chosen))
         return
 
     def state() -> str:
@@ -149,42 +135,28 @@ def run(
         answers = sum(kept_answers(cell.folder) for cell in cells)
         return f"{done} of {len(cells)} cells are done, {answers:,} answers are kept in {out}"
 
-    terms = Terms(gpus_per_cell, cpus_per_cell, retries, at_once)
-    engine = functools.partial(open_engine, executor, out, terms, executor_option or ())
+    terms = Terms(gpus_per_cell, cpus_per_cell, retries, at_once, executor_option or ())
     with resumable(state):
-        failed = runner.run(read, out, chosen, typer.echo, engine)
-    text = _show_table(read, out, cells)
+        failed = runner.run(read, out, chosen, typer.echo, lambda: open_engine(executor, out, terms))
+    lines = [(cell.label, results(cell.command)) for cell in cells]
+    table = runner.table(lines, read.metrics)
+    write_text(out / "table.md", table.markdown() + "\n")
+    typer.echo()
+    show(table)
+    missing = ", ".join(label for label, path in lines if path is None)
+    typer.echo(f"\nwritten: {out / 'table.md'}" + (f"\nmissing: {missing}" if missing else ""))
     if into is not None:
-        terminal.fill(into, "run", {read.name: text}, partly=True)
+        fill(into, "run", {read.name: table.markdown()}, partly=True)
     if failed:
         typer.echo("\nfailed, tried again by the next call:\n" + "\n".join(f"- {k}: {v}" for k, v in failed.items()))
         raise typer.Exit(1)
 
 
-def _show_table(suite: Suite, out: Path, cells: Sequence[Cell]) -> str:
-    """Print the table of all cells that are done, and keep it."""
-    from pcc_bench.cli.terminal import show
-    from pcc_bench.suite.cell import results
-    from pcc_bench.suite.runner import table
-
-    lines = [(cell.label, results(cell.command)) for cell in cells]
-    scores = table(lines, suite.metrics)
-    text = scores.markdown()
-    write_text(out / "table.md", text + "\n")
-    typer.echo()
-    show(scores)
-    typer.echo(f"\nwritten: {out / 'table.md'}")
-    missing = [label for label, path in lines if path is None]
-    if missing:
-        typer.echo(f"missing: {', '.join(missing)}")
-    return text
-
-
 def run_demo(
-    out: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path(".demo"),
-    rows: Annotated[int, typer.Option(help="Questions of each kind (--real: at most 100).", min=2)] = 100,
-    real: Annotated[bool, typer.Option("--real", help="Real SQuAD questions, read by smollm2-135m.")] = False,
-    checkpoint: Annotated[str | None, typer.Option(help="With --real: a PCC checkpoint for that decoder.")] = None,
+    out: Annotated[Path, Option("--output", "-o", help="Folder for the results.")] = Path(".demo"),
+    rows: Annotated[int, Option(help="Questions of each kind (--real: at most 100).", min=2)] = 100,
+    real: Annotated[bool, Option("--real", help="Real SQuAD questions, read by smollm2-135m.")] = False,
+    checkpoint: Annotated[str | None, Option(help="With --real: a PCC checkpoint for that decoder.")] = None,
 ) -> None:
     """Run everything in miniature, without a network: trained models, their questions, one table.
 
@@ -201,8 +173,7 @@ def run_demo(
         return
     typer.echo(module.REAL_ABOUT.format(decoder=module.DECODER))
     table, answers = module.run_real(out, rows, checkpoint)
-    missing = ""
-    if not checkpoint and not shipped.find(module.CHECKPOINT):
-        missing = f"PCC is not in the table: {module.CHECKPOINT} does not ship with this version; pass --checkpoint "
-        missing += f"<one for {module.DECODER}>."
-    typer.echo(f"\n{table.markdown()}\n{missing}\n\n{answers}\n\nFiles: {out}")
+    missing = f"PCC is not in the table: {module.CHECKPOINT} does not ship with this version; pass --checkpoint "
+    missing += f"<one for {module.DECODER}>."
+    said = "" if checkpoint or shipped.find(module.CHECKPOINT) else missing
+    typer.echo(f"\n{table.markdown()}\n{said}\n\n{answers}\n\nFiles: {out}")

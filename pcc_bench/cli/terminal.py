@@ -7,18 +7,13 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import typer
 
 from pcc_bench.core.documents import read_text, write_text
 from pcc_bench.core.errors import UsageError
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
-
-    from pcc_bench.core.texttable import TextTable
-
+from pcc_bench.core.texttable import TextTable
 
 NAME = 50  # letters of the longest text that is kept on one line
 
@@ -47,12 +42,10 @@ def show(table: TextTable) -> None:
         console.print(Text(note))
 
 
-def show_frame(frame: DataFrame) -> None:
-    """As `show`."""
-    from pcc_bench.core.texttable import TextTable
-
-    rows = (map(str, row) for row in frame.itertuples(index=False))
-    show(TextTable(tuple(map(str, frame)), tuple(map(tuple, rows))))
+def show_frame(frame: Any) -> None:
+    """As `show`, a table of pandas."""
+    rows = (tuple(map(str, row)) for row in frame.itertuples(index=False))
+    show(TextTable(tuple(map(str, frame)), tuple(rows)))
 
 
 def show_marks(lines: Sequence[tuple[str, str, str]]) -> None:
@@ -64,9 +57,8 @@ def show_marks(lines: Sequence[tuple[str, str, str]]) -> None:
     colours = {"OK": "green", "note": "yellow"}
     widths = [max(len(line[i]) for line in lines) for i in (0, 1)]
     for mark, what, says in lines:
-        console.print(
-            Text.assemble((mark.ljust(widths[0]), colours.get(mark, "red")), f"  {what.ljust(widths[1])}  {says}")
-        )
+        coloured = (mark.ljust(widths[0]), colours.get(mark, "red"))
+        console.print(Text.assemble(coloured, f"  {what.ljust(widths[1])}  {says}"))
 
 
 @contextmanager
@@ -90,14 +82,10 @@ def filled(text: str, kind: str, tables: Mapping[str, str], partly: bool = False
     blocks = re.compile(rf"(<!-- {kind}:([\w.-]+) -->\n).*?(<!-- /{kind} -->)", re.DOTALL)
     keys = {block[2] for block in blocks.finditer(text)}
     if not keys or (partly and not keys & set(tables)):
-        key = next(iter(tables), "table2")
-        raise UsageError(
-            f"there is no '<!-- {kind}:{key} -->' ... '<!-- /{kind} -->' to fill: add the two lines where the table "
-            "belongs"
-        )
-    if not partly and keys - set(tables):
-        unknown = min(keys - set(tables))
-        raise UsageError(f"a marker asks for the table '{unknown}': there are {', '.join(tables) or 'none'}")
+        markers = f"'<!-- {kind}:{next(iter(tables), 'table2')} -->' ... '<!-- /{kind} -->'"
+        raise UsageError(f"there is no {markers} to fill: add the two lines where the table belongs")
+    if unknown := [] if partly else sorted(keys - set(tables)):
+        raise UsageError(f"a marker asks for the table '{unknown[0]}': there are {', '.join(tables) or 'none'}")
 
     def renew(block: re.Match[str]) -> str:
         body = tables.get(block[2])

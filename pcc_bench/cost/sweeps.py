@@ -31,10 +31,10 @@ DEFAULT_SHARE = 0.5  # of a data sheet's FLOP/s that a forward reaches
 class Sweep:
     """Points and modes."""
 
-    contexts: tuple[int, ...]  # tokens of each context
-    rates: tuple[int, ...]  # of the memories; none: the checkpoint's own, or 4x
-    batches: tuple[int, ...]  # contexts at a time
-    reuse: tuple[int, ...]  # questions a context
+    contexts: Sequence[int]  # tokens of each context
+    rates: Sequence[int]  # of the memories; none: the checkpoint's own, or 4x
+    batches: Sequence[int]  # contexts at a time
+    reuse: Sequence[int]  # questions a context
     modes: tuple[Mode, ...]  # how the context gets to the decoder
     question: int  # tokens behind each context
     new: int  # tokens of each answer
@@ -79,25 +79,6 @@ class Source:
             raise UsageError("--decoder goes with a checkpoint: name the decoder in --random-weights ENCODER+DECODER")
         if self.dtype is not None and self.dtype not in BYTES:
             raise UsageError(f"--dtype {self.dtype} is unknown{registry.suggest(self.dtype, list(BYTES))}")
-
-
-def run(
-    source: Source,
-    sweep: Sweep,
-    prediction: bool,
-    speed: tuple[float | None, float | None, float | None, float | None],
-    repeats: int,
-    out: Path | None,
-    tell: Callable[[str], None],
-) -> list[CostRecord]:
-    """`predict` with a device's peak, bandwidth, utilisation and overhead, or `measure`, whose errors it raises."""
-    if prediction:
-        return predict(source, sweep, *speed, out)
-    if any(value is not None for value in speed):
-        raise UsageError("--device-peak, --bandwidth, --utilisation and --overhead are for --predict: add it")
-    if out is None:
-        raise UsageError("--output names no folder: give one for the measurements, or pass --predict")
-    return measure(source, sweep, repeats, out, tell)
 
 
 def measure(source: Source, sweep: Sweep, repeats: int, out: Path, tell: Callable[[str], None]) -> list[CostRecord]:

@@ -33,8 +33,9 @@ def compare(
     look, last = policy.stage(stage)
     chosen = select(baseline, policy, look)
     if baseline.tasks and not chosen:
-        has = ", ".join(baseline.tasks)
-        raise UsageError(f"the policy gates none of the baseline's tasks ({has}): see its 'tasks'")
+        raise UsageError(
+            f"the policy gates none of the baseline's tasks ({', '.join(baseline.tasks)}): see its 'tasks'"
+        )
     matched, lines, notes = _match_all(candidate, baseline, policy, chosen, last)
     gated = [task for name, task in matched.items() if policy.gates(name)]
     if chosen:
@@ -52,9 +53,8 @@ def compare(
             names = [task.task for task in gated]
             lines.append(costs.check_speed(candidate, reference, names, policy.costs.speed or SpeedRule()))
         elif policy.costs.speed is not None:
-            raise UsageError(
-                "the policy has a rule on speed: give the run to compare with, made in this job (--reference)"
-            )
+            needs = "give the run to compare with, made in this job (--reference)"
+            raise UsageError(f"the policy has a rule on speed: {needs}")
     if last and (rule := policy.costs.records) is not None:
         spent = reference.costs if reference is not None and reference.costs else baseline.costs
         if spent:
@@ -88,22 +88,21 @@ def _match_all(
     """Pair the rows of every task; what the candidate lacks is a failed line, what is left out a note."""
     matched, lines, notes = {}, [], []
     for name, task in baseline.tasks.items():
-        gated = name in chosen
-        if not (gated or (last and policy.reports(name))):
+        mark: Mark = FAIL if name in chosen else REPORTED
+        numbers = chosen.get(name, task.rows.number.tolist())
+        problems: Sequence[str] = ()
+        if name not in chosen and not (last and policy.reports(name)):
             notes.append(f"{name} is not compared" + ("" if last else " before the last stage"))
-        elif not chosen.get(name, frozenset(task.rows.number.tolist())):
+        elif not numbers:
             notes.append(f"{name} has no row in this stage")
         elif name not in candidate.tasks:
-            reason = "the candidate lacks this task"
-            lines.append(Comparison(task=name, metric="rows", verdict=FAIL if gated else REPORTED, reason=reason))
+            problems = ["the candidate lacks this task"]
         else:
-            matched[name] = match(name, candidate.tasks[name], task, chosen.get(name, task.rows.number.tolist()))
-            lines += [
-                Comparison(task=name, metric="rows", verdict=FAIL if gated else REPORTED, reason=problem)
-                for problem in matched[name].problems
-            ]
+            matched[name] = match(name, candidate.tasks[name], task, numbers)
+            problems = matched[name].problems
             if silent := unrecorded(candidate.tasks[name].protocol, task.protocol):
                 notes.append(f"{name}: not compared, as only one run records it: {', '.join(silent)}")
+        lines += [Comparison(task=name, metric="rows", verdict=mark, reason=problem) for problem in problems]
     notes += [f"{name} is in the candidate only" for name in candidate.tasks if name not in baseline.tasks]
     return matched, lines, notes
 
@@ -120,51 +119,44 @@ def decide(p_drop: stats.Array, p_within: stats.Array, alpha: float) -> tuple[Fl
 
 def judge(scores: Sequence[Scores], policy: Policy, alpha: float) -> list[Comparison]:
     """Judge the metrics that count, together, and report the others."""
-    one_context = "all rows are on one context, which says nothing about others"
     lines: list[Comparison] = []
     gated: list[Scores] = []
     others: list[Scores] = []
     for one in scores:
-        if len(set(one.contexts)) < 2:
-            mark: Mark = INCONCLUSIVE if one.gated else REPORTED
-            line = Comparison(task=one.unit, metric=one.metric, verdict=mark, reason=one_context)
-            lines.append(line.model_copy(update={"n": len(one.baseline), "contexts": 1}))
-        else:
+        if len(set(one.contexts)) > 1:
             (gated if one.gated else others).append(one)
+            continue
+        reason = "all rows are on one context, which says nothing about others"
+        mark: Mark = INCONCLUSIVE if one.gated else REPORTED
+        rows = len(one.baseline)
+        lines.append(Comparison(task=one.unit, metric=one.metric, verdict=mark, reason=reason, n=rows, contexts=1))
     if gated:
         p_drop, p_within = np.array([_tests(one) for one in gated]).T
-        fails, passes = decide(p_drop, p_within, alpha)
-        adjusted = stats.holm(p_drop)
-        for i, one in enumerate(gated):
-            mark = FAIL if fails[i] else PASS if passes[i] else INCONCLUSIVE
-            lines.append(_line(one, mark, float(adjusted[i]), policy, alpha, len(gated)))
-    return lines + [_line(one, REPORTED, None, policy, alpha, 1) for one in others]
+        for one, fails, passes, p in zip(gated, *decide(p_drop, p_within, alpha), stats.holm(p_drop), strict=True):
+            mark = FAIL if fails else PASS if passes else INCONCLUSIVE
+            lines.append(_line(one, mark, float(p), policy, alpha / len(gated), alpha))
+    return lines + [_line(one, REPORTED, None, policy, alpha, alpha) for one in others]
 
 
 def _tests(scores: Scores) -> tuple[float, float]:
     """P-values of "no drop beyond what the rule allows" and of "a drop that the rule must rule out"."""
     rule = scores.rule
+    allowed, excluded = rule.drops
     if rule.relative is not None:
-        lost = (rule.relative, rule.relative + rule.resolution)
-        allowed, ruled_out = (stats.estimate(scores.differences(1 - scores.sign * share), rule.scale) for share in lost)
-        return float(allowed.p_below()), float(ruled_out.p_above())
+        shares = (1 - scores.sign * drop for drop in rule.drops)
+        less, more = (stats.estimate(scores.differences(share), rule.scale) for share in shares)
+        return float(less.p_below()), float(more.p_above())
     mean = stats.estimate(scores.differences(), rule.scale)
-    if rule.non_inferiority is not None:
-        return float(mean.p_below(-rule.non_inferiority)), float(mean.p_above(-rule.non_inferiority))
-    allowed_drop = rule.absolute or 0.0
-    return float(mean.p_below(-allowed_drop)), float(mean.p_above(-allowed_drop - rule.resolution))
+    return float(mean.p_below(-allowed)), float(mean.p_above(-excluded))
 
 
-def _line(
-    scores: Scores, mark: Mark, adjusted: float | None, policy: Policy, alpha: float, comparisons: int
-) -> Comparison:
+def _line(scores: Scores, mark: Mark, adjusted: float | None, policy: Policy, share: float, alpha: float) -> Comparison:
     data, sign = scores.differences(), scores.sign
     mean = stats.estimate(data, scores.rule.scale)
     low, high = sorted(float(sign * end) for end in mean.interval())
     change = scores.candidate - scores.baseline
     better, worse = int((sign * change > 0).sum()), int((sign * change < 0).sum())
-    detectable = float(mean.detectable(alpha / comparisons, policy.power))
-    p_drop, _ = _tests(scores)
+    detectable = float(mean.detectable(share, policy.power))
     drops = f"{100 * detectable:.2f} points" if scores.rule.scale == 1 else f"{detectable:.4g}"
     reasons = {
         PASS: "a drop beyond the rule is ruled out",
@@ -192,7 +184,7 @@ def _line(
         candidate=float(scores.candidate.mean()),
         difference=float(change.mean()),
         interval=(low, high),
-        p=p_drop,
+        p=_tests(scores)[0],
         p_adjusted=adjusted,
         detectable=detectable,
         wins=(better, worse, len(change) - better - worse),
@@ -205,10 +197,9 @@ def _equal(scores: Scores, mark: Mark, alpha: float) -> str:
     rule, rows = scores.rule, len(scores.baseline)
     if mark != INCONCLUSIVE or rule.relative is not None or (scores.baseline != scores.candidate).any():
         return ""
-    drop, contexts = rule.non_inferiority or (rule.absolute or 0.0) + rule.resolution, len(set(scores.contexts))
+    drop, contexts = rule.drops[1], len(set(scores.contexts))
 
-    def rules_out(number: int) -> bool:
-        """Do so many rows rule out the drop where none differs, as many a context as here? See `stats.estimate`."""
+    def rules_out(number: int) -> bool:  # so many rows, none differing, as many a context as here; `stats.estimate`
         clusters = max(2, round(number * contexts / rows))
         error = math.sqrt(clusters / (clusters - 1)) / (number + stats.PSEUDO_ROWS)
         return bool(t.ppf(1 - alpha, clusters - 1) * error <= drop / rule.scale)

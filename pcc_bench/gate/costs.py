@@ -1,7 +1,4 @@
-"""Rules on what answers cost, row by row, and on records of cost (`pcc-bench cost`), point by point.
-
-Counts are compared exactly, so they need no statistics.
-"""
+"""Rules on what answers cost, by row, and on records of cost (`pcc-bench cost`), by point. Counts need no test."""
 
 from __future__ import annotations
 
@@ -40,31 +37,28 @@ def check(unit: str, tasks: Sequence[Matched], rules: Costs) -> tuple[list[Compa
     for name, rule, count in (("ratio", rules.ratio, _ratio), ("memory", rules.memory, _positions)):
         if rule is None:
             continue
+        before = after = None
+        holds = False
         try:
             before = count(tasks, 0)
-        except Lack as lack:
-            reason = f"the baseline {lack}"
-            if lack.demands or name in rules.model_fields_set:
-                lines.append(Comparison(task=unit, metric=name, verdict=FAIL, reason=reason, n=rows))
-            else:
-                notes.append(f"{name} of {unit} is not compared: {reason}")
-            continue
-        after, holds = None, False
-        try:
             after = count(tasks, 1)
             holds, reason = rule.check(before, after)
         except Lack as lack:
-            reason = f"the candidate {lack}"
+            reason = f"the {'baseline' if before is None else 'candidate'} {lack}"
+            if before is None and not (lack.demands or name in rules.model_fields_set):
+                notes.append(f"{name} of {unit} is not compared: {reason}")
+                continue
         lines.append(_line(unit, name, holds, reason, str(rule), rows, before, after))
     return lines, notes
 
 
 def _line(
-    unit: str, metric: str, holds: bool, reason: str, rule: str, rows: int, before: float, after: float | None
+    unit: str, metric: str, holds: bool, reason: str, rule: str, n: int, before: float | None, after: float | None
 ) -> Comparison:
-    verdict: Mark = (PASS if holds else FAIL) if rule else REPORTED
-    line = Comparison(task=unit, metric=metric, verdict=verdict, reason=reason, rule=rule, n=rows)
-    return line.model_copy(update={"baseline": before, "candidate": after})
+    mark: Mark = (PASS if holds else FAIL) if rule else REPORTED
+    return Comparison(
+        task=unit, metric=metric, verdict=mark, reason=reason, rule=rule, n=n, baseline=before, candidate=after
+    )
 
 
 def check_speed(candidate: Run, reference: Run, tasks: Sequence[str], rule: SpeedRule) -> Comparison:
@@ -73,25 +67,22 @@ def check_speed(candidate: Run, reference: Run, tasks: Sequence[str], rule: Spee
     Tokens are those of the contexts and of the answers; seconds are those of compressing (each context once), prefill
     and decoding. Only rows that both runs answered, and answered afresh, count.
     """
-    clocks = []
-    for one, other in ((candidate, reference), (reference, candidate)):
-        parts = [
-            _clock(one.tasks[task].rows, other.tasks[task].rows)
-            for task in tasks
-            if task in one.tasks.keys() & other.tasks
-        ]
-        clocks.append((sum(tokens for tokens, _, _ in parts), sum(seconds for _, seconds, _ in parts)))
-        rows = sum(count for _, _, count in parts)
-        if not rows or not clocks[-1][1]:
+    common = [task for task in tasks if task in candidate.tasks and task in reference.tasks]
+    speeds = []
+    for mine, theirs in ((reference, candidate), (candidate, reference)):
+        parts = [_clock(mine.tasks[task].rows, theirs.tasks[task].rows) for task in common]
+        tokens, seconds, rows = (sum(column) for column in zip((0.0, 0.0, 0), *parts, strict=True))
+        if not rows or not seconds:
             raise UsageError(
                 "candidate and reference have no timed row in common (other rows, answers from a cache, or no account "
                 "of seconds): run both afresh on the same rows in this job"
             )
-    before, after = (tokens / seconds for tokens, seconds in reversed(clocks))
+        speeds.append(tokens / seconds)
+    before, after = speeds
     share = after / before
     holds = share >= rule.at_least - NOISE
     reason = f"{share:.2f} of the reference's tokens per second" + ("" if holds else f", below {rule.at_least:g}")
-    return _line(POOLED if len(tasks) > 1 else tasks[0], "speed", holds, reason, str(rule), rows, before, after)
+    return _line(POOLED if len(tasks) > 1 else tasks[0], "speed", holds, reason, str(rule), int(rows), before, after)
 
 
 class Lack(Exception):
@@ -104,23 +95,20 @@ class Lack(Exception):
 
 def _values(tasks: Sequence[Matched], side: int, name: str) -> Numbers:
     """A count of all common rows but those that both runs skipped: these have no score and no account in either."""
-    parts, lacking, there = [], 0, False
+    parts, known = [], False
     for task in tasks:
-        rows, place = (task.baseline, task.candidate)[side].rows, task.pairs[side]
-        values = rows.account.get(name)
-        there |= values is not None
-        skipped = np.ones(len(task), np.bool_)
-        for run, at in zip((task.baseline, task.candidate), task.pairs, strict=True):
-            for column in (*run.rows.scores.values(), *run.rows.account.values()):
-                skipped &= np.isnan(column[at])
-        part = (np.full(len(place), np.nan) if values is None else values[place])[~skipped]
-        lacking += int(np.isnan(part).sum())
-        parts.append(part)
-    if not there:
+        sides = list(zip((task.baseline.rows, task.candidate.rows), task.pairs, strict=True))
+        columns = [column[at] for rows, at in sides for column in (*rows.scores.values(), *rows.account.values())]
+        rows, place = sides[side]
+        known |= name in rows.account
+        values = rows.account.get(name, np.full(len(rows), np.nan))[place]
+        parts.append(values[~np.isnan(columns).all(axis=0)])
+    if not known:
         raise Lack(f"keeps no account of {name}")
-    if lacking:
-        raise Lack(f"keeps no account of {name} for {lacking} of {sum(map(len, parts))} rows", demands=True)
-    return np.concatenate(parts)
+    values = np.concatenate(parts)
+    if lacking := int(np.isnan(values).sum()):
+        raise Lack(f"keeps no account of {name} for {lacking} of {len(values)} rows", demands=True)
+    return values
 
 
 def _ratio(tasks: Sequence[Matched], side: int) -> float:
@@ -171,14 +159,10 @@ def check_records(
         for record in records:
             if record.mode not in MEMORY_MODES or record.predicted:
                 continue
-            sizes = (record.rate, record.context_tokens, record.question_tokens, record.new_tokens, record.batch)
-            point = (*sizes, record.reuse, record.phase, record.mode, record.device, record.dtype, record.threads)
-            other = points.setdefault(point, record)
+            other = points.setdefault(record.setting()[3:], record)  # without method, encoder and decoder
             if other is not record:
-                raise UsageError(
-                    f"the {side}'s cost records are of several checkpoints ({other.encoder} and {record.encoder}): "
-                    "keep those of each in a folder of its own"
-                )
+                several = f"of several checkpoints ({other.encoder} and {record.encoder})"
+                raise UsageError(f"the {side}'s cost records are {several}: keep those of each in a folder of its own")
         return points
 
     mine, theirs = by_point(candidate, "candidate"), by_point(baseline, "baseline")
@@ -202,14 +186,10 @@ def _count(pairs: Sequence[Pair], name: str, limit: float) -> Comparison:
         return float(after / before) if before else (math.inf if after else 1.0)
 
     worst = max(pairs, key=share)
-    after = worst[1]
+    at, times = worst[1], f"{share(worst):.3f} of the baseline's"
     holds = share(worst) <= limit + NOISE
-    reason = f"{COUNTS[name]}: at most {share(worst):.3f} of the baseline's"
-    if not holds:
-        reason = (
-            f"{COUNTS[name]}: {share(worst):.3f} of the baseline's, more than {limit:g}, in {after.phase} "
-            f"({after.mode}) of {after.context_tokens:,} tokens, batch {after.batch}, at {after.rate}x"
-        )
+    place = f"{at.phase} ({at.mode}) of {at.context_tokens:,} tokens, batch {at.batch}, at {at.rate}x"
+    reason = f"{COUNTS[name]}: " + (f"at most {times}" if holds else f"{times}, more than {limit:g}, in {place}")
     counts = (float(getattr(record, name)) for record in worst)
     return _line(UNIT, name, holds, reason, f"at most {limit:g} of the baseline's", len(pairs), *counts)
 
@@ -219,10 +199,9 @@ def _seconds(pairs: Sequence[Pair], limit: float | None) -> Comparison:
     phase = pairs[0][0].phase
     machines = sorted({record.provenance.hardware for pair in pairs for record in pair})
     if limit is not None and len(machines) > 1:
-        raise UsageError(
-            f"the policy has a rule on seconds of cost records, but they are of different machines "
-            f"({', '.join(machines)}): measure both on one, or leave out seconds_at_most"
-        )
+        differ = f"they are of different machines ({', '.join(machines)})"
+        remedy = "measure both on one, or leave out seconds_at_most"
+        raise UsageError(f"the policy has a rule on seconds of cost records, but {differ}: {remedy}")
     sums = (math.fsum(math.log(pair[side].median_s) for pair in pairs) for side in (0, 1))
     before, after = (math.exp(total / len(pairs)) for total in sums)
     holds = limit is None or after / before <= limit + NOISE

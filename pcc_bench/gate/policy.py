@@ -27,8 +27,8 @@ class Rule(Strict):
     relative: Annotated[float, Field(ge=0, lt=1)] | None = None  # the same as a fraction of the baseline's score
     # passes only when a drop of this much is ruled out, fails when a greater one is proven
     non_inferiority: Positive | None = None
-    # With `absolute` and `relative`: passes only when a drop of this much more than what they allow is ruled
-    # out; else the run was too small to say and the verdict is inconclusive. Unit of the rule.
+    # with `absolute` and `relative`: passes only when a drop of this much more than they allow is ruled out, in the
+    # unit of the rule; else the run was too small to say and the verdict is inconclusive
     resolution: Positive = 0.01
     scale: Positive = 1.0  # range of one row's score
     higher_is_better: bool | None = None  # by default what the task says
@@ -38,13 +38,20 @@ class Rule(Strict):
         given = [name for name in ("absolute", "relative", "non_inferiority") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"give one of absolute, relative and non_inferiority, not {' and '.join(given) or 'none'}")
-        if given[0] == "non_inferiority" and "resolution" in self.model_fields_set:
+        if self.non_inferiority is not None and "resolution" in self.model_fields_set:
             raise ValueError("non_inferiority is its own resolution: leave that out")
-        limit = {"absolute": self.scale, "relative": 1.0, "non_inferiority": self.scale}[given[0]]
-        allowed = getattr(self, given[0]) + (0 if given[0] == "non_inferiority" else self.resolution)
-        if allowed >= limit:
-            raise ValueError(f"a drop of {allowed:g} can't be told in a score with a range of {limit:g}")
+        limit, drop = self.scale if self.relative is None else 1.0, self.drops[1]
+        if drop >= limit:
+            raise ValueError(f"a drop of {drop:g} can't be told in a score with a range of {limit:g}")
         return self
+
+    @property
+    def drops(self) -> tuple[float, float]:
+        """The drop that fails where a greater one is proven, and the one to rule out; shares with `relative`."""
+        if self.non_inferiority is not None:
+            return self.non_inferiority, self.non_inferiority
+        allowed = self.absolute or self.relative or 0.0
+        return allowed, allowed + self.resolution
 
     def __str__(self) -> str:
         if self.non_inferiority is not None:
@@ -67,7 +74,6 @@ class RatioRule(Strict):
     at_least: Positive | None = None
 
     def check(self, before: float, after: float) -> tuple[bool, str]:
-        """Does a ratio hold against the baseline's, and the sentence about it."""
         change = after / before - 1
         near = abs(change) <= self.tolerance + NOISE
         enough = self.at_least is None or after >= self.at_least - NOISE
@@ -95,7 +101,6 @@ class MemoryRule(Strict):
     at_most: Positive = 1.02
 
     def check(self, before: float, after: float) -> tuple[bool, str]:
-        """Does a number of positions hold against the baseline's, and the sentence about it."""
         holds = after <= before * self.at_most + NOISE
         reason = f"{after:.1f} positions a prompt, {before:.1f} in the baseline"
         return holds, reason + ("" if holds else f", more than {self.at_most:g} of them")
@@ -130,8 +135,8 @@ class Policy(Strict):
     power: Annotated[float, Field(ge=0.5, lt=1)] = 0.95  # for the smallest detectable drop that is reported
     # Rules by metric; metrics without one are reported. A name holds for all filters of the metric.
     metrics: Annotated[Mapping[str, Rule], Field(min_length=1)] = {
-        "exact_match": Rule(absolute=0.0),
-        "f1": Rule(absolute=0.0),
+        "exact_match": Rule(absolute=0),
+        "f1": Rule(absolute=0),
     }
     pool: bool = True  # gate all tasks as one population, rows weighing the same, and report each; else gate each task
     # patterns of the tasks that are gated; others are ignored
@@ -150,14 +155,13 @@ class Policy(Strict):
 
     @model_validator(mode="after")
     def _stages_grow(self) -> Self:
-        stages = list(self.stages.values())
-        spent = sum(stage.share for stage in stages)
+        spent = sum(stage.share for stage in self.stages.values())
         if abs(spent - 1) > 1e-9:
             raise ValueError(f"the stages' shares add up to {spent:g}, not to 1")
-        rows = [stage.rows for stage in stages]
-        if rows[-1] is not None or None in rows[:-1]:
-            raise ValueError("the last stage, and only that one, has all rows: leave its 'rows' out")
+        *rows, last = [stage.rows for stage in self.stages.values()]
         sizes = [count for count in rows if count is not None]
+        if last is not None or len(sizes) < len(rows):
+            raise ValueError("the last stage, and only that one, has all rows: leave its 'rows' out")
         if sizes != sorted(set(sizes)):
             raise ValueError(f"each stage needs more rows than the one before, not {sizes}")
         return self
@@ -167,11 +171,9 @@ class Policy(Strict):
         return self.metrics.get(metric, self.metrics.get(metric.partition(",")[0]))
 
     def gates(self, task: str) -> bool:
-        """Does a task count for the verdict?"""
         return _matches(task, self.tasks) and not _matches(task, self.report_only)
 
     def reports(self, task: str) -> bool:
-        """Does a task appear at all?"""
         return _matches(task, self.tasks) or _matches(task, self.report_only)
 
     def stage(self, name: str | None) -> tuple[Stage, bool]:

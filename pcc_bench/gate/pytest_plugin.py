@@ -19,7 +19,6 @@ MARKER = "pcc_gate"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Declare the options."""
     group = parser.getgroup("pcc-bench")
     group.addoption("--pcc-candidate", metavar="RESULTS", help="results under test: one test a task and metric")
     group.addoption("--pcc-baseline", metavar="RESULTS", help="what they are compared with: results or a frozen file")
@@ -36,7 +35,6 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before -m and -k choose among the tests
 def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Add a test for each comparison."""
     candidate = config.getoption("--pcc-candidate")
     if not candidate:
         return
@@ -51,17 +49,10 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
         verdict = compare(load(Path(candidate)), load(Path(config.getoption("--pcc-baseline"))), rules)
     except UsageError as error:
         raise pytest.UsageError(str(error)) from None
+    stops = rules.inconclusive == "stop"
     for line in verdict.comparisons:
         name = f"{line.task}::{line.metric}"
-        items.append(
-            GateItem.from_parent(
-                session, name=name, nodeid=f"pcc-gate::{name}", line=line, stops=rules.inconclusive == "stop"
-            )
-        )
-
-
-class GateFailed(Exception):
-    """A comparison that turns the build red."""
+        items.append(GateItem.from_parent(session, name=name, nodeid=f"pcc-gate::{name}", line=line, stops=stops))
 
 
 class GateItem(pytest.Item):
@@ -69,25 +60,17 @@ class GateItem(pytest.Item):
 
     def __init__(self, *, line: Comparison, stops: bool, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.line = line
-        self.stops = stops
+        self.line, self.stops = line, stops
         self.add_marker(MARKER)
 
     def runtest(self) -> None:
-        """Pass, skip or fail, with the comparison in one sentence."""
         from pcc_bench.gate.result import FAIL, INCONCLUSIVE, REPORTED, describe
 
-        if self.line.verdict == FAIL or (self.line.verdict == INCONCLUSIVE and self.stops):
-            raise GateFailed(f"{self.line.verdict}: {describe(self.line)}")
-        if self.line.verdict in (INCONCLUSIVE, REPORTED):
-            pytest.skip(f"{self.line.verdict}: {describe(self.line)}")
-
-    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
-        """The sentence alone."""
-        if isinstance(excinfo.value, GateFailed):
-            return str(excinfo.value)
-        return super().repr_failure(excinfo, style)
+        mark, sentence = self.line.verdict, f"{self.line.verdict}: {describe(self.line)}"
+        if mark == FAIL or (mark == INCONCLUSIVE and self.stops):
+            pytest.fail(sentence, pytrace=False)
+        if mark in (INCONCLUSIVE, REPORTED):
+            pytest.skip(sentence)
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
-        """What pytest prints as the test's place."""
         return self.path, None, f"pcc-gate::{self.name}"

@@ -25,9 +25,7 @@ class Comparison(Strict):
     """One metric or cost of one task, or of all tasks pooled."""
 
     task: str
-    # the metric; `rows` for the rows themselves; for costs `ratio`, `speed` and `memory`, and of records of
-    # cost `points`, counts and seconds
-    metric: str
+    metric: str  # or `rows`; `ratio`, `speed`, `memory`; of records of cost `points`, counts and seconds
     verdict: Mark  # `reported` where it does not count
     reason: str  # one sentence
     rule: str = ""  # the rule in words; "" where there is none
@@ -42,8 +40,7 @@ class Comparison(Strict):
     p_adjusted: float | None = None  # the same, adjusted for several comparisons (Holm); None where it does not count
     detectable: float | None = None  # the smallest drop found with the policy's power at this look
     wins: tuple[int, int, int] | None = None  # rows that got better, worse and neither
-    # second opinions that do not decide: bootstrap interval, permutation and McNemar p-values
-    checks: Mapping[str, Any] = {}
+    checks: Mapping[str, Any] = {}  # second opinions: bootstrap interval, permutation and McNemar p-values
 
 
 class Verdict(Strict):
@@ -51,8 +48,7 @@ class Verdict(Strict):
 
     schema_version: int = VERDICT_VERSION
     verdict: Mark  # `fail` if anything that counts fails, else `inconclusive` if anything that counts is, else `pass`
-    # exit status: 0, 1 (regression) or 3 (inconclusive: the policy says so, or it is not the last stage)
-    status: Literal[0, 1, 3]
+    status: Literal[0, 1, 3]  # of the command; 1 regression, 3 inconclusive: the policy says so, or more stages follow
     stage: str | None  # name of the look; None for a single one
     last: bool  # no further look follows
     rows: int  # rows compared at this look, all tasks that count
@@ -76,7 +72,6 @@ COSTS = ("ratio", "speed", "memory")
 
 
 def table(verdict: Verdict) -> TextTable:
-    """All comparisons, those that count first."""
     rows = []
     for line in verdict.comparisons:
         p = line.p if line.p_adjusted is None else line.p_adjusted
@@ -111,7 +106,6 @@ def above(verdict: Verdict) -> str:
 
 
 def markdown(verdict: Verdict) -> str:
-    """Headline, what ran, and the table."""
     return f"{above(verdict)}\n\n{table(verdict).markdown()}"
 
 
@@ -128,7 +122,8 @@ def workflow_commands(verdict: Verdict) -> str:
 
 def junit(verdict: Verdict) -> str:
     """JUnit XML: a test case a line, skipped where it does not count."""
-    suite = ElementTree.Element("testsuite", name="pcc-bench gate")
+    root = ElementTree.Element("testsuites")
+    suite = ElementTree.SubElement(root, "testsuite", name="pcc-bench gate")
     counts = {"tests": len(verdict.comparisons), "failures": 0, "errors": 0, "skipped": 0}
     for line in verdict.comparisons:
         names = {"classname": f"pcc_bench.gate.{texttable.visible(line.task)}", "name": texttable.visible(line.metric)}
@@ -143,29 +138,21 @@ def junit(verdict: Verdict) -> str:
         else:
             ElementTree.SubElement(case, "system-out").text = says
     suite.attrib.update({name: str(count) for name, count in counts.items()})
-    root = ElementTree.Element("testsuites")
-    root.append(suite)
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
 def append_summary(verdict: Verdict) -> str:
     """Append the table to the step's summary, in GitHub Actions; returns a sentence where that is not possible."""
-    place = os.environ.get("GITHUB_STEP_SUMMARY")
-    if not place:
+    if not (place := os.environ.get("GITHUB_STEP_SUMMARY")):
         return ""
     try:
         Path(place).parent.mkdir(parents=True, exist_ok=True)
         with Path(place).open("a", encoding="utf-8", errors="backslashreplace") as summary:
             summary.write(markdown(verdict) + "\n")
+        return ""
     except OSError as error:
         return f"the step's summary {place} can't be written ({error.strerror}); the verdict is as printed"
-    return ""
-
-
-def github_commands(verdict: Verdict) -> str:
-    """The workflow commands to print in GitHub Actions; "" elsewhere."""
-    return workflow_commands(verdict) if os.environ.get("GITHUB_ACTIONS") == "true" else ""
 
 
 def describe(line: Comparison) -> str:

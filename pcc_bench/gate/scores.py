@@ -1,12 +1,9 @@
-"""Which rows of two runs are compared (the same number, the same content), and their scores, metric by metric.
-
-Nothing is missing without a word.
-"""
+"""Which rows of two runs are compared (the same number, the same content), and their scores, metric by metric."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +18,7 @@ from pcc_bench.results.run import DATA, Run, TaskRun, difference
 
 POOLED = "pooled"
 PLAIN = Rule(absolute=0.0)  # for the numbers of a metric that is only reported
-Selection = Mapping[str, frozenset[int]]
+Selection = Mapping[str, list[int]]  # task -> numbers of rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,9 +28,10 @@ class Matched:
     task: str
     baseline: TaskRun
     candidate: TaskRun
-    # positions of the same rows in both, `[rows]` each, baseline first
-    pairs: tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
-    problems: tuple[str, ...]  # why the candidate can't pass whatever its scores are
+    pairs: tuple[
+        npt.NDArray[np.intp], npt.NDArray[np.intp]
+    ]  # places of the same rows in both, `[rows]`, baseline first
+    problems: Sequence[str]  # why the candidate can't pass whatever its scores are
 
     def __len__(self) -> int:
         return len(self.pairs[0])
@@ -51,23 +49,19 @@ def select(baseline: Run, policy: Policy, stage: Stage) -> Selection:
     It does not depend on the rows' order. `stage.rows` counts over all gated tasks where the policy pools, else over
     each.
     """
-    gated = {name: task for name, task in baseline.tasks.items() if policy.gates(name)}
-    if stage.rows is None:
-        return {name: frozenset(task.rows.number.tolist()) for name, task in gated.items()}
-    units = [list(gated)] if policy.pool else [[name] for name in gated]
-    chosen: dict[str, set[int]] = {name: set() for name in gated}
-    for unit in units:
-        rows = [(name, row) for name in unit for row in gated[name].rows.number.tolist()]
+    gated = {name: task.rows.number.tolist() for name, task in baseline.tasks.items() if policy.gates(name)}
+    chosen: dict[str, list[int]] = {name: [] for name in gated}
+    for unit in [list(gated)] if policy.pool else [[name] for name in gated]:
+        rows = [(name, row) for name in unit for row in gated[name]]
         rows.sort(key=lambda row: (hashlib.sha256(f"{policy.seed}:{row[0]}:{row[1]}".encode()).digest(), row))
-        for name, number in rows[: stage.rows]:
-            chosen[name].add(number)
-    return {name: frozenset(rows) for name, rows in chosen.items()}
+        for name, number in sorted(rows[: stage.rows]):
+            chosen[name].append(number)
+    return chosen
 
 
-def match(task: str, candidate: TaskRun, baseline: TaskRun, numbers: Iterable[int]) -> Matched:
+def match(task: str, candidate: TaskRun, baseline: TaskRun, numbers: Sequence[int]) -> Matched:
     """Pair the rows of a task. Raises UsageError: the runs followed different protocols, or asked different rows."""
-    wrong = difference(candidate.protocol, baseline.protocol, DATA)
-    if wrong:
+    if wrong := difference(candidate.protocol, baseline.protocol, DATA):
         raise UsageError(
             f"{task} was run in different ways: {wrong.name} is {wrong.first} in the candidate and {wrong.second} in "
             "the baseline; repeat one of them with the other's settings"
@@ -83,25 +77,20 @@ def match(task: str, candidate: TaskRun, baseline: TaskRun, numbers: Iterable[in
             f"candidate and baseline were run on different data: none of the {len(common)} rows of {task} that both "
             "scored has the same content and prompt; use the same data source, or freeze a new baseline"
         )
-    chosen = np.array(sorted(numbers), np.int64)
-    changed = int((~same).sum())
-    missing = np.setdiff1d(chosen, theirs.number, assume_unique=True)
-    other = len(theirs) - len(common)
-    prints = [one.population.fingerprint for one in (candidate, baseline)]
-    problems = [
-        f"the population changed: {changed} of {len(common)} common rows have another content or prompt"
-        if changed
-        else "",
-        f"the candidate lacks {len(missing)} of {len(chosen)} rows (first: row {missing[0]})" if len(missing) else "",
-        f"the population changed: the candidate has {other} rows that the baseline has not" if other else "",
-        f"the population changed: its fingerprint is {prints[0]}, the baseline's {prints[1]}"
-        if prints[0] != prints[1]
-        else "",
-    ]
-    compared = same & np.isin(common, chosen)
+    problems, population = [], "the population changed: "
+    if changed := int((~same).sum()):
+        problems.append(f"{population}{changed} of {len(common)} common rows have another content or prompt")
+    if len(missing := np.setdiff1d(numbers, theirs.number, assume_unique=True)):
+        problems.append(f"the candidate lacks {len(missing)} of {len(numbers)} rows (first: row {missing[0]})")
+    if other := len(theirs) - len(common):
+        problems.append(f"{population}the candidate has {other} rows that the baseline has not")
+    new, old = (run.population.fingerprint for run in (candidate, baseline))
+    if new != old:
+        problems.append(f"{population}its fingerprint is {new}, the baseline's {old}")
+    compared = same & np.isin(common, numbers)
     if not compared.any():
         raise UsageError(f"no row of {task} that this stage asks for is in the candidate: run the rows of the stage")
-    return Matched(task, baseline, candidate, (i[compared], j[compared]), tuple(filter(None, problems)))
+    return Matched(task, baseline, candidate, (i[compared], j[compared]), problems)
 
 
 @dataclass(frozen=True, eq=False)  # arrays do not compare as a whole
@@ -124,14 +113,12 @@ class Scores:
 
 def units(tasks: Sequence[Matched], pool: bool) -> dict[str, list[Matched]]:
     """The populations a verdict is about."""
-    if pool and len(tasks) > 1:
-        return {POOLED: list(tasks)}
-    return {task.task: [task] for task in tasks}
+    return {POOLED: list(tasks)} if pool and len(tasks) > 1 else {task.task: [task] for task in tasks}
 
 
 def all_scores(matched: Mapping[str, Matched], policy: Policy) -> tuple[list[Scores], list[Comparison]]:
     """Scores of every comparison, those that count first; failed lines for scores that are missing."""
-    comparisons, lines, sound = [], [], {}
+    comparisons, lines, sound = [], [], set()
     for name, task in matched.items():
         for metric in row_metrics(task.baseline):
             rule = policy.rule(metric) if policy.gates(name) else None
@@ -146,14 +133,13 @@ def all_scores(matched: Mapping[str, Matched], policy: Policy) -> tuple[list[Sco
                 mark: Mark = FAIL if rule is not None else REPORTED
                 lines.append(Comparison(task=name, metric=metric, verdict=mark, reason=trouble))
             else:
-                sound[name, metric] = task
+                sound.add((name, metric))
     gated_tasks = [task for name, task in matched.items() if policy.gates(name)]
     populations = {(unit, True): tasks for unit, tasks in units(gated_tasks, policy.pool).items()}
     populations |= {(name, False): [task] for name, task in matched.items() if (name, True) not in populations}
     for (unit, counts), tasks in populations.items():
         for metric in dict.fromkeys(name for task in tasks for name in row_metrics(task.baseline)):
-            parts = [task for task in tasks if (task.task, metric) in sound]
-            if parts:
+            if parts := [task for task in tasks if (task.task, metric) in sound]:
                 comparisons.append(_scores(unit, metric, parts, policy, counts))
     return [scores for scores in comparisons if len(scores.baseline)], lines
 
@@ -171,17 +157,16 @@ def _trouble(task: Matched, metric: str, rule: Rule | None) -> str:
     numbers = task.candidate.rows.number[task.pairs[1]]
     lost, won, wrong = ~np.isnan(before) & np.isnan(after), np.isnan(before) & ~np.isnan(after), np.isinf(after)
     if lost.any():
-        first = numbers[lost][0]
-        return f"the candidate has no score for {lost.sum()} rows that the baseline scored (first: row {first})"
+        without = f"{lost.sum()} rows that the baseline scored (first: row {numbers[lost][0]})"
+        return f"the candidate has no score for {without}"
     if won.any():
         return f"the candidate scored {won.sum()} rows that the baseline skipped: freeze a new baseline"
     if wrong.any():
         return f"{wrong.sum()} scores of the candidate are not finite numbers (first: row {numbers[wrong][0]})"
     span = _span(np.concatenate([before, after]))
-    apart = f"scores of candidate and baseline lie {span:.4g} apart"
-    if rule is not None and span > rule.scale * (1 + NOISE):
-        return f"{apart}, the rule's scale is {rule.scale:g}: other units?"
-    return ""
+    if rule is None or span <= rule.scale * (1 + NOISE):
+        return ""
+    return f"scores of candidate and baseline lie {span:.4g} apart, the rule's scale is {rule.scale:g}: other units?"
 
 
 def _span(scores: Numbers) -> float:

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from pcc_bench.core import documents, provenance
 from pcc_bench.core.claims import claimed
-from pcc_bench.core.errors import UsageError, first_line
+from pcc_bench.core.errors import UsageError, foreign
 from pcc_bench.host import evaluate
 from pcc_bench.host.evaluate import Command
 
@@ -69,21 +69,15 @@ def perform(order: Order) -> Outcome:
     os.environ.update(order.environment)
     try:
         command = order.command
-        try:
+        remedy = "start the suite in a folder that all machines share"
+        with foreign(f"{node()} can't enter the working folder {order.folder}", remedy):
             os.chdir(order.folder)
-        except OSError as error:
-            raise UsageError(
-                f"{node()} can't enter the working folder {order.folder} ({first_line(error)}): start the suite in a "
-                "folder that all machines share"
-            ) from None
         if not documents.is_folder(command.output):
-            raise UsageError(
-                f"{node()} does not see {command.output.absolute()}: choose an --output that all machines share"
-            )
+            hidden = f"{node()} does not see {command.output.absolute()}"
+            raise UsageError(f"{hidden}: choose an --output that all machines share")
         if provenance.code() != order.code:
-            raise UsageError(
-                f"{node()} has another version of pcc-bench than {order.folder}'s machine: install the same"
-            )
+            other = f"another version of pcc-bench than {order.folder}'s machine"
+            raise UsageError(f"{node()} has {other}: install the same")
         with (command.output / LOG).open("a", encoding="utf-8") as log:
             for stream in (1, 2):
                 os.dup2(log.fileno(), stream)

@@ -5,20 +5,19 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pcc_bench.core import registry, shipped
 from pcc_bench.core.context import Kind, as_prompt
 from pcc_bench.core.documents import parse_json
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.texttable import TextTable
-from pcc_bench.host.arguments import check_batch_size, default_checkpoint, parse_arguments
+from pcc_bench.host import evaluate
+from pcc_bench.host.arguments import default_checkpoint, parse_arguments
 from pcc_bench.host.settings import check_settings, task_names
 from pcc_bench.suite.cell import results
 from pcc_bench.suite.spec import Cell
-from pcc_bench.tasks.foreign import maps_of
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 SHARE = 0.5  # of a matrix product's speed that a forward reaches
@@ -37,8 +36,7 @@ def check(cells: Iterable[Cell]) -> None:
             if name not in set(model_registry.keys()):
                 hint = registry.suggest(name, registry.names())
                 raise UsageError(f"cell '{cell.label}': unknown method '{name}'{hint} (models of lm-eval work too)")
-        check_batch_size(cell.command.batch_size)
-        maps_of(cell.command.compress or "")
+        evaluate.check(cell.command)
     ours = task_names()
     others = {task: cell.label for cell in cells for task in cell.command.tasks.split(",") if task not in ours}
     if others:
@@ -52,13 +50,11 @@ def check(cells: Iterable[Cell]) -> None:
         if set(cell.command.tasks.split(",")) <= set(ours):
             settings = parse_arguments(cell.command.metadata, "metadata") if cell.command.metadata else {}
             check_settings(settings, f"cell '{cell.label}', metadata")
-    for cell in cells:
-        # One on the hub is looked at when its cell runs; a cell without a checkpoint will fail and say so.
-        reader = _reader(cell)
-        folder = Path(reader) if reader else None
-        if "tokenizer" in arguments(cell) or folder is None or not (folder / "config.json").is_file():
+        # A decoder on the hub is looked at when its cell runs; a cell without a checkpoint will fail and say so.
+        if (reader := _reader(cell)) is None or "tokenizer" in arguments(cell):
             continue
-        if not any((folder / file).is_file() for file in TOKENIZER_FILES):
+        folder = Path(reader)
+        if (folder / "config.json").is_file() and not any((folder / file).is_file() for file in TOKENIZER_FILES):
             raise UsageError(
                 f"cell '{cell.label}': the decoder {folder} lacks a tokenizer ({TOKENIZER_FILES[0]}): put it there, or "
                 "pass model_args tokenizer=<folder or hub id>"
@@ -83,13 +79,11 @@ def decoder(cell: Cell) -> str | None:
     return shipped.located(kind.decoder_path(pretrained, named), given.get("gguf_file"))
 
 
-@dataclass(frozen=True)
-class Cost:
+class Cost(NamedTuple):
     """An estimate for one cell."""
 
     rows: int = 0
-    # different contexts among the rows looked at, for as many as there are rows; 0 where none is marked
-    contexts: int = 0
+    contexts: int = 0  # different ones, extrapolated from the rows looked at; 0 where none is marked
     context_tokens: float = 0  # decoder tokens of all contexts, each counted once a row
     text_tokens: float = 0  # decoder tokens of everything else in the prompts
     new_tokens: float = 0  # most tokens of all answers
@@ -104,27 +98,22 @@ def plan(cells: Sequence[Cell]) -> TextTable:
     known: dict[str, Cost] = {}
     speed = functools.cache(lambda name: measure.speed(measure.find_device(name)))
     for cell in cells:
-        done = results(cell.command) is not None
         reader = _reader(cell) or cell.command.model_args  # cells that read alike are looked at once
         key = json.dumps([cell.command.tasks, cell.command.task_metadata, cell.command.limit, reader])
-        if key not in known:
-            known[key] = estimate(cell)
-        cost = known[key]
-        work = _work(cell, cost)
-        state = "done" if done else "to do"
+        cost = known[key] if key in known else known.setdefault(key, estimate(cell))
+        done = results(cell.command) is not None
+        named = (cell.label, cell.command.tasks, "done" if done else "to do")
         if cost.unknown:
-            rows.append((cell.label, cell.command.tasks, state, "unknown", "", "", "", "", cost.unknown))
+            rows.append((*named, "unknown", "", "", "", "", cost.unknown))
             continue
-        counts = (f"{cost.rows:,}", f"{cost.contexts:,}", f"{cost.context_tokens:,.0f}", f"{cost.text_tokens:,.0f}")
         flops, minutes = "unknown", "unknown"
-        if work is not None:
-            prefill, decoding = work
-            flops, minutes = f"{prefill:.2g}", "0"
+        if (work := _work(cell, cost)) is not None:
+            flops, minutes = f"{work[0]:.2g}", "0"
             if not done:
                 flops_a_second, bytes_a_second = speed(cell.command.device)
-                seconds = prefill / (SHARE * flops_a_second) + decoding / bytes_a_second
-                minutes = f"{seconds / 60:.2g}"
-        rows.append((cell.label, cell.command.tasks, state, minutes, *counts, flops))
+                minutes = f"{(work[0] / (SHARE * flops_a_second) + work[1] / bytes_a_second) / 60:.2g}"
+        counts = (f"{cost.rows:,}", f"{cost.contexts:,}", f"{cost.context_tokens:,.0f}", f"{cost.text_tokens:,.0f}")
+        rows.append((*named, minutes, *counts, flops))
     counted = ("rows", "contexts", "context tokens", "other tokens", "decoder FLOPs")
     notes = (
         f"Tokens are the decoder's, extrapolated from the first {LOOKED_AT} rows of each task.",
@@ -150,7 +139,7 @@ def estimate(cell: Cell) -> Cost:
         loaded = [task for name in names for task in manager.load([name])["tasks"].values()]
         name = decoder(cell)
         counter = TokenCounter.open({"tokenizer": name, **metadata} if name else metadata, "the estimate counts tokens")
-        parts = []
+        parts: list[tuple[Any, ...]] = []
         for task in loaded:
             docs, limit = list(task.eval_docs), cell.command.limit
             rows = len(docs) if limit is None else min(len(docs), int(limit if limit >= 1 else limit * len(docs)))
@@ -166,11 +155,10 @@ def estimate(cell: Cell) -> Cost:
             generates = task.OUTPUT_TYPE == "generate_until"
             longest = task.config.generation_kwargs.get("max_gen_toks", 0) if generates else 0
             counts = (rows, round(scale * len(contexts)), scale * tokens[True], scale * tokens[False])
-            parts.append(Cost(*counts, new_tokens=rows * longest))
+            parts.append((*counts, rows * longest))
     except (UsageError, OSError, ValueError, KeyError) as error:
         return Cost(unknown=(str(error).strip() or type(error).__name__).splitlines()[0])
-    fields = ("rows", "contexts", "context_tokens", "text_tokens", "new_tokens")
-    return Cost(**{name: sum(getattr(part, name) for part in parts) for name in fields})
+    return Cost(*map(sum, zip(*parts, strict=True)))
 
 
 def _reader(cell: Cell) -> str | None:

@@ -8,114 +8,92 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from pcc_bench.core.documents import parse_yaml, writing
-from pcc_bench.core.errors import UsageError, first_line
+from pcc_bench.core.errors import UsageError, first_line, foreign
 from pcc_bench.suite.cell import PRELOAD, Order, Outcome, perform
 from pcc_bench.suite.spec import Cell, Executor, Terms
-
-if TYPE_CHECKING:
-    from ray import ObjectRef
-
 
 FOLDER = ".submitit"  # of job scripts, pickles and the scheduler's logs, in the suite's folder
 MINUTES = 24 * 60  # of a cell, where the user states no limit; submitit's own would be two to five
 QUEUE = 10_000  # cells that Ray or SLURM is given at a time: they queue them themselves
 
 
-class Job(Protocol):
-    """An attempt at a cell."""
-
-    def outcome(self) -> Outcome | None:
-        """How it ended; None while it runs or waits for a machine."""
-
-    def cancel(self) -> None:
-        """End it, whatever it does."""
-
-
 class Engine(Protocol):
-    """Runs cells."""
+    """Runs cells. A job is an attempt at a cell, in whatever form the engine has for it."""
 
     at_once: int  # most cells that it should be given at a time
     retries: int  # how often a cell is tried again that failed for no fault in the suite (a lost machine)
 
-    def submit(self, cell: Cell) -> Job:
-        """Begin an attempt at a cell."""
+    def submit(self, cell: Cell) -> Any:
+        """Begin a job. Raises UsageError: the engine takes no such cell."""
+
+    def outcome(self, job: Any) -> Outcome | None:
+        """How it ended; None while it runs or waits for a machine."""
+
+    def cancel(self, job: Any) -> None:
+        """End it, whatever it does."""
 
 
-def open_engine(executor: Executor, out: Path, terms: Terms, options: Sequence[str] = ()) -> Engine:
-    """An engine that is ready to take cells; what it writes goes below `out`; options are its own, `KEY=VALUE`.
+def open_engine(executor: Executor, out: Path, terms: Terms) -> Engine:
+    """An engine that is ready to take cells; what it writes goes below `out`.
 
     Raises UsageError: it is not installed, takes no such option, or has no machine with so many GPUs and cores.
     """
-    engine: Engine
-    if executor is Executor.LOCAL:
-        if terms.gpus or options:
-            raise UsageError(
-                "the local executor gives a cell every GPU of this machine and takes no options: leave --gpus-per-cell "
-                "and --executor-option out (--device chooses a GPU), or use --executor ray"
-            )
-        engine = Local()
-    else:
-        pairs = [option.partition("=") for option in options]
-        for key, equals, value in pairs:
-            if not (key and equals and value):
-                raise UsageError(f"--executor-option {key}{equals}{value} is no KEY=VALUE, e.g. address=auto")
-        settings = {key: value for key, _, value in pairs}
-        engine = Ray(terms, settings) if executor is Executor.RAY else Submitit(out, terms, settings)
+    options = {}
+    for key, equals, value in (option.partition("=") for option in terms.options):
+        if not (key and equals and value):
+            raise UsageError(f"--executor-option {key}{equals}{value} is no KEY=VALUE, e.g. address=auto")
+        options[key] = value
+    if executor == "local" and (terms.gpus or options):
+        raise UsageError(
+            "the local executor gives a cell every GPU of this machine and takes no options: leave --gpus-per-cell "
+            "and --executor-option out (--device chooses a GPU), or use --executor ray"
+        )
+    engine: Engine = (
+        Local() if executor == "local" else Ray(terms, options) if executor == "ray" else Submitit(out, terms, options)
+    )
     engine.retries = engine.retries if terms.retries is None else terms.retries
     engine.at_once = engine.at_once if terms.at_once is None else terms.at_once
     return engine
 
 
 class Local:
-    """This machine."""
+    """This machine: a cell has a process of its own, and whatever it leaves in memory goes with it."""
 
     at_once = 1
     retries = 0
 
     def __init__(self) -> None:
-        self._context = context()
+        self._context: Any = context()
 
-    def submit(self, cell: Cell) -> LocalJob:
-        """Begin a cell in a process of its own: whatever it leaves in memory goes with it."""
-        return LocalJob(self._context, cell)
-
-
-class LocalJob:
-    """A process with a cell."""
-
-    def __init__(self, context: multiprocessing.context.BaseContext, cell: Cell) -> None:
-        self._end, sends = context.Pipe(duplex=False)
-        self._process = context.Process(  # type: ignore[attr-defined]
-            target=work, args=(Order.of(cell.command), sends)
-        )
-        self._process.start()
+    def submit(self, cell: Cell) -> tuple[Any, Connection]:
+        end, sends = self._context.Pipe(duplex=False)
+        process = self._context.Process(target=work, args=(Order.of(cell.command), sends))
+        process.start()
         sends.close()  # so that the end of the process is the end of the pipe
+        return process, end
 
-    def outcome(self) -> Outcome | None:
-        """See `Job`."""
-        if not self._end.poll():
+    def outcome(self, job: tuple[Any, Connection]) -> Outcome | None:
+        process, end = job
+        if not end.poll():
             return None
         try:
-            outcome = self._end.recv()
+            outcome: Outcome = end.recv()
         except EOFError:
-            outcome = None
-        self._process.join()
-        if isinstance(outcome, Outcome):
-            return outcome
-        code = self._process.exitcode
-        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"status {code}"
-        return Outcome(f"its process ended with {how} (see the log)")
+            process.join()
+            code = process.exitcode
+            how = f"signal {signal.Signals(-code).name}" if code < 0 else f"status {code}"
+            return Outcome(f"its process ended with {how} (see the log)")
+        process.join()
+        return outcome
 
-    def cancel(self) -> None:
-        """See `Job`."""
-        self._process.kill()
-        self._process.join()
+    def cancel(self, job: tuple[Any, Connection]) -> None:
+        job[0].kill()
+        job[0].join()
 
 
 def context() -> multiprocessing.context.BaseContext:
@@ -130,8 +108,7 @@ def context() -> multiprocessing.context.BaseContext:
 def work(order: Order, end: Connection) -> None:
     """What the process of a cell does; `end` gets the outcome."""
 
-    def end_with_parent() -> None:
-        """A cell whose suite was killed ends too, or it would go on unseen."""
+    def end_with_parent() -> None:  # a cell whose suite was killed would go on unseen
         if parent := multiprocessing.parent_process():
             parent.join()
             os._exit(1)
@@ -147,7 +124,7 @@ class Ray:
     at_once = QUEUE
     retries = 2
 
-    def __init__(self, terms: Terms, options: Mapping[str, str]) -> None:
+    def __init__(self, terms: Terms, options: dict[str, str]) -> None:
         try:
             import ray
         except ImportError:
@@ -155,10 +132,8 @@ class Ray:
         if unknown := sorted(options.keys() - {"address"}):
             raise UsageError(f"--executor-option {unknown[0]}: with ray there is only address=HOST:PORT")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a benchmark reports to nobody
-        try:
+        with foreign("there is no Ray cluster to work with", "see 'ray status'"):
             ray.init(options.get("address"), log_to_driver=False, logging_level=logging.WARNING)
-        except Exception as error:  # ConnectionError, RuntimeError (another Python), ValueError
-            raise UsageError(f"there is no Ray cluster to work with ({first_line(error)}): see 'ray status'") from error
         self._ray: Any = ray
         machines = [machine["Resources"] for machine in ray.nodes() if machine["Alive"]]
         if not any(m.get("GPU", 0) >= terms.gpus and m.get("CPU", 0) >= terms.cpus for m in machines):
@@ -170,31 +145,20 @@ class Ray:
         # A worker of its own for each cell: what it leaves in memory goes with it. Attempts are counted by the runner.
         self._task = ray.remote(max_calls=1, max_retries=0, num_cpus=terms.cpus, num_gpus=terms.gpus)(perform)
 
-    def submit(self, cell: Cell) -> RayJob:
-        """Hand a cell to the cluster."""
-        return RayJob(self._ray, self._task.remote(Order.of(cell.command)))
+    def submit(self, cell: Cell) -> Any:
+        return self._task.remote(Order.of(cell.command))
 
-
-class RayJob:
-    """A task of Ray."""
-
-    def __init__(self, ray: Any, reference: ObjectRef[Outcome]) -> None:
-        self._ray, self._reference = ray, reference
-
-    def outcome(self) -> Outcome | None:
-        """See `Job`."""
-        ended, _ = self._ray.wait([self._reference], timeout=0)
-        if not ended:
+    def outcome(self, job: Any) -> Outcome | None:
+        if not self._ray.wait([job], timeout=0)[0]:
             return None
         try:
-            outcome: Outcome = self._ray.get(self._reference)
+            outcome: Outcome = self._ray.get(job)
         except Exception as error:  # of Ray: `perform` has no exceptions
             return Outcome(f"Ray lost its worker ({type(error).__name__}: {first_line(error)})")
         return outcome
 
-    def cancel(self) -> None:
-        """See `Job`."""
-        self._ray.cancel(self._reference, force=True)
+    def cancel(self, job: Any) -> None:
+        self._ray.cancel(job, force=True)
 
 
 class Submitit:
@@ -202,7 +166,7 @@ class Submitit:
 
     retries = 2
 
-    def __init__(self, out: Path, terms: Terms, options: Mapping[str, str]) -> None:
+    def __init__(self, out: Path, terms: Terms, options: dict[str, str]) -> None:
         try:
             from submitit import AutoExecutor
         except ImportError:
@@ -226,33 +190,18 @@ class Submitit:
         # On this machine nothing queues: all jobs would start at the same moment.
         self.at_once = 1 if self._executor.cluster == "local" else QUEUE
 
-    def submit(self, cell: Cell) -> SubmititJob:
-        """Hand a cell to the scheduler. Raises UsageError: it takes no job."""
-        try:
-            return SubmititJob(self._executor.submit(perform, Order.of(cell.command)))
-        except UsageError:
-            raise
-        except Exception as error:  # FailedSubmissionError: no such partition, no account
-            raise UsageError(f"the scheduler refused cell '{cell.label}' ({first_line(error)})") from error
+    def submit(self, cell: Cell) -> Any:
+        with foreign(f"the scheduler refused cell '{cell.label}'"):  # no such partition, no account
+            return self._executor.submit(perform, Order.of(cell.command))
 
-
-class SubmititJob:
-    """A job of submitit."""
-
-    def __init__(self, job: Any) -> None:
-        self._job = job
-
-    def outcome(self) -> Outcome | None:
-        """See `Job`."""
-        if not self._job.done():
+    def outcome(self, job: Any) -> Outcome | None:
+        if not job.done():
             return None
-        error = self._job.exception()
-        if error is None:
-            outcome: Outcome = self._job.result()
+        if job.exception() is None:
+            outcome: Outcome = job.result()
             return outcome
-        logs = self._job.paths.folder
-        return Outcome(f"the job {self._job.job_id} was lost, state {self._job.state} (its scheduler's logs: {logs})")
+        logs = job.paths.folder
+        return Outcome(f"the job {job.job_id} was lost, state {job.state} (its scheduler's logs: {logs})")
 
-    def cancel(self) -> None:
-        """See `Job`."""
-        self._job.cancel(check=False)
+    def cancel(self, job: Any) -> None:
+        job.cancel(check=False)

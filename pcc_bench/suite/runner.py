@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import itertools
 import json
 import math
@@ -9,8 +10,7 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from pcc_bench.reports.words import ceilings
 from pcc_bench.results.reading import read_run
 from pcc_bench.results.run import READER, Run
 from pcc_bench.suite.cell import LOG, Outcome, results
-from pcc_bench.suite.engines import Engine, Job, Local
+from pcc_bench.suite.engines import Engine, Local
 from pcc_bench.suite.spec import Cell, Suite
 
 MARK = "suite.json"
@@ -46,25 +46,24 @@ class Mark(BaseModel):
 
 @dataclass
 class Attempt:
-    """A cell in the hands of an engine."""
+    """A cell that waits for an engine, or that an engine has."""
 
     cell: Cell
     name: str  # of the cell, in what is said
-    number: int  # 1 for the first attempt
-    job: Job
-    start: float  # on the clock of `time.monotonic`
+    number: int = 1  # of the attempts at the cell
+    job: Any = None  # of the engine, once it has it
+    start: float = 0.0  # on the clock of `time.monotonic`
 
-    def outcome(self) -> Outcome | None:
+    def outcome(self, engine: Engine) -> Outcome | None:
         """How it ended; None while it runs. A cell without results is not done, whatever its engine says."""
-        outcome = self.job.outcome()
+        outcome = engine.outcome(self.job)
         if outcome is None or outcome.error:
             return outcome
         end = time.monotonic() + VISIBLE
         while results(self.cell.command) is None:
             if time.monotonic() > end:
-                return Outcome(
-                    "it ended, and its results are not here: is --output a folder that all machines share?", final=True
-                )
+                unseen = "it ended, and its results are not here: is --output a folder that all machines share?"
+                return Outcome(unseen, final=True)
             time.sleep(1)
         return outcome
 
@@ -80,26 +79,27 @@ def run(
     failed: dict[str, str] = {}
     with claimed(out):
         claim(suite, out)
-        queue: deque[tuple[Cell, str, int]] = deque()
+        queue: deque[Attempt] = deque()
         for number, cell in enumerate(cells, 1):
             name = f"[{number}/{len(cells)}] {cell.label} ({cell.command.tasks})"
             if results(cell.command):
                 say(f"{name}: done before")
             else:
-                queue.append((cell, name, 1))
+                queue.append(Attempt(cell, name))
         if not queue:
             return failed
         engine = open_engine()
+        state = "running" if engine.at_once == 1 else "handed over"
         running: list[Attempt] = []
         bar, looked = tqdm(desc="answers", unit="", leave=False), 0.0
         try:
             while queue or running:
                 while queue and len(running) < engine.at_once:
-                    cell, name, number = queue.popleft()
-                    state = "running" if engine.at_once == 1 else "handed over"
-                    say(f"{name}: {state}, log in {cell.folder / LOG}")
-                    running.append(Attempt(cell, name, number, engine.submit(cell), time.monotonic()))
-                ended = [(attempt, outcome) for attempt in running if (outcome := attempt.outcome()) is not None]
+                    attempt = queue.popleft()
+                    say(f"{attempt.name}: {state}, log in {attempt.cell.folder / LOG}")
+                    attempt.job, attempt.start = engine.submit(attempt.cell), time.monotonic()
+                    running.append(attempt)
+                ended = [(attempt, outcome) for attempt in running if (outcome := attempt.outcome(engine)) is not None]
                 for attempt, outcome in ended:
                     running.remove(attempt)
                     seconds = f"{time.monotonic() - attempt.start:.0f} s"
@@ -110,7 +110,7 @@ def run(
                         failed[attempt.cell.label] = outcome.error
                     else:
                         say(f"{attempt.name}: failed after {seconds}: {outcome.error}; it is tried again")
-                        queue.append((attempt.cell, attempt.name, attempt.number + 1))
+                        queue.append(replace(attempt, number=attempt.number + 1))
                 if not ended:
                     time.sleep(POLL)
                 if time.monotonic() - looked > LOOK:
@@ -119,7 +119,7 @@ def run(
         finally:  # interrupted, or the engine takes no more: nothing goes on unseen
             bar.close()
             for attempt in running:
-                attempt.job.cancel()
+                engine.cancel(attempt.job)
     return failed
 
 
@@ -132,11 +132,7 @@ def choose(cells: Sequence[Cell], pattern: str | None) -> list[Cell]:
         """A label as it is compared: reports write `PCC-Lite 4x` and `BM25 context`, suites `PCC 4x` and `bm25`."""
         return re.sub(r"[\s-]+", " ", re.sub(r"(?<=PCC)[\s-]Lite\b", "", label, flags=re.IGNORECASE)).casefold()
 
-    chosen = [
-        cell
-        for cell in cells
-        if any(fnmatchcase(plain(name), plain(pattern)) for name in (cell.label, *cell.command.tasks.split(",")))
-    ]
+    chosen = [c for c in cells if fnmatch.filter(map(plain, (c.label, *c.command.tasks.split(","))), plain(pattern))]
     if not chosen:
         hint = registry.suggest(pattern, list(dict.fromkeys(cell.label for cell in cells)))
         raise UsageError(f"--only {pattern} matches no cell{hint}")
@@ -165,27 +161,26 @@ def table(lines: Sequence[tuple[str, Path | None]], metrics: Sequence[str] = ())
     `achieved` is source tokens per position of memory, the ratio of sums over all tasks of a cell.
     """
     runs = [(label, read_run(path) if path else None) for label, path in lines]
-    scores = []
-    for _, run in runs:
-        line: dict[str, str] = {}  # column -> score, tasks first and then the averages of their groups
-        parts: list[tuple[str, Mapping[str, Any]]] = [(t.name, t.scores) for t in run.tasks.values()] if run else []
-        for group, values in run.groups.items() if run else ():
-            parts.append((f"{group} mean", {key.partition(",")[0]: value for key, value in values.items()}))
+    texts: list[dict[str, str]] = []  # of each line, by column; the averages of groups stand behind the tasks
+    for label, run in runs:
+        texts.append({"method": label, "achieved": ""})
+        if run is None:
+            continue
+        ratio = measure.achieved(task for task in run.tasks.values() if task.logged)
+        texts[-1]["achieved"] = "" if ratio is None else f"{ratio:.2f}x"
+        parts: list[tuple[str, Mapping[str, Any]]] = [(task.name, task.scores) for task in run.tasks.values()]
+        for group, averages in run.groups.items():
+            parts.append((f"{group} mean", {key.partition(",")[0]: value for key, value in averages.items()}))
         for (name, values), metric in itertools.product(parts, metrics or USUAL):
             value = values.get(metric)
             if isinstance(value, int | float) and math.isfinite(value):
                 heading = f"{name.removeprefix('pcc_')} {NAMES.get(metric, metric)}"
-                line[heading] = f"{100 * value:.1f}" if metric in PERCENT else f"{value:.4g}"
-        scores.append(line)
-    columns = list(dict.fromkeys(column for line in scores for column in line))
-    rows = []
-    for (label, run), line in zip(runs, scores, strict=True):
-        ratio = measure.achieved(task for task in run.tasks.values() if task.logged) if run else None
-        achieved = "" if ratio is None else f"{ratio:.2f}x"
-        rows.append((label, achieved, *(line.get(column, "") for column in columns)))
+                texts[-1][heading] = f"{100 * value:.1f}" if metric in PERCENT else f"{value:.4g}"
+    columns = tuple(dict.fromkeys(column for line in texts for column in line))
+    rows = tuple(tuple(line.get(column, "") for column in columns) for line in texts)
     notes = _notes([(label, run) for label, run in runs if run])
-    lined = TextTable(("method", "achieved", *columns), tuple(rows), notes).without_empty_columns()
-    if len(columns) <= WIDEST:
+    lined = TextTable(columns, rows, notes).without_empty_columns()
+    if len(columns) - 2 <= WIDEST:
         return lined
     methods, *turned = zip(lined.columns, *lined.rows, strict=True)
     return TextTable(("", *methods[1:]), tuple(turned), lined.notes)
@@ -202,13 +197,11 @@ def _notes(runs: Sequence[tuple[str, Run]]) -> tuple[str, ...]:
     same: dict[str, list[str]] = {}
     notes = []
     for name, kinds in asked.items():
-        says = [f"{kind[0]} rows" + (f" ({kind[1]} skipped)" if kind[1] else "") for kind in kinds]
+        counts = [f"{kind[0]} rows" + (f" ({kind[1]} skipped)" if kind[1] else "") for kind in kinds]
         if len(kinds) == 1:
-            same.setdefault(says[0], []).append(name)
+            same.setdefault(counts[0], []).append(name)
         else:
-            who = "; ".join(
-                f"{said} for {', '.join(labels)}" for said, labels in zip(says, kinds.values(), strict=True)
-            )
+            who = "; ".join(f"{rows} for {', '.join(of)}" for rows, of in zip(counts, kinds.values(), strict=True))
             notes.append(f"{name}: NOT the same rows in all lines, do not compare them: {who}.")
     equal = [f"{', '.join(names)}: {rows}." for rows, names in same.items()]
     return (*equal, *notes, *ceilings(run for _, run in runs))

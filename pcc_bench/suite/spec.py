@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
+from itertools import product
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pcc_bench.core import documents, provenance, registry
 from pcc_bench.core.errors import UsageError
@@ -31,15 +31,12 @@ class Settings(Strict):
     num_fewshot: int | None = None  # lm-eval's examples
     chat_template: bool | None = None  # use the tokenizer's
     seed: str | None = None
-    # which part of lm-eval's own tasks is compressed, as `pcc-bench eval --compress`
-    compress: str | None = Field(default=None, min_length=1)
+    compress: str | None = Field(default=None, min_length=1)  # of lm-eval's own tasks, as `pcc-bench eval --compress`
 
     def over(self, base: Settings) -> Settings:
         """These settings where they say something, `base` where they do not."""
-        own = {name: getattr(self, name) for name in Settings.model_fields}
-        merged = {name: getattr(base, name) if value is None else value for name, value in own.items()}
-        merged["model_args"] = base.model_args | self.model_args
-        merged["metadata"] = base.metadata | self.metadata
+        merged = {name: getattr(base if getattr(self, name) is None else self, name) for name in Settings.model_fields}
+        merged |= {name: getattr(base, name) | getattr(self, name) for name in ("model_args", "metadata")}
         return Settings(**merged)
 
 
@@ -61,12 +58,10 @@ class Matrix(Settings):
 
     def entries(self) -> Iterator[Entry]:
         """Its cells, those of a checkpoint one after the other."""
-        settings = {name: getattr(self, name) for name in Settings.model_fields}
-        for checkpoint, pretrained in self.checkpoints.items():
-            for label, decoder in self.decoders.items():
-                args = {**self.model_args, "pretrained": pretrained, "decoder": decoder}
-                cell = {**settings, "model_args": args, "method": self.method, "tasks": self.tasks}
-                yield Entry(label=f"{checkpoint} on {label}", **cell)
+        shared = self.model_dump(exclude={"checkpoints", "decoders", "model_args"})
+        for (checkpoint, pretrained), (label, decoder) in product(self.checkpoints.items(), self.decoders.items()):
+            args = {**self.model_args, "pretrained": pretrained, "decoder": decoder}
+            yield Entry(label=f"{checkpoint} on {label}", model_args=args, **shared)
 
 
 @dataclass(frozen=True)
@@ -78,13 +73,10 @@ class Cell:
 
     @property
     def folder(self) -> Path:
-        """Where its results, answers and log are."""
         return self.command.output
 
 
 class Suite(Strict):
-    """A suite."""
-
     name: str = Field(pattern=r"^[\w.-]+$")  # marks the folder of its results
     purpose: str = ""  # one sentence
     metrics: tuple[str, ...] = ()  # shown in the table, in this order; by default the usual ones of each task
@@ -98,13 +90,16 @@ class Suite(Strict):
         path = shipped().get(name, Path(name))
         if not documents.is_file(path):
             raise UsageError(f"no suite '{name}': give a file, or one of {', '.join(shipped())}")
-        suite = documents.checked(cls, documents.read_yaml(path), f"the suite {path} can't be run")
-        labels = [entry.label for entry in suite.entries]
+        return documents.checked(cls, documents.read_yaml(path), f"the suite {path} can't be run")
+
+    @model_validator(mode="after")
+    def _cells_differ(self) -> Self:
+        labels = [entry.label for entry in self.entries]
         if not labels:
-            raise UsageError(f"the suite {path} can't be run: it has neither cells nor a matrix")
+            raise ValueError("it has neither cells nor a matrix")
         if twice := sorted({label for label in labels if labels.count(label) > 1}):
-            raise UsageError(f"the suite {path} can't be run: two cells are called '{twice[0]}'")
-        return suite
+            raise ValueError(f"two cells are called '{twice[0]}'")
+        return self
 
     @property
     def entries(self) -> list[Entry]:
@@ -120,22 +115,18 @@ class Suite(Strict):
             settings = changes.over(entry.over(self.defaults))
             for key, value in settings.model_args.items():
                 if "," in str(value) or "=" in str(value):
-                    raise UsageError(
-                        f"cell '{entry.label}': model_args {key}={value} has a comma or =, which lm-eval can't read"
-                    )
+                    unreadable = f"model_args {key}={value} has a comma or =, which lm-eval can't read"
+                    raise UsageError(f"cell '{entry.label}': {unreadable}")
             command = Command(
+                **{name: getattr(settings, name) for name in ("limit", "num_fewshot", "seed", "compress")},
                 model=entry.method,
                 model_args=",".join(f"{key}={value}" for key, value in settings.model_args.items()),
                 tasks=",".join(entry.tasks),
                 output=out,
-                limit=settings.limit,
                 batch_size=str(settings.batch_size or 1),
                 device=device,
                 metadata=json.dumps(settings.metadata, sort_keys=True) if settings.metadata else None,
-                num_fewshot=settings.num_fewshot,
                 chat_template=bool(settings.chat_template),
-                seed=settings.seed,
-                compress=settings.compress,
             )
             # A changed cell is another run: it gets another folder, and the old one stays as it is.
             name = re.sub(r"[^\w.-]+", "-", entry.label).strip("-")
@@ -150,12 +141,7 @@ def shipped() -> dict[str, Path]:
     return {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
 
 
-class Executor(StrEnum):
-    """Engines, by what the user calls them."""
-
-    LOCAL = "local"
-    RAY = "ray"
-    SUBMITIT = "submitit"
+Executor = Literal["local", "ray", "submitit"]
 
 
 @dataclass(frozen=True)
@@ -166,3 +152,4 @@ class Terms:
     cpus: int = 1  # CPU cores for a cell
     retries: int | None = None  # see `Engine`; None is the engine's own default, and so it is with `at_once`
     at_once: int | None = None  # see `Engine`
+    options: Sequence[str] = ()  # the engine's own, `KEY=VALUE` each
