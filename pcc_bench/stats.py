@@ -35,7 +35,6 @@ class Clusters:
 
     @property
     def rows(self) -> float:
-        """Number of rows."""
         return float(self.sizes.sum())
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from pcc_bench.cost import predict as few_layers
 from pcc_bench.cost import predict as predicting
 from pcc_bench.cost.estimate import encoding_flops
 from pcc_bench.cost.predict import Layers
-from pcc_bench.cost.records import CostRecord, Mode, Phase, Provenance, markdown
+from pcc_bench.cost.records import CostRecord, Mode, Phase, Provenance
 from pcc_bench.cost.sweeps import MEASURED, PREDICTED
 from pcc_bench.cost.work import Held, Laps, Point, Setting, Shape
 from pcc_bench.cost.work import records as as_records
@@ -205,6 +205,10 @@ def test_what_never_pays_is_said() -> None:
         *as_records(shape, point, Mode.COLD, [Laps(6.0, 1.0, 2.0)], (1,), Held(64, 2), SETTING),
     ]
     assert cell(markdown(found), "Q*") == "never"
+
+
+def markdown(found: Sequence[CostRecord]) -> str:
+    return "\n\n".join(table.markdown() for table in records.tables(found))
 
 
 def cell(text: str, column: str) -> str:

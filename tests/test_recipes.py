@@ -63,9 +63,17 @@ def test_every_recipe_is_planned_offline(name: str, tmp_path: Path, monkeypatch:
     text = dry_run.render(plan)
     assert plan.parts[-1].name == "decoder"
     assert plan.parts[-1].trained == 0
-    assert 0 < plan.trained < plan.parameters
+    assert 0 < plan.weights.trained < plan.weights.parameters
     assert plan.memory.total < 80e9, "the paper's cards have 80 GB"
-    for shown in (name, f"{plan.trained:,}", f"{plan.steps:,}", f"{plan.flops:.2e}", "estimate", "time", "A100"):
+    for shown in (
+        name,
+        f"{plan.weights.trained:,}",
+        f"{plan.steps:,}",
+        f"{plan.flops:.2e}",
+        "estimate",
+        "time",
+        "A100",
+    ):
         assert shown in text
 
 
@@ -240,7 +248,7 @@ def test_a_narrower_choice_trains_less(models: Path) -> None:
     whole = dry_run.plan(small(models, "pcc"))
     rows = dry_run.plan(small(models, "pcc", train=["converter", "memory_tokens"]))
     converter = dry_run.plan(small(models, "pcc", train=["converter"]))
-    assert rows.trained - converter.trained == 64 * 48
+    assert rows.weights.trained - converter.weights.trained == 64 * 48
     assert whole.flops > rows.flops > converter.flops
     assert whole.memory.total > rows.memory.total > converter.memory.total
 
@@ -251,7 +259,7 @@ def test_parts_add_up_to_what_is_loaded(models: Path, name: str) -> None:
     pcc = checkpoint.load(str(models / name), decoder)
     plan = dry_run.plan(small(models, name))
     loaded = sum(p.numel() for p in [*pcc.parameters(), *decoder.model.parameters()])
-    assert plan.parameters == loaded
+    assert plan.weights.parameters == loaded
 
 
 # ---------------------------------------------------------------- FLOPs and memory
@@ -292,7 +300,7 @@ def test_flops_of_a_model_are_what_torch_counts(family: str, head: bool) -> None
         called = model if head else model.base_model
         forward = counted(lambda called=called, out=out: out.append(called(inputs_embeds=vectors, use_cache=False)[0]))
         backward = counted(lambda out=out: out[0].sum().backward())
-        assert sizes.forward(80, head=head) == pytest.approx(forward, rel=0.01)
+        assert sizes.read(80, predicted=80 * head) == pytest.approx(forward, rel=0.01)
         assert sizes.backward(80, head=head, trained=trained) == pytest.approx(backward, rel=0.01)
 
 

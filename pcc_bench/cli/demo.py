@@ -122,7 +122,6 @@ def _evaluate(
     settings: dict[str, Any],
     limit: int | None = None,
 ) -> tuple[list[Path], dict[str, Any]]:
-    """One run of lm-eval; returns its result file and its samples."""
     before = set(out.rglob("results_*.json"))
     metadata = {**options, **settings}
     tracker = EvaluationTracker(output_path=str(out))

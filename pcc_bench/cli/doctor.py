@@ -24,8 +24,6 @@ EXTRAS = {"tensorboard": "training curves"}
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
-
     what: str
     found: str  # what is there
     good: bool = True  # whether that is enough
@@ -34,12 +32,10 @@ class Finding:
 
     @property
     def mark(self) -> str:
-        """`OK`, `MISSING` (needed) or `note` (only wanted)."""
         return "OK" if self.good else "MISSING" if self.needed else "note"
 
 
 def examine() -> Iterator[Finding]:
-    """Look at everything, the quick things first."""
     active = any(type(finder).__name__ == startup.LmEvalFinder.__name__ for finder in sys.meta_path)
     version, least = (".".join(map(str, numbers)) for numbers in (sys.version_info[:3], PYTHON))
     yield Finding("Python", version, sys.version_info >= PYTHON, fix=f"install Python >= {least}, then: make demo")
@@ -107,7 +103,6 @@ def _data() -> Finding:
 
 
 def _lm_eval() -> Iterator[Finding]:
-    """Does lm-eval know us once `pcc-bench eval` runs it?"""
     try:
         startup.install()
         import lm_eval.models  # noqa: F401  # fills the registry

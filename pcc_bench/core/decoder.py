@@ -219,8 +219,8 @@ def check_window(config: Any, positions: int, what: str, remedy: str) -> None:
 
 def now(device: torch.device) -> float:
     """Seconds on a clock that waits for the device."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
     return time.perf_counter()
 
 

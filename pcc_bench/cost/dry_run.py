@@ -19,8 +19,6 @@ KNOWN_ROWS = {"rajpurkar/squad_v2": 86_821, "openai/gsm8k": 7_473, "hpd/en_train
 
 @dataclass(frozen=True)
 class PhasePlan:
-    """One phase."""
-
     segment_length: int  # encoder tokens a segment
     rate: int
     steps: int
@@ -30,11 +28,9 @@ class PhasePlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will take."""
-
     recipe: Recipe
     parts: tuple[Part, ...]
-    phases: tuple[PhasePlan, ...]  # steps, tokens, FLOPs
+    phases: tuple[PhasePlan, ...]
     memory: Memory  # of one process
     device: str  # kind of accelerator
     devices: int  # how many, one process each
@@ -42,28 +38,15 @@ class Plan:
     notes: tuple[str, ...]  # what was assumed, one sentence each
 
     @property
-    def parameters(self) -> int:
-        """All weights."""
-        return sum(part.parameters for part in self.parts)
-
-    @property
-    def trained(self) -> int:
-        """Weights that learn."""
-        return sum(part.trained for part in self.parts)
+    def weights(self) -> Part:
+        return Part("in all", sum(part.parameters for part in self.parts), sum(part.trained for part in self.parts))
 
     @property
     def steps(self) -> int:
-        """Optimizer steps."""
         return sum(phase.steps for phase in self.phases)
 
     @property
-    def tokens(self) -> float:
-        """Encoder tokens compressed."""
-        return sum(phase.tokens for phase in self.phases)
-
-    @property
     def flops(self) -> float:
-        """Forward and backward."""
         return sum(phase.flops for phase in self.phases)
 
     @property
@@ -83,11 +66,11 @@ def plan(recipe: Recipe, *, utilisation: float = 0.4, device: str = "H100", devi
         raise UsageError(f"the peak speed of device '{device}' is not known: choose among {', '.join(PEAK)}")
     if not 0 < utilisation <= 1:
         raise UsageError(f"utilisation {utilisation} is no share of the peak: give a number above 0 and up to 1")
-    at_once = recipe.optimisation.micro_batch_size * devices
-    if devices < 1 or recipe.optimisation.batch_size % at_once:
+    batch, micro_batch = recipe.optimisation.batch_size, recipe.optimisation.micro_batch_size
+    if devices < 1 or batch % (micro_batch * devices):
         raise UsageError(
-            f"recipe {recipe.name}: batch_size {recipe.optimisation.batch_size} can't be shared evenly by {devices} "
-            f"devices with micro_batch_size {recipe.optimisation.micro_batch_size}: choose another number of devices"
+            f"recipe {recipe.name}: batch_size {batch} can't be shared evenly by {devices} devices with "
+            f"micro_batch_size {micro_batch}: choose another number of devices"
         )
     geometry = estimate.geometry_of(recipe)
     steps = _steps(recipe)
@@ -95,31 +78,23 @@ def plan(recipe: Recipe, *, utilisation: float = 0.4, device: str = "H100", devi
     ends = [phase.until or steps for phase in recipe.phases]
     if len(ends) > 1 and ends[-2] >= steps:
         raise UsageError(f"recipe {recipe.name}: a phase ends at step {ends[-2]}, but the run has {steps} steps")
-    batch = recipe.optimisation.batch_size
-    phases = tuple(
-        PhasePlan(
-            phase.segment_length,
-            phase.rate,
-            end - start,
-            (end - start) * batch * sample.tokens,
-            (end - start) * batch * estimate.flops_of(recipe, geometry, sample),
-        )
-        for phase, sample, start, end in zip(recipe.phases, samples, [0, *ends[:-1]], ends, strict=True)
-    )
+    phases = []
+    for phase, sample, start, end in zip(recipe.phases, samples, [0, *ends[:-1]], ends, strict=True):
+        rows, flops = (end - start) * batch, estimate.flops_of(recipe, geometry, sample)
+        phases.append(PhasePlan(phase.segment_length, phase.rate, end - start, rows * sample.tokens, rows * flops))
     parts = estimate.parts_of(recipe, geometry)
     memory = estimate.memory_of(recipe, geometry, parts, samples)
     notes = ["The decoder's tokenizer is taken to make as many tokens as the encoder's."]
     kinds = dict.fromkeys(recipe.data_at(phase).kind for phase in range(len(recipe.phases)))
-    answering = [kind for kind in kinds if kind != "text"]
-    sizes = estimate.ANSWERING_TOKENS
+    sizes, answering = estimate.ANSWERING_TOKENS, [kind for kind in kinds if kind != "text"]
     notes += [f"Prompt and answer ({kind}) are taken to be {sizes[kind]} tokens." for kind in answering]
     if answering and not recipe.optimisation.tokens:
         notes.append("Contexts are taken to fill every segment: give optimisation.tokens for their true length.")
-    return Plan(recipe, parts, phases, memory, device, devices, utilisation, tuple(notes))
+    return Plan(recipe, parts, tuple(phases), memory, device, devices, utilisation, tuple(notes))
 
 
 def _steps(recipe: Recipe) -> int:
-    """Optimizer steps: the recipe's, or from the training rows of its data and the epochs."""
+    """The recipe's, or from the training rows of its data and the epochs."""
     optimisation, data = recipe.optimisation, recipe.data
     if optimisation.steps:
         return optimisation.steps
@@ -129,39 +104,38 @@ def _steps(recipe: Recipe) -> int:
         rows = KNOWN_ROWS[data.path]
         rows -= 0 if data.held_out else math.ceil(rows / data.held_out_every)
     else:
-        raise UsageError(
-            f"recipe {recipe.name}: how many rows {data.path} has is not known before it is read: "
-            "give optimisation.steps instead of epochs for a dry run"
-        )
+        unknown = f"how many rows {data.path} has is not known before it is read"
+        raise UsageError(f"recipe {recipe.name}: {unknown}: give optimisation.steps instead of epochs for a dry run")
     return (optimisation.epochs or 1) * math.ceil(rows / optimisation.batch_size)
 
 
 def render(plan: Plan) -> str:
-    """A plan as plain text, a table for each question."""
-    memory, seconds, gib = plan.memory, plan.seconds, 2**30
+    seconds, optimisation = plan.seconds, plan.recipe.optimisation
     units = (("hours", 3600), ("minutes", 60), ("seconds", 1))
     duration = next(f"{seconds / length:.1f} {unit}" for unit, length in units if seconds >= 2 * length or length == 1)
-    accumulation = plan.recipe.optimisation.batch_size // (plan.recipe.optimisation.micro_batch_size * plan.devices)
-    lines = [f"{plan.recipe.name}: {plan.recipe.purpose}".removesuffix(": "), ""]
-    lines += [f"{'weights':<16}{'parameters':>16}{'trained':>16}"]
-    lines += [f"{part.name:<16}{part.parameters:>16,}{part.trained:>16,}" for part in plan.parts]
-    lines += [f"{'in all':<16}{plan.parameters:>16,}{plan.trained:>16,}", ""]
-    lines += [f"{'segments of':<12}{'rate':>6}{'steps':>10}{'tokens':>16}{'FLOPs':>11}"]
+    accumulation = optimisation.batch_size // (optimisation.micro_batch_size * plan.devices)
     rows = [(str(p.segment_length), f"{p.rate}x", p.steps, p.tokens, p.flops) for p in plan.phases]
-    rows.append(("in all", "", plan.steps, plan.tokens, plan.flops))
-    lines += [
-        f"{segments:<12}{rate:>6}{steps:>10,}{tokens:>16,.0f}{flops:>11.2e}"
-        for segments, rate, steps, tokens, flops in rows
-    ]
-    lines.append("")
-    lines += [
-        f"batch    {plan.recipe.optimisation.batch_size} = {plan.recipe.optimisation.micro_batch_size} a process "
+    rows.append(("in all", "", plan.steps, sum(phase.tokens for phase in plan.phases), plan.flops))
+    held = {name: f"{size / 2**30:.1f} GiB" for name, size in [*vars(plan.memory).items(), ("all", plan.memory.total)]}
+    lines = [
+        f"{plan.recipe.name}: {plan.recipe.purpose}".removesuffix(": "),
+        "",
+        f"{'weights':<16}{'parameters':>16}{'trained':>16}",
+        *(f"{part.name:<16}{part.parameters:>16,}{part.trained:>16,}" for part in (*plan.parts, plan.weights)),
+        "",
+        f"{'segments of':<12}{'rate':>6}{'steps':>10}{'tokens':>16}{'FLOPs':>11}",
+        *(
+            f"{segments:<12}{rate:>6}{steps:>10,}{tokens:>16,.0f}{flops:>11.2e}"
+            for segments, rate, steps, tokens, flops in rows
+        ),
+        "",
+        f"batch    {optimisation.batch_size} = {optimisation.micro_batch_size} a process "
         f"x {plan.devices} processes x {accumulation} accumulated",
-        f"memory   about {memory.total / gib:.1f} GiB a process (estimate): weights {memory.weights / gib:.1f} GiB, "
-        f"autocast's copies {memory.copies / gib:.1f} GiB, gradients {memory.gradients / gib:.1f} GiB, "
-        f"Adam {memory.optimizer / gib:.1f} GiB, activations {memory.activations / gib:.1f} GiB",
+        f"memory   about {held['all']} a process (estimate): weights {held['weights']}, "
+        f"autocast's copies {held['copies']}, gradients {held['gradients']}, "
+        f"Adam {held['optimizer']}, activations {held['activations']}",
         f"time     about {duration} on {plan.devices} x {plan.device} at {plan.utilisation:.0%} of "
         f"{PEAK[plan.device] / 1e12:.0f} TFLOP/s",
-        *[f"note     {note}" for note in plan.notes],
+        *(f"note     {note}" for note in plan.notes),
     ]
     return "\n".join(lines)

@@ -59,8 +59,7 @@ class Memory:
 
     @property
     def total(self) -> float:
-        """Bytes in all."""
-        return self.weights + self.copies + self.gradients + self.optimizer + self.activations
+        return float(sum(vars(self).values()))
 
 
 @dataclass(frozen=True)
@@ -78,8 +77,6 @@ class Sample:
 
 @dataclass(frozen=True)
 class Geometry:
-    """Sizes of a recipe's models."""
-
     encoder: Model  # without memory tokens; under a LoRA, its base
     lora: int  # weights of the adapter; 0 where there is none
     lora_products: int  # of these, the ones in matrix products: looking up an embedding is none
@@ -95,15 +92,15 @@ def geometry_of(recipe: Recipe) -> Geometry:
         return sized(config_of(recipe.encoder), recipe.lora_rank, reads)
     layers, rank, pooling = recipe.encoder_layers, recipe.lora_rank, recipe.pooling
     if layers is None:
-        start = str(recipe.start)
-        if not (Path(start) / "config.json").is_file():
-            if not (published := re.search(r"Stage[12]-PCC-(Lite|Large)-\d+x$", start.rstrip("/"))):
+        start = Path(str(recipe.start))
+        if not (start / "config.json").is_file():
+            if not (published := re.search(r"Stage[12]-PCC-(Lite|Large)-\d+x$", start.name)):
                 raise UsageError(
-                    f"start '{start}' is neither a checkpoint folder here nor a published one (Stage1-PCC-Lite-4x "
-                    "...): a dry run fetches no checkpoints, so give its folder"
+                    f"start '{recipe.start}' is neither a checkpoint folder here nor a published one "
+                    "(Stage1-PCC-Lite-4x ...): a dry run fetches no checkpoints, so give its folder"
                 )
             return sized(config_of(LITE), 0, reads) if published[1] == "Lite" else sized(config_of(LARGE), 64, reads)
-        config = PccConfig.read(Path(start))
+        config = PccConfig.read(start)
         if config.encoder.layers is None:
             return sized_as(config, reads)
         layers, pooling, rank = config.encoder.layers, config.pooling, lora_rank(config)
@@ -113,7 +110,6 @@ def geometry_of(recipe: Recipe) -> Geometry:
 
 
 def lora_rank(config: PccConfig) -> int:
-    """Of a checkpoint's encoder; 0 without a LoRA."""
     return int((config.encoder.lora or {}).get("r", 0))
 
 
@@ -125,7 +121,6 @@ def sized_as(config: PccConfig, reads: PreTrainedConfig) -> Geometry:
 
 
 def boundary_vectors(boundaries: Boundaries, segments: int) -> int:
-    """Of a memory of so many segments."""
     return {Boundaries.PER_SEGMENT: 2 * segments, Boundaries.ONCE: 2, Boundaries.NONE: 0}[boundaries]
 
 
@@ -179,11 +174,11 @@ def sample_of(recipe: Recipe, phase: int, steps: int) -> Sample:
     objective, data = recipe.objective, recipe.data_at(phase)
     if not data.is_text:
         return Sample(tokens, segments, slots, ((1.0, prefix + ANSWERING_TOKENS[data.kind]),))
-    share, end = recipe.completion_at(phase), int(objective.append_eos)
+    share, prefix = recipe.completion_at(phase), prefix + objective.append_eos
     weights = (1 - share, share)
     if objective.combination is Combination.SUMMED:
         weights = (float(share < 1), float(share > 0))
-    lengths = (prefix + 1 + tokens + end, prefix + objective.completion_tokens + end)
+    lengths = (prefix + 1 + tokens, prefix + objective.completion_tokens)
     rows = tuple((weight, length) for weight, length in zip(weights, lengths, strict=True) if weight)
     return Sample(tokens, segments, slots, rows)
 
@@ -201,14 +196,14 @@ def flops_of(recipe: Recipe, geometry: Geometry, sample: Sample) -> float:
     flops *= sample.segments
     flops += (6 if Trained.CONVERTER in learns else 4) * geometry.converter * sample.slots
     for weight, length in sample.decoder_rows:
-        flops += weight * decoder.forward(length, head=True)
+        flops += weight * decoder.read(length, predicted=length)
         flops += weight * decoder.backward(length, head=True, trained=False)
     return flops
 
 
 def encoding_flops(geometry: Geometry, positions: float) -> float:
     """Forward of one segment with its memory tokens through the encoder."""
-    return geometry.encoder.forward(positions, head=False) + 2 * geometry.lora_products * positions
+    return geometry.encoder.read(positions) + 2 * geometry.lora_products * positions
 
 
 def _encoder_learns(recipe: Recipe) -> bool:

@@ -20,11 +20,11 @@ from pcc_bench.core.checkpoint_files import plain, resolve
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.documents import checked
 from pcc_bench.core.errors import UsageError
-from pcc_bench.cost.sizes import KNOWN, LARGE, LITE, config_of, from_state
+from pcc_bench.cost.sizes import KNOWN, LARGE, LITE, config_of, from_state, llama
 from pcc_bench.cost.work import Shape
 from pcc_bench.model import checkpoint
 from pcc_bench.model.compressor import PccCompressor
-from pcc_bench.model.config import MEMORY_TOKENS, DecoderConfig, EncoderConfig, PccConfig, check_rate
+from pcc_bench.model.config import MEMORY_TOKENS, PccConfig, check_rate
 from pcc_bench.model.converter import Converter
 from pcc_bench.model.encoder import MEMORY_TOKEN_NAMES, Encoder
 from pcc_bench.model.init import lora_config
@@ -37,42 +37,30 @@ DEFAULT_RATE = 4
 WITHOUT_BOS = ("qwen2",)  # families whose tokenizers have no beginning of sequence
 LORA = "lora-"  # before the name of an encoder: frozen, with an adapter
 
-_SMALL = {"model_type": "llama", "hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 8}
-_SMALL |= {"num_attention_heads": 8, "num_key_value_heads": 4, "vocab_size": 8192, "max_position_embeddings": 32768}
-_TINY = {**_SMALL, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "vocab_size": 1024}
-_SMALL_ENCODER = {"model_type": "gpt2", "n_embd": 192, "n_layer": 4, "n_head": 4, "vocab_size": 8192}
-_TINY_ENCODER = {"model_type": "gpt2", "n_embd": 48, "n_layer": 2, "n_head": 4, "vocab_size": 1024}
-
 MODELS: dict[str, dict[str, Any]] = {
     "gpt2-large": KNOWN[LITE],
     "llama-3-8b": KNOWN[LARGE],
     "mistral-7b": KNOWN["mistralai/Mistral-7B-Instruct-v0.3"],
     "qwen2.5-7b": KNOWN["Qwen/Qwen2.5-7B-Instruct"],
     "phi-3.5-mini": KNOWN["microsoft/Phi-3.5-mini-instruct"],
-    "small-llama": _SMALL,
-    "small-gpt2": _SMALL_ENCODER,  # about a tenth of small-llama
-    "tiny-llama": _TINY,
-    "tiny-gpt2": _TINY_ENCODER,
+    "small-llama": llama(512, 1408, 8, 8, 4, 8192, 32768),
+    # about a tenth of small-llama
+    "small-gpt2": {"model_type": "gpt2", "n_embd": 192, "n_layer": 4, "n_head": 4, "vocab_size": 8192},
+    "tiny-llama": llama(64, 128, 2, 8, 4, 1024, 32768),
+    "tiny-gpt2": {"model_type": "gpt2", "n_embd": 48, "n_layer": 2, "n_head": 4, "vocab_size": 1024},
 }
-PAIRS = {
-    "lite": "gpt2-large+llama-3-8b",
-    "large": "lora-llama-3-8b+llama-3-8b",
-    "small": "small-gpt2+small-llama",
-    "tiny": "tiny-gpt2+tiny-llama",
-}
+PAIRS = {"lite": "gpt2-large+llama-3-8b", "large": "lora-llama-3-8b+llama-3-8b"}
+PAIRS |= {"small": "small-gpt2+small-llama", "tiny": "tiny-gpt2+tiny-llama"}
 
 
 @dataclass(frozen=True)
 class Pair:
-    """An encoder and the decoder it compresses for."""
-
     encoder: str
     lora: bool  # the encoder is frozen and has an adapter
     decoder: str
 
     @property
     def encoder_name(self) -> str:
-        """As the user spells it."""
         return (LORA if self.lora else "") + self.encoder
 
     def config(self, rates: Sequence[int]) -> PccConfig:
@@ -82,35 +70,32 @@ class Pair:
                 check_rate(rate, SEGMENT_LENGTH)
             except ValueError as error:
                 raise UsageError(f"--rate: {error}; give 4, 8, 16 ...") from None
-        encoder = model_config(self.encoder).to_dict()
-        encoder["vocab_size"] += MEMORY_TOKENS
+        state = model_config(self.encoder).to_dict()
+        state["vocab_size"] += MEMORY_TOKENS
         lora = plain(lora_config(LORA_RANK).to_dict()) if self.lora else None
-        kind = EncoderConfig(kind="lora" if self.lora else "full", config=encoder, lora=lora)
-        decoder = DecoderConfig(hidden_size=model_config(self.decoder).hidden_size)
-        state = {"rate": rates[0], "rates": list(rates), "segment_length": SEGMENT_LENGTH, "memory_dtype": "decoder"}
-        return checked(PccConfig, state | {"encoder": kind.model_dump(), "decoder": decoder.model_dump()}, "--rate")
+        encoder = {"kind": "lora" if self.lora else "full", "config": state, "lora": lora}
+        decoder = {"hidden_size": model_config(self.decoder).hidden_size}
+        sizes = {"rate": rates[0], "rates": list(rates), "segment_length": SEGMENT_LENGTH, "memory_dtype": "decoder"}
+        return checked(PccConfig, {**sizes, "encoder": encoder, "decoder": decoder}, "--rate")
 
 
 def named(name: str) -> Pair:
     """The pair of a name: one of `PAIRS`, or ENCODER+DECODER. Raises UsageError: there is no such geometry."""
-    encoder, _, decoder = PAIRS.get(name, name).partition("+")
-    for part in (encoder.removeprefix(LORA), decoder):
+    spelled, _, decoder = PAIRS.get(name, name).partition("+")
+    encoder, lora = spelled.removeprefix(LORA), spelled.startswith(LORA)
+    for part in (encoder, decoder):
         if part not in MODELS:
-            known = [*PAIRS, *MODELS]
             raise UsageError(
-                f"--random-weights {name}: there is no geometry '{part or name}'{registry.suggest(part, known)}; "
-                f"give one of {', '.join(PAIRS)}, or ENCODER+DECODER of {', '.join(MODELS)} ({LORA} before an "
-                "encoder: frozen, with an adapter)"
+                f"--random-weights {name}: there is no geometry '{part or name}'"
+                f"{registry.suggest(part, [*PAIRS, *MODELS])}; give one of {', '.join(PAIRS)}, or ENCODER+DECODER of "
+                f"{', '.join(MODELS)} ({LORA} before an encoder: frozen, with an adapter)"
             )
-    if encoder.startswith(LORA) and MODELS[encoder.removeprefix(LORA)]["model_type"] == "gpt2":
-        raise UsageError(
-            f"--random-weights {name}: the adapter is for Llama's layers, not for GPT-2's: leave out {LORA}"
-        )
-    return Pair(encoder.removeprefix(LORA), encoder.startswith(LORA), decoder)
+    if lora and MODELS[encoder]["model_type"] == "gpt2":
+        raise UsageError(f"--random-weights {name}: the adapter is for Llama's layers, not GPT-2's: leave out {LORA}")
+    return Pair(encoder, lora, decoder)
 
 
 def model_config(name: str) -> PreTrainedConfig:
-    """Configuration of a model in `MODELS`."""
     return from_state(MODELS[name])
 
 
@@ -165,8 +150,7 @@ def of_checkpoint(name: str, decoder: str | None, rates: Sequence[int]) -> Shape
 
     Raises UsageError: it is no checkpoint, does not declare a rate, or its decoder is not known.
     """
-    folder = resolve(shipped.located(name))
-    path = PccCompressor.decoder_path(shipped.located(name), decoder)
+    folder, path = resolve(shipped.located(name)), PccCompressor.decoder_path(shipped.located(name), decoder)
     reads = config_of(path)
     if checkpoint.is_own(folder):
         config = PccConfig.read(folder)
@@ -183,15 +167,13 @@ def _published(folder: Path, name: str, width: int, rates: Sequence[int]) -> Pcc
     rate = rates[0] if rates else rate_in_name(name)
     if rate is None or len(rates) > 1:
         raise UsageError(f"{name} is in the published format, which has one rate and does not record it: pass --rate 4")
-    adapter = folder / "adapter_config.json"
-    if adapter.is_file():
+    if (folder / "adapter_config.json").is_file():
         lora = read_adapter(folder)
         base = str(lora.base_model_name_or_path)
         state = config_of(base).to_dict()
         state["vocab_size"] += MEMORY_TOKENS
-        kind = EncoderConfig(kind="lora", config=state, base=base, lora={"r": lora.r})
+        encoder = {"kind": "lora", "config": state, "base": base, "lora": {"r": lora.r}}
     else:
-        kind = EncoderConfig(kind="full", config=config_of(str(folder)).to_dict())
-    made_for = DecoderConfig(hidden_size=width)
-    given = {"rate": rate, "encoder": kind.model_dump(), "decoder": made_for.model_dump()}
+        encoder = {"kind": "full", "config": config_of(str(folder)).to_dict()}
+    given = {"rate": rate, "encoder": encoder, "decoder": {"hidden_size": width}}
     return checked(PccConfig, given, f"{folder} with the options given")

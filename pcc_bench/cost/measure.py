@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import gc
 import re
-import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.decoder import Decoder, now
 from pcc_bench.core.errors import UsageError, memory_errors
 from pcc_bench.core.generation import autocast_for, keep_logits
 from pcc_bench.core.plan import Plan
@@ -27,16 +26,12 @@ from pcc_bench.cost.records import CostRecord, Mode
 from pcc_bench.cost.work import FULL_TEXT, Held, Laps, Point, Setting, Shape, records
 from pcc_bench.model.pcc import PCC
 
-_STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
-_RESET_PEAK = "5"  # proc(5): sets the peak resident set to what is resident now
 WARM_UP = 2  # rounds before the clock counts; the last one looks for the peak of memory
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What is measured."""
-
     shape: Shape
     pcc: PCC
     decoder: Decoder
@@ -83,8 +78,6 @@ def measure(
 
 
 class Runner:
-    """Runs one point of a subject, in any mode."""
-
     def __init__(self, subject: Subject, point: Point) -> None:
         self.point = point
         self.decoder = subject.decoder
@@ -113,21 +106,20 @@ class Runner:
             context = torch.cat([start.expand(self.point.batch, -1), self._ids(self.point.context)], 1)
             ids = torch.cat([context, question], 1) if mode is Mode.FULL else context
             self.watch.lap()
-            cache, token = self._read({"input_ids": ids})
+            cache, token = self._read(input_ids=ids)
             if mode is Mode.PREFIX_CACHED:
                 once = self.watch.lap()
-                cache, token = self._read({"input_ids": question, "past_key_values": cache})
-        else:
-            if mode is Mode.COLD or not self.memories:
-                contexts = self._encoder_ids()
-                self.watch.lap()
-                self._compress(contexts)
-            elapsed = self.watch.lap()
-            once = elapsed if mode is Mode.COLD else 0.0
-            plans = [Plan((self.bos, *row)) for row in zip(self.memories, question.tolist(), strict=True)]
-            dtype = plans[0].dtype(self.decoder)
-            vectors = torch.stack([plan.vectors(self.decoder).to(dtype) for plan in plans])
-            cache, token = self._read({"inputs_embeds": vectors})
+                cache, token = self._read(input_ids=question, past_key_values=cache)
+            return once, self.watch.lap(), cache, token
+        if mode is Mode.COLD or not self.memories:
+            contexts = self._encoder_ids()
+            self.watch.lap()
+            self._compress(contexts)
+        elapsed = self.watch.lap()
+        once = elapsed if mode is Mode.COLD else 0.0
+        plans = [Plan((self.bos, *row)) for row in zip(self.memories, question.tolist(), strict=True)]
+        dtype = plans[0].dtype(self.decoder)
+        cache, token = self._read(torch.stack([plan.vectors(self.decoder).to(dtype) for plan in plans]))
         return once, self.watch.lap(), cache, token
 
     def _compress(self, contexts: Sequence[Sequence[int]]) -> None:
@@ -137,10 +129,11 @@ class Runner:
         self.slots, self.boundary = memories[0].slots, memories[0].boundary
         self.memories = [memory.vectors.to(dtype).cpu() for memory in memories if memory.vectors is not None]
 
-    def _read(self, inputs: dict[str, Any]) -> tuple[Any, torch.Tensor]:
+    def _read(self, vectors: torch.Tensor | None = None, **inputs: Any) -> tuple[Any, torch.Tensor]:
         """One forward: the cache, and the first new token of each row [batch, 1]."""
         last = torch.tensor([-1], device=self.decoder.device)
-        with self._autocast(inputs.get("inputs_embeds")):
+        inputs |= {} if vectors is None else {"inputs_embeds": vectors}
+        with self._autocast(vectors):
             out = self.decoder.model(**inputs, use_cache=True, **keep_logits(self.decoder, last))
         return out.past_key_values, out.logits[:, -1:].argmax(-1)
 
@@ -172,28 +165,22 @@ def find_device(name: str | None) -> torch.device:
 
 
 def hardware(device: torch.device) -> str:
-    """Name of the accelerator, or of the processor."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    try:
-        match = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
-    except OSError:
-        match = None
-    return match[1] if match else device.type
+    with suppress(OSError):
+        known = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        if match := re.search(r"^model name\s*:\s*(.+)$", known, re.MULTILINE):
+            return match[1]
+    return device.type
 
 
 def speed(device: torch.device) -> tuple[float, float]:
     """FLOP/s of a matrix product and bytes/s of a copy, the better of three, here and now."""
     dtype, width = (torch.bfloat16, 8192) if device.type == "cuda" else (torch.float32, 1024)
     a, b = torch.ones(width, width, dtype=dtype, device=device), torch.empty(width, width, dtype=dtype, device=device)
-
-    def seconds(work: Callable[[], object]) -> float:
-        watch = Stopwatch(device)
-        work()
-        return watch.lap()
-
-    product = min(seconds(lambda: torch.mm(a, a, out=b)) for _ in range(3))
-    copy = min(seconds(lambda: b.copy_(a)) for _ in range(3))
+    watch = Stopwatch(device)
+    product = min(watch.lap_of(lambda: torch.mm(a, a, out=b)) for _ in range(3))
+    copy = min(watch.lap_of(lambda: b.copy_(a)) for _ in range(3))
     return 2 * width**3 / product, 2 * a.nbytes / copy
 
 
@@ -201,28 +188,25 @@ class Stopwatch:
     """Wall-clock, with the device's queue waited for at every look."""
 
     def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self._last = self._now()
+        self.device, self._last = device, now(device)
 
     def lap(self) -> float:
         """Seconds since the last look."""
-        before, self._last = self._last, self._now()
+        before, self._last = self._last, now(self.device)
         return self._last - before
 
-    def _now(self) -> float:
-        if self.device.type != "cpu":
-            torch.accelerator.synchronize(self.device)
-        return time.perf_counter()
+    def lap_of(self, work: Callable[[], object]) -> float:
+        self.lap()
+        work()
+        return self.lap()
 
 
 def reset_peaks(device: torch.device) -> None:
     """Start anew to look for the fullest moment."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    try:
-        _CLEAR.write_text(_RESET_PEAK)
-    except OSError:
-        return  # not Linux: `peak_host` tells nothing then
+    with suppress(OSError):  # not Linux: `peak_host` tells nothing then
+        _CLEAR.write_text("5")  # proc(5): sets the peak resident set to what is resident now
 
 
 def peak_device(device: torch.device) -> int | None:
@@ -234,12 +218,12 @@ def peak_host() -> int | None:
     """Largest resident set of this process since `reset_peaks`, in bytes; None where Linux does not tell it."""
     if not _CLEAR.exists():
         return None
-    match = re.search(r"^VmHWM:\s+(\d+) kB$", _STATUS.read_text(encoding="utf-8"), re.MULTILINE)
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    match = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
     return int(match[1]) * 1024 if match else None
 
 
 def release(device: torch.device) -> None:
-    """Give back what is no longer used."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()

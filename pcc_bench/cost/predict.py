@@ -41,8 +41,6 @@ VOCABULARY = 2 * MEMORY_TOKENS  # rows of an embedding do not matter
 
 @dataclass(frozen=True)
 class Speed:
-    """What a stated device reaches."""
-
     flops: float  # FLOP/s of a forward
     bandwidth: float  # bytes/s, read or written
     source: str  # where the numbers come from
@@ -53,7 +51,6 @@ class Speed:
         return f"{self.flops / 1e12:.4g} TFLOP/s, {self.bandwidth / 1e9:.4g} GB/s{started} ({self.source})"
 
     def seconds(self, flops: float, moved: float) -> float:
-        """How long one forward takes that does and moves so much."""
         return max(flops / self.flops, moved / self.bandwidth, self.start)
 
 
@@ -66,7 +63,6 @@ class Stated:
     speed: Speed
 
     def laps(self, point: Point, mode: Mode) -> Laps:
-        """Seconds of the parts of a question."""
         work, sizes, size = self.shape.work(point, mode), self.shape.sizes, BYTES[self.dtype]
         decoder = size * (sizes.decoder.body + sizes.decoder.head)
         encoder = size * (sizes.encoder.body + sizes.lora_products + sizes.converter)
@@ -102,7 +98,6 @@ class Layers:
 
     @torch.inference_mode()
     def laps(self, point: Point, mode: Mode) -> Laps:
-        """Seconds of the parts of a question."""
         work = self.shape.work(point, mode)
         past = work.kept if mode is Mode.PREFIX_CACHED else 0
         once = self._compress(point) if mode is Mode.COLD else self._read(point.batch, past, 0) if past else 0.0
@@ -176,12 +171,8 @@ class Layers:
 
     def _quickest(self, run: Callable[[], Any]) -> float:
         run()
-        watch, seconds = Stopwatch(self.device), []
-        for _ in range(ROUNDS):
-            watch.lap()
-            run()
-            seconds.append(watch.lap())
-        return min(seconds)
+        watch = Stopwatch(self.device)
+        return min(watch.lap_of(run) for _ in range(ROUNDS))
 
     def _once(self, key: tuple[Any, ...], time: Callable[[], float]) -> float:
         if key not in self._known:

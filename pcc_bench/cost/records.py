@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
 from pcc_bench.core.documents import checked, is_file, read_json_lines, write_text
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.texttable import TextTable
+from pcc_bench.results.files import Strict
 
 SCHEMA_VERSION = 1  # raised when an old reader could not read a new file
 
 
 class Mode(StrEnum):
-    """How the context gets to the decoder."""
-
     FULL = "full"  # the whole text, read anew for each question
     PREFIX_CACHED = "prefix-cached"  # the whole text, its keys and values kept from the question before
     COLD = "cold"  # compressed, then the memory is read
@@ -27,8 +24,6 @@ class Mode(StrEnum):
 
 
 class Phase(StrEnum):
-    """What the clock stood on."""
-
     COMPRESS = "compress"  # contexts to memories
     PREFILL = "prefill"  # the decoder reads its input, up to the logits of the first new token
     DECODE = "decode"  # every new token but the first
@@ -36,11 +31,7 @@ class Phase(StrEnum):
     TOTAL = "total"  # the whole answer; work done once a context is shared by the `reuse` questions on it
 
 
-class Provenance(BaseModel):
-    """Where a number comes from."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class Provenance(Strict):
     weights: str  # `random`, or the checkpoint as it was named
     seed: int  # of weights and inputs
     code: str  # hash of this package's source files; "" in a file made elsewhere
@@ -49,10 +40,8 @@ class Provenance(BaseModel):
     speed: str = ""  # of a prediction: FLOP/s, bytes/s and where they come from; "" of a measurement
 
 
-class CostRecord(BaseModel):
+class CostRecord(Strict):
     """One phase of one point. Times, FLOPs and bytes are those of the whole batch, per question."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: int = SCHEMA_VERSION
     method: str  # `full-context` or `pcc`
@@ -71,12 +60,9 @@ class CostRecord(BaseModel):
     median_s: float  # seconds of the batch
     p95_s: float | None  # 95th percentile; None of a prediction
     repeats: int  # timed; 0 of a prediction
-    # tokens of the phase per second: context tokens compressed, positions read, tokens written; None for `ttft`
-    # and `total`
-    tokens_per_s: float | None
+    tokens_per_s: float | None  # context tokens compressed, positions read, tokens written; None for `ttft` and `total`
     peak_device_bytes: int | None  # most that the accelerator held, weights included; None on a CPU and of a prediction
-    # largest resident set of the process; None where the system does not tell, and of a prediction
-    peak_host_bytes: int | None
+    peak_host_bytes: int | None  # largest resident set; None where the system does not tell, and of a prediction
     kv_bytes: int  # keys and values of the contexts (or memories) in the decoder's cache
     memory_bytes: int  # the memories on disk; 0 for `full-context`
     flops: float  # of the phase, as torch's FlopCounterMode counts (attention without the causal half)
@@ -112,12 +98,11 @@ def read(path: Path) -> list[CostRecord]:
         return []
     records = []
     for number, line in read_json_lines(path):
-        records.append(checked(CostRecord, line, f"{path}, line {number}"))
-        if records[-1].schema_version > SCHEMA_VERSION:
-            raise UsageError(
-                f"{path}, line {number} has schema version {records[-1].schema_version}, this pcc-bench reads up to "
-                f"{SCHEMA_VERSION}: update it"
-            )
+        where = f"{path}, line {number}"
+        records.append(checked(CostRecord, line, where))
+        if (version := records[-1].schema_version) > SCHEMA_VERSION:
+            up_to = f"this pcc-bench reads up to {SCHEMA_VERSION}: update it"
+            raise UsageError(f"{where} has schema version {version}, {up_to}")
     return records
 
 
@@ -146,45 +131,40 @@ BYTES_NOTES = (
     "KV: keys and values of the contexts in the decoder's cache. memory: the vectors on disk.",
     "peak: tensors on the GPU, or on a CPU the process's resident set, weights included.",
 )
-Say = Callable[[CostRecord], str]
 
 
 @dataclass(frozen=True)
 class _Group:
-    """All that is known at one context length, batch and rate (None: of the full text alone)."""
+    """All that is known at one context length, batch and rate (0: of the full text alone)."""
 
-    rate: int | None
+    context: int
+    batch: int
+    rate: int
     records: dict[tuple[Phase, Mode, int], CostRecord]  # by phase, mode and questions a context
 
     @property
-    def any(self) -> CostRecord:
-        return next(iter(self.records.values()))
-
-    @property
     def memory(self) -> CostRecord | None:
-        """A record that has a memory."""
         return next((record for record in self.records.values() if record.slots), None)
 
     @property
     def key(self) -> tuple[str, ...]:
-        """Context, batch, rate and achieved compression."""
         ratio = self.memory.ratio if self.memory else None
-        rate = f"{self.rate}x" if self.rate else ""
-        return (f"{self.any.context_tokens:,}", str(self.any.batch), rate, f"{ratio:.2f}x" if ratio else "")
+        rate, achieved = (f"{self.rate}x" if self.rate else "", f"{ratio:.2f}x" if ratio else "")
+        return (f"{self.context:,}", str(self.batch), rate, achieved)
 
-    def cell(self, say: Say, phase: Phase, mode: Mode, reuse: int = 1) -> str:
+    def cell(self, say: Callable[[CostRecord], str], phase: Phase, mode: Mode, reuse: int = 1) -> str:
         record = self.records.get((phase, mode, reuse))
         return say(record) if record else ""
 
     def gain(self, phase: Phase, mode: Mode, reuse: int = 1) -> str:
         """How many times faster than the full text."""
-        full, other = self.records.get((phase, Mode.FULL, reuse)), self.records.get((phase, mode, reuse))
+        full, other = (self.records.get((phase, one, reuse)) for one in (Mode.FULL, mode))
         return f"{full.median_s / other.median_s:.2f}" if full and other and other.median_s else ""
 
     def break_even(self, of: Callable[[CostRecord], float]) -> str:
         """Q* = compressing / (reading the text - reading the memory)."""
-        once, full = (self.records.get(at) for at in ((Phase.COMPRESS, Mode.COLD, 1), (Phase.PREFILL, Mode.FULL, 1)))
-        warm, cold = (self.records.get((Phase.PREFILL, mode, 1)) for mode in (Mode.WARM, Mode.COLD))
+        once = self.records.get((Phase.COMPRESS, Mode.COLD, 1))
+        full, warm, cold = (self.records.get((Phase.PREFILL, mode, 1)) for mode in (Mode.FULL, Mode.WARM, Mode.COLD))
         read = warm or cold
         if not (once and full and read):
             return ""
@@ -195,9 +175,7 @@ class _Group:
 def tables(records: Iterable[CostRecord]) -> list[TextTable]:
     """Three tables of records of one geometry on one device: time, work and break-even, bytes."""
     gained, three = (Mode.COLD, Mode.WARM), (Mode.FULL, Mode.COLD, Mode.WARM)
-    time: list[tuple[str, ...]] = []
-    work: list[tuple[str, ...]] = []
-    size: list[tuple[str, ...]] = []
+    time, work, size = [], [], []
     for group in _groups(records):
         speeds = (
             group.cell(lambda r: f"{r.tokens_per_s:,.1f}" if r.tokens_per_s else "", Phase.DECODE, mode)
@@ -218,13 +196,7 @@ def tables(records: Iterable[CostRecord]) -> list[TextTable]:
     return [TextTable((*KEY, *names), tuple(rows), notes).without_empty_columns() for names, rows, notes in parts]
 
 
-def markdown(records: Sequence[CostRecord]) -> str:
-    """The tables one below the other, with lines on what they are about."""
-    return "\n\n".join([heading(records), *(table.markdown() for table in tables(records))])
-
-
 def heading(records: Sequence[CostRecord]) -> str:
-    """Models, device, and whether anything was measured."""
     first = records[0]
     encoder = next((record.encoder for record in records if record.encoder), "")
     said = "PREDICTED, not measured: " + first.provenance.speed if first.predicted else "measured"
@@ -236,20 +208,15 @@ def heading(records: Sequence[CostRecord]) -> str:
     )
 
 
-def _groups(records: Iterable[CostRecord]) -> list[_Group]:
+def _groups(records: Iterable[CostRecord]) -> Iterator[_Group]:
     """By context, batch and rate; where memories were measured, the full text stands beside each rate."""
-    whole: dict[tuple[int, int], _Group] = {}
-    groups: dict[tuple[int, int, int], _Group] = {}
-    for record in records:
-        place, at = (record.context_tokens, record.batch), (record.phase, record.mode, record.reuse)
-        if record.rate is None:
-            whole.setdefault(place, _Group(None, {})).records[at] = record
-        else:
-            groups.setdefault((*place, record.rate), _Group(record.rate, {})).records[at] = record
-    for key, group in groups.items():
-        group.records.update(whole[key[:2]].records if key[:2] in whole else {})
-    alone = [group for place, group in whole.items() if place not in {key[:2] for key in groups}]
-    return sorted([*groups.values(), *alone], key=lambda g: (g.any.context_tokens, g.any.batch, g.rate or 0))
+    records = list(records)
+    places = sorted({(record.context_tokens, record.batch, record.rate or 0) for record in records})
+    for context, batch, rate in places:
+        if rate or (context, batch) not in {place[:2] for place in places if place[2]}:
+            here = [record for record in records if (record.context_tokens, record.batch) == (context, batch)]
+            cells = {(one.phase, one.mode, one.reuse): one for one in here if one.rate in (None, rate)}
+            yield _Group(context, batch, rate, cells)
 
 
 def _seconds(record: CostRecord) -> str:

@@ -20,37 +20,33 @@ from pcc_bench.model.init import layer_lora_config, lora_config
 
 LITE, LARGE = "openai-community/gpt2-large", "meta-llama/Meta-Llama-3-8B-Instruct"
 
-_LLAMA_3_8B = {"model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32}
-_LLAMA_3_8B |= {"num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256}
-_LLAMA_3_8B |= {"max_position_embeddings": 8192}
-_MISTRAL_7B = {**_LLAMA_3_8B, "model_type": "mistral", "vocab_size": 32768, "max_position_embeddings": 32768}
-_MISTRAL_7B |= {"sliding_window": None}
-_QWEN_7B = {"model_type": "qwen2", "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28}
-_QWEN_7B |= {"num_attention_heads": 28, "num_key_value_heads": 4, "vocab_size": 152064}
-_QWEN_7B |= {"max_position_embeddings": 32768}
-_PHI_MINI = {"model_type": "phi3", "hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 32}
-_PHI_MINI |= {"num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32064}
-_PHI_MINI |= {"max_position_embeddings": 131072, "sliding_window": None}
-_SMOLLM = {"model_type": "llama", "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30}
-_SMOLLM |= {"num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152, "tie_word_embeddings": True}
-_SMOLLM |= {"max_position_embeddings": 8192}
 
+def llama(
+    width: int, inner: int, layers: int, heads: int, kv_heads: int, rows: int, window: int, **more: Any
+) -> dict[str, Any]:
+    """The configuration of a model whose sizes are named as Llama's."""
+    state: dict[str, Any] = {"model_type": "llama", "hidden_size": width, "intermediate_size": inner}
+    state |= {"num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": kv_heads}
+    return {**state, "vocab_size": rows, "max_position_embeddings": window, **more}
+
+
+_LLAMA_3_8B = llama(4096, 14336, 32, 32, 8, 128256, 8192)
+_MISTRAL = {"model_type": "mistral", "sliding_window": None}
+_PHI = {"model_type": "phi3", "sliding_window": None}
 # Configurations of the models in our recipes: a dry run needs neither network nor access to gated models.
 KNOWN: dict[str, dict[str, Any]] = {
     LITE: {"model_type": "gpt2", "n_embd": 1280, "n_layer": 36, "n_head": 20, "vocab_size": 50257},
     LARGE: _LLAMA_3_8B,
     "BroAlanTaps/PCC-Decoder-Llama3-8B-Instruct": {**_LLAMA_3_8B, "vocab_size": 128259},  # + <mem>, </mem>, <ae>
-    "mistralai/Mistral-7B-Instruct-v0.3": _MISTRAL_7B,
-    "Qwen/Qwen2.5-7B-Instruct": _QWEN_7B,
-    "microsoft/Phi-3.5-mini-instruct": _PHI_MINI,
-    "smollm2-135m": _SMOLLM,
+    "mistralai/Mistral-7B-Instruct-v0.3": llama(4096, 14336, 32, 32, 8, 32768, 32768, **_MISTRAL),
+    "Qwen/Qwen2.5-7B-Instruct": llama(3584, 18944, 28, 28, 4, 152064, 32768, model_type="qwen2"),
+    "microsoft/Phi-3.5-mini-instruct": llama(3072, 8192, 32, 32, 32, 32064, 131072, **_PHI),
+    "smollm2-135m": llama(576, 1536, 30, 9, 3, 49152, 8192, tie_word_embeddings=True),
 }
 
 
 @dataclass(frozen=True)
 class Model:
-    """A causal LM's sizes."""
-
     parameters: int  # all of it; a head tied to the embedding counts once
     body: int  # weights in matrix products, head left out
     head: int  # weights of the vocabulary head
@@ -63,10 +59,6 @@ class Model:
     gated: bool  # its feed-forward part is gated (Llama's, not GPT-2's)
     vocabulary: int  # rows of the embedding
     window: int | None  # positions; None where the configuration names no limit
-
-    def forward(self, positions: float, *, head: bool) -> float:
-        """FLOPs of one row of `positions`."""
-        return self.read(positions, predicted=positions if head else 0)
 
     def read(self, positions: float, past: float = 0, predicted: float = 0) -> float:
         """FLOPs of one row of `positions` behind `past` ones that are in the cache, with `predicted` rows of logits."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +31,6 @@ DEFAULT_SHARE = 0.5  # of a data sheet's FLOP/s that a forward reaches
 
 @dataclass(frozen=True)
 class Sweep:
-    """Points and modes."""
-
     contexts: Sequence[int]  # tokens of each context
     rates: Sequence[int]  # of the memories; none: the checkpoint's own, or 4x
     batches: Sequence[int]  # contexts at a time
@@ -40,16 +40,11 @@ class Sweep:
     new: int  # tokens of each answer
 
     def points(self, rates: Sequence[int]) -> list[tuple[Point, tuple[Mode, ...]]]:
-        """All points, each with the modes it is run in."""
         whole = tuple(mode for mode in self.modes if mode in FULL_TEXT)
         memories = tuple(mode for mode in self.modes if mode not in FULL_TEXT)
         methods = [(None, whole)] * bool(whole) + [(rate, memories) for rate in rates if memories]
-        return [
-            (Point(context, self.question, self.new, batch, rate), modes)
-            for context in self.contexts
-            for batch in self.batches
-            for rate, modes in methods
-        ]
+        grid = itertools.product(self.contexts, self.batches, methods)
+        return [(Point(context, self.question, self.new, batch, rate), modes) for context, batch, (rate, modes) in grid]
 
 
 def modes(names: Sequence[str]) -> tuple[Mode, ...]:
@@ -62,8 +57,6 @@ def modes(names: Sequence[str]) -> tuple[Mode, ...]:
 
 @dataclass(frozen=True)
 class Source:
-    """What is measured, and where, as the user said it."""
-
     checkpoint: str | None  # folder or hub id; None with `random_weights`
     random_weights: str | None  # name of a geometry; None with a checkpoint
     decoder: str | None  # folder or hub id, where it is not the checkpoint's
@@ -97,19 +90,12 @@ def measure(source: Source, sweep: Sweep, repeats: int, out: Path, tell: Callabl
 
     def written() -> list[CostRecord]:
         """What the file has of this geometry, setting, question and answer."""
+        facts = attrgetter("device", "dtype", "threads", "decoder", "question_tokens", "new_tokens")
         here = (setting.device, setting.dtype, setting.threads, shape.decoder, sweep.question, sweep.new)
-        return [
-            r
-            for r in records.read(path)
-            if (r.device, r.dtype, r.threads, r.decoder, r.question_tokens, r.new_tokens) == here
-            and r.encoder in ("", shape.encoder)
-        ]
+        return [r for r in records.read(path) if facts(r) == here and r.encoder in ("", shape.encoder)]
 
-    totals = {  # of a mode they are written with all the rest of it
-        (record.context_tokens, record.batch, record.rate, record.mode, record.reuse)
-        for record in written()
-        if record.phase is Phase.TOTAL
-    }
+    # A total is written with all the rest of its mode.
+    totals = {(r.context_tokens, r.batch, r.rate, r.mode, r.reuse) for r in written() if r.phase is Phase.TOTAL}
     missing = []
     for point, modes in points:
         place = (point.context, point.batch, point.rate)

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from transformers import PreTrainedConfig
@@ -32,8 +33,6 @@ BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 @dataclass(frozen=True)
 class Point:
-    """One point of a sweep."""
-
     context: int  # tokens of each context
     question: int  # tokens behind each context
     new: int  # tokens of each answer
@@ -73,7 +72,6 @@ class Shape:
 
     @cached_property
     def sizes(self) -> Geometry:
-        """Numbers of weights by part."""
         return sized_as(self.config, self.reads)
 
     def segments(self, point: Point) -> list[tuple[int, int]]:
@@ -85,10 +83,9 @@ class Shape:
         return [(tokens, length // rate) for tokens in lengths]
 
     def work(self, point: Point, mode: Mode) -> Work:
-        """FLOPs and bytes of a point."""
         decoder, start = self.sizes.decoder, int(self.bos)
         once = masked = 0.0
-        slots = boundary = 0
+        slots = boundary = past = 0
         if mode in FULL_TEXT:
             kept = start + point.context
         else:
@@ -101,8 +98,8 @@ class Shape:
             once += 2 * self.sizes.converter * slots
             masked = sum(self.sizes.encoder.masked(sum(segment)) for segment in segments) / once
         if mode is Mode.PREFIX_CACHED:
-            once, masked = decoder.read(kept, predicted=1), decoder.masked(kept) / decoder.read(kept, predicted=1)
-        past = kept if mode is Mode.PREFIX_CACHED else 0
+            past, once = kept, decoder.read(kept, predicted=1)
+            masked = decoder.masked(kept) / once
         read = kept + point.question - past
         prefill = decoder.read(read, past, predicted=1)
         steps = range(kept + point.question, kept + point.question + point.new - 1)
@@ -132,8 +129,7 @@ class Shape:
                 raise UsageError(f"{point}, takes {over}: {remedy}")
 
 
-@dataclass(frozen=True)
-class Laps:
+class Laps(NamedTuple):
     """Seconds of one round: work once a context (compressing, or filling a prefix's cache), and the two phases."""
 
     once: float
@@ -143,8 +139,6 @@ class Laps:
 
 @dataclass(frozen=True)
 class Setting:
-    """Where and how a point is run."""
-
     device: str  # cpu, cuda
     dtype: str  # of weights and activations
     threads: int  # of torch on a CPU
@@ -154,8 +148,6 @@ class Setting:
 
 @dataclass(frozen=True)
 class Held:
-    """What a mode holds."""
-
     slots: int = 0  # of each memory; 0 without one
     boundary: int = 0  # boundary vectors of each memory
     memory_bytes: int = 0  # of all memories
@@ -168,7 +160,7 @@ def records(
 ) -> Iterator[CostRecord]:
     """The records of a point in one mode: one a phase, and of the total one a number of questions."""
     work = shape.work(point, mode)
-    once, prefill, decode = (np.array([getattr(lap, name) for lap in laps]) for name in ("once", "prefill", "decode"))
+    once, prefill, decode = np.array(laps).T
     waits = mode is Mode.COLD  # a prefix's cache is there when its question comes
     # Phase, questions a context, seconds of each round, FLOPs, tokens that it takes or makes (0: it counts none).
     phases = [(Phase.COMPRESS, 1, once, work.once, point.batch * point.context)] if waits else []

@@ -61,8 +61,6 @@ class Rule(Strict):
 
 
 class Stage(Strict):
-    """One look at the rows."""
-
     rows: Annotated[int, Field(gt=1)] | None = None  # how many rows of each comparison; None for all
     share: Share  # of the two error rates (false alarms, missed regressions) that may be spent at this look
 
@@ -167,7 +165,6 @@ class Policy(Strict):
         return self
 
     def rule(self, metric: str) -> Rule | None:
-        """The rule of a metric, named with or without its filter."""
         return self.metrics.get(metric, self.metrics.get(metric.partition(",")[0]))
 
     def gates(self, task: str) -> bool:

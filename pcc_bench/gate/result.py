@@ -44,8 +44,6 @@ class Comparison(Strict):
 
 
 class Verdict(Strict):
-    """The whole answer of the gate."""
-
     schema_version: int = VERDICT_VERSION
     verdict: Mark  # `fail` if anything that counts fails, else `inconclusive` if anything that counts is, else `pass`
     status: Literal[0, 1, 3]  # of the command; 1 regression, 3 inconclusive: the policy says so, or more stages follow
@@ -84,7 +82,6 @@ def table(verdict: Verdict) -> TextTable:
 
 
 def headline(verdict: Verdict) -> str:
-    """The verdict in one line."""
     stage = f" at stage {verdict.stage}" if verdict.stage else ""
     what = "inconclusive" if verdict.verdict == INCONCLUSIVE else verdict.verdict.upper()
     go_on = ": go on with the next stage" if verdict.status == 3 and not verdict.last else ""
@@ -94,8 +91,6 @@ def headline(verdict: Verdict) -> str:
 
 
 def above(verdict: Verdict) -> str:
-    """Headline, and what ran."""
-
     def ran(name: Mapping[str, Any]) -> str:
         rate = f" {name['requested_rate']:g}x" if name.get("requested_rate") else ""
         weights = dict(name.get("fingerprints", {})).get("checkpoint")
@@ -156,7 +151,6 @@ def append_summary(verdict: Verdict) -> str:
 
 
 def describe(line: Comparison) -> str:
-    """A comparison in one sentence, for messages of tests."""
     return texttable.visible(f"{line.task} {line.metric}: {_sentence(line)}")
 
 

@@ -23,8 +23,6 @@ Selection = Mapping[str, list[int]]  # task -> numbers of rows
 
 @dataclass(frozen=True, eq=False)
 class Matched:
-    """The common rows of one task."""
-
     task: str
     baseline: TaskRun
     candidate: TaskRun
@@ -112,7 +110,6 @@ class Scores:
 
 
 def units(tasks: Sequence[Matched], pool: bool) -> dict[str, list[Matched]]:
-    """The populations a verdict is about."""
     return {POOLED: list(tasks)} if pool and len(tasks) > 1 else {task.task: [task] for task in tasks}
 
 

@@ -36,8 +36,6 @@ class Done(BaseModel):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How an attempt at a cell ended."""
-
     error: str = ""  # one sentence; "" where the cell is done
     final: bool = False  # another attempt would end in the same way
 

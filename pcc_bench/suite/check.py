@@ -62,7 +62,6 @@ def check(cells: Iterable[Cell]) -> None:
 
 
 def arguments(cell: Cell) -> Mapping[str, Any]:
-    """The model's arguments, by name."""
     return parse_arguments(cell.command.model_args)
 
 
@@ -80,8 +79,6 @@ def decoder(cell: Cell) -> str | None:
 
 
 class Cost(NamedTuple):
-    """An estimate for one cell."""
-
     rows: int = 0
     contexts: int = 0  # different ones, extrapolated from the rows looked at; 0 where none is marked
     context_tokens: float = 0  # decoder tokens of all contexts, each counted once a row
@@ -184,4 +181,4 @@ def _work(cell: Cell, cost: Cost) -> tuple[float, float] | None:
         return None
     positions = (cost.text_tokens + cost.context_tokens / rate) / cost.rows
     batch = int(cell.command.batch_size) if str(cell.command.batch_size).isdigit() else 1
-    return cost.rows * model.forward(positions, head=False), cost.new_tokens / batch * 4 * model.parameters
+    return cost.rows * model.read(positions), cost.new_tokens / batch * 4 * model.parameters

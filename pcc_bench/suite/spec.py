@@ -57,7 +57,6 @@ class Matrix(Settings):
     decoders: dict[str, str] = Field(min_length=1)  # label -> `decoder`
 
     def entries(self) -> Iterator[Entry]:
-        """Its cells, those of a checkpoint one after the other."""
         shared = self.model_dump(exclude={"checkpoints", "decoders", "model_args"})
         for (checkpoint, pretrained), (label, decoder) in product(self.checkpoints.items(), self.decoders.items()):
             args = {**self.model_args, "pretrained": pretrained, "decoder": decoder}
@@ -66,8 +65,6 @@ class Matrix(Settings):
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of lm-eval."""
-
     label: str  # its line in the table
     command: Command  # what is run, with the folder of its results
 
@@ -103,7 +100,6 @@ class Suite(Strict):
 
     @property
     def entries(self) -> list[Entry]:
-        """All cells, those of the matrix behind the others."""
         return [*self.cells, *(entry for matrix in self.matrix for entry in matrix.entries())]
 
     def plan(
@@ -137,7 +133,6 @@ class Suite(Strict):
 
 
 def shipped() -> dict[str, Path]:
-    """The suites that come with the project."""
     return {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
 
 
@@ -146,8 +141,6 @@ Executor = Literal["local", "ray", "submitit"]
 
 @dataclass(frozen=True)
 class Terms:
-    """How an engine runs cells."""
-
     gpus: float = 0  # Of a machine, for a cell; a fraction shares one (Ray). 0 leaves the matter to the engine.
     cpus: int = 1  # CPU cores for a cell
     retries: int | None = None  # see `Engine`; None is the engine's own default, and so it is with `at_once`
