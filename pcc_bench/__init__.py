@@ -20,19 +20,12 @@ HOME = PACKAGE if (PACKAGE / "model").is_dir() else PACKAGE.parent  # where they
 
 
 class Checkout:
-    """Finds `FOLDERS` beside this package, where they lie in a source checkout.
-
-    An editable installation maps them too. This is for whatever runs with the checkout as its working directory
-    (`python -m lm_eval`), where this folder shadows the installed package.
-    """
+    """Finds `FOLDERS` beside a checkout's package that shadows the installed one, as `python -m lm_eval` in it does."""
 
     @staticmethod
     def find_spec(name: str, path: object = None, target: object = None) -> "ModuleSpec | None":
-        """The package in the folder of that name; None for every other module."""
         package, _, folder = name.rpartition(".")
-        if package != __name__ or folder not in FOLDERS:
-            return None
-        return PathFinder.find_spec(name, [str(HOME)])
+        return PathFinder.find_spec(name, [str(HOME)]) if package == __name__ and folder in FOLDERS else None
 
 
 if HOME != PACKAGE:

@@ -1,9 +1,8 @@
 """Paired statistics of two runs on the same rows, clustered by context.
 
 Questions on one context share its memory, so their scores are not independent: every function here treats the context,
-not the row, as what was drawn. Differences are candidate minus baseline. Whatever draws at random takes a
-`numpy.random.Generator`; the global one is never used. Most functions accept any number of leading dimensions, so that
-thousands of simulated experiments are one call.
+not the row, as what was drawn. Differences are candidate minus baseline. Most functions accept any number of leading
+dimensions, so that thousands of simulated experiments are one call.
 """
 
 from __future__ import annotations
@@ -40,15 +39,11 @@ class Clusters:
     @property
     def mean(self) -> Array:
         """`[...]`, the mean difference over rows."""
-        total: Array = self.sums.sum(axis=-1, dtype=np.float64) / self.rows
-        return total
+        return np.asarray(self.sums.sum(axis=-1, dtype=np.float64) / self.rows)
 
 
 def clustered(differences: Array, labels: Sequence[Hashable]) -> Clusters:
-    """Sum differences `[rows]` by context; rows on the same one have equal labels.
-
-    Raises UsageError: there are no rows, not one label a row, or a difference is not a number.
-    """
+    """Sum differences `[rows]` by context, for which labels are equal. UsageError: not one number and label a row."""
     values = np.asarray(differences, dtype=np.float64)
     if values.ndim != 1 or len(values) != len(labels) or not len(values):
         raise UsageError(f"{values.shape} differences and {len(labels)} contexts do not pair: give one each per row")
@@ -56,8 +51,7 @@ def clustered(differences: Array, labels: Sequence[Hashable]) -> Clusters:
         raise UsageError(f"{int((~np.isfinite(values)).sum())} of {len(values)} differences are not finite numbers")
     number: dict[Hashable, int] = {}
     index = np.array([number.setdefault(label, len(number)) for label in labels])
-    sums: Array = np.bincount(index, values).astype(np.float64)
-    return Clusters(sums, np.bincount(index).astype(np.float64))
+    return Clusters(np.bincount(index, values), np.bincount(index).astype(np.float64))
 
 
 @dataclass(frozen=True)
@@ -85,14 +79,11 @@ class Estimate:
     def _tail(self, shift: Array) -> Array:
         with np.errstate(divide="ignore", invalid="ignore"):
             statistic = np.where(self.error > 0, shift / self.error, np.sign(shift) * np.inf)
-        p: Array = np.where(np.isnan(statistic), 0.5, scipy.stats.t.cdf(statistic, self.freedom))
-        return p
+        return np.where(np.isnan(statistic), 0.5, scipy.stats.t.cdf(statistic, self.freedom))
 
     def detectable(self, alpha: float = 0.05, power: float = 0.95) -> Array:
         """The smallest drop that a one-sided test at `alpha` finds with probability `power`; `[...]`."""
-        quantiles = scipy.stats.t.ppf([1 - alpha, power], self.freedom)
-        smallest: Array = np.asarray(self.error * np.sum(quantiles))
-        return smallest
+        return np.asarray(self.error * np.sum(scipy.stats.t.ppf([1 - alpha, power], self.freedom)))
 
 
 def estimate(data: Clusters, scale: float = 0.0) -> Estimate:
@@ -108,8 +99,7 @@ def estimate(data: Clusters, scale: float = 0.0) -> Estimate:
     count = len(data.sizes)
     if count < 2:
         raise UsageError("all rows are on one context, which says nothing about others: score rows on at least two")
-    rows = data.rows + (PSEUDO_ROWS if scale else 0)
-    mean = data.mean
+    rows, mean = data.rows + (PSEUDO_ROWS if scale else 0), data.mean
     residuals = data.sums - mean[..., None] * data.sizes
     squares = np.einsum("...i,...i->...", residuals, residuals, dtype=np.float64) + scale**2
     error = np.sqrt(squares * count / (count - 1)) / rows
@@ -126,8 +116,7 @@ def resampling_weights(count: int, resamples: int, rng: np.random.Generator) -> 
 
 def resampled_means(data: Clusters, weights: npt.NDArray[np.float32]) -> Array:
     """`[..., resamples]`, the mean difference of each resample."""
-    means: Array = (data.sums.astype(np.float32) @ weights.T) / (weights @ data.sizes.astype(np.float32))
-    return means
+    return np.asarray((data.sums.astype(np.float32) @ weights.T) / (weights @ data.sizes.astype(np.float32)))
 
 
 def paired_bootstrap(
@@ -157,8 +146,7 @@ def paired_permutation(
     count = sums.shape[-1]
     exact = 2 ** min(count, 63) <= resamples
 
-    def patterns() -> Iterator[Array]:
-        """Of signs: `[patterns, contexts]` at a time."""
+    def patterns() -> Iterator[Array]:  # of signs: `[patterns, contexts]` at a time
         if exact:
             yield (np.arange(2**count)[:, None] >> np.arange(count) & 1).astype(np.float64) * 2 - 1
             return
@@ -176,8 +164,7 @@ def paired_permutation(
         extreme += reached.sum(axis=-1)
         total += len(signs)
     p = extreme / total if exact else (extreme + 1) / (total + 1)
-    shaped: Array = p.reshape(data.sums.shape[:-1])
-    return shaped
+    return np.asarray(p.reshape(data.sums.shape[:-1]))
 
 
 def mcnemar(
@@ -197,11 +184,7 @@ def mcnemar(
 
 
 def holm(p: Sequence[float] | Array) -> Array:
-    """P-values adjusted for being several (Holm 1979): `[..., tests]` in, the same out.
-
-    Rejecting what is at most `alpha` keeps the chance of any false rejection at `alpha`, however the tests depend on
-    each other.
-    """
+    """P-values `[..., tests]` adjusted for being several (Holm 1979), however the tests depend on each other."""
     values = np.asarray(p, dtype=np.float64)
     order = np.argsort(values, axis=-1, kind="stable")
     steps = np.arange(values.shape[-1], 0, -1)

@@ -30,7 +30,7 @@ CPU = torch.device("cpu")
 SETTING = Setting("cpu", "float32", 1, Provenance(weights="random", seed=0, code="", versions={}, hardware=""))
 PAIRS = ("tiny-gpt2+tiny-llama", "lora-tiny-llama+tiny-llama")
 RATES = (4, 16, 64)
-SPEED = predicting.Speed(1e12, 1e9, "made up")
+SPEED = (1e12, 1e9, "as stated")
 QUICK = ["--repeats", "2", "--new-tokens", "3", "--question-tokens", "5", "--device", "cpu", "--threads", "1"]
 
 
@@ -159,7 +159,7 @@ def test_an_8k_context_of_llama_3_takes_a_gibibyte_of_cache() -> None:
 
 def predicted(point: Point, modes: tuple[Mode, ...] = tuple(Mode), reuse: tuple[int, ...] = (1,)) -> dict[Any, float]:
     shape = shape_of("lite")
-    found = predicting.predict(shape, point, modes, reuse, SETTING, predicting.Stated(shape, "float32", SPEED))
+    found = predicting.predict(shape, point, modes, reuse, SETTING, predicting.Stated(shape, "float32", *SPEED))
     return {(record.mode, record.phase, record.reuse): record.median_s for record in found}
 
 
@@ -168,7 +168,7 @@ def test_decoding_one_row_takes_as_long_as_reading_the_weights() -> None:
     shape = shape_of("lite")
     sizes = shape.sizes.decoder
     read = 4 * (sizes.body + sizes.head + sizes.cache_values(101 + 1 + 1))
-    laps = predicting.Stated(shape, "float32", predicting.Speed(1e30, 1e9, "")).laps(point, Mode.FULL)
+    laps = predicting.Stated(shape, "float32", 1e30, 1e9).laps(point, Mode.FULL)
     assert laps.decode == pytest.approx(read / 1e9, rel=1e-6)
 
 
@@ -220,7 +220,7 @@ def cell(text: str, column: str) -> str:
 
 
 def test_a_forward_takes_the_longest_of_arithmetic_reading_and_starting() -> None:
-    speed = predicting.Speed(1.0, 1.0, "", start=4.0)
+    speed = predicting.Stated(shape_of("tiny"), "float32", 1.0, 1.0, start=4.0)
     assert (speed.seconds(3, 2), speed.seconds(3, 5), speed.seconds(6, 5)) == (4, 5, 6)
 
 
@@ -463,7 +463,7 @@ def test_a_mistake_is_one_sentence(capsys: pytest.CaptureFixture[str], words: st
 def test_a_damaged_or_newer_file_is_named_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "cost_x.jsonl"
     shape = shape_of("tiny")
-    clock = predicting.Stated(shape, "float32", SPEED)
+    clock = predicting.Stated(shape, "float32", *SPEED)
     found = predicting.predict(shape, Point(256, 1, 2, 1, 4), [Mode.WARM], [1], SETTING, clock)
     records.replace(path, list(found))
     line = path.read_text("utf-8").splitlines()[0]
@@ -478,7 +478,7 @@ def test_a_damaged_or_newer_file_is_named_with_its_line(tmp_path: Path) -> None:
 
 def test_a_record_survives_its_file(tmp_path: Path) -> None:
     shape = shape_of("tiny")
-    clock = predicting.Stated(shape, "float32", SPEED)
+    clock = predicting.Stated(shape, "float32", *SPEED)
     found: list[CostRecord] = list(
         predicting.predict(shape, Point(256, 1, 2, 1, 4), list(Mode), [1, 4], SETTING, clock)
     )

@@ -17,7 +17,7 @@ from pcc_bench.gate.policy import Policy
 from pcc_bench.gate.result import Comparison, Verdict
 from pcc_bench.results.frozen import SUFFIX, freeze, load
 
-SPEED = predict.Speed(1e12, 1e9, "made up")
+SPEED = (1e12, 1e9, "as stated")
 
 
 def found(encoder: str = "old", hardware: str = "here", slower: float = 1.0, **changes: Any) -> list[CostRecord]:
@@ -30,7 +30,7 @@ def found(encoder: str = "old", hardware: str = "here", slower: float = 1.0, **c
     made = [
         record
         for point in points
-        for record in predict.predict(shape, point, Mode, (1,), setting, predict.Stated(shape, "float32", SPEED))
+        for record in predict.predict(shape, point, Mode, (1,), setting, predict.Stated(shape, "float32", *SPEED))
     ]
     return [record.model_copy(update={"median_s": slower * record.median_s, **changes}) for record in made]
 

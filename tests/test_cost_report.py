@@ -15,7 +15,7 @@ from pcc_bench.reports import report
 from pcc_bench.reports.figures import frames
 from pcc_bench.results.collection import load
 
-SPEED = predict.Speed(1e12, 1e9, "made up")
+SPEED = (1e12, 1e9, "as stated")
 LAB = {"pcc-lab-4x": 4, "pcc-lab-16x": 16, "pcc-lab-64x": 64}
 
 
@@ -26,7 +26,7 @@ def record(path: Path, checkpoints: dict[str, int], contexts: Sequence[int], pre
     setting = Setting("cpu", "float32", 1, origin, predicted)
     for name, rate in checkpoints.items():
         shape = Shape(name, "lab-llama", pair.config([rate]), geometry.model_config(pair.decoder))
-        clock = predict.Stated(shape, "float32", SPEED)
+        clock = predict.Stated(shape, "float32", *SPEED)
         made = [
             found
             for context in contexts

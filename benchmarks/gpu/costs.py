@@ -70,13 +70,13 @@ def steps(setting: Setting, plan: Plan) -> Iterator[Callable[[], object]]:
     grid = Sweep(plan.contexts, plan.rates, (1,), (1,), modes, QUESTION, NEW)
     lite, large = (Source(None, name, None, None, "bfloat16", None, 0) for name in (plan.lite, plan.large))
     yield lambda: costs.measure(lite, grid, plan.repeats, setting.out, tell)
-    yield lambda: costs.predict(lite, grid, None, None, None, None, setting.out)
+    yield lambda: costs.predict(lite, grid, setting.out)
     deep = Sweep((plan.deep,), plan.rates[-1:], plan.batches, (1,), DEEP, QUESTION, NEW)
     yield lambda: costs.measure(lite, deep, plan.repeats // 2, setting.out, tell)
     # What the full text takes was measured with Lite: the decoder is the same.
     compressing = Sweep(plan.contexts, plan.rates, (1,), (1,), (Mode.COLD, Mode.WARM), QUESTION, NEW)
     yield lambda: costs.measure(large, compressing, plan.repeats, setting.out, tell)
-    yield lambda: costs.predict(large, compressing, None, None, None, None, setting.out)
+    yield lambda: costs.predict(large, compressing, setting.out)
     peak = Sweep((plan.deep,), plan.rates[-1:], (min(8, plan.batches[-1]),), (1,), (Mode.COLD,), QUESTION, NEW)
     yield lambda: costs.measure(large, peak, 1, setting.out, tell)
 

@@ -43,10 +43,7 @@ def list_(
         typer.Argument(help="The kind; data is what lies in PCC_DATA."),
     ],
 ) -> None:
-    """List what there is to run.
-
-    Example: `pcc-bench ls methods`
-    """
+    """List what there is to run."""
     from pcc_bench.host import inventory
 
     table = inventory.LISTS[what]()
@@ -57,10 +54,7 @@ def list_(
 
 
 def doctor() -> None:
-    """Look at versions, devices, data and lm-eval; say what is missing and the command that fixes it.
-
-    Example: `pcc-bench doctor`
-    """
+    """Look at versions, devices, data and lm-eval; say what is missing and the command that fixes it."""
     from pcc_bench.cli.doctor import examine
 
     findings = list(examine())
@@ -78,12 +72,36 @@ PANELS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {  # of `--hel
     "Train": {"init": init, "train": train, "convert": convert},
     "Lab": {"lab": lab_app},
 }
+EVAL = (
+    "--model pcc --model-args pretrained=CKPT,rate=4 --tasks pcc_squad --limit 200 --batch-size 8 --output results/4x"
+)
+CONVERT = "BroAlanTaps/Stage2-PCC-Lite-4x --decoder BroAlanTaps/PCC-Decoder-Llama3-8B-Instruct --output pcc-lite-4x"
+EXAMPLES = {  # what stands behind a verb at the end of its `--help`
+    "demo": "--real",
+    "ls": "methods",
+    "compress": "CKPT book.txt --rate 16 --output book.safetensors",
+    "ask": 'book.safetensors "Who is the captain?"',
+    "prompt": 'book.safetensors --question "Who is the captain?" -o prompt.json',
+    "serve-check": 'http://localhost:8000 book.safetensors --question "Who is the captain?"',
+    "eval": f"{EVAL} -- --gen_kwargs max_gen_toks=50",
+    "run": "lab-table2 --output lab`, `pcc-bench run table2 --output SHARED/table2 --executor ray --gpus-per-cell 1",
+    "validate": "--model-args pretrained=CKPT,rate=16 --tasks pcc_squad",
+    "report": "results/lab-table2 -o report",
+    "compare": "results/pcc-4x results/pcc-16x --metric f1",
+    "pack": "results/lab-table2 -o published",
+    "gate": "results/new --against baseline.json.xz --policy gate.yaml --junit gate.xml",
+    "init": "--encoder gpt2 --decoder meta-llama/Llama-3.2-1B --rate 4 --rate 16 --output fresh",
+    "train": "lite-4x --dry-run --accelerator A100 --accelerators 4",
+    "convert": CONVERT,
+    "cost": "--predict --random-weights lite --context 8000 --rate 16 --device-peak 989 --bandwidth 4800",
+}
 for panel, verbs in PANELS.items():
     for name, verb in verbs.items():
         if isinstance(verb, typer.Typer):
             app.add_typer(verb, name=name, rich_help_panel=panel)
         else:
-            app.command(name, rich_help_panel=panel)(verb)
+            example = " ".join(filter(None, ("pcc-bench", name, EXAMPLES.get(name))))
+            app.command(name, rich_help_panel=panel, epilog=f"Example: `{example}`")(verb)
 
 
 def _print_version(asked: bool) -> None:

@@ -30,10 +30,7 @@ def init(
     seed: Annotated[int, Option(min=0, max=2**32 - 1, help="Of everything that is drawn.")] = 0,
     force: Force = False,
 ) -> None:
-    """Make a fresh, untrained checkpoint for an encoder, a decoder and rates.
-
-    Example: `pcc-bench init --encoder gpt2 --decoder meta-llama/Llama-3.2-1B --rate 4 --rate 16 --output fresh`
-    """
+    """Make a fresh, untrained checkpoint for an encoder, a decoder and rates."""
     from pcc_bench.host import compressing
     from pcc_bench.model import checkpoint
     from pcc_bench.model import init as fresh
@@ -66,8 +63,6 @@ def train(
     """Train a compressor against a frozen decoder.
 
     Interrupted? The same command again goes on from the last saved state. Several processes: `accelerate launch`.
-
-    Example: `pcc-bench train lite-4x --dry-run --accelerator A100 --accelerators 4`
     """
     from pcc_bench.model.training.recipe import Recipe
 
@@ -110,11 +105,7 @@ def convert(
     ] = None,
     force: Force = False,
 ) -> None:
-    """Convert a checkpoint between our format and the published one.
-
-    Example: `pcc-bench convert BroAlanTaps/Stage2-PCC-Lite-4x --decoder BroAlanTaps/PCC-Decoder-Llama3-8B-Instruct
-    --output pcc-lite-4x`
-    """
+    """Convert a checkpoint between our format and the published one."""
     import torch
 
     from pcc_bench.host import compressing

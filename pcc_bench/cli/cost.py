@@ -64,7 +64,6 @@ def cost(
 
     - `pcc-bench cost --random-weights small --context 1024 --context 4096 --rate 4 --rate 16 --output costs`
     - `pcc-bench cost CKPT --context 1024 --reuse 1 --reuse 10 --device cuda --output costs`
-    - `pcc-bench cost --predict --random-weights lite --context 8000 --rate 16 --device-peak 989 --bandwidth 4800`
     """
     from pcc_bench.cost import sweeps
 
@@ -74,7 +73,7 @@ def cost(
     source = sweeps.Source(weights, random_weights, decoder, device, dtype, threads, seed)
     stated = (device_peak, bandwidth, utilisation, overhead)
     if predict:
-        records = sweeps.predict(source, sweep, *stated, output)
+        records = sweeps.predict(source, sweep, output, stated)
     elif any(value is not None for value in stated):
         raise UsageError("--device-peak, --bandwidth, --utilisation and --overhead are for --predict: add it")
     elif output is None:

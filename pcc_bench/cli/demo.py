@@ -39,15 +39,14 @@ NEXT = (
     "or a fresh one to train: pcc-bench init --help"
 )
 TASKS = ("pcc_squad", "pcc_hotpotqa")
-RUNS: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("full-context", {"pretrained": "lab-llama"}),
-    ("pcc", {"pretrained": "pcc-lab-4x"}),
-    ("pcc", {"pretrained": "pcc-lab-16x"}),
-    ("truncated-context", {"pretrained": "lab-llama", "rate": 4}),
-    ("no-context", {"pretrained": "lab-llama"}),
+DemoRun = tuple[str, str, dict[str, Any]]  # label, method, its arguments
+RUNS: tuple[DemoRun, ...] = (
+    ("full context", "full-context", {"pretrained": "lab-llama"}),
+    ("PCC 4x", "pcc", {"pretrained": "pcc-lab-4x"}),
+    ("PCC 16x", "pcc", {"pretrained": "pcc-lab-16x"}),
+    ("truncated 4x", "truncated-context", {"pretrained": "lab-llama", "rate": 4}),
+    ("no context", "no-context", {"pretrained": "lab-llama"}),
 )
-
-
 REAL_ABOUT = (
     "REAL ROWS: SQuAD questions on Wikipedia paragraphs (CC BY-SA 4.0), read by {decoder}, a pretrained LLM of 135\n"
     "million parameters that is trained no further, with the prompt 'short'. It answers few of them with the whole\n"
@@ -61,11 +60,7 @@ WIDTH = 100
 
 def run(out: Path, rows: int) -> TextTable:
     """Ask `rows` of the lab's questions of every method, and tabulate; results go into `out`."""
-    disable_progress_bar()
-    startup.install()
-    settings = {"data": "lab", "lab_rows": rows}
-    done = [_evaluate(out, method, options, TASKS, settings) for method, options in RUNS]
-    return summarise([path for paths, _ in done for path in paths])
+    return _ask(out, RUNS, TASKS, {"data": "lab", "lab_rows": rows})[0]
 
 
 def run_real(out: Path, rows: int, checkpoint: str | None) -> tuple[TextTable, str]:
@@ -73,22 +68,17 @@ def run_real(out: Path, rows: int, checkpoint: str | None) -> tuple[TextTable, s
 
     Returns the table; and the rows whose answers differ most, with their passages and all answers.
     """
-    disable_progress_bar()
-    startup.install()
-    settings = {"data": REAL, "population": "all", "prompt": "short"}
-    runs: list[tuple[str, str, dict[str, Any]]] = [("full context", "full-context", {"pretrained": DECODER})]
+    whole: dict[str, Any] = {"pretrained": DECODER, "dtype": "float32"}
+    pcc = checkpoint or (CHECKPOINT if shipped.find(CHECKPOINT) else None)
+    runs: list[DemoRun] = [("full context", "full-context", whole)]
     if shipped.find(TUNED):
-        runs.append(("full context, tuned", "pcc", {"pretrained": TUNED}))
-    runs.append(("no context", "no-context", {"pretrained": DECODER}))
-    runs.append(("truncated 4x", "truncated-context", {"pretrained": DECODER, "rate": 4}))
-    if checkpoint or shipped.find(CHECKPOINT):
-        runs.append(("PCC", "pcc", {"pretrained": checkpoint or CHECKPOINT}))
-    done = {
-        label: _evaluate(out, method, {"dtype": "float32", **options}, ("pcc_squad",), settings, limit=rows)
-        for label, method, options in runs
-    }
-    table = summarise([path for paths, _ in done.values() for path in paths])
-    return table, _side_by_side({label: samples["pcc_squad"] for label, (_, samples) in done.items()})
+        runs.append(("full context, tuned", "pcc", {**whole, "pretrained": TUNED}))
+    runs += [("no context", "no-context", whole), ("truncated 4x", "truncated-context", {**whole, "rate": 4})]
+    if pcc:
+        runs.append(("PCC", "pcc", {**whole, "pretrained": pcc}))
+    settings = {"data": REAL, "population": "all", "prompt": "short"}
+    table, samples = _ask(out, runs, ("pcc_squad",), settings, limit=rows)
+    return table, _side_by_side({label: rows_of["pcc_squad"] for label, rows_of in samples.items()})
 
 
 def _side_by_side(samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
@@ -101,42 +91,41 @@ def _side_by_side(samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         if doc["context"] in passages or len(shown) == SIDE_BY_SIDE:
             continue
         passages.add(doc["context"])
-        table = TextTable(
-            ("method", "answer", "F1"),
-            tuple(
-                (label, repr(str(answer["filtered_resps"][0]).strip()), f"{100 * answer['f1']:.0f}")
-                for label, answer in zip(samples, answers, strict=True)
-            ),
+        lines = tuple(
+            (label, repr(str(answer["filtered_resps"][0]).strip()), f"{100 * answer['f1']:.0f}")
+            for label, answer in zip(samples, answers, strict=True)
         )
+        table = TextTable(("method", "answer", "F1"), lines)
         passage = fill(doc["context"], WIDTH)
         references = ", ".join(dict.fromkeys(doc["answers"]))
         shown.append(f"{passage}\n\nQuestion: {doc['question']}\nReference: {references}\n\n{table.markdown()}")
     return "\n\n".join(shown)
 
 
-def _evaluate(
-    out: Path,
-    method: str,
-    options: dict[str, Any],
-    names: Sequence[str],
-    settings: dict[str, Any],
-    limit: int | None = None,
-) -> tuple[list[Path], dict[str, Any]]:
-    before = set(out.rglob("results_*.json"))
-    metadata = {**options, **settings}
-    tracker = EvaluationTracker(output_path=str(out))
-    results = simple_evaluate(
-        model=method,
-        model_args=options,
-        tasks=list(names),
-        batch_size=16,
-        device="cpu",
-        limit=limit,
-        evaluation_tracker=tracker,
-        task_manager=TaskManager(include_path=tasks.__path__[0], include_defaults=False, metadata=metadata),
-    )
-    samples = results.pop("samples")
-    tracker.save_results_aggregated(results=results, samples=samples)
-    for task in names:
-        tracker.save_results_samples(task_name=task, samples=samples[task])
-    return new_results(out, before), samples
+def _ask(
+    out: Path, runs: Sequence[DemoRun], names: Sequence[str], settings: dict[str, Any], limit: int | None = None
+) -> tuple[TextTable, dict[str, dict[str, Any]]]:
+    """Run lm-eval for each; the table, and the samples of each run by label and task."""
+    disable_progress_bar()
+    startup.install()
+    files, samples = [], {}
+    for label, method, options in runs:
+        before = set(out.rglob("results_*.json"))
+        tracker = EvaluationTracker(output_path=str(out))
+        metadata = {**options, **settings}
+        results = simple_evaluate(
+            model=method,
+            model_args=options,
+            tasks=list(names),
+            batch_size=16,
+            device="cpu",
+            limit=limit,
+            evaluation_tracker=tracker,
+            task_manager=TaskManager(include_path=tasks.__path__[0], include_defaults=False, metadata=metadata),
+        )
+        samples[label] = results.pop("samples")
+        tracker.save_results_aggregated(results=results, samples=samples[label])
+        for task in names:
+            tracker.save_results_samples(task_name=task, samples=samples[label][task])
+        files += new_results(out, before)
+    return summarise(files), samples

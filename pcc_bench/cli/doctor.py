@@ -19,7 +19,6 @@ from pcc_bench.host import inventory, settings, startup
 PYTHON = (3, 11)
 REINSTALL = "pip install --force-reinstall --no-deps <folder or wheel of pcc_bench>"
 GPU_BUILD = "where there is one, install torch's build for it (https://pytorch.org/get-started/locally)"
-EXTRAS = {"tensorboard": "training curves"}
 
 
 @dataclass(frozen=True)
@@ -40,10 +39,9 @@ def examine() -> Iterator[Finding]:
     version, least = (".".join(map(str, numbers)) for numbers in (sys.version_info[:3], PYTHON))
     yield Finding("Python", version, sys.version_info >= PYTHON, fix=f"install Python >= {least}, then: make demo")
     yield from _packages()
-    for name, purpose in EXTRAS.items():
-        extra = installed(name)
-        missing = f"not installed (for {purpose})"
-        yield Finding(name, extra or missing, extra is not None, False, f"pip install {name}")
+    curves = installed("tensorboard")
+    missing = "not installed (for training curves)"
+    yield Finding("tensorboard", curves or missing, curves is not None, False, "pip install tensorboard")
     off = os.environ.get(startup.OFF_SWITCH, "") not in ("", "0")
     found = "active" if active else f"off ({startup.OFF_SWITCH} is set)" if off else "absent: plain lm_eval lacks us"
     yield Finding("start-up hook", found, active, False, f"unset {startup.OFF_SWITCH}" if off else REINSTALL)
@@ -114,9 +112,6 @@ def _lm_eval() -> Iterator[Finding]:
     except Exception as error:  # whatever is broken in there, the doctor reports it
         yield Finding("lm-eval", f"can't be used ({error!r})", False, fix="pip install 'lm-eval[hf]==0.4.13'")
         return
-    fix = REINSTALL
-    yield Finding(
-        "lm-eval's models", ", ".join(unknown) + " unknown" if unknown else "ours are known", not unknown, fix=fix
-    )
-    found = ", ".join(sorted(tasks)) + " unknown" if tasks else "ours are known"
-    yield Finding("lm-eval's tasks", found, not tasks, fix=fix)
+    for what, unheard in (("lm-eval's models", unknown), ("lm-eval's tasks", sorted(tasks))):
+        said = ", ".join(unheard) + " unknown" if unheard else "ours are known"
+        yield Finding(what, said, not unheard, fix=REINSTALL)

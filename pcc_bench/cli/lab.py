@@ -18,7 +18,7 @@ Folder = Annotated[Path, Option(help="Folder of the parts; by default those that
 Parts = Annotated[list[str] | None, Argument(help="Parts ('pcc-bench lab ls'); all of them if none is named.")]
 
 
-@app.command()
+@app.command(epilog="Example: `pcc-bench lab build pcc-lab-4x --output my-lab`")
 def build(
     output: Annotated[Path, Option("--output", "-o", help="Where the parts go, each in a folder of its own.")],
     parts: Parts = None,
@@ -29,8 +29,6 @@ def build(
 
     What a part needs is built before it ('pcc-bench lab ls' has the order, and which parts ship). On one core a decoder
     takes up to 50 minutes and a compressor about 20; docs/lab.md has the minutes of each part.
-
-    Example: `pcc-bench lab build pcc-lab-4x --output my-lab`
     """
     import torch
 

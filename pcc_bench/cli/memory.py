@@ -72,10 +72,7 @@ def compress(
     ] = "exact",
     option: MethodOptions = None,
 ) -> None:
-    """Compress a text into a memory file, or into a store that evaluations read, and print its counts.
-
-    Example: `pcc-bench compress CKPT book.txt --rate 16 --output book.safetensors`
-    """
+    """Compress a text into a memory file, or into a store that evaluations read, and print its counts."""
     from pcc_bench.core import memory_file
     from pcc_bench.host.api import ContextCompressor
     from pcc_bench.host.compressing import compress as compress_text
@@ -123,10 +120,7 @@ def ask(
     dtype: Dtype = None,
     option: MethodOptions = None,
 ) -> None:
-    """Ask the decoder a question about a memory that was saved before, or about a text, compressed now.
-
-    Example: `pcc-bench ask book.safetensors "Who is the captain?"`
-    """
+    """Ask the decoder a question about a memory that was saved before, or about a text, compressed now."""
     from pcc_bench.core.registry import get
     from pcc_bench.host.api import ContextCompressor
     from pcc_bench.host.compressing import open_memory
@@ -158,8 +152,6 @@ def prompt(
     What is written is what our decoder reads: BOS, boundary vectors, slots, embedded text. With --chat it is the memory
     alone: the server's chat template then stands around it, with which no method was trained, so that scores of the two
     protocols are not to be compared.
-
-    Example: `pcc-bench prompt book.safetensors --question "Who is the captain?" -o prompt.json`
     """
     from pcc_bench.host.serving import write
 
@@ -185,8 +177,6 @@ def serve_check(
 
     Ends with status 1 where an answer differs. In float32 on both sides answers are equal but for near ties; in
     bfloat16 they part where two tokens are nearly as likely.
-
-    Example: `pcc-bench serve-check http://localhost:8000 book.safetensors --question "Who is the captain?"`
     """
     from pcc_bench.host.serving import Server, compare
 

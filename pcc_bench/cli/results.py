@@ -36,10 +36,7 @@ def report(
         Option(help="A Markdown file whose tables between report:KEY and /report (HTML comments) are renewed."),
     ] = None,
 ) -> None:
-    """Write the paper's tables and figures of results, ours beside theirs: one page, Markdown, LaTeX, CSV.
-
-    Example: `pcc-bench report results/lab-table2 -o report`
-    """
+    """Write the paper's tables and figures of results, ours beside theirs: one page, Markdown, LaTeX, CSV."""
     from pcc_bench.reports import render
     from pcc_bench.reports import report as module
 
@@ -58,10 +55,7 @@ def compare(
     b: Annotated[Path, Argument(help="The second run.")],
     metric: Annotated[list[str] | None, Option(help="Compare only this metric; repeatable.")] = None,
 ) -> None:
-    """Compare two runs row by row: differences, intervals, paired tests.
-
-    Example: `pcc-bench compare results/pcc-4x results/pcc-16x --metric f1`
-    """
+    """Compare two runs row by row: differences, intervals, paired tests."""
     from pcc_bench.reports import compare as module
 
     comparisons, notes = module.compare(a, b, metric or ())
@@ -72,10 +66,7 @@ def pack(
     results: Annotated[list[Path], Argument(help="Folders that 'run' or 'eval' wrote.")],
     out: Annotated[Path, Option("--output", "-o", help="Where the copies go, a folder for each.")],
 ) -> None:
-    """Copy results to publish them: samples compressed, no paths and nothing about the machine.
-
-    Example: `pcc-bench pack results/lab-table2 -o published`
-    """
+    """Copy results to publish them: samples compressed, no paths and nothing about the machine."""
     from pcc_bench.reports import report
 
     files = report.pack(results, out)
@@ -97,8 +88,6 @@ def gate(
 
     Exit status: 0 pass, 1 regression, 2 misuse, 3 inconclusive (where the policy says so, and before the last stage:
     go on with the next one). In GitHub Actions it annotates the run and adds the table to the step's summary.
-
-    Example: `pcc-bench gate results/new --against baseline.json.xz --policy gate.yaml --junit gate.xml`
     """
     from pcc_bench.gate import result
     from pcc_bench.gate.compare import compare
@@ -123,15 +112,12 @@ def gate(
         raise typer.Exit(verdict.status)
 
 
-@baseline_app.command()
+@baseline_app.command(epilog="Example: `pcc-bench baseline freeze results/main -o baseline.json.xz`")
 def freeze(
     results: Results,
     output: Annotated[Path, Option("--output", "-o", help="File to write; its name ends in .json.xz.")],
 ) -> None:
-    """Put a run's scores by row, with fingerprints, into a small file for git. The same run gives the same bytes.
-
-    Example: `pcc-bench baseline freeze results/main -o baseline.json.xz`
-    """
+    """Put a run's scores by row, with fingerprints, into a small file for git. The same run gives the same bytes."""
     from pcc_bench.results import frozen
 
     if not output.name.endswith(frozen.SUFFIX):
@@ -145,16 +131,16 @@ def freeze(
     typer.echo(f"written: {output} ({len(content):,} bytes, {rows:,} rows of {tasks})")
 
 
-@baseline_app.command()
+SAMPLES = '--samples "$(pcc-bench baseline rows base.json.xz --stage smoke)"'
+
+
+@baseline_app.command(epilog=f"Example: `lm_eval --model pcc --tasks pcc_squad {SAMPLES}`")
 def rows(
     baseline: Results,
     stage: Annotated[str, Stage],
     policy: PolicyFile = None,
 ) -> None:
-    """Print the rows of a stage as lm-eval's `--samples` wants them.
-
-    Example: `lm_eval --model pcc --tasks pcc_squad --samples "$(pcc-bench baseline rows base.json.xz --stage smoke)"`
-    """
+    """Print the rows of a stage as lm-eval's `--samples` wants them."""
     from pcc_bench.gate.policy import Policy
     from pcc_bench.gate.scores import select
     from pcc_bench.results.frozen import load

@@ -50,9 +50,6 @@ def evaluate(
     """Run tasks through lm-eval, keep every answer, print one table.
 
     Killed? The same command again answers only what is missing.
-
-    Example: `pcc-bench eval --model pcc --model-args pretrained=CKPT,rate=4 --tasks pcc_squad --limit 200
-    --batch-size 8 --output results/pcc-4x -- --gen_kwargs max_gen_toks=50`
     """
     from pcc_bench.host.evaluate import run
     from pcc_bench.reports.compare import summarise
@@ -73,8 +70,6 @@ def validate(
     """Find trouble before a GPU does: configurations, tokenizers, weights' headers, one row a task.
 
     Takes the options of `eval`, with the same defaults: put the one word in the place of the other.
-
-    Example: `pcc-bench validate --model-args pretrained=CKPT,rate=16 --tasks pcc_squad`
     """
     from pcc_bench.host import validate as module
     from pcc_bench.host.evaluate import check
@@ -112,9 +107,6 @@ def run(
     """Run a suite: methods by tasks, or checkpoints by decoders; one table.
 
     Killed, or some cells failed? The same command again runs only what is missing. Exit status 1: a cell failed.
-
-    Example: `pcc-bench run lab-table2 --output results/lab-table2`,
-    `pcc-bench run table2 --output SHARED/table2 --executor ray --gpus-per-cell 1`
     """
     from pcc_bench.suite import check, runner
     from pcc_bench.suite.cell import results
@@ -158,10 +150,7 @@ def run_demo(
     real: Annotated[bool, Option("--real", help="Real SQuAD questions, read by smollm2-135m.")] = False,
     checkpoint: Annotated[str | None, Option(help="With --real: a PCC checkpoint for that decoder.")] = None,
 ) -> None:
-    """Run everything in miniature, without a network: trained models, their questions, one table.
-
-    Example: `pcc-bench demo`, `pcc-bench demo --real`
-    """
+    """Run everything in miniature, without a network: trained models, their questions, one table."""
     from pcc_bench.cli import demo as module
 
     if checkpoint and not real:

@@ -20,12 +20,12 @@ from typing import Any
 import torch
 from peft import get_peft_model
 from torch import nn
-from transformers import AutoModelForCausalLM, DynamicCache
+from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedConfig
 
 from pcc_bench.core.decoder import BATCH_TOKENS
 from pcc_bench.cost.measure import Stopwatch
 from pcc_bench.cost.records import CostRecord, Mode
-from pcc_bench.cost.sizes import from_state
+from pcc_bench.cost.sizes import from_state, shallow
 from pcc_bench.cost.work import BYTES, FULL_TEXT, Held, Laps, Point, Setting, Shape, records
 from pcc_bench.model.config import MEMORY_TOKENS
 from pcc_bench.model.converter import Converter
@@ -40,10 +40,14 @@ VOCABULARY = 2 * MEMORY_TOKENS  # rows of an embedding do not matter
 
 
 @dataclass(frozen=True)
-class Speed:
+class Stated:
+    """The clock of a device that is not here."""
+
+    shape: Shape
+    dtype: str  # of weights and activations
     flops: float  # FLOP/s of a forward
     bandwidth: float  # bytes/s, read or written
-    source: str  # where the numbers come from
+    source: str = ""  # where the numbers come from
     start: float = 0.0  # seconds to start the kernels of one forward
 
     def __str__(self) -> str:
@@ -53,40 +57,27 @@ class Speed:
     def seconds(self, flops: float, moved: float) -> float:
         return max(flops / self.flops, moved / self.bandwidth, self.start)
 
-
-@dataclass(frozen=True)
-class Stated:
-    """The clock of a device that is not here."""
-
-    shape: Shape
-    dtype: str  # of weights and activations
-    speed: Speed
-
     def laps(self, point: Point, mode: Mode) -> Laps:
         work, sizes, size = self.shape.work(point, mode), self.shape.sizes, BYTES[self.dtype]
         decoder = size * (sizes.decoder.body + sizes.decoder.head)
         encoder = size * (sizes.encoder.body + sizes.lora_products + sizes.converter)
-        once = 0.0
-        if work.once:
-            moved = decoder if mode in FULL_TEXT else encoder
-            once = self.speed.seconds(work.once * (1 - work.masked[0]), moved)
-        prefill = self.speed.seconds(work.prefill * (1 - work.masked[1]), decoder)
+        reader = decoder if mode in FULL_TEXT else encoder
+        once = self.seconds(work.once * (1 - work.masked[0]), reader) if work.once else 0.0
+        prefill = self.seconds(work.prefill * (1 - work.masked[1]), decoder)
         steps = point.new - 1
         grown = sizes.decoder.cache_values(point.question + point.new // 2)  # behind what is kept of the context
         moved = decoder + size * (work.cached + point.batch * grown)
-        return Laps(once, prefill, steps * self.speed.seconds(work.decode / steps, moved) if steps else 0.0)
+        return Laps(once, prefill, steps * self.seconds(work.decode / steps, moved) if steps else 0.0)
 
 
 class Layers:
     """Times forwards of the shapes of a point; each shape once."""
 
     def __init__(self, shape: Shape, device: torch.device, dtype: torch.dtype) -> None:
-        self.shape = shape
-        self.device = device
-        self.dtype = dtype
-        config = shape.config.encoder
-        self._decoders = [self._model(shape.reads.to_dict(), count) for count in FEW]
-        self._encoders = [self._model(config.config, count, config.lora) for count in FEW]
+        self.shape, self.device, self.dtype = shape, device, dtype
+        encoder = shape.config.encoder
+        self._decoders = [self._model(shape.reads, count) for count in FEW]
+        self._encoders = [self._model(from_state(encoder.config), count, encoder.lora) for count in FEW]
         width = shape.sizes.decoder.hidden_size
         with device:
             self._head = nn.Linear(width, shape.sizes.decoder.vocabulary, bias=False, dtype=dtype)
@@ -142,26 +133,20 @@ class Layers:
         timed = min(len(segments), rows * FORWARDS)
 
         def few(model: nn.Module) -> float:
-            ids = [
-                torch.zeros(min(rows, timed - start), length, dtype=torch.long, device=self.device)
-                for start in range(0, timed, rows)
-            ]
+            ids = torch.zeros(timed, length, dtype=torch.long, device=self.device).split(rows)
             return self._quickest(lambda: [model(input_ids=part, use_cache=False) for part in ids])
 
-        layers = self.shape.sizes.encoder.layers
-        seconds = self._once(("encoder", timed, length), lambda: _deep(map(few, self._encoders), layers))
+        encoder, slots = self.shape.sizes.encoder, sum(count for _, count in segments)
+        seconds = self._once(("encoder", timed, length), lambda: _deep(map(few, self._encoders), encoder.layers))
         share = sum(map(sum, segments)) / (timed * length)
-        slots = sum(count for _, count in segments)
-        rows_of_slots = torch.zeros(slots, self.shape.sizes.encoder.hidden_size, device=self.device, dtype=self.dtype)
-        converting = self._once(("converter", slots), lambda: self._quickest(lambda: self._converter(rows_of_slots)))
+        states = torch.zeros(slots, encoder.hidden_size, device=self.device, dtype=self.dtype)
+        converting = self._once(("converter", slots), lambda: self._quickest(lambda: self._converter(states)))
         return seconds * share + converting
 
-    def _model(self, state: dict[str, Any], layers: int, lora: dict[str, Any] | None = None) -> nn.Module:
+    def _model(self, config: PreTrainedConfig, layers: int, lora: dict[str, Any] | None = None) -> nn.Module:
         """The body of a model with its first layers, random weights and hardly any vocabulary."""
-        cut = {"num_hidden_layers": layers, "n_layer": layers, "vocab_size": VOCABULARY}
-        config = from_state({**state, **{key: value for key, value in cut.items() if key in state}})
-        if getattr(config, "layer_types", None):
-            config.layer_types = config.layer_types[:layers]
+        config = shallow(config, layers)
+        config.vocab_size = VOCABULARY
         with self.device:
             model: Any = AutoModelForCausalLM.from_config(config, dtype=self.dtype)
             if lora:

@@ -135,12 +135,18 @@ def from_state(state: dict[str, Any]) -> PreTrainedConfig:
     return config
 
 
-def first_layers(config: PreTrainedConfig, layers: int, rank: int) -> tuple[Model, int]:
-    """Sizes of an encoder made of the first layers of a decoder, whose embedding it shares, and of a LoRA on them."""
+def shallow(config: PreTrainedConfig, layers: int) -> PreTrainedConfig:
+    """The configuration of a model's first layers."""
     first = copy.deepcopy(config)
     first.num_hidden_layers = layers
     if getattr(first, "layer_types", None):
         first.layer_types = first.layer_types[:layers]
+    return first
+
+
+def first_layers(config: PreTrainedConfig, layers: int, rank: int) -> tuple[Model, int]:
+    """Sizes of an encoder made of the first layers of a decoder, whose embedding it shares, and of a LoRA on them."""
+    first = shallow(config, layers)
     model = measure(first)
     adapter = 0
     if rank:

@@ -84,8 +84,7 @@ def measure(source: Source, sweep: Sweep, repeats: int, out: Path, tell: Callabl
     rates = sweep.rates or shape.config.declared_rates
     points = sweep.points(rates)
     shape.check(point for point, _ in points)
-    origin = _provenance(source, measuring.hardware(device))
-    setting = Setting(device.type, _dtype(source, device), torch.get_num_threads(), origin)
+    setting = _setting(source, device.type, _dtype(source, device), measuring.hardware(device))
     path = out / MEASURED
 
     def written() -> list[CostRecord]:
@@ -113,19 +112,14 @@ def measure(source: Source, sweep: Sweep, repeats: int, out: Path, tell: Callabl
 
 
 def predict(
-    source: Source,
-    sweep: Sweep,
-    peak: float | None,
-    bandwidth: float | None,
-    utilisation: float | None,
-    overhead: float | None,
-    out: Path | None,
+    source: Source, sweep: Sweep, out: Path | None, stated: Sequence[float | None] = (None, None, None, None)
 ) -> list[CostRecord]:
     """Predict a sweep, and keep it in `out` where that is given. Raises UsageError: anything that does not fit.
 
-    `peak` (TFLOP/s) and `bandwidth` (GB/s) are measured here where they are None; `utilisation` is the share of the
-    FLOP/s that a forward reaches, `overhead` the milliseconds to start its kernels.
+    `stated` are a device's peak (TFLOP/s) and bandwidth (GB/s), the share of the peak that a forward reaches and the
+    milliseconds to start its kernels; without them a few layers are timed here.
     """
+    peak, bandwidth, utilisation, overhead = stated
     if (peak is None) != (bandwidth is None):
         raise UsageError("--device-peak and --bandwidth go together: give both, or none to time parts here")
     if any(value is not None and not 0 < value < math.inf for value in (peak, bandwidth)):
@@ -142,24 +136,19 @@ def predict(
     clock: predicting.Stated | predicting.Layers
     if peak is not None and bandwidth is not None:
         share = utilisation or DEFAULT_SHARE
-        said = f"stated, peak at {share:.0%}"
-        speed = predicting.Speed(peak * 1e12 * share, bandwidth * 1e9, said, start=(overhead or 0.0) / 1000)
-        dtype, device = source.dtype or "bfloat16", "stated"
-        clock = predicting.Stated(shape, dtype, speed)
-        place = _provenance(source, f"{peak:g} TFLOP/s, {bandwidth:g} GB/s", str(speed))
+        speed = (peak * 1e12 * share, bandwidth * 1e9, f"stated, peak at {share:.0%}", (overhead or 0.0) / 1000)
+        clock = predicting.Stated(shape, source.dtype or "bfloat16", *speed)
+        setting = _setting(source, "stated", clock.dtype, f"{peak:g} TFLOP/s, {bandwidth:g} GB/s", str(clock))
     else:
         here = measuring.find_device(source.device)
-        dtype, device = _dtype(source, here), here.type
+        dtype = _dtype(source, here)
         with memory_errors("building a few layers", "give a smaller --dtype, or --device-peak and --bandwidth"):
             clock = predicting.Layers(shape, here, DTYPES[dtype])
-        place = _provenance(source, measuring.hardware(here), str(clock))
-    setting = Setting(device, dtype, torch.get_num_threads(), place, predicted=True)
+        setting = _setting(source, here.type, dtype, measuring.hardware(here), str(clock))
+    predictions: list[CostRecord] = []
     with memory_errors("timing a few layers", "give a shorter --context, or --device-peak and --bandwidth"):
-        predictions = [
-            record
-            for point, modes in points
-            for record in predicting.predict(shape, point, modes, sweep.reuse, setting, clock)
-        ]
+        for point, modes in points:
+            predictions += predicting.predict(shape, point, modes, sweep.reuse, setting, clock)
     if out is not None:
         records.replace(out / PREDICTED, predictions)
     return predictions
@@ -194,9 +183,10 @@ def _dtype(source: Source, device: torch.device) -> str:
     return source.dtype or ("float32" if device.type == "cpu" else "bfloat16")
 
 
-def _provenance(source: Source, hardware: str, speed: str = "") -> Provenance:
+def _setting(source: Source, device: str, dtype: str, hardware: str, speed: str = "") -> Setting:
+    """Where and how; `speed` of a prediction."""
     versions = {"python": platform.python_version(), "torch": torch.__version__}
-    return Provenance(
+    origin = Provenance(
         weights="random" if source.random_weights else str(source.checkpoint),
         seed=source.seed,
         code=provenance.code(),
@@ -204,3 +194,4 @@ def _provenance(source: Source, hardware: str, speed: str = "") -> Provenance:
         hardware=hardware,
         speed=speed,
     )
+    return Setting(device, dtype, torch.get_num_threads(), origin, predicted=bool(speed))
