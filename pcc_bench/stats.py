@@ -39,7 +39,8 @@ class Clusters:
     @property
     def mean(self) -> Array:
         """`[...]`, the mean difference over rows."""
-        return np.asarray(self.sums.sum(axis=-1, dtype=np.float64) / self.rows)
+        total: Array = self.sums.sum(axis=-1, dtype=np.float64) / self.rows
+        return total
 
 
 def clustered(differences: Array, labels: Sequence[Hashable]) -> Clusters:
