@@ -52,7 +52,7 @@ def clustered(differences: Array, labels: Sequence[Hashable]) -> Clusters:
         raise UsageError(f"{int((~np.isfinite(values)).sum())} of {len(values)} differences are not finite numbers")
     number: dict[Hashable, int] = {}
     index = np.array([number.setdefault(label, len(number)) for label in labels])
-    return Clusters(np.bincount(index, values), np.bincount(index).astype(np.float64))
+    return Clusters(np.bincount(index, values).astype(np.float64), np.bincount(index).astype(np.float64))
 
 
 @dataclass(frozen=True)

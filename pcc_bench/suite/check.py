@@ -155,7 +155,8 @@ def estimate(cell: Cell) -> Cost:
             parts.append((*counts, rows * longest))
     except (UsageError, OSError, ValueError, KeyError) as error:
         return Cost(unknown=(str(error).strip() or type(error).__name__).splitlines()[0])
-    return Cost(*map(sum, zip(*parts, strict=True)))
+    totals: list[Any] = [sum(column) for column in zip(*parts, strict=True)]
+    return Cost(*totals)
 
 
 def _reader(cell: Cell) -> str | None:
