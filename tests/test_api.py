@@ -167,7 +167,7 @@ def test_mistakes_are_one_sentence(
     says("prompt is one of official, short, chat", lambda: memories[0].answer(QUESTION, prompt="long"))
     says("prompt is one of official, short, chat", lambda: memories[0].answer(QUESTION, prompt=["short"]))
     says("needs a chat template", lambda: memories[0].answer(QUESTION, prompt="chat"))
-    says("the decoder has 4096", lambda: memories[0].answer(QUESTION, max_new_tokens=4096))
+    says("the model has 4096", lambda: memories[0].answer(QUESTION, max_new_tokens=4096))
     says("reads a list of memories and texts", lambda: pcc.generate("a"))
     aware = load(str(models / "llama"), "bm25-context", device="cpu")
     says("compresses for a question", lambda: aware.compress(TEXTS))

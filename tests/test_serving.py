@@ -148,7 +148,7 @@ def test_bad_inputs_are_one_sentence(memory: ContextMemory, models: Path, decode
         ("no vLLM server answers at http://a b", lambda: Server("http://a\nb")),
         ("half of a surrogate pair is in the question", lambda: memory.answer("Who \ud800?")),
         (
-            r"the prompt takes \d+ positions and the answer 10000000, the decoder has 4096",
+            r"the prompt with an answer of 10000000 takes \d+ positions, the model has 4096",
             lambda: write(memory, "Who?", "official", 10**7, tmp_path / "p.pt", False),
         ),
         ("name a file .pt", lambda: write(memory, "Who?", "official", 7, tmp_path / "p.bin", False)),

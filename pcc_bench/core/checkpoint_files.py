@@ -268,6 +268,5 @@ def under(prefix: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor
 
 def plain(value: Any) -> Any:
     """JSON-ready copy of a peft configuration (sets become sorted lists, enums their values)."""
-    return json.loads(
-        json.dumps(value, default=lambda x: sorted(x) if isinstance(x, set) else getattr(x, "value", str(x)))
-    )
+    text = json.dumps(value, default=lambda x: sorted(x) if isinstance(x, set) else getattr(x, "value", str(x)))
+    return json.loads(text)

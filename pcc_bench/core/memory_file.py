@@ -43,9 +43,7 @@ class Header(BaseModel):
     starts_with_bos: bool | None  # whether BOS stands before it in the decoder's input
     stop_token_ids: tuple[Natural, ...]  # ids that end an answer besides the decoder's own
     suppressed_token_ids: tuple[Natural, ...]  # ids an answer may not contain
-    # of the layout's frame, and so are `closing` (where it is no vectors; those are a tensor beside the memory) and
-    # `lead`
-    opening: tuple[Natural, ...] = ()
+    opening: tuple[Natural, ...] = ()  # of the layout's frame, as the following; vectors of `closing` are a tensor
     closing: tuple[Natural, ...] = ()
     lead: str = ""
     memory_position: Natural | None = None  # as in `Layout`
@@ -129,10 +127,8 @@ def load(path: Path, decoder: Decoder) -> SavedMemory:
         )
     for what, tensor in (("memory", vectors), ("closing", closing)):
         if tensor is not None and (tensor.dim() != 2 or tensor.shape[1] != decoder.hidden_size):
-            shape = list(tensor.shape)
-            raise UsageError(
-                f"{path} is damaged: {what} has shape {shape}, the decoder's width is {decoder.hidden_size}"
-            )
+            shape = f"{what} has shape {list(tensor.shape)}, the decoder's width is {decoder.hidden_size}"
+            raise UsageError(f"{path} is damaged: {shape}")
     rows = len(decoder.embedding.weight)
     for what in ("opening", "closing"):
         if wrong := [token for token in getattr(header, what) if token >= rows]:

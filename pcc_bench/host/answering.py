@@ -24,16 +24,7 @@ from transformers.cache_utils import DynamicLayer
 from pcc_bench.core.compressor import Compressor
 from pcc_bench.core.decoder import Decoder, now
 from pcc_bench.core.errors import UsageError, memory_errors
-from pcc_bench.core.generation import (
-    DecoderInput,
-    ReadPrefix,
-    autocast_for,
-    generate,
-    keep_logits,
-    left_pad,
-    positions_of,
-    score,
-)
+from pcc_bench.core.generation import ReadPrefix, autocast_for, generate, keep_logits, left_pad, positions_of, score
 from pcc_bench.core.plan import Plan, common_length, positions, realise
 from pcc_bench.host.planning import Job, Request
 from pcc_bench.host.responses import Answer, Response, Score
@@ -145,37 +136,30 @@ class Answering:
 
     def batches(self, requests: Sequence[Request], jobs: Sequence[Job]) -> Iterator[list[Job]]:
         """Jobs that are decoded together: same arguments, longest first; those that share a beginning side by side."""
-        groups: dict[str, list[Job]] = {}
+        ropes, of_memories = self.compressor.decoder.ropes, self.compressor.layout.memory_position
+        groups: dict[tuple[str, int, Hashable], list[Job]] = {}  # the last: what the rotations let decode together
         for job in jobs:
-            argument = requests[job.index].argument
-            groups.setdefault("" if isinstance(argument, str) else json.dumps(argument, sort_keys=True), []).append(job)
-        for group in groups.values():
-            request = requests[group[0].index]
+            request = requests[job.index]
+            argument = "" if isinstance(request.argument, str) else json.dumps(request.argument, sort_keys=True)
+            new = max(0, request.new_tokens(self.lm.max_gen_toks) - 1)
+            company = ropes.company(job.span(of_memories), new)
+            groups.setdefault((argument, new, company), []).append(job)
+        for (_, new, _), group in groups.items():
             if self.lm.batch_size == "auto":
                 self.lm.batch_size_per_gpu = self.lm._detect_batch_size()
             size = int(self.lm.batch_size)
-            new = max(0, request.new_tokens(self.lm.max_gen_toks) - 1)
-            ropes, of_memories = self.compressor.decoder.ropes, self.compressor.layout.memory_position
-            sides: dict[Hashable, list[Job]] = {}  # that the decoder's rotations let decode together
-            for job in group:
-                sides.setdefault(ropes.company(job.span(of_memories), new), []).append(job)
-            for side in sides.values():
-                stays = all(
-                    ropes.stay(job.span(of_memories) + new) for job in side
-                )  # beginnings rotate as they do alone
-                reuse = self.reuse_prefix and stays and fits(request.argument)
-                for part in share(side, [requests[job.index].beginning if reuse else () for job in side]):
-                    yield from (part[start : start + size] for start in range(0, len(part), size))
+            stays = all(ropes.stay(job.span(of_memories) + new) for job in group)  # beginnings rotate as they do alone
+            reuse = self.reuse_prefix and stays and fits(requests[group[0].index].argument)
+            for part in share(group, [requests[job.index].beginning if reuse else () for job in group]):
+                yield from (part[start : start + size] for start in range(0, len(part), size))
         self.reader.last = None
 
     def run(self, kind: str, batch: Sequence[Job], arguments: Any) -> list[Answer]:
         """Answer jobs with the same arguments, all of them with heads or none; `kind` is lm-eval's request type."""
         what = f"decoding {len(batch)} prompts of up to {max(job.length for job in batch)} positions"
         mixed = self.lm.mixed_precision_dtype
-        with (
-            memory_errors(what, "lower batch_size"),
-            torch.autocast(self.lm.device.type, dtype=mixed, enabled=mixed is not None),
-        ):
+        cast = torch.autocast(self.lm.device.type, dtype=mixed, enabled=mixed is not None)
+        with memory_errors(what, "lower batch_size"), cast:
             return self._generate(batch, arguments) if kind == "generate_until" else self._score(batch)
 
     def _generate(self, batch: Sequence[Job], arguments: dict[str, Any]) -> list[Answer]:
@@ -221,9 +205,7 @@ class Answering:
             for job, logprob, greedy, kept in zip(batch, out.logprobs, out.greedy, spared, strict=True)
         ]
 
-    def _prepared(
-        self, batch: Sequence[Job]
-    ) -> tuple[Sequence[DecoderInput], ReadPrefix | None, list[dict[str, int]], float]:
+    def _prepared(self, batch: Sequence[Job]) -> tuple[Sequence[Any], ReadPrefix | None, list[dict[str, int]], float]:
         """Inputs of a batch behind what its jobs share; that, once read; what it spared each job; seconds it took."""
         decoder = self.compressor.decoder
         plans = [job.plan for job in batch]
@@ -240,9 +222,8 @@ class Answering:
 
     def _positions(self, batch: Sequence[Job]) -> list[list[int]] | None:
         ids = positions([job.plan for job in batch], self.compressor.layout.memory_position)
-        if ids is None:
-            return None
-        return [row[0 if job.head is None else job.head.length :] for row, job in zip(ids, batch, strict=True)]
+        heads = [0 if job.head is None else job.head.length for job in batch]
+        return None if ids is None else [row[head:] for row, head in zip(ids, heads, strict=True)]
 
     def _text(self, ids: list[int], until: list[str]) -> str:
         think_end = self.lm.think_end_token

@@ -13,7 +13,7 @@ from transformers.utils.logging import disable_progress_bar, enable_progress_bar
 from pcc_bench.core import memory_file, registry
 from pcc_bench.core.compressor import Compressor, Memory
 from pcc_bench.core.context import Prompt, literal, mark
-from pcc_bench.core.decoder import DTYPES, Decoder
+from pcc_bench.core.decoder import DTYPES, Decoder, check_window
 from pcc_bench.core.documents import is_unicode
 from pcc_bench.core.errors import UsageError, foreign, memory_errors
 from pcc_bench.core.generation import generate
@@ -177,20 +177,12 @@ def continued(reader: Reader, plan: Plan, max_new_tokens: int, until: Sequence[s
     return text[: min((text.find(end) for end in until if end in text), default=len(text))]
 
 
-def check_window(decoder: Decoder, plan: Plan, max_new_tokens: int) -> None:
-    window = getattr(decoder.model.config, "max_position_embeddings", None)
-    if window is not None and plan.span + max_new_tokens > window:
-        raise UsageError(
-            f"the prompt takes {plan.span} positions and the answer {max_new_tokens}, the decoder has {window}: "
-            "compress more, or split the text"
-        )
-
-
 def continued_ids(
     reader: Reader, plan: Plan, max_new_tokens: int, until: Sequence[str], options: dict[str, Any]
 ) -> list[int]:
     decoder = reader.decoder
-    check_window(decoder, plan, max_new_tokens)
+    what = f"the prompt with an answer of {max_new_tokens}"
+    check_window(decoder.model.config, plan.span + max_new_tokens, what, "compress more, or split the text")
     criteria = StoppingCriteriaList([StopStringCriteria(decoder.tokenizer, list(until))]) if until else None
     with memory_errors(f"decoding a prompt of {plan.length} positions", "use a smaller dtype, or device='cpu'"):
         out = generate(

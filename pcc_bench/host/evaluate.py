@@ -66,22 +66,12 @@ class Command:  # the options of `lm-eval run` that matter here
 
     @property
     def arguments(self) -> list[str]:
-        pairs = {
-            "--model": self.model,
-            "--model_args": self.model_args or None,
-            "--tasks": self.tasks,
-            "--limit": None if self.limit is None else f"{self.limit:g}",
-            "--batch_size": self.batch_size,
-            "--device": self.device,
-            "--metadata": self.task_metadata,
-            "--num_fewshot": self.num_fewshot,
-            "--seed": self.seed,
-            "--output_path": self.output,
-            "--use_cache": self.output / ANSWERS,
-        }
-        flags = ["--log_samples", *(["--apply_chat_template"] if self.chat_template else [])]
-        given = [str(word) for name, value in pairs.items() if value is not None for word in (name, value)]
-        return [*given, *flags, *self.extra]
+        names = ("model", "tasks", "batch_size", "device", "num_fewshot", "seed")  # which lm-eval calls so too
+        pairs: dict[str, Any] = {name: getattr(self, name) for name in names}
+        pairs |= {"model_args": self.model_args or None, "metadata": self.task_metadata, "output_path": self.output}
+        pairs |= {"limit": None if self.limit is None else f"{self.limit:g}", "use_cache": self.output / ANSWERS}
+        words = [str(word) for name, value in pairs.items() if value is not None for word in (f"--{name}", value)]
+        return [*words, "--log_samples", *(["--apply_chat_template"] if self.chat_template else []), *self.extra]
 
 
 class Recorded(BaseModel):  # `command.json` of a folder

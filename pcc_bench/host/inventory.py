@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from pcc_bench.core import documents, registry
+from pcc_bench.core import documents, registry, shipped
 from pcc_bench.core.texttable import TextTable
 from pcc_bench.host.settings import task_summaries
 from pcc_bench.tasks.rows import REAL, real_folder
@@ -19,16 +19,9 @@ def methods() -> TextTable:
     for name in registry.names():
         kind = registry.get(name)
         own = kind.decoder_path.__func__ is not Compressor.decoder_path.__func__  # type: ignore[attr-defined]
-        rows.append(
-            (
-                name,
-                "soft" if kind.soft else "hard",
-                "yes" if kind.query_aware else "no",
-                "own" if kind.owns_decoder else "any",
-                "a checkpoint" if own else "the decoder",
-                kind.summary,
-            )
-        )
+        memory, aware = "soft" if kind.soft else "hard", "yes" if kind.query_aware else "no"
+        decoder, pretrained = "own" if kind.owns_decoder else "any", "a checkpoint" if own else "the decoder"
+        rows.append((name, memory, aware, decoder, pretrained, kind.summary))
     return TextTable(("method", "memory", "query-aware", "decoder", "pretrained= names", "what it is"), tuple(rows))
 
 
@@ -60,16 +53,15 @@ def data_folder() -> Path | None:
 
 
 def recipes() -> TextTable:
-    from pcc_bench.model.training.recipe import Recipe, shipped
+    from pcc_bench.model.training.recipe import Recipe
+    from pcc_bench.model.training.recipe import shipped as names
 
-    read = {name: Recipe.read(name) for name in shipped()}
+    read = {name: Recipe.read(name) for name in names()}
     rows = [(name, f"{recipe.final.rate}x", recipe.decoder, recipe.purpose) for name, recipe in read.items()]
     return TextTable(("recipe", "rate", "decoder", "purpose"), tuple(rows))
 
 
 def models() -> TextTable:
-    from pcc_bench.core import shipped
-
     rows = []
     for name in shipped.names():
         folder = shipped.find(name)
@@ -92,8 +84,6 @@ def models() -> TextTable:
 
 
 def decoders() -> TextTable:
-    from pcc_bench.core import shipped
-
     rows = [(name, row.about, row.licence, shipped.available(name)) for name, row in shipped.TABLE.items()]
     lab = (name for name in shipped.names() if name.startswith("lab-"))
     rows += [(name, "of the lab, trained on its test world", "MIT", "ships") for name in lab]
@@ -101,19 +91,13 @@ def decoders() -> TextTable:
 
 
 def suites() -> TextTable:
-    from pcc_bench.suite.spec import Suite, shipped
+    from pcc_bench.suite.spec import Suite
+    from pcc_bench.suite.spec import shipped as names
 
-    read = {name: Suite.read(name) for name in shipped()}
+    read = {name: Suite.read(name) for name in names()}
     rows = ((name, str(len(suite.entries)), suite.purpose) for name, suite in read.items())
     return TextTable(("suite", "cells", "purpose"), tuple(rows))
 
 
-LISTS: dict[str, Callable[[], TextTable]] = {  # of `pcc-bench ls`
-    "methods": methods,
-    "tasks": task_table,
-    "data": data_table,
-    "models": models,
-    "decoders": decoders,
-    "recipes": recipes,
-    "suites": suites,
-}
+LISTS: dict[str, Callable[[], TextTable]] = {"methods": methods, "tasks": task_table, "data": data_table}
+LISTS |= {"models": models, "decoders": decoders, "recipes": recipes, "suites": suites}  # of `pcc-bench ls`

@@ -22,13 +22,14 @@ import torch
 from pydantic import BaseModel, Field
 
 from pcc_bench.core import documents
+from pcc_bench.core.decoder import check_window
 from pcc_bench.core.errors import UsageError, first_line
 from pcc_bench.core.generation import DecoderInput, end_token_ids
 from pcc_bench.core.memory_file import Reader
 from pcc_bench.core.plan import Plan, positions
 from pcc_bench.core.processors import set_by_decoder
 from pcc_bench.core.questions import question_prompt
-from pcc_bench.host.compressing import ContextMemory, check_window, continued_ids
+from pcc_bench.host.compressing import ContextMemory, continued_ids
 
 BAN = -100.0  # added to the logits of ids that an answer may not contain: the most vLLM takes
 PLACEHOLDER = "<prompt_embeds>"  # vLLM's own mark of a memory among the words of a chat
@@ -229,8 +230,9 @@ def write(memory: ContextMemory, question: str, prompt: str, max_new_tokens: int
         parts = [{"type": "prompt_embeds", "data": payload(vectors)}, {"type": "text", "text": words.asking(question)}]
         body = {"messages": [{"role": "user", "content": parts}], **fields, "return_token_ids": True}
     else:
-        check_window(memory.compressor.decoder, plan, max_new_tokens)
-        vectors = plan.vectors(memory.compressor.decoder)
+        decoder, what = memory.compressor.decoder, f"the prompt with an answer of {max_new_tokens}"
+        check_window(decoder.model.config, plan.span + max_new_tokens, what, "compress more, or split the text")
+        vectors = plan.vectors(decoder)
         body = completion([vectors], fields)
     if path.suffix == ".json":
         documents.write_text(path, json.dumps(body) + "\n")

@@ -1,20 +1,11 @@
-"""Makes a plain `lm_eval --model pcc --tasks pcc_rag` find pcc-bench.
+"""Makes a plain `lm_eval --model pcc --tasks pcc_rag` find pcc-bench: lm-eval 0.4.13 reads no plug-in entry points.
 
-lm-eval 0.4.13 reads no plug-in entry points, so an installation of pcc-bench brings a start-up file
-(`pcc_bench_startup.pth`) that runs `start` of a copy of this module in every new interpreter of the environment. That
-puts a finder in front of `sys.meta_path`, nothing else. When lm-eval's model registry, its task manager or its command
-is imported, if ever, ours is added:
+A start-up file (`pcc_bench_startup.pth`) runs `start` of a copy of this module in every new interpreter of the
+environment. That puts a finder in front of `sys.meta_path`, nothing else; when lm-eval's model registry, its task
+manager or its command is imported, if ever, ours is added. Nothing of torch, lm-eval or pcc_bench is imported at
+start-up, and no failure in here reaches lm-eval. `PCC_BENCH_NO_HOOK=1` switches it off; `pcc-bench` calls `install`.
 
-- our model names, as lazy strings, where lm-eval does not know the name yet;
-- our task folder, between lm-eval's own tasks and the user's `include_path`, so that the user's tasks win;
-- `compress` in the metadata that a run gives its tasks: the part of lm-eval's own tasks that becomes a context;
-- an exit status for a run of our models that scored nothing, after lm-eval's command has printed its table.
-
-Nothing of torch, lm-eval or pcc_bench is imported at start-up, and no failure in here reaches lm-eval.
-`PCC_BENCH_NO_HOOK=1` switches it off. The command `pcc-bench` does not depend on it: it calls `install` itself.
-
-pytest rewrites the modules of its plug-ins' packages and would warn that this one is already imported: with the word
-PYTEST_DONT_REWRITE here it does not.
+PYTEST_DONT_REWRITE: pytest rewrites modules of its plug-ins' packages, and would warn that this one is imported.
 """
 
 # No `from __future__ import annotations` and no `typing`: each is one more file to read in every interpreter.
@@ -91,18 +82,13 @@ def _add(module: "ModuleType") -> None:
 
 
 class _LazyModel(str):
-    """A lazy "module:class" that gives way to a model which the user registers later under the same name.
-
-    lm-eval refuses a registration under a taken name if it differs (`!=`) from what is there.
-    """
-
-    __slots__ = ()
+    """A lazy "module:class" that gives way to the user's own: lm-eval refuses a name that is taken by what differs."""
 
     def __ne__(self, other: object) -> bool:
         return False
 
 
-def _add_models(module: "ModuleType") -> None:
+def _add_models(module: "ModuleType") -> None:  # where lm-eval does not know the name yet
     from lm_eval.api.registry import model_registry
 
     from pcc_bench.core import registry

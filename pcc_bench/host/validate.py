@@ -26,15 +26,7 @@ from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.documents import checked
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.texttable import TextTable
-from pcc_bench.host import startup
-from pcc_bench.host.arguments import (
-    RunnerOptions,
-    check_choices,
-    default_checkpoint,
-    joined,
-    parse_arguments,
-    split_options,
-)
+from pcc_bench.host import arguments, startup
 from pcc_bench.host.settings import check_settings, task_names
 from pcc_bench.model.inspection import weight_files
 
@@ -71,32 +63,32 @@ class Report:
 def validate(model: str, model_args: str, task_list: str, metadata: str | None = None) -> Report:
     """Look at everything that an evaluation would need; arguments as in `pcc-bench eval`, "" for no tasks."""
     report = Report()
-    arguments = report.look("model args", lambda: (parse_arguments(model_args), model_args or "none"))
+    values = report.look("model args", lambda: (arguments.parse_arguments(model_args), model_args or "none"))
     kind = report.look("method", lambda: (registry.get(model), registry.get(model).summary))
-    if kind is not None and arguments is not None and (default := default_checkpoint(kind, arguments)):
-        arguments["pretrained"] = default
+    if kind is not None and values is not None and (default := arguments.default_checkpoint(kind, values)):
+        values["pretrained"] = default
     decoder: Decoder | None = None
-    if kind is not None and arguments is not None:
-        options = report.look("options", lambda: _options(kind, arguments))
-        decoder = report.look("decoder", lambda: _decoder(kind, arguments))
+    if kind is not None and values is not None:
+        options = report.look("options", lambda: _options(kind, values))
+        decoder = report.look("decoder", lambda: _decoder(kind, values))
         if decoder is not None and (files := weight_files(decoder.name)):
             report.look("decoder's weights", lambda: _weights(files))
         if decoder is not None and options is not None:
-            kind.inspect(str(arguments["pretrained"]), decoder, options, report.look)
+            kind.inspect(str(values["pretrained"]), decoder, options, report.look)
     names = [name.strip() for name in task_list.split(",") if name.strip()]
     ours = set(names) <= set(task_names())
 
     def settings(text: str) -> tuple[dict[str, Any], str]:
-        values = parse_arguments(text, "metadata")
+        chosen = arguments.parse_arguments(text, "metadata")
         if ours:
-            check_settings(values)
-        return values, text
+            check_settings(chosen)
+        return chosen, text
 
     given = (report.look("metadata", lambda: settings(metadata)) if metadata else None) or {}
     startup.install()
     # lm-eval's own tasks are thousands of files: they are read only when one of them is asked for.
     manager = TaskManager(
-        include_path=tasks.__path__[0], include_defaults=not ours, metadata={**(arguments or {}), **given}
+        include_path=tasks.__path__[0], include_defaults=not ours, metadata={**(values or {}), **given}
     )
     for name in names:
         if loaded := report.look(f"task {name}", lambda name=name: _task(manager, name)):  # type: ignore[misc]
@@ -104,21 +96,21 @@ def validate(model: str, model_args: str, task_list: str, metadata: str | None =
     return report
 
 
-def _options(kind: type[Compressor], arguments: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    runner = RunnerOptions.model_fields
-    checked(RunnerOptions, {name: value for name, value in arguments.items() if name in runner}, "model args")
-    others = {name: value for name, value in joined(arguments, None).items() if name not in (*runner, "device")}
-    options, rest = split_options(kind, others)
+def _options(kind: type[Compressor], values: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    runner = arguments.RunnerOptions.model_fields
+    checked(arguments.RunnerOptions, {name: value for name, value in values.items() if name in runner}, "model args")
+    others = {name: value for name, value in arguments.joined(values, None).items() if name not in (*runner, "device")}
+    options, rest = arguments.split_options(kind, others)
     says = ", ".join(f"{name}={value}" for name, value in options.items()) or "all by default"
     return options, says + (f"; for the decoder: {', '.join(rest)}" if rest else "")
 
 
-def _decoder(kind: type[Compressor], arguments: Mapping[str, Any]) -> tuple[Decoder, str]:
+def _decoder(kind: type[Compressor], values: Mapping[str, Any]) -> tuple[Decoder, str]:
     """The decoder with its tokenizer, but without its weights: they are on the `meta` device."""
-    pretrained = arguments.get("pretrained")
-    check_choices(kind, pretrained, arguments.get("control"))
-    name = kind.decoder_path(str(pretrained), arguments.get("decoder"))
-    path = shipped.located(name, arguments.get("gguf_file"))
+    pretrained = values.get("pretrained")
+    arguments.check_choices(kind, pretrained, values.get("control"))
+    name = kind.decoder_path(str(pretrained), values.get("decoder"))
+    path = shipped.located(name, values.get("gguf_file"))
     config = from_folder(path)
     tokenizer = load_tokenizer(path)
     check_complete(path)

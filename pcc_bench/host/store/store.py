@@ -63,9 +63,7 @@ class StoreFolder:
             with suppress(UsageError, AttributeError):
                 form = documents.read_json(marker).get("format", form)
             if form != FORMAT:
-                raise UsageError(
-                    f"memory store {root} has format {form}, this version keeps {FORMAT}: give another folder"
-                )
+                raise UsageError(f"memory store {root} has format {form}, this version keeps {FORMAT}: give another")
             write_whole(root / f"probe-{secrets.token_hex(8)}", b"").unlink()
         except OSError as error:
             raise UsageError(
@@ -154,9 +152,7 @@ class MemoryStore:
                 f"{EXACT}, or leave it out"
             )
         if gib is not None and not (isinstance(gib, int | float) and gib > 0):
-            raise UsageError(
-                f"memory_store_gib={gib} leaves no room: pass a number above 0, or leave it out for no limit"
-            )
+            raise UsageError(f"memory_store_gib={gib} leaves no room: pass a number above 0, or none for no limit")
         if compressor.depends_on_batch:
             raise UsageError(
                 f"{compressor.name} with these options makes memories that depend on the texts compressed beside them "
@@ -188,13 +184,13 @@ class MemoryStore:
         missing = [index for index, key in enumerate(keys) if key not in memories]
         if not missing:
             return [memories[key] for key in keys]
-        fresh: list[Memory | RawMemory] = []
+        texts, questions = [contexts[i] for i in missing], [queries[i] for i in missing]
+        fresh: Sequence[Memory | RawMemory]
         if self.precision == EXACT:
-            fresh += compress(self.compressor, [contexts[i] for i in missing], [queries[i] for i in missing])
+            fresh = compress(self.compressor, texts, questions)
         else:
-            raw = self.compressor.compress_raw([contexts[i] for i in missing])
+            fresh = raw = self.compressor.compress_raw(texts)
             _check_finite(self.compressor, [memory.slots for memory in raw])
-            fresh += raw
         for index, new in zip(missing, fresh, strict=True):
             key = keys[index]
             data = entry.write(key, self._maker, new, self.precision)
@@ -258,13 +254,9 @@ def _check_finite(compressor: Compressor, tensors: Iterable[torch.Tensor]) -> No
 def maker(compressor: Compressor, precision: str) -> str:
     """Hash of all that decides a memory besides its text and question."""
     decoder = compressor.decoder
-    state = [
-        ENCODING,
-        compressor.fingerprint(),
-        [decoder.fingerprint, decoder.weights_fingerprint, str(decoder.dtype)],
-        [tokenizer_fingerprint(tokenizer) for tokenizer in compressor.tokenizers],
-        precision,
-    ]
+    reader = [decoder.fingerprint, decoder.weights_fingerprint, str(decoder.dtype)]
+    tokenizers = [tokenizer_fingerprint(tokenizer) for tokenizer in compressor.tokenizers]
+    state = [ENCODING, compressor.fingerprint(), reader, tokenizers, precision]
     return hashlib.sha256(json.dumps(state).encode()).hexdigest()
 
 
