@@ -63,7 +63,8 @@ class StoreFolder:
             with suppress(UsageError, AttributeError):
                 form = documents.read_json(marker).get("format", form)
             if form != FORMAT:
-                raise UsageError(f"memory store {root} has format {form}, this version keeps {FORMAT}: give another")
+                what = f"memory store {root} has format {form}, this version keeps {FORMAT}"
+                raise UsageError(f"{what}: give another folder")
             write_whole(root / f"probe-{secrets.token_hex(8)}", b"").unlink()
         except OSError as error:
             raise UsageError(
@@ -185,11 +186,11 @@ class MemoryStore:
         if not missing:
             return [memories[key] for key in keys]
         texts, questions = [contexts[i] for i in missing], [queries[i] for i in missing]
-        fresh: Sequence[Memory | RawMemory]
+        fresh: list[Memory | RawMemory]
         if self.precision == EXACT:
-            fresh = compress(self.compressor, texts, questions)
+            fresh = [*compress(self.compressor, texts, questions)]
         else:
-            fresh = raw = self.compressor.compress_raw(texts)
+            fresh = [*(raw := self.compressor.compress_raw(texts))]
             _check_finite(self.compressor, [memory.slots for memory in raw])
         for index, new in zip(missing, fresh, strict=True):
             key = keys[index]
