@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 import torch
 from lm_eval.models.huggingface import HFLM
 from lm_eval.utils import simple_parse_args_string
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, create_model, model_validator
 
 from pcc_bench.core import documents, registry, shipped
 from pcc_bench.core.checkpoint_files import check_complete, check_folder
@@ -83,42 +83,29 @@ class RunnerOptions(BaseModel):
     @model_validator(mode="after")
     def _store_options_have_a_store(self) -> Self:
         if self.memory_store is None and (self.memory_store_dtype != EXACT or self.memory_store_gib is not None):
-            raise ValueError(
-                "memory_store_dtype and memory_store_gib are about a memory_store: name one, or leave them out"
-            )
+            raise ValueError("memory_store_dtype and memory_store_gib are about a memory_store: name one or omit them")
         return self
 
 
-class HfOptions(BaseModel):
-    """The arguments of lm-eval's `hf`, which checks none itself; unknown ones go on to `from_pretrained`."""
-
-    model_config = ConfigDict(arbitrary_types_allowed=True, coerce_numbers_to_str=True)
-
-    batch_size: Annotated[int | str, BeforeValidator(_batch_size)] = 1
-    max_batch_size: PositiveInt | None = None
-    max_length: PositiveInt | None = None
-    dtype: Dtype = "auto"
-    softmax_dtype: Dtype | None = None
-    mixed_precision_dtype: Dtype | None = None
-    device: Annotated[str, BeforeValidator(_device)] | None = None
-    backend: Literal["default", "causal"] = "default"
-    revision: str | None = "main"
-    subfolder: str = ""
-    truncation: bool | None = False
-    logits_cache: bool | None = True
-    trust_remote_code: bool | None = False
-    use_fast_tokenizer: bool | None = True
-    add_bos_token: bool | None = None
-    prefix_token_id: NonNegativeInt | None = None
-    parallelize: bool | None = False
-    offload_folder: str | None = None
-    peft: str | None = None
-    delta: str | None = None
-    gptqmodel: bool | None = False
-    gguf_file: str | None = None
-    think_end_token: str | int | None = None
-    enable_thinking: bool | None = None
-    chat_template_args: dict[str, Any] | None = None
+# Of the arguments of lm-eval's `hf`, which checks none itself; unknown ones go on to `from_pretrained`.
+_TYPES: list[tuple[Any, tuple[str, ...]]] = [
+    (Annotated[int | str, BeforeValidator(_batch_size)], ("batch_size",)),
+    (PositiveInt | None, ("max_batch_size", "max_length")),
+    (Annotated[int, Field(ge=0)] | None, ("prefix_token_id",)),
+    (Dtype, ("dtype",)),
+    (Dtype | None, ("softmax_dtype", "mixed_precision_dtype")),
+    (Annotated[str, BeforeValidator(_device)] | None, ("device",)),
+    (Literal["default", "causal"], ("backend",)),
+    (str, ("subfolder",)),
+    (str | None, ("revision", "offload_folder", "peft", "delta", "gguf_file")),
+    (bool | None, ("truncation", "logits_cache", "trust_remote_code", "use_fast_tokenizer", "add_bos_token")),
+    (bool | None, ("parallelize", "gptqmodel", "enable_thinking")),
+    (str | int | None, ("think_end_token",)),
+    (dict[str, Any] | None, ("chat_template_args",)),
+]
+_FIELDS: Any = {name: (kind, None) for kind, names in _TYPES for name in names}
+_CONFIG = ConfigDict(arbitrary_types_allowed=True, coerce_numbers_to_str=True)
+HfOptions = create_model("HfOptions", __config__=_CONFIG, **_FIELDS)
 
 
 def parse_arguments(text: str, what: str = "model args") -> dict[str, Any]:

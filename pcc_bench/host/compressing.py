@@ -77,15 +77,10 @@ def quiet() -> Iterator[None]:  # no progress bars of transformers
 
 @dataclass(frozen=True, eq=False)
 class ContextMemory:
-    """A compressed context that the decoder can be asked about.
+    """A compressed context that the decoder can be asked about."""
 
-    Attributes:
-        memory: What the decoder reads in the place of the context, with its counts.
-        compressor: What made it, or the file it was read from: says how the decoder reads it.
-    """
-
-    memory: Memory
-    compressor: Reader
+    memory: Memory  # what the decoder reads in the place of the context, with its counts
+    compressor: Reader  # what made it, or the file it was read from: says how the decoder reads it
 
     @property
     def slots(self) -> int:
@@ -107,11 +102,8 @@ class ContextMemory:
     def answer(self, question: str, max_new_tokens: int = 30, prompt: str = OFFICIAL, **options: Any) -> str:
         """Ask the decoder a question about the context, greedily unless `options` say otherwise.
 
-        Args:
-            question: The question; special tokens in it are ordinary characters.
-            max_new_tokens: Most new tokens; prompt and answer must fit the decoder's window.
-            prompt: The words of the question: `official` (the paper's), `short`, or `chat` (under the chat template).
-            **options: Those of `model.generate` (streamer, do_sample, temperature, ...).
+        Special tokens in the question are ordinary characters. `prompt` names its words: `official` (the paper's),
+        `short`, or `chat` (under the chat template). `options` are those of `model.generate` (streamer, ...).
         """
         until = question_prompt(prompt).until
         return continued(self.compressor, self.plan(question, prompt), max_new_tokens, until, options)
