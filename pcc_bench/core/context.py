@@ -19,7 +19,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -78,6 +78,11 @@ class Prompt(str):
     @property
     def contexts(self) -> list[str]:
         return [part.text for part in self.parts if part.kind is Kind.CONTEXT]
+
+    def with_contexts(self, texts: Iterable[str]) -> Prompt:
+        """The prompt with other contexts in the place of its own."""
+        rest = iter(texts)
+        return Prompt(replace(part, text=next(rest)) if part.kind is Kind.CONTEXT else part for part in self.parts)
 
     @property
     def query(self) -> str:

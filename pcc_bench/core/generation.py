@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, LogitsProcessorList, StoppingCriteriaList
 
 from pcc_bench.core.decoder import Decoder, now
@@ -54,8 +55,8 @@ class ReadPrefix:
 
 def left_mask(lengths: Sequence[int], device: torch.device) -> torch.Tensor:
     """The mask of rows padded on the left: [batch, longest], 0 where there is padding."""
-    starts = torch.tensor([max(lengths) - length for length in lengths], device=device)
-    return (torch.arange(max(lengths), device=device) >= starts[:, None]).long()
+    rows = [torch.ones(length, dtype=torch.long, device=device) for length in lengths]
+    return pad_sequence(rows, batch_first=True, padding_side="left")
 
 
 def positions_of(mask: torch.Tensor) -> torch.Tensor:
@@ -171,11 +172,11 @@ def score(
 
 def continued(positions: Sequence[Sequence[int]], lengths: Sequence[int]) -> torch.Tensor:
     """Position ids of prompts, counting on over their continuations: [batch, longest], 0 where there is padding."""
-    ids = torch.zeros(len(lengths), max(lengths), dtype=torch.long)
-    for row, (known, length) in enumerate(zip(positions, lengths, strict=True)):
+    rows = []
+    for known, length in zip(positions, lengths, strict=True):
         following = max(known, default=-1) + 1
-        ids[row, :length] = torch.tensor([*known, *range(following, following + length - len(known))])
-    return ids
+        rows.append(torch.tensor([*known, *range(following, following + length - len(known))], dtype=torch.long))
+    return pad_sequence(rows, batch_first=True)
 
 
 def keep_logits(decoder: Decoder, positions: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -191,25 +192,19 @@ def left_pad(
     inputs = padded(decoder, prompts, left=True)
     inputs["attention_mask"] = left_mask([len(prompt) for prompt in prompts], decoder.device)
     if positions is not None:
-        inputs["position_ids"] = torch.zeros_like(inputs["attention_mask"])
-        for ids, known in zip(inputs["position_ids"], positions, strict=True):
-            ids[len(ids) - len(known) :] = torch.tensor(known)
+        rows = [torch.tensor(ids, dtype=torch.long, device=decoder.device) for ids in positions]
+        inputs["position_ids"] = pad_sequence(rows, batch_first=True, padding_side="left")
     return inputs
 
 
 def padded(decoder: Decoder, rows: Sequence[DecoderInput], left: bool) -> dict[str, torch.Tensor]:
     """`input_ids` [batch, longest], or `inputs_embeds` [batch, longest, hidden size] where rows are vectors."""
-    width = max(map(len, rows))
+    name, fill, dtype = "input_ids", pad_token_id(decoder), torch.long
     if isinstance(rows[0], torch.Tensor):
-        name = "inputs_embeds"
-        batch = rows[0].new_zeros(len(rows), width, decoder.hidden_size, device=decoder.device)
-    else:
-        name = "input_ids"
-        batch = torch.full((len(rows), width), pad_token_id(decoder), dtype=torch.long, device=decoder.device)
-    for index, row in enumerate(rows):
-        start = width - len(row) if left else 0
-        batch[index, start : start + len(row)] = torch.as_tensor(row)
-    return {name: batch}
+        name, fill, dtype = "inputs_embeds", 0, rows[0].dtype
+    tensors = [torch.as_tensor(row, dtype=dtype, device=decoder.device) for row in rows]
+    side = "left" if left else "right"
+    return {name: pad_sequence(tensors, batch_first=True, padding_value=fill, padding_side=side)}
 
 
 def autocast_for(decoder: Decoder, vectors: torch.Tensor | None) -> AbstractContextManager[Any]:

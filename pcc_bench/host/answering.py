@@ -150,7 +150,8 @@ class Answering:
             size = int(self.lm.batch_size)
             stays = all(ropes.stay(job.span(of_memories) + new) for job in group)  # beginnings rotate as they do alone
             reuse = self.reuse_prefix and stays and fits(requests[group[0].index].argument)
-            for part in share(group, [requests[job.index].beginning if reuse else () for job in group]):
+            asked = (requests[job.index] for job in group)  # alike: their contexts, or else the whole prompt
+            for part in share(group, [request.sources or (str(request.prompt),) if reuse else () for request in asked]):
                 yield from (part[start : start + size] for start in range(0, len(part), size))
         self.reader.last = None
 

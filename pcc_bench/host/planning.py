@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, cast
 
 from lm_eval.api.instance import Instance
 from lm_eval.models.utils import normalize_gen_kwargs
 
 from pcc_bench.core.compressor import Compressor, Memory
-from pcc_bench.core.context import Kind, Prompt, as_prompt
+from pcc_bench.core.context import Prompt, as_prompt
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.plan import Plan, PromptEncoder
 from pcc_bench.core.processors import typed
@@ -34,11 +34,6 @@ class Request:  # one question to the decoder
     def sources(self) -> tuple[Source, ...]:
         return tuple(Source(context, self.query) for context in self.read)
 
-    @property
-    def beginning(self) -> tuple[object, ...]:
-        """What it has in common with requests that begin alike: their contexts, or else the whole prompt."""
-        return self.sources or (str(self.prompt),)
-
     def new_tokens(self, default: int) -> int:
         """Most tokens of an answer; 0 where a continuation is scored."""
         if isinstance(self.argument, str):
@@ -48,14 +43,6 @@ class Request:  # one question to the decoder
     @property
     def where(self) -> str:
         return f"row {self.row} of {self.task}"
-
-    @property
-    def reading(self) -> Prompt:
-        """The prompt with the contexts that are read in place of its own."""
-        rest = iter(self.read)
-        return Prompt(
-            replace(part, text=next(rest)) if part.kind is Kind.CONTEXT else part for part in self.prompt.parts
-        )
 
 
 def read_requests(
@@ -120,7 +107,7 @@ class Planner:
         """Plan the `index`-th request; None where it is too long for the decoder's `window` and to be skipped."""
         room = window - request.new_tokens(max_new_tokens)
         room += isinstance(request.argument, str)  # the last token of a continuation is never read
-        prompt = request.reading
+        prompt = request.prompt.with_contexts(request.read)
         while True:
             contexts = prompt.contexts
             memories = [self.book[Source(context, request.query)] for context in contexts]
@@ -142,7 +129,8 @@ class Planner:
                     remedy = "its text alone is too long for truncation to help"
                 places = f"takes {room + over} positions, the decoder has room for {room} of {window}"
                 raise UsageError(f"{request.where} {places}: {remedy}")
-            prompt = shortened(prompt, max(0.0, 1 - 1.05 * over / held))
+            fraction = max(0.0, 1 - 1.05 * over / held)
+            prompt = prompt.with_contexts(context[: int(len(context) * fraction)] for context in contexts)
             self.book.fill((Source(context, request.query) for context in prompt.contexts), alone=True)
         cut = len("".join(request.read).encode()) - len("".join(contexts).encode())
         return Job(index, plan, continuation, accounting(memories, plan, cut))
@@ -164,14 +152,6 @@ def accounting(memories: Sequence[Memory], plan: Plan, truncated_bytes: int) -> 
         "compress_seconds": sum(memory.seconds for memory in memories),
     }
     return cast(SampleRecord, record)
-
-
-def shortened(prompt: Prompt, fraction: float) -> Prompt:
-    """The prompt with each of its contexts cut to a fraction of its characters, at the end."""
-    return Prompt(
-        replace(part, text=part.text[: int(len(part.text) * fraction)]) if part.kind is Kind.CONTEXT else part
-        for part in prompt.parts
-    )
 
 
 def tally(requests: Sequence[Request], answers: Sequence[Answer]) -> Tally:
