@@ -31,24 +31,22 @@ FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 # Tables that old versions of transformers saved among the weights; the model makes them itself.
 BUFFERS = ("attn.bias", "attn.masked_bias", "position_ids", "token_type_ids")
 # What decides the memory a model takes, under the names that families give it: at most ten times the largest there are.
-LARGEST = {
-    2_000: ("num_hidden_layers", "n_layer"),
-    1_000_000: ("hidden_size", "n_embd", "num_attention_heads", "n_head", "head_dim"),
-    10_000_000: ("intermediate_size", "n_inner", "vocab_size"),
-    100_000_000: ("max_position_embeddings", "n_positions"),
-}
-BY_LAYER = ("num_attention_heads", "intermediate_size")  # may be a list, where layers differ
-
-
-def _sizes() -> Any:
-    fields: dict[str, Any] = {"model_type": (str | None, None), "architectures": (list[str] | None, None)}
-    for largest, names in LARGEST.items():
-        size: Any = Annotated[int, Field(gt=0, le=largest)]
-        fields |= {name: (size | list[size] | None if name in BY_LAYER else size | None, None) for name in names}
-    return create_model("Sizes", __config__=ConfigDict(strict=True, protected_namespaces=()), **fields)
-
-
-Sizes = _sizes()
+Layers = Annotated[int, Field(gt=0, le=2_000)]
+Width = Annotated[int, Field(gt=0, le=1_000_000)]
+Rows = Annotated[int, Field(gt=0, le=10_000_000)]
+Positions = Annotated[int, Field(gt=0, le=100_000_000)]
+_TYPES: list[tuple[Any, tuple[str, ...]]] = [
+    (Layers, ("num_hidden_layers", "n_layer")),
+    (Width, ("hidden_size", "n_embd", "n_head", "head_dim")),
+    (Width | list[Width], ("num_attention_heads",)),  # a list where layers differ
+    (Rows, ("n_inner", "vocab_size")),
+    (Rows | list[Rows], ("intermediate_size",)),
+    (Positions, ("max_position_embeddings", "n_positions")),
+    (str, ("model_type",)),
+    (list[str], ("architectures",)),
+]
+_FIELDS: Any = {name: (kind | None, None) for kind, names in _TYPES for name in names}
+Sizes = create_model("Sizes", __config__=ConfigDict(strict=True, protected_namespaces=()), **_FIELDS)
 
 
 def resolve(name: str, what: str = "checkpoint", beside: Path | None = None) -> Path:

@@ -180,9 +180,6 @@ def _unescape(text: str) -> str:
         raise UsageError(f"unknown escape {where}: mark data with mark() or literal()") from None
 
 
-# ---------------------------------------------------------------- token ids of text whose data may spell special ones
-
-
 def encode_text(
     tokenizer: PreTrainedTokenizerBase,
     text: str,

@@ -158,9 +158,6 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-# ---------------------------------------------------------------- reading and writing the models
-
-
 def read_gguf(file: Path, name: str, remedy: str) -> tuple[Any, Any, Any]:
     """Configuration, causal LM (float32) and tokenizer of a file that the user calls `name`."""
     import torch  # with transformers seconds, which most commands do without

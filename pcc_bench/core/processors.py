@@ -75,7 +75,16 @@ def over_new_tokens(
         settings["max_length"] = None  # a decoder's own limit gives way to that of the request
     for name, instead in _REFUSED.items():
         if _is_on(name, settings[name]):
-            raise UsageError(_refusal(decoder, name, settings[name], instead, name in options))
+            where = "generation arguments" if name in options else f"generation_config of the decoder {decoder.name}"
+            remedy = f"pass {instead}" if instead else "leave it out"
+            if name not in options:
+                neutral = 1.0 if name in _OFF_AT_1 else 0 if isinstance(settings[name], int | float) else "null"
+                remedy = f"switch it off with --gen_kwargs '{{\"{name}\": {neutral}}}'"
+                remedy += f" and pass {instead}, if you want it" if instead else ""
+            raise UsageError(
+                f"{name}={settings[name]!r} (the {where}) goes by the tokens of the whole prompt, which a memory does "
+                f"not have and which methods differ in: {remedy}"
+            )
     if suppressed:
         settings["suppress_tokens"] = [*(settings["suppress_tokens"] or ()), *suppressed]
     rows = int(decoder.model.get_output_embeddings().weight.shape[0])
@@ -88,7 +97,7 @@ def over_new_tokens(
     for name, build in _PROCESSORS.items():
         if _is_on(name, settings[name]) and (ends or name not in _NEED_ENDS):
             try:
-                processors.append(build(settings[name], sorted(ends), max_new_tokens))
+                processors.append(build(settings[name], list(ends), max_new_tokens))
             except (TypeError, ValueError) as error:
                 raise UsageError(f"generation setting {name}={settings[name]!r}: {error}") from error
     rest = {name: value for name, value in options.items() if name not in settings}
@@ -100,19 +109,6 @@ def _is_on(name: str, value: Any) -> bool:
     if name in ("forced_eos_token_id", "forced_bos_token_id"):
         return value is not None
     return bool(value) and not (name in _OFF_AT_1 and value == 1)
-
-
-def _refusal(decoder: Decoder, name: str, value: Any, instead: str | None, is_option: bool) -> str:
-    where = "the generation arguments" if is_option else f"the generation_config of the decoder {decoder.name}"
-    off = 1.0 if name in _OFF_AT_1 else 0 if isinstance(value, int | float) else None
-    remedy = f"pass {instead}" if instead else "leave it out"
-    if not is_option:
-        remedy = f"switch it off with --gen_kwargs '{{\"{name}\": {'null' if off is None else off}}}'"
-        remedy += f" and pass {instead}, if you want it" if instead else ""
-    return (
-        f"{name}={value!r} ({where}) goes by the tokens of the whole prompt, which a memory does not have and which "
-        f"methods differ in: {remedy}"
-    )
 
 
 @dataclass
@@ -141,8 +137,6 @@ class FirstTokenClock(LogitsProcessor):
                 raise self.decoder.not_finite("scores of the next token")
         return scores
 
-
-# ---------------------------------------------------------------- what a user may ask for
 
 COLDEST = 1e-6  # below it a score over the temperature may leave float32
 Number = Annotated[float, Field(allow_inf_nan=False)]

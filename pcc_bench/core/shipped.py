@@ -132,9 +132,6 @@ def is_part(name: str) -> bool:
     return is_file(folder / CARD) or (folder.name == PRETRAINED and is_file(folder.parent / CARD))
 
 
-# ---------------------------------------------------------------- pretrained decoders
-
-
 def pretrained_folder(name: str) -> Path:
     """Folder of a pretrained model: the cache's, else made from the installed GGUF package, else the hub's."""
     row = TABLE[name]

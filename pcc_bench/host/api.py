@@ -18,8 +18,7 @@ from pcc_bench.core.documents import is_unicode
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.plan import PromptEncoder
 from pcc_bench.core.questions import OFFICIAL
-from pcc_bench.host import compressing
-from pcc_bench.host.compressing import SEPARATOR, ContextMemory, continued
+from pcc_bench.host.compressing import SEPARATOR, ContextMemory, continued, open_compressor, quiet
 from pcc_bench.host.memories import CHUNK_CHARACTERS, MemoryBook, Source
 
 TASK = "compressed-text-generation"  # of `transformers.pipeline`
@@ -53,8 +52,8 @@ class ContextCompressor:
             **options: The method's own (rate, boundaries, ...).
         """
         name = method or shipped.method_of(pretrained) or "pcc"
-        with compressing.quiet():
-            return cls(compressing.open_compressor(pretrained, decoder, device, dtype, options, name))
+        with quiet():
+            return cls(open_compressor(pretrained, decoder, device, dtype, options, name))
 
     @property
     def model(self) -> PreTrainedModel:
@@ -146,18 +145,13 @@ class ContextCompressor:
 class CompressedTextGenerationPipeline(Pipeline):
     """`transformers.pipeline("compressed-text-generation", model=pcc)`: each context is compressed once, then asked.
 
-    Importing `ContextCompressor` from `pcc_bench` registers the task. `model` is a `ContextCompressor`.
-
-    Called with a context or several, and `question=` or `questions=`; `max_new_tokens`, `prompt` and the options of
-    `model.generate` go to `ContextMemory.answer`. Returns `answer` or `answers`, and `ratio`, the achieved compression,
-    in a dictionary for each context.
+    Importing `ContextCompressor` from `pcc_bench`, which `model` is one of, registers the task. Called with a context
+    or several, and `question=` or `questions=`; `max_new_tokens`, `prompt` and the options of `model.generate` go to
+    `ContextMemory.answer`. Returns a dictionary for each context: `answer` or `answers`, and `ratio`, as achieved.
     """
 
-    _load_processor = False  # type: ignore[assignment]
-    _load_tokenizer = False  # type: ignore[assignment]
-    _load_image_processor = False  # type: ignore[assignment]
-    _load_video_processor = False  # type: ignore[assignment]
-    _load_feature_extractor = False  # type: ignore[assignment]
+    _load_processor = _load_tokenizer = _load_feature_extractor = False  # type: ignore[assignment]
+    _load_image_processor = _load_video_processor = False  # type: ignore[assignment]
 
     def __init__(self, model: ContextCompressor, **kwargs: Any) -> None:
         if not isinstance(model, ContextCompressor):

@@ -13,14 +13,10 @@ from pcc_bench.core import documents, registry
 from pcc_bench.core.errors import UsageError
 
 SETTINGS = (
-    # Rows: where they come from and which are asked.
-    *("data", "dataset", "split", "hub", "lab_rows", "lab_seed", "documents", "draw"),
+    *("data", "dataset", "split", "hub", "lab_rows", "lab_seed", "documents", "draw"),  # which rows
     *("population", "population_filter", "protocol", "official_references", "compress"),
-    # The tokenizer that counts.
-    *("tokenizer", "decoder", "pretrained", "subfolder", "gguf_file", "trust_remote_code"),
-    # What is asked.
-    *("prompt", "demonstrations", "seeds", "seed", "calibration", "negatives", "cue", "keys"),
-    # How long.
+    *("tokenizer", "decoder", "pretrained", "subfolder", "gguf_file", "trust_remote_code"),  # which counts
+    *("prompt", "demonstrations", "seeds", "seed", "calibration", "negatives", "cue", "keys"),  # what is asked
     *("tokens", "characters", "continuation_tokens", "segment_length", "lengths", "depths", "distances", "per_cell"),
 )
 

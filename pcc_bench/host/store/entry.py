@@ -122,9 +122,6 @@ def _checksum(header: str, tensors: dict[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-# ---------------------------------------------------------------- slots in fewer bits
-
-
 def pack(slots: torch.Tensor, precision: str) -> dict[str, torch.Tensor]:
     """Slots [slots, width] in a precision; for int8 also `scales`."""
     if precision != INT8:
