@@ -5,8 +5,6 @@ not the row, as what was drawn. Differences are candidate minus baseline. Most f
 dimensions, so that thousands of simulated experiments are one call.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass

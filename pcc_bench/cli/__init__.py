@@ -1,7 +1,5 @@
 """The command `pcc-bench`: thin verbs over the modules that do the work, which are imported only when asked for."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, Literal

@@ -1,20 +1,14 @@
 """The verbs that make checkpoints: `pcc-bench init`, `train` and `convert`."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Any, Literal
 
-import typer
-from typer import Argument, Option
+from typer import Argument, Option, echo
 
 from pcc_bench.cli.options import NewFolder, Rate
 from pcc_bench.cli.terminal import resumable, show
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.texttable import TextTable
-
-if TYPE_CHECKING:
-    from pcc_bench.model.pcc import PCC
 
 DecoderName = Annotated[str, Option("--decoder", help="The decoder, folder or hub id.")]
 Force = Annotated[bool, Option("--force", help="Write into a folder that is not empty.")]
@@ -41,7 +35,7 @@ def init(
         pcc = fresh.fresh(encoder, frozen, rate, output, segment_length=segment_length, lora_rank=lora_rank, seed=seed)
         checkpoint.save(pcc, output)
     _show_sizes(pcc)
-    typer.echo(
+    echo(
         f"written: {output}. It is untrained: train it, then: "
         f"pcc-bench validate --model pcc --model-args pretrained={output}"
     )
@@ -71,7 +65,7 @@ def train(
         from pcc_bench.cost import dry_run as planning
 
         plan = planning.plan(read, utilisation=utilisation, device=accelerator, devices=accelerators)
-        typer.echo(planning.render(plan))
+        echo(planning.render(plan))
         return
     if output is None:
         raise UsageError("--output names no folder: give one for the checkpoint, or pass --dry-run")
@@ -82,7 +76,7 @@ def train(
     with resumable(lambda: f"{kept_states(output)} in {output}"), claimed(output):
         trained = run(read, output)
     if trained is not None:  # the first of several processes
-        typer.echo(f"written: {output}. Next: pcc-bench validate --model pcc --model-args pretrained={output}")
+        echo(f"written: {output}. Next: pcc-bench validate --model pcc --model-args pretrained={output}")
 
 
 def convert(
@@ -117,7 +111,7 @@ def convert(
     with compressing.quiet():
         pcc = init.convert(src, decoder, output, to, getattr(torch, weights) if weights else None, **options)
     _show_sizes(pcc)
-    typer.echo(f"written: {output} ({to} format, rate {pcc.config.rate}x)")
+    echo(f"written: {output} ({to} format, rate {pcc.config.rate}x)")
 
 
 def _refuse_full(folder: Path, force: bool) -> None:
@@ -127,7 +121,7 @@ def _refuse_full(folder: Path, force: bool) -> None:
         raise UsageError(f"{folder} is not empty: choose another --output, or pass --force to write into it")
 
 
-def _show_sizes(pcc: PCC) -> None:
+def _show_sizes(pcc: Any) -> None:
     rows = []
     for name, part in (("encoder", pcc.encoder), ("converter", pcc.converter)):
         sizes = [(parameter.numel(), parameter.requires_grad) for parameter in part.parameters()]

@@ -1,12 +1,9 @@
 """The verb `pcc-bench cost`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 
-import typer
-from typer import Argument, Option
+from typer import Argument, Option, echo
 
 from pcc_bench.cli.options import Device, unless_auto
 from pcc_bench.cli.terminal import show
@@ -79,10 +76,10 @@ def cost(
     elif output is None:
         raise UsageError("--output names no folder: give one for the measurements, or pass --predict")
     else:
-        records = sweeps.measure(source, sweep, repeats, output, typer.echo)
-    typer.echo(heading(records))
+        records = sweeps.measure(source, sweep, repeats, output, echo)
+    echo(heading(records))
     for table in tables(records):
-        typer.echo()
+        echo()
         show(table)
     if output is not None:
-        typer.echo(f"\nwritten: {output}")
+        echo(f"\nwritten: {output}")

@@ -3,8 +3,6 @@
 The lab's trained models answer questions of its world; `--real`: a pretrained LLM answers real SQuAD questions.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import pvariance

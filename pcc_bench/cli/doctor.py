@@ -1,7 +1,5 @@
 """`pcc-bench doctor`: what is installed, what is missing, and the command that fixes it."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import sys

@@ -1,18 +1,15 @@
 """`pcc-bench lab`: remake, measure and check the models that ship with the project."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 
-import typer
-from typer import Argument, Option
+from typer import Argument, Exit, Option, Typer, echo
 
 from pcc_bench.cli.terminal import show, show_frame
 from pcc_bench.core import shipped
 from pcc_bench.core.texttable import TextTable
 
-app = typer.Typer(help="The lab: the paper in miniature, trained from nothing.", no_args_is_help=True)
+app = Typer(help="The lab: the paper in miniature, trained from nothing.", no_args_is_help=True)
 
 Folder = Annotated[Path, Option(help="Folder of the parts; by default those that ship with the package.")]
 Parts = Annotated[list[str] | None, Argument(help="Parts ('pcc-bench lab ls'); all of them if none is named.")]
@@ -37,7 +34,7 @@ def build(
     if threads:
         torch.set_num_threads(threads)
     built = build_parts(output, tuple(parts or ()), again)
-    typer.echo(f"built {', '.join(built)} in {output}" if built else f"everything is there already, in {output}")
+    echo(f"built {', '.join(built)} in {output}" if built else f"everything is there already, in {output}")
 
 
 @app.command()
@@ -65,7 +62,7 @@ def ship(
     from pcc_bench.lab import build as module
 
     size = module.ship(folder, to, tuple(parts or ()))
-    typer.echo(f"{to} holds {size / 2**20:.1f} MiB of the {module.LIMIT / 2**20:.0f} that may ship")
+    echo(f"{to} holds {size / 2**20:.1f} MiB of the {module.LIMIT / 2**20:.0f} that may ship")
 
 
 @app.command()
@@ -74,9 +71,9 @@ def check(folder: Folder = shipped.FOLDER) -> None:
     from pcc_bench.lab import check as module
 
     if wrong := module.check(folder):
-        typer.echo("\n".join(wrong), err=True)
-        raise typer.Exit(1)
-    typer.echo("all as recorded: files, recipes, generated data, figures")
+        echo("\n".join(wrong), err=True)
+        raise Exit(1)
+    echo("all as recorded: files, recipes, generated data, figures")
 
 
 @app.command()
@@ -111,4 +108,4 @@ def list_parts(folder: Folder = shipped.FOLDER) -> None:
         recipe = ", ".join(f"{key}={value}" for key, value in changed.items() if key not in ("decoder", "start"))
         rows.append((name, built, minutes, ships, ", ".join(needs(name)) or "-", recipe))
     show(TextTable(("part", "built", "minutes", "ships", "needs", "recipe, where it is not the default"), tuple(rows)))
-    typer.echo(f"{len(spent)} of {len(PARTS)} parts are built in {folder}; they took {sum(spent):.0f} minutes")
+    echo(f"{len(spent)} of {len(PARTS)} parts are built in {folder}; they took {sum(spent):.0f} minutes")

@@ -1,24 +1,18 @@
 """The verbs of memories: `pcc-bench compress` and `ask`; for a server `prompt` and `serve-check`."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
-import typer
-from typer import Argument, Option
+from typer import Argument, Exit, Option, echo
 
 from pcc_bench.cli.options import Device, Dtype, Rate, takes
 from pcc_bench.cli.terminal import show
 from pcc_bench.core.documents import is_unicode, parse_yaml, read_text
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.texttable import TextTable
-
-if TYPE_CHECKING:
-    from pcc_bench.host.compressing import ContextMemory
 
 RecordedDecoder = Annotated[
     str | None, Option("--decoder", help="The decoder, folder or hub id; by default the one the checkpoint records.")
@@ -49,7 +43,7 @@ class ReaderOptions:
     device: Annotated[str | None, Option(help="Of our own decoder: cuda, cpu ...; a GPU by default.")] = None
     dtype: Annotated[str, Option(help="Of our own decoder: auto, float32, bfloat16 or float16.")] = "auto"
 
-    def open(self, memory: Path) -> ContextMemory:
+    def open(self, memory: Path) -> Any:
         from pcc_bench.host.compressing import open_memory
 
         return open_memory(memory, self.decoder, self.checkpoint, self.device or "auto", self.dtype)
@@ -100,10 +94,10 @@ def compress(
     }
     show(TextTable(("count", "value"), tuple(counts.items())))
     if stored:
-        typer.echo(f"memory store {store}: {'it was there' if stored.counts['hits'] else 'written'}")
+        echo(f"memory store {store}: {'it was there' if stored.counts['hits'] else 'written'}")
     if out:
         memory_file.save(memory, pcc.compressor, out)
-        typer.echo(f"written: {out} ({out.stat().st_size:,} bytes)")
+        echo(f"written: {out} ({out.stat().st_size:,} bytes)")
 
 
 def ask(
@@ -134,7 +128,7 @@ def ask(
         text, weights = read_input(source, None), checkpoint or get(method or "pcc").default
         pcc = ContextCompressor.from_pretrained(weights, method, decoder, device or "auto", dtype or "auto", **options)
         memory = pcc.compress(text, query=question if pcc.compressor.query_aware else None)
-    typer.echo(memory.answer(question, max_new_tokens, prompt).strip())
+    echo(memory.answer(question, max_new_tokens, prompt).strip())
 
 
 @takes(ReaderOptions)
@@ -158,11 +152,11 @@ def prompt(
     written = write(options.open(memory), question, options.words, options.max_new_tokens, out, chat)
     length, width = written.vectors.shape
     kind = str(written.vectors.dtype).removeprefix("torch.")
-    typer.echo(f"written: {out} ({length} vectors of width {width}, {kind}, for {written.endpoint})")
+    echo(f"written: {out} ({length} vectors of width {width}, {kind}, for {written.endpoint})")
     if out.suffix == ".json":
-        typer.echo(f"ask: curl http://HOST:8000{written.endpoint} -H 'Content-Type: application/json' -d @{out}")
+        echo(f"ask: curl http://HOST:8000{written.endpoint} -H 'Content-Type: application/json' -d @{out}")
     else:
-        typer.echo(f"base64 of this file is the field; ask with it: {written.fields}")
+        echo(f"base64 of this file is the field; ask with it: {written.fields}")
 
 
 @takes(ReaderOptions)
@@ -190,9 +184,9 @@ def serve_check(
     rows = ((mark, *map(repr, (r.question, r.ours, r.theirs))) for mark, r in zip(marks, results, strict=True))
     show(TextTable(("equal", "question", "our answer", "the server's"), tuple(rows)))
     equal = sum(r.equal for r in results)
-    typer.echo(f"\n{equal} of {len(results)} answers of {server.model.id} at {server.url} equal ours")
+    echo(f"\n{equal} of {len(results)} answers of {server.model.id} at {server.url} equal ours")
     if equal < len(results):
-        raise typer.Exit(1)
+        raise Exit(1)
 
 
 # ---------------------------------------------------------------- what verbs are given

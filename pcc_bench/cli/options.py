@@ -1,7 +1,5 @@
 """Options that several verbs have: one spelling, one meaning, one help text."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -74,10 +72,10 @@ class RunOptions:
 
 def takes(options: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """For a verb whose last argument is a dataclass of options: typer reads an option for each of its fields."""
-    shared = inspect.signature(options, eval_str=True).parameters
+    shared = inspect.signature(options).parameters
 
     def spell_out(verb: Callable[..., None]) -> Callable[..., None]:
-        *own, _ = inspect.signature(verb, eval_str=True).parameters.values()
+        *own, _ = inspect.signature(verb).parameters.values()
 
         def spelled_out(**values: Any) -> None:
             joint = options(**{name: values.pop(name) for name in shared})

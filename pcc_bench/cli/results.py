@@ -1,23 +1,18 @@
 """The verbs that read results: `pcc-bench report`, `compare` and `pack`; the gate's `gate` and `baseline`."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path
 from typing import Annotated
 
-import typer
-from typer import Argument, Option
+from typer import Argument, Exit, Option, Typer, echo
 
 from pcc_bench.cli.terminal import fill, show
 from pcc_bench.core import texttable
 from pcc_bench.core.documents import replaced, write_text
 from pcc_bench.core.errors import UsageError
 
-baseline_app = typer.Typer(
-    help="Baselines of the gate: freeze a run, choose the rows of a stage.", no_args_is_help=True
-)
+baseline_app = Typer(help="Baselines of the gate: freeze a run, choose the rows of a stage.", no_args_is_help=True)
 
 Results = Annotated[Path, Argument(help="A results folder, a results_*.json, or a frozen baseline.")]
 PolicyFile = Annotated[Path | None, Option("--policy", help="YAML file of rules; sensible ones without it.")]
@@ -42,12 +37,12 @@ def report(
 
     written = module.write(results or (), out, paper)
     for note in written.notes:
-        typer.echo(texttable.visible(f"note: {note}"))
+        echo(texttable.visible(f"note: {note}"))
     if into is not None:
         changed = fill(into, "report", {table.key: render.brief(table) for table in written.tables})
-        typer.echo(f"{'renewed' if changed else 'up to date'}: {into}")
+        echo(f"{'renewed' if changed else 'up to date'}: {into}")
     names = ", ".join(table.key for table in written.tables) or "none"
-    typer.echo(f"tables: {names}\nwritten: {out / 'index.html'} ({len(written.files)} files in {out})")
+    echo(f"tables: {names}\nwritten: {out / 'index.html'} ({len(written.files)} files in {out})")
 
 
 def compare(
@@ -71,7 +66,7 @@ def pack(
 
     files = report.pack(results, out)
     size = sum(file.stat().st_size for file in files) / 2**20
-    typer.echo(f"written: {len(files)} files in {out} ({size:.1f} MiB)")
+    echo(f"written: {len(files)} files in {out} ({size:.1f} MiB)")
 
 
 def gate(
@@ -96,12 +91,12 @@ def gate(
 
     rules = Policy.read(policy)
     verdict = compare(load(candidate), load(against), rules, stage, load(reference) if reference else None)
-    typer.echo(f"{result.above(verdict)}\n")
+    echo(f"{result.above(verdict)}\n")
     show(result.table(verdict))
     if os.environ.get("GITHUB_ACTIONS") == "true" and (commands := result.workflow_commands(verdict)):
-        typer.echo(commands)
+        echo(commands)
     if wrong := result.append_summary(verdict):
-        typer.echo(f"pcc-bench: warning: {wrong}", err=True)
+        echo(f"pcc-bench: warning: {wrong}", err=True)
     if json_:
         write_text(json_, verdict.model_dump_json(indent=1) + "\n")
     if junit:
@@ -109,7 +104,7 @@ def gate(
     if markdown:
         write_text(markdown, result.markdown(verdict) + "\n")
     if verdict.status:
-        raise typer.Exit(verdict.status)
+        raise Exit(verdict.status)
 
 
 @baseline_app.command(epilog="Example: `pcc-bench baseline freeze results/main -o baseline.json.xz`")
@@ -128,7 +123,7 @@ def freeze(
         part.write_bytes(content)
     rows = sum(len(task.rows) for task in run.tasks.values())
     tasks = texttable.visible(", ".join(run.tasks))
-    typer.echo(f"written: {output} ({len(content):,} bytes, {rows:,} rows of {tasks})")
+    echo(f"written: {output} ({len(content):,} bytes, {rows:,} rows of {tasks})")
 
 
 SAMPLES = '--samples "$(pcc-bench baseline rows base.json.xz --stage smoke)"'
@@ -150,4 +145,4 @@ def rows(
     # lm-eval numbers the rows right only if they are sorted (they are), and reads an empty list as "all".
     # One argument of a command holds 128 KiB on Linux, some 20,000 rows without blanks.
     samples = {task: numbers for task, numbers in chosen.items() if numbers}
-    typer.echo(json.dumps(samples, separators=(",", ":")))
+    echo(json.dumps(samples, separators=(",", ":")))

@@ -1,12 +1,9 @@
 """The verbs that run lm-eval: `pcc-bench eval`, `validate`, `run` (a suite) and `demo`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 
-import typer
-from typer import Argument, Option
+from typer import Argument, Exit, Option, echo
 
 from pcc_bench.cli.options import Data, Device, Dtype, Limit, Output, RunOptions, takes
 from pcc_bench.cli.terminal import fill, resumable, show, show_marks
@@ -78,11 +75,11 @@ def validate(
     check(command)
     report = module.validate(command.model, command.model_args, tasks, command.task_metadata)
     for task, example in report.examples.items():
-        typer.echo(f"\nfirst row of {task}:")
+        echo(f"\nfirst row of {task}:")
         show(example)
     show_marks([("OK" if check.holds else "FAIL", check.what, check.says) for check in report.checks])
     if not report.holds:
-        raise typer.Exit(1)
+        raise Exit(1)
 
 
 def run(
@@ -129,19 +126,19 @@ def run(
 
     terms = Terms(gpus_per_cell, cpus_per_cell, retries, at_once, executor_option or ())
     with resumable(state):
-        failed = runner.run(read, out, chosen, typer.echo, lambda: open_engine(executor, out, terms))
+        failed = runner.run(read, out, chosen, echo, lambda: open_engine(executor, out, terms))
     lines = [(cell.label, results(cell.command)) for cell in cells]
     table = runner.table(lines, read.metrics)
     write_text(out / "table.md", table.markdown() + "\n")
-    typer.echo()
+    echo()
     show(table)
     missing = ", ".join(label for label, path in lines if path is None)
-    typer.echo(f"\nwritten: {out / 'table.md'}" + (f"\nmissing: {missing}" if missing else ""))
+    echo(f"\nwritten: {out / 'table.md'}" + (f"\nmissing: {missing}" if missing else ""))
     if into is not None:
         fill(into, "run", {read.name: table.markdown()}, partly=True)
     if failed:
-        typer.echo("\nfailed, tried again by the next call:\n" + "\n".join(f"- {k}: {v}" for k, v in failed.items()))
-        raise typer.Exit(1)
+        echo("\nfailed, tried again by the next call:\n" + "\n".join(f"- {k}: {v}" for k, v in failed.items()))
+        raise Exit(1)
 
 
 def run_demo(
@@ -156,13 +153,13 @@ def run_demo(
     if checkpoint and not real:
         raise UsageError("--checkpoint is for real rows: add --real")
     if not real:
-        typer.echo(module.ABOUT)
+        echo(module.ABOUT)
         table = module.run(out, rows)
-        typer.echo(f"\n{table.markdown()}\n\nFiles: {out}\n\n{module.NEXT}")
+        echo(f"\n{table.markdown()}\n\nFiles: {out}\n\n{module.NEXT}")
         return
-    typer.echo(module.REAL_ABOUT.format(decoder=module.DECODER))
+    echo(module.REAL_ABOUT.format(decoder=module.DECODER))
     table, answers = module.run_real(out, rows, checkpoint)
     missing = f"PCC is not in the table: {module.CHECKPOINT} does not ship with this version; pass --checkpoint "
     missing += f"<one for {module.DECODER}>."
     said = "" if checkpoint or shipped.find(module.CHECKPOINT) else missing
-    typer.echo(f"\n{table.markdown()}\n{said}\n\n{answers}\n\nFiles: {out}")
+    echo(f"\n{table.markdown()}\n{said}\n\n{answers}\n\nFiles: {out}")

@@ -1,7 +1,5 @@
 """What verbs print: tables that fit the terminal, Markdown where the output is none or is a file with markers."""
 
-from __future__ import annotations
-
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence

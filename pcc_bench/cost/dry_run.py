@@ -1,7 +1,5 @@
 """What a recipe will cost, before a weight is fetched: parameters, tokens, steps, FLOPs, memory and time."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from pathlib import Path

@@ -17,8 +17,6 @@ At 40 % utilisation of 4 A100 this gives the hours that the official README stat
 (tests/test_recipes.py); the 67 hours it states for 8 H100 are 20 % of their peak.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from dataclasses import dataclass

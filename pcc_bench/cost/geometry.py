@@ -4,8 +4,6 @@ Of a checkpoint, ours or in the published layout, no weights are read. Speed, me
 weights are, so nothing is downloaded. Answers mean nothing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

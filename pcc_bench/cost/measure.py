@@ -5,8 +5,6 @@ early. Where the work once a context is shared by several questions (`reuse`), t
 that work with the rest of the same repeat.
 """
 
-from __future__ import annotations
-
 import gc
 import re
 from collections.abc import Callable, Sequence

@@ -11,8 +11,6 @@ of all widths, attention, norms and the starting of kernels count as what they t
 sheet's peak that is. Texts longer than `LONGEST` follow the parabola through two shorter ones.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any

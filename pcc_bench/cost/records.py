@@ -1,7 +1,5 @@
 """Records of cost: a JSON line for each phase of each point, measured or predicted (`cost_*.jsonl`); and tables."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum

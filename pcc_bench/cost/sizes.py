@@ -1,7 +1,5 @@
 """Sizes of models, counted on torch's meta device from their configurations: no weights, no network."""
 
-from __future__ import annotations
-
 import copy
 from dataclasses import dataclass, replace
 from functools import cache

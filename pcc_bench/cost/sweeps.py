@@ -1,7 +1,5 @@
 """A sweep from the command line's words to records: checkpoint or random weights, measured or predicted."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import platform

@@ -12,8 +12,6 @@ With `n` context tokens, `q` of the question, `a` new ones, `D` positions of the
 - Keys and values of one position take `2 L` vectors of all key-value heads; a memory on disk takes `D` vectors.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property

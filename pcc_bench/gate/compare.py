@@ -1,7 +1,5 @@
 """From two runs and a policy to a verdict."""
 
-from __future__ import annotations
-
 import math
 from bisect import bisect_left
 from collections.abc import Sequence

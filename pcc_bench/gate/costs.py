@@ -1,7 +1,5 @@
 """Rules on what answers cost, by row, and on records of cost (`pcc-bench cost`), by point. Counts need no test."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

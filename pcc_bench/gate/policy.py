@@ -1,7 +1,5 @@
 """What the gate asks for: a YAML file, every key checked."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -182,7 +180,7 @@ class Policy(Strict):
         return self.stages[name], name == list(self.stages)[-1]
 
     @classmethod
-    def read(cls, path: Path | None) -> Policy:
+    def read(cls, path: Path | None) -> Self:
         """The policy in a YAML file; the defaults without one. Raises UsageError: it can't be used, with the reason."""
         if path is None:
             return cls()

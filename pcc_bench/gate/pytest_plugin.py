@@ -5,15 +5,10 @@
 Nothing of the gate is imported unless both options are given.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-
-if TYPE_CHECKING:
-    from pcc_bench.gate.result import Comparison
 
 MARKER = "pcc_gate"
 
@@ -58,7 +53,7 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
 class GateItem(pytest.Item):
     """One comparison as a test: reported lines are skipped with their numbers, inconclusive ones as the policy says."""
 
-    def __init__(self, *, line: Comparison, stops: bool, **kwargs: Any) -> None:
+    def __init__(self, *, line: Any, stops: bool, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.line, self.stops = line, stops
         self.add_marker(MARKER)

@@ -1,7 +1,5 @@
 """What the gate finds, one comparison a line and the verdict over all: for people, GitHub and other build servers."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Which rows of two runs are compared (the same number, the same content), and their scores, metric by metric."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

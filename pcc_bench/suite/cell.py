@@ -1,7 +1,5 @@
 """One cell of a suite: run in a process that is its alone, here or on another machine, and marked when it is done."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys

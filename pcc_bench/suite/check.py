@@ -1,7 +1,5 @@
 """What can be known of a suite before anything runs and without loading a model: what is wrong, what it will take."""
 
-from __future__ import annotations
-
 import functools
 import json
 from collections.abc import Iterable, Mapping, Sequence

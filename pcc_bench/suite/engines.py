@@ -1,7 +1,5 @@
 """What runs the cells of a suite: this machine, Ray, or SLURM through submitit."""
 
-from __future__ import annotations
-
 import logging
 import multiprocessing
 import os

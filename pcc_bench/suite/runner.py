@@ -1,7 +1,5 @@
 """Has the missing cells of a suite run by an engine, tries those again that were lost, and tables their results."""
 
-from __future__ import annotations
-
 import fnmatch
 import itertools
 import json

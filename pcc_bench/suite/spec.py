@@ -1,7 +1,5 @@
 """What a suite file says, checked, its cells, and how an engine is to run them. It is light: `--help` imports it."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -33,7 +31,7 @@ class Settings(Strict):
     seed: str | None = None
     compress: str | None = Field(default=None, min_length=1)  # of lm-eval's own tasks, as `pcc-bench eval --compress`
 
-    def over(self, base: Settings) -> Settings:
+    def over(self, base: "Settings") -> "Settings":
         """These settings where they say something, `base` where they do not."""
         merged = {name: getattr(base if getattr(self, name) is None else self, name) for name in Settings.model_fields}
         merged |= {name: getattr(base, name) | getattr(self, name) for name in ("model_args", "metadata")}
