@@ -20,10 +20,9 @@ import yaml
 from pcc_bench.cli import main
 from pcc_bench.core import provenance
 from pcc_bench.core.errors import UsageError
-from pcc_bench.suite import cell as process
+from pcc_bench.suite import engines as process
 from pcc_bench.suite import runner
-from pcc_bench.suite.cell import Order, Outcome, perform, write_done
-from pcc_bench.suite.engines import open_engine
+from pcc_bench.suite.engines import Order, Outcome, open_engine, perform, write_done
 from pcc_bench.suite.spec import Cell, Executor, Settings, Suite, Terms
 from pcc_bench.tasks.data import sample_folder
 

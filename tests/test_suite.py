@@ -23,8 +23,8 @@ from pcc_bench.core.errors import UsageError
 from pcc_bench.core.registry import names as methods
 from pcc_bench.host.settings import task_names
 from pcc_bench.suite import engines, runner
-from pcc_bench.suite.cell import DONE, Outcome, write_done
 from pcc_bench.suite.check import check, decoder, estimate, plan
+from pcc_bench.suite.engines import DONE, Outcome, write_done
 from pcc_bench.suite.runner import WIDEST, table
 from pcc_bench.suite.spec import Cell, Settings, Suite, shipped
 from pcc_bench.tasks.data import sample_folder

@@ -106,8 +106,7 @@ def run(
     Killed, or some cells failed? The same command again runs only what is missing. Exit status 1: a cell failed.
     """
     from pcc_bench.suite import check, runner
-    from pcc_bench.suite.cell import results
-    from pcc_bench.suite.engines import open_engine
+    from pcc_bench.suite.engines import open_engine, results
 
     read = Suite.read(suite)
     changes = Settings(limit=limit, batch_size=batch_size, metadata={"data": data} if data else {})

@@ -72,7 +72,7 @@ def resumable(state: Callable[[], str]) -> Iterator[None]:
 # ---------------------------------------------------------------- tables between markers in a Markdown file
 
 
-def filled(text: str, kind: str, tables: Mapping[str, str], partly: bool = False) -> str:
+def filled(text: str, kind: str, tables: Mapping[str, str], partly: bool = False, where: str = "") -> str:
     """A Markdown text with the tables between `<!-- KIND:KEY -->` and `<!-- /KIND -->` renewed.
 
     `tables`: key -> Markdown. `partly`: leave markers alone that ask for other tables, if there is one for these.
@@ -81,9 +81,10 @@ def filled(text: str, kind: str, tables: Mapping[str, str], partly: bool = False
     keys = {block[2] for block in blocks.finditer(text)}
     if not keys or (partly and not keys & set(tables)):
         markers = f"'<!-- {kind}:{next(iter(tables), 'table2')} -->' ... '<!-- /{kind} -->'"
-        raise UsageError(f"there is no {markers} to fill: add the two lines where the table belongs")
+        raise UsageError(f"{where}there is no {markers} to fill: add the two lines where the table belongs")
     if unknown := [] if partly else sorted(keys - set(tables)):
-        raise UsageError(f"a marker asks for the table '{unknown[0]}': there are {', '.join(tables) or 'none'}")
+        known = ", ".join(tables) or "none"
+        raise UsageError(f"{where}a marker asks for the table '{unknown[0]}': there are {known}")
 
     def renew(block: re.Match[str]) -> str:
         body = tables.get(block[2])
@@ -95,10 +96,7 @@ def filled(text: str, kind: str, tables: Mapping[str, str], partly: bool = False
 def fill(path: Path, kind: str, tables: Mapping[str, str], partly: bool = False) -> bool:
     """Renew the tables in a file, see `filled`; returns whether anything changed."""
     before = read_text(path)
-    try:
-        after = filled(before, kind, tables, partly)
-    except UsageError as error:
-        raise UsageError(f"{path}: {error}") from None
+    after = filled(before, kind, tables, partly, f"{path}: ")
     if after != before:
         write_text(path, after)
     return after != before

@@ -1,8 +1,4 @@
-"""Sizes of what the user names, a geometry or a checkpoint, and checkpoints of a geometry with random weights.
-
-Of a checkpoint, ours or in the published layout, no weights are read. Speed, memory and FLOPs do not depend on what the
-weights are, so nothing is downloaded. Answers mean nothing.
-"""
+"""Sizes of what the user names, a geometry or a checkpoint (no weights are read), and random models of a geometry."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -161,7 +157,6 @@ def of_checkpoint(name: str, decoder: str | None, rates: Sequence[int]) -> Shape
 
 
 def _published(folder: Path, name: str, width: int, rates: Sequence[int]) -> PccConfig:
-    """What `pcc_bench.model.published` makes of a folder, from its configuration files alone."""
     rate = rates[0] if rates else rate_in_name(name)
     if rate is None or len(rates) > 1:
         raise UsageError(f"{name} is in the published format, which has one rate and does not record it: pass --rate 4")

@@ -1,8 +1,6 @@
 """Costs measured: what a user's question takes, phase by phase.
 
-Every repeat of a mode goes through all its phases in order, on new random tokens, decoding greedily and never stopping
-early. Where the work once a context is shared by several questions (`reuse`), the total of each repeat is its share of
-that work with the rest of the same repeat.
+Every repeat of a mode goes through all phases in order, on new random tokens, greedily and never stopping early.
 """
 
 import gc

@@ -1,14 +1,12 @@
 """Costs predicted: FLOPs and bytes by arithmetic, seconds from how fast a device multiplies and copies.
 
-Of a device that is not here, a forward takes the longer of its arithmetic (`FLOPs / speed`) and of reading what it
-needs once (`bytes / bandwidth`): the weights, and for a decoding step the cache too. Scores of later positions, which
-causal kernels skip, are not charged. Starting its kernels goes on beside both, so it counts where it takes longer than
-they do.
+Of a device that is not here, a forward takes the longest of its arithmetic (without scores of later positions, which
+causal kernels skip), of reading what it needs once (the weights, for a decoding step the cache too) and of starting its
+kernels, which goes on beside both.
 
-On the machine at hand, models of the true width and very few layers are timed instead. Each forward of a question is
-timed in its own shape through one layer and through three; every further layer takes half the difference. So products
-of all widths, attention, norms and the starting of kernels count as what they take here, whatever share of a data
-sheet's peak that is. Texts longer than `LONGEST` follow the parabola through two shorter ones.
+On the machine at hand, models of the true width are timed instead, each forward of a question in its own shape through
+one layer and through three; every further layer takes half the difference. Texts longer than `LONGEST` follow the
+parabola through two shorter ones.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -1,15 +1,9 @@
 """One point: what has to be done (slots, FLOPs, bytes, computed from sizes alone), and its records.
 
-Records are made of the seconds of rounds in the same way for what was measured and what is predicted.
-
-With `n` context tokens, `q` of the question, `a` new ones, `D` positions of the memory (boundary vectors counted):
-
-- FLOPs of reading `x` positions behind `p` cached ones: `2 N x + 4 L d x (p + x)`, and the vocabulary head for the last
-  position only (`pcc_bench.cost.sizes.Model.read`).
-- Compressing: each segment with its memory tokens through the encoder, each slot through the converter.
-- The decoder reads `n + q` positions in full, `q` behind `n` where the prefix is cached, and `D + q` of a memory; BOS
-  on top where it has one. Then `a - 1` steps of one position.
-- Keys and values of one position take `2 L` vectors of all key-value heads; a memory on disk takes `D` vectors.
+Compressing is each segment with its memory tokens through the encoder, each slot through the converter. Of `n` context
+tokens and `q` of the question the decoder reads `n + q` positions in full, `q` behind `n` where the prefix is cached,
+and `D + q` of a memory of `D` positions, boundary vectors counted; BOS on top where it has one; with logits of the last
+position only. Then each new token but the first is a step of one position. A memory on disk takes `D` vectors.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

@@ -31,9 +31,8 @@ def compare(
     look, last = policy.stage(stage)
     chosen = select(baseline, policy, look)
     if baseline.tasks and not chosen:
-        raise UsageError(
-            f"the policy gates none of the baseline's tasks ({', '.join(baseline.tasks)}): see its 'tasks'"
-        )
+        ungated = f"none of the baseline's tasks ({', '.join(baseline.tasks)})"
+        raise UsageError(f"the policy gates {ungated}: see its 'tasks'")
     matched, lines, notes = _match_all(candidate, baseline, policy, chosen, last)
     gated = [task for name, task in matched.items() if policy.gates(name)]
     if chosen:
@@ -54,8 +53,7 @@ def compare(
             needs = "give the run to compare with, made in this job (--reference)"
             raise UsageError(f"the policy has a rule on speed: {needs}")
     if last and (rule := policy.costs.records) is not None:
-        spent = reference.costs if reference is not None and reference.costs else baseline.costs
-        if spent:
+        if spent := (reference.costs if reference is not None else ()) or baseline.costs:
             lines += costs.check_records(candidate.costs, spent, rule)
         elif "records" in policy.costs.model_fields_set:
             reason = "the policy has a rule on records of cost, and neither baseline nor --reference has any"
@@ -117,35 +115,29 @@ def decide(p_drop: stats.Array, p_within: stats.Array, alpha: float) -> tuple[Fl
 
 def judge(scores: Sequence[Scores], policy: Policy, alpha: float) -> list[Comparison]:
     """Judge the metrics that count, together, and report the others."""
-    lines: list[Comparison] = []
-    gated: list[Scores] = []
-    others: list[Scores] = []
+    lines, reason = [], "all rows are on one context, which says nothing about others"
+    mark: Mark
     for one in scores:
-        if len(set(one.contexts)) > 1:
-            (gated if one.gated else others).append(one)
-            continue
-        reason = "all rows are on one context, which says nothing about others"
-        mark: Mark = INCONCLUSIVE if one.gated else REPORTED
-        rows = len(one.baseline)
-        lines.append(Comparison(task=one.unit, metric=one.metric, verdict=mark, reason=reason, n=rows, contexts=1))
-    if gated:
+        if len(set(one.contexts)) < 2:
+            mark, n = INCONCLUSIVE if one.gated else REPORTED, len(one.baseline)
+            lines.append(Comparison(task=one.unit, metric=one.metric, verdict=mark, reason=reason, n=n, contexts=1))
+    several = [one for one in scores if len(set(one.contexts)) > 1]
+    if gated := [one for one in several if one.gated]:
         p_drop, p_within = np.array([_tests(one) for one in gated]).T
         for one, fails, passes, p in zip(gated, *decide(p_drop, p_within, alpha), stats.holm(p_drop), strict=True):
             mark = FAIL if fails else PASS if passes else INCONCLUSIVE
             lines.append(_line(one, mark, float(p), policy, alpha / len(gated), alpha))
-    return lines + [_line(one, REPORTED, None, policy, alpha, alpha) for one in others]
+    return lines + [_line(one, REPORTED, None, policy, alpha, alpha) for one in several if not one.gated]
 
 
 def _tests(scores: Scores) -> tuple[float, float]:
     """P-values of "no drop beyond what the rule allows" and of "a drop that the rule must rule out"."""
-    rule = scores.rule
-    allowed, excluded = rule.drops
-    if rule.relative is not None:
-        shares = (1 - scores.sign * drop for drop in rule.drops)
-        less, more = (stats.estimate(scores.differences(share), rule.scale) for share in shares)
+    drops, scale = scores.rule.drops, scores.rule.scale
+    if scores.rule.relative is not None:
+        less, more = (stats.estimate(scores.differences(1 - scores.sign * drop), scale) for drop in drops)
         return float(less.p_below()), float(more.p_above())
-    mean = stats.estimate(scores.differences(), rule.scale)
-    return float(mean.p_below(-allowed)), float(mean.p_above(-excluded))
+    mean = stats.estimate(scores.differences(), scale)
+    return float(mean.p_below(-drops[0])), float(mean.p_above(-drops[1]))
 
 
 def _line(scores: Scores, mark: Mark, adjusted: float | None, policy: Policy, share: float, alpha: float) -> Comparison:

@@ -35,15 +35,15 @@ def check(unit: str, tasks: Sequence[Matched], rules: Costs) -> tuple[list[Compa
     for name, rule, count in (("ratio", rules.ratio, _ratio), ("memory", rules.memory, _positions)):
         if rule is None:
             continue
-        before = after = None
-        holds = False
+        before, after, holds = None, None, False
         try:
             before = count(tasks, 0)
             after = count(tasks, 1)
             holds, reason = rule.check(before, after)
         except Lack as lack:
-            reason = f"the {'baseline' if before is None else 'candidate'} {lack}"
-            if before is None and not (lack.demands or name in rules.model_fields_set):
+            why, partial = lack.args
+            reason = f"the {'baseline' if before is None else 'candidate'} {why}"
+            if before is None and not (partial or name in rules.model_fields_set):
                 notes.append(f"{name} of {unit} is not compared: {reason}")
                 continue
         lines.append(_line(unit, name, holds, reason, str(rule), rows, before, after))
@@ -84,11 +84,7 @@ def check_speed(candidate: Run, reference: Run, tasks: Sequence[str], rule: Spee
 
 
 class Lack(Exception):
-    """Why there is no number to compare; `demands` where it is not for lack of any account."""
-
-    def __init__(self, reason: str, demands: bool = False) -> None:
-        super().__init__(reason)
-        self.demands = demands
+    """Its arguments: why there is no number to compare, and whether that is more than the lack of any account."""
 
 
 def _values(tasks: Sequence[Matched], side: int, name: str) -> Numbers:
@@ -102,10 +98,10 @@ def _values(tasks: Sequence[Matched], side: int, name: str) -> Numbers:
         values = rows.account.get(name, np.full(len(rows), np.nan))[place]
         parts.append(values[~np.isnan(columns).all(axis=0)])
     if not known:
-        raise Lack(f"keeps no account of {name}")
+        raise Lack(f"keeps no account of {name}", False)
     values = np.concatenate(parts)
     if lacking := int(np.isnan(values).sum()):
-        raise Lack(f"keeps no account of {name} for {lacking} of {len(values)} rows", demands=True)
+        raise Lack(f"keeps no account of {name} for {lacking} of {len(values)} rows", True)
     return values
 
 
@@ -114,7 +110,7 @@ def _ratio(tasks: Sequence[Matched], side: int) -> float:
     names = ("source_tokens", "slots", "boundary")
     source, slots, boundary = (math.fsum(_values(tasks, side, name)) for name in names)
     if not slots + boundary:
-        raise Lack("reads no memory")
+        raise Lack("reads no memory", False)
     return source / (slots + boundary)
 
 
@@ -122,7 +118,7 @@ def _positions(tasks: Sequence[Matched], side: int) -> float:
     """Positions in the decoder's window of a prompt, the mean."""
     values = _values(tasks, side, "prompt_positions")
     if not len(values):
-        raise Lack("scored no row")
+        raise Lack("scored no row", False)
     return math.fsum(values) / len(values)
 
 

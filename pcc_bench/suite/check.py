@@ -14,7 +14,7 @@ from pcc_bench.core.texttable import TextTable
 from pcc_bench.host import evaluate
 from pcc_bench.host.arguments import default_checkpoint, parse_arguments
 from pcc_bench.host.settings import check_settings, task_names
-from pcc_bench.suite.cell import results
+from pcc_bench.suite.engines import results
 from pcc_bench.suite.spec import Cell
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")

@@ -1,23 +1,115 @@
-"""What runs the cells of a suite: this machine, Ray, or SLURM through submitit."""
+"""What runs the cells of a suite, each in a process that is its alone: this machine, Ray, or SLURM through submitit."""
 
+import json
 import logging
 import multiprocessing
 import os
 import signal
 import sys
 import threading
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Protocol
+from platform import node
+from typing import Any, Protocol, Self
 
-from pcc_bench.core.documents import parse_yaml, writing
+from pydantic import BaseModel
+
+from pcc_bench.core import documents, provenance
+from pcc_bench.core.claims import claimed
 from pcc_bench.core.errors import UsageError, first_line, foreign
-from pcc_bench.suite.cell import PRELOAD, Order, Outcome, perform
+from pcc_bench.host import evaluate
+from pcc_bench.host.evaluate import Command
 from pcc_bench.suite.spec import Cell, Executor, Terms
 
 FOLDER = ".submitit"  # of job scripts, pickles and the scheduler's logs, in the suite's folder
 MINUTES = 24 * 60  # of a cell, where the user states no limit; submitit's own would be two to five
 QUEUE = 10_000  # cells that Ray or SLURM is given at a time: they queue them themselves
+# What every cell needs is imported once, in the process that cells are forked from.
+PRELOAD = ("pcc_bench.suite.engines", "pcc_bench.host.lm", "pcc_bench.tasks.task", "lm_eval._cli", "lm_eval.evaluator")
+DONE, LOG = "done.json", "log.txt"
+# Variables that change what a cell does, and that another machine's shell may lack.
+VARIABLES = ("PCC_", "HF_", "TRANSFORMERS_", "TOKENIZERS_", "OMP_", "MKL_")
+
+
+class Done(BaseModel):
+    """The mark of a cell that ended: what was run, and its results, relative to the cell's folder."""
+
+    identity: dict[str, Any]
+    results: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    error: str = ""  # one sentence; "" where the cell is done
+    final: bool = False  # another attempt would end in the same way
+
+
+@dataclass(frozen=True)
+class Order:
+    """A cell on its way to a machine."""
+
+    command: Command
+    folder: Path  # the working folder, from which relative paths are meant
+    environment: Mapping[str, str]  # variables of the machine that gave the order
+    code: str  # what `provenance.code` says there
+
+    @classmethod
+    def of(cls, command: Command) -> Self:
+        """An order from this process; makes the cell's folder, so that a machine can tell whether it sees it."""
+        with documents.writing(command.output):
+            command.output.mkdir(parents=True, exist_ok=True)
+        environment = {name: value for name, value in os.environ.items() if name.startswith(VARIABLES)}
+        return cls(command, Path.cwd(), environment, provenance.code())
+
+
+def perform(order: Order) -> Outcome:
+    """Run a cell in this process, which is good for nothing else afterwards: what it prints goes to the cell's log.
+
+    A cell that another process is running is waited for, and is not run again once it is done: two attempts at a cell,
+    from whichever machines, make its results once.
+    """
+    os.environ.update(order.environment)
+    try:
+        command = order.command
+        here, remedy = node(), "start the suite in a folder that all machines share"
+        with foreign(f"{here} can't enter the working folder {order.folder}", remedy):
+            os.chdir(order.folder)
+        if not documents.is_folder(output := command.output.absolute()):
+            raise UsageError(f"{here} does not see {output}: choose an --output that all machines share")
+        if provenance.code() != order.code:
+            raise UsageError(f"{here} has another version of pcc-bench than {order.folder}'s machine: install the same")
+        with (command.output / LOG).open("a", encoding="utf-8") as log:
+            for stream in (1, 2):
+                os.dup2(log.fileno(), stream)
+        with claimed(command.output, "cell", wait=True):
+            if results(command) is None:
+                write_done(command, evaluate.run(command)[-1])
+        return Outcome()
+    except UsageError as error:
+        sys.stderr.write(f"pcc-bench: error: {error}\n")
+        return Outcome(str(error), final=True)
+    except Exception as error:
+        traceback.print_exc()
+        return Outcome(f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}")
+
+
+def write_done(command: Command, results: Path) -> None:
+    """Mark a cell as done, with its results; last of all, so that a cell without the mark is run again."""
+    state = {"identity": command.identity, "results": str(results.relative_to(command.output))}
+    documents.write_text(command.output / DONE, json.dumps(state, indent=1) + "\n")
+
+
+def results(command: Command) -> Path | None:
+    """The results of a cell that is done; None where it is not, or not for this command."""
+    try:
+        done = documents.checked(Done, documents.read_json(command.output / DONE), DONE)
+    except UsageError:  # it never ended, or the mark is damaged: the cell runs again
+        return None
+    path = command.output / done.results
+    return path if done.identity == command.identity and path.is_file() else None
 
 
 class Engine(Protocol):
@@ -62,8 +154,7 @@ def open_engine(executor: Executor, out: Path, terms: Terms) -> Engine:
 class Local:
     """This machine: a cell has a process of its own, and whatever it leaves in memory goes with it."""
 
-    at_once = 1
-    retries = 0
+    at_once, retries = 1, 0
 
     def __init__(self) -> None:
         self._context: Any = context()
@@ -119,8 +210,7 @@ def work(order: Order, end: Connection) -> None:
 class Ray:
     """A running cluster (option `address`, `RAY_ADDRESS`, or one on this machine), else one of this machine alone."""
 
-    at_once = QUEUE
-    retries = 2
+    at_once, retries = QUEUE, 2
 
     def __init__(self, terms: Terms, options: dict[str, str]) -> None:
         try:
@@ -171,12 +261,14 @@ class Submitit:
             raise UsageError("--executor submitit needs submitit: pip install 'pcc-bench[submitit]'") from None
         if terms.gpus != int(terms.gpus):
             raise UsageError(f"--gpus-per-cell {terms.gpus:g}: SLURM gives whole GPUs; fractions are Ray's")
-        given: dict[str, Any] = {key: parse_yaml(value, f"--executor-option {key}") for key, value in options.items()}
+        given: dict[str, Any] = {
+            key: documents.parse_yaml(value, f"--executor-option {key}") for key, value in options.items()
+        }
         cluster = given.pop("cluster", None)
         if cluster not in (None, "local", "slurm"):
             raise UsageError(f"--executor-option cluster={cluster}: it is local or slurm")
         try:
-            with writing(out):
+            with documents.writing(out):
                 self._executor = AutoExecutor(folder=str((out / FOLDER).absolute()), cluster=cluster)
             settings = {"timeout_min": MINUTES, "cpus_per_task": terms.cpus, "gpus_per_node": int(terms.gpus), **given}
             self._executor.update_parameters(name="pcc-bench", **settings)

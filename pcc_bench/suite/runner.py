@@ -25,8 +25,7 @@ from pcc_bench.reports.table import NAMES, PERCENT
 from pcc_bench.reports.words import ceilings
 from pcc_bench.results.reading import read_run
 from pcc_bench.results.run import READER, Run
-from pcc_bench.suite.cell import LOG, Outcome, results
-from pcc_bench.suite.engines import Engine, Local
+from pcc_bench.suite.engines import LOG, Engine, Local, Outcome, results
 from pcc_bench.suite.spec import Cell, Suite
 
 MARK = "suite.json"
