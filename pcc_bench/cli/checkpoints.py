@@ -44,11 +44,9 @@ def init(
 def train(
     recipe: Annotated[str, Argument(help="A recipe file, or a shipped recipe ('pcc-bench ls recipes').")],
     output: Annotated[
-        Path | None, Option("--output", "-o", help="Folder of checkpoint, logs and resumable states.")
+        Path | None, Option("--output", "-o", help="Folder of checkpoint, logs and saved states.")
     ] = None,
-    set_: Annotated[
-        list[str] | None, Option("--set", help="Change a key, e.g. optimisation.steps=100; repeatable.")
-    ] = None,
+    set_: Annotated[list[str] | None, Option("--set", help="Change a key: optimisation.steps=100; repeatable.")] = None,
     dry_run: Annotated[bool, Option("--dry-run", help="Print sizes, memory and time; train nothing.")] = False,
     utilisation: Annotated[float, Option(help="Of the accelerator's peak, for --dry-run.")] = 0.4,
     accelerator: Annotated[str, Option(help="A100, H100 or H200, for --dry-run.")] = "H100",
@@ -86,9 +84,7 @@ def convert(
     to: Annotated[Literal["own", "published"], Option(help="The format to write.")] = "own",
     rate: Rate = None,
     segment_length: Annotated[int | None, Option(help="Where the source does not record it (default 256).")] = None,
-    encoder: Annotated[
-        str | None, Option(help="Base model of a LoRA encoder, where it is not the one recorded.")
-    ] = None,
+    encoder: Annotated[str | None, Option(help="Base model of a LoRA encoder, if not the one recorded.")] = None,
     special_tokens: Annotated[
         Path | None,
         Option(help="special_token_patch.pt, for published checkpoints whose decoder lacks <mem>, </mem>, <ae>."),

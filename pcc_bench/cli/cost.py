@@ -12,16 +12,11 @@ from pcc_bench.core.errors import UsageError
 from pcc_bench.cost.records import Mode, heading, tables
 
 # Options of a few words stand in the verb's signature.
-Weights = Annotated[
-    str | None, Option(help="Instead of a checkpoint, true sizes: lite, large, small, tiny, or ENCODER+DECODER.")
-]
+Weights = Annotated[str | None, Option(help="No checkpoint but true sizes: lite, large, small, tiny, ENCODER+DECODER.")]
 Dtype = Annotated[
-    str | None,
-    Option(help="float32, bfloat16 or float16; auto, the default: bfloat16, on a CPU float32.", callback=unless_auto),
+    str | None, Option(help="float32, bfloat16, float16, auto (bfloat16, on a CPU float32).", callback=unless_auto)
 ]
-Output = Annotated[
-    Path | None, Option("--output", "-o", help="Folder of cost_*.jsonl, which 'pcc-bench report' reads.")
-]
+Output = Annotated[Path | None, Option("--output", "-o", help="Folder of cost_*.jsonl, for 'pcc-bench report'.")]
 
 
 def cost(

@@ -42,8 +42,7 @@ def record(
     folder: Folder = shipped.FOLDER,
     parts: Parts = None,
     figures: Annotated[
-        Path | None,
-        Option(help="A folder whose recorded figures are taken instead of measuring (when some of it ships)."),
+        Path | None, Option(help="A folder whose recorded figures are taken instead of measuring (if some ships).")
     ] = None,
 ) -> None:
     """Measure finished parts and write lab.json, which `lab check`, `lab table` and `lab findings` read."""

@@ -14,15 +14,11 @@ from pcc_bench.core.documents import is_unicode, parse_yaml, read_text
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.texttable import TextTable
 
-RecordedDecoder = Annotated[
-    str | None, Option("--decoder", help="The decoder, folder or hub id; by default the one the checkpoint records.")
-]
+RecordedDecoder = Annotated[str | None, Option("--decoder", help="Folder or hub id; by default the checkpoint's.")]
 Method = Annotated[
     str | None, Option("--model", help="A method ('pcc-bench ls methods'); by default the checkpoint's, else pcc.")
 ]
-MethodOptions = Annotated[
-    list[str] | None, Option("--option", help="Further options of the method, e.g. boundaries=once; repeatable.")
-]
+OwnOptions = Annotated[list[str] | None, Option("--option", help="The method's own, e.g. boundaries=once; repeatable.")]
 Words = Annotated[str, Option("--prompt", help="Words of the question: official (the paper's), short or chat.")]
 Tokens = Annotated[int, Option(min=1, help="Most tokens of the answer.")]
 MemoryFile = Annotated[Path, Argument(help="A memory file ('pcc-bench compress', .safetensors).")]
@@ -34,12 +30,8 @@ class ReaderOptions:
 
     words: Words = "official"
     max_new_tokens: Tokens = 30
-    decoder: Annotated[
-        str | None, Option(help="The decoder, folder or hub id; by default the one the memory records.")
-    ] = None
-    checkpoint: Annotated[
-        str | None, Option(help="Of a method that brings its own decoder, where it is not the one recorded.")
-    ] = None
+    decoder: Annotated[str | None, Option(help="Folder or hub id; by default the one the memory records.")] = None
+    checkpoint: Annotated[str | None, Option(help="Of a method with its own decoder, if not the one recorded.")] = None
     device: Annotated[str | None, Option(help="Of our own decoder: cuda, cpu ...; a GPU by default.")] = None
     dtype: Annotated[str, Option(help="Of our own decoder: auto, float32, bfloat16 or float16.")] = "auto"
 
@@ -64,7 +56,7 @@ def compress(
     store_dtype: Annotated[
         str, Option(help="What the store keeps: exact, or slots before the converter in float32 ... int8.")
     ] = "exact",
-    option: MethodOptions = None,
+    option: OwnOptions = None,
 ) -> None:
     """Compress a text into a memory file, or into a store that evaluations read, and print its counts."""
     from pcc_bench.core import memory_file
@@ -112,7 +104,7 @@ def ask(
     prompt: Words = "official",
     device: Device = None,
     dtype: Dtype = None,
-    option: MethodOptions = None,
+    option: OwnOptions = None,
 ) -> None:
     """Ask the decoder a question about a memory that was saved before, or about a text, compressed now."""
     from pcc_bench.core.registry import get
@@ -136,9 +128,7 @@ def prompt(
     memory: MemoryFile,
     question: Annotated[str, Option(help="What to ask of the memory.")],
     out: Annotated[Path, Option("--output", "-o", help="A .pt (input vectors) or .json (body of a request).")],
-    chat: Annotated[
-        bool, Option("--chat", help="The memory alone, for a part of a chat. Another protocol, see below.")
-    ] = False,
+    chat: Annotated[bool, Option("--chat", help="The memory alone, for a part of a chat: another protocol.")] = False,
     options: ReaderOptions = ReaderOptions(),
 ) -> None:
     """Write the exact input vectors of a memory and a question, for vLLM's endpoints.

@@ -51,9 +51,7 @@ class RunOptions:
     ] = False
     seed: Annotated[str | None, Option(help="One seed, or four (python,numpy,torch,fewshot).")] = None
     wide: Annotated[bool, Option("--wide", help="All columns of the table.")] = False
-    compress: Annotated[
-        str | None, Option(help="Part of lm-eval's own tasks: auto, a field, a template or a map.yaml.")
-    ] = None
+    compress: Annotated[str | None, Option(help="Part of lm-eval's tasks: auto, field, template or map.yaml.")] = None
     extra: Annotated[list[str] | None, Argument(help="After --: further options of 'lm_eval run'.")] = None
 
     def command(self, tasks: str, output: Path) -> Command:

@@ -21,14 +21,12 @@ Stage = Option(help="A stage of the policy: smoke, medium or full.")
 
 def report(
     results: Annotated[
-        list[Path] | None,
-        Argument(help="Folders of 'run', 'eval', 'train' and 'cost'; by default the lab's that ship."),
+        list[Path] | None, Argument(help="Folders of 'run', 'eval', 'train', 'cost'; by default the lab's that ship.")
     ] = None,
     out: Annotated[Path, Option("--output", "-o", help="Folder of the report.")] = Path("report"),
     paper: Annotated[bool, Option("--paper", help="Also tables of which only published values exist.")] = False,
     into: Annotated[
-        Path | None,
-        Option(help="A Markdown file whose tables between report:KEY and /report (HTML comments) are renewed."),
+        Path | None, Option(help="Markdown whose tables between report:KEY and /report (HTML comments) are renewed.")
     ] = None,
 ) -> None:
     """Write the paper's tables and figures of results, ours beside theirs: one page, Markdown, LaTeX, CSV."""
@@ -130,11 +128,7 @@ SAMPLES = '--samples "$(pcc-bench baseline rows base.json.xz --stage smoke)"'
 
 
 @baseline_app.command(epilog=f"Example: `lm_eval --model pcc --tasks pcc_squad {SAMPLES}`")
-def rows(
-    baseline: Results,
-    stage: Annotated[str, Stage],
-    policy: PolicyFile = None,
-) -> None:
+def rows(baseline: Results, stage: Annotated[str, Stage], policy: PolicyFile = None) -> None:
     """Print the rows of a stage as lm-eval's `--samples` wants them."""
     from pcc_bench.gate.policy import Policy
     from pcc_bench.gate.scores import select

@@ -14,25 +14,13 @@ from pcc_bench.host.evaluate import kept_answers
 from pcc_bench.suite.spec import Executor, Settings, Suite, Terms
 
 # Options of `run`; those of a few words stand in its signature.
-SuiteOutput = Annotated[
-    Path, Option("--output", "-o", help="Folder of the results, a folder a cell, and of the table.")
-]
+SuiteOutput = Annotated[Path, Option("--output", "-o", help="Folder of the results, one a cell, and of the table.")]
 Only = Annotated[str | None, Option(help="Only cells whose label, here or in a report, or task matches, e.g. 'pcc*'.")]
-Into = Annotated[
-    Path | None, Option(help="A Markdown file whose table between run:SUITE and /run (HTML comments) is renewed.")
-]
-Store = Annotated[
-    Path | None, Option(help="A folder that keeps the memories of all cells, for any number of processes.")
-]
-WhoRuns = Annotated[
-    Executor, Option(help="Who runs the cells: this machine, a Ray cluster, or SLURM through submitit.")
-]
-Retries = Annotated[
-    int | None, Option(min=0, help="New attempts at a cell whose machine or process is lost; 2 by default, local 0.")
-]
-AtOnce = Annotated[
-    int | None, Option(min=1, help="Most cells at a time; by default 1 on this machine, else all that fit.")
-]
+Into = Annotated[Path | None, Option(help="Markdown whose table between run:SUITE and /run (comments) is renewed.")]
+Store = Annotated[Path | None, Option(help="Folder that keeps the memories of all cells, for any number of processes.")]
+WhoRuns = Annotated[Executor, Option(help="Who runs the cells: this machine, a Ray cluster or SLURM through submitit.")]
+Retries = Annotated[int | None, Option(min=0, help="New attempts if a process or machine is lost; default 2, local 0.")]
+AtOnce = Annotated[int | None, Option(min=1, help="Most cells at a time; by default 1 here, else all that fit.")]
 EngineOptions = Annotated[
     list[str] | None, Option(help="KEY=VALUE of the engine: address=HOST:PORT, slurm_partition=gpu ...; repeatable.")
 ]

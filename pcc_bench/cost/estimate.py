@@ -1,7 +1,5 @@
 """What a step of a recipe takes: weights, FLOPs and memory, from sizes of models alone.
 
-Models are built on torch's meta device from their configurations, so that parameters are counted, not looked up.
-
 FLOPs, with 2 for a multiplication and an addition, `x` positions, `N` weights in matrix products (embedding tables left
 out), `L` layers and `d` the width of all heads together:
 
@@ -13,8 +11,7 @@ out), `L` layers and `d` the width of all heads together:
 - The encoder reads segment and memory tokens, without a vocabulary head; the decoder reads BOS, memory, `<ae>` and
   target, and its head computes logits at every position.
 
-At 40 % utilisation of 4 A100 this gives the hours that the official README states for both encoders within 5 %
-(tests/test_recipes.py); the 67 hours it states for 8 H100 are 20 % of their peak.
+At 40 % utilisation of 4 A100 this gives the official README's hours within 5 % (tests/test_recipes.py).
 """
 
 import math

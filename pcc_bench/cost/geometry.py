@@ -18,7 +18,7 @@ from pcc_bench.cost.sizes import KNOWN, LARGE, LITE, config_of, from_state, llam
 from pcc_bench.cost.work import Shape
 from pcc_bench.model import checkpoint
 from pcc_bench.model.compressor import PccCompressor
-from pcc_bench.model.config import MEMORY_TOKENS, PccConfig, check_rate
+from pcc_bench.model.config import MEMORY_TOKENS, PccConfig
 from pcc_bench.model.converter import Converter
 from pcc_bench.model.encoder import MEMORY_TOKEN_NAMES, Encoder
 from pcc_bench.model.init import lora_config
@@ -59,18 +59,13 @@ class Pair:
 
     def config(self, rates: Sequence[int]) -> PccConfig:
         """A checkpoint's configuration of these sizes. Raises UsageError: a rate does not divide segments."""
-        for rate in rates:
-            try:
-                check_rate(rate, SEGMENT_LENGTH)
-            except ValueError as error:
-                raise UsageError(f"--rate: {error}; give 4, 8, 16 ...") from None
         state = model_config(self.encoder).to_dict()
         state["vocab_size"] += MEMORY_TOKENS
         lora = plain(lora_config(LORA_RANK).to_dict()) if self.lora else None
         encoder = {"kind": "lora" if self.lora else "full", "config": state, "lora": lora}
         decoder = {"hidden_size": model_config(self.decoder).hidden_size}
         sizes = {"rate": rates[0], "rates": list(rates), "segment_length": SEGMENT_LENGTH, "memory_dtype": "decoder"}
-        return checked(PccConfig, {**sizes, "encoder": encoder, "decoder": decoder}, "--rate")
+        return checked(PccConfig, {**sizes, "encoder": encoder, "decoder": decoder}, "--rate (4, 8, 16 ...)")
 
 
 def named(name: str) -> Pair:
@@ -134,8 +129,7 @@ def at_rate(pcc: PCC, rate: int) -> PCC:
 def of_geometry(name: str, rates: Sequence[int]) -> Shape:
     """The shape of `--random-weights`. Raises UsageError: there is no such geometry, or a rate does not go with it."""
     pair = named(name)
-    reads = model_config(pair.decoder)
-    config = pair.config(rates or (DEFAULT_RATE,))
+    reads, config = model_config(pair.decoder), pair.config(rates or (DEFAULT_RATE,))
     return Shape(pair.encoder_name, pair.decoder, config, reads, reads.model_type not in WITHOUT_BOS)
 
 

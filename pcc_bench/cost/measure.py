@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from pcc_bench.core.decoder import Decoder, now
-from pcc_bench.core.errors import UsageError, memory_errors
+from pcc_bench.core.errors import UsageError, foreign, memory_errors
 from pcc_bench.core.generation import autocast_for, keep_logits
 from pcc_bench.core.plan import Plan
 from pcc_bench.cost.geometry import at_rate
@@ -22,6 +22,7 @@ from pcc_bench.cost.records import CostRecord, Mode
 from pcc_bench.cost.work import FULL_TEXT, Held, Laps, Point, Setting, Shape, records
 from pcc_bench.model.pcc import PCC
 
+Tell = Callable[[str], None]
 _CLEAR = Path("/proc/self/clear_refs")
 WARM_UP = 2  # rounds before the clock counts; the last one looks for the peak of memory
 
@@ -35,12 +36,7 @@ class Subject:
 
 
 def measure(
-    subject: Subject,
-    point: Point,
-    modes: Sequence[Mode],
-    reuse: Sequence[int],
-    repeats: int,
-    tell: Callable[[str], None],
+    subject: Subject, point: Point, modes: Sequence[Mode], reuse: Sequence[int], repeats: int, tell: Tell
 ) -> list[CostRecord]:
     """The records of one point; where memory runs out, of half the batch, and so on down to none.
 
@@ -75,8 +71,7 @@ def measure(
 
 class Runner:
     def __init__(self, subject: Subject, point: Point) -> None:
-        self.point = point
-        self.decoder = subject.decoder
+        self.point, self.decoder = point, subject.decoder
         self.pcc = at_rate(subject.pcc, point.rate) if point.rate else subject.pcc
         self.bos = subject.decoder.bos if subject.shape.bos else []
         self.memories: list[torch.Tensor] = []
@@ -95,8 +90,7 @@ class Runner:
 
     def _prefill(self, mode: Mode) -> tuple[float, float, Any, torch.Tensor]:
         """Seconds once a context and of the prefill, the cache, the first new token of each row [batch, 1]."""
-        question = self._ids(self.point.question)
-        once = 0.0
+        question, once = self._ids(self.point.question), 0.0
         if mode in FULL_TEXT:
             start = torch.tensor(self.bos, dtype=torch.long, device=self.decoder.device)
             context = torch.cat([start.expand(self.point.batch, -1), self._ids(self.point.context)], 1)
@@ -112,11 +106,10 @@ class Runner:
             self.watch.lap()
             self._compress(contexts)
         elapsed = self.watch.lap()
-        once = elapsed if mode is Mode.COLD else 0.0
         plans = [Plan((self.bos, *row)) for row in zip(self.memories, question.tolist(), strict=True)]
         dtype = plans[0].dtype(self.decoder)
         cache, token = self._read(torch.stack([plan.vectors(self.decoder).to(dtype) for plan in plans]))
-        return once, self.watch.lap(), cache, token
+        return elapsed if mode is Mode.COLD else 0.0, self.watch.lap(), cache, token
 
     def _compress(self, contexts: Sequence[Sequence[int]]) -> None:
         """Memories of contexts in the encoder's tokens: [slots + boundary, hidden size], on the host as in a run."""
@@ -151,12 +144,10 @@ class Runner:
 
 def find_device(name: str | None) -> torch.device:
     """The device of a name; by default a GPU where there is one. Raises UsageError: there is no such device here."""
-    try:
+    remedy = "pass --device cpu, or --predict"
+    with foreign(f"--device {name} can't be used", remedy), memory_errors(f"trying --device {name}", remedy):
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
         torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UsageError(f"--device {name} can't be used ({first[:120]}): pass --device cpu, or --predict") from None
     return device
 
 

@@ -104,9 +104,6 @@ def read(path: Path) -> list[CostRecord]:
     return records
 
 
-# ---------------------------------------------------------------- as tables
-
-
 KEY = ("context", "batch", "rate", "achieved")
 TIME = ("TTFT full", "TTFT cached", "TTFT cold", "TTFT warm", "cold x", "warm x", "tokens/s full", "tokens/s memory")
 TIME_NOTES = (
@@ -175,10 +172,7 @@ def tables(records: Iterable[CostRecord]) -> list[TextTable]:
     gained, three = (Mode.COLD, Mode.WARM), (Mode.FULL, Mode.COLD, Mode.WARM)
     time, work, size = [], [], []
     for group in _groups(records):
-        speeds = (
-            group.cell(lambda r: f"{r.tokens_per_s:,.1f}" if r.tokens_per_s else "", Phase.DECODE, mode)
-            for mode in (Mode.FULL, Mode.WARM)
-        )
+        speeds = (group.cell(_speed, Phase.DECODE, mode) for mode in (Mode.FULL, Mode.WARM))
         waits = (group.cell(_seconds, Phase.TTFT, mode) for mode in Mode)
         time.append((*group.key, *waits, *(group.gain(Phase.TTFT, mode) for mode in gained), *speeds))
         for reuse in sorted({reuse for phase, _, reuse in group.records if phase is Phase.TOTAL}):
@@ -219,6 +213,10 @@ def _groups(records: Iterable[CostRecord]) -> Iterator[_Group]:
 
 def _seconds(record: CostRecord) -> str:
     return f"{record.median_s:.4g}" + ("" if record.p95_s is None else f" ({record.p95_s:.4g})")
+
+
+def _speed(record: CostRecord) -> str:
+    return f"{record.tokens_per_s:,.1f}" if record.tokens_per_s else ""
 
 
 def _peak(record: CostRecord) -> str:

@@ -3,7 +3,7 @@
 import itertools
 import math
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
@@ -72,7 +72,7 @@ class Source:
             raise UsageError(f"--dtype {self.dtype} is unknown{registry.suggest(self.dtype, list(BYTES))}")
 
 
-def measure(source: Source, sweep: Sweep, repeats: int, out: Path, tell: Callable[[str], None]) -> list[CostRecord]:
+def measure(source: Source, sweep: Sweep, repeats: int, out: Path, tell: measuring.Tell) -> list[CostRecord]:
     """Measure what a file lacks of a sweep, point by point; returns its records of this geometry and setting.
 
     Raises UsageError: anything that does not fit; nothing could be measured.

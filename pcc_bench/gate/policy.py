@@ -20,11 +20,9 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 class Rule(Strict):
     """What one metric may lose; exactly one of `absolute`, `relative` and `non_inferiority`."""
 
-    # fails when the drop is proven to be greater than this (0: any proven drop fails)
-    absolute: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    absolute: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None  # fails when a greater drop is proven
     relative: Annotated[float, Field(ge=0, lt=1)] | None = None  # the same as a fraction of the baseline's score
-    # passes only when a drop of this much is ruled out, fails when a greater one is proven
-    non_inferiority: Positive | None = None
+    non_inferiority: Positive | None = None  # passes only when such a drop is ruled out, fails when a greater is proven
     # with `absolute` and `relative`: passes only when a drop of this much more than they allow is ruled out, in the
     # unit of the rule; else the run was too small to say and the verdict is inconclusive
     resolution: Positive = 0.01
@@ -109,8 +107,7 @@ class RecordRule(Strict):
     """Records of `pcc-bench cost`, as multiples of the baseline's."""
 
     counts_at_most: Positive = 1.02  # FLOPs, bytes of the decoder's cache and bytes of the memories, at every point
-    # seconds of compressing, prefill and decoding, each over all points; None: only reported
-    seconds_at_most: Positive | None = None
+    seconds_at_most: Positive | None = None  # compressing, prefill, decoding, each over all points; None: only reported
 
 
 class Costs(Strict):
@@ -125,8 +122,7 @@ class Costs(Strict):
 class Policy(Strict):
     """What the gate asks for. The defaults are a policy."""
 
-    # chance of a red build where nothing changed, over all metrics and looks; also that of a pass for a
-    # checkpoint that is worse by a comparison's resolution
+    # chance of a red build where nothing changed, over all metrics and looks; of a pass for one worse by `resolution`
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     power: Annotated[float, Field(ge=0.5, lt=1)] = 0.95  # for the smallest detectable drop that is reported
     # Rules by metric; metrics without one are reported. A name holds for all filters of the metric.
@@ -135,10 +131,8 @@ class Policy(Strict):
         "f1": Rule(absolute=0),
     }
     pool: bool = True  # gate all tasks as one population, rows weighing the same, and report each; else gate each task
-    # patterns of the tasks that are gated; others are ignored
-    tasks: Annotated[tuple[str, ...], Field(min_length=1)] = ("*",)
-    # patterns of tasks too small to carry a verdict: reported, neither gated nor pooled
-    report_only: tuple[str, ...] = ("pcc_wsc*", "pcc_hpd*")
+    tasks: Annotated[tuple[str, ...], Field(min_length=1)] = ("*",)  # patterns of gated tasks; others are ignored
+    report_only: tuple[str, ...] = ("pcc_wsc*", "pcc_hpd*")  # patterns of tasks too small to be gated or pooled
     inconclusive: Literal["allow", "stop"] = "allow"  # exit status of an inconclusive comparison: `allow` 0, `stop` 3
     # looks at growing parts of the rows, in order; the last one has all rows
     stages: Annotated[Mapping[str, Stage], Field(min_length=1)] = {

@@ -2,7 +2,7 @@
 
 import functools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,7 +49,7 @@ def check(cells: Iterable[Cell]) -> None:
             settings = parse_arguments(cell.command.metadata, "metadata") if cell.command.metadata else {}
             check_settings(settings, f"cell '{cell.label}', metadata")
         # A decoder on the hub is looked at when its cell runs; a cell without a checkpoint will fail and say so.
-        if (reader := _reader(cell)) is None or "tokenizer" in arguments(cell):
+        if (reader := _reader(cell)) is None or "tokenizer" in parse_arguments(cell.command.model_args):
             continue
         folder = Path(reader)
         if (folder / "config.json").is_file() and not any((folder / file).is_file() for file in TOKENIZER_FILES):
@@ -59,13 +59,9 @@ def check(cells: Iterable[Cell]) -> None:
             )
 
 
-def arguments(cell: Cell) -> Mapping[str, Any]:
-    return parse_arguments(cell.command.model_args)
-
-
 def decoder(cell: Cell) -> str | None:
     """Of a cell, folder or hub id; None where only the run will tell. Raises UsageError: no checkpoint or decoder."""
-    given = arguments(cell)
+    given = parse_arguments(cell.command.model_args)
     if cell.command.model not in registry.names():
         return str(given["pretrained"]) if "pretrained" in given else None
     kind = registry.get(cell.command.model)
@@ -89,8 +85,7 @@ def plan(cells: Sequence[Cell]) -> TextTable:
     """What is done, what is missing and what that takes."""
     from pcc_bench.cost import measure
 
-    rows = []
-    known: dict[str, Cost] = {}
+    rows, known = [], dict[str, Cost]()
     speed = functools.cache(lambda name: measure.speed(measure.find_device(name)))
     for cell in cells:
         reader = _reader(cell) or cell.command.model_args  # cells that read alike are looked at once
@@ -128,7 +123,8 @@ def estimate(cell: Cell) -> Cost:
 
     names = cell.command.tasks.split(",")
     ours = set(names) <= set(task_names())
-    metadata = {**arguments(cell), **parse_json(cell.command.task_metadata or "{}", f"metadata of cell '{cell.label}'")}
+    given = parse_json(cell.command.task_metadata or "{}", f"metadata of cell '{cell.label}'")
+    metadata = {**parse_arguments(cell.command.model_args), **given}
     try:
         manager = TaskManager(include_path=tasks.__path__[0], include_defaults=not ours, metadata=metadata)
         loaded = [task for name in names for task in manager.load([name])["tasks"].values()]
@@ -168,7 +164,7 @@ def _work(cell: Cell, cost: Cost) -> tuple[float, float] | None:
     """FLOPs of the decoder's prefill, and bytes of weights read to decode, a token of a batch at a time; or None."""
     from pcc_bench.cost import sizes
 
-    name, method, given = _reader(cell), cell.command.model, arguments(cell)
+    name, method, given = _reader(cell), cell.command.model, parse_arguments(cell.command.model_args)
     try:
         # lm-eval's own models read everything.
         kind = registry.get(method) if method in registry.names() else None
