@@ -21,7 +21,7 @@ from pcc_bench.cost.estimate import encoding_flops
 from pcc_bench.cost.predict import Layers
 from pcc_bench.cost.records import CostRecord, Mode, Phase, Provenance
 from pcc_bench.cost.sweeps import MEASURED, PREDICTED
-from pcc_bench.cost.work import Held, Laps, Point, Setting, Shape
+from pcc_bench.cost.work import Laps, Point, Setting, Shape
 from pcc_bench.cost.work import records as as_records
 from pcc_bench.model import checkpoint, init, published
 from pcc_bench.results.collection import costs
@@ -179,10 +179,14 @@ def test_a_prefill_takes_its_flops_without_the_later_positions() -> None:
     assert predicted(point)[Mode.FULL, Phase.TTFT, 1] == pytest.approx(flops / 1e12)
 
 
+def memory(slots: int = 0, boundary: int = 0) -> dict[str, int]:
+    return {"slots": slots, "boundary": boundary, "memory_bytes": 0}
+
+
 def test_questions_on_a_context_share_what_is_done_once() -> None:
     laps = [Laps(once=6.0, prefill=1.0, decode=2.0)] * 3
     for mode, first in ((Mode.COLD, 7.0), (Mode.PREFIX_CACHED, 1.0)):
-        found = list(as_records(shape_of("tiny"), Point(256, 1, 3, 1, 4), mode, laps, (1, 3), Held(), SETTING))
+        found = list(as_records(shape_of("tiny"), Point(256, 1, 3, 1, 4), mode, laps, (1, 3), SETTING, **memory()))
         seconds = {(record.phase, record.reuse): record.median_s for record in found}
         assert seconds[Phase.TTFT, 1] == first
         assert (seconds[Phase.TOTAL, 1], seconds[Phase.TOTAL, 3]) == (9.0, 5.0)
@@ -191,8 +195,8 @@ def test_questions_on_a_context_share_what_is_done_once() -> None:
 def test_break_even_is_compressing_over_what_each_question_saves() -> None:
     shape, point = shape_of("tiny"), Point(256, 1, 3, 1, 4)
     found = [
-        *as_records(shape, point, Mode.FULL, [Laps(0, 5.0, 2.0)], (1,), Held(), SETTING),
-        *as_records(shape, point, Mode.COLD, [Laps(6.0, 1.0, 2.0)], (1,), Held(64, 2), SETTING),
+        *as_records(shape, point, Mode.FULL, [Laps(0, 5.0, 2.0)], (1,), SETTING, **memory()),
+        *as_records(shape, point, Mode.COLD, [Laps(6.0, 1.0, 2.0)], (1,), SETTING, **memory(64, 2)),
     ]
     assert cell(markdown(found), "Q*") == "1.50"  # 6 / (5 - 1)
     assert cell(markdown(found), "cold x") == "0.71"  # 5 / 7 to the first token
@@ -201,8 +205,8 @@ def test_break_even_is_compressing_over_what_each_question_saves() -> None:
 def test_what_never_pays_is_said() -> None:
     shape, point = shape_of("tiny"), Point(256, 1, 3, 1, 4)
     found = [
-        *as_records(shape, point, Mode.FULL, [Laps(0, 1.0, 2.0)], (1,), Held(), SETTING),
-        *as_records(shape, point, Mode.COLD, [Laps(6.0, 1.0, 2.0)], (1,), Held(64, 2), SETTING),
+        *as_records(shape, point, Mode.FULL, [Laps(0, 1.0, 2.0)], (1,), SETTING, **memory()),
+        *as_records(shape, point, Mode.COLD, [Laps(6.0, 1.0, 2.0)], (1,), SETTING, **memory(64, 2)),
     ]
     assert cell(markdown(found), "Q*") == "never"
 

@@ -88,7 +88,7 @@ def pretrained(folder: Path) -> None:
 def test_a_plan_of_an_encoder_made_of_decoder_layers_counts_what_is_its_own() -> None:
     parts = {part.name: part for part in dry_run.plan(Recipe.read("smollm2")).parts}
     products = 12 * (2 * 576 * 576 + 2 * 576 * 192 + 3 * 576 * 1536)
-    assert parts["encoder"] == dry_run.Part("encoder", products + 12 * 2 * 576 + 576, 0)
+    assert parts["encoder"] == dry_run.Weights("encoder", products + 12 * 2 * 576 + 576, 0)
     assert parts["LoRA"].trained == 32 * 12 * (2 * 2 * 576 + 2 * (576 + 192) + 3 * (576 + 1536))
     assert parts["special vectors"].trained == 3 * 576
     assert "memory tokens" not in parts
@@ -238,8 +238,8 @@ def test_lite_trains_gpt2_large_its_memory_tokens_and_the_converter() -> None:
 def test_large_trains_lora_and_the_converter_only() -> None:
     for name in ("large-4x", "large-4x-squad", "large-4x"):  # again: nothing a plan does changes the next one
         parts = {part.name: part for part in dry_run.plan(Recipe.read(name)).parts}
-        assert parts["encoder"] == dry_run.Part("encoder", 8_030_261_248, 0)
-        assert parts["memory tokens"] == dry_run.Part("memory tokens", 2 * 64 * 4096, 0)  # embedding and head
+        assert parts["encoder"] == dry_run.Weights("encoder", 8_030_261_248, 0)
+        assert parts["memory tokens"] == dry_run.Weights("memory tokens", 2 * 64 * 4096, 0)  # embedding and head
         assert parts["LoRA"].trained == 176_246_784
         assert parts["converter"].trained == 33_566_720
 

@@ -70,9 +70,7 @@ PANELS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {  # of `--hel
     "Train": {"init": init, "train": train, "convert": convert},
     "Lab": {"lab": lab_app},
 }
-EVAL = (
-    "--model pcc --model-args pretrained=CKPT,rate=4 --tasks pcc_squad --limit 200 --batch-size 8 --output results/4x"
-)
+EVAL = "--model pcc --model-args pretrained=CKPT,rate=4 --tasks pcc_squad --limit 200 --batch-size 8 --output out"
 CONVERT = "BroAlanTaps/Stage2-PCC-Lite-4x --decoder BroAlanTaps/PCC-Decoder-Llama3-8B-Instruct --output pcc-lite-4x"
 EXAMPLES = {  # what stands behind a verb at the end of its `--help`
     "demo": "--real",

@@ -35,17 +35,12 @@ def init(
         pcc = fresh.fresh(encoder, frozen, rate, output, segment_length=segment_length, lora_rank=lora_rank, seed=seed)
         checkpoint.save(pcc, output)
     _show_sizes(pcc)
-    echo(
-        f"written: {output}. It is untrained: train it, then: "
-        f"pcc-bench validate --model pcc --model-args pretrained={output}"
-    )
+    echo(f"written: {output}. It is untrained: train it, then: pcc-bench validate --model-args pretrained={output}")
 
 
 def train(
     recipe: Annotated[str, Argument(help="A recipe file, or a shipped recipe ('pcc-bench ls recipes').")],
-    output: Annotated[
-        Path | None, Option("--output", "-o", help="Folder of checkpoint, logs and saved states.")
-    ] = None,
+    output: Annotated[Path | None, Option("--output", "-o", help="Folder of checkpoint, logs, saved states.")] = None,
     set_: Annotated[list[str] | None, Option("--set", help="Change a key: optimisation.steps=100; repeatable.")] = None,
     dry_run: Annotated[bool, Option("--dry-run", help="Print sizes, memory and time; train nothing.")] = False,
     utilisation: Annotated[float, Option(help="Of the accelerator's peak, for --dry-run.")] = 0.4,

@@ -95,12 +95,10 @@ def gate(
         echo(commands)
     if wrong := result.append_summary(verdict):
         echo(f"pcc-bench: warning: {wrong}", err=True)
-    if json_:
-        write_text(json_, verdict.model_dump_json(indent=1) + "\n")
-    if junit:
-        write_text(junit, result.junit(verdict))
-    if markdown:
-        write_text(markdown, result.markdown(verdict) + "\n")
+    texts = (verdict.model_dump_json(indent=1) + "\n", result.junit(verdict), result.markdown(verdict) + "\n")
+    for path, text in zip((json_, junit, markdown), texts, strict=True):
+        if path:
+            write_text(path, text)
     if verdict.status:
         raise Exit(verdict.status)
 

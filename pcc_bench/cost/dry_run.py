@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pcc_bench.core.errors import UsageError
 from pcc_bench.cost import estimate
-from pcc_bench.cost.estimate import Memory, Part
+from pcc_bench.cost.estimate import Footprint, Weights
 from pcc_bench.model.training.corpus import read_corpora
 from pcc_bench.model.training.recipe import Recipe
 
@@ -25,19 +25,19 @@ class PhasePlan:
 
 
 @dataclass(frozen=True)
-class Plan:
+class DryRun:
     recipe: Recipe
-    parts: tuple[Part, ...]
+    parts: tuple[Weights, ...]
     phases: tuple[PhasePlan, ...]
-    memory: Memory  # of one process
+    memory: Footprint  # of one process
     device: str  # kind of accelerator
     devices: int  # how many, one process each
     utilisation: float  # share of the peak that is assumed
     notes: tuple[str, ...]  # what was assumed, one sentence each
 
     @property
-    def weights(self) -> Part:
-        return Part("in all", sum(part.parameters for part in self.parts), sum(part.trained for part in self.parts))
+    def weights(self) -> Weights:
+        return Weights("in all", sum(part.parameters for part in self.parts), sum(part.trained for part in self.parts))
 
     @property
     def steps(self) -> int:
@@ -53,7 +53,7 @@ class Plan:
         return self.flops / (PEAK[self.device] * self.utilisation * self.devices)
 
 
-def plan(recipe: Recipe, *, utilisation: float = 0.4, device: str = "H100", devices: int = 1) -> Plan:
+def plan(recipe: Recipe, *, utilisation: float = 0.4, device: str = "H100", devices: int = 1) -> DryRun:
     """Estimate a run.
 
     `utilisation` is the share of the peak FLOP/s that is reached, in (0, 1]; `device` one of `PEAK`, each with a
@@ -88,7 +88,7 @@ def plan(recipe: Recipe, *, utilisation: float = 0.4, device: str = "H100", devi
     notes += [f"Prompt and answer ({kind}) are taken to be {sizes[kind]} tokens." for kind in answering]
     if answering and not recipe.optimisation.tokens:
         notes.append("Contexts are taken to fill every segment: give optimisation.tokens for their true length.")
-    return Plan(recipe, parts, tuple(phases), memory, device, devices, utilisation, tuple(notes))
+    return DryRun(recipe, parts, tuple(phases), memory, device, devices, utilisation, tuple(notes))
 
 
 def _steps(recipe: Recipe) -> int:
@@ -107,7 +107,7 @@ def _steps(recipe: Recipe) -> int:
     return (optimisation.epochs or 1) * math.ceil(rows / optimisation.batch_size)
 
 
-def render(plan: Plan) -> str:
+def render(plan: DryRun) -> str:
     seconds, optimisation = plan.seconds, plan.recipe.optimisation
     units = (("hours", 3600), ("minutes", 60), ("seconds", 1))
     duration = next(f"{seconds / length:.1f} {unit}" for unit, length in units if seconds >= 2 * length or length == 1)

@@ -34,7 +34,7 @@ LOGIT_BYTES = 10  # bfloat16, its float32 copy and the gradient of that
 
 
 @dataclass(frozen=True)
-class Part:
+class Weights:
     """A group of weights: `parameters` of which `trained` learn."""
 
     name: str
@@ -43,7 +43,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Memory:
+class Footprint:
     """Estimated bytes a process holds at its fullest; no sharding, no offloading, no fragmentation."""
 
     weights: float  # all weights, in the dtypes that training holds them in
@@ -58,16 +58,13 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class Sample:
-    """Mean sizes of a training sample: `tokens` of context in `segments` giving `slots`; decoder rows it is read in.
+class SampleSizes:
+    """Mean sizes of a training sample."""
 
-    `decoder_rows` are (weight, positions): the weight is the probability of a row, or 1 where each step has it.
-    """
-
-    tokens: float
+    tokens: float  # of context
     segments: int
     slots: float
-    decoder_rows: tuple[tuple[float, float], ...]
+    decoder_rows: tuple[tuple[float, float], ...]  # probability, or 1 where each step has the row, and positions
 
 
 @dataclass(frozen=True)
@@ -133,7 +130,7 @@ def _converter_weights(encoder_width: int, decoder_width: int) -> int:
         return sum(p.numel() for p in Converter(encoder_width, decoder_width).parameters())
 
 
-def parts_of(recipe: Recipe, geometry: Geometry) -> tuple[Part, ...]:
+def parts_of(recipe: Recipe, geometry: Geometry) -> tuple[Weights, ...]:
     """Weights by part. A full encoder is kept without a head of its own; under a LoRA the whole causal LM is kept."""
     encoder, learns = geometry.encoder, set(recipe.train)
     base = encoder.parameters - (0 if geometry.lora else encoder.own_head)
@@ -141,21 +138,21 @@ def parts_of(recipe: Recipe, geometry: Geometry) -> tuple[Part, ...]:
     full = Trained.ENCODER in learns and not geometry.lora
     only_rows = Trained.MEMORY_TOKENS in learns and Trained.ENCODER not in learns  # else the encoder's choice holds
     learned_rows = MEMORY_TOKENS * encoder.hidden_size if full or only_rows else 0
-    parts = [Part("encoder", base, base if full else 0)]
+    parts = [Weights("encoder", base, base if full else 0)]
     if not geometry.pooled:
-        parts.append(Part("memory tokens", rows, learned_rows))
+        parts.append(Weights("memory tokens", rows, learned_rows))
     if Trained.GATE in learns:
-        parts.append(Part("gate", encoder.hidden_size, encoder.hidden_size))
+        parts.append(Weights("gate", encoder.hidden_size, encoder.hidden_size))
     if Trained.SPECIAL in learns:
         vectors = len(SPECIAL_TOKENS) * geometry.decoder.hidden_size
-        parts.append(Part("special vectors", vectors, vectors))
+        parts.append(Weights("special vectors", vectors, vectors))
     if geometry.lora:
-        parts.append(Part("LoRA", geometry.lora, geometry.lora if Trained.ENCODER in learns else 0))
-    parts.append(Part("converter", geometry.converter, geometry.converter if Trained.CONVERTER in learns else 0))
-    return (*parts, Part("decoder", geometry.decoder.parameters, 0))
+        parts.append(Weights("LoRA", geometry.lora, geometry.lora if Trained.ENCODER in learns else 0))
+    parts.append(Weights("converter", geometry.converter, geometry.converter if Trained.CONVERTER in learns else 0))
+    return (*parts, Weights("decoder", geometry.decoder.parameters, 0))
 
 
-def sample_of(recipe: Recipe, phase: int, steps: int) -> Sample:
+def sample_of(recipe: Recipe, phase: int, steps: int) -> SampleSizes:
     """Mean sizes of a sample of a phase; the decoder's tokenizer is taken to be as fine as the encoder's."""
     sizes = recipe.phases[phase]
     tokens = float(sizes.segments * sizes.segment_length)
@@ -168,17 +165,17 @@ def sample_of(recipe: Recipe, phase: int, steps: int) -> Sample:
     prefix = 1 + slots + boundary_vectors(recipe.boundaries, segments)
     objective, data = recipe.objective, recipe.data_at(phase)
     if not data.is_text:
-        return Sample(tokens, segments, slots, ((1.0, prefix + ANSWERING_TOKENS[data.kind]),))
+        return SampleSizes(tokens, segments, slots, ((1.0, prefix + ANSWERING_TOKENS[data.kind]),))
     share, prefix = recipe.completion_at(phase), prefix + objective.append_eos
     weights = (1 - share, share)
     if objective.combination is Combination.SUMMED:
         weights = (float(share < 1), float(share > 0))
     lengths = (prefix + 1 + tokens, prefix + objective.completion_tokens)
     rows = tuple((weight, length) for weight, length in zip(weights, lengths, strict=True) if weight)
-    return Sample(tokens, segments, slots, rows)
+    return SampleSizes(tokens, segments, slots, rows)
 
 
-def flops_of(recipe: Recipe, geometry: Geometry, sample: Sample) -> float:
+def flops_of(recipe: Recipe, geometry: Geometry, sample: SampleSizes) -> float:
     """Forward and backward of one sample through encoder, converter and decoder."""
     encoder, decoder, learns = geometry.encoder, geometry.decoder, set(recipe.train)
     positions = (sample.tokens + (0 if geometry.pooled else sample.slots)) / sample.segments
@@ -205,7 +202,7 @@ def _encoder_learns(recipe: Recipe) -> bool:
     return bool({Trained.ENCODER, Trained.MEMORY_TOKENS} & set(recipe.train))
 
 
-def memory_of(recipe: Recipe, geometry: Geometry, parts: tuple[Part, ...], samples: list[Sample]) -> Memory:
+def memory_of(recipe: Recipe, geometry: Geometry, parts: tuple[Weights, ...], samples: list[SampleSizes]) -> Footprint:
     """Bytes a process: in float32 everything is.
 
     Under bfloat16 what learns stays in float32, with a bfloat16 copy of each matrix by autocast, and what is frozen
@@ -230,4 +227,4 @@ def memory_of(recipe: Recipe, geometry: Geometry, parts: tuple[Part, ...], sampl
         for sample in samples
     )
     weights = 4 * learning + (2 if mixed else 4) * frozen
-    return Memory(weights, 2 * products if mixed else 0, 4 * learning, 8 * learning, activations)
+    return Footprint(weights, 2 * products if mixed else 0, 4 * learning, 8 * learning, activations)

@@ -19,7 +19,7 @@ from pcc_bench.core.generation import autocast_for, keep_logits
 from pcc_bench.core.plan import Plan
 from pcc_bench.cost.geometry import at_rate
 from pcc_bench.cost.records import CostRecord, Mode
-from pcc_bench.cost.work import FULL_TEXT, Held, Laps, Point, Setting, Shape, records
+from pcc_bench.cost.work import FULL_TEXT, Laps, Point, Setting, Shape, records
 from pcc_bench.model.pcc import PCC
 
 Tell = Callable[[str], None]
@@ -53,11 +53,11 @@ def measure(
                     for _ in range(WARM_UP):
                         reset_peaks(device)
                         runner.run(mode)
-                    peaks = (peak_device(device), peak_host())
+                    held = {"peak_device_bytes": peak_device(device), "peak_host_bytes": peak_host()}
                     laps = [runner.run(mode) for _ in range(repeats)]
-                    size = sum(memory.nbytes for memory in runner.memories)
-                    held = Held(runner.slots, runner.boundary, size, *peaks)
-                    measured += records(subject.shape, point, mode, laps, reuse, held, subject.setting)
+                    held |= {"slots": runner.slots, "boundary": runner.boundary}
+                    held["memory_bytes"] = sum(memory.nbytes for memory in runner.memories)
+                    measured += records(subject.shape, point, mode, laps, reuse, subject.setting, **held)
                 return measured
         except UsageError as error:  # `memory_errors` raises it, and nothing else inside
             reason = str(error).partition(":")[0]

@@ -22,7 +22,7 @@ from pcc_bench.core.decoder import BATCH_TOKENS
 from pcc_bench.cost.measure import Stopwatch
 from pcc_bench.cost.records import CostRecord, Mode
 from pcc_bench.cost.sizes import from_state, shallow
-from pcc_bench.cost.work import BYTES, FULL_TEXT, Held, Laps, Point, Setting, Shape, records
+from pcc_bench.cost.work import BYTES, FULL_TEXT, Laps, Point, Setting, Shape, records
 from pcc_bench.model.config import MEMORY_TOKENS
 from pcc_bench.model.converter import Converter
 from pcc_bench.model.encoder import fuse_gelu
@@ -173,6 +173,6 @@ def predict(
     """The records of one point, as `measure.measure` gives them."""
     for mode in modes:
         work = shape.work(point, mode)
-        memory = work.memory * (4 if shape.config.memory_dtype == "float32" else BYTES[setting.dtype])
-        held = Held(work.slots, work.boundary, memory)
-        yield from records(shape, point, mode, [clock.laps(point, mode)], reuse, held, setting)
+        held = {"slots": work.slots, "boundary": work.boundary}
+        held["memory_bytes"] = work.memory * (4 if shape.config.memory_dtype == "float32" else BYTES[setting.dtype])
+        yield from records(shape, point, mode, [clock.laps(point, mode)], reuse, setting, **held)

@@ -96,11 +96,11 @@ def read(path: Path) -> list[CostRecord]:
         return []
     records = []
     for number, line in read_json_lines(path):
-        where = f"{path}, line {number}"
-        records.append(checked(CostRecord, line, where))
+        records.append(checked(CostRecord, line, where := f"{path}, line {number}"))
         if (version := records[-1].schema_version) > SCHEMA_VERSION:
-            up_to = f"this pcc-bench reads up to {SCHEMA_VERSION}: update it"
-            raise UsageError(f"{where} has schema version {version}, {up_to}")
+            raise UsageError(
+                f"{where} has schema version {version}, this reads up to {SCHEMA_VERSION}: update pcc-bench"
+            )
     return records
 
 

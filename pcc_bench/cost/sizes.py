@@ -77,14 +77,10 @@ class Model:
         return products * (2 if trained else 1) + 8 * self.layers * self.attention * positions**2
 
     def activations(self, *, trained: bool) -> int:
-        """Bytes kept for backward, a position, under bfloat16 autocast with an attention kernel that keeps no scores.
-
-        Counted with saved-tensor hooks on the blocks of transformers. A frozen matrix needs no input kept.
-        """
-        if self.gated:
-            wide, inner = (32, 8) if trained else (16, 6)
-        else:
-            wide, inner = (21, 4) if trained else (17, 2)
+        """Bytes kept for backward, a position, under bfloat16 autocast with attention that keeps no scores."""
+        # Counted with saved-tensor hooks on the blocks of transformers; of a frozen matrix no input is kept.
+        llama, gpt2 = ((32, 8), (21, 4)) if trained else ((16, 6), (17, 2))
+        wide, inner = llama if self.gated else gpt2
         return self.layers * (wide * self.hidden_size + inner * self.feed_forward)
 
 

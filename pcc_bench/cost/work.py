@@ -9,7 +9,7 @@ position only. Then each new token but the first is a step of one position. A me
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from transformers import PreTrainedConfig
@@ -138,19 +138,13 @@ class Setting:
     predicted: bool = False  # nothing is run
 
 
-@dataclass(frozen=True)
-class Held:
-    slots: int = 0  # of each memory; 0 without one
-    boundary: int = 0  # boundary vectors of each memory
-    memory_bytes: int = 0  # of all memories
-    peak_device_bytes: int | None = None  # on a GPU at the fullest moment; None where they can't be told
-    peak_host_bytes: int | None = None  # the process's resident bytes at the fullest moment; None likewise
-
-
 def records(
-    shape: Shape, point: Point, mode: Mode, laps: Sequence[Laps], reuse: Sequence[int], held: Held, setting: Setting
+    shape: Shape, point: Point, mode: Mode, laps: Sequence[Laps], reuse: Sequence[int], setting: Setting, **held: Any
 ) -> Iterator[CostRecord]:
-    """The records of a point in one mode: one a phase, and of the total one a number of questions."""
+    """The records of a point in one mode: one a phase, and of the total one a number of questions.
+
+    `held` are the fields on what the mode holds: slots, boundary vectors, bytes.
+    """
     work = shape.work(point, mode)
     once, prefill, decode = np.array(laps).T
     waits = mode is Mode.COLD  # a prefix's cache is there when its question comes
@@ -184,6 +178,6 @@ def records(
             tokens_per_s=tokens / median if tokens else None,
             kv_bytes=work.cached * BYTES[setting.dtype],
             flops=flops,
-            **vars(held),
+            **{"peak_device_bytes": None, "peak_host_bytes": None, **held},
             **vars(setting),
         )

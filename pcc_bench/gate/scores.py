@@ -24,9 +24,7 @@ class Matched:
     task: str
     baseline: TaskRun
     candidate: TaskRun
-    pairs: tuple[
-        npt.NDArray[np.intp], npt.NDArray[np.intp]
-    ]  # places of the same rows in both, `[rows]`, baseline first
+    pairs: tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]  # places of the same rows, `[rows]`, baseline first
     problems: Sequence[str]  # why the candidate can't pass whatever its scores are
 
     def __len__(self) -> int:

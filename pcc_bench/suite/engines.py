@@ -261,9 +261,7 @@ class Submitit:
             raise UsageError("--executor submitit needs submitit: pip install 'pcc-bench[submitit]'") from None
         if terms.gpus != int(terms.gpus):
             raise UsageError(f"--gpus-per-cell {terms.gpus:g}: SLURM gives whole GPUs; fractions are Ray's")
-        given: dict[str, Any] = {
-            key: documents.parse_yaml(value, f"--executor-option {key}") for key, value in options.items()
-        }
+        given = {key: documents.parse_yaml(value, f"--executor-option {key}") for key, value in options.items()}
         cluster = given.pop("cluster", None)
         if cluster not in (None, "local", "slurm"):
             raise UsageError(f"--executor-option cluster={cluster}: it is local or slurm")

@@ -38,7 +38,7 @@ class Settings(Strict):
         return Settings(**merged)
 
 
-class Entry(Settings):
+class SuiteEntry(Settings):
     """One method on some tasks; the model is loaded once for all of them."""
 
     label: str = Field(min_length=1)  # its line in the table
@@ -49,16 +49,16 @@ class Entry(Settings):
 class Matrix(Settings):
     """Every checkpoint with every decoder: a cell each."""
 
-    method: str = "pcc"  # as in `Entry`
-    tasks: tuple[str, ...] = Field(min_length=1)  # as in `Entry`
+    method: str = "pcc"  # as in `SuiteEntry`
+    tasks: tuple[str, ...] = Field(min_length=1)  # as in `SuiteEntry`
     checkpoints: dict[str, str] = Field(min_length=1)  # label -> `pretrained`
     decoders: dict[str, str] = Field(min_length=1)  # label -> `decoder`
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self) -> Iterator[SuiteEntry]:
         shared = self.model_dump(exclude={"checkpoints", "decoders", "model_args"})
         for (checkpoint, pretrained), (label, decoder) in product(self.checkpoints.items(), self.decoders.items()):
             args = {**self.model_args, "pretrained": pretrained, "decoder": decoder}
-            yield Entry(label=f"{checkpoint} on {label}", model_args=args, **shared)
+            yield SuiteEntry(label=f"{checkpoint} on {label}", model_args=args, **shared)
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Suite(Strict):
     purpose: str = ""  # one sentence
     metrics: tuple[str, ...] = ()  # shown in the table, in this order; by default the usual ones of each task
     defaults: Settings = Settings()  # settings of all cells
-    cells: tuple[Entry, ...] = ()  # methods on tasks
+    cells: tuple[SuiteEntry, ...] = ()  # methods on tasks
     matrix: tuple[Matrix, ...] = ()  # checkpoints by decoders
 
     @classmethod
@@ -97,7 +97,7 @@ class Suite(Strict):
         return self
 
     @property
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[SuiteEntry]:
         return [*self.cells, *(entry for matrix in self.matrix for entry in matrix.entries())]
 
     def plan(
