@@ -60,9 +60,9 @@ def test_help_has_the_verbs_in_the_order_of_a_learner(capsys: pytest.CaptureFixt
     with pytest.raises(SystemExit):
         cli.main(["--help"])
     lines = [line.strip("\u2502 ").split(" ")[0] for line in ANSI.sub("", capsys.readouterr().out).splitlines()]
-    places = [lines.index(verb) for panel in cli.PANELS.values() for verb in panel]
+    places = [lines.index(verb) for _, verb, *_ in cli.VERBS]
     assert places == sorted(places)
-    assert {line for line in lines if line in (verb for panel in cli.PANELS.values() for verb in panel)} == {
+    assert {line for line in lines if line in (verb for _, verb, *_ in cli.VERBS)} == {
         verb.split()[0] for verb in VERBS
     }
 

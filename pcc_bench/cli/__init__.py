@@ -7,9 +7,8 @@ from typing import Annotated, Literal
 import typer
 
 from pcc_bench import __version__
-from pcc_bench.cli.checkpoints import convert, init, train
+from pcc_bench.cli.checkpoints import convert, init, lab_app, train
 from pcc_bench.cli.cost import cost
-from pcc_bench.cli.lab import app as lab_app
 from pcc_bench.cli.memory import ask, compress, prompt, serve_check
 from pcc_bench.cli.results import baseline_app, compare, gate, pack, report
 from pcc_bench.cli.runs import evaluate, run, run_demo, validate
@@ -17,6 +16,9 @@ from pcc_bench.cli.terminal import show, show_marks
 from pcc_bench.core import texttable
 from pcc_bench.core.errors import UsageError
 
+EVAL = "--model pcc --model-args pretrained=CKPT,rate=4 --tasks pcc_squad --limit 200 --batch-size 8 --output out"
+RUN = "pcc-bench run table2 --output SHARED/table2 --executor ray --gpus-per-cell 1"
+CONVERT = "BroAlanTaps/Stage2-PCC-Lite-4x --decoder BroAlanTaps/PCC-Decoder-Llama3-8B-Instruct --output pcc-lite-4x"
 EARLIER = {"out": "output", "batch": "batch-size"}  # names that options had
 
 
@@ -61,43 +63,34 @@ def doctor() -> None:
         raise typer.Exit(1)
 
 
-PANELS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {  # of `--help`, in the order of a learner
-    "Start": {"demo": run_demo, "doctor": doctor, "ls": list_},
-    "Compress and ask": {"compress": compress, "ask": ask, "prompt": prompt, "serve-check": serve_check},
-    "Evaluate": {"eval": evaluate, "run": run, "validate": validate},
-    "Results": {"report": report, "compare": compare, "pack": pack, "gate": gate, "baseline": baseline_app},
-    "Cost": {"cost": cost},
-    "Train": {"init": init, "train": train, "convert": convert},
-    "Lab": {"lab": lab_app},
-}
-EVAL = "--model pcc --model-args pretrained=CKPT,rate=4 --tasks pcc_squad --limit 200 --batch-size 8 --output out"
-CONVERT = "BroAlanTaps/Stage2-PCC-Lite-4x --decoder BroAlanTaps/PCC-Decoder-Llama3-8B-Instruct --output pcc-lite-4x"
-EXAMPLES = {  # what stands behind a verb at the end of its `--help`
-    "demo": "--real",
-    "ls": "methods",
-    "compress": "CKPT book.txt --rate 16 --output book.safetensors",
-    "ask": 'book.safetensors "Who is the captain?"',
-    "prompt": 'book.safetensors --question "Who is the captain?" -o prompt.json',
-    "serve-check": 'http://localhost:8000 book.safetensors --question "Who is the captain?"',
-    "eval": f"{EVAL} -- --gen_kwargs max_gen_toks=50",
-    "run": "lab-table2 --output lab`, `pcc-bench run table2 --output SHARED/table2 --executor ray --gpus-per-cell 1",
-    "validate": "--model-args pretrained=CKPT,rate=16 --tasks pcc_squad",
-    "report": "results/lab-table2 -o report",
-    "compare": "results/pcc-4x results/pcc-16x --metric f1",
-    "pack": "results/lab-table2 -o published",
-    "gate": "results/new --against baseline.json.xz --policy gate.yaml --junit gate.xml",
-    "init": "--encoder gpt2 --decoder meta-llama/Llama-3.2-1B --rate 4 --rate 16 --output fresh",
-    "train": "lite-4x --dry-run --accelerator A100 --accelerators 4",
-    "convert": CONVERT,
-    "cost": "--predict --random-weights lite --context 8000 --rate 16 --device-peak 989 --bandwidth 4800",
-}
-for panel, verbs in PANELS.items():
-    for name, verb in verbs.items():
-        if isinstance(verb, typer.Typer):
-            app.add_typer(verb, name=name, rich_help_panel=panel)
-        else:
-            example = " ".join(filter(None, ("pcc-bench", name, EXAMPLES.get(name))))
-            app.command(name, rich_help_panel=panel, epilog=f"Example: `{example}`")(verb)
+VERBS: tuple[tuple[str, str, Callable[..., None] | typer.Typer, str], ...] = (
+    # panel of `--help`, in the order of a learner; name; verb; what stands behind it in the example
+    ("Start", "demo", run_demo, "--real"),
+    ("Start", "doctor", doctor, ""),
+    ("Start", "ls", list_, "methods"),
+    ("Compress and ask", "compress", compress, "CKPT book.txt --rate 16 --output book.safetensors"),
+    ("Compress and ask", "ask", ask, 'book.safetensors "Who is the captain?"'),
+    ("Compress and ask", "prompt", prompt, 'book.safetensors --question "Who is the captain?" -o prompt.json'),
+    ("Compress and ask", "serve-check", serve_check, 'http://HOST:8000 book.safetensors --question "Who sails?"'),
+    ("Evaluate", "eval", evaluate, f"{EVAL} -- --gen_kwargs max_gen_toks=50"),
+    ("Evaluate", "run", run, f"lab-table2 --output lab`, `{RUN}"),
+    ("Evaluate", "validate", validate, "--model-args pretrained=CKPT,rate=16 --tasks pcc_squad"),
+    ("Results", "report", report, "results/lab-table2 -o report"),
+    ("Results", "compare", compare, "results/pcc-4x results/pcc-16x --metric f1"),
+    ("Results", "pack", pack, "results/lab-table2 -o published"),
+    ("Results", "gate", gate, "results/new --against baseline.json.xz --policy gate.yaml --junit gate.xml"),
+    ("Results", "baseline", baseline_app, ""),
+    ("Cost", "cost", cost, "--predict --random-weights lite --context 8000 --device-peak 989 --bandwidth 4800"),
+    ("Train", "init", init, "--encoder gpt2 --decoder meta-llama/Llama-3.2-1B --rate 4 --rate 16 --output fresh"),
+    ("Train", "train", train, "lite-4x --dry-run --accelerator A100 --accelerators 4"),
+    ("Train", "convert", convert, CONVERT),
+    ("Lab", "lab", lab_app, ""),
+)
+for panel, name, verb, words in VERBS:
+    if isinstance(verb, typer.Typer):
+        app.add_typer(verb, name=name, rich_help_panel=panel)
+    else:
+        app.command(name, rich_help_panel=panel, epilog=f"Example: `{f'pcc-bench {name} {words}'.strip()}`")(verb)
 
 
 def _print_version(asked: bool) -> None:

@@ -5,8 +5,7 @@ from typing import Annotated
 
 from typer import Argument, Option, echo
 
-from pcc_bench.cli.options import Device, unless_auto
-from pcc_bench.cli.terminal import show
+from pcc_bench.cli.terminal import Device, show, unless_auto
 from pcc_bench.core import shipped
 from pcc_bench.core.errors import UsageError
 from pcc_bench.cost.records import Mode, heading, tables

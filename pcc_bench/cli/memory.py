@@ -8,8 +8,7 @@ from typing import Annotated, Any
 
 from typer import Argument, Exit, Option, echo
 
-from pcc_bench.cli.options import Device, Dtype, Rate, takes
-from pcc_bench.cli.terminal import show
+from pcc_bench.cli.terminal import Device, Dtype, Rate, show, takes
 from pcc_bench.core.documents import is_unicode, parse_yaml, read_text
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.texttable import TextTable

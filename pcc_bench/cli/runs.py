@@ -5,8 +5,7 @@ from typing import Annotated
 
 from typer import Argument, Exit, Option, echo
 
-from pcc_bench.cli.options import Data, Device, Dtype, Limit, Output, RunOptions, takes
-from pcc_bench.cli.terminal import fill, resumable, show, show_marks
+from pcc_bench.cli.terminal import Data, Device, Dtype, Limit, RunOptions, fill, resumable, show, show_marks, takes
 from pcc_bench.core import shipped
 from pcc_bench.core.documents import write_text
 from pcc_bench.core.errors import UsageError
@@ -29,7 +28,7 @@ EngineOptions = Annotated[
 @takes(RunOptions)
 def evaluate(
     tasks: Annotated[str, Option(help="Tasks, comma-separated ('pcc-bench ls tasks'), or any of lm-eval's.")],
-    output: Output,
+    output: Annotated[Path, Option("--output", "-o", help="Folder of the results; one command each.")],
     options: RunOptions,
 ) -> None:
     """Run tasks through lm-eval, keep every answer, print one table.
