@@ -1,7 +1,5 @@
 """Where rows come from (the hub, a folder of JSON Lines, the lab, which makes them), and which of them are scored."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math
@@ -142,7 +140,6 @@ def demonstration_rows(metadata: Mapping[str, Any]) -> int:
 
 
 def fingerprint(docs: Iterable[Doc]) -> str:
-    """A short hash of docs, the same on any machine."""
     digest = hashlib.sha256()
     for doc in docs:
         digest.update(json.dumps(doc, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
@@ -153,7 +150,6 @@ def fingerprint(docs: Iterable[Doc]) -> str:
 
 
 def _open_source(metadata: Mapping[str, Any]) -> tuple[dict[str, Any], Iterator[Numbered[Doc]]]:
-    """What the results say of a source, and its rows."""
     dataset, split, data = metadata["dataset"], metadata["split"], data_source(metadata)
     source: dict[str, Any] = {"source": "folder", "dataset": dataset, "split": split, "hub": None}
     if data == "lab":

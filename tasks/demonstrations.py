@@ -1,13 +1,11 @@
 """Tasks with demonstrations before the test item: none, as text, or as the part of the prompt that is compressed."""
 
-from __future__ import annotations
-
 import random
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, islice
-from typing import Any, cast
+from typing import Any, Self, cast
 
 from lm_eval.api.instance import Instance
 from lm_eval.utils import apply_template
@@ -38,7 +36,7 @@ class Shots:
     tokens: int | None = None  # as many as fit this budget of decoder tokens; None where a count says
 
     @classmethod
-    def read(cls, shipped: Mapping[str, Any], changed: Any) -> Shots:
+    def read(cls, shipped: Mapping[str, Any], changed: Any) -> Self:
         """A task's own wish, changed by what the user says (`demonstrations` in the metadata)."""
         if not changed:
             return cls(**shipped)
@@ -54,8 +52,6 @@ class Shots:
 
 @dataclass(frozen=True)
 class Block:
-    """Demonstrations as they stand before a test item."""
-
     text: str = ""  # separators between them but not after the last
     count: int = 0
     tokens: int | None = None  # decoder tokens of the text and a last separator; None where nobody counted
@@ -137,7 +133,6 @@ class DemonstratedTask(PccTask):
         return [doc["demonstrations"]]
 
     def item(self, doc: Mapping[str, Any]) -> str:
-        """The test item alone, as plain text."""
         return str(apply_template(self.config.doc_to_text, {**doc, "demonstrations": ""}))
 
     def likelihoods(
@@ -162,12 +157,10 @@ class DemonstratedTask(PccTask):
         return prompts[0] if len(prompts) == 1 else prompts
 
     def prompts(self, doc: Mapping[str, Any], **kwargs: Any) -> list[Prompt]:
-        """A prompt for each block of demonstrations."""
         rows = [{**doc, "demonstrations": text} for text in self.blocks(doc)]
         return [cast(Prompt, PccTask.fewshot_context(self, row, num_fewshot=0, **kwargs)) for row in rows]
 
     def construct_requests(self, doc: Any, ctx: Any, **kwargs: Any) -> list[Instance]:
-        """The requests of all prompts of a row, numbered through."""
         requests: list[Instance] = []
         for context in ctx if isinstance(ctx, list) else [ctx]:
             of_prompt = super().construct_requests(doc, context, **kwargs)

@@ -1,13 +1,11 @@
 """Role play (Harry Potter Dialogue, MSC, PersonaChat): a role's next turn after what was said before."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from typing import Any
+from typing import Any, Self
 
 from pcc_bench.core.errors import UsageError
 from pcc_bench.tasks.data import demonstration_rows, fingerprint, read_table
@@ -20,8 +18,6 @@ NEGATIVES = 9  # wrong responses a row, unless `negatives` says otherwise
 
 @dataclass(frozen=True)
 class Session:
-    """A dialogue whose next turn is a role's response."""
-
     id: str
     role: str  # who responds, as written before the response
     who: str  # tells roles of the same name apart; sessions of the same `who` are of one role
@@ -32,14 +28,13 @@ class Session:
     position: tuple[int, ...]  # where in the story; a smaller one is earlier
 
     @classmethod
-    def of(cls, doc: Mapping[str, Any], *first: int) -> Session:
+    def of(cls, doc: Mapping[str, Any], *first: int) -> Self:
         """A session from what a reader made of a row; `first` goes before its own position."""
         lists = {key: tuple(doc[key]) for key in ("turns", "negatives")}
         return cls(**{**doc, **lists, "position": (*first, *doc["position"])})
 
     @property
     def text(self) -> str:
-        """Scene and turns: the test item up to the role's name."""
         return (self.scene + SEPARATOR if self.scene else "") + "\n".join(self.turns)
 
     @cached_property
@@ -92,7 +87,6 @@ class DialogueTask(DemonstratedTask):
         return source, [Session.of(doc, *([place] if len(self._earlier) > 1 else [])) for doc in docs]
 
     def _shots(self, sessions: Sequence[Session], *, on_lab: bool) -> tuple[list[Block], dict[str, Any]]:
-        """The demonstrations of each row, and what the results say about them."""
         budget, metadata = self.shots.tokens, self.config.metadata
         shown: dict[str, Any] = {"form": self.shots.form, "budget": budget, "tokenizer": None, "seeds": {}}
         if budget is None:

@@ -1,7 +1,5 @@
 """Plain documents, from the hub (streamed), a folder of text files or the lab, and pieces of them by decoder tokens."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate, islice, pairwise, zip_longest
 from pathlib import Path

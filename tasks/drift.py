@@ -1,7 +1,5 @@
 """Drift: what a memory still knows of a conversation's beginning, each time the whole conversation is compressed."""
 
-from __future__ import annotations
-
 import random
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
@@ -23,8 +21,6 @@ SPEAKERS = ("Anna", "Ben")
 
 @dataclass(frozen=True)
 class Conversation:
-    """A conversation."""
-
     id: str
     turns: tuple[str, ...]  # lines `Name: text`
     facts: tuple[Fact, ...] = ()  # what each turn says, on the lab; () elsewhere

@@ -4,8 +4,6 @@ The prompt is lm-eval's, to the last character; only where its parts lie is foun
 (`hf`, `full-context`) reads what it reads without this.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -56,7 +54,6 @@ class Mapped(BaseModel):
 
     @property
     def part(self) -> str:
-        """What is compressed, in the words of the user."""
         return self.compress or f"the pattern {self.pattern}"
 
     def holds(self, name: str) -> bool:
@@ -73,7 +70,6 @@ class Maps(BaseModel):
 
 
 def shipped() -> Maps:
-    """The maps of well-known tasks."""
     return _read(str(SHIPPED))
 
 
@@ -211,7 +207,6 @@ def spans_of(mapped: Mapped, doc: Mapping[str, Any], text: str) -> Iterator[Span
 
 
 def _values(doc: Mapping[str, Any], field: str | None) -> list[str]:
-    """The texts of a field or a template of a row, as far as there are any."""
     if field is None or (field not in doc and "{{" not in field):
         return []
     value = doc[field] if field in doc else apply_template(field, dict(doc))

@@ -1,13 +1,10 @@
 """In-context learning (GSM8K, SST-2, WSC) on a fixed set of demonstrations, once for each demonstration seed."""
 
-from __future__ import annotations
-
 import math
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from statistics import mean, stdev
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, NamedTuple
 
 from lm_eval.api.filter import Filter
 from lm_eval.api.registry import register_filter
@@ -58,7 +55,6 @@ class IclTask(DemonstratedTask):
         self.take(docs, {}, **source, demonstrations=shown)
 
     def blocks(self, doc: Mapping[str, Any]) -> list[str]:
-        """One a seed."""
         return [shown.text for shown in self._blocks.values()]
 
     def _pieces(self, rows: Sequence[Mapping[str, Any]], seed: int) -> Iterator[str]:
@@ -106,6 +102,16 @@ def _over_seeds(right: Mapping[str, Sequence[bool]], headline: str) -> dict[str,
 # ---------------------------------------------------------------- options by log-likelihood
 
 
+class OptionScores(NamedTuple):
+    options: Sequence[tuple[float, int]]  # log-likelihood and decoder tokens of each option
+    free: Sequence[float] | None  # mean token NLL of each option after the content-free input; None without calibration
+
+    @property
+    def nlls(self) -> list[float]:
+        """Mean token NLL of each option."""
+        return [-total / count for total, count in self.options]
+
+
 class OptionTask(IclTask):
     """Options are compared by log-likelihood, with and without calibration by a content-free input.
 
@@ -120,14 +126,12 @@ class OptionTask(IclTask):
 
     @property
     def calibrates(self) -> bool:
-        """Are content-free inputs asked?"""
         calibration = self.config.metadata.get("calibration", True)
         if not isinstance(calibration, bool):
             raise UsageError(f"calibration={calibration!r}: calibration is true or false")
         return calibration
 
     def build_all_requests(self, **kwargs: Any) -> None:
-        """As in the other tasks; the first row asks the content-free inputs that all rows share."""
         self._first = True
         super().build_all_requests(**kwargs)
 
@@ -150,17 +154,13 @@ class OptionTask(IclTask):
                     "length: show fewer demonstrations, or pass --metadata '{\"calibration\": false}'"
                 )
             seeds = self._of_seeds(self._emptied(doc), free)
-            self._shared = [[-total / count for total, count in options] for options in seeds]
+            self._shared = [OptionScores(options, None).nlls for options in seeds]
         return super().process_results(doc, results)
 
     def answers(self, doc: Mapping[str, Any], results: Sequence[Any]) -> list[OptionScores]:
-        """The options' scores, one a seed."""
         seeds = self._of_seeds(doc, results[: len(self._blocks) * self.per_prompt(doc)])
         biases = self._shared if self.calibrates else [None] * len(seeds)
-        return [
-            OptionScores([total for total, _ in options], [count for _, count in options], bias)
-            for options, bias in zip(seeds, biases, strict=True)
-        ]
+        return [OptionScores(options, bias) for options, bias in zip(seeds, biases, strict=True)]
 
     def _of_seeds(self, doc: Mapping[str, Any], results: Sequence[Any]) -> list[list[tuple[float, int]]]:
         """Log-likelihood and tokens of each option, a list a seed."""
@@ -169,40 +169,19 @@ class OptionTask(IclTask):
         return [self.likelihoods(doc, self.doc_to_choice(doc), prompt) for prompt in prompts]
 
 
-@dataclass(frozen=True)
-class OptionScores:
-    """What a decoder says about the options of a row."""
-
-    sums: Sequence[float]  # log-likelihood of each option
-    tokens: Sequence[int]  # decoder tokens of each option
-    free: Sequence[float] | None  # mean token NLL of each option after the content-free input; None without calibration
-
-    @property
-    def nlls(self) -> list[float]:
-        """Mean token NLL of each option."""
-        return [-total / count for total, count in zip(self.sums, self.tokens, strict=True)]
-
-    @property
-    def calibrated(self) -> list[float] | None:
-        """The same, less that after the content-free input: what the input says for an option, not its bias."""
-        if self.free is None:
-            return None
-        return [nll - bias for nll, bias in zip(self.nlls, self.free, strict=True)]
-
-
 def score_options(doc: Mapping[str, Any], seeds: Sequence[OptionScores]) -> dict[str, Any]:
     """Accuracies of a row, each the mean over the demonstration seeds (lm-eval's `process_results`).
 
     `acc`: of the option of the highest log-likelihood, as lm-eval. `acc_token`: of the lowest mean token NLL.
-    `acc_calibrated`, with calibration: of the lowest calibrated one, as the paper. `seed_spread`: the last for each of
-    several seeds.
+    `acc_calibrated`, with calibration: of the lowest one less that after the content-free input (what the input says
+    for an option, not its bias), as the paper. `seed_spread`: the last for each of several seeds.
     """
-    costs = {"acc": [[-total for total in seed.sums] for seed in seeds], "acc_token": [seed.nlls for seed in seeds]}
-    calibrated = [seed.calibrated for seed in seeds]
-    if all(scores is not None for scores in calibrated):
-        costs["acc_calibrated"] = [scores for scores in calibrated if scores is not None]
-    label = doc["label"]
-    right = {name: [scores.index(min(scores)) == label for scores in of] for name, of in costs.items()}
+    costs = {"acc": [[-total for total, _ in seed.options] for seed in seeds], "acc_token": [s.nlls for s in seeds]}
+    biases = [seed.free for seed in seeds if seed.free is not None]
+    if len(biases) == len(seeds):
+        pairs = [zip(seed.nlls, bias, strict=True) for seed, bias in zip(seeds, biases, strict=True)]
+        costs["acc_calibrated"] = [[nll - free for nll, free in options] for options in pairs]
+    right = {name: [scores.index(min(scores)) == doc["label"] for scores in of] for name, of in costs.items()}
     return _over_seeds(right, list(right)[-1])
 
 
@@ -218,13 +197,12 @@ class NumberFilter(Filter):  # type: ignore[misc]
 
     def apply(self, resps: Iterable[Sequence[str]], docs: Sequence[dict[str, Any]]) -> Iterable[list[str]]:
         """The number of every answer of every row, with the account of the answer where it has one."""
-        numbers: list[list[str]] = []
-        for answers, doc in zip(resps, docs, strict=True):
-            numbers.append([])
-            for answer in answers:
-                number, kind = extracted(answer, doc.get("answer", ""), self.extraction), cast(Any, type(answer))
-                numbers[-1].append(kind(number, answer.record) if hasattr(answer, "record") else number)
-        return numbers
+
+        def number(answer: Any, doc: dict[str, Any]) -> str:
+            text = extracted(answer, doc.get("answer", ""), self.extraction)
+            return type(answer)(text, answer.record) if hasattr(answer, "record") else text
+
+        return [[number(answer, doc) for answer in answers] for answers, doc in zip(resps, docs, strict=True)]
 
 
 def score_number(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:

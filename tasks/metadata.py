@@ -1,13 +1,11 @@
 """What a task's metadata say, the user's settings among them: where rows come from, whose tokens are counted."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from huggingface_hub import hf_hub_download
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
@@ -180,7 +178,7 @@ class TokenCounter:
         self._known: dict[str, int] = {}
 
     @classmethod
-    def open(cls, metadata: Mapping[str, Any], why: str, otherwise: str = "") -> TokenCounter:
+    def open(cls, metadata: Mapping[str, Any], why: str, otherwise: str = "") -> Self:
         """The decoder's, from what the user said about the model; see `tokenizer_name`."""
         name = tokenizer_name(metadata, why, otherwise)
         try:

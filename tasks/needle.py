@@ -1,7 +1,5 @@
 """The needle tasks: questions on a generated context, in a grid of lengths, depths and distances to a segment's end."""
 
-from __future__ import annotations
-
 import re
 import uuid
 from bisect import bisect_left
@@ -10,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from random import Random
-from typing import Any
+from typing import Any, Self
 
 from pcc_bench.core.errors import UsageError
 from pcc_bench.tasks.documents import read_documents
@@ -28,8 +26,6 @@ _PRONOUN = re.compile(r"\s*(?:He|She|His|Her|It|Its|They|Their)\b")
 
 @dataclass(frozen=True)
 class Place:
-    """A cell of the grid: what is varied."""
-
     length: int  # decoder tokens of the whole context (a word more or less)
     depth: float  # where the needle's middle is wanted, from 0 (the beginning) to 1
     # decoder tokens from the needle's middle to the nearest end of a segment (the context's own two ends among
@@ -48,7 +44,6 @@ class NeedleTask(QuestionTask):
     has_distances = True
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        """Make the rows."""
         source, docs, dropped = self.rows(self.cells())
         if not docs:
             raise UsageError(f"no cell of {self.config.task} has a place: pass other distances or lengths")
@@ -57,11 +52,9 @@ class NeedleTask(QuestionTask):
 
     @property
     def segment(self) -> int:
-        """Decoder tokens of a segment."""
         return whole(self.config.metadata, "segment_length", 256)
 
     def cells(self) -> list[Place]:
-        """The grid."""
         metadata = self.config.metadata
         lengths = wholes(metadata, "lengths", LENGTHS, 16, None)
         depths = numbers(metadata, "depths", DEPTHS, 0, 1)
@@ -167,7 +160,7 @@ class Text:
         ]
 
     @classmethod
-    def drawn(cls, documents: Iterator[str], tokens: int, counter: TokenCounter) -> Iterator[Text]:
+    def drawn(cls, documents: Iterator[str], tokens: int, counter: TokenCounter) -> Iterator[Self]:
         """Texts of at least so many tokens, each of as many documents as it takes."""
         parts: list[str] = []
         for document in documents:
@@ -220,7 +213,6 @@ def ends_of_segments(length: int, segment: int) -> list[int]:
 
 
 def distance_to_end(place: float, length: int, segment: int) -> float:
-    """Tokens to the nearest end of a segment."""
     return min(abs(place - end) for end in ends_of_segments(length, segment))
 
 

@@ -1,7 +1,5 @@
 """The tasks of pretraining: reconstruction of what was compressed (overlap, errors by class of word), completion."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -25,6 +23,7 @@ WORDS = {  # how the scores of words take a text apart, for the results
 CLASSES = ("number", "date", "name", "rare", "boundary")
 RARE = 0.01  # a word is rare that stands in at most this share of the documents (and always if in one only)
 
+# A word: letters and digits, with what joins them inside (3,000; Anna's; mid-May); or one character without blanks.
 _LETTERS = rf"(?:(?![{SPACELESS}])\w)+"
 _WORD = re.compile(rf"[{SPACELESS}]|{_LETTERS}(?:[.,'\u2019-]{_LETTERS})*")
 _MONTH = "January|February|March|April|May|June|July|August|September|October|November|December"
@@ -105,7 +104,6 @@ def ratio_of_sums(counts: Sequence[tuple[int, int]]) -> float | None:
 
 
 def split_words(text: str) -> list[str]:
-    """Letters and digits, with what joins them inside (3,000; Anna's; mid-May); or one character without blanks."""
     return _WORD.findall(text)
 
 

@@ -5,8 +5,6 @@ that task's columns. A reader raises `KeyError`, `TypeError` or `ValueError` for
 reads the rows (`data.py`) says where that row stands.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,8 +21,6 @@ def real_folder() -> Path:
 
 @dataclass(frozen=True)
 class Example:
-    """One question on one context."""
-
     context: str  # what may be compressed
     question: str
     answers: list[str]  # reference answers, the data set's own first one first
@@ -56,7 +52,6 @@ def hotpotqa(row: Mapping[str, Any]) -> Example | Dropped:
 
 
 def hotpotqa_gold(row: Mapping[str, Any]) -> Example | Dropped:
-    """A row of HotpotQA with its supporting paragraphs only."""
     return _paragraphs(row, set(row["supporting_facts"]["title"]))
 
 
@@ -97,7 +92,6 @@ def gsm8k(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def sst2(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A sentence of SST-2 and its label."""
     label = _option(row["label"], ("negative", "positive"))
     return {"id": str(row.get("idx", "")), "sentence": row["sentence"], "label": label}
 
@@ -153,7 +147,6 @@ def _chat(row: Mapping[str, Any], scene: str) -> dict[str, Any]:
 
 
 def _session(**doc: Any) -> dict[str, Any]:
-    """A session that something can be asked about."""
     if not doc["turns"]:
         raise ValueError("the dialogue is empty")
     if not all(isinstance(text, str) for text in (doc["response"], *doc["turns"], *doc["negatives"])):

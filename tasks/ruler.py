@@ -1,7 +1,5 @@
 """RULER's tasks on generated text: any length, in the decoder's tokens, without a download."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -50,7 +48,6 @@ class RulerTask(QuestionTask):
     OWN = ("draw", "by_depth")
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        """Make the rows."""
         metadata = self.config.metadata
         lengths = wholes(metadata, "lengths", LENGTHS, 64, LONGEST)
         depths = numbers(metadata, "depths", DEPTHS, 0, 1)
@@ -87,7 +84,16 @@ def score_references(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str
     return {"contains": sum(held) / len(held) if doc["every"] else max(held)}
 
 
-# ---------------------------------------------------------------- the text
+# ---------------------------------------------------------------- the text, and what is hidden in it
+
+
+@dataclass(frozen=True)
+class Hidden:
+    sentences: tuple[str, ...]  # in their order; the first is what has a depth, where the task has one
+    question: str  # behind the text
+    opening: str  # the beginning of the answer, which the model is given
+    answers: tuple[str, ...]  # references
+    every: bool = True  # all of them are asked for; else any one is right
 
 
 @dataclass(frozen=True)
@@ -135,18 +141,6 @@ def _sizes(sentences: Sequence[str], counter: TokenCounter) -> list[int]:
     return [len(ids) for ids in counter.ids([f" {sentence}" for sentence in sentences])]
 
 
-# ---------------------------------------------------------------- what is hidden
-
-
-@dataclass(frozen=True)
-class Hidden:
-    sentences: tuple[str, ...]  # in their order; the first is what has a depth, where the task has one
-    question: str  # behind the text
-    opening: str  # the beginning of the answer, which the model is given
-    answers: tuple[str, ...]  # references
-    every: bool = True  # all of them are asked for; else any one is right
-
-
 def single(random: Random, keys: int = 1, values: int = 1, queries: int = 1) -> Hidden:
     """Numbers under keys; those of the first `queries` keys are asked for, the others distract."""
     names = shuffle(random, distinct(keys, lambda: f"{pick(random, ADJECTIVES)}-{pick(random, NOUNS)}"))
@@ -183,12 +177,10 @@ def variables(random: Random) -> Hidden:
 
 @cache
 def real_rows() -> Sequence[Mapping[str, Any]]:
-    """The SQuAD rows that ship."""
     return [row for _, row in read_json_lines(real_folder() / "squad" / "validation.jsonl")]
 
 
 def paragraph(random: Random) -> Hidden:
-    """A real paragraph and a question that it answers."""
     row = pick(random, real_rows())
     context, answers = " ".join(row["context"].split()), tuple(dict.fromkeys(row["answers"]["text"]))
     return Hidden((context,), f"Question: {row['question'].strip()}", "Answer:", answers, every=False)

@@ -1,7 +1,5 @@
 """The lm-eval task over marked contexts: any lm-eval model sees its plain text, ours see its parts."""
 
-from __future__ import annotations
-
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence

@@ -191,11 +191,11 @@ def test_the_results_say_what_was_shown(models: Path) -> None:
 
 
 def test_scores_of_options_by_hand() -> None:
-    one = OptionScores([-4.0, -6.0], [1, 3], [1.0, 3.0])  # nll 4 and 2; less the content-free: 3 and -1
-    two = OptionScores([-4.0, -6.0], [1, 3], [4.5, 1.0])  # -0.5 and 1
+    one = OptionScores([(-4.0, 1), (-6.0, 3)], [1.0, 3.0])  # nll 4 and 2; less the content-free: 3 and -1
+    two = OptionScores([(-4.0, 1), (-6.0, 3)], [4.5, 1.0])  # -0.5 and 1
     scores = score_options({"label": 1}, [one, two])
     assert scores == {"acc": 0.0, "acc_token": 1.0, "acc_calibrated": 0.5, "seed_spread": [1.0, 0.0]}
-    plain = [OptionScores(s.sums, s.tokens, None) for s in (one, two)]
+    plain = [OptionScores(s.options, None) for s in (one, two)]
     assert score_options({"label": 0}, plain) == {"acc": 1.0, "acc_token": 0.0, "seed_spread": [0.0, 0.0]}
     assert "seed_spread" not in score_options({"label": 0}, plain[:1])
 

@@ -3,8 +3,6 @@
 Here are its parts: what is trained, from what, and how. Everything about a part follows from its recipe.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from typing import Any, Literal
@@ -121,7 +119,6 @@ def part(name: str) -> PartRecipe:
 
 
 def needs(name: str) -> tuple[str, ...]:
-    """Parts that this one is made from; they may need others."""
     recipe = part(name)
     return tuple(getattr(recipe, key) for key in ("start", "decoder") if hasattr(recipe, key))
 

@@ -1,7 +1,5 @@
 """`pcc-bench lab build` and `lab ship`: remake the lab, or any part of it, from nothing but this package; ship it."""
 
-from __future__ import annotations
-
 import json
 import logging
 import shutil
@@ -74,7 +72,6 @@ def build(folder: Path, names: Sequence[str] = (), again: bool = False) -> list[
 
 
 def read_card(folder: Path, name: str) -> dict[str, Any] | None:
-    """What is recorded of a finished part; None where there is none."""
     path = folder / name / CARD
     if not path.is_file():
         return None

@@ -1,7 +1,5 @@
 """What the lab's models can do: recorded, checked later, held against the paper (`lab record`, `check`, `findings`)."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math
@@ -112,7 +110,6 @@ def _differences(expected: Sequence[Measured], measured: Sequence[Measured]) -> 
 
 
 def table(known: Record) -> pd.DataFrame:
-    """The figures, a row a model: value and 95 % interval."""
     shown = [figure for figure in known.measured if figure.metric in ("f1", "bleu")]
     frame = pd.DataFrame([figure.model_dump() for figure in shown])
     frame["cell"] = [f"{figure.value:.1f} [{figure.low:.1f}, {figure.high:.1f}]" for figure in shown]

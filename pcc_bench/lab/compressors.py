@@ -9,8 +9,6 @@ position near the embedding of the token that it would say next. The converter t
 on: slots are then vectors that the decoder knows.
 """
 
-from __future__ import annotations
-
 import copy
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Train a decoder of the lab from scratch on its lessons."""
 
-from __future__ import annotations
-
 import json
 from bisect import bisect_left
 from collections import defaultdict
@@ -170,7 +168,6 @@ def train_decoder(recipe: DecoderRecipe, folder: Path) -> None:
 
 
 def training_arguments(states: Path, recipe: DecoderRecipe | ClassifierRecipe, **options: Any) -> TrainingArguments:
-    """What the Trainer is told for a decoder and for a classifier."""
     options |= {"output_dir": str(states), "max_steps": recipe.steps, "learning_rate": recipe.learning_rate}
     options |= {"seed": recipe.seed, "logging_steps": 25, "use_cpu": not torch.cuda.is_available()}
     return TrainingArguments(**options, remove_unused_columns=False, report_to=[])

@@ -14,8 +14,6 @@ it is, to the residual stream.
 All weights are trained on from there.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

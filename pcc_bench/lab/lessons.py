@@ -6,8 +6,6 @@ passage is followed by many of its questions, so that each shows the decoder man
 with one question a passage there is little to learn it from.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import NamedTuple
@@ -49,7 +47,6 @@ def draw_lesson(seed: int, index: int, ease: float) -> Lesson:
 
 
 def corpus(seed: int, count: int) -> Iterator[str]:
-    """Text of lessons, for a tokenizer."""
     for index in range(count):
         for run in draw_lesson(seed, index, 0.5):
             yield "".join(piece.text for piece in run if not piece.text.startswith(RANDOM))
@@ -65,7 +62,6 @@ def _questions(random: Random, size: float) -> Lesson:
 
 
 def _paragraphs(random: Random, size: float) -> Lesson:
-    """Several titled paragraphs and questions of two hops."""
     paragraphs = draw_paragraphs(random, integer(random, 6, 6 + int(24 * size)), split="train")
     titled = zip(paragraphs.titles, paragraphs.sentences, strict=True)
     texts = [f"{title}\n{' '.join(lines)}" for title, lines in titled]
@@ -132,7 +128,6 @@ def _examples(random: Random, dataset: str, most: int, prompt: str, between: flo
 
 
 def _talk(random: Random, size: float) -> Lesson:
-    """Sessions of one role, whose replies grow predictable."""
     role, seed = integer(random, 0, 15), integer(random, 0, 10**6)
     shown: list[Piece] = []
     for _ in range(integer(random, 1, 1 + int(3 * size))):

@@ -4,8 +4,6 @@ The soft ones are trained as the lab's compressors are and on the same tokens: t
 the decoder that teaches it.
 """
 
-from __future__ import annotations
-
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -51,6 +49,46 @@ PURPOSES: dict[Task, Purpose] = {
     Task.COMPLETION: "continue",
     Task.ANSWERING: "answer",
 }
+
+
+class Rival(Learner):
+    def __init__(self, decoder: Decoder, recipe: Recipe, method: str, rank: int) -> None:
+        super().__init__(decoder, recipe)
+        final = recipe.final
+        self.encoder = ENCODERS[method].start(decoder, final.segment_length, final.rate, rank, recipe.seed)
+        self.only_trained_in_state()
+
+    @property
+    def reader(self) -> CausalEncoder:
+        return self.encoder
+
+    def enter(self, phase: int, rate: int) -> None:
+        self.encoder.resize(self.recipe.phases[phase].segment_length, rate)
+
+    def encode(self, contexts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+        return self.encoder.encode(contexts)  # vectors of each context: [n, width], float32
+
+    def plans(self, encoded: Sequence[torch.Tensor], task: Task) -> list[Plan]:
+        return [Plan((self.encoder.prompt(vectors, PURPOSES[task]).float(),)) for vectors in encoded]
+
+    def forward(  # type: ignore[override]
+        self, contexts: list[list[int]], targets: Mapping[str, Any], **batch: Any
+    ) -> dict[str, torch.Tensor]:
+        """AutoCompressor's pretraining reads on, each segment behind the summaries of the others.
+
+        Its loss is over all tokens of all segments; what the collator made to be continued is not used.
+        """
+        if not isinstance(self.encoder, SummaryEncoder) or Task.ANSWERING.value in targets:
+            return super().forward(contexts, targets, **batch)
+        self.enter(batch["phase"], batch["rate"])
+        self.tokens_seen += sum(map(len, contexts))
+        pairs = self.encoder.read_through(contexts, self.encoder.segment_length)
+        head = self.decoder.model.get_output_embeddings()
+        states = torch.stack([hidden[:-1] for hidden, _ in pairs]).to(head.weight.dtype)
+        following = torch.tensor(contexts, device=self.decoder.device)[:, 1:]
+        nll = nn.functional.cross_entropy(head(states).float().flatten(0, 1), following.flatten(), reduction="sum")
+        self.record(Task.COMPLETION.value, nll, following.numel(), batch["indices"])
+        return {"loss": nll / following.numel()}
 
 
 def train_rival(folder: Path, name: str, recipe: RivalRecipe, work: Path) -> None:
@@ -103,46 +141,6 @@ def tuning_recipe(name: str, recipe: RivalRecipe, decoder: str, data: str) -> Re
     return on_questions(name, models, data, recipe.rate, recipe.tuning)
 
 
-class Rival(Learner):
-    def __init__(self, decoder: Decoder, recipe: Recipe, method: str, rank: int) -> None:
-        super().__init__(decoder, recipe)
-        final = recipe.final
-        self.encoder = ENCODERS[method].start(decoder, final.segment_length, final.rate, rank, recipe.seed)
-        self.only_trained_in_state()
-
-    @property
-    def reader(self) -> CausalEncoder:
-        return self.encoder
-
-    def enter(self, phase: int, rate: int) -> None:
-        self.encoder.resize(self.recipe.phases[phase].segment_length, rate)
-
-    def encode(self, contexts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
-        return self.encoder.encode(contexts)  # vectors of each context: [n, width], float32
-
-    def plans(self, encoded: Sequence[torch.Tensor], task: Task) -> list[Plan]:
-        return [Plan((self.encoder.prompt(vectors, PURPOSES[task]).float(),)) for vectors in encoded]
-
-    def forward(  # type: ignore[override]
-        self, contexts: list[list[int]], targets: Mapping[str, Any], **batch: Any
-    ) -> dict[str, torch.Tensor]:
-        """AutoCompressor's pretraining reads on, each segment behind the summaries of the others.
-
-        Its loss is over all tokens of all segments; what the collator made to be continued is not used.
-        """
-        if not isinstance(self.encoder, SummaryEncoder) or Task.ANSWERING.value in targets:
-            return super().forward(contexts, targets, **batch)
-        self.enter(batch["phase"], batch["rate"])
-        self.tokens_seen += sum(map(len, contexts))
-        pairs = self.encoder.read_through(contexts, self.encoder.segment_length)
-        head = self.decoder.model.get_output_embeddings()
-        states = torch.stack([hidden[:-1] for hidden, _ in pairs]).to(head.weight.dtype)
-        following = torch.tensor(contexts, device=self.decoder.device)[:, 1:]
-        nll = nn.functional.cross_entropy(head(states).float().flatten(0, 1), following.flatten(), reduction="sum")
-        self.record(Task.COMPLETION.value, nll, following.numel(), batch["indices"])
-        return {"loss": nll / following.numel()}
-
-
 # ---------------------------------------------------------------- a token classifier
 #
 # The original learns from GPT-4's summaries which words to keep. Here the generator of the world is the teacher: it
@@ -175,7 +173,6 @@ class Passages(Dataset[Marked]):
 
 
 def taught(passage: Passage) -> list[tuple[int, int, float]]:
-    """What the teacher says of the words of a passage that carry something."""
     words = []
     for fact, start, end, value_start in passage.stated:
         spans = [(value_start, value_start + len(fact.value), VALUE)]

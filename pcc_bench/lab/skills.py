@@ -1,7 +1,5 @@
 """What the lab's models can do: answering on its four question sets, and reconstructing what was compressed."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -67,7 +65,6 @@ def measure(folder: Path, name: str, rows_each: int = ROWS, documents: int = DOC
 
 
 def answering(model: str, method: str, arguments: dict[str, Any], rows_each: int) -> list[Measured]:
-    """EM and F1 on the lab's question sets, through lm-eval."""
     outcome = evaluated(method, arguments, QUESTION_SETS, rows_each)
     figures = []
     for task, samples in outcome["samples"].items():
@@ -113,7 +110,6 @@ def _rounded(
 
 
 def opened(folder: Path) -> tuple[PCC, Decoder]:
-    """A checkpoint with the decoder it records."""
     decoder = init.open_decoder(str((folder / str(PccConfig.read(folder).decoder.name)).resolve()))
     return checkpoint.load(str(folder), decoder), decoder
 

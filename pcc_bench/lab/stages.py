@@ -3,8 +3,6 @@
 Each stage is a recipe that `pcc-bench train` could read.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -110,7 +108,6 @@ def adapting_recipe(name: str, recipe: AdaptationRecipe, rate: int, start: str, 
 
 
 def on_questions(name: str, models: dict[str, Any], data: str, rate: int, steps: int) -> Recipe:
-    """A stage that learns to answer, the last one of every compressor."""
     source = {"kind": "qa", "path": f"{data}/{QUESTIONS}", "held_out_rows": HELD_OUT_ROWS}
     sections = {"data": source, "phases": [{"segment_length": SEGMENT, "rate": rate}]}
     return _stage(name, models | sections, optimisation(steps, 5e-4), evaluate_every=100, generated_rows=0)
@@ -138,7 +135,6 @@ def _reconstruction_first(rate: int, steps: int) -> list[dict[str, Any]]:
 
 
 def growing(lengths: Sequence[tuple[int, int]], rate: int, completion: float) -> list[dict[str, Any]]:
-    """Phases of segments that grow."""
     ends = itertools.accumulate(steps for _, steps in lengths)
     return [
         {"segment_length": length, "rate": rate, "completion": completion, "until": until}
@@ -147,7 +143,6 @@ def growing(lengths: Sequence[tuple[int, int]], rate: int, completion: float) ->
 
 
 def optimisation(steps: int, learning_rate: float, batch: int = BATCH) -> dict[str, Any]:
-    """How all of the lab's compressors are optimised."""
     optimizer = {"optimizer": "muon", "learning_rate": learning_rate, "schedule": "linear", "warmup_steps": 20}
     sizes = {"batch_size": batch, "micro_batch_size": batch, "steps": steps, "max_grad_norm": 1.0}
     return {**optimizer, **sizes, "precision": "bfloat16", "attention": "eager"}

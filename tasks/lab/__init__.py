@@ -3,8 +3,6 @@
 Any row can be made alone from its number.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from random import Random
 from typing import Any
@@ -50,7 +48,6 @@ def rows(dataset: str, split: str, count: int, seed: int = 0, *, sentences: Leng
 
 
 def row(dataset: str, split: str, index: int, seed: int = 0, *, sentences: Lengths = None) -> Row:
-    """One row, the same as in `rows`."""
     return _block(dataset, split, index - index % QUESTIONS, seed, sentences)[index % QUESTIONS]
 
 
@@ -88,7 +85,6 @@ def _block(dataset: str, split: str, start: int, seed: int, sentences: Lengths) 
 
 
 def without_context(random: Random, dataset: str, split: str, index: int, seed: int, sentences: Lengths) -> Row:
-    """A row of a data set without contexts."""
     match dataset:
         case "gsm8k":
             return {**draw_problem(random, split=split)}

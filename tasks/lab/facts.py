@@ -1,7 +1,5 @@
 """A fact, the ways to state it and to ask for it; and sentences that state nothing anybody asks for."""
 
-from __future__ import annotations
-
 from random import Random
 from typing import NamedTuple
 
@@ -146,7 +144,6 @@ _TEMPLATES = (
 
 
 def scenery(random: Random) -> str:
-    """One such sentence."""
     place, other = draw_two(random, PLACES)
     template = pick(random, _TEMPLATES)
     mood, feel, time = pick(random, _MOODS), pick(random, _FEELS), pick(random, _TIMES)

@@ -1,7 +1,5 @@
 """Passages and titled paragraphs of a size, the questions over them (one hop, two hops), lessons, and documents."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from random import Random
@@ -68,7 +66,6 @@ def draw_passage(
 
 
 def grouped(items: Iterable[Item], by: str) -> dict[str, list[Item]]:
-    """Items by a field of theirs, in their order."""
     groups: dict[str, list[Item]] = {}
     for item in items:
         groups.setdefault(attrgetter(by)(item), []).append(item)
@@ -169,7 +166,6 @@ class Question(NamedTuple):
 
 
 def one_hop(random: Random, passage: Passage) -> list[Question]:
-    """A question for each stated fact, in the order of the text."""
     stated = ((stated, stated.fact) for stated in passage.stated)
     return [Question(ask(random, fact.attribute, fact.subject), fact.value, (place,)) for place, fact in stated]
 

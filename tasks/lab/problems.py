@@ -1,7 +1,5 @@
 """Rows without a context: word problems (GSM8K's format), film reviews (SST-2's), pronouns (WSC's), talk (HPD's)."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 from random import Random
 from typing import Any, NamedTuple
@@ -124,7 +122,6 @@ def draw_review(random: Random, index: int) -> dict[str, Any]:
 
 
 def verdict(random: Random, part: str, positive: bool) -> str:
-    """A clause on a part of a film."""
     verb = "is" if random.random() < 0.5 else "was"
     return f"the {part} {verb} {_judgement(random, positive)}"
 
@@ -241,13 +238,11 @@ class Role(NamedTuple):
     ending: str
 
     def reply(self, random: Random) -> str:
-        """Something that only this role would say in this way."""
         return f"{self.phrase} {pick(random, _ON_TOPIC).replace('{topic}', self.topic)}, {self.ending}."
 
 
 @lru_cache(maxsize=16)
 def roles(split: str, seed: int = 0) -> tuple[Role, ...]:
-    """The roles of a split."""
     random = seeded(seed, split, "roles")
     names = draw_names(random, split, ROLES)
     topics = shuffle(random, [*FOODS, *HOBBIES])

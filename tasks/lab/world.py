@@ -1,7 +1,5 @@
 """The lab's world: its words, draws that are the same on every Python, and its people, in small casts."""
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from random import Random
@@ -49,7 +47,6 @@ MONTHS = words("January February March April May June July August September Octo
 
 
 def article(word: str) -> str:
-    """`a` or `an`, as it stands before a word of this world."""
     return "an" if word[0] in "aeiou" else "a"
 
 
@@ -66,7 +63,6 @@ def pick(random: Random, items: Sequence[Item]) -> Item:
 
 
 def draw_two(random: Random, items: Sequence[Item]) -> tuple[Item, Item]:
-    """Two different ones."""
     first = int(random.random() * len(items))
     step = 1 + int(random.random() * (len(items) - 1))
     return items[first], items[(first + step) % len(items)]

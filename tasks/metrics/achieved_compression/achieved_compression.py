@@ -1,7 +1,5 @@
 """Achieved compression: what a memory really takes in the decoder's input."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The number of a worked solution: lm-eval's two extractions, and by its value."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from decimal import Decimal

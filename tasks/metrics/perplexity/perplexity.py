@@ -1,7 +1,5 @@
 """Perplexity of texts from their log-likelihoods: a token, which a tokenizer decides, and a byte, which none does."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

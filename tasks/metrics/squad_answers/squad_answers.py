@@ -1,7 +1,5 @@
 """Scores of short answers: SQuAD's normaliser, exact match, F1, substring accuracy, and what they are held against."""
 
-from __future__ import annotations
-
 import re
 import string
 from collections import Counter
@@ -39,11 +37,8 @@ def f1(prediction: str, reference: str) -> float:
 
 
 def contains(prediction: str, reference: str) -> float:
-    """1 if the normalised reference is a part of the normalised prediction.
-
-    A reference that normalises to nothing ("the") is a part of anything: it only counts against an empty prediction.
-    """
     predicted, expected = normalize(prediction), normalize(reference)
+    # A reference that normalises to nothing ("the") is a part of anything: it only counts against an empty prediction.
     return float(expected in predicted if expected else not predicted)
 
 

@@ -4,8 +4,6 @@ Chinese, Japanese, Thai, Lao, Khmer, Burmese and Tibetan put no blanks between w
 for sacrebleu's `zh` and `char`. Other text is left as it is. EM and F1 keep to SQuAD's official rule in any script.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 import warnings
@@ -39,7 +37,6 @@ _CHARACTER = re.compile(f"([{SPACELESS}])")
 
 
 def spaced(text: str) -> str:
-    """The text with blanks around each character of the scripts without blanks."""
     return _CHARACTER.sub(r" \1 ", text)
 
 
