@@ -12,6 +12,7 @@ from lm_eval.utils import apply_template
 
 from pcc_bench.core.context import Prompt, literal, mark, mark_row
 from pcc_bench.core.errors import UsageError
+from pcc_bench.tasks.data import read_table
 from pcc_bench.tasks.metadata import TokenCounter, choice
 from pcc_bench.tasks.task import PccTask, scored_tokens
 
@@ -128,6 +129,12 @@ class DemonstratedTask(PccTask):
         self.shots = Shots.read(own.pop("demonstrations"), own["metadata"].get("demonstrations"))
         super().__init__(own, **kwargs)
 
+    def read(self, split: str, **other: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Rows of a split of the data set, with other metadata, and their source."""
+        hub = self.config.metadata["hub"]
+        metadata = {**self.config.metadata, "split": split, "hub": hub and {**hub, "split": split}, **other}
+        return read_table(metadata, self._read_row)
+
     def blocks(self, doc: Mapping[str, Any]) -> list[str]:
         """The demonstrations before a row: one text for each time it is asked ("" for none)."""
         return [doc["demonstrations"]]
@@ -189,8 +196,8 @@ class DemonstratedTask(PccTask):
         return dict(self.config.process_results(doc, self.answers(doc, results)))
 
     def answers(self, doc: Mapping[str, Any], results: Sequence[Any]) -> Any:
-        """What the YAML's `process_results` gets: the answers as the data set's scores read them."""
-        return results
+        """What the YAML's `process_results` gets: of candidates, log-likelihood and tokens of each."""
+        return self.likelihoods(doc, doc["candidates"], results) if "candidates" in doc else results
 
     def per_prompt(self, doc: Mapping[str, Any]) -> int:
         """Requests that share a prompt: one an option."""

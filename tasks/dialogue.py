@@ -1,6 +1,7 @@
 """Role play (Harry Potter Dialogue, MSC, PersonaChat): a role's next turn after what was said before."""
 
 import random
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,7 +9,7 @@ from itertools import islice
 from typing import Any, Self
 
 from pcc_bench.core.errors import UsageError
-from pcc_bench.tasks.data import demonstration_rows, fingerprint, read_table
+from pcc_bench.tasks.data import demonstration_rows, fingerprint
 from pcc_bench.tasks.demonstrations import SEPARATOR, Block, DemonstratedTask, fill, without_repeats
 from pcc_bench.tasks.metadata import TokenCounter, whole
 from pcc_bench.tasks.metrics.perplexity.perplexity import score_log_likelihood
@@ -77,13 +78,8 @@ class DialogueTask(DemonstratedTask):
         shown["fingerprint"] = fingerprint({"text": block.text} for block in blocks)
         self.take(docs, {}, **account, fingerprint=fingerprint(rows), demonstrations=shown)
 
-    def answers(self, doc: Mapping[str, Any], results: Sequence[Any]) -> list[tuple[float, int]]:
-        return self.likelihoods(doc, doc["candidates"], results)
-
     def _read(self, split: str, place: int, **other: Any) -> tuple[dict[str, Any], list[Session]]:
-        metadata = self.config.metadata
-        hub = metadata["hub"] and {**metadata["hub"], "split": split}
-        source, docs = read_table({**metadata, "split": split, "hub": hub, **other}, self._read_row)
+        source, docs = self.read(split, **other)
         return source, [Session.of(doc, *([place] if len(self._earlier) > 1 else [])) for doc in docs]
 
     def _shots(self, sessions: Sequence[Session], *, on_lab: bool) -> tuple[list[Block], dict[str, Any]]:
@@ -117,12 +113,10 @@ class Pool:
     """
 
     def __init__(self, asked: Sequence[Session], others: Sequence[Session], seed: int) -> None:
-        self._others = others
-        self._seed = seed
-        self._roles: dict[str, list[tuple[Session, bool]]] = {}
-        for sessions, is_asked in ((asked, True), (others, False)):
-            for session in sessions:
-                self._roles.setdefault(session.who, []).append((session, is_asked))
+        self._others, self._seed = others, seed
+        self._roles: dict[str, list[tuple[Session, bool]]] = defaultdict(list)
+        for session, is_asked in [*((session, True) for session in asked), *((session, False) for session in others)]:
+            self._roles[session.who].append((session, is_asked))
 
     def before(self, session: Session) -> Iterator[tuple[Session, bool]]:
         """Sessions from the nearest on, each with whether it is the role's own and earlier."""

@@ -8,7 +8,7 @@ from itertools import accumulate
 from typing import Any
 
 from pcc_bench.core.errors import UsageError
-from pcc_bench.tasks.data import LAB_ROWS, fingerprint, read_table
+from pcc_bench.tasks.data import LAB_ROWS, fingerprint
 from pcc_bench.tasks.demonstrations import DemonstratedTask
 from pcc_bench.tasks.lab.facts import Fact, facts_of, state
 from pcc_bench.tasks.lab.world import draw_cast, seeded, shuffle
@@ -51,7 +51,7 @@ class DriftTask(DemonstratedTask):
             count, lab_seed = whole(metadata, "lab_rows", LAB_ROWS), whole(metadata, "lab_seed", 0, least=0)
             conversations = of_lab(count, lab_seed)
         else:
-            read = [read_table({**metadata, "split": split}, self._read_row) for split in self._sessions]
+            read = [self.read(split) for split in self._sessions]
             source = {**read[0][0], "splits": list(self._sessions)}
             conversations = joined([docs for _, docs in read])
         docs = []
@@ -64,27 +64,17 @@ class DriftTask(DemonstratedTask):
                 continue
             # Of the first half of the first cycle the longest turn is asked for, since it says most.
             asked = max(range(-(-cuts[0] // 2)), key=lambda number: len(turns[number]))
-            docs.append(
-                {
-                    "id": conversation.id,
-                    "demonstrations": "\n".join(turns[: cuts[self._cycle - 1]]),
-                    "role": turns[asked].partition(": ")[0],
-                    "candidates": candidates(conversation, asked, conversations, negatives, self.seed),
-                }
-            )
+            options = candidates(conversation, asked, conversations, negatives, self.seed)
+            doc = {"id": conversation.id, "demonstrations": "\n".join(turns[: cuts[self._cycle - 1]])}
+            docs.append({**doc, "role": turns[asked].partition(": ")[0], "candidates": options})
         if not docs:
-            raise UsageError(
-                f"no conversation of {source['place']} has {self._cycles} cycles of {tokens} decoder tokens: pass a "
-                "smaller tokens"
-            )
+            length = f"{self._cycles} cycles of {tokens} decoder tokens"
+            raise UsageError(f"no conversation of {source['place']} has {length}: pass a smaller tokens")
         short = len(conversations) - len(docs)
         reason = f"conversations of fewer than {self._cycles} cycles of {tokens} tokens"
         shown = {"form": self.shots.form, "tokens_a_cycle": tokens, "tokenizer": self.counter.name}
         shown["fingerprint"] = fingerprint({"text": doc["demonstrations"]} for doc in docs)
         self.take(docs, {reason: short} if short else {}, **source, cycle=self._cycle, demonstrations=shown)
-
-    def answers(self, doc: Mapping[str, Any], results: Sequence[Any]) -> list[tuple[float, int]]:
-        return self.likelihoods(doc, doc["candidates"], results)
 
 
 def joined(sessions: Sequence[Sequence[Mapping[str, Any]]]) -> list[Conversation]:

@@ -39,10 +39,7 @@ class IclTask(DemonstratedTask):
             whole = all(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in seeds)
             if not seeds or not whole or len(set(seeds)) < len(seeds):
                 raise UsageError(f"seeds={given!r}: seeds is a list of different whole numbers, such as [0, 1, 2]")
-            split = self._demonstrations_split
-            hub = metadata["hub"] and {**metadata["hub"], "split": split}
-            pool = {**metadata, "split": split, "hub": hub, "lab_rows": demonstration_rows(metadata)}
-            place, rows = read_table(pool, self._read_row)
+            place, rows = self.read(self._demonstrations_split, lab_rows=demonstration_rows(metadata))
             counter = self.counter if shots.tokens else None
             self._blocks = {seed: block(self._pieces(rows, seed), shots, counter, place["place"]) for seed in seeds}
         shown = {

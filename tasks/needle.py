@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import product
+from itertools import islice, product
 from random import Random
 from typing import Any, Self
 
@@ -44,30 +44,22 @@ class NeedleTask(QuestionTask):
     has_distances = True
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        source, docs, dropped = self.rows(self.cells())
+        metadata = self.config.metadata
+        lengths, depths = wholes(metadata, "lengths", LENGTHS, 16, None), numbers(metadata, "depths", DEPTHS, 0, 1)
+        distances = wholes(metadata, "distances", DISTANCES, 0, None) if self.has_distances else [None]
+        self.segment = whole(metadata, "segment_length", 256)  # decoder tokens
+        source, docs, dropped = self.rows([Place(*cell) for cell in product(lengths, depths, distances)])
         if not docs:
             raise UsageError(f"no cell of {self.config.task} has a place: pass other distances or lengths")
-        source |= {"protocol": "strict", "tokenizer": self.counter.name}
+        source |= {"protocol": "strict", "tokenizer": self.counter.name, "world_version": VERSION}
         self.take(docs, dropped, **{**source, "segment_length": self.segment, "seed": self.seed})
-
-    @property
-    def segment(self) -> int:
-        return whole(self.config.metadata, "segment_length", 256)
-
-    def cells(self) -> list[Place]:
-        metadata = self.config.metadata
-        lengths = wholes(metadata, "lengths", LENGTHS, 16, None)
-        depths = numbers(metadata, "depths", DEPTHS, 0, 1)
-        distances = wholes(metadata, "distances", DISTANCES, 0, None) if self.has_distances else [None]
-        return [Place(*cell) for cell in product(lengths, depths, distances)]
 
     def rows(self, cells: Sequence[Place]) -> tuple[dict[str, Any], list[dict[str, Any]], Counter[str]]:
         """The source, the rows, and how many could not be made, by reason."""
         source, documents = read_documents(self.config.metadata)
         hays = Text.drawn(documents, 2 * max(cell.length for cell in cells), self.counter)
         per_cell = whole(self.config.metadata, "per_cell", PER_CELL)
-        # The same texts in all cells: only the place differs.
-        texts = [hay for hay in (next(hays, None) for _ in range(per_cell)) if hay is not None]
+        texts = list(islice(hays, per_cell))  # the same in all cells: only the place differs
         if not texts:
             raise UsageError(f"the documents of {source['place']} are too short for these lengths: pass more documents")
         docs, dropped = [], Counter[str]()
@@ -78,24 +70,22 @@ class NeedleTask(QuestionTask):
             fact = next((fact for fact in drawn if fact.subject not in hay.text), None)
             if fact is None:
                 raise UsageError(f"{TRIES} people were drawn and the text names all of them: pass shorter lengths")
-            context = hay.around(state(random, fact)[0], cell, self.segment)
-            if context is None:
+            needle = hay.around(state(random, fact)[0], cell, self.segment)
+            if needle is None:
                 dropped[f"no place {cell.distance} tokens from a segment's end in {cell.length}"] += 1
                 continue
-            doc: dict[str, Any] = {
-                "id": f"{cell.length}-{cell.depth:g}-{cell.distance}-{number}",
-                "context": context[0],
-            }
+            context, tokens, place = needle
+            doc: dict[str, Any] = {"id": f"{cell.length}-{cell.depth:g}-{cell.distance}-{number}", "context": context}
             doc |= {"question": ask(random, fact.attribute, fact.subject), "answers": [fact.value], **asdict(cell)}
-            docs.append({**doc, "tokens": context[1], **measured(*context[1:], self.segment)})
-        return {**source, "world_version": VERSION}, docs, dropped
+            docs.append({**doc, "tokens": tokens, **measured(tokens, place, self.segment)})
+        return source, docs, dropped
 
 
 class PairsTask(NeedleTask):
     """A list of keys with values, and the question for one of them.
 
-    Settings: `lengths`, `depths`, `per_cell`, `segment_length` and `seed` as in `NeedleTask`, and `keys`: `uuid` (both
-    are UUIDs) or `names` (people of the lab and cities, words a small tokenizer knows).
+    Settings: those of `NeedleTask` without `distances`, and `keys`: `uuid` (both are UUIDs) or `names` (people of the
+    lab and cities, words a small tokenizer knows).
     """
 
     has_distances = False  # a pair stands at any distance to a segment's end
@@ -106,8 +96,7 @@ class PairsTask(NeedleTask):
         docs, dropped = [], Counter[str]()
         for cell, number in product(cells, range(whole(self.config.metadata, "per_cell", PER_CELL))):
             random = seeded("pairs", self.seed, cell.length, number)
-            lines: list[str] = []
-            size = 0
+            lines, size = list[str](), 0
             for key, value in pairs(random, keys):
                 size += self.counter.count(f"{key}: {value}.\n")
                 if size > cell.length:
@@ -125,7 +114,7 @@ class PairsTask(NeedleTask):
             doc |= {"length": cell.length, "depth": cell.depth, "tokens": tokens, "pairs": len(lines)}
             docs.append({**doc, **measured(tokens, before + needle / 2, self.segment)})
         source = {"source": "generated", "place": f"generated pairs ({keys})", "dataset": "pairs", "split": "test"}
-        return {**source, "hub": None, "world_version": VERSION}, docs, dropped
+        return {**source, "hub": None}, docs, dropped
 
 
 def pairs(random: Random, keys: str) -> Iterator[tuple[str, str]]:
@@ -145,19 +134,15 @@ class Text:
     """A text cut into words, with the decoder tokens before each; the tokenizer is a fast one."""
 
     def __init__(self, text: str, counter: TokenCounter) -> None:
-        self.text = text
-        self._counter = counter
+        self.text, self._counter = text, counter
         ends = [end for _, end in counter.spans(text)]
         self.tokens = len(ends)
         # A place to cut: before a blank. `before` counts the tokens that end there or earlier.
         self.places = [0, *(i for i, char in enumerate(text) if char.isspace()), len(text)]
         self.before = [bisect_left(ends, place + 1) for place in self.places]
         # Before a pronoun a needle would be taken for what it stands for ("The pet of Adam is a cat. He has a dog.").
-        self.sentences = [
-            n
-            for n, place in enumerate(self.places)
-            if (n == 0 or text[place - 1] in ".!?") and not _PRONOUN.match(text, place)
-        ]
+        starts = [n for n, place in enumerate(self.places) if n == 0 or text[place - 1] in ".!?"]
+        self.sentences = [n for n in starts if not _PRONOUN.match(text, self.places[n])]
 
     @classmethod
     def drawn(cls, documents: Iterator[str], tokens: int, counter: TokenCounter) -> Iterator[Self]:
@@ -182,8 +167,7 @@ class Text:
         its decoder tokens and those before the needle's middle, as measured when it is done.
         """
         size = self._counter.count(needle)
-        target = middle(cell, size, segment)
-        if target is None:
+        if (target := middle(cell, size, segment)) is None:
             return None
         start = round(target - size / 2)
         sentence = next((n for n in self.sentences if self.before[n] >= start), self.sentences[-1])
@@ -202,9 +186,9 @@ def middle(cell: Place, needle: int, segment: int) -> float | None:
     if cell.distance is None:
         return target
     places = [end + side * cell.distance for end in ends_of_segments(cell.length, segment) for side in (-1, 1)]
-    fits = [place for place in places if low <= place <= high]
-    fits = [place for place in fits if distance_to_end(place, cell.length, segment) == cell.distance]
-    return min(fits, key=lambda place: abs(place - target)) if fits else None
+    inside = [place for place in places if low <= place <= high]
+    fits = [place for place in inside if distance_to_end(place, cell.length, segment) == cell.distance]
+    return min(fits, key=lambda place: abs(place - target), default=None)
 
 
 def ends_of_segments(length: int, segment: int) -> list[int]:

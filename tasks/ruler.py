@@ -66,11 +66,10 @@ class RulerTask(QuestionTask):
                     dropped[f"what is hidden is longer than {length} tokens"] += 1
                     continue
                 place = "" if depth is None else f"{depth:g}-"
-                text, tokens, at = hay
-                doc: dict[str, Any] = {"id": f"{length}-{place}{number}", "context": text}
+                doc: dict[str, Any] = {"id": f"{length}-{place}{number}", "context": hay[0]}
                 doc |= {"question": hidden.question, "opening": hidden.opening, "answers": list(hidden.answers)}
-                doc |= {"every": hidden.every, "length": length, "depth": depth, "tokens": tokens, "found_depth": at}
-                docs.append(doc)
+                doc |= {"every": hidden.every, "length": length, "depth": depth}
+                docs.append({**doc, "tokens": hay[1], "found_depth": hay[2]})
         if not docs:
             raise UsageError(f"nothing of {self.config.task} fits into lengths={lengths}: pass longer ones")
         source = {"source": "generated", "place": "generated narratives", "dataset": "ruler", "split": "test"}
