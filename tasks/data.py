@@ -63,8 +63,8 @@ def load_docs(metadata: Mapping[str, Any], read_row: RowReader) -> tuple[list[Do
         raise UsageError(f"{source['place']} has no row to ask ({counts or 'it is empty'}): check the file")
     account: dict[str, Any] = {"population": population, "filter": None, "tokenizer": None}
     if source["source"] == "lab":
-        account["population"] = "all"
-        account["note"] = "every row of the lab is scored: the paper's filters are for the real data sets"
+        note = "every row of the lab is scored: the paper's filters are for the real data sets"
+        account |= {"population": "all", "note": note}
     elif population == "paper" and (rule := metadata["population_filter"]) is not None:
         examples, counter = _paper_population(examples, rule, metadata, source["place"], dropped)
         if counter is not None:

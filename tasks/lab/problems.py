@@ -23,70 +23,55 @@ _MORE = ("{She} buys {n} {things}.", "Then {she} finds {n} {things}.", "{friend}
 _LESS = ("{She} sells {n} {things}.", "Then {she} loses {n} {things}.", "{She} gives {n} {things} to {friend}.")
 
 
-class Problem(NamedTuple):
-    """A word problem on its way: its sentences, and the steps of its answer, with words to fill in."""
-
-    sentences: list[str]
-    steps: list[str]
-
-    def begin(self, random: Random, *, in_boxes: bool) -> int:
-        """How many things there are, in boxes that are to be multiplied or not."""
-        if not in_boxes:
-            count = integer(random, 4, 60)
-            self.sentences.append(f"{{name}} has {count} {{things}}.")
-            return count
-        boxes, each = integer(random, 2, 9), integer(random, 2, 9)
-        self.sentences.append(f"{{name}} has {boxes} boxes with {each} {{things}} in each.")
-        self.steps.append(f"In the boxes there are {boxes} * {each} = {boxes * each} {{things}}.")
-        return boxes * each
-
-    def change(self, random: Random, count: int) -> int:
-        """Some more, or some less; at least 2 stay, so that the plural is right."""
-        less = count >= 4 and random.random() < 0.5
-        number = integer(random, 2, count - 2 if less else 20)
-        self.sentences.append(pick(random, _LESS if less else _MORE).replace("{n}", str(number)))
-        result = count - number if less else count + number
-        self.steps.append(f"Then {{she}} has {count} {'-' if less else '+'} {number} = {result} {{things}}.")
-        return result
-
-    def end(self, random: Random, count: int) -> tuple[int, str]:
-        """A last step that asks for another number: dollars, a share, or what the friend has."""
-        shares = [boxes for boxes in range(2, 10) if count % boxes == 0 and count > boxes]
-        draw = random.random()
-        if draw < 0.35 and shares:
-            boxes = pick(random, shares)
-            self.sentences.append(f"{{She}} puts them in {boxes} boxes, the same number in each.")
-            self.steps.append(f"In each box there are {count} / {boxes} = {count // boxes} {{things}}.")
-            return count // boxes, "How many {things} are in each box?"
-        if draw < 0.7:
-            price = integer(random, 2, 9)
-            self.sentences.append(f"{{She}} sells all of them for {price} dollars each.")
-            self.steps.append(f"{{She}} gets {count} * {price} = {count * price} dollars.")
-            return count * price, "How many dollars does {she} get?"
-        self.sentences.append("{friend} has twice as many {things} as {name} has now.")
-        self.steps.append(f"{{friend}} has {count} * 2 = {count * 2} {{things}}.")
-        return count * 2, "How many {things} does {friend} have?"
-
-
 def draw_problem(random: Random, *, split: str = "train") -> dict[str, str]:
     """A row {"question", "answer"}; the answer has a line a step and ends in "#### " and the number."""
     person, friend = (draw_person(random, name) for name in draw_names(random, split, 2))
     she, her = ("she", "her") if person.gender == "f" else ("he", "him")
     words = {"name": person.name, "friend": friend.name, "things": pick(random, THINGS)}
     words |= {"she": she, "She": she.capitalize(), "her": her}
-    problem = Problem([], [])
-    steps = integer(random, 1, 3)
-    in_boxes = random.random() < 0.4
-    result = problem.begin(random, in_boxes=in_boxes)
+    steps, in_boxes = integer(random, 1, 3), random.random() < 0.4
+    if in_boxes:
+        boxes, each = integer(random, 2, 9), integer(random, 2, 9)
+        count = boxes * each
+        sentences = [f"{{name}} has {boxes} boxes with {each} {{things}} in each."]
+        solution = [f"In the boxes there are {boxes} * {each} = {count} {{things}}."]
+    else:
+        count = integer(random, 4, 60)
+        sentences, solution = [f"{{name}} has {count} {{things}}."], []
     left = steps - in_boxes
     at_end = left > 0 and random.random() < 0.4
-    for _ in range(left - at_end):
-        result = problem.change(random, result)
+    for _ in range(left - at_end):  # some more, or some less; at least 2 stay, so that the plural is right
+        less = count >= 4 and random.random() < 0.5
+        number = integer(random, 2, count - 2 if less else 20)
+        sentences.append(pick(random, _LESS if less else _MORE).replace("{n}", str(number)))
+        term, count = f"{count} {'-' if less else '+'} {number}", count - number if less else count + number
+        solution.append(f"Then {{she}} has {term} = {count} {{things}}.")
     question = "How many {things} does {she} have now?"
     if at_end:
-        result, question = problem.end(random, result)
-    text = " ".join([*problem.sentences, question]).format_map(words)
-    return {"question": text, "answer": "\n".join([*problem.steps, f"#### {result}"]).format_map(words)}
+        sentence, step, count, question = _last_step(random, count)
+        sentences.append(sentence)
+        solution.append(step)
+    text = " ".join([*sentences, question]).format_map(words)
+    return {"question": text, "answer": "\n".join([*solution, f"#### {count}"]).format_map(words)}
+
+
+def _last_step(random: Random, count: int) -> tuple[str, str, int, str]:
+    """A step to another number (dollars, a share, or what the friend has): sentence, solution, number, question."""
+    shares = [boxes for boxes in range(2, 10) if count % boxes == 0 and count > boxes]
+    draw = random.random()
+    if draw < 0.35 and shares:
+        boxes = pick(random, shares)
+        step = f"In each box there are {count} / {boxes} = {count // boxes} {{things}}."
+        sentence = f"{{She}} puts them in {boxes} boxes, the same number in each."
+        return sentence, step, count // boxes, "How many {things} are in each box?"
+    if draw < 0.7:
+        price = integer(random, 2, 9)
+        step = f"{{She}} gets {count} * {price} = {count * price} dollars."
+        sentence = f"{{She}} sells all of them for {price} dollars each."
+        return sentence, step, count * price, "How many dollars does {she} get?"
+    step = f"{{friend}} has {count} * 2 = {count * 2} {{things}}."
+    sentence = "{friend} has twice as many {things} as {name} has now."
+    return sentence, step, count * 2, "How many {things} does {friend} have?"
 
 
 # ---------------------------------------------------------------- film reviews
@@ -106,19 +91,17 @@ def draw_review(random: Random, index: int) -> dict[str, Any]:
     """
     positive = index % 2 == 0
     draw = random.random()
+    first, second = (pick(random, _PARTS), "") if draw < 0.4 else draw_two(random, _PARTS)
     if draw < 0.4:
-        sentence = f"{verdict(random, pick(random, _PARTS), positive)} ."
+        sentence = verdict(random, first, positive)
+    elif draw < 0.65:
+        sentence = f"{verdict(random, first, positive)} , and {verdict(random, second, positive)}"
+    elif draw < 0.85:
+        contrary = verdict(random, first, not positive)
+        sentence = f"{contrary} , but the film as a whole is {_judgement(random, positive)}"
     else:
-        first, second = draw_two(random, _PARTS)
-        if draw < 0.65:
-            sentence = f"{verdict(random, first, positive)} , and {verdict(random, second, positive)} ."
-        elif draw < 0.85:
-            contrary = verdict(random, first, not positive)
-            sentence = f"{contrary} , but the film as a whole is {_judgement(random, positive)} ."
-        else:
-            one, other = draw_two(random, POSITIVE if positive else NEGATIVE)
-            sentence = f"it is a {one} and {other} film ."
-    return {"idx": index, "sentence": sentence, "label": int(positive)}
+        sentence = "it is a {} and {} film".format(*draw_two(random, POSITIVE if positive else NEGATIVE))
+    return {"idx": index, "sentence": f"{sentence} .", "label": int(positive)}
 
 
 def verdict(random: Random, part: str, positive: bool) -> str:
@@ -265,8 +248,7 @@ def draw_session(
         f"{partner.name}: {partner.greeting}, {role.name}. {pick(random, _PROMPTS)}",
     ]
     for _ in range(integer(random, 1, 4)):
-        turns.append(f"{role.name}: {role.reply(random)}")
-        turns.append(f"{partner.name}: {pick(random, _PROMPTS)}")
+        turns += [f"{role.name}: {role.reply(random)}", f"{partner.name}: {pick(random, _PROMPTS)}"]
     return {
         "position": f"{when} {1 + index // ROLES}",
         "role": role.name,
