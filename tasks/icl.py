@@ -42,13 +42,10 @@ class IclTask(DemonstratedTask):
             place, rows = self.read(self._demonstrations_split, lab_rows=demonstration_rows(metadata))
             counter = self.counter if shots.tokens else None
             self._blocks = {seed: block(self._pieces(rows, seed), shots, counter, place["place"]) for seed in seeds}
-        shown = {
-            "form": shots.form,
-            "budget": shots.tokens,
-            "tokenizer": self.counter.name if shots.tokens else None,
-            "seeds": {str(s): {"count": b.count, "tokens": b.tokens} for s, b in sorted(self._blocks.items())},
-            "fingerprint": fingerprint({"seed": seed, "text": block.text} for seed, block in self._blocks.items()),
-        }
+        tokenizer = self.counter.name if shots.tokens else None
+        shown: dict[str, Any] = {"form": shots.form, "budget": shots.tokens, "tokenizer": tokenizer}
+        shown["seeds"] = {str(s): {"count": b.count, "tokens": b.tokens} for s, b in sorted(self._blocks.items())}
+        shown["fingerprint"] = fingerprint({"seed": seed, "text": b.text} for seed, b in self._blocks.items())
         self.take(docs, {}, **source, demonstrations=shown)
 
     def blocks(self, doc: Mapping[str, Any]) -> list[str]:

@@ -182,17 +182,14 @@ class TokenCounter:
         """The decoder's, from what the user said about the model; see `tokenizer_name`."""
         name = tokenizer_name(metadata, why, otherwise)
         try:
-            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-                name,
-                subfolder=str(metadata.get("subfolder") or ""),  # the model's argument, which lm-eval loads its own by
-                trust_remote_code=bool(metadata.get("trust_remote_code", False)),
-            )
+            # The model's arguments, which lm-eval loads its own by.
+            folder, trust = str(metadata.get("subfolder") or ""), bool(metadata.get("trust_remote_code", False))
+            return cls(AutoTokenizer.from_pretrained(name, subfolder=folder, trust_remote_code=trust), name)
         except Exception as error:  # of a file from anyone, any
             raise UsageError(
                 f"can't load the tokenizer {name} to count decoder tokens with ({first_line(error)}): pass --metadata "
                 f'\'{{"tokenizer": "<folder or hub id>"}}\'{otherwise}'
             ) from error
-        return cls(tokenizer, name)
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         encoded = self.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False)

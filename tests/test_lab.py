@@ -18,7 +18,6 @@ from pcc_bench.lab.compressors import at_rate, start_lite
 from pcc_bench.lab.decoders import Lessons, start
 from pcc_bench.lab.heads import draw_induction_heads
 from pcc_bench.lab.lessons import ANSWER, RANDOM, draw_lesson
-from pcc_bench.lab.stages import rates_up_to
 from pcc_bench.model import checkpoint, init
 from pcc_bench.model.pcc import SPECIAL_TOKENS
 
@@ -86,7 +85,7 @@ def test_memory_tokens_look_at_the_places_of_their_rate(rate: int, decoder: Path
 
 
 def test_stages_double_the_rate_up_to_the_last() -> None:
-    assert rates_up_to(16) == (1, 2, 4, 8, 16)
+    assert [rate for rate, _ in stages.stages(lab.CompressorRecipe(rate=16))] == [1, 2, 4, 8, 16]
     recipe = lab.CompressorRecipe(rate=4, pretraining=500)
     assert stages.stages(recipe) == [(1, 40), (2, 100), (4, 360)]
     assert stages.stages(lab.CompressorRecipe(rate=4, pretraining=0)) == []

@@ -66,10 +66,8 @@ class Lessons(IterableDataset[dict[str, torch.Tensor]]):
         padded = []
         for batch in shuffle(random, [batch for batch in batches if batch]):
             longest = -(-max(len(ids) for ids, _ in batch) // PAD_TO) * PAD_TO + 1
-            ids, weights = (
-                torch.full((len(batch), longest), self.tokenizer.pad_token_id),
-                torch.zeros(len(batch), longest),
-            )
+            ids = torch.full((len(batch), longest), self.tokenizer.pad_token_id)
+            weights = torch.zeros(ids.shape)
             for place, row in enumerate(batch):
                 ids[place, : len(row[0])], weights[place, : len(row[1])] = map(torch.tensor, row)
             padded.append({"input_ids": ids, "weights": weights})

@@ -7,8 +7,9 @@ with one question a passage there is little to learn it from.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pcc_bench.core.questions import question_prompt
 from pcc_bench.core.tiny import EOS
@@ -101,30 +102,16 @@ def _narrative(random: Random, size: float) -> Lesson:
     return [(Piece(draw_document(random, integer(random, 5, 8 + int(20 * size))), NARRATIVE),)]
 
 
-def _solved(random: Random, size: float) -> Lesson:
-    """Word problems; the blank line between them is learned too, and where they end."""
-    shown = _examples(random, "gsm8k", 1 + int(4 * size), "Question: {question}\nAnswer:", between=ANSWER)
-    return [shown, _END]
-
-
-def _judged(random: Random, size: float) -> Lesson:
-    return [_examples(random, "sst2", 2 + int(10 * size), "Sentence: {sentence}\nSentiment:")]
-
-
-def _referred(random: Random, size: float) -> Lesson:
-    prompt = "Question: In the sentence \"{text}\", does the pronoun '{span2_text}' refer to {span1_text}?\nAnswer:"
-    return [_examples(random, "wsc", 2 + int(5 * size), prompt)]
-
-
-def _examples(random: Random, dataset: str, most: int, prompt: str, between: float = 0.0) -> Run:
-    """Rows of a task with their answers, one after the other; `prompt` is that of the task's YAML."""
-    read, options = _TASKS[dataset]
+def _examples(dataset: str, random: Random, size: float) -> Lesson:
+    """Rows of a task with their answers, one after the other; of worked solutions it is learned too where they end."""
+    read, options, prompt, fewest, more = _TASKS[dataset]
     shown: list[Piece] = []
-    for _ in range(integer(random, 1, most)):
+    for _ in range(integer(random, 1, fewest + int(more * size))):
         doc = read(row(dataset, "train", integer(random, 0, 10**9)))
         answer = options[doc["label"]] if options else doc["answer"]
-        shown += [Piece(prompt.format_map(doc)), Piece(f" {answer}", ANSWER), Piece("\n\n", between)]
-    return tuple(shown[:-1])
+        shown += [Piece(prompt.format_map(doc)), Piece(f" {answer}", ANSWER)]
+        shown.append(Piece("\n\n", 0.0 if options else ANSWER))
+    return [tuple(shown[:-1])] if options else [tuple(shown[:-1]), _END]
 
 
 def _talk(random: Random, size: float) -> Lesson:
@@ -139,14 +126,20 @@ def _talk(random: Random, size: float) -> Lesson:
 
 
 _END, _END_AGAIN = (Piece(EOS, ANSWER),), (Piece(EOS, SAY_AGAIN),)
-_TASKS = {"gsm8k": (gsm8k, ()), "sst2": (sst2, ("negative", "positive")), "wsc": (wsc, ("no", "yes"))}
+_WSC = "Question: In the sentence \"{text}\", does the pronoun '{span2_text}' refer to {span1_text}?\nAnswer:"
+# Reader of rows, options, prompt as in the task's YAML, most rows of a short lesson, and how many more of a long one.
+_TASKS: dict[str, tuple[Callable[[Any], dict[str, Any]], tuple[str, ...], str, int, int]] = {
+    "gsm8k": (gsm8k, (), "Question: {question}\nAnswer:", 1, 4),
+    "sst2": (sst2, ("negative", "positive"), "Sentence: {sentence}\nSentiment:", 2, 10),
+    "wsc": (wsc, ("no", "yes"), _WSC, 2, 5),
+}
 _KINDS: Sequence[tuple[float, Callable[[Random, float], Lesson]]] = (
     (0.14, _random_again),
     (0.12, _text_again),
     (0.06, _narrative),
     (0.12, _paragraphs),
-    (0.03, _solved),
-    (0.02, _judged),
-    (0.02, _referred),
+    (0.03, partial(_examples, "gsm8k")),
+    (0.02, partial(_examples, "sst2")),
+    (0.02, partial(_examples, "wsc")),
     (0.03, _talk),
 )

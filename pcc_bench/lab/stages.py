@@ -57,16 +57,12 @@ def stages(recipe: CompressorRecipe) -> list[tuple[int, int]]:
     """
     if not recipe.pretraining:
         return []
-    before = [(rate, FIRST_STEPS if rate == 1 else STAGE_STEPS) for rate in rates_up_to(recipe.rate)[:-1]]
+    rates = itertools.takewhile(lambda rate: rate < recipe.rate, (2**power for power in itertools.count()))
+    before = [(rate, FIRST_STEPS if rate == 1 else STAGE_STEPS) for rate in rates]
     if recipe.kind == "large":
         growing = sum(steps for _, steps in GROWING)
         before = [(rate, steps + growing * (rate == FIRST_RATE)) for rate, steps in before if rate >= FIRST_RATE]
     return [*before, (recipe.rate, recipe.pretraining - sum(steps for _, steps in before))]
-
-
-def rates_up_to(rate: int) -> tuple[int, ...]:
-    """1, 2, 4, ... up to a rate."""
-    return (*itertools.takewhile(lambda step: step < rate, (2**power for power in itertools.count())), rate)
 
 
 def pretraining_recipe(

@@ -7,17 +7,7 @@ from collections.abc import Iterator
 from random import Random
 from typing import Any
 
-from pcc_bench.tasks.lab.passages import (
-    Passage,
-    Question,
-    contested,
-    draw_document,
-    draw_paragraphs,
-    draw_passage,
-    lesson,
-    one_hop,
-    two_hop,
-)
+from pcc_bench.tasks.lab.passages import contested, draw_document, draw_paragraphs, lesson, one_hop, passage_of, two_hop
 from pcc_bench.tasks.lab.problems import draw_problem, draw_pronoun, draw_review, draw_session
 from pcc_bench.tasks.lab.world import VERSION, integer, seeded, shuffle
 
@@ -99,9 +89,9 @@ def without_context(random: Random, dataset: str, split: str, index: int, seed: 
 
 def squad(random: Random, length: int, split: str, count: int, *, alike: bool) -> Iterator[Row]:
     """Rows of SQuAD, or of AdversarialQA (`alike`), on one passage of so many sentences."""
-    questions: list[Question] = []
+    questions = list[Any]()
     while len(questions) < count:  # near-duplicates may agree in all that is said of them
-        passage = _passage(random, length, split, alike=alike)
+        passage = passage_of(random, length, split, alike=alike)
         questions = (contested if alike else one_hop)(random, passage)
     metadata = {"metadata": {"split": split, "model_in_the_loop": "none"}} if alike else {}
     for question in shuffle(random, questions)[:count]:
@@ -111,30 +101,26 @@ def squad(random: Random, length: int, split: str, count: int, *, alike: bool) -
 
 def nq(random: Random, length: int, split: str, count: int) -> Iterator[Row]:
     """Rows of Natural Questions on the same passages, of which the gold one has so many sentences."""
-    gold = _passage(random, length, split)
+    gold = passage_of(random, length, split)
     subjects = {stated.fact.subject for stated in gold.stated}
     passages, others = [gold], integer(random, 2, 5)
     while len(passages) <= others:  # about nobody and no company of the gold one
-        passage = _passage(random, integer(random, 3, 8), split)
+        passage = passage_of(random, integer(random, 3, 8), split)
         if not subjects & {stated.fact.subject for stated in passage.stated}:
             passages.append(passage)
     shuffle(random, passages)
+    titles = [" and ".join(person.name for person in passage.cast.people[:2]) for passage in passages]
     for question in shuffle(random, one_hop(random, gold))[:count]:
         contexts = [
-            {
-                "title": " and ".join(person.name for person in passage.cast.people[:2]),
-                "text": passage.text,
-                "hasanswer": question.answer in passage.text,
-                "isgold": passage is gold,
-            }
-            for passage in passages
+            {"title": title, "text": p.text, "hasanswer": question.answer in p.text, "isgold": p is gold}
+            for title, p in zip(titles, passages, strict=True)
         ]
         yield {"question": question.text, "answers": [question.answer], "ctxs": contexts}
 
 
 def hotpotqa(random: Random, length: int, split: str, count: int) -> Iterator[Row]:
     """Rows of HotpotQA on the same paragraphs of so many sentences in all."""
-    questions: list[Question] = []
+    questions = list[Any]()
     while len(questions) < count:  # short ones may have no two facts that lean on each other
         paragraphs = draw_paragraphs(random, length, split=split)
         questions = two_hop(random, paragraphs.whole)
@@ -142,19 +128,7 @@ def hotpotqa(random: Random, length: int, split: str, count: int) -> Iterator[Ro
     texts = [[sentence if n == 0 else f" {sentence}" for n, sentence in enumerate(p)] for p in paragraphs.sentences]
     for question in shuffle(random, questions)[:count]:
         needs = [paragraphs.places[stated.fact] for stated in question.needs]
-        yield {
-            "question": question.text,
-            "answer": question.answer,
-            "type": "bridge",
-            "level": "easy",
-            "supporting_facts": {"title": [title for title, _ in needs], "sent_id": [at for _, at in needs]},
-            "context": {"title": list(paragraphs.titles), "sentences": [list(text) for text in texts]},
-        }
-
-
-def _passage(random: Random, sentences: int, split: str, *, alike: bool = False) -> Passage:
-    fillers = min(integer(random, 0, sentences // 4), sentences - 2)
-    facts = sentences - fillers
-    # Near-duplicates are few and told in full.
-    people = max(2, min(8, facts // 5)) if alike else None
-    return draw_passage(random, facts, people, fillers, split=split, alike=alike)
+        facts = {"title": [title for title, _ in needs], "sent_id": [at for _, at in needs]}
+        context = {"title": list(paragraphs.titles), "sentences": [list(text) for text in texts]}
+        row = {"question": question.text, "answer": question.answer, "type": "bridge", "level": "easy"}
+        yield {**row, "supporting_facts": facts, "context": context}

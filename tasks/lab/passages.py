@@ -56,13 +56,20 @@ def draw_passage(
     else:
         chosen = shuffle(random, everything)[:facts]
     longest = pick(random, _RUNS)
-    runs = [
-        group[start : start + longest]
-        for group in (shuffle(random, group) for group in grouped(chosen, "subject").values())
-        for start in range(0, len(group), longest)
-    ]
+    runs = []
+    for group in grouped(chosen, "subject").values():
+        shuffle(random, group)
+        runs += [group[start : start + longest] for start in range(0, len(group), longest)]
     shuffle(random, runs)
     return write(random, runs, cast, fillers)
+
+
+def passage_of(random: Random, sentences: int, split: str, *, alike: bool = False) -> Passage:
+    """A passage of so many sentences, of which some state nothing; near-duplicates are few and told in full."""
+    fillers = min(integer(random, 0, sentences // 4), sentences - 2)
+    facts = sentences - fillers
+    people = max(2, min(8, facts // 5)) if alike else None
+    return draw_passage(random, facts, people, fillers, split=split, alike=alike)
 
 
 def grouped(items: Iterable[Item], by: str) -> dict[str, list[Item]]:
@@ -140,11 +147,10 @@ def draw_paragraphs(random: Random, sentences: int, *, split: str = "train") -> 
         fillers -= share
         passages.append(write(random, [shuffle(random, about[title])], cast, share))
     stated = [stated for passage in passages for stated in passage.stated]
-    places = {
-        stated.fact: (title, passage.sentences.index(passage.text[stated.start : stated.end]))
-        for title, passage in zip(titles, passages, strict=True)
-        for stated in passage.stated
-    }
+    places = {}
+    for title, passage in zip(titles, passages, strict=True):
+        for fact, start, end, _ in passage.stated:
+            places[fact] = (title, passage.sentences.index(passage.text[start:end]))
     whole = Passage("", stated, [], cast)
     return Paragraphs(titles, [passage.sentences for passage in passages], places, whole)
 

@@ -169,12 +169,9 @@ def draw_pronoun(random: Random, index: int, *, split: str = "train") -> dict[st
     label = index % 2 == 0
     candidate = referent if label else (b if referent is a else a)
     tokens = text.split()
-    target = {
-        "span2_index": tokens.index(pronoun),
-        "span1_index": next(n for n in range(len(tokens)) if tokens[n : n + 2] == [candidate.first, candidate.last]),
-        "span1_text": candidate.name,
-        "span2_text": pronoun,
-    }
+    first = next(n for n in range(len(tokens)) if tokens[n : n + 2] == [candidate.first, candidate.last])
+    target = {"span2_index": tokens.index(pronoun), "span1_index": first}
+    target |= {"span1_text": candidate.name, "span2_text": pronoun}
     return {"text": text, "target": target, "idx": index, "label": label}
 
 
@@ -249,12 +246,7 @@ def draw_session(
     ]
     for _ in range(integer(random, 1, 4)):
         turns += [f"{role.name}: {role.reply(random)}", f"{partner.name}: {pick(random, _PROMPTS)}"]
-    return {
-        "position": f"{when} {1 + index // ROLES}",
-        "role": role.name,
-        "speakers": [role.name, partner.name],
-        "scene": f"{role.name} and {partner.name} are at the {pick(random, PLACES)}. {scenery(random)}",
-        "dialogue": turns,
-        "positive_response": role.reply(random),
-        "negative_responses": [other.reply(random) for other in others[:3]],
-    }
+    row = {"position": f"{when} {1 + index // ROLES}", "role": role.name, "speakers": [role.name, partner.name]}
+    row["scene"] = f"{role.name} and {partner.name} are at the {pick(random, PLACES)}. {scenery(random)}"
+    responses = [one.reply(random) for one in (role, *others[:3])]
+    return {**row, "dialogue": turns, "positive_response": responses[0], "negative_responses": responses[1:]}

@@ -11,33 +11,30 @@ def words(text: str) -> tuple[str, ...]:
 
 
 WOMEN = words(
-    "Alice Amy Anna Clara Diana Elena Ella Emma Grace Helen Irene Jane "
-    "Julia Kate Laura Lily Lucy Maria Mary Nora Rose Ruth Sara Sophie"
+    "Alice Amy Anna Clara Diana Elena Ella Emma Grace Helen Irene Jane Julia Kate Laura Lily Lucy Maria Mary Nora Rose "
+    "Ruth Sara Sophie"
 )
 MEN = words(
-    "Adam Bruno David Felix Frank George Henry Hugo Ivan Jack James John "
-    "Leo Luke Mark Max Noah Oscar Paul Peter Robert Simon Tom Victor"
+    "Adam Bruno David Felix Frank George Henry Hugo Ivan Jack James John Leo Luke Mark Max Noah Oscar Paul Peter "
+    "Robert Simon Tom Victor"
 )
 SURNAMES = words(
-    "Adams Allen Bell Black Brown Clark Cole Davis Evans Ford Foster Gray "
-    "Green Hall Harris Hill Hunt Jones Kelly King Lewis Mason Moore Morris "
-    "Nelson Owens Palmer Parker Perry Price Quinn Reed Ross Scott Shaw Smith "
-    "Stone Turner Walker Ward Watson Webb West White Wilson Wood Wright Young"
+    "Adams Allen Bell Black Brown Clark Cole Davis Evans Ford Foster Gray Green Hall Harris Hill Hunt Jones Kelly King "
+    "Lewis Mason Moore Morris Nelson Owens Palmer Parker Perry Price Quinn Reed Ross Scott Shaw Smith Stone Turner "
+    "Walker Ward Watson Webb West White Wilson Wood Wright Young"
 )
 CITIES = words(
-    "Athens Basel Bergen Berlin Bonn Boston Bristol Cairo Chicago Dallas "
-    "Delhi Denver Dublin Geneva Hamburg Leeds Lima Lisbon London Lyon "
-    "Madrid Miami Milan Munich Naples Oslo Oxford Paris Prague Quito "
-    "Riga Rome Tokyo Turin Venice Vienna Warsaw York Zagreb Zurich"
+    "Athens Basel Bergen Berlin Bonn Boston Bristol Cairo Chicago Dallas Delhi Denver Dublin Geneva Hamburg Leeds Lima "
+    "Lisbon London Lyon Madrid Miami Milan Munich Naples Oslo Oxford Paris Prague Quito Riga Rome Tokyo Turin Venice "
+    "Vienna Warsaw York Zagreb Zurich"
 )
 JOBS = words(
-    "actor artist baker banker barber builder butcher clerk cook dentist "
-    "doctor driver editor engineer farmer gardener guard judge lawyer miner "
-    "nurse painter pilot poet sailor singer tailor teacher waiter writer"
+    "actor artist baker banker barber builder butcher clerk cook dentist doctor driver editor engineer farmer gardener "
+    "guard judge lawyer miner nurse painter pilot poet sailor singer tailor teacher waiter writer"
 )
 COMPANIES = words(
-    "Altra Bexton Corvia Delmar Fintra Gorma Hexta Jolvar Kestro Lumera Mirvo Nordan "
-    "Orbino Pexa Quanta Rondel Sylva Tarvo Ultera Vantor Wexly Xenta Yorvik Zentro"
+    "Altra Bexton Corvia Delmar Fintra Gorma Hexta Jolvar Kestro Lumera Mirvo Nordan Orbino Pexa Quanta Rondel Sylva "
+    "Tarvo Ultera Vantor Wexly Xenta Yorvik Zentro"
 )
 FOODS = words("bread cake cheese fruit honey pasta pizza rice salad soup")
 HOBBIES = words("chess dancing fishing hiking painting reading running singing skating swimming")

@@ -40,12 +40,6 @@ def spaced(text: str) -> str:
     return _CHARACTER.sub(r" \1 ", text)
 
 
-def letters_and_digits(text: str) -> list[str]:
-    """Words of letters, digits and marks of any script; of ASCII text, those of `[A-Za-z0-9]+`."""
-    plain = (char if char.isalnum() or unicodedata.category(char).startswith("M") else " " for char in spaced(text))
-    return "".join(plain).split()
-
-
 def score_overlap(answer: str, reference: str) -> dict[str, float]:
     """Scores of one text, each from 0 to 1.
 
@@ -91,10 +85,10 @@ class _RougeWords(Tokenizer):  # type: ignore[misc]
         self._stemmer = PorterStemmer()
 
     def tokenize(self, text: str) -> list[str]:
-        return [
-            self._stemmer.stem(word) if len(word) > 3 and word.isascii() else word
-            for word in letters_and_digits(text.lower())
-        ]
+        """Words of letters, digits and marks of any script; of ASCII text, those of `[A-Za-z0-9]+`."""
+        chars = (c if c.isalnum() or unicodedata.category(c).startswith("M") else " " for c in spaced(text.lower()))
+        words = "".join(chars).split()
+        return [self._stemmer.stem(word) if len(word) > 3 and word.isascii() else word for word in words]
 
 
 _ROUGE = RougeScorer(["rougeL"], tokenizer=_RougeWords())
