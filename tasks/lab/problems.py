@@ -170,7 +170,7 @@ def draw_pronoun(random: Random, index: int, *, split: str = "train") -> dict[st
     candidate = referent if label else (b if referent is a else a)
     tokens = text.split()
     first = next(n for n in range(len(tokens)) if tokens[n : n + 2] == [candidate.first, candidate.last])
-    target = {"span2_index": tokens.index(pronoun), "span1_index": first}
+    target: dict[str, Any] = {"span2_index": tokens.index(pronoun), "span1_index": first}
     target |= {"span1_text": candidate.name, "span2_text": pronoun}
     return {"text": text, "target": target, "idx": index, "label": label}
 
