@@ -22,7 +22,7 @@ from pcc_bench.cli import app
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.generation import generate
-from pcc_bench.core.plan import realise
+from pcc_bench.core.plan import common_dtype
 from pcc_bench.host.compressing import ContextMemory
 from pcc_bench.host.serving import BAN, SAMPLING, InProcess, Server, compare, sampling, write
 from pcc_bench.model import init
@@ -248,4 +248,4 @@ def test_sampling_states_every_value(memory: ContextMemory) -> None:
     }
     assert sampling(memory.compressor, 5, options={"temperature": 0.7})["temperature"] == 0
     plan = memory.plan("Who?")
-    assert realise([plan], memory.compressor.decoder, plan.dtype(memory.compressor.decoder))[0].dtype == torch.float32
+    assert common_dtype([plan], memory.compressor.decoder) == torch.float32

@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 
 from pcc_bench import cli
 from pcc_bench.baselines.controls import Bm25Context, FullContext
-from pcc_bench.core import tiny
+from pcc_bench.core import int8, tiny
 from pcc_bench.core.compressor import Compressor, Memory
 from pcc_bench.core.context import Prompt, literal, mark
 from pcc_bench.core.decoder import Decoder
@@ -32,7 +32,7 @@ from pcc_bench.host import compressing
 from pcc_bench.host import models as lm_models
 from pcc_bench.host.lm import CompressedLM
 from pcc_bench.host.store import store as store_folder
-from pcc_bench.host.store.entry import PRECISIONS, pack, unpack
+from pcc_bench.host.store.entry import PRECISIONS
 from pcc_bench.host.store.store import MARKER, MemoryStore, StoreFolder
 from pcc_bench.model import init
 from pcc_bench.model.compressor import PccCompressor
@@ -471,13 +471,13 @@ def test_a_misspelt_option_is_named(models: Path) -> None:
 
 def test_int8_takes_a_byte_a_channel_and_errs_by_half_a_step() -> None:
     slots = torch.randn(16, 200) * torch.logspace(-3, 3, 200)
-    tensors = pack(slots, "int8")
-    assert (tensors["slots"].dtype, tensors["slots"].shape) == (torch.int8, slots.shape)
-    assert tensors["scales"].shape == (16, 4)  # 64 channels share one
-    steps = tensors["scales"].repeat_interleave(64, dim=1)[:, :200]
-    assert ((unpack(tensors) - slots).abs() <= steps * 0.5001).all()
+    whole, scales = int8.quantise(slots)
+    assert (whole.dtype, whole.shape) == (torch.int8, slots.shape)
+    assert scales.shape == (16, 4)  # 64 channels share one
+    steps = scales.repeat_interleave(64, dim=1)[:, :200]
+    assert ((int8.dequantise(whole, scales) - slots).abs() <= steps * 0.5001).all()
     zeros = torch.zeros(2, 48)
-    assert torch.equal(unpack(pack(zeros, "int8")), zeros)
+    assert torch.equal(int8.dequantise(*int8.quantise(zeros)), zeros)
 
 
 def test_int8_files_are_smaller(pcc: Compressor, tmp_path: Path) -> None:

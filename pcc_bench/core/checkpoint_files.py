@@ -66,9 +66,6 @@ def resolve(name: str, what: str = "checkpoint", beside: Path | None = None) -> 
         return Path(snapshot_download(name))
 
 
-# ---------------------------------------------------------------- configurations
-
-
 def check_folder(name: str | Path) -> None:
     """See that a folder's `config.json` asks for no absurd sizes; what is no folder with one is left to its reader."""
     path = Path(name) / "config.json"
@@ -118,9 +115,6 @@ def check_complete(name: str | Path) -> None:
             f"the model in {name} lacks {len(lost)} tensors of its configuration ({lost[0]} first), and random ones "
             "would be read in their place: copy it again"
         )
-
-
-# ---------------------------------------------------------------- models and weights
 
 
 def load_tokenizer(folder: Path | str) -> transformers.PreTrainedTokenizerBase:

@@ -29,9 +29,8 @@ class Owner(BaseModel):  # of a folder
 def claimed(folder: Path, part: str = "", wait: bool = False) -> Iterator[None]:
     """Hold an output folder, or a `part` of it, for as long as a command runs; made if missing.
 
-    The operating system gives a lock back when its process ends, however it ends: a killed command blocks nobody. Of
-    several processes of one command (`accelerate launch`), the first holds it. `wait`: for another command to end,
-    instead of a UsageError.
+    A killed command blocks nobody. Of several processes of one command (`accelerate launch`), the first holds it.
+    `wait`: for another command to end, instead of a UsageError.
     """
     if os.environ.get("RANK", "0") != "0":
         yield

@@ -54,8 +54,7 @@ class Memory:
             raise ValueError(f"{len(self.positions)} positions of {self.length} vectors, or they do not ascend")
 
     @property
-    def length(self) -> int:
-        """Vectors or tokens it has in the decoder's input."""
+    def length(self) -> int:  # vectors or tokens it has in the decoder's input
         return self.slots + self.boundary
 
     @property

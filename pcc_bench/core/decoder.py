@@ -124,13 +124,11 @@ class Decoder:
         return cast(torch.nn.Embedding, self.model.get_input_embeddings())
 
     @property
-    def hidden_size(self) -> int:
-        """Width of an input vector (the embedding's, which is what a memory must match)."""
+    def hidden_size(self) -> int:  # of an input vector, which is what a memory must match
         return self.embedding.weight.shape[1]
 
     @property
-    def bos(self) -> list[int]:
-        """Beginning of sequence, as ids; none where the decoder has no such token."""
+    def bos(self) -> list[int]:  # none where the decoder has no such token
         return [] if self.tokenizer.bos_token_id is None else [int(self.tokenizer.bos_token_id)]
 
     @cached_property

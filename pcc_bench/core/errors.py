@@ -54,7 +54,6 @@ def memory_errors(doing: str, remedy: str) -> Iterator[None]:
         raise UsageError(f"out of memory while {doing} ({first[:120]}): {remedy}") from error
 
 
-def first_line(error: BaseException) -> str:
-    """What a library's error says, short enough to stand in a sentence of ours."""
+def first_line(error: BaseException) -> str:  # short enough to stand in a sentence of ours
     text = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
     return f"{type(error).__name__}: {text}" if isinstance(error, KeyError | IndexError | AttributeError) else text

@@ -29,10 +29,6 @@ class Plan:
     def length(self) -> int:  # positions in the decoder's input
         return sum(map(_length, self.pieces))
 
-    @property
-    def has_vectors(self) -> bool:
-        return any(not isinstance(piece, list) for piece in self.pieces)
-
     def ids(self) -> list[int]:
         """The token ids, of a plan without vectors."""
         return [token for piece in self.pieces if isinstance(piece, list) for token in piece]
@@ -63,11 +59,6 @@ class Plan:
             assert vectors is not None
             parts.append(decoder.embed(vectors) if isinstance(vectors, list) else vectors.to(decoder.device))
         return torch.cat(parts)
-
-    def dtype(self, decoder: Decoder) -> torch.dtype:  # of `vectors`
-        tensors = [piece.vectors if isinstance(piece, Memory) else piece for piece in self.pieces]
-        dtypes = [tensor.dtype for tensor in tensors if isinstance(tensor, torch.Tensor)]
-        return reduce(torch.promote_types, dtypes, decoder.dtype)
 
     def split(self, length: int) -> tuple["Plan", "Plan"]:
         """The first `length` positions, and the rest; only token ids are cut in two."""
@@ -110,6 +101,14 @@ def common_length(plans: Sequence[Plan]) -> int:
                 break
         common = min(common, length)
     return common
+
+
+def common_dtype(plans: Sequence[Plan], decoder: Decoder) -> torch.dtype | None:
+    """That of the input vectors of a batch of plans; None where it is token ids."""
+    pieces = (piece for plan in plans for piece in plan.pieces)
+    tensors = (piece.vectors if isinstance(piece, Memory) else piece for piece in pieces)
+    dtypes = [tensor.dtype for tensor in tensors if isinstance(tensor, torch.Tensor)]
+    return reduce(torch.promote_types, dtypes, decoder.dtype) if dtypes else None
 
 
 def realise(plans: Sequence[Plan], decoder: Decoder, dtype: torch.dtype | None) -> list[list[int]] | list[torch.Tensor]:

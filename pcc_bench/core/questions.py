@@ -17,12 +17,10 @@ class QuestionPrompt:
     needs_chat_template: bool = False  # the words are a user's turn
 
     @property
-    def ending(self) -> dict[str, list[str]]:
-        """lm-eval's generation setting that ends an answer."""
+    def ending(self) -> dict[str, list[str]]:  # of an answer, in lm-eval's generation settings
         return {"until": list(self.until)} if self.until else {}
 
-    def asking(self, question: str) -> str:
-        """What stands behind the context or its memory."""
+    def asking(self, question: str) -> str:  # behind the context or its memory
         return self.text.replace("{question}", question)
 
 

@@ -16,7 +16,7 @@ import torch
 from pcc_bench.core.decoder import Decoder, now
 from pcc_bench.core.errors import UsageError, foreign, memory_errors
 from pcc_bench.core.generation import autocast_for, keep_logits
-from pcc_bench.core.plan import Plan
+from pcc_bench.core.plan import Plan, common_dtype
 from pcc_bench.cost.geometry import at_rate
 from pcc_bench.cost.records import CostRecord, Mode
 from pcc_bench.cost.work import FULL_TEXT, Laps, Point, Setting, Shape, records
@@ -107,8 +107,8 @@ class Runner:
             self._compress(contexts)
         elapsed = self.watch.lap()
         plans = [Plan((self.bos, *row)) for row in zip(self.memories, question.tolist(), strict=True)]
-        dtype = plans[0].dtype(self.decoder)
-        cache, token = self._read(torch.stack([plan.vectors(self.decoder).to(dtype) for plan in plans]))
+        dtype = common_dtype(plans, self.decoder)
+        cache, token = self._read(torch.stack([plan.vectors(self.decoder).to(dtype=dtype) for plan in plans]))
         return elapsed if mode is Mode.COLD else 0.0, self.watch.lap(), cache, token
 
     def _compress(self, contexts: Sequence[Sequence[int]]) -> None:

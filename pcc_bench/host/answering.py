@@ -10,7 +10,6 @@ import json
 import time
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
 from typing import Any
 
 import torch
@@ -25,7 +24,7 @@ from pcc_bench.core.compressor import Compressor
 from pcc_bench.core.decoder import Decoder, now
 from pcc_bench.core.errors import UsageError, memory_errors
 from pcc_bench.core.generation import ReadPrefix, autocast_for, generate, keep_logits, left_pad, positions_of, score
-from pcc_bench.core.plan import Plan, common_length, positions, realise
+from pcc_bench.core.plan import Plan, common_dtype, common_length, positions, realise
 from pcc_bench.host.planning import Job, Request
 from pcc_bench.host.responses import Answer, Response, Score
 from pcc_bench.host.serving import Engine, sampling
@@ -210,9 +209,7 @@ class Answering:
         """Inputs of a batch behind what its jobs share; that, once read; what it spared each job; seconds it took."""
         decoder = self.compressor.decoder
         plans = [job.plan for job in batch]
-        dtype = None
-        if any(plan.has_vectors for plan in plans):
-            dtype = reduce(torch.promote_types, (plan.dtype(decoder) for plan in plans))
+        dtype = common_dtype(plans, decoder)
         if batch[0].head is None:
             return realise(plans, decoder, dtype), None, [{} for _ in batch], 0.0
         start = now(decoder.device)

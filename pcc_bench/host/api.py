@@ -75,11 +75,9 @@ class ContextCompressor:
     def compress(
         self, texts: str | Sequence[str], query: str | Sequence[str] | None = None
     ) -> ContextMemory | list[ContextMemory]:
-        """Compress one text or several; long lists show a progress bar.
+        """Compress one text or several, none of them empty; long lists show a progress bar.
 
-        Args:
-            texts: A text, or several; none of them empty.
-            query: The question that a query-aware method compresses for: one for all texts, or one for each.
+        `query` is what a query-aware method compresses for: one question for all texts, or one for each.
         """
         contexts = [texts] if isinstance(texts, str) else list(texts)
         queries = [query or ""] * len(contexts) if query is None or isinstance(query, str) else list(query)

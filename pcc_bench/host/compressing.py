@@ -18,7 +18,7 @@ from pcc_bench.core.documents import is_unicode
 from pcc_bench.core.errors import UsageError, foreign, memory_errors
 from pcc_bench.core.generation import generate
 from pcc_bench.core.memory_file import Reader
-from pcc_bench.core.plan import Plan, PromptEncoder, positions, realise
+from pcc_bench.core.plan import Plan, PromptEncoder, common_dtype, positions, realise
 from pcc_bench.core.questions import OFFICIAL, question_prompt
 from pcc_bench.host.store.store import MemoryStore
 from pcc_bench.host.store.store import compress as compressed
@@ -129,9 +129,8 @@ class ContextMemory:
                 raise UsageError(f"prompt={prompt} needs a chat template, and {decoder.name} has none: use short")
             turns = [{"role": "user", "content": text}]
             turns += [{"role": "assistant", "content": words.answer_start}] if words.answer_start else []
-            text = decoder.chat(
-                turns, continue_final_message=bool(words.answer_start), add_generation_prompt=not words.answer_start
-            )
+            begun = bool(words.answer_start)
+            text = decoder.chat(turns, continue_final_message=begun, add_generation_prompt=not begun)
         return PromptEncoder(self.compressor).encode(Prompt.parse(text), [self.memory])
 
 
@@ -142,11 +141,7 @@ def open_memory(
     device: str = "auto",
     dtype: str = "auto",
 ) -> ContextMemory:
-    """A saved memory with the decoder that reads it, without the compressor's weights where they are not needed.
-
-    `decoder`, and `checkpoint` of a method that brings its own decoder, are given where they are not those the file
-    names; device and dtype as in `ContextCompressor.from_pretrained`.
-    """
+    """A saved memory and the decoder that reads it; arguments where they are not what the file names."""
     header = memory_file.header(Path(path))
     with quiet():
         if registry.get(header.method).owns_decoder:
@@ -172,19 +167,14 @@ def continued(reader: Reader, plan: Plan, max_new_tokens: int, until: Sequence[s
 def continued_ids(
     reader: Reader, plan: Plan, max_new_tokens: int, until: Sequence[str], options: dict[str, Any]
 ) -> list[int]:
-    decoder = reader.decoder
+    decoder, layout = reader.decoder, reader.layout
     what = f"the prompt with an answer of {max_new_tokens}"
     check_window(decoder.model.config, plan.span + max_new_tokens, what, "compress more, or split the text")
     criteria = StoppingCriteriaList([StopStringCriteria(decoder.tokenizer, list(until))]) if until else None
     with memory_errors(f"decoding a prompt of {plan.length} positions", "use a smaller dtype, or device='cpu'"):
-        out = generate(
-            decoder,
-            realise([plan], decoder, plan.dtype(decoder) if plan.has_vectors else None),
-            max_new_tokens,
-            reader.layout.stop_token_ids,
-            reader.layout.suppressed_token_ids,
-            criteria,
-            positions=positions([plan], reader.layout.memory_position),
-            **options,
+        prompts, places = (
+            realise([plan], decoder, common_dtype([plan], decoder)),
+            positions([plan], layout.memory_position),
         )
-    return out.ids[0]
+        ends_and_bans = layout.stop_token_ids, layout.suppressed_token_ids
+        return generate(decoder, prompts, max_new_tokens, *ends_and_bans, criteria, places, **options).ids[0]

@@ -1,16 +1,9 @@
 """lm-eval model classes by name (`pcc_bench.host.models:pcc`): `CompressedLM` with a method, made on first use."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from pcc_bench.core import registry
 
-if TYPE_CHECKING:
-    from pcc_bench.host.lm import CompressedLM
 
-
-def __getattr__(attribute: str) -> type[CompressedLM]:
+def __getattr__(attribute: str) -> type:
     methods = {name.replace("-", "_"): name for name in registry.names()}
     if attribute not in methods:
         raise AttributeError(f"module {__name__!r} has no attribute {attribute!r}")

@@ -181,7 +181,6 @@ class InProcess:
             ) from error
 
     def generate(self, prompts: Sequence[DecoderInput], fields: dict[str, Any]) -> list[list[int]]:
-        """As `Server.generate`."""
         inputs = [
             {"prompt_token_ids": prompt} if isinstance(prompt, list) else {"prompt_embeds": prompt.detach().cpu()}
             for prompt in prompts

@@ -2,9 +2,8 @@
 
 import difflib
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -53,8 +52,7 @@ def task_names() -> list[str]:
     return sorted(task_summaries())
 
 
-@dataclass(frozen=True)
-class TaskSummary:  # or group
+class TaskSummary(NamedTuple):  # or group
     line: str  # about it
     file: str = ""  # in a data folder
     hub: str = ""  # "" for groups

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lm_eval.tasks import TaskManager
@@ -33,8 +33,7 @@ from pcc_bench.model.inspection import weight_files
 FINGERPRINT_ROWS = 256  # of the embedding; see `Decoder.fingerprint`
 
 
-@dataclass(frozen=True)
-class Check:
+class Check(NamedTuple):
     what: str  # was looked at
     holds: bool
     says: str  # what was found, or how to fix it

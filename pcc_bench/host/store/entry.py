@@ -56,7 +56,8 @@ class FileHeader(BaseModel):  # of safetensors, the part that is ours
 def write(key: str, maker: str, memory: Memory | RawMemory, precision: str) -> bytes:
     """The file of a memory; `key` hashes what it was made from, `maker` the part that is the same for all texts."""
     if isinstance(memory, RawMemory):
-        tensors = pack(memory.slots, precision)
+        whole = quantise(memory.slots) if precision == INT8 else (memory.slots.to(DTYPES[precision]),)
+        tensors = dict(zip(("slots", "scales"), whole, strict=False))
     elif memory.vectors is not None:
         tensors = {"vectors": memory.vectors}
     else:
@@ -92,8 +93,9 @@ def read(data: bytes, key: str) -> Memory | RawMemory:
                 if tensors["vectors"].dtype in FLOATS:
                     return Memory(**state, vectors=tensors["vectors"])
             case ["slots"] | ["scales", "slots"] if "segments" in state and _is_packed(tensors):
-                if sum(state["segments"]) == len(tensors["slots"]):
-                    return RawMemory(**state, slots=unpack(tensors))
+                if sum(state["segments"]) == len(slots := tensors["slots"]):
+                    slots = dequantise(slots, tensors["scales"]) if "scales" in tensors else slots.float()
+                    return RawMemory(**state, slots=slots)
         raise DamagedError(f"it holds {', '.join(tensors) or 'nothing'}, which its counts do not fit")
     except (SafetensorError, ValueError) as error:
         raise DamagedError(str(error)) from None
@@ -120,16 +122,3 @@ def _checksum(header: str, tensors: dict[str, torch.Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         digest.update(tensor.view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def pack(slots: torch.Tensor, precision: str) -> dict[str, torch.Tensor]:
-    """Slots [slots, width] in a precision; for int8 also `scales`."""
-    if precision != INT8:
-        return {"slots": slots.to(DTYPES[precision])}
-    whole, scales = quantise(slots)
-    return {"slots": whole, "scales": scales}
-
-
-def unpack(tensors: dict[str, torch.Tensor]) -> torch.Tensor:
-    slots = tensors["slots"]
-    return dequantise(slots, tensors["scales"]) if "scales" in tensors else slots.float()
