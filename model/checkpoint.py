@@ -134,7 +134,7 @@ def _load_own(
         model = AutoModel.from_config(described, dtype=dtype)
         files.load_strictly(model, weights, path)
     else:
-        model = files.load_causal_lm(base_folder(folder, name), dtype)
+        model = files.pretrained(base_folder(folder, name), dtype)
         vocabulary, width = model.get_input_embeddings().weight.shape
         memory_tokens = tensor(state, "memory_tokens", (MEMORY_TOKENS, width), folder)
         if len(tokenizer) > vocabulary:

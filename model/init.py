@@ -9,7 +9,7 @@ import torch
 from peft import LoraConfig, TaskType, get_peft_model
 from transformers import PreTrainedTokenizerBase
 
-from pcc_bench.core.checkpoint_files import load_causal_lm, load_tokenizer, plain, resolve
+from pcc_bench.core.checkpoint_files import load_tokenizer, plain, pretrained, resolve
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.documents import checked
 from pcc_bench.core.errors import UsageError, foreign
@@ -36,7 +36,7 @@ def fresh(
 ) -> PCC:
     """Make an untrained PCC; a `UsageError` where sizes don't fit together."""
     source = resolve(encoder, "encoder")
-    model, tokenizer = load_causal_lm(source, torch.float32), load_tokenizer(source)
+    model, tokenizer = pretrained(source, torch.float32), load_tokenizer(source)
     with_memory_tokens(model, tokenizer, seed)
     lora = lora_config(lora_rank) if lora_rank else None
     described: dict[str, Any] = {"kind": "full", "config": model.base_model.config.to_dict()}
@@ -149,7 +149,7 @@ def layer_lora_config(rank: int, alpha: int, dropout: float) -> LoraConfig:
 def open_decoder(name: str, dtype: torch.dtype | str = torch.float32) -> Decoder:
     """Load a decoder outside lm-eval."""
     folder = resolve(name, "decoder")
-    decoder = Decoder(load_causal_lm(folder, dtype), load_tokenizer(folder), name)
+    decoder = Decoder(pretrained(folder, dtype), load_tokenizer(folder), name)
     decoder.check_runs()
     return decoder
 

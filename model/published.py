@@ -88,7 +88,7 @@ def _published_body(folder: Path, dtype: torch.dtype) -> Any:
     """A Lite encoder; also reads what the official trainer leaves behind, the whole system in one file."""
     weights = folder / files.WEIGHTS
     if not weights.is_file() or not any(key.startswith(TRAINER_PREFIX) for key in files.safetensors_shapes(weights)):
-        return files.pretrained(AutoModel, folder, dtype)
+        return files.pretrained(folder, dtype, AutoModel)
     with foreign(f"{weights} does not fit the configuration beside it"):
         causal = AutoModelForCausalLM.from_config(from_folder(str(folder)), dtype=dtype)
         outcome = causal.load_state_dict(files.under(TRAINER_PREFIX, files.read_safetensors(weights)), strict=False)
@@ -102,7 +102,7 @@ def _published_adapter(
     folder: Path, base: str | None, tokenizer: PreTrainedTokenizerBase, dtype: torch.dtype
 ) -> PeftModel:
     name = base or read_adapter(folder).base_model_name_or_path or ""
-    model = files.load_causal_lm(files.resolve(name, "encoder base", folder.parent), dtype)
+    model = files.pretrained(files.resolve(name, "encoder base", folder.parent), dtype)
     vocabulary = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > vocabulary:
         if not any("base_layer" in key for key in files.safetensors_shapes(folder / "adapter_model.safetensors")):

@@ -78,7 +78,7 @@ def words_of(given: Sequence[str] | str) -> list[str]:
 def read_classifier(folder: Path, dtype: torch.dtype | str, **options: Any) -> tuple[Any, PreTrainedTokenizerBase]:
     """The token classification model of a folder, its weights finite, and its tokenizer."""
     tokenizer = load_tokenizer(folder)
-    model = pretrained_model(AutoModelForTokenClassification, folder, dtype, **options)
+    model = pretrained_model(folder, dtype, AutoModelForTokenClassification, **options)
     check_finite(model.named_parameters(), f"the token classifier {folder}")
     return model, tokenizer
 

@@ -94,11 +94,7 @@ def without_weights(config: PreTrainedConfig, where: str, kind: Any = transforme
 
 
 def check_complete(name: str | Path) -> None:
-    """See that the safetensors of a causal LM's folder have every tensor that its configuration asks for.
-
-    transformers draws random ones for those that are lost, and only logs it. Where a file names tensors otherwise than
-    the model does (those of old versions, converted as they are read), nothing can be said.
-    """
+    """See that a causal LM's safetensors have every tensor of its configuration: transformers draws lost ones."""
     files = sorted(Path(name).glob("*.safetensors")) if is_folder(name) else []
     if not files or not is_file(Path(name) / "config.json"):
         return
@@ -108,7 +104,7 @@ def check_complete(name: str | Path) -> None:
     for key, parameter in model.named_parameters(remove_duplicate=False):
         names.setdefault(id(parameter), set()).add(key)
     stored = {key for file in files for key in safetensors_shapes(file)}
-    if not stored <= set(model.state_dict()):
+    if not stored <= set(model.state_dict()):  # names of old versions, converted as they are read
         return
     if lost := sorted(min(tied) for tied in names.values() if not tied & stored):
         raise UsageError(
@@ -122,12 +118,7 @@ def load_tokenizer(folder: Path | str) -> transformers.PreTrainedTokenizerBase:
         return transformers.AutoTokenizer.from_pretrained(folder)
 
 
-def load_causal_lm(folder: Path, dtype: torch.dtype | str) -> Any:
-    """The causal LM of a model folder (safetensors only); dtype `auto` is that of its files."""
-    return pretrained(AutoModelForCausalLM, folder, dtype)
-
-
-def pretrained(kind: Any, folder: Path, dtype: torch.dtype | str, **options: Any) -> Any:
+def pretrained(folder: Path, dtype: torch.dtype | str, kind: Any = AutoModelForCausalLM, **options: Any) -> Any:
     """`kind.from_pretrained`, safetensors only unless `options` say otherwise; no tensor is drawn at random."""
     check_folder(folder)
     options = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True, **options}

@@ -88,8 +88,7 @@ class Prompt(str):
     def query(self) -> str:
         """What is asked of the contexts: the data that stays text behind the last of them ("" for none).
 
-        Where that is nothing (a question before its context), all data that stays text. A continuation to score is no
-        part of a prompt, so no answer option is in it; nor are the template's own words, the same for every row.
+        Where that is nothing (a question before its context), all data that stays text; no answer option is in it.
         """
         last = max((i for i, part in enumerate(self.parts) if part.kind is Kind.CONTEXT), default=-1)
         behind = [part.text for part in self.parts[last + 1 :] if part.kind is Kind.LITERAL]
@@ -189,9 +188,8 @@ def encode_text(
 ) -> list[int]:
     """Token ids of a text in whose `data` ranges no special token can be spelled (`special` matches them).
 
-    They are those of tokenizing in one go, with special tokens off where all that look like one are data's. Else the
-    stretches between the template's own special tokens, which no token crosses, are tokenized apart. `special` None
-    lets data spell them; `adds_special` adds what the tokenizer adds to any text (BOS).
+    They are those of tokenizing in one go, but for stretches between the template's own special tokens with data that
+    looks like one. `special` None lets data spell them; `adds_special` adds what the tokenizer adds to any text (BOS).
     """
     forged: list[Span] = []  # what spells a special token and data touches
     own: list[Span] = []  # the template's special tokens

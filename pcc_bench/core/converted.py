@@ -1,8 +1,7 @@
 """GGUF files as plain model folders (safetensors, tokenizer, chat template), converted once into the user's cache.
 
-transformers reads GGUF, but slowly, into a model that it refuses to save, and only through arguments that half of our
-callers do not have. A folder appears in the cache whole, with its manifest; a lock keeps two processes from making the
-same one. torch is imported only where something has to be converted.
+transformers reads GGUF slowly, into a model that it refuses to save. A folder appears in the cache whole, with its
+manifest; a lock keeps two processes from making the same one. torch is imported only to convert.
 """
 
 import hashlib

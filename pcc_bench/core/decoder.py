@@ -17,6 +17,7 @@ from pcc_bench.core.errors import UsageError, foreign
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}  # that a user may name
 FIXED = ("default", "linear", "yarn", "llama3", "proportional", "mrope", "axial")
+FINGERPRINT_ROWS = 256  # of the embedding
 # A CPU is fastest while activations stay in its caches (benchmarks/throughput.py), a GPU when its forwards are large.
 BATCH_TOKENS = {"cpu": 1_280}
 
@@ -99,10 +100,7 @@ class Ropes:
 
 
 class Decoder:
-    """A causal LM of transformers, frozen here and put into evaluation mode, with its tokenizer and name.
-
-    A parameter with NaN or infinity is a UsageError (those on the `meta` device are not looked at).
-    """
+    """A causal LM of transformers, frozen here, with its tokenizer; NaN or infinity in its weights is a UsageError."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str = "") -> None:
         check_finite(model.named_parameters(), f"the decoder '{name or type(model).__name__}'")
@@ -177,7 +175,7 @@ class Decoder:
         Rounded to bfloat16, it does not depend on the dtype; added tokens do not change it, a method's weights do.
         """
         config = self.model.config
-        sample = self.embedding.weight.detach()[:256].to(torch.bfloat16).cpu().contiguous()
+        sample = self.embedding.weight.detach()[:FINGERPRINT_ROWS].to(torch.bfloat16).cpu().contiguous()
         sizes = [config.model_type, config.hidden_size, config.num_hidden_layers]
         digest = hashlib.sha256(repr(sizes).encode())
         digest.update(sample.view(torch.int16).numpy().tobytes() + self.adapted.encode())

@@ -132,9 +132,8 @@ def score(
 ) -> Scored:
     """Log-likelihood of each continuation after its prompt, in one forward.
 
-    Rows are padded on the right: attention is causal, so nothing that is scored can see the padding and no mask is
-    needed (as in lm-eval's `hf`). Only the positions that predict a continuation go through the vocabulary head.
-    `positions` and `prefix` are as in `generate`.
+    Rows are padded on the right, where causal attention does not look, so no mask is used (as in lm-eval's `hf`). Only
+    positions that predict a continuation go through the vocabulary head. `positions`, `prefix`: as in `generate`.
     """
     decoder.ropes.forget(decoder.model)
     start = now(decoder.device)

@@ -1,9 +1,8 @@
 """Settings of a generation: penalties, bans and least lengths go by the new tokens of a row.
 
-transformers' processors look at all of a row: the prompt too where it is token ids, padding included, but nothing of
-it where it is vectors. One setting would then act on other tokens for a soft method than for a hard one, and on others
-again in another batch. Here they see the tokens that the row has generated, whatever the prompt was made of, and what
-has no meaning without the prompt's tokens is refused.
+transformers' processors look at all of a row: the prompt too where it is token ids, padding included, but not where it
+is vectors. Here they see the tokens that the row has generated, whatever the prompt was made of, so that a setting acts
+alike for all methods and batches; what has no meaning without the prompt's tokens is refused.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -72,9 +72,8 @@ def make_model(
 ) -> Path:
     """Write a causal LM with random weights and its tokenizer as a transformers folder.
 
-    `heads` are attention heads; key-value heads are half as many where the family has them. The default `std` is larger
-    than the usual 0.02, at which the logits of a tiny model are so alike that greedy decoding depends on rounding; to
-    train a model, take 0.02. `options` are the configuration's own.
+    Key-value heads are half as many as `heads`. At the usual `std` of 0.02, for training, the logits of a tiny model
+    are so alike that greedy decoding depends on rounding. `options` are the configuration's own.
     """
     sizes: dict[str, Any] = {"vocab_size": len(tokenizer), "hidden_size": width, "num_hidden_layers": layers}
     sizes |= {"num_attention_heads": heads, "max_position_embeddings": window}

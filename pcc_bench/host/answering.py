@@ -1,8 +1,7 @@
 """From a batch of jobs to answers: generation or log-likelihoods by the decoder, as lm-eval's `hf` would do them.
 
-Prompts that begin alike share a memory, a text or, for several continuations, the whole prompt. Such jobs are decoded
-one after another; keys and values of the beginning are computed for the first of them, kept, and copied for each.
-Answers are those of decoding every prompt whole, but for float rounding.
+Prompts that begin alike are decoded one after another; keys and values of the beginning are computed for the first of
+them, kept, and copied for each. Answers are those of decoding every prompt whole, but for float rounding.
 """
 
 import inspect

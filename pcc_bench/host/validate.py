@@ -22,15 +22,13 @@ from pcc_bench.core.checkpoint_files import (
 )
 from pcc_bench.core.compressor import Compressor
 from pcc_bench.core.context import as_prompt
-from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.decoder import FINGERPRINT_ROWS, Decoder
 from pcc_bench.core.documents import checked
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.texttable import TextTable
 from pcc_bench.host import arguments, startup
 from pcc_bench.host.settings import check_settings, task_names
 from pcc_bench.model.inspection import weight_files
-
-FINGERPRINT_ROWS = 256  # of the embedding; see `Decoder.fingerprint`
 
 
 class Check(NamedTuple):

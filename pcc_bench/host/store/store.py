@@ -1,8 +1,7 @@
 """The memories of a compressor, kept in a folder: what is there is read, what is missing is made and put there.
 
-Nothing wrong is ever returned: a file is found by a hash of all that decides its memory, and is checked before it is
-used; one that is damaged is made again and replaced. Every file is written beside its place, synchronised and moved
-over it, so that neither a second writer nor a kill leaves half of one under its name.
+A file is found by a hash of all that decides its memory, and is checked before it is used; a damaged one is replaced.
+It is written beside its place and moved over it, so that neither a second writer nor a kill leaves half of one.
 """
 
 import hashlib
