@@ -13,7 +13,7 @@ from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
 from pcc_bench.core.context import special_token_pattern
-from pcc_bench.core.plan import PromptEncoder, Run
+from pcc_bench.core.plan import PromptEncoder, Stretch
 
 OWN, FORGED = "<|own|>", "<|eot_id|>"
 KINDS = ("bytes", "bytes with a first blank", "blank first", "blank always")
@@ -45,15 +45,15 @@ def tokenizer(kind: str, knows_forged: bool = True, strips: bool = False) -> Pre
     return fast
 
 
-def ids(fast: PreTrainedTokenizerFast, run: Run) -> list[int]:
+def ids(fast: PreTrainedTokenizerFast, run: Stretch) -> list[int]:
     encoder = object.__new__(PromptEncoder)
     encoder.decoder = type("Decoder", (), {"tokenizer": fast})()  # type: ignore[assignment]
     encoder._special = special_token_pattern(fast)
     return encoder._ids(run, adds_special=False)
 
 
-def run_of(parts: list[tuple[str, bool]]) -> Run:
-    run = Run()
+def run_of(parts: list[tuple[str, bool]]) -> Stretch:
+    run = Stretch()
     for text, is_data in parts:
         run = run.add(text, is_data)
     return run

@@ -76,8 +76,7 @@ def check_folder(name: str | Path) -> None:
 def from_state(state: Mapping[str, Any], where: str) -> PreTrainedConfig:
     checked(Sizes, state, where)
     with foreign(f"{where} describes no model"):
-        config: PreTrainedConfig = transformers.AutoConfig.for_model(**state)
-    return config
+        return transformers.AutoConfig.for_model(**state)
 
 
 def from_folder(name: str) -> PreTrainedConfig:

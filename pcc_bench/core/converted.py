@@ -29,7 +29,7 @@ MEMORY = "end other programs, or use a larger machine"
 
 
 @dataclass(frozen=True)
-class Source:
+class GgufFile:
     name: str  # for messages
     pieces: tuple[Path, ...]  # its files, in the order in which they are joined; one where it is whole
     key: str  # tells it from what an older conversion was made of
@@ -74,7 +74,7 @@ def of_file(path: Path) -> Path:
     stat = path.stat()
     key = hashlib.sha256(f"{path} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()
     place = cache() / f"{path.stem}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-    return place if intact(place, key) else convert(Source(str(path), (path,), key), place)
+    return place if intact(place, key) else convert(GgufFile(str(path), (path,), key), place)
 
 
 def intact(place: Path, key: str) -> bool:
@@ -90,7 +90,7 @@ def intact(place: Path, key: str) -> bool:
     return whole and manifest.format == FORMAT and manifest.key == key
 
 
-def convert(source: Source, place: Path) -> Path:
+def convert(source: GgufFile, place: Path) -> Path:
     if importlib.util.find_spec("gguf") is None:
         missing = f"and the library that reads it is missing: pip install {LIBRARY}"
         raise UsageError(f"'{source.name}' is a GGUF file, {missing}")
@@ -142,7 +142,7 @@ def convert(source: Source, place: Path) -> Path:
     return place
 
 
-def manifest_of(folder: Path, source: Source, sha256: str) -> Manifest:
+def manifest_of(folder: Path, source: GgufFile, sha256: str) -> Manifest:
     files = {
         path.name: ModelFile(bytes=path.stat().st_size, modified=path.stat().st_mtime_ns, sha256=_sha256(path))
         for path in sorted(folder.iterdir())

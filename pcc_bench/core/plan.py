@@ -123,7 +123,7 @@ def _length(piece: Piece) -> int:
 
 
 @dataclass(frozen=True)
-class Run:
+class Stretch:
     """A stretch of text that is tokenized in one go."""
 
     text: str = ""
@@ -177,27 +177,28 @@ class PromptEncoder:
         if self.reader.soft:
             *before, last = self._runs(prompt)
             if len(self._frame(prompt).closing):  # stands between, so that prompt and continuation share no token
-                return self._around(prompt, memories, [*before, last]), self._ids(Run().add(continuation, True), False)
-            last, ids = self._split(last, continuation, adds_special=False)
+                ids = self._ids(Stretch().add(continuation, is_data=True), adds_special=False)
+            else:
+                last, ids = self._split(last, continuation, adds_special=False)
             return self._around(prompt, memories, [*before, last]), ids
         run = self._text(prompt, memories)
         if not run.text:  # BOS, or the end of sequence where there is none, stands in for an empty prompt
             tokenizer = self.decoder.tokenizer
             prefix = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-            ids = self._ids(Run().add(continuation, is_data=True), adds_special=False)
+            ids = self._ids(Stretch().add(continuation, is_data=True), adds_special=False)
             return (Plan(([prefix],)), ids) if ids[:1] != [prefix] else (Plan((ids[:1],)), ids[1:])
         adds = self._adds_special(prompt)
         run, ids = self._split(run, continuation, adds)
         return Plan((self._ids(run, adds),)), ids
 
-    def _split(self, run: Run, continuation: str, adds_special: bool) -> tuple[Run, list[int]]:
+    def _split(self, run: Stretch, continuation: str, adds_special: bool) -> tuple[Stretch, list[int]]:
         stripped = run.cut(len(run.text.rstrip()))
         blanks = run.text[len(stripped.text) :]
         whole = stripped.add(blanks, is_data=False).add(continuation, is_data=True)
         return stripped, self._ids(whole, adds_special)[len(self._ids(stripped, adds_special)) :]
 
-    def _text(self, prompt: Prompt, memories: Sequence[Memory]) -> Run:
-        run, rest = Run(), iter(memories)
+    def _text(self, prompt: Prompt, memories: Sequence[Memory]) -> Stretch:
+        run, rest = Stretch(), iter(memories)
         for part in prompt.parts:
             if part.kind is Kind.CONTEXT:
                 text = next(rest).text or ""
@@ -206,18 +207,18 @@ class PromptEncoder:
                 run = run.add(part.text, part.kind is Kind.LITERAL)
         return run
 
-    def _runs(self, prompt: Prompt) -> list[Run]:
+    def _runs(self, prompt: Prompt) -> list[Stretch]:
         """The text before, between and after the contexts: always one run more than contexts."""
-        runs = [Run()]
+        runs = [Stretch()]
         for part in prompt.parts:
             if part.kind is Kind.CONTEXT:
-                runs.append(Run())
+                runs.append(Stretch())
             elif part.kind is not Kind.AGAIN:  # the frame asks instead
                 runs[-1] = runs[-1].add(part.text, part.kind is Kind.LITERAL)
         runs[-1] = runs[-1].behind(self._frame(prompt).lead)
         return runs
 
-    def _around(self, prompt: Prompt, memories: Sequence[Memory], runs: Sequence[Run]) -> Plan:
+    def _around(self, prompt: Prompt, memories: Sequence[Memory], runs: Sequence[Stretch]) -> Plan:
         frame = self._frame(prompt)
         bos = self.decoder.bos if self.starts_with_bos else []
         if not self._adds_special(prompt):
@@ -250,5 +251,5 @@ class PromptEncoder:
         bos = self.decoder.tokenizer.bos_token
         return bool(bos) and prompt.startswith(bos) and prompt.parts[0].kind is Kind.TEXT
 
-    def _ids(self, run: Run, adds_special: bool) -> list[int]:
+    def _ids(self, run: Stretch, adds_special: bool) -> list[int]:
         return encode_text(self.decoder.tokenizer, run.text, run.literals, self._special, adds_special)

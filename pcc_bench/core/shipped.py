@@ -149,7 +149,7 @@ def pretrained_folder(name: str) -> Path:
                 what = f"the installed package {module} has no file {file}" if spec else f"package {module} is missing"
                 raise UsageError(f"'{name}': {what}; this installs it again: {remedy}")
             paths.append(path)
-        source = converted.Source(name, tuple(paths), row.sha256, row.sha256, row.packages, row.licence, remedy)
+        source = converted.GgufFile(name, tuple(paths), row.sha256, row.sha256, row.packages, row.licence, remedy)
         return converted.convert(source, place)
     from huggingface_hub import snapshot_download
 

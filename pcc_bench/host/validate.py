@@ -38,7 +38,7 @@ class Check(NamedTuple):
 
 
 @dataclass
-class Report:
+class Validation:
     checks: list[Check] = field(default_factory=list)
     examples: dict[str, TextTable] = field(default_factory=dict)  # task -> its first row as the decoder would read it
 
@@ -57,9 +57,9 @@ class Report:
         return all(check.holds for check in self.checks)
 
 
-def validate(model: str, model_args: str, task_list: str, metadata: str | None = None) -> Report:
+def validate(model: str, model_args: str, task_list: str, metadata: str | None = None) -> Validation:
     """Look at everything that an evaluation would need; arguments as in `pcc-bench eval`, "" for no tasks."""
-    report = Report()
+    report = Validation()
     values = report.look("model args", lambda: (arguments.parse_arguments(model_args), model_args or "none"))
     kind = report.look("method", lambda: (registry.get(model), registry.get(model).summary))
     if kind is not None and values is not None and (default := arguments.default_checkpoint(kind, values)):

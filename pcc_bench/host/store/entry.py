@@ -43,7 +43,7 @@ class Counts(BaseModel):  # of a `Memory`, or of a `RawMemory`
     segments: tuple[Count, ...] | None = None
 
 
-class Header(BaseModel):  # behind a file's checksum
+class EntryHeader(BaseModel):  # behind a file's checksum
     key: str
     maker: str
     counts: Counts
@@ -78,7 +78,7 @@ def read(data: bytes, key: str) -> Memory | RawMemory:
         checksum, _, text = file.metadata.get(HEADER, "").partition(" ")
         if checksum != _checksum(text, tensors):
             raise DamagedError("its checksum does not hold")
-        header = checked(Header, parse_json(text, "its header"), "its header")
+        header = checked(EntryHeader, parse_json(text, "its header"), "its header")
         if header.key != key:
             raise DamagedError("it was made for another key")
         if not all(map(is_finite, tensors.values())):
@@ -111,7 +111,7 @@ def maker(path: Path) -> str:
     try:
         with safe_open(path, framework="np") as file:
             _, _, header = (file.metadata() or {}).get(HEADER, "").partition(" ")
-        return checked(Header, parse_json(header, str(path)), str(path)).maker
+        return checked(EntryHeader, parse_json(header, str(path)), str(path)).maker
     except (OSError, SafetensorError, ValueError):
         return ""
 

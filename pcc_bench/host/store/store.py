@@ -39,7 +39,7 @@ LOOKED_AT = 64  # files of a store that is opened, to see whether it is another 
 COUNTS = ("hits", "misses", "damaged", "written", "unwritten", "evicted")
 
 
-class Entry(NamedTuple):  # a file of the folder
+class StoredFile(NamedTuple):  # a file of the folder
     used: int  # when, last
     size: int
     path: Path
@@ -110,14 +110,14 @@ class StoreFolder:
     def _path(self, key: str) -> Path:
         return self.root / key[:2] / (key + ENTRY)
 
-    def _files(self, suffix: str) -> Iterator[Entry]:
+    def _files(self, suffix: str) -> Iterator[StoredFile]:
         """Files of ours only: whatever else somebody put into the folder is left alone."""
         for path in self.root.glob(f"[0-9a-f][0-9a-f]/*{suffix}"):
             try:
                 state = path.lstat()
             except FileNotFoundError:  # another process deleted or renamed it
                 continue
-            yield Entry(state.st_mtime_ns, state.st_size, path)
+            yield StoredFile(state.st_mtime_ns, state.st_size, path)
 
 
 def write_whole(path: Path, data: bytes) -> Path:
