@@ -105,7 +105,8 @@ def test_golden_converter_on_tiny_values(golden: Golden, pcc: PCC) -> None:
 def test_golden_decoder_inputs_logits_and_losses(golden: Golden, pcc: PCC, case: str, task: str) -> None:
     targets, labels = golden.targets(case, task)
     encoded = pcc.encode(context_ids(golden, case))
-    inputs = objectives.lay_out(pcc, golden.decoder, encoded, targets, TASKS[task], labels)
+    plans = objectives.memory_plans(pcc, golden.decoder, encoded, TASKS[task])
+    inputs = objectives.behind(golden.decoder, plans, targets, labels)
     io, key = golden.io, f"{case}.{task}"
     if f"{key}.inputs_embeds" in io:
         close(inputs.vectors, io[f"{key}.inputs_embeds"])
@@ -129,7 +130,8 @@ def test_golden_gradients_reach_the_same_parameters_with_the_same_norms(golden: 
     pcc = golden.load().pcc.requires_grad_(True)
     targets, _ = golden.targets("a", "ae")
     encoded = pcc.encode(context_ids(golden, "a"))
-    inputs = objectives.lay_out(pcc, golden.decoder, encoded, targets, Task.RECONSTRUCTION)
+    plans = objectives.memory_plans(pcc, golden.decoder, encoded, Task.RECONSTRUCTION)
+    inputs = objectives.behind(golden.decoder, plans, targets)
     loss = torch.nn.functional.cross_entropy(*objectives.predictions(golden.decoder, inputs))
     loss.backward()  # type: ignore[no-untyped-call]
     norms = {name: p.grad.norm().item() for name, p in pcc.named_parameters() if p.grad is not None}

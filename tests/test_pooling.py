@@ -101,9 +101,9 @@ def test_at_1x_untrained_log_likelihoods_are_the_full_texts_with_the_same_frame(
     ids, target = (decoder.tokenizer.encode(text, add_special_tokens=False) for text in (TEXT, " watch the fox"))
     (encoded,) = pcc.encode([ids])
     with torch.no_grad():
-        ours = objectives.token_nll(decoder, objectives.lay_out(pcc, decoder, [encoded], [target], Task.ANSWERING))
-        text = objectives.memory_plan(pcc, decoder, replace(encoded, slots=[decoder.embed(ids)]))
-        theirs = objectives.token_nll(decoder, objectives.behind(decoder, [text], [target]))
+        text = replace(encoded, slots=[decoder.embed(ids)])
+        plans = objectives.memory_plans(pcc, decoder, [encoded, text], Task.ANSWERING)
+        ours, theirs = (objectives.token_nll(decoder, objectives.behind(decoder, [plan], [target])) for plan in plans)
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
 
 
@@ -324,7 +324,8 @@ def test_the_vocabulary_head_sees_only_positions_that_predict_a_label(decoder: D
     contexts = [list(range(20, 20 + n)) for n in (9, 30)]
     targets = [[31, 32, 33, 34], [41, 42]]
     labels = [[-100, -100, 33, 34], [-100, 42]]
-    inputs = objectives.lay_out(pcc, decoder, pcc.encode(contexts), targets, Task.ANSWERING, labels)
+    plans = objectives.memory_plans(pcc, decoder, pcc.encode(contexts), Task.ANSWERING)
+    inputs = objectives.behind(decoder, plans, targets, labels)
     seen: list[int] = []
     handle = decoder.model.get_output_embeddings().register_forward_hook(
         lambda m, args, out: seen.append(args[0].shape[0])

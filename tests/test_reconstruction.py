@@ -26,7 +26,7 @@ from pcc_bench.core.errors import UsageError
 from pcc_bench.core.generation import generate
 from pcc_bench.host import models as methods
 from pcc_bench.model import checkpoint
-from pcc_bench.model.training.objectives import Task, memory_plan
+from pcc_bench.model.training.objectives import Task, memory_plans
 from pcc_bench.tasks import pretraining
 from pcc_bench.tasks.documents import cut_tokens, read_documents
 from pcc_bench.tasks.lab import rows as lab_rows
@@ -127,7 +127,7 @@ def test_the_answer_is_what_training_generates_behind_ae(models: Path) -> None:
     for sample in samples:
         with torch.inference_mode():
             (encoded,) = pcc.encode(pcc.encoder.tokenize([sample["doc"]["document"]]))
-            prompt = memory_plan(pcc, decoder, encoded, Task.RECONSTRUCTION).vectors(decoder)
+            prompt = memory_plans(pcc, decoder, [encoded], Task.RECONSTRUCTION)[0].vectors(decoder)
             pad = tokenizer.pad_token_id
             stops = [] if pad is None else [pad]
             room = max(other["doc"]["tokens"] for other in samples) + ROOM

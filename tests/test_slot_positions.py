@@ -166,13 +166,15 @@ def test_training_reads_what_evaluation_reads(decoder: Decoder, tmp_path: Path) 
     targets = [[5, 6, 7, 8], [9, 10]]
     for task in (Task.RECONSTRUCTION, Task.ANSWERING):
         with torch.no_grad():
-            inputs = objectives.lay_out(pcc, decoder, pcc.encode(contexts), targets, task)
+            inputs = objectives.behind(
+                decoder, objectives.memory_plans(pcc, decoder, pcc.encode(contexts), task), targets
+            )
             together = objectives.token_nll(decoder, inputs).sum(1)
             for context, target, nll in zip(contexts, targets, together, strict=True):
                 (encoded,) = pcc.encode([context])
                 memory = pcc.positions(encoded.tokens, [len(slots) for slots in encoded.slots])
                 assert memory is not None
-                vectors = objectives.memory_plan(pcc, decoder, encoded, task).vectors(decoder)
+                vectors = objectives.memory_plans(pcc, decoder, [encoded], task)[0].vectors(decoder)
                 start = len(decoder.bos)
                 ids = [*range(start), *(start + place for place in memory)]
                 ids += range(ids[-1] + 1, ids[-1] + 1 + (task is Task.RECONSTRUCTION))

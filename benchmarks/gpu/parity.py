@@ -128,7 +128,8 @@ def golden_output(folder: Path, device: torch.device, dtype: torch.dtype) -> Out
     targets = [row["llm_ids"] + [config["ids"]["decoder_eos"]] for row in samples["a"]]
     encoded = compressor.pcc.encode(contexts)
     slots = torch.stack([torch.cat(one.slots) for one in encoded])
-    inputs = objectives.lay_out(compressor.pcc, decoder, encoded, targets, Task.RECONSTRUCTION)
+    plans = objectives.memory_plans(compressor.pcc, decoder, encoded, Task.RECONSTRUCTION)
+    inputs = objectives.behind(decoder, plans, targets)
     logits = decoder.model(inputs_embeds=inputs.vectors.to(dtype), attention_mask=inputs.mask).logits
     first = inputs.vectors.shape[1] - io["a.ae.target_ids"].shape[1]
     logits = logits[:, io["a.ae.logits_pos"].long() + first - 1]

@@ -77,10 +77,8 @@ class Corpus:
 
 
 def corpora_of(recipe: Recipe) -> tuple[list[Corpus], Corpus]:
-    """The training data of each phase, and what is held out of the last one's.
-
-    Phases that share their data share the corpus object, by which `Samples` knows that it is to be read on.
-    """
+    """The training data of each phase, and what is held out of the last one's."""
+    # Phases that share their data share the corpus object, by which `Samples` knows that it is to be read on.
     read: list[tuple[Corpus, Corpus]] = []
     for phase in range(len(recipe.phases)):
         goes_on = phase > 0 and recipe.data_at(phase) == recipe.data_at(phase - 1)

@@ -30,7 +30,7 @@ Losses = dict[str, list[float]]  # `nll` (nats) and `tokens` of each held-out ro
 
 
 class DataPosition(BaseModel):
-    """What stands in a state about the data; see `corpus.Position`."""
+    """What stands in a state about the data."""
 
     step: int = Field(ge=0)
     position: Position
@@ -49,18 +49,15 @@ def kept_states(folder: Path) -> str:
 
 
 def read_position(state: Path) -> tuple[int, Position]:
-    """The step after which a state was written, and where the data stood."""
     saved = checked(DataPosition, read_json(state / DONE), str(state / DONE))
     return saved.step, saved.position
 
 
 class SeedEachStep(TrainerCallback):
-    """Makes dropout a function of seed, step and process.
+    """Makes dropout a function of seed, step and process."""
 
-    The Trainer restores the generator before its data loader draws from it, so that a resumed run would otherwise see
-    other dropout masks than an uninterrupted one.
-    """
-
+    # The Trainer restores the generator before its data loader draws from it, so that a resumed run would otherwise see
+    # other dropout masks than an uninterrupted one.
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
@@ -69,10 +66,7 @@ class SeedEachStep(TrainerCallback):
 
 
 class Journal(TrainerCallback):
-    """Writes `log.jsonl` (one line a logged step) and, last into each state, where the data stood.
-
-    A resumed run drops the lines after the state it goes on from, so that the log is that of one uninterrupted run.
-    """
+    """Writes `log.jsonl` (a resumed run drops what came after its state), and a `DataPosition` last into each state."""
 
     def __init__(self, folder: Path, samples: Samples, model: "Learner", step: int) -> None:
         self.path, self.samples, self.model = folder / "log.jsonl", samples, model
@@ -103,11 +97,10 @@ class LoggedStep(BaseModel):
 
 
 class Evaluation(TrainerCallback):
-    """Measures held-out text every so many steps, before the first and after the last.
+    """Measures held-out text (`corpus`) every so many steps, before the first and after the last.
 
     `evaluation.jsonl` gets one line a measurement, `evaluation-rows.jsonl` the losses behind it row by row,
-    `reconstructions.jsonl` the greedy reconstructions behind its BLEU. `corpus` is what is held out of the last phase's
-    data; lines after `step`, which the run goes on from, are dropped.
+    `reconstructions.jsonl` the greedy reconstructions behind its BLEU; lines after `step` are dropped.
     """
 
     def __init__(self, recipe: Recipe, model: "Learner", corpus: Corpus, folder: Path, step: int) -> None:
@@ -158,10 +151,7 @@ class Evaluation(TrainerCallback):
         logger.info("held-out: %s", {key: round(value, 4) for key, value in line.items()})
 
     def _at_rate(self) -> tuple[dict[str, float], dict[str, Losses], list[dict[str, str]]]:
-        """Scores at the rate the model has now, losses by row, and greedy reconstructions beside what was compressed.
-
-        Of each objective: loss (nats per token), perplexity and accuracy of the next token.
-        """
+        """Loss (nats per token), perplexity and accuracy at the rate the model has; losses by row; reconstructions."""
         tasks = (Task.RECONSTRUCTION, Task.COMPLETION) if self.data.is_text else (Task.ANSWERING,)
         scores: dict[str, float] = {}
         losses: dict[str, Losses] = {}
@@ -185,10 +175,9 @@ class Evaluation(TrainerCallback):
             measured = {"loss": mean, "perplexity": math.exp(min(mean, 50)), "accuracy": correct / count}
             scores |= {f"{task.value}_{name}": value for name, value in measured.items()}
         rows = self.samples[: self.recipe.checks.generated_rows] if self.data.is_text else []
-        if not rows:
-            return scores, losses, []
-        texts = self.model.reconstruct(rows)
-        scores["bleu"] = sacrebleu.corpus_bleu(texts, [[sample.text for sample in rows]]).score
+        texts = self.model.reconstruct(rows) if rows else []
+        if rows:
+            scores["bleu"] = sacrebleu.corpus_bleu(texts, [[sample.text for sample in rows]]).score
         pairs = zip(rows, texts, strict=True)
         return scores, losses, [{"text": sample.text, "reconstruction": text} for sample, text in pairs]
 

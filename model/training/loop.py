@@ -69,7 +69,7 @@ class PccForTraining(Learner):
         return self.pcc.encode(contexts)
 
     def plans(self, encoded: Sequence[Encoded], task: Task) -> list[Plan]:
-        return [objectives.memory_plan(self.pcc, self.decoder, one, task) for one in encoded]
+        return objectives.memory_plans(self.pcc, self.decoder, encoded, task)
 
     def activation_checkpointing_enable(self, **options: Any) -> None:
         """Recompute the encoder's activations in the backward pass; asked for by the Trainer."""
@@ -77,10 +77,7 @@ class PccForTraining(Learner):
 
 
 def train(recipe: Recipe, folder: Path) -> PCC | None:
-    """Run a recipe, or go on with it where an earlier call was interrupted; `folder` gets checkpoint, log and states.
-
-    Returns the trained compressor, None in all processes but the first.
-    """
+    """Run a recipe or go on with it; the trained compressor, None in all processes but the first."""
     claim(folder, recipe)
     dtype = torch.bfloat16 if recipe.optimisation.precision == "bfloat16" else torch.float32
     decoder = init.open_decoder(recipe.decoder, dtype)
@@ -142,30 +139,26 @@ def training_arguments(recipe: Recipe, folder: Path, steps: int) -> TrainingArgu
             f"batch_size {optimisation.batch_size} can't be split over {probe.world_size} processes with "
             f"micro_batch_size {optimisation.micro_batch_size}: change one of them"
         )
+    has_gpu = torch.cuda.is_available()
+    options: dict[str, Any] = {name: getattr(optimisation, name) for name in ("learning_rate", "max_grad_norm")}
+    options |= {"weight_decay": optimisation.weight_decay, "lr_scheduler_type": optimisation.schedule}
+    options |= {"max_steps": steps, "warmup_steps": min(optimisation.warmup_steps, steps), "seed": recipe.seed}
+    options |= {"per_device_train_batch_size": optimisation.micro_batch_size}
+    options |= {"gradient_accumulation_steps": optimisation.batch_size // at_once}
+    options |= {"activation_checkpointing": optimisation.gradient_checkpointing}
+    options |= {"save_steps": checks.save_every, "save_total_limit": checks.keep, "report_to": list(checks.report_to)}
     return TrainingArguments(
         output_dir=str(folder / STATES),
-        max_steps=steps,
-        per_device_train_batch_size=optimisation.micro_batch_size,
-        gradient_accumulation_steps=optimisation.batch_size // at_once,
-        learning_rate=optimisation.learning_rate,
-        lr_scheduler_type=optimisation.schedule,
-        warmup_steps=min(optimisation.warmup_steps, steps),
-        max_grad_norm=optimisation.max_grad_norm,
-        weight_decay=optimisation.weight_decay,
         bf16=optimisation.precision == "bfloat16",
-        use_cpu=not torch.cuda.is_available(),  # else bfloat16 is refused on a CPU
-        activation_checkpointing=optimisation.gradient_checkpointing,
-        dataloader_pin_memory=torch.cuda.is_available(),
-        seed=recipe.seed,
+        use_cpu=not has_gpu,  # else bfloat16 is refused on a CPU
+        dataloader_pin_memory=has_gpu,
         logging_steps=1 if steps <= 100 else 10,
-        save_steps=checks.save_every,
-        save_total_limit=checks.keep,
         ignore_data_skip=True,  # our stream starts at the right sample by itself
         remove_unused_columns=False,
         label_names=["labels"],
         accelerator_config={"dispatch_batches": False},
         ddp_find_unused_parameters=False,
-        report_to=list(checks.report_to),
+        **options,
     )
 
 
@@ -174,9 +167,10 @@ def starting_point(recipe: Recipe, decoder: Decoder, folder: Path) -> PCC:
     final = recipe.final
     rates = tuple(dict.fromkeys((final.rate, *final.rates)))
     tuned = {"prompt": recipe.data.prompt} if recipe.data.kind == "qa" else {}
+    has_gate = Trained.GATE in recipe.train
     if recipe.start is not None:
         sizes: dict[str, Any] = {"rate": final.rate, "rates": rates, "segment_length": final.segment_length}
-        sizes |= {"gate": True} if Trained.GATE in recipe.train else {}
+        sizes |= {"gate": True} if has_gate else {}
         pcc = checkpoint.load(recipe.start, decoder, adapt=True, encoder_dtype=torch.float32, **sizes)
         pcc = init.adapted(pcc, decoder, folder, recipe.seed)
         pcc.config = pcc.config.model_copy(update=tuned)
@@ -186,18 +180,10 @@ def starting_point(recipe: Recipe, decoder: Decoder, folder: Path) -> PCC:
     layout: dict[str, Any] = {"boundaries": recipe.boundaries, "slot_positions": recipe.slot_positions, **tuned}
     if recipe.encoder_layers is not None:
         rank, alpha = recipe.lora_rank, recipe.lora_alpha or recipe.lora_rank // 2
-        pcc = init.from_decoder(
-            decoder,
-            recipe.encoder_layers,
-            rates,
-            folder,
-            pooling=recipe.pooling,
-            identity=recipe.converter_start == "identity",
-            special_from=recipe.special_from,
-            gate=Trained.GATE in recipe.train,
-            lora=init.layer_lora_config(rank, alpha, recipe.lora_dropout) if rank else None,
-            **shared,
-        )
+        shared |= {"lora": init.layer_lora_config(rank, alpha, recipe.lora_dropout) if rank else None}
+        shared |= {"pooling": recipe.pooling, "identity": recipe.converter_start == "identity", "gate": has_gate}
+        shared |= {"special_from": recipe.special_from}
+        pcc = init.from_decoder(decoder, recipe.encoder_layers, rates, folder, **shared)
     else:
         assert recipe.encoder is not None
         pcc = init.fresh(recipe.encoder, decoder, rates, folder, lora_rank=recipe.lora_rank, **shared)

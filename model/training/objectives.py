@@ -39,21 +39,10 @@ class Inputs:
     positions: torch.Tensor | None = None  # [batch, length], position ids where they do not count from 0
 
 
-def memory_plan(pcc: PCC, decoder: Decoder, context: Encoded, task: Task | None = None) -> Plan:
+def memory_plans(pcc: PCC, decoder: Decoder, encoded: Sequence[Encoded], task: Task) -> list[Plan]:
     """BOS (where the decoder has one), the memory, and `<ae>` for reconstruction: the layout of an evaluation."""
     closing = [pcc.special_vector(AE).float()[None]] if task is Task.RECONSTRUCTION else []
-    return Plan((decoder.bos, pcc.memory(context), *closing))
-
-
-def lay_out(
-    pcc: PCC,
-    decoder: Decoder,
-    encoded: Sequence[Encoded],
-    targets: Sequence[Sequence[int]],
-    task: Task,
-    labels: Sequence[Sequence[int]] | None = None,
-) -> Inputs:
-    return behind(decoder, [memory_plan(pcc, decoder, context, task) for context in encoded], targets, labels)
+    return [Plan((decoder.bos, pcc.memory(context), *closing)) for context in encoded]
 
 
 def behind(
@@ -119,13 +108,11 @@ def sharing(
 
 
 def predictions(decoder: Decoder, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits [labels, vocabulary], float32, at the positions that predict a label, and those labels, row after row.
-
-    The vocabulary head sees nothing else: neither memories nor prompts nor padding.
-    """
+    """Logits [labels, vocabulary], float32, at the positions that predict a label, and those labels, row after row."""
     scored = inputs.labels[:, 1:].ne(IGNORED)
     predicting = nn.functional.pad(scored, (0, 1))
 
+    # the vocabulary head sees neither memories nor prompts nor padding
     def only_predicting(head: nn.Module, hidden: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         return (hidden[0][predicting], *hidden[1:])
 

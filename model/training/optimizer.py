@@ -58,8 +58,8 @@ def orthogonalised(
 class MuonAndAdamW(torch.optim.Optimizer):
     """Muon for the matrices of linear layers, AdamW for embeddings, norms, biases and vectors.
 
-    Muon's updates are scaled to the size of AdamW's, so that one learning rate serves both; or each of several groups,
-    which together are all weights, has its own.
+    Updates have AdamW's size, so that one learning rate serves both; or each of several groups, together all weights,
+    has its own.
     """
 
     def __init__(

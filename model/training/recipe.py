@@ -228,11 +228,10 @@ class Recipe(Section):
 
     @property
     def final(self) -> Phase:
-        """The last phase: its segment length and rate are the finished checkpoint's."""
+        """Its segment length and rate are the finished checkpoint's."""
         return self.phases[-1]
 
     def phase_at(self, step: int) -> int:
-        """Index of the phase that an optimizer step (counted from 0) belongs to."""
         return next(i for i, phase in enumerate(self.phases) if phase.until is None or step < phase.until)
 
     def rate_at(self, step: int) -> int:
@@ -241,7 +240,6 @@ class Recipe(Section):
         return random.Random(f"{self.seed}-rate-{step}").choice(phase.rates) if phase.rates else phase.rate
 
     def data_at(self, phase: int) -> Data:
-        """Training data of a phase (-1: the last): its own, or the recipe's."""
         return self.phases[phase].data or self.data
 
     def completion_at(self, phase: int) -> float:
@@ -250,11 +248,7 @@ class Recipe(Section):
 
     @classmethod
     def read(cls, name: str, changes: Sequence[str] = ()) -> "Recipe":
-        """Read a YAML file, or a recipe that ships with the project by its name.
-
-        A file may say `like: <recipe>` and then only what differs from that one, also within sections. Changes are
-        `key=value`, keys dotted, values in YAML: `optimisation.steps=100`.
-        """
+        """A YAML file or shipped recipe, also `like: <recipe>` with what differs; changes: `optimisation.steps=100`."""
         path = find_recipe(name)
         state = _keys(path)
         if "like" in state:

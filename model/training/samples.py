@@ -118,15 +118,12 @@ class Samples(IterableDataset[Sample]):
 
 
 def draw_tasks(recipe: Recipe, step: int) -> tuple[Task, ...]:
-    """What the samples of a step are trained on.
-
-    `sampled` draws one objective a step (the official code: a micro-batch), by seed and step alone, so that a resumed
-    or a distributed run draws the same.
-    """
+    """What the samples of a step are trained on."""
     share = recipe.completion_at(recipe.phase_at(step))
     both = ((Task.RECONSTRUCTION, 1 - share), (Task.COMPLETION, share))
     if recipe.objective.combination is Combination.SUMMED:
         return tuple(task for task, weight in both if weight)
+    # One a step (the official code: a micro-batch), by seed and step alone: resumed and distributed runs draw the same.
     drawn = random.Random(f"{recipe.seed}-task-{step}").random()
     return (Task.COMPLETION if drawn < share else Task.RECONSTRUCTION,)
 

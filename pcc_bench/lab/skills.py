@@ -19,7 +19,7 @@ from pcc_bench.lab import ClassifierRecipe, DecoderRecipe, RivalRecipe, part
 from pcc_bench.model import checkpoint, init
 from pcc_bench.model.config import PccConfig
 from pcc_bench.model.pcc import PCC
-from pcc_bench.model.training.objectives import Task, lay_out, memory_plan, token_nll
+from pcc_bench.model.training.objectives import Task, behind, memory_plans, token_nll
 from pcc_bench.tasks.lab import rows
 
 QUESTION_SETS = ("pcc_squad", "pcc_hotpotqa", "pcc_adversarialqa", "pcc_nq")
@@ -125,7 +125,7 @@ def reconstruction(name: str, folder: Path, documents: int) -> Measured:
     spans = [segment for segment in segments if segment]
     with torch.inference_mode():
         contexts = pcc.encode(pcc.encoder.tokenize(spans))
-        plans = [memory_plan(pcc, decoder, context, Task.RECONSTRUCTION) for context in contexts]
+        plans = memory_plans(pcc, decoder, contexts, Task.RECONSTRUCTION)
         out = generate(decoder, [plan.vectors(decoder).float() for plan in plans], max(decoder.count_tokens(spans)) + 4)
     said = [str(decoder.tokenizer.decode(ids, skip_special_tokens=True)).strip() for ids in out.ids]
     generator = np.random.default_rng(SEED)
@@ -169,6 +169,6 @@ def _log_likelihoods(folder: Path, contexts: Sequence[str]) -> Iterator[float]:
         texts = [str(pcc.encoder.tokenizer.decode(segment)) for segment in segments]
         targets = [decoder.tokenizer.encode(text, add_special_tokens=False) for text in texts]
         with torch.inference_mode():
-            inputs = lay_out(pcc, decoder, pcc.encode(segments), targets, Task.RECONSTRUCTION)
-            nll = token_nll(decoder, inputs).sum()
+            plans = memory_plans(pcc, decoder, pcc.encode(segments), Task.RECONSTRUCTION)
+            nll = token_nll(decoder, behind(decoder, plans, targets)).sum()
         yield -float(nll) / sum(map(len, targets))
