@@ -90,14 +90,9 @@ class ComposedCompressor(Compressor):
     def _compress_rest(self, shortened: Sequence[Memory]) -> list[Memory]:
         """Compress what is left; sizes are those of the whole contexts."""
         memories = self.second.compress([memory.text or "" for memory in shortened])
+        sizes = ("source_tokens", "compressor_tokens", "source_bytes")
         return [
-            replace(
-                memory,
-                source_tokens=whole.source_tokens,
-                compressor_tokens=whole.compressor_tokens,
-                source_bytes=whole.source_bytes,
-                seconds=whole.seconds + memory.seconds,
-            )
+            replace(memory, seconds=whole.seconds + memory.seconds, **{size: getattr(whole, size) for size in sizes})
             for whole, memory in zip(shortened, memories, strict=True)
         ]
 

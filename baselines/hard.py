@@ -43,17 +43,9 @@ class HardCompressor(Compressor):
         self, contexts: Sequence[str], kept: Sequence[str], seconds: float, read: Sequence[int] | None = None
     ) -> list[Memory]:
         """Memories of shortened texts; `read`: tokens of each context in the method's tokenizer, if it has its own."""
-        counts = self.decoder.count_tokens([*contexts, *kept])
-        sources, slots = counts[: len(contexts)], counts[len(contexts) :]
+        sources, slots = self.decoder.count_tokens(contexts), self.decoder.count_tokens(kept)
         return [
-            Memory(
-                source_tokens=source,
-                compressor_tokens=own,
-                source_bytes=len(context.encode()),
-                slots=size,
-                seconds=seconds / len(contexts),
-                text=text,
-            )
+            Memory(source, own, len(context.encode()), size, seconds=seconds / len(contexts), text=text)
             for context, text, source, size, own in zip(contexts, kept, sources, slots, read or sources, strict=True)
         ]
 

@@ -119,9 +119,8 @@ def load_separate(decoder: Decoder, folder: Path, config: CocomConfig) -> tuple[
     targets = sorted(set(map(weights.last_part, layers)))
     for role, tree in (("encoder_adapter", reader), ("decoder_adapter", decoder.model)):
         weights.check_lora(state, names[role], layers, decoder, path, config.lora_r, "config.json says lora_r")
-        weights.inject(tree, targets, config.lora_r, ALPHA_PER_RANK * config.lora_r)
         before = f"{decoder.model.base_model_prefix}." if tree is reader else ""
         values = under(f"{role}/{before}", state)
         values = {key.replace(".weight", ".default.weight"): value for key, value in values.items()}
-        tree.load_state_dict(values, strict=False)  # the names have been compared with the layers
+        weights.inject(tree, targets, config.lora_r, ALPHA_PER_RANK * config.lora_r, values)
     return ids, reader.eval().requires_grad_(False), {**state, **ends}

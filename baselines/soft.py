@@ -4,7 +4,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import nn
@@ -65,17 +65,15 @@ class CausalEncoder(SoftEncoder):
         self.body = body
 
     def read(self, rows: Sequence[Row]) -> list[torch.Tensor]:
-        """Last hidden states, after the final norm, of rows of input: [length, width] each, in the dtype of its input.
-
-        Attention is causal: what fills shorter rows up on the right reaches nothing before it, and needs no mask.
-        """
+        """Last hidden states, after the final norm, of rows of input: [length, width] each, in their input's dtype."""
+        # Attention is causal: what fills shorter rows up on the right reaches nothing before it, and needs no mask.
         states: dict[int, torch.Tensor] = {}
         lengths = [sum(map(len, row)) for row in rows]
         embed = self.decoder.embed
         for batch in batches(lengths, self.decoder.device):
             parts = [[part if isinstance(part, torch.Tensor) else embed(part) for part in rows[i]] for i in batch]
             vectors = nn.utils.rnn.pad_sequence(list(map(torch.cat, parts)), batch_first=True)
-            positions = self.position_ids([rows[i] for i in batch], vectors.shape[1])
+            positions = self.position_ids([rows[i] for i in batch])
             inputs = {} if positions is None else {"position_ids": positions}
             with autocast_for(self.decoder, vectors):
                 hidden = self.body(inputs_embeds=vectors, use_cache=False, **inputs).last_hidden_state
@@ -83,8 +81,8 @@ class CausalEncoder(SoftEncoder):
             states |= {i: hidden[row, : lengths[i]] for row, i in enumerate(batch)}
         return [states[i] for i in range(len(rows))]
 
-    def position_ids(self, rows: Sequence[Row], width: int) -> torch.Tensor | None:
-        """Positions of rows filled up to a width: [rows, width]; None: they count from 0."""
+    def position_ids(self, rows: Sequence[Row]) -> torch.Tensor | None:
+        """Positions of rows filled up to the longest: [rows, longest]; None: they count from 0."""
         return None
 
     # Training
@@ -92,10 +90,7 @@ class CausalEncoder(SoftEncoder):
     @classmethod
     @abstractmethod
     def start(cls, decoder: Decoder, segment_length: int, rate: int, rank: int, seed: int) -> Self:
-        """An encoder that has learned nothing yet, with a LoRA of `rank` on it or on the decoder.
-
-        `segment_length` tokens are read at once, `rate` of them for each vector.
-        """
+        """One that has learned nothing yet and reads `segment_length` tokens at once; it or the decoder has a LoRA."""
 
     @abstractmethod
     def resize(self, segment_length: int, rate: int) -> None:
@@ -131,20 +126,11 @@ class SoftCompressor(Compressor):
         memories = []
         counts = self.decoder.count_tokens(texts)
         for context, text, read, content, tokens in zip(contexts, texts, ids, vectors, counts, strict=True):
-            boundary = self.encoder.boundaries(len(read)) + len(self.behind)
+            boundary, size = self.encoder.boundaries(len(read)) + len(self.behind), len(text.encode())
             memory = torch.cat([content, self.behind.to(content.dtype)])
-            memories.append(
-                Memory(
-                    source_tokens=tokens,
-                    compressor_tokens=len(read),
-                    source_bytes=len(text.encode()),
-                    slots=len(memory) - boundary,
-                    boundary=boundary,
-                    seconds=len(read) * per_token,
-                    vectors=memory,
-                    truncated_bytes=len(context.encode()) - len(text.encode()),
-                )
-            )
+            sizes: dict[str, Any] = {"source_tokens": tokens, "compressor_tokens": len(read), "source_bytes": size}
+            sizes |= {"slots": len(memory) - boundary, "boundary": boundary, "seconds": len(read) * per_token}
+            memories.append(Memory(**sizes, vectors=memory, truncated_bytes=len(context.encode()) - size))
         return memories
 
     @property

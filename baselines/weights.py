@@ -153,10 +153,14 @@ def twin(model: Any) -> Any:
     return deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
 
 
-def inject(model: nn.Module, targets: Sequence[str], rank: int, alpha: float) -> nn.Module:
-    """Put a LoRA without dropout into layers whose names end so."""
+def inject(
+    model: nn.Module, targets: Sequence[str], rank: int, alpha: float, state: Mapping[str, torch.Tensor] | None = None
+) -> nn.Module:
+    """Put a LoRA without dropout into layers whose names end so; its tensors, whose names have been compared."""
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(targets), lora_dropout=0.0)  # type: ignore[arg-type]
-    return inject_adapter_in_model(config, model)
+    adapted = inject_adapter_in_model(config, model)
+    adapted.load_state_dict(state or {}, strict=False)
+    return adapted
 
 
 def trainable(model: nn.Module, targets: Sequence[str], rank: int, alpha: float, seed: int) -> nn.Module:

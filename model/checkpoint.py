@@ -54,22 +54,16 @@ def load(
     dtype = encoder_dtype or decoder.dtype
     if is_own(folder):
         config = PccConfig.read(folder).with_options(**policies)
-        width = config.encoder.config.get("hidden_size")
-        if config.encoder.layers is not None and width != decoder.hidden_size:
-            raise UsageError(
-                f"checkpoint '{name}' has an encoder made of the layers of '{config.decoder.name}' (width {width}), "
-                f"the decoder '{decoder.name}' has width {decoder.hidden_size}: it was made for another decoder"
-            )
+        if not adapt or config.encoder.layers is not None:
+            check_decoder(config, decoder, name, any_decoder or adapt)
         pcc = _load_own(folder, config, decoder, encoder, dtype, adapt)
     else:
         if rate := published.rate_in_name(name):  # of the name: a hub id's folder is called by a hash
             policies = {"rate": rate, **policies}
         pcc = published.load(folder, decoder, encoder, special_tokens, dtype, policies, adapt)
     check_finite([*pcc.named_parameters(), ("special", pcc.special)], f"checkpoint '{name}' in {dtype}")
-    if not adapt:
-        check_decoder(pcc.config, decoder, name, any_decoder)
-        if pcc.special.shape != (3, decoder.hidden_size):
-            raise UsageError(f"checkpoint '{name}': its special vectors do not have width {decoder.hidden_size}")
+    if not adapt and pcc.special.shape != (3, decoder.hidden_size):
+        raise UsageError(f"checkpoint '{name}': its special vectors do not have width {decoder.hidden_size}")
     pcc = pcc.eval().to(decoder.device)
     with foreign(f"the encoder of checkpoint '{name}' does not run"), torch.inference_mode():
         pcc.encode([[0]])  # what is wrong with a configuration may show in the first forward only
@@ -144,11 +138,9 @@ def _load_own(
     if lora:
         model = _with_adapter(model, config, state, path, name)
     encoder = Encoder(model, tokenizer, config)
-    if encoder.memory_rows is not None:
-        shape = tuple(encoder.memory_rows.shape)
-        encoder.memory_rows.data = tensor(state, "memory_tokens", shape, path).to(dtype)
-    if encoder.gate is not None and ("gate" in state or not adapt):
-        encoder.gate.data = tensor(state, "gate", tuple(encoder.gate.shape), path).to(dtype)
+    for key, weight in (("memory_tokens", encoder.memory_rows), ("gate", encoder.gate)):
+        if weight is not None and (key in state or key != "gate" or not adapt):
+            weight.data = tensor(state, key, tuple(weight.shape), path).to(dtype)
     sizes = (encoder.hidden_size, config.decoder.hidden_size, config.residual)
     weights = files.under("converter.", state)
     with torch.device("meta"):

@@ -19,7 +19,7 @@ from pcc_bench.core.checkpoint_files import check_weights, from_folder
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.documents import checked, filled, read_json
 from pcc_bench.core.errors import UsageError, foreign
-from pcc_bench.model.config import DecoderConfig, EncoderConfig, PccConfig
+from pcc_bench.model.config import PccConfig
 from pcc_bench.model.converter import Converter
 from pcc_bench.model.encoder import Encoder
 from pcc_bench.model.pcc import PCC, SPECIAL_TOKENS
@@ -42,25 +42,19 @@ def load(
     if (folder / "adapter_config.json").is_file():
         model: Any = _published_adapter(folder, base, tokenizer, dtype)
         lora = {**model.peft_config["default"].to_dict(), "inference_mode": False}
-        kind = EncoderConfig(
-            kind="lora",
-            config=model.get_base_model().config.to_dict(),
-            base=base or str(lora.get("base_model_name_or_path")),
-            lora=files.plain(lora),
-        )
+        kind = {"kind": "lora", "config": model.get_base_model().config.to_dict(), "lora": files.plain(lora)}
+        kind["base"] = base or str(lora.get("base_model_name_or_path"))
     elif (folder / "config.json").is_file():
         model = _published_body(folder, dtype)
-        kind = EncoderConfig(kind="full", config=model.config.to_dict())
+        kind = {"kind": "full", "config": model.config.to_dict()}
     else:
         raise UsageError(f"{folder} has neither config.json nor adapter_config.json: it is not a PCC checkpoint")
-    rate = policies.get("rate")
-    if rate is None:
+    if "rate" not in policies:
         raise UsageError(
             f"{folder} is in the published format, which does not record its rate: pass rate=4 (or 16 ...)"
         )
-    made_for = DecoderConfig(name=decoder.name, hidden_size=decoder.hidden_size)
-    fields = {"encoder": kind.model_dump(), "decoder": made_for.model_dump(), **policies, "rate": rate}
-    config = checked(PccConfig, fields, f"{folder} with the options given")
+    made_for = {"name": decoder.name, "hidden_size": decoder.hidden_size}
+    config = checked(PccConfig, {"encoder": kind, "decoder": made_for, **policies}, f"{folder} with the options given")
     encoder = Encoder(model, tokenizer, config)
     own = converter(folder, None if adapt else decoder.hidden_size, encoder.hidden_size).to(dtype)
     return PCC(config, encoder, own, _special_vectors(folder, decoder, patch, optional=adapt))

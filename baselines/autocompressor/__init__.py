@@ -43,7 +43,11 @@ class AutoCompressor(SoftCompressor):
     def decoder_path(cls, pretrained: str, decoder: str | None) -> str:
         """By default the checkpoint itself, or the base model that an adapter names."""
         folder = Path(shipped.located(pretrained))
-        return decoder or (files.base_path(folder) if files.is_adapter(folder) else pretrained)
+        if decoder or not files.is_adapter(folder):
+            return decoder or pretrained
+        if not (name := files.AdapterConfig.read(folder).base_model_name_or_path):
+            raise UsageError(f"{folder / files.ADAPTER_CONFIG} names no base model: pass decoder=<folder or hub id>")
+        return shipped.beside(name, folder)
 
     @classmethod
     def load(
@@ -92,8 +96,7 @@ class AutoCompressor(SoftCompressor):
 class SummaryEncoder(CausalEncoder):
     """A decoder that was trained to summarize what it reads; `summary` are the summary tokens, [n, width].
 
-    All earlier vectors stand before the next segment (`accumulate`, AutoCompressor), or only the newest (RMT). A
-    `UsageError` where a segment does not fit the decoder's positions.
+    All earlier vectors stand before the next segment (`accumulate`, AutoCompressor), or only the newest (RMT).
     """
 
     def __init__(self, decoder: Decoder, summary: torch.Tensor, segment_length: int, accumulate: bool) -> None:
@@ -162,17 +165,15 @@ class SummaryEncoder(CausalEncoder):
                 before[i] = after.detach() if step % STEPS_OF_GRADIENT == 0 and step < len(columns) else after
         return [(torch.cat(parts), vectors) for parts, vectors in zip(states, before, strict=True)]
 
-    def position_ids(self, rows: Sequence[Row], width: int) -> torch.Tensor | None:
+    def position_ids(self, rows: Sequence[Row]) -> torch.Tensor | None:
         if self.memory_position is None:
             return None
-        ids = torch.full((len(rows), width), self.memory_position)
-        for row, parts in enumerate(rows):
-            start = 0
-            for part in parts:
-                if not isinstance(part, torch.Tensor):
-                    ids[row, start : start + len(part)] = torch.arange(len(part))
-                start += len(part)
-        return ids.to(self.decoder.device)
+
+        def places(part: Sequence[int] | torch.Tensor) -> torch.Tensor:
+            return torch.full((len(part),), UNPLACED) if isinstance(part, torch.Tensor) else torch.arange(len(part))
+
+        lines = [torch.cat(list(map(places, parts))) for parts in rows]
+        return nn.utils.rnn.pad_sequence(lines, batch_first=True, padding_value=UNPLACED).to(self.decoder.device)
 
     def prompt(self, vectors: torch.Tensor, purpose: Purpose) -> torch.Tensor:
         return vectors

@@ -14,7 +14,6 @@ from pydantic import BaseModel, ConfigDict, PositiveInt
 
 from pcc_bench.baselines import weights
 from pcc_bench.baselines.weights import Lora, Recorded
-from pcc_bench.core import shipped
 from pcc_bench.core.decoder import Decoder, weights_digest
 from pcc_bench.core.documents import checked, filled, read_json
 from pcc_bench.core.errors import UsageError
@@ -64,14 +63,6 @@ class AdapterConfig(BaseModel):
 def is_adapter(folder: Path) -> bool:
     """Does the folder hold an adapter, no whole model?"""
     return (folder / ADAPTER_CONFIG).is_file()
-
-
-def base_path(folder: Path) -> str:
-    """The base model that an adapter names; a `UsageError` where it names none."""
-    name = AdapterConfig.read(folder).base_model_name_or_path
-    if not name:
-        raise UsageError(f"{folder / ADAPTER_CONFIG} names no base model: pass decoder=<folder or hub id>")
-    return shipped.beside(name, folder)
 
 
 def load_adapter(decoder: Decoder, folder: Path, file: str | None) -> torch.Tensor:
@@ -134,14 +125,7 @@ def export_autocompressor(
     state = weights.lora_state(FORM, lora) | {WRAPPED + TABLE: summary}
     recorded = {"accumulate_summary": True, "segment_length": segment_length, "summary_length": len(summary)}
     weights.write(folder, ADAPTERS[0], state, dtype, recorded)
-    config = LoraConfig(
-        base_model_name_or_path=base,
-        task_type="CAUSAL_LM",
-        inference_mode=True,
-        r=weights.rank_of(lora),
-        lora_alpha=alpha,  # type: ignore[arg-type]
-        target_modules=sorted(set(map(weights.last_part, lora))),
-        modules_to_save=["embed_summary"],
-    )
+    named: dict[str, Any] = {"base_model_name_or_path": base, "task_type": "CAUSAL_LM", "inference_mode": True}
+    named |= {"target_modules": sorted(set(map(weights.last_part, lora))), "modules_to_save": ["embed_summary"]}
     with filled(folder) as part:
-        config.save_pretrained(str(part))
+        LoraConfig(r=weights.rank_of(lora), lora_alpha=alpha, **named).save_pretrained(str(part))  # type: ignore[arg-type]

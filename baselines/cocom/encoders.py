@@ -51,10 +51,6 @@ class DocumentEncoder(SoftEncoder):
     reach: int  # tokens of a longer context that are read where it is not split
 
     @abstractmethod
-    def framed(self, ids: Sequence[int]) -> list[int]:
-        """A document's ids with its special tokens, as the encoder reads it."""
-
-    @abstractmethod
     def vectors(self, documents: Sequence[Sequence[int]]) -> list[torch.Tensor]:
         """Vectors of each document: [slots, width of the decoder]."""
 
@@ -72,17 +68,12 @@ class DocumentEncoder(SoftEncoder):
     def encode(self, contexts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
         cut = [self.documents(ids) for ids in contexts]
         rest = iter(self.vectors([document for documents in cut for document in documents]))
-        return [
-            torch.cat([self.separator[:0], *(part for _ in documents for part in (next(rest), self.separator))])
-            for documents in cut
-        ]
+        parts = [[part for _ in documents for part in (next(rest), self.separator)] for documents in cut]
+        return [torch.cat([self.separator[:0], *vectors]) for vectors in parts]
 
 
 class CocomEncoder(DocumentEncoder, CausalEncoder):
-    """A causal model: `<ENC> <s> document </s>`, then memory tokens, whose last hidden states are the vectors.
-
-    The body is the decoder's own, or another one with an adapter of its own (PISCO).
-    """
+    """A causal model: `<ENC> <s> document </s>`, then memory tokens, whose last hidden states are the vectors."""
 
     # [memory tokens + 3, width]: the memory tokens, of which the last one is repeated where more are needed, `<AE>`,
     # `<ENC>` and `<SEP>`.
@@ -91,7 +82,7 @@ class CocomEncoder(DocumentEncoder, CausalEncoder):
     def __init__(
         self, decoder: Decoder, body: nn.Module, special: torch.Tensor, sizes: Documents, separated: bool
     ) -> None:
-        super().__init__(decoder, body)
+        super().__init__(decoder, body)  # the decoder's own, or one with an adapter of its own (PISCO)
         self.register_buffer("special", special.detach())
         self.separated = separated
         eos = decoder.tokenizer.eos_token_id

@@ -84,7 +84,7 @@ class IcaeCompressor(SoftCompressor):
         options |= {"lora_alpha": lora_alpha, "opening": opening, "closing": closing}
         path = weights.find(pretrained, file)
         state = weights.read(path)
-        settings = files.IcaeConfig.read(path.parent).settings(options, path, files.version_of(path, state))
+        settings = files.IcaeConfig.read(path.parent).settings(options, path, state)
         own = files.own_weights(state, path, decoder, lora_rank)
         body = files.adapted_body(decoder, own, settings.lora_alpha)
         table = own[files.TABLE].to(decoder.device, decoder.dtype)
@@ -101,29 +101,25 @@ class IcaeCompressor(SoftCompressor):
         first, tuned = self.version == 1, self.use == "ft"
         behind = Frame(closing=self.behind) if first and tuned else Frame()
         beyond = tuple(range(len(self.decoder.tokenizer), self.decoder.embedding.weight.shape[0]))
-        return Layout(
-            starts_with_bos=tuned and not first,
-            frame=Frame(*self._template) if tuned and not first else behind,
-            templated=behind,
-            reconstruction=Frame() if self.use == "ae" else None,
-            stop_token_ids=(*self.decoder.bos, *beyond) if first else (),
-            suppressed_token_ids=() if first else beyond,
-        )
+        frame, framed = (Frame(*self._template), True) if tuned and not first else (behind, False)
+        reconstruction = Frame() if self.use == "ae" else None
+        ends: dict[str, Any] = {"suppressed_token_ids": beyond}
+        if first:
+            ends = {"stop_token_ids": (*self.decoder.bos, *beyond)}
+        return Layout(framed, frame, templated=behind, reconstruction=reconstruction, **ends)
 
     def options(self) -> dict[str, Any]:
         return self._settings.model_dump(exclude={"model_type", "base_model_name_or_path"})
 
 
 class IcaeEncoder(CausalEncoder):
-    """Writes each span's memory tokens, by the base model's body with LoRA over the same weights.
-
-    `table`, [memory tokens + 3, width], are the memory tokens, then AE, LM and FT.
-    """
+    """Writes each span's memory tokens, by the base model's body with LoRA over the same weights."""
 
     adds_special_tokens: ClassVar[bool] = True
 
     def __init__(self, decoder: Decoder, body: nn.Module, table: torch.Tensor, rate: int, max_spans: int) -> None:
         super().__init__(decoder, body)
+        # [memory tokens + 3, width]: the memory tokens, then AE, LM and FT
         self.table = table if isinstance(table, nn.Parameter) else nn.Parameter(table, requires_grad=False)
         self.max_spans = max_spans
         memory_tokens = len(table) - len(TASK_TOKENS)
@@ -156,12 +152,9 @@ class IcaeEncoder(CausalEncoder):
 
     def encode(self, contexts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
         """Slots of each context: [spans x memory tokens, width]."""
-        pieces = [(i, span) for i, ids in enumerate(contexts) for span in spans(ids, self.capacity)]
-        states = self.read([(span, self.memory_tokens) for _, span in pieces])
-        slots = [[self.table[:0]] for _ in contexts]
-        for (context, span), row in zip(pieces, states, strict=True):
-            slots[context].append(row[len(span) :])
-        return [torch.cat(parts) for parts in slots]
+        cut = [spans(ids, self.capacity) for ids in contexts]
+        rows = iter(self.read([(span, self.memory_tokens) for pieces in cut for span in pieces]))
+        return [torch.cat([self.table[:0], *(next(rows)[len(span) :] for span in pieces)]) for pieces in cut]
 
     def prompt(self, vectors: torch.Tensor, purpose: Purpose) -> torch.Tensor:
         """Slots and the task's vector; BOS stands before questions only."""

@@ -48,7 +48,7 @@ class IcaeConfig(BaseModel):
             return cls()  # another model's
         return checked(cls, state, f"{path} can't be used")
 
-    def settings(self, options: Mapping[str, Any], path: Path, version: int) -> "IcaeSettings":
+    def settings(self, options: Mapping[str, Any], path: Path, state: Mapping[str, Any]) -> "IcaeSettings":
         """What holds for a file: the options that are not None, else the configuration, else what its tensors tell."""
         merged = self.model_dump() | {name: value for name, value in options.items() if value is not None}
         if merged["use"] is None and "pretrained" in path.name:
@@ -56,7 +56,9 @@ class IcaeConfig(BaseModel):
                 f"{path} was pretrained only and can't answer questions: pass use=ae (reconstruction) or use=lm "
                 "(continuation), or use=ft to try anyway"
             )
-        merged["version"] = merged["version"] or version
+        # The first version's peft put LoRA beside `q_proj.weight`, without a `base_layer`.
+        is_first = path.suffix in (".pt", ".pth") or any(key.endswith("q_proj.weight") for key in state)
+        merged["version"] = merged["version"] or (1 if is_first else 2)
         merged["use"] = merged["use"] or "ft"
         merged["max_spans"] = merged["max_spans"] or MAX_SPANS.get(merged["version"])
         return checked(IcaeSettings, merged, "icae")
@@ -101,17 +103,11 @@ def own_weights(state: dict[str, Any], path: Path, decoder: Decoder, rank: int |
     return own
 
 
-def version_of(path: Path, state: dict[str, Any]) -> int:
-    """1 where names are those of the old peft, which put LoRA beside `q_proj.weight` without a `base_layer`."""
-    return 1 if path.suffix in (".pt", ".pth") or any(key.endswith("q_proj.weight") for key in state) else 2
-
-
 def adapted_body(decoder: Decoder, state: dict[str, torch.Tensor], alpha: float) -> nn.Module:
     """The decoder's body with LoRA, over the same weights, so that the decoder itself has none."""
     rank = next(len(value) for key, value in state.items() if ".lora_A." in key)
-    adapted = weights.inject(weights.twin(decoder.model.base_model), TARGETS, rank, alpha)
     values = under(f"{PREFIX}{decoder.model.base_model_prefix}.", state)
-    adapted.load_state_dict(values, strict=False)  # `own_weights` has compared the names
+    adapted = weights.inject(weights.twin(decoder.model.base_model), TARGETS, rank, alpha, values)
     return adapted.eval().requires_grad_(False)
 
 

@@ -15,13 +15,8 @@ from typing import Any, Literal, Self
 from pydantic import PositiveInt
 
 from pcc_bench.baselines.hard import Rate, budget
-from pcc_bench.baselines.token_classifier.classifier import (
-    METHOD,
-    Classifier,
-    ClassifierCompressor,
-    open_classifier,
-    words_of,
-)
+from pcc_bench.baselines.token_classifier import classifier as classifiers
+from pcc_bench.baselines.token_classifier.classifier import Classifier, ClassifierCompressor, words_of
 from pcc_bench.core.compressor import Memory
 from pcc_bench.core.decoder import Decoder, weights_digest
 
@@ -40,7 +35,7 @@ class Unit:
 class TokenClassifier(ClassifierCompressor):
     """The words stay that a token classifier of the user's finds worth keeping; `words` says which, as in `load`."""
 
-    name = METHOD
+    name = classifiers.METHOD
     label = "token classifier"
     summary = "the words that any token classification model finds worth keeping"
 
@@ -80,7 +75,7 @@ class TokenClassifier(ClassifierCompressor):
         chunk_batch: int = 32,  # chunks a forward; changes no result
     ) -> Self:
         """Open any model with a token classification head and a fast tokenizer, folder or hub id."""
-        classifier = open_classifier(pretrained, decoder, keep, chunk, overlap, chunk_batch)
+        classifier = classifiers.open_classifier(pretrained, decoder, keep, chunk, overlap, chunk_batch)
         words = {"force_tokens": words_of(force_tokens), "force_digits": force_digits, "word_score": word_score}
         return cls(decoder, classifier, rate, target_tokens, {**words, "unit": unit})
 

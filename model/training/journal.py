@@ -53,18 +53,6 @@ def read_position(state: Path) -> tuple[int, Position]:
     return saved.step, saved.position
 
 
-class SeedEachStep(TrainerCallback):
-    """Makes dropout a function of seed, step and process."""
-
-    # The Trainer restores the generator before its data loader draws from it, so that a resumed run would otherwise see
-    # other dropout masks than an uninterrupted one.
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        torch.manual_seed((self.seed * 1_000_003 + state.global_step) * args.world_size + args.process_index)
-
-
 class Journal(TrainerCallback):
     """Writes `log.jsonl` (a resumed run drops what came after its state), and a `DataPosition` last into each state."""
 
@@ -72,6 +60,12 @@ class Journal(TrainerCallback):
         self.path, self.samples, self.model = folder / "log.jsonl", samples, model
         lines = keep_until(self.path, step)
         self.model.tokens_seen = lines[-1].get("tokens_seen", 0) if lines else 0
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Make dropout a function of seed, step and process."""
+        # The Trainer restores the generator before its data loader draws from it: a resumed run would see other masks.
+        seed = self.model.recipe.seed
+        torch.manual_seed((seed * 1_000_003 + state.global_step) * args.world_size + args.process_index)
 
     def on_log(self, args: Any, state: TrainerState, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Append what the Trainer logs, with the losses by task and the tokens seen by this process."""

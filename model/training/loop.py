@@ -23,7 +23,7 @@ from pcc_bench.model.encoder import Encoder
 from pcc_bench.model.pcc import PCC, Encoded
 from pcc_bench.model.training import objectives
 from pcc_bench.model.training.corpus import Corpus, Position, corpora_of
-from pcc_bench.model.training.journal import STATES, Evaluation, Journal, SeedEachStep, last_state, read_position
+from pcc_bench.model.training.journal import STATES, Evaluation, Journal, last_state, read_position
 from pcc_bench.model.training.learner import Learner
 from pcc_bench.model.training.objectives import Task
 from pcc_bench.model.training.optimizer import chosen_optimizer
@@ -39,9 +39,13 @@ class PccForTraining(Learner):
         if any(parameter.requires_grad for parameter in decoder.model.parameters()):
             raise UsageError("the decoder is not frozen: its parameters must not require gradients")
         self.pcc = pcc
-        self.phases = [phase_config(pcc, recipe, index) for index in range(len(recipe.phases))]
-        for config in self.phases:
-            pcc.encoder.check_positions(config)
+        self.phases = []
+        for number, phase in enumerate(recipe.phases, 1):
+            rates = tuple(dict.fromkeys((phase.rate, *phase.rates)))
+            sizes = {"segment_length": phase.segment_length, "rate": phase.rate, "rates": rates}
+            state = {**pcc.config.model_dump(mode="json"), **sizes}
+            self.phases.append(checked(PccConfig, state, f"phase {number} of the recipe"))
+            pcc.encoder.check_positions(self.phases[-1])
         choose_trained(pcc, recipe.train)
         if recipe.optimisation.precision == "bfloat16":
             for parameter in pcc.encoder.parameters():
@@ -107,7 +111,7 @@ def fit(model: Learner, recipe: Recipe, folder: Path) -> bool:
         train_dataset=samples,
         data_collator=model.collator(),
         optimizers=(chosen_optimizer(model, recipe), None),
-        callbacks=[SeedEachStep(recipe.seed), journal, evaluation],
+        callbacks=[journal, evaluation],
     )
     if torch.cuda.is_available():
         model.decoder.model.to(trainer.args.device)
@@ -190,13 +194,6 @@ def starting_point(recipe: Recipe, decoder: Decoder, folder: Path) -> PCC:
         layout["slots"] = recipe.slots
     pcc.config = pcc.config.model_copy(update=layout)
     return pcc
-
-
-def phase_config(pcc: PCC, recipe: Recipe, index: int) -> PccConfig:
-    phase = recipe.phases[index]
-    rates = tuple(dict.fromkeys((phase.rate, *phase.rates)))
-    sizes = {"segment_length": phase.segment_length, "rate": phase.rate, "rates": rates}
-    return checked(PccConfig, {**pcc.config.model_dump(mode="json"), **sizes}, f"phase {index + 1} of the recipe")
 
 
 def choose_trained(pcc: PCC, trained: tuple[Trained, ...]) -> None:
