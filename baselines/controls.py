@@ -42,8 +42,6 @@ class FullContext(HardCompressor):
 
 
 class NoContext(HardCompressor):
-    """The floor: the decoder answers from what it knows."""
-
     name = "no-context"
     label = "no context"
     summary = "the decoder reads no context (floor)"
@@ -72,8 +70,6 @@ class RatedContext(HardCompressor):
 
 
 class TruncatedContext(RatedContext):
-    """The first or last tokens of the context."""
-
     name = "truncated-context"
     label = "truncated context"
     summary = "the first or last tokens, as many as a given rate leaves"
@@ -93,10 +89,9 @@ class TruncatedContext(RatedContext):
 
 
 class RandomContext(RatedContext):
-    """A random choice of the context's tokens, in their order, which depends on the context and the seed only.
+    """A random choice of the context's tokens, in their order, which depends on the context and the seed only."""
 
-    What is left is tokenized anew as text, so the tokens that are counted can be a little more or fewer than chosen.
-    """
+    # What is left is tokenized anew as text: the tokens counted can be a little more or fewer than chosen.
 
     name = "random-context"
     label = "random context"

@@ -25,10 +25,8 @@ class HardCompressor(Compressor):
         raise NotImplementedError
 
     def budget(self, text: str) -> tuple[np.ndarray, int]:
-        """Where the decoder's tokens lie in a text, characters [start, end) of each, and how many the rate leaves.
-
-        Of a character whose bytes are cut into several tokens, each spans the whole character.
-        """
+        """Where the decoder's tokens lie in a text, characters [start, end) of each, and how many the rate leaves."""
+        # Of a character whose bytes are cut into several tokens, each spans the whole character.
         assert self.rate is not None
         encoded = plain_tokens(self.decoder.tokenizer, [text], return_offsets_mapping=True)
         spans = np.array(encoded["offset_mapping"][0], dtype=np.int64).reshape(-1, 2)

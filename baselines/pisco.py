@@ -88,10 +88,7 @@ def chat_words(decoder: Decoder) -> tuple[str, str, str]:
 
 
 def load_separate(decoder: Decoder, folder: Path, config: CocomConfig) -> tuple[list[int], nn.Module, dict[str, Any]]:
-    """Give the decoder PISCO's answering adapter, and a body over its weights the compressing one.
-
-    Returns the ids of the special tokens, the compressing body, and the tensors of all files by name.
-    """
+    """Give the decoder PISCO's answering adapter: ids of the special tokens, the compressing body, tensors by name."""
     path, ends_path, table, head = folder / ADAPTERS, folder / ENDS, files.table_name(decoder), "lm_head.weight"
     for file in (ends_path, path):
         if not file.is_file():

@@ -42,7 +42,6 @@ class SoftEncoder(nn.Module, ABC):
         return 0
 
     def tokenize(self, contexts: Sequence[str]) -> list[list[int]]:
-        """Token ids of whole contexts."""
         return list(plain_tokens(self.tokenizer, contexts, add_special_tokens=self.adds_special_tokens)["input_ids"])
 
     def tokenize_within_limit(self, contexts: Sequence[str]) -> tuple[list[list[int]], list[str]]:

@@ -62,8 +62,6 @@ def find(pretrained: str, file: str | None = None) -> Path:
 
 
 class ShardIndex(BaseModel):
-    """Which file holds which tensor, as transformers writes it."""
-
     weight_map: dict[str, str]
 
 
@@ -86,7 +84,6 @@ def read(path: Path) -> dict[str, Any]:
 def write(
     folder: Path, file: str, state: Mapping[str, torch.Tensor], dtype: torch.dtype, config: Mapping[str, Any]
 ) -> None:
-    """Write a checkpoint's tensors in a dtype, and its `config.json`."""
     tensors = {key: value.detach().to("cpu", dtype).contiguous() for key, value in state.items()}
     with replaced(folder / file) as path:
         save_file(tensors, path, metadata={"format": "pt"})
@@ -118,7 +115,6 @@ def wrong_base(path: Path, decoder: Decoder, why: str) -> UsageError:
 
 
 def check_shape(path: Path, decoder: Decoder, key: str, shape: Sequence[int], own: Sequence[int]) -> None:
-    """See that a tensor has the decoder's size."""
     if list(shape) != list(own):
         raise wrong_base(path, decoder, f"{key} is {list(shape)}, the decoder's is {list(own)}")
 
@@ -175,7 +171,6 @@ def trainable(model: nn.Module, targets: Sequence[str], rank: int, alpha: float,
 
 
 def lora_of(model: nn.Module) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """The LoRA that peft has injected into a model."""
     layers: dict[str, Any] = {name: part for name, part in model.named_modules() if isinstance(part, LoraLayer)}
     return {name: (layer.lora_A["default"].weight, layer.lora_B["default"].weight) for name, layer in layers.items()}
 

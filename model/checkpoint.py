@@ -29,7 +29,6 @@ from pcc_bench.model.pcc import PCC, SPECIAL_TOKENS
 
 
 def is_own(folder: Path) -> bool:
-    """Is this a checkpoint folder of our own format?"""
     path = folder / "config.json"
     state = read_json(path) if path.is_file() else {}
     if not isinstance(state, dict):

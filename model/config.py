@@ -70,8 +70,6 @@ class EncoderConfig(_Frozen):
 
 
 class DecoderConfig(_Frozen):
-    """The decoder a checkpoint was trained against."""
-
     name: str | None = None  # a hub id, or a folder, also relative to the checkpoint; None: the caller must name it
     hidden_size: int = Field(gt=0, le=1_000_000)  # width of its input vectors
     fingerprint: str | None = None  # `Decoder.fingerprint`; published checkpoints do not record it

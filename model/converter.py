@@ -41,10 +41,8 @@ class Converter(nn.Module):
         nn.init.zeros_(self.dense_out.bias)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Convert slots: [..., encoder size] (+ decoder size with `residual`) -> [..., decoder size] in float32.
-
-        The work is done in the dtype of the linear layers, whatever dtype comes in (official quirk Q12).
-        """
+        """Convert slots: [..., encoder size] (+ decoder size with `residual`) -> [..., decoder size] in float32."""
+        # The work is done in the dtype of the linear layers, whatever dtype comes in (official quirk Q12).
         hidden, residual = hidden[..., : self.encoder_size], hidden[..., self.encoder_size :]
         x = self.RMSNorm(hidden.to(self.dense_in.weight.dtype))
         converted: torch.Tensor = self.dense_out(nn.functional.gelu(self.dense_in(x)))

@@ -85,7 +85,6 @@ class Encoder(nn.Module):
         return list(plain_tokens(self.tokenizer, contexts, add_special_tokens=self.config.encoder_bos)["input_ids"])
 
     def segments(self, contexts: Sequence[Sequence[int]]) -> list[Segment]:
-        """Cut tokenized contexts into segments, contexts in order and segments in order within each."""
         if self.config.padding is Padding.ATTENDED:
             longest = max((len(ids) for ids in contexts), default=0)
             contexts = [[*ids, *[self.pad_id] * (longest - len(ids))] for ids in contexts]
@@ -153,10 +152,8 @@ class Encoder(nn.Module):
         return torch.cat([pool(hidden), pool(inputs) / scale.to(inputs.dtype)], -1)
 
     def _inputs(self, segments: Sequence[Segment]) -> dict[str, torch.Tensor]:
-        """Input ids [batch, longest], or input vectors [batch, longest, width], filled up on the right.
-
-        Attention is causal: what stands behind a segment (and its memory tokens) can't reach it, and needs no mask.
-        """
+        """Input ids [batch, longest], or input vectors [batch, longest, width], filled up on the right."""
+        # Attention is causal: what stands behind a segment (and its memory tokens) can't reach it, and needs no mask.
         memory_ids = self.memory_ids or [0] * MEMORY_TOKENS
         lines = [torch.tensor(segment.ids + memory_ids[: segment.memory_tokens]) for segment in segments]
         ids = nn.utils.rnn.pad_sequence(lines, batch_first=True)
@@ -178,7 +175,6 @@ class Encoder(nn.Module):
         return {"inputs_embeds": vectors}
 
     def check_positions(self, config: PccConfig) -> None:
-        """See that a segment fits the model: a `UsageError` where not."""
         memory_tokens = 0 if config.pooling is Pooling.MEAN else config.slots_per_segment
         what = f"the encoder: a segment of {config.segment_length} tokens with {memory_tokens} memory tokens"
         check_window(self.body.config, config.segment_length + memory_tokens, what, "use a shorter segment_length")

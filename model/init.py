@@ -34,7 +34,6 @@ def fresh(
     seed: int = 0,
     notes: str = "",  # for the model card
 ) -> PCC:
-    """Make an untrained PCC; a `UsageError` where sizes don't fit together."""
     source = resolve(encoder, "encoder")
     model, tokenizer = pretrained(source, torch.float32), load_tokenizer(source)
     with_memory_tokens(model, tokenizer, seed)
@@ -112,10 +111,7 @@ def adapted(pcc: PCC, decoder: Decoder, folder: Path, seed: int = 0) -> PCC:
 
 
 def convert(source: str, decoder: str, out: Path, to: str, dtype: torch.dtype | None = None, **options: Any) -> PCC:
-    """Write a checkpoint of either format in one: `to` is `own` (in a dtype, or as it is) or `published`.
-
-    `decoder` is the one it was trained against; options are those of `checkpoint.load`.
-    """
+    """Write a checkpoint of either format, made for `decoder`, as `own` (in a dtype, or as it is) or `published`."""
     made_for = open_decoder(decoder)
     pcc = checkpoint.load(source, made_for, **options)
     if to == "published":
@@ -147,7 +143,6 @@ def layer_lora_config(rank: int, alpha: int, dropout: float) -> LoraConfig:
 
 
 def open_decoder(name: str, dtype: torch.dtype | str = torch.float32) -> Decoder:
-    """Load a decoder outside lm-eval."""
     folder = resolve(name, "decoder")
     decoder = Decoder(pretrained(folder, dtype), load_tokenizer(folder), name)
     decoder.check_runs()

@@ -20,8 +20,6 @@ PART_SLOTS = 1_024  # converted together: 4 MiB of SmolLM2's, 32 MiB of Llama-3-
 
 @dataclass
 class Encoded:
-    """One context on its way to a memory."""
-
     tokens: int  # encoder tokens read (padding included where it is attended to)
     slots: list[torch.Tensor]  # of each segment: [slots, hidden size of the decoder], float32; see `PCC.encode`
 
@@ -44,7 +42,6 @@ class PCC(nn.Module):
         return self.special[SPECIAL_TOKENS.index(token)]
 
     def train_special(self) -> None:
-        """Let the vectors of `<mem>`, `</mem>` and `<ae>` learn."""
         special = self.special.detach().float()
         del self.special
         self.special = nn.Parameter(special)
@@ -80,10 +77,7 @@ class PCC(nn.Module):
         return encoded
 
     def frame(self, slots: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Boundary vectors around the converted slots of a context's segments: the memory as the decoder reads it.
-
-        [slots + boundary vectors, hidden size], float32.
-        """
+        """Boundary vectors around a context's converted slots: [slots + boundary vectors, hidden size], float32."""
         opening, closing = (self.special_vector(token).float()[None] for token in (OPEN, CLOSE))
         if not slots:
             return self.special.new_zeros(0, self.special.shape[1], dtype=torch.float32)
@@ -126,10 +120,8 @@ class PCC(nn.Module):
 
 
 def centres(tokens: int, slots: int, group: int | Fraction) -> list[int]:
-    """The token in the middle of the `group` of tokens that each slot of a segment stands for, rounded down.
-
-    The last slot's are fewer where the tokens end before; as many slots as tokens, or more, count.
-    """
+    """The token in the middle of the `group` of tokens that each slot of a segment stands for, rounded down."""
+    # The last slot's are fewer where the tokens end before; as many slots as tokens, or more, count.
     if slots >= tokens:
         return list(range(slots))
     return [int((slot * group + min((slot + 1) * group, tokens) - 1) // 2) for slot in range(slots)]

@@ -130,10 +130,7 @@ def converter(folder: Path, decoder_size: int | None, encoder_size: int | None =
 
 
 def _special_vectors(folder: Path, decoder: Decoder, patch: str | None, optional: bool = False) -> torch.Tensor:
-    """Rows of the three tokens, matched by name: from a patch file, else from the decoder's own embedding.
-
-    Where they are `optional` and missing, an empty tensor.
-    """
+    """Rows of the three tokens by name: of a patch file, else of the decoder; empty where `optional` and missing."""
     path = Path(patch) if patch else folder / PATCH_FILE
     if path.is_file():
         state = files.read_torch(path)

@@ -31,8 +31,6 @@ STEPS_OF_GRADIENT = 2  # segments through which gradients flow; in the original 
 
 
 class AutoCompressor(SoftCompressor):
-    """Summary vectors accumulated over the segments of a context, read by the same model."""
-
     name = "autocompressor"
     default = "autocompressor-lab-4x"
     label = "AutoCompressor"
@@ -94,13 +92,11 @@ class AutoCompressor(SoftCompressor):
 
 
 class SummaryEncoder(CausalEncoder):
-    """A decoder that was trained to summarize what it reads; `summary` are the summary tokens, [n, width].
-
-    All earlier vectors stand before the next segment (`accumulate`, AutoCompressor), or only the newest (RMT).
-    """
+    """A decoder that summarizes what it reads, behind all earlier vectors (`accumulate`) or only the newest (RMT)."""
 
     def __init__(self, decoder: Decoder, summary: torch.Tensor, segment_length: int, accumulate: bool) -> None:
         super().__init__(decoder, decoder.model.base_model)
+        # the summary tokens, [n, width]
         self.summary = summary if isinstance(summary, nn.Parameter) else nn.Parameter(summary, requires_grad=False)
         self.segment_length, self.accumulate = segment_length, accumulate
         # On OPT, soft vectors take up no positions; on Llama they count as tokens.
@@ -132,10 +128,7 @@ class SummaryEncoder(CausalEncoder):
     def summarize(
         self, pieces: Sequence[Sequence[int]], soft: Sequence[torch.Tensor]
     ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Read one segment each of different texts, behind soft prompts [n, width].
-
-        Of each, the last hidden states of its tokens [tokens, width] and the soft prompt after it.
-        """
+        """Of segments behind soft prompts [n, width], last hidden states [tokens, width] and the next soft prompts."""
         states = self.read([(before, piece, self.summary) for before, piece in zip(soft, pieces, strict=True)])
         pairs = []
         for before, piece, row in zip(soft, pieces, states, strict=True):

@@ -61,7 +61,6 @@ class AdapterConfig(BaseModel):
 
 
 def is_adapter(folder: Path) -> bool:
-    """Does the folder hold an adapter, no whole model?"""
     return (folder / ADAPTER_CONFIG).is_file()
 
 

@@ -24,10 +24,7 @@ from pcc_bench.core.errors import UsageError
 
 
 class CocomCompressor(SoftCompressor):
-    """Context compression for a decoder that is trained with its compressor.
-
-    `words` are the text before everything, between the last memory and the question, and behind the question.
-    """
+    """A decoder trained with its compressor; `words`: before everything, between memory and question, and behind it."""
 
     name = "cocom"
     default = "cocom-lab-4x"

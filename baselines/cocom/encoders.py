@@ -29,8 +29,6 @@ AUTOENCODE, ENCODE, SEPARATOR = -3, -2, -1  # rows of the special tokens, behind
 
 @dataclass(frozen=True)
 class Documents:
-    """How a context is cut."""
-
     rate: int  # tokens for each vector
     length: int  # tokens of a full document
     slots: Slots = "proportional"  # vectors of a shorter document: by its length, or as many as a full one's

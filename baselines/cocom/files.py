@@ -67,10 +67,8 @@ def check_rate(rate: int | None, config: CocomConfig, pretrained: str) -> None:
 
 
 def add_special_tokens(decoder: Decoder, config: CocomConfig, table: torch.Tensor, path: Path) -> list[int]:
-    """Give decoder and tokenizer the checkpoint's special tokens, whose vectors are still to be filled in; their ids.
-
-    `table`: the checkpoint's token vectors, [vocabulary with special tokens, width].
-    """
+    """Give decoder and tokenizer the special tokens, whose vectors are still to be filled in; returns their ids."""
+    # `table`: the checkpoint's token vectors, [vocabulary with special tokens, width]
     names = config.special_tokens
     known = decoder.tokenizer.get_vocab()
     size = len(decoder.tokenizer) + sum(name not in known for name in names)
@@ -139,13 +137,11 @@ def _with_base(
 
 
 def table_name(decoder: Decoder) -> str:
-    """The name of the decoder's input embedding."""
     return next(f"{name}.weight" for name, module in decoder.model.named_modules() if module is decoder.embedding)
 
 
 @torch.no_grad()
 def copy_into(decoder: Decoder, values: Mapping[str, torch.Tensor]) -> None:
-    """Overwrite weights by name."""
     own = decoder.model.state_dict()
     for name, value in values.items():
         own[name].copy_(value)

@@ -129,7 +129,6 @@ class IcaeEncoder(CausalEncoder):
 
     @classmethod
     def start(cls, decoder: Decoder, segment_length: int, rate: int, rank: int, seed: int) -> Self:
-        """The base model's queries and values get a LoRA, in a second tree of modules."""
         table = nn.Parameter(drawn_vectors(decoder, segment_length // rate + len(TASK_TOKENS), seed))
         body = weights.trainable(weights.twin(decoder.model.base_model), files.TARGETS, rank, alpha=rank, seed=seed)
         return cls(decoder, body, table, rate, MAX_SPANS)
@@ -157,7 +156,6 @@ class IcaeEncoder(CausalEncoder):
         return [torch.cat([self.table[:0], *(next(rows)[len(span) :] for span in pieces)]) for pieces in cut]
 
     def prompt(self, vectors: torch.Tensor, purpose: Purpose) -> torch.Tensor:
-        """Slots and the task's vector; BOS stands before questions only."""
         start = self.decoder.bos if purpose == "answer" else []
         return torch.cat([self.decoder.embed(start), vectors, self.task_vector(USES[purpose])])
 

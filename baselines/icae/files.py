@@ -65,8 +65,6 @@ class IcaeConfig(BaseModel):
 
 
 class IcaeSettings(IcaeConfig):
-    """A configuration in which nothing is left open."""
-
     version: Literal[1, 2]
     use: Use
     max_spans: PositiveInt

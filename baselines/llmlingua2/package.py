@@ -61,10 +61,7 @@ def counter_of(counting: str, tokenizer: PreTrainedTokenizerBase) -> Any:
 
 
 class LocalPromptCompressor(PromptCompressor):  # type: ignore[misc]
-    """A `PromptCompressor` for LLMLingua-2 that opens a folder with one of `FAMILIES`, and nothing else.
-
-    `counter` counts tokens where the package would with GPT-3.5's tokenizer; `batch` chunks are read in a forward.
-    """
+    """LLMLingua-2 in a folder with one of `FAMILIES`; `counter` counts tokens in place of GPT-3.5's tokenizer."""
 
     def __init__(self, folder: Path, counter: Any, device: str, batch: int) -> None:
         # What LLMLingua-2 reads of the package's attributes; those of LLMLingua-1 and LongLLMLingua are left out.

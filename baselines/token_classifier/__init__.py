@@ -25,8 +25,6 @@ ALWAYS = 2.0  # in the place of a probability: is never dropped
 
 @dataclass(frozen=True)
 class Unit:
-    """A stretch of a text that stays or goes as a whole."""
-
     start: int  # its first character
     end: int  # behind its last one
     keep: float  # probability that it is worth keeping; `ALWAYS` for what is never dropped

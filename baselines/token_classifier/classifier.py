@@ -22,10 +22,7 @@ OUTSIDE = "O"  # the label of tokens that are part of nothing, in models that ma
 
 
 class ClassifierCompressor(HardCompressor):
-    """A hard method whose model is a token classifier, with its tokenizer and a hash of its weights.
-
-    The budget is a rate (2 by default), or tokens to leave of each context, whatever its length, but not both.
-    """
+    """A hard method around a token classifier; its budget is a rate (2 by default), or tokens to leave of a context."""
 
     default = "llmlingua2-lab"
 
@@ -76,7 +73,6 @@ def words_of(given: Sequence[str] | str) -> list[str]:
 
 
 def read_classifier(folder: Path, dtype: torch.dtype | str, **options: Any) -> tuple[Any, PreTrainedTokenizerBase]:
-    """The token classification model of a folder, its weights finite, and its tokenizer."""
     tokenizer = load_tokenizer(folder)
     model = pretrained_model(folder, dtype, AutoModelForTokenClassification, **options)
     check_finite(model.named_parameters(), f"the token classifier {folder}")
@@ -84,8 +80,6 @@ def read_classifier(folder: Path, dtype: torch.dtype | str, **options: Any) -> t
 
 
 class Classifier:
-    """A token classification model of transformers with its tokenizer."""
-
     def __init__(
         self,
         model: PreTrainedModel,
@@ -109,10 +103,8 @@ class Classifier:
 
     @torch.inference_mode()
     def probabilities(self, rows: Sequence[Sequence[int]]) -> list[list[float]]:
-        """For each token of each text, how probable it is that it is kept.
-
-        Where chunks overlap, a token is read in the one in which it stands farther from the ends.
-        """
+        """For each token of each text, how probable it is that it is kept."""
+        # Where chunks overlap, a token is read in the one in which it stands farther from the ends.
         # Unigram models have pieces that spell a special token in any text: these are "unknown".
         unknown = {} if self.unknown is None else dict.fromkeys(self.special, int(self.unknown))
         room = self.chunk - len(self.before) - len(self.behind)

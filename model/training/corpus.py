@@ -162,7 +162,6 @@ def _read_file(path: Path, data: Data) -> list[Any]:
 
 
 def _document(row: Any, data: Data, where: str) -> Any:
-    """The text of a row, or for fine-tuning the row."""
     if isinstance(row, dict) and not data.is_text:
         row = plain_keys(row)
     for column in (data.column,) if data.is_text else COLUMNS[data.kind]:

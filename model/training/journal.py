@@ -30,8 +30,6 @@ Losses = dict[str, list[float]]  # `nll` (nats) and `tokens` of each held-out ro
 
 
 class DataPosition(BaseModel):
-    """What stands in a state about the data."""
-
     step: int = Field(ge=0)
     position: Position
 
@@ -43,7 +41,6 @@ def last_state(folder: Path) -> Path | None:
 
 
 def kept_states(folder: Path) -> str:
-    """What an interrupted run keeps, for a message."""
     state = last_state(folder)
     return "no state was saved yet" if state is None else f"the state after step {state.name.split('-')[1]} is kept"
 
@@ -68,7 +65,6 @@ class Journal(TrainerCallback):
         torch.manual_seed((seed * 1_000_003 + state.global_step) * args.world_size + args.process_index)
 
     def on_log(self, args: Any, state: TrainerState, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Append what the Trainer logs, with the losses by task and the tokens seen by this process."""
         if state.is_world_process_zero and logs is not None and "loss" in logs:
             line = {"step": state.global_step, **logs, **self.model.drain(), "tokens_seen": self.model.tokens_seen}
             line.pop("epoch", None)

@@ -56,7 +56,6 @@ class Learner(nn.Module, ABC):
         raise UsageError(f"optimisation.learning_rates: this method has no part '{name.value}'")
 
     def reconstruct(self, samples: Sequence[Sample]) -> list[str]:
-        """Greedy reconstructions, each at most a few tokens longer than its text."""
         plans = self.plans(self.encode([sample.context for sample in samples]), Task.RECONSTRUCTION)
         limit = max(self.decoder.count_tokens([sample.text for sample in samples])) + 4
         vectors = [plan.vectors(self.decoder).float() for plan in plans]

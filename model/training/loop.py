@@ -69,7 +69,6 @@ class PccForTraining(Learner):
         return [weight for part, weight in self.pcc.encoder.named_parameters() if (part == "gate") is gated]
 
     def encode(self, contexts: Sequence[Sequence[int]]) -> list[Encoded]:
-        """`Evaluation` makes sharded weights whole for it."""
         return self.pcc.encode(contexts)
 
     def plans(self, encoded: Sequence[Encoded], task: Task) -> list[Plan]:
@@ -134,7 +133,6 @@ def gather(model: nn.Module) -> None:
 
 
 def training_arguments(recipe: Recipe, folder: Path, steps: int) -> TrainingArguments:
-    """The Trainer's arguments of a recipe; processes share the step's samples."""
     optimisation, checks = recipe.optimisation, recipe.checks
     probe = TrainingArguments(output_dir=str(folder / STATES), report_to=[])
     at_once = optimisation.micro_batch_size * probe.world_size
@@ -167,7 +165,6 @@ def training_arguments(recipe: Recipe, folder: Path, steps: int) -> TrainingArgu
 
 
 def starting_point(recipe: Recipe, decoder: Decoder, folder: Path) -> PCC:
-    """The compressor a recipe starts from: a checkpoint to go on with, or a fresh one."""
     final = recipe.final
     rates = tuple(dict.fromkeys((final.rate, *final.rates)))
     tuned = {"prompt": recipe.data.prompt} if recipe.data.kind == "qa" else {}
@@ -248,7 +245,6 @@ def _disk_errors(folder: Path) -> Iterator[None]:
 
 
 def claim(folder: Path, recipe: Recipe) -> None:
-    """Make the output folder this recipe's, or see that it is."""
     path = folder / "recipe.json"
     if path.is_file() and Recipe.read(str(path)) != recipe:  # compared as read: an older file lacks newer keys
         raise UsageError(f"{folder} holds a run of another recipe: choose another folder, or take its recipe.json")

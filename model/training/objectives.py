@@ -29,8 +29,6 @@ class Task(StrEnum):
 
 @dataclass(frozen=True)
 class Inputs:
-    """A batch for the decoder, right-padded."""
-
     vectors: torch.Tensor  # [batch, length, hidden size]: BOS, memory, `<ae>` where the task has it, target, padding
     # [batch, length], 1 where `vectors` is not padding; where several targets share a row, [batch, 1, length, length],
     # what is added to the scores of a position that reads another.

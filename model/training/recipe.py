@@ -40,8 +40,6 @@ class Combination(StrEnum):
 
 
 class Data(Section):
-    """Where the training text comes from."""
-
     # `text`: plain text for pretraining. For fine-tuning, `qa`: rows with context, question and answers; `gsm8k`: rows
     # with question and worked answer; `dialogue`: sessions of Harry Potter Dialogue (scene, dialogue,
     # positive_response). See `fine_tuning`.
@@ -151,8 +149,6 @@ class Checks(Section):
 
 
 class Recipe(Section):
-    """One training run."""
-
     name: str
     purpose: str = ""  # one sentence for a reader
     source: str = ""  # where its numbers come from
@@ -284,7 +280,6 @@ def _keys(path: Path) -> dict[str, Any]:
 
 
 def shipped() -> dict[str, Path]:
-    """The recipes that ship with the project, by name."""
     return {path.stem: path for path in sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))}
 
 

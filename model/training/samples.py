@@ -26,8 +26,6 @@ CHARACTERS_PER_TOKEN = 8  # more text than this many characters a token is never
 
 @dataclass(frozen=True)
 class Sample:
-    """One context and what follows it."""
-
     index: int  # its place in the stream
     phase: int  # of the recipe
     rate: int  # of its step
@@ -118,7 +116,6 @@ class Samples(IterableDataset[Sample]):
 
 
 def draw_tasks(recipe: Recipe, step: int) -> tuple[Task, ...]:
-    """What the samples of a step are trained on."""
     share = recipe.completion_at(recipe.phase_at(step))
     both = ((Task.RECONSTRUCTION, 1 - share), (Task.COMPLETION, share))
     if recipe.objective.combination is Combination.SUMMED:
@@ -146,7 +143,6 @@ class Collator:
         return {**batch, "labels": torch.tensor(scored)}
 
     def targets(self, task: Task, samples: Sequence[Sample]) -> dict[str, list[list[int]]]:
-        """Decoder ids of the targets of one task, and their labels."""
         end = [self.decoder.tokenizer.eos_token_id] if self.recipe.objective.append_eos else []
         if task is Task.ANSWERING:
             prompts = self._ids([sample.prompt for sample in samples])
