@@ -14,7 +14,7 @@ from pcc_bench.gate import costs
 from pcc_bench.gate.policy import Policy, SpeedRule
 from pcc_bench.gate.result import FAIL, INCONCLUSIVE, PASS, REPORTED, UNIT, Comparison, Mark, Verdict
 from pcc_bench.gate.scores import Matched, Scores, Selection, all_scores, match, row_metrics, select, units
-from pcc_bench.results.run import Run, unrecorded
+from pcc_bench.results.run import Run
 
 Flags = npt.NDArray[np.bool_]
 MOST_ROWS = 10**9  # no data set has as many
@@ -96,7 +96,7 @@ def _match_all(
         else:
             matched[name] = match(name, candidate.tasks[name], task, numbers)
             problems = matched[name].problems
-            if silent := unrecorded(candidate.tasks[name].protocol, task.protocol):
+            if silent := sorted(set(candidate.tasks[name].protocol) ^ set(task.protocol)):
                 notes.append(f"{name}: not compared, as only one run records it: {', '.join(silent)}")
         lines += [Comparison(task=name, metric="rows", verdict=mark, reason=problem) for problem in problems]
     notes += [f"{name} is in the candidate only" for name in candidate.tasks if name not in baseline.tasks]

@@ -13,16 +13,15 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pcc_bench.core.documents import checked, read_json, read_json_lines
+from pcc_bench.core.errors import UsageError
 from pcc_bench.cost import records
-from pcc_bench.results.files import RESULTS, check_measured, matching
+from pcc_bench.results.files import RESULTS, matching
 from pcc_bench.results.reading import read_run
 from pcc_bench.results.run import Run
 
 
 @dataclass(frozen=True)
 class Results:
-    """Everything that was read."""
-
     runs: tuple[Run, ...]  # in the order of their files; of runs made twice, the newest
     trainings: tuple[Training, ...]
     # a line a measurement of `pcc-bench cost` (`method`, `rate`, `phase`, `median_s`, ...); may be empty
@@ -34,26 +33,20 @@ class Results:
         """The run of an id."""
         return next(run for run in self.runs if run.id == name)
 
-    def with_task(self, name: str) -> list[Run]:
-        """The runs that have a task."""
-        return [run for run in self.runs if name in run.tasks]
-
     def frame(self, run: Run, task: str) -> pd.DataFrame:
         """The rows of a task of a run as a frame (see `rows.Rows.frame`); empty where none were logged."""
-        key = (run.id, task)
+        key, result = (run.id, task), run.tasks[task]
         if key not in self._frames:
-            rows = run.tasks[task].rows if run.tasks[task].logged else None
-            self._frames[key] = pd.DataFrame() if rows is None else rows.frame(run.id, task)
+            self._frames[key] = result.rows.frame(run.id, task) if result.logged else pd.DataFrame()
         return self._frames[key]
 
     @cached_property
     def samples(self) -> pd.DataFrame:
         """The rows of all runs in one frame."""
+        empty = pd.DataFrame(columns=["run", "task", "row", "context"])
         parts = [self.frame(run, task) for run in self.runs for task in run.tasks]
-        full = [part for part in parts if len(part)]
-        if not full:
-            return pd.DataFrame(columns=["run", "task", "row", "context"])
-        return pd.concat(full, ignore_index=True).astype({"run": "category", "task": "category"})
+        parts = [part for part in parts if len(part)] or [empty]
+        return pd.concat(parts, ignore_index=True).astype({"run": "category", "task": "category"})
 
 
 def load(paths: Iterable[Path]) -> Results:
@@ -63,7 +56,11 @@ def load(paths: Iterable[Path]) -> Results:
     """
     paths = list(paths)
     for path in paths:
-        check_measured(path)
+        if not any(matching([path], pattern) for pattern in (RESULTS, "log.jsonl", "cost_*.jsonl")):
+            raise UsageError(
+                f"no results at {path}: give a results_*.json, or a folder that 'pcc-bench eval', 'run', 'train' or "
+                "'cost' wrote"
+            )
     runs = []
     for path in matching(paths, RESULTS):
         root = next(root for root in paths if root in (path, *path.parents))
@@ -110,8 +107,6 @@ class Training:
 
 
 class _Line(BaseModel):
-    """A line of a log: numbers by name."""
-
     model_config = ConfigDict(extra="allow", strict=True)
     __pydantic_extra__: dict[str, float | bool | str | None]
 
@@ -119,8 +114,6 @@ class _Line(BaseModel):
 
 
 class _Losses(BaseModel):
-    """Losses of held-out rows at a step."""
-
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 
     step: int

@@ -10,13 +10,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pcc_bench.core.documents import COMPRESSED
 from pcc_bench.core.errors import UsageError
 
 RESULTS = "results_*.json"
-MEASURED = (RESULTS, "log.jsonl", "cost_*.jsonl")
 
 
 def matching(paths: Iterable[Path], pattern: str) -> list[Path]:
@@ -39,15 +38,6 @@ def result_files(paths: Iterable[Path]) -> list[Path]:
     return list(dict.fromkeys(files))
 
 
-def check_measured(path: Path) -> None:
-    """Raises `UsageError` where a folder or file holds nothing that was measured."""
-    if not any(matching([path], pattern) for pattern in MEASURED):
-        raise UsageError(
-            f"no results at {path}: give a results_*.json, or a folder that 'pcc-bench eval', 'run', 'train' or "
-            "'cost' wrote"
-        )
-
-
 def samples_file(results: Path, task: str) -> Path | None:
     """The samples of a task beside a result file, compressed or not; None where none were logged.
 
@@ -63,7 +53,6 @@ def samples_file(results: Path, task: str) -> Path | None:
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Scalar = str | int | float | bool | None
-_NULL_IS_EMPTY = BeforeValidator(lambda value: {} if value is None else value)
 
 
 class Strict(BaseModel):
@@ -72,11 +61,18 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class _Foreign(BaseModel):
+class Foreign(BaseModel):
+    """A record of others, of which a part is read; null is what is not there."""
+
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, state: Any) -> Any:
+        return {key: value for key, value in state.items() if value is not None} if isinstance(state, dict) else state
 
-class Population(_Foreign):
+
+class Population(Foreign):
     """Our tasks' account of their rows (`configs.<task>.metadata.population`); all None for other tasks."""
 
     source: str | None = None
@@ -88,34 +84,34 @@ class Population(_Foreign):
     prompt: str | None = None
 
 
-class Metadata(_Foreign):
+class Metadata(Foreign):
     """`configs.<task>.metadata`: `compress` names the columns whose text may be compressed."""
 
-    compress: Annotated[dict[str, Any], _NULL_IS_EMPTY] = {}
-    population: Annotated[Population, _NULL_IS_EMPTY] = Population()
+    compress: dict[str, Any] = {}
+    population: Population = Population()
 
 
-class Metric(_Foreign):
+class Metric(Foreign):
     """An entry of `metric_list`; lm-eval writes down the source of aggregations that are functions."""
 
     metric: str
-    aggregation: str | None = None
+    aggregation: str = "mean"
 
     @property
     def function(self) -> str:
         """Name of the aggregation."""
-        return (self.aggregation or "mean").removeprefix("def ").partition("(")[0].strip()
+        return self.aggregation.removeprefix("def ").partition("(")[0].strip()
 
 
-class TaskConfig(_Foreign):
+class TaskConfig(Foreign):
     """`configs.<task>`."""
 
-    metadata: Annotated[Metadata, _NULL_IS_EMPTY] = Metadata()
+    metadata: Metadata = Metadata()
     generation_kwargs: dict[str, Any] | None = None
-    metric_list: Annotated[list[Metric], BeforeValidator(lambda value: [] if value is None else value)] = []
+    metric_list: list[Metric] = []
 
 
-class Reported(_Foreign):
+class Reported(Foreign):
     """`config.pcc_bench`: what our model says about itself."""
 
     schema_version: Annotated[int, Field(ge=0)] = 0
@@ -128,19 +124,19 @@ class Reported(_Foreign):
     decoder_arguments: Any = None
     add_bos_token: Any = None
     overflow: str | None = None
-    options: Annotated[dict[str, Any], _NULL_IS_EMPTY] = {}
-    capabilities: Annotated[dict[str, bool | None], _NULL_IS_EMPTY] = {}
-    fingerprints: Annotated[dict[str, str | None], _NULL_IS_EMPTY] = {}
-    skipped: Annotated[dict[str, list[Any]], _NULL_IS_EMPTY] = {}
+    options: dict[str, Any] = {}
+    capabilities: dict[str, bool | None] = {}
+    fingerprints: dict[str, str | None] = {}
+    skipped: dict[str, list[Any]] = {}
 
 
-class Settings(_Foreign):
+class Settings(Foreign):
     """`config`: the arguments of the run."""
 
     model: str = ""
-    model_args: dict[str, Any] | str | None = None
+    model_args: dict[str, Any] | str = {}
     model_num_parameters: int | None = None
-    model_dtype: str | None = None
+    model_dtype: str = ""
     random_seed: int | None = None
     numpy_seed: int | None = None
     torch_seed: int | None = None
@@ -152,25 +148,25 @@ class Settings(_Foreign):
         """Of the model: lm-eval writes a mapping; older versions wrote the string of the command line."""
         if isinstance(self.model_args, str):
             return dict(part.split("=", 1) for part in self.model_args.split(",") if "=" in part)
-        return self.model_args or {}
+        return self.model_args
 
 
-class ResultFile(_Foreign):
+class ResultFile(Foreign):
     """`results_*.json`."""
 
     results: dict[str, dict[str, Any]]
     configs: dict[str, TaskConfig]
     config: Settings
-    groups: Annotated[dict[str, dict[str, Any]], _NULL_IS_EMPTY] = {}
-    versions: Annotated[dict[str, Scalar], _NULL_IS_EMPTY] = {}
-    shots: Annotated[dict[str, Scalar], _NULL_IS_EMPTY] = Field(default={}, alias="n-shot")
-    samples: Annotated[dict[str, dict[str, int]], _NULL_IS_EMPTY] = Field(default={}, alias="n-samples")
-    higher_is_better: Annotated[dict[str, dict[str, bool | None] | None], _NULL_IS_EMPTY] = {}
+    groups: dict[str, dict[str, Any]] = {}
+    versions: dict[str, Scalar] = {}
+    shots: dict[str, Scalar] = Field(default={}, alias="n-shot")
+    samples: dict[str, dict[str, int]] = Field(default={}, alias="n-samples")
+    higher_is_better: dict[str, dict[str, bool | None] | None] = {}
     date: Annotated[Number, Field(ge=0, lt=253_402_300_800)] | str | None = None  # to the end of the year 9999
-    model_name: str | None = None
+    model_name: str = ""
     chat_template_sha: str | None = None
     system_instruction_sha: str | None = None
-    fewshot_as_multiturn: bool | None = None
+    fewshot_as_multiturn: bool = False
     lm_eval_version: str | None = None
     transformers_version: str | None = None
     git_hash: str | None = None

@@ -156,9 +156,6 @@ def _load_frozen(path: Path) -> Run:
         raise UsageError(f"{path} has version {version}, this pcc-bench reads up to {FROZEN_VERSION}: update it")
     frozen = checked(FrozenRun, state, f"{path} can't be read as a frozen baseline (freeze it again)")
 
-    def column(values: Column) -> Numbers:
-        return np.array([np.nan if value is None else value for value in values], np.float64)
-
     tasks = {}
     for name, task in frozen.tasks.items():
         number = np.array(task.rows, np.int64)
@@ -168,8 +165,8 @@ def _load_frozen(path: Path) -> Run:
             number=number[order],
             context=np.array(task.contexts, np.int64)[order],
             content=np.array([int(content, 16) for content in task.hashes], np.int64)[order],
-            scores={metric: column(values)[order] for metric, values in task.scores.items()},
-            account={count: column(values)[order] for count, values in task.costs.items()},
+            scores={metric: np.array(values, np.float64)[order] for metric, values in task.scores.items()},
+            account={count: np.array(values, np.float64)[order] for count, values in task.costs.items()},
             filters=tuple(sorted(filters)) or ("none",),
         )
         tasks[name] = TaskRun(

@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import Field
 
 from pcc_bench.core.documents import checked, read_json
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.provenance import SCHEMA_VERSION
-from pcc_bench.results.files import Reported, ResultFile, samples_file
+from pcc_bench.results.files import Foreign, Reported, ResultFile, samples_file
 from pcc_bench.results.rows import COMPRESSION, of_first_filter
 from pcc_bench.results.run import Run, TaskRun, protocol
 
@@ -31,7 +31,7 @@ def read_run(path: Path) -> Run:
         )
     reported, config, arguments = ours or Reported(), data.config, data.config.arguments
     method = reported.method or config.model
-    checkpoint = str(arguments.get("pretrained") or data.model_name or "")
+    checkpoint = str(arguments.get("pretrained") or data.model_name)
     rate = reported.requested_rate
     parts = (method, reported.control, rate and f"{rate:g}x", Path(checkpoint).name)
     ended = datetime.fromtimestamp(data.date, UTC) if isinstance(data.date, int | float) else None
@@ -41,7 +41,7 @@ def read_run(path: Path) -> Run:
         path=path,
         place=path.name,
         method=method,
-        model=Path(data.model_name or "").name,
+        model=Path(data.model_name).name,
         rate=rate,
         fingerprints=reported.fingerprints,
         tasks={task: _task(path, data, task, reported) for task in data.results if task in data.configs},
@@ -53,7 +53,7 @@ def read_run(path: Path) -> Run:
         seeds=(config.random_seed, config.numpy_seed, config.torch_seed, config.fewshot_seed),
         date=ended.isoformat(timespec="seconds") if ended else "",
         parameters=config.model_num_parameters,
-        dtype=(config.model_dtype or "").removeprefix("torch."),
+        dtype=config.model_dtype.removeprefix("torch."),
         versions={name: version for name, version in versions.items() if version},
         groups=data.groups,
         reported=ours,
@@ -135,7 +135,7 @@ def read_answers(task: TaskRun) -> Iterator[Answer]:
     for sample in of_first_filter(task.samples):
         texts = checked(_Texts, sample, f"{task.samples}, row {sample['doc_id']}")
         context = "\n\n".join(str(texts.doc.get(column, "")) for column in task.marked)
-        first: Any = next(iter(texts.arguments.values()), {})
+        first = next(iter(texts.arguments.values()), None) if isinstance(texts.arguments, dict) else None
         prompt = str(first.get("arg_0", "")) if isinstance(first, dict) else ""
         rest = prompt.replace(context, "", 1).strip() if context else prompt
         answers = texts.doc.get("answers")
@@ -152,17 +152,15 @@ def read_answers(task: TaskRun) -> Iterator[Answer]:
         )
 
 
-class _Texts(BaseModel):
+class _Texts(Foreign):
     """The parts of a sample that are shown; older versions of lm-eval wrote the arguments as a list."""
-
-    model_config = ConfigDict(extra="ignore", strict=True)
 
     doc_id: int
     doc: dict[str, Any]
     target: Any = ""
-    arguments: Annotated[dict[str, Any], BeforeValidator(lambda given: given if isinstance(given, dict) else {})] = {}
+    arguments: dict[str, Any] | list[Any] = Field(default={})
     resps: Annotated[list[Any], Field(min_length=1)]
-    filtered_resps: Annotated[list[Any], BeforeValidator(lambda given: [] if given is None else given)] = []
+    filtered_resps: list[Any] = Field(default=[])
 
     @property
     def answer(self) -> str:

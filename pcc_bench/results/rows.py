@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import re
+import sys
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,22 +29,15 @@ if TYPE_CHECKING:
 
 Numbers = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
+Columns = dict[tuple[str, str], tuple["array[int]", "array[float]"]]  # metric, filter -> places and values
+LARGEST = sys.float_info.max
 
 HASHES = ("doc_hash", "prompt_hash", "target_hash")  # lm-eval's
 COUNTS = ("source_tokens", "slots", "boundary", "prompt_positions")  # of a row's account; the same on every machine
 ACCOUNT = (
-    *COUNTS,
-    "compressor_tokens",
-    "source_bytes",
-    "ratio_slots",
-    "ratio",
-    "truncated_bytes",
-    "compress_seconds",
-    "prefill_seconds",
-    "decode_seconds",
-    "new_tokens",
-    "cached",
-)
+    *COUNTS, "compressor_tokens", "source_bytes", "ratio_slots", "ratio", "truncated_bytes", "compress_seconds",
+    "prefill_seconds", "decode_seconds", "new_tokens", "cached",
+)  # fmt: skip
 COMPRESSION = "compression"  # key of the account, and the metric made of it
 NO_ACCOUNT = (None,) * len(ACCOUNT)
 REPEAT = "repeat the run"
@@ -169,8 +163,8 @@ class _Table:
         self.content, self.context = array("q"), array("q")
         self.accounts: list[tuple[Any, ...]] = []
         self.hashed = True
-        self.scores: dict[tuple[str, str], array[float]] = {}  # metric, filter -> values
-        self.below: dict[tuple[str, str], array[float]] = {}
+        self.scores: Columns = {}
+        self.below: Columns = {}
 
     def add(self, sample: Mapping[str, Any]) -> None:
         """Take the numbers of a line."""
@@ -196,10 +190,10 @@ class _Table:
         for metric in sample.get("metrics", self.metrics):
             value = sample.get(metric)
             if isinstance(value, list) and len(value) == 2 and all(isinstance(part, int | float) for part in value):
-                _put(self.below.setdefault((metric, kind), array("d")), place, value[1])
+                _put(self.below, metric, kind, place, value[1])
                 value = value[0]
             if isinstance(value, int | float):  # accounts and texts of corpus-wide metrics are no scores of a row
-                _put(self.scores.setdefault((metric, kind), array("d")), place, value)
+                _put(self.scores, metric, kind, place, value)
 
     def rows(self) -> Rows:
         """Everything that was added, in the order of the row numbers."""
@@ -211,9 +205,9 @@ class _Table:
         scores: dict[str, Numbers] = {}
         below: dict[str, Numbers] = {}
         for columns, arrays in ((self.scores, scores), (self.below, below)):
-            for (metric, kind), values in columns.items():
+            for (metric, kind), (at, values) in columns.items():
                 column = np.full(len(number), np.nan)
-                column[: len(values)] = values
+                column[at] = values
                 arrays[f"{metric},{kind}" if several else metric] = column[order]
         account = {}
         for name, counts in zip(ACCOUNT, zip(*self.accounts, strict=True), strict=False):  # a whole column at a time
@@ -235,18 +229,10 @@ class _Table:
         return Rows(number[order], context, content if self.hashed else None, scores, below, account, filters)
 
 
-def _put(column: array[float], place: int, value: float) -> None:
-    if place > len(column):
-        column.extend([math.nan] * (place - len(column)))
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    number = number if math.isfinite(number) else math.inf
-    if place == len(column):
-        column.append(number)
-    else:
-        column[place] = number
+def _put(columns: Columns, metric: str, kind: str, place: int, value: float) -> None:
+    places, values = columns.setdefault((metric, kind), (array("q"), array("d")))
+    places.append(place)
+    values.append(value if abs(value) <= LARGEST else math.inf)
 
 
 def _problem(sample: Any) -> str:

@@ -29,8 +29,6 @@ READER = (DECODER, DTYPE)  # a table of methods may have several, and names them
 
 @dataclass(frozen=True)
 class TaskRun:
-    """One task of a run."""
-
     name: str
     protocol: Protocol  # what makes it another experiment; see `protocol`
     population: Population  # the account of the rows; all None for tasks that are not ours
@@ -122,12 +120,12 @@ def protocol(file: ResultFile, task: str, rows: int) -> dict[str, Any]:
         "protocol": population.protocol,
         "prompt": population.prompt or OFFICIAL,  # older files do not say it: there was one
         "number of shots": file.shots.get(task),
-        "examples as turns": bool(file.fewshot_as_multiturn),
+        "examples as turns": file.fewshot_as_multiturn,
         TEMPLATE: file.chat_template_sha,
         "system instruction": file.system_instruction_sha,
         "decoding": config.generation_kwargs,
         DECODER: decoder,
-        DTYPE: (file.config.model_dtype or "").removeprefix("torch.") or None,
+        DTYPE: file.config.model_dtype.removeprefix("torch.") or None,
     }
     return {name: comparable(value) for name, value in values.items()}
 
@@ -156,11 +154,6 @@ def difference(first: Protocol, second: Protocol, without: Collection[str] = ())
             texts = (" ".join(str(one).split()) for one in (value, second[name]))
             return Difference(name, *(text if len(text) <= 200 else f"{text[:200]}..." for text in texts))
     return None
-
-
-def unrecorded(one: Protocol, other: Protocol) -> list[str]:
-    """What only one of two protocols records."""
-    return sorted(set(one) ^ set(other))
 
 
 def check_one_table(entries: Iterable[tuple[Run, TaskRun]], apart: Callable[[Run], str] = lambda run: "") -> None:
