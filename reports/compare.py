@@ -97,7 +97,6 @@ def compare(a: Path, b: Path, metrics: Sequence[str] = ()) -> tuple[list[Compari
 
 
 def table(comparisons: Sequence[Comparison], notes: Sequence[str] = ()) -> TextTable:
-    """Comparisons in print."""
     rows = [
         {
             "task": one.task,

@@ -23,8 +23,6 @@ POWER = 0.8  # of the smallest difference that is said to be found
 
 @dataclass(frozen=True)
 class Scored:
-    """The rows that a score is made of."""
-
     number: Integers  # `[rows]`, numbers of the rows, ascending
     context: Integers  # `[rows]`, equal for rows on the same context
     content: Integers | None  # `[rows]`, a hash of the row and its prompt; None where the samples have none
@@ -32,7 +30,6 @@ class Scored:
     of: Numbers  # `[rows]`, 1; of a ratio of sums what is summed below the line
 
     def only(self, index: npt.NDArray[np.intp]) -> Scored:
-        """Some of the rows, by their place."""
         content = None if self.content is None else self.content[index]
         return Scored(self.number[index], self.context[index], content, self.top[index], self.of[index])
 
@@ -51,7 +48,6 @@ class Scored:
 class Measure:
     """One score of one line of a table, on one task."""
 
-    task: str
     metric: str
     aggregation: str  # how rows become the score
     value: float  # the score; a percentage where `metric` is one
@@ -124,7 +120,6 @@ def measure(runs: Sequence[Run], task: str, metric: str) -> Measure | None:
                 f"{recomputed:.6g}: they are of different runs; repeat the run"
             )
     return Measure(
-        task=task,
         metric=metric,
         aggregation=aggregation,
         value=scale * value,

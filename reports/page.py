@@ -9,12 +9,11 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from pcc_bench.core import texttable
@@ -29,6 +28,8 @@ from pcc_bench.results.collection import Results
 from pcc_bench.results.reading import read_answers
 from pcc_bench.results.run import Run
 
+TEMPLATES = Path(__file__).parent / "templates"
+
 
 def write(results: Results, tables: Sequence[Table], figures: Sequence[Figure], out: Path) -> Path:
     """Write `index.html` into a folder, with tables and figures in their order."""
@@ -39,7 +40,7 @@ def write(results: Results, tables: Sequence[Table], figures: Sequence[Figure], 
 
 def render(results: Results, tables: Sequence[Table], figures: Sequence[Figure]) -> str:
     """The page. Whatever comes from results is escaped; only our own script may run, and nothing is loaded."""
-    drawn = {figure.key: figure_view(figure) for figure in figures}
+    drawn, (samples, rows) = {figure.key: figure_view(figure) for figure in figures}, embed(results)
     tasks = [task for run in results.runs for task in run.tasks.values()]
     sources = sorted({task.population.source for task in tasks if task.population.source})
     decoders = sorted({name for run in results.runs if (name := Path(run.decoder).name)})
@@ -60,21 +61,21 @@ def render(results: Results, tables: Sequence[Table], figures: Sequence[Figure])
         "hero": drawn.pop("answers", None),
         "tables": list(map(table_view, tables)),
         "figures": list(drawn.values()),
-        "browser": embed(results),
+        "samples": samples,
+        "rows": rows,
+        # without any `<`, so that no text in it can end the element it stands in
+        "json": Markup(json.dumps(samples, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")),
         "runs": runs_table(in_order(results.runs), names(results.runs)),
     }
     environment = Environment(
-        loader=PackageLoader("pcc_bench.reports", "templates"),
+        loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=lambda value: texttable.visible(value) if type(value) is str else value,  # no control characters
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    script, style = (
-        environment.loader.get_source(environment, name)[0]  # type: ignore[union-attr]
-        for name in ("report.js", "report.css")
-    )
+    script, style = ((TEMPLATES / name).read_text("utf-8") for name in ("report.js", "report.css"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("report.html").render(
         view=view, script=Markup(script), style=themes() + Markup(style), script_hash=f"sha256-{digest}"
@@ -124,30 +125,11 @@ ROWS = 40  # of a task
 CHARACTERS = 4_000_000  # of all contexts: a page that can be mailed
 
 
-@dataclass(frozen=True)
-class Browser:
-    """The embedded samples."""
+def embed(results: Results, rows: int = ROWS, characters: int = CHARACTERS) -> tuple[dict[str, Any], str]:
+    """What the page shows: `runs`, `contexts` and `tasks`, for its script; and how much of all rows that is, in words.
 
-    data: dict[str, Any]  # `runs`, `contexts` and `tasks`, for the page's script
-    scored: tuple[int, ...]  # rows of each task, of which the page may show fewer
-
-    @property
-    def json(self) -> Markup:
-        """The data as JSON without any `<`, so that no text in it can end the element it stands in."""
-        return Markup(json.dumps(self.data, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c"))
-
-    @property
-    def counts(self) -> str:
-        """What is on the page and what is not."""
-        tasks = zip(self.data["tasks"], self.scored, strict=True)
-        parts = ", ".join(f"{len(task['rows']):,} of {rows:,} rows of {task['name']}" for task, rows in tasks)
-        return f"On this page: {parts}. They are the first rows of each task; all rows are in the files of samples."
-
-
-def embed(results: Results, rows: int = ROWS, characters: int = CHARACTERS) -> Browser:
-    """Choose what the page shows: at most so many rows of each task, and characters of all contexts together.
-
-    A task whose share of the characters is used up shows fewer rows.
+    At most so many rows of each task, and characters of all contexts together: a task whose share of the characters is
+    used up shows fewer rows.
     """
     groups: dict[tuple[str, str], list[Run]] = {}
     for run in in_order(results.runs):
@@ -159,14 +141,17 @@ def embed(results: Results, rows: int = ROWS, characters: int = CHARACTERS) -> B
 
     several = Counter(name for name, _ in groups)
     contexts: dict[str, int] = {}
-    tasks, scored = [], []
+    tasks, counts = [], []
     for (name, fingerprint), having in sorted(groups.items(), key=has_no_answers):  # those with short answers first
         shown = _rows(results, having, name, rows, contexts, characters // len(groups))
         if shown:
             title = name if several[name] == 1 else f"{name} (rows {fingerprint or 'of lm-eval'})"
             tasks.append({"name": title, "rows": shown})
-            scored.append(max(run.tasks[name].scored for run in having))
-    return Browser({"runs": names(results.runs), "contexts": list(contexts), "tasks": tasks}, tuple(scored))
+            scored = max(run.tasks[name].scored for run in having)
+            counts.append(f"{len(shown):,} of {scored:,} rows of {title}")
+    what = "They are the first rows of each task; all rows are in the files of samples."
+    data = {"runs": names(results.runs), "contexts": list(contexts), "tasks": tasks}
+    return data, f"On this page: {', '.join(counts)}. {what}"
 
 
 def _rows(

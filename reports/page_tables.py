@@ -17,8 +17,6 @@ REFERENCES = {"ceiling": "Ceiling", "floor": "Floor"}
 
 @dataclass(frozen=True)
 class CellView:
-    """A cell as it is printed."""
-
     text: str  # the value, or what is published where nothing was measured
     published: bool = False  # nothing was measured and the text is somebody else's
     sort: float | None = None  # what the column is sorted by

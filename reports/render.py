@@ -23,8 +23,6 @@ FIELDS = ("value", "low", "high", "n", "contexts", "seeds", "ratio", "normalised
 
 
 class Printed(NamedTuple):
-    """A printed column."""
-
     group: str  # as in `table.Column`
     name: str
     texts: list[tuple[str, bool]]  # of each row: text, and whether it is bold

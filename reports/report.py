@@ -27,27 +27,17 @@ from pcc_bench.results.files import RESULTS, matching
 from pcc_bench.results.reading import read_run
 from pcc_bench.results.rows import ASKED, QUESTIONS, samples
 
-BUILDERS: dict[str, Callable[[Results], Table]] = {
-    "table2": quality.table2,
-    "comparisons": quality.comparisons,
-    "kinds": losses.kinds,
-    "borders": losses.borders,
-    "table3": quality.table3,
-    "table4": quality.table4,
-    "table5": quality.table5,
-    "pretraining": quality.pretraining,
-    "ablations": quality.ablations,
-    "hyperparameters": recorded.hyperparameters,
-    "cost": recorded.cost,
-}
+TABLES: tuple[Callable[[Results], Table], ...] = (
+    *(quality.table2, quality.comparisons, losses.kinds, losses.borders, quality.table3, quality.table4),
+    *(quality.table5, quality.pretraining, quality.ablations, recorded.hyperparameters, recorded.cost),
+)
+BUILDERS = {build.__name__: build for build in TABLES}
 PLUGIN_GROUP = "pcc_bench.tables"
 ALL_TASKS = "tasks"  # ends the name of suites that ask few rows of every task
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was made."""
-
     tables: tuple[Table, ...]  # in the order of the page
     files: tuple[Path, ...]  # all files, in the order they were written
     notes: tuple[str, ...]  # what the reader must know
@@ -65,20 +55,18 @@ def shipped() -> Path:
 
 
 def tables(results: Results, published: bool = False) -> list[Table]:
-    """Every table that something was measured (or where asked `published`) for. Raises UsageError: runs don't match."""
+    """Every table that something was measured (or where asked `published`) for: ours, then those of plug-ins.
+
+    Raises UsageError: runs don't match.
+    """
     most, shown = without_all_tasks(results), []
-    for build in builders().values():
+    plugins = {point.name: point.load() for point in entry_points(group=PLUGIN_GROUP) if point.name not in BUILDERS}
+    for build in (BUILDERS | plugins).values():
         table = build(most)
         table = table if table.measured else build(results)
         if table.measured or (published and not table.empty):
             shown.append(table)
     return shown
-
-
-def builders() -> dict[str, Callable[[Results], Table]]:
-    """The function of each table: ours, and those of installed plug-ins (entry-point group `pcc_bench.tables`)."""
-    plugins = {point.name: point.load() for point in entry_points(group=PLUGIN_GROUP) if point.name not in BUILDERS}
-    return BUILDERS | plugins
 
 
 def without_all_tasks(results: Results) -> Results:
@@ -93,31 +81,23 @@ def write(paths: Sequence[Path], out: Path, published: bool = False) -> Report:
     `published`: also tables that only have published values, and without paths the paper alone. Raises UsageError:
     there is nothing to report, something can't be read, or the folder can't be written.
     """
-    results = read(paths, published)
+    results = load(paths or [shipped()]) if paths or not published else Results((), (), pd.DataFrame())
     results = replace(results, notes=(*results.notes, *training.sentences(training.over_tokens(results))))
     shown = tables(results, published)
-    if not shown and not len(results.runs):
+    if not shown and not results.runs:
         raise UsageError(f"{', '.join(map(str, paths))}: nothing in it belongs in a table or a figure")
-    texts = {}
+    files = []
     for table in shown:
-        texts[f"{table.key}.md"] = render.markdown(table)
-        texts[f"{table.key}.tex"] = render.latex(table)
-        texts[f"{table.key}.csv"] = render.as_csv(table)
-    texts["all.tex"] = render.document(shown)
-    for name, text in texts.items():
-        write_text(out / "tables" / name, text)
+        for kind, printer in (("md", render.markdown), ("tex", render.latex), ("csv", render.as_csv)):
+            files.append(out / "tables" / f"{table.key}.{kind}")
+            write_text(files[-1], printer(table))
+    files.append(out / "tables" / "all.tex")
+    write_text(files[-1], render.document(shown))
     most = without_all_tasks(results)
     drawn = figures.draw_all(most, shown, out / "figures")
-    files = [*(out / "tables" / name for name in texts), *(sorted((out / "figures").glob("*")) if drawn else [])]
+    files += sorted((out / "figures").glob("*")) if drawn else []
     files.append(page.write(most, shown, drawn, out))
     return Report(tuple(shown), tuple(files), results.notes)
-
-
-def read(paths: Sequence[Path], published: bool = False) -> Results:
-    """The results of a report; see `write`."""
-    if paths or not published:
-        return load(paths or [shipped()])
-    return Results((), (), pd.DataFrame())
 
 
 # ---------------------------------------------------------------- results that are published
@@ -137,7 +117,7 @@ def pack(paths: Sequence[Path], out: Path) -> list[Path]:
     """
     written = []
     for folder in paths:
-        results = matching([folder], RESULTS)
+        results = matching([folder], RESULTS) if folder.is_dir() else []
         if not results:
             raise UsageError(f"no results in {folder}: name folders that 'pcc-bench run' or 'eval' wrote")
         for path in results:

@@ -127,27 +127,13 @@ class Table(Strict):
 
 
 PERCENT = {
-    "f1": "F1",
-    "exact_match": "EM",
-    "contains": "contains",
-    "acc_calibrated": "acc (calibrated)",
-    "acc_token": "acc (token)",
-    "acc": "acc",
-    "acc_norm": "acc (norm)",
-    "ranking_acc": "ranking",
-    "rougeL": "ROUGE-L",
-    "bleu_official": "BLEU (paper's)",
-    "bleu_sentence": "BLEU (sentence)",
-    "exact": "exact",
-    "token_accuracy": "token acc",
-    "recall": "recall",
-    "error_number": "number errors",
-    "error_date": "date errors",
-    "error_name": "name errors",
-    "error_rare": "rare-word errors",
-    "error_boundary": "boundary errors",
+    "f1": "F1", "exact_match": "EM", "contains": "contains", "acc_calibrated": "acc (calibrated)",
+    "acc_token": "acc (token)", "acc": "acc", "acc_norm": "acc (norm)", "ranking_acc": "ranking", "rougeL": "ROUGE-L",
+    "bleu_official": "BLEU (paper's)", "bleu_sentence": "BLEU (sentence)", "exact": "exact",
+    "token_accuracy": "token acc", "recall": "recall", "error_number": "number errors", "error_date": "date errors",
+    "error_name": "name errors", "error_rare": "rare-word errors", "error_boundary": "boundary errors",
     "error_word": "word errors",
-}
+}  # fmt: skip
 PLAIN = {"perplexity": "PPL", "byte_perplexity": "PPL/byte", "bleu": "BLEU", "mrr": "MRR"}
 NAMES = PERCENT | PLAIN
 ANSWER_METRICS = ("exact_match", "f1", "contains")  # metrics of answers to questions

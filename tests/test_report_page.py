@@ -227,28 +227,28 @@ def test_names_are_escaped_wherever_they_stand(measured: Results, tmp_path: Path
 
 def test_rows_that_are_left_out_are_counted(text: str, measured: Results) -> None:
     assert f"40 of {ROWS} rows of pcc_squad" in text
-    few = embed(measured, rows=3)
-    assert f"3 of {ROWS} rows of pcc_nq" in few.counts
-    assert [len(task["rows"]) for task in few.data["tasks"]] == [3] * len(few.scored)
+    few, words = embed(measured, rows=3)
+    assert f"3 of {ROWS} rows of pcc_nq" in words
+    assert [len(task["rows"]) for task in few["tasks"]] == [3] * len(few["tasks"])
 
 
 def test_long_contexts_take_the_place_of_rows(measured: Results) -> None:
-    small = embed(measured, characters=6000)
-    assert sum(map(len, small.data["contexts"])) <= 6000
-    assert all(len(task["rows"]) < 40 for task in small.data["tasks"])
-    for task, scored in zip(small.data["tasks"], small.scored, strict=True):
-        assert f"{len(task['rows'])} of {scored} rows of {task['name']}" in small.counts
+    small, words = embed(measured, characters=6000)
+    assert sum(map(len, small["contexts"])) <= 6000
+    assert all(len(task["rows"]) < 40 for task in small["tasks"])
+    for task in small["tasks"]:
+        assert re.search(rf"\b{len(task['rows'])} of \d+ rows of {task['name']}\b", words)
 
 
 def test_a_sample_has_every_methods_answer_with_its_scores(measured: Results) -> None:
-    told = embed(measured, rows=2)
-    (squad,) = [task for task in told.data["tasks"] if task["name"] == "pcc_squad"]
+    told, _ = embed(measured, rows=2)
+    (squad,) = [task for task in told["tasks"] if task["name"] == "pcc_squad"]
     row = squad["rows"][1]
-    assert told.data["contexts"][row["context"]] == made_results.context(0)
-    assert [told.data["runs"][answer["run"]] for answer in row["answers"]] == [
+    assert told["contexts"][row["context"]] == made_results.context(0)
+    assert [told["runs"][answer["run"]] for answer in row["answers"]] == [
         *("full context", "no context", "ICAE 4x", "PCC-Lite 4x")
     ]
-    (answer,) = [answer for answer in row["answers"] if told.data["runs"][answer["run"]] == "PCC-Lite 4x"]
+    (answer,) = [answer for answer in row["answers"] if told["runs"][answer["run"]] == "PCC-Lite 4x"]
     sample = measured.frame(next(run for run in measured.runs if run.method == "pcc"), "pcc_squad").iloc[1]
     assert answer["scores"]["f1"] == sample["f1"]
     assert answer["memory"].startswith(f"{sample['source_tokens']:.0f} tokens to ")
@@ -259,7 +259,7 @@ def test_rows_of_other_data_are_kept_apart(measured: Results) -> None:
     task = first.tasks["pcc_squad"]
     moved = replace(task, population=task.population.model_copy(update={"fingerprint": "beef"}))
     changed = replace(measured, runs=(replace(first, tasks={"pcc_squad": moved}), *others))
-    names = [task["name"] for task in embed(changed, rows=1).data["tasks"]]
+    names = [task["name"] for task in embed(changed, rows=1)[0]["tasks"]]
     assert {"pcc_squad (rows beef)", "pcc_squad (rows f00d)"} <= set(names)
 
 

@@ -30,7 +30,6 @@ class Results:
     _frames: dict[tuple[str, str], pd.DataFrame] = field(default_factory=dict, repr=False, compare=False)
 
     def run(self, name: str) -> Run:
-        """The run of an id."""
         return next(run for run in self.runs if run.id == name)
 
     def frame(self, run: Run, task: str) -> pd.DataFrame:

@@ -99,7 +99,6 @@ class Metric(Foreign):
 
     @property
     def function(self) -> str:
-        """Name of the aggregation."""
         return self.aggregation.removeprefix("def ").partition("(")[0].strip()
 
 

@@ -56,8 +56,6 @@ class FrozenTask(Strict, strict=True):
 
 
 class FrozenName(Strict, strict=True):
-    """What ran."""
-
     method: str | None
     model: str
     requested_rate: Number | None
@@ -65,8 +63,6 @@ class FrozenName(Strict, strict=True):
 
 
 class FrozenRun(Strict, strict=True):
-    """A frozen baseline."""
-
     schema_version: int
     name: FrozenName
     tasks: Annotated[dict[str, FrozenTask], Field(min_length=1)]

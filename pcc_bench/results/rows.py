@@ -133,7 +133,6 @@ def _plain(name: Any) -> bool:
 
 
 def of_first_filter(path: Path) -> Iterator[dict[str, Any]]:
-    """The samples of the filter that comes first."""
     first: str | None = None
     for sample in samples(path):
         kind = sample.get("filter", "none")
@@ -155,8 +154,6 @@ def read(path: Path, marked: Sequence[str], metrics: Sequence[str]) -> Rows:
 
 
 class _Table:
-    """Columns that grow line by line."""
-
     def __init__(self, path: Path, marked: tuple[str, ...], metrics: tuple[str, ...]) -> None:
         self.path, self.marked, self.metrics = path, marked, metrics
         self.places: dict[str, dict[int, int]] = {}  # filter -> row -> place
@@ -167,7 +164,6 @@ class _Table:
         self.below: Columns = {}
 
     def add(self, sample: Mapping[str, Any]) -> None:
-        """Take the numbers of a line."""
         row, kind = sample["doc_id"], sample.get("filter", "none")
         places = self.places.setdefault(kind, {})
         if row in places:

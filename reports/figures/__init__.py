@@ -25,8 +25,6 @@ Draw = Callable[[DataFrame], matplotlib.figure.Figure]
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure that was written."""
-
     key: str
     title: str
     alt: str  # what it shows, for readers who can't see it
@@ -87,8 +85,6 @@ LEAST = 2  # points: one alone is a number and no figure
 
 
 class Plan(NamedTuple):
-    """A figure before it is drawn."""
-
     draw: Draw
     frame: DataFrame
     key: str
@@ -177,5 +173,4 @@ def _by_panel(frame: DataFrame, panel: str, series: str, x: str, at: str, digits
 
 
 def axis_label(column: Column) -> str:
-    """What an axis says of a column."""
     return column.heading + (f" ({column.unit})" if column.unit else "")

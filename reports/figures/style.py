@@ -14,7 +14,7 @@ import matplotlib
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.typing import LineStyleType, RcKeyType
+from matplotlib.typing import LineStyleType
 
 FULL, NONE, TUNED = "full context", "no context", "tuned context"
 INK, GRID, PAPER = "#262626", "#d4d4d4", "#ffffff"
@@ -120,8 +120,6 @@ def is_control(name: str) -> bool:
 
 
 class Sheet(NamedTuple):
-    """What a figure is drawn for."""
-
     width: float  # inches
     text: float  # size of the text, points
     panels: int  # small panels side by side
@@ -130,27 +128,20 @@ class Sheet(NamedTuple):
 COLUMN = Sheet(3.3, 7, 2)  # of a two-column paper, and of a phone
 PAGE = Sheet(10.0, 9.5, 4)  # of the report in a window
 
-STYLE: dict[RcKeyType, Any] = {
-    "axes.axisbelow": True,
-    "axes.edgecolor": INK,
-    "axes.grid": True,
-    "axes.labelcolor": INK,
+STYLE: dict[Any, Any] = {
+    **dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "text.color", "xtick.color", "ytick.color"), INK),
+    **dict.fromkeys(("axes.axisbelow", "axes.grid", "figure.constrained_layout.use"), True),
+    **dict.fromkeys(("axes.spines.right", "axes.spines.top", "legend.frameon"), False),
+    **dict.fromkeys(("axes.titlesize", "figure.labelsize"), "medium"),  # as all text
+    **dict.fromkeys(("figure.constrained_layout.h_pad", "figure.constrained_layout.w_pad"), 0.04),
     "axes.linewidth": 0.6,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlesize": "medium",
     "errorbar.capsize": 0,
-    "figure.constrained_layout.h_pad": 0.04,
-    "figure.constrained_layout.use": True,
-    "figure.constrained_layout.w_pad": 0.04,
     "figure.dpi": 100,
-    "figure.labelsize": "medium",
     "font.family": "DejaVu Sans",  # comes with matplotlib
     "grid.color": GRID,
     "grid.linewidth": 0.4,
     "hatch.linewidth": 0.5,
     "legend.columnspacing": 1.2,
-    "legend.frameon": False,
     "legend.handlelength": 1.7,
     "lines.linewidth": 1.2,
     "lines.markersize": 4.5,
@@ -158,22 +149,17 @@ STYLE: dict[RcKeyType, Any] = {
     "savefig.dpi": 300,
     "svg.fonttype": "path",
     "svg.hashsalt": "pcc_bench",
-    "text.color": INK,
     "text.hinting": "none",  # a text is measured as wide as vector files draw it
     "text.parse_math": False,  # a name with dollars is a name
-    "xtick.color": INK,
-    "ytick.color": INK,
 }
 
 
 def drawn_for(sheet: Sheet) -> AbstractContextManager[None]:
     """Within it, figures are drawn in the style, as wide as the sheet and with its text."""
-    size: dict[RcKeyType, Any] = {"figure.figsize": (sheet.width, sheet.width), "font.size": sheet.text}
-    return matplotlib.rc_context(STYLE | size)
+    return matplotlib.rc_context(STYLE | {"font.size": sheet.text})
 
 
 def sheet() -> Sheet:
-    """The sheet that figures are drawn for."""
     return PAGE if matplotlib.rcParams["font.size"] == PAGE.text else COLUMN
 
 

@@ -40,7 +40,6 @@ class Named:
 
     @property
     def level(self) -> bool:
-        """Does it go across the whole panel?"""
         return bool(np.isnan(self.points[0, 0]))
 
 
@@ -121,7 +120,6 @@ def _costs(boxes: Points, taken: Points, names: Points, panel_box: Points) -> Po
     outside = np.maximum(np.concatenate([low, high], axis=1), 0).max(axis=1)
 
     def overlaps(others: Points) -> Points:
-        """How many of the others each box overlaps."""
         beside = (boxes[:, None, 2] < others[None, :, 0]) | (boxes[:, None, 0] > others[None, :, 2])
         above = (boxes[:, None, 3] < others[None, :, 1]) | (boxes[:, None, 1] > others[None, :, 3])
         counts: Points = (~(beside | above)).sum(axis=1)

@@ -21,8 +21,6 @@ FILE = Path(__file__).parents[1] / "paper.yaml"
 
 
 class Known(NamedTuple):
-    """One published number."""
-
     table: str  # of ours that it belongs to
     dataset: str  # `squad`, ..., or `average`
     metric: str  # as in our results
@@ -35,7 +33,6 @@ class Known(NamedTuple):
 
 @cache
 def paper_data() -> dict[str, Any]:
-    """What stands in `paper.yaml`."""
     return dict(read_yaml(FILE))
 
 

@@ -41,7 +41,6 @@ def _specs(lines: Sequence[Line]) -> tuple[list[Spec], str]:
 
 
 def of_table2(results: Results) -> list[Line]:
-    """The lines that Table 2 is about."""
     runs = [run for run in results.runs if not run.labels or not all(name.endswith(APART) for name in run.labels)]
     return measured_lines(runs, TASKS.__contains__)
 

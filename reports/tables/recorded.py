@@ -38,20 +38,20 @@ def cost(results: Results) -> Table:
                 columns.append(Column(key=key, group=unit, name=name, unit=unit, digits=2, better="lower"))
         for number, (_, records) in enumerate(frame.groupby(POINT, sort=True, dropna=False)):
             point = records.iloc[0]
-            rate = None if pd.isna(point["rate"]) else float(point["rate"])
-            name = label(point["method"], rate) + (f" ({point['encoder']})" if point["encoder"] else "")
+            method, rate = str(point["method"]), None if pd.isna(point["rate"]) else float(point["rate"])
+            name = label(method, rate) + (f" ({point['encoder']})" if point["encoder"] else "")
             name += f" on {point['decoder']}, {point['batch']} x {point['context_tokens']:,} tokens, {point['mode']}"
             name += f", {point['device']}" + (" (predicted)" if point["predicted"] else "")
-            method = str(point["method"]) if point["method"] in LABELS else ""
-            role: Role = "ceiling" if point["method"] == FULL else "method"
-            row = Row(key=f"point {number}", label=name, method=method, rate=rate, role=role)
-            rows.append(row.model_copy(update={"decoder": str(point["decoder"])}))
-            cells.append([_cell(records, column.key) for column in columns] + [Cell()])
+            role: Role = "ceiling" if method == FULL else "method"
+            known, decoder = method if method in LABELS else "", str(point["decoder"])
+            row = Row(key=f"point {number}", label=name, method=known, rate=rate, role=role, decoder=decoder)
+            rows.append(row)
+            cells.append([*(_cell(records, column.key) for column in columns), Cell()])
     columns.append(Column(key=SAVED, group="memory", name="saved (GB)", digits=2, better="higher"))
-    for known in published("cost"):
-        name = f"{label(known.method, known.rate)}, {known.shown} tokens"
-        rows.append(Row(key=f"published {name}", label=name, method=known.method, rate=known.rate))
-        cells.append([Cell()] * (len(columns) - 1) + [Cell(paper=known.published)])
+    for paper in published("cost"):
+        name = f"{label(paper.method, paper.rate)}, {paper.shown} tokens"
+        rows.append(Row(key=f"published {name}", label=name, method=paper.method, rate=paper.rate))
+        cells.append([Cell()] * (len(columns) - 1) + [Cell(paper=paper.published)])
     return Table(
         key="cost",
         title="Cost of a context",
@@ -69,10 +69,8 @@ def _cell(point: pd.DataFrame, key: str) -> Cell:
         return Cell(value=float(known.max()) / BYTES[key][2]) if len(known) else Cell()
     phase, _, reuse = key.partition(".")
     repeats = point[(point["phase"] == phase) & (point["reuse"] == int(reuse))]
-    if not len(repeats):
-        return Cell()
-    newest = repeats.iloc[-1]
-    return Cell(value=1000 * float(newest["median_s"]), n=int(newest["repeats"]) or None)
+    newest = repeats.iloc[-1] if len(repeats) else None
+    return Cell() if newest is None else Cell(value=1000 * float(newest["median_s"]), n=int(newest["repeats"]) or None)
 
 
 SEPARATOR = " / "  # between the phases of one run
@@ -108,17 +106,12 @@ def _flat(training: Training) -> dict[str, str]:
         known = [str(value) for value in values if value is not None]
         return SEPARATOR.join(known if len(set(known)) > 1 else known[:1]) or None
 
+    same = {"optimiser": "optimizer", "schedule": "schedule", "learning rate": "learning_rate", "batch": "batch_size"}
+    same |= {"warm-up steps": "warmup_steps", "gradient norm": "max_grad_norm", "weight decay": "weight_decay"}
+    same |= {"steps": "steps", "epochs": "epochs", "precision": "precision"}
+    seen = training.log["tokens_seen"].iloc[-1] if "tokens_seen" in training.log else None
     values = {
-        "optimiser": optimisation.get("optimizer"),
-        "schedule": optimisation.get("schedule"),
-        "learning rate": optimisation.get("learning_rate"),
-        "batch": optimisation.get("batch_size"),
-        "warm-up steps": optimisation.get("warmup_steps"),
-        "gradient norm": optimisation.get("max_grad_norm"),
-        "weight decay": optimisation.get("weight_decay"),
-        "steps": optimisation.get("steps"),
-        "epochs": optimisation.get("epochs"),
-        "precision": optimisation.get("precision"),
+        **{name: optimisation.get(key) for name, key in same.items()},
         "trained": " and ".join(recipe.get("train") or ()),
         "LoRA rank": recipe.get("lora_rank") or None,
         "rate": over_phases(phase.get("rate") for phase in phases),
@@ -129,7 +122,6 @@ def _flat(training: Training) -> dict[str, str]:
         "decoder": recipe.get("decoder"),
         "data": (recipe.get("data") or {}).get("path"),
         "seed": recipe.get("seed"),
+        "tokens seen": None if seen is None else f"{int(seen):,}",
     }
-    seen = training.log["tokens_seen"].iloc[-1] if "tokens_seen" in training.log else None
-    values["tokens seen"] = None if seen is None else f"{int(seen):,}"
     return {key: str(value) for key, value in values.items() if value not in (None, "")}
