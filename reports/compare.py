@@ -70,10 +70,8 @@ def compare(a: Path, b: Path, metrics: Sequence[str] = ()) -> tuple[list[Compari
         mine, theirs = one.tasks[task].protocol, other.tasks[task].protocol
         # The same questions, asked in the same way; of how many rows and of which decoder, either may be another.
         if wrong := difference(mine, theirs, (*DATA, *READER)):
-            raise UsageError(
-                f"{one.path} and {other.path} can't be compared: {wrong.name} of {task} is {wrong.first} in the first "
-                f"and {wrong.second} in the second"
-            )
+            what = f"{wrong[0]} of {task} is {wrong[1]} in the first and {wrong[2]} in the second"
+            raise UsageError(f"{one.path} and {other.path} can't be compared: {what}")
         for name in READER:
             if mine.get(name) != theirs.get(name):
                 notes[f"{name} is {mine.get(name)} in A and {theirs.get(name)} in B."] = None

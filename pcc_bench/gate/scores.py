@@ -56,9 +56,10 @@ def select(baseline: Run, policy: Policy, stage: Stage) -> Selection:
 def match(task: str, candidate: TaskRun, baseline: TaskRun, numbers: Sequence[int]) -> Matched:
     """Pair the rows of a task. Raises UsageError: the runs followed different protocols, or asked different rows."""
     if wrong := difference(candidate.protocol, baseline.protocol, DATA):
+        name, new, old = wrong
         raise UsageError(
-            f"{task} was run in different ways: {wrong.name} is {wrong.first} in the candidate and {wrong.second} in "
-            "the baseline; repeat one of them with the other's settings"
+            f"{task} was run in different ways: {name} is {new} in the candidate and {old} in the baseline; repeat one "
+            "of them with the other's settings"
         )
     mine, theirs = baseline.rows, candidate.rows
     assert mine.content is not None and theirs.content is not None  # `load` has seen to it

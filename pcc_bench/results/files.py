@@ -43,10 +43,7 @@ def samples_file(results: Path, task: str) -> Path | None:
 
     Names are compared with those in the folder, so that no task's name ever becomes a path.
     """
-    stamp = results.name.removeprefix("results_")
-    if stamp == results.name:
-        return None
-    present = {file.name for file in results.parent.iterdir()}
+    stamp, present = results.name.removeprefix("results_"), {file.name for file in results.parent.iterdir()}
     names = [f"samples_{task}_{stamp}l{end}" for end in ("", *COMPRESSED)]
     return next((results.parent / name for name in names if name in present), None)
 

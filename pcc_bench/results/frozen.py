@@ -39,7 +39,7 @@ class FrozenTask(Strict, strict=True):
     hashes: list[Annotated[str, Field(pattern=r"^[0-9a-f]{1,12}$")]]  # of each row's content, prompt and references
     contexts: list[Index]  # equal for rows on the same context
     scores: dict[str, Column]  # by metric; None where a row has none (it was skipped for its length)
-    costs: dict[str, Column]  # by count of its account; None where there is no account
+    costs: dict[str, list[Annotated[Number, Field(ge=0)] | None]]  # by count; None where there is no account
 
     @model_validator(mode="after")
     def _is_rectangular(self) -> Self:
@@ -50,8 +50,6 @@ class FrozenTask(Strict, strict=True):
                 raise ValueError(f"{name} has {len(values)} entries for {len(self.rows)} rows")
         if len(set(self.rows)) != len(self.rows):
             raise ValueError("a row is there twice: row ids are unique in a run")
-        if any(value is not None and value < 0 for values in self.costs.values() for value in values):
-            raise ValueError("a count is negative")
         return self
 
 
@@ -75,8 +73,7 @@ def load(path: Path) -> Run:
     """
     if path.is_file() and path.suffix == ".xz":
         return _load_frozen(path)
-    cost_files = matching([path], COSTS) if path.is_dir() else []
-    costs = [record for file in cost_files for record in records.read(file)]
+    costs = [record for file in matching([path], COSTS) for record in records.read(file)]
     if costs and not matching([path], RESULTS):
         weights = ", ".join(sorted({record.encoder for record in costs} - {""})) or "the full text"
         return Run(str(path), path, path.name, "cost of", weights, None, {}, {}, costs=tuple(costs))
@@ -153,34 +150,26 @@ def _load_frozen(path: Path) -> Run:
     frozen = checked(FrozenRun, state, f"{path} can't be read as a frozen baseline (freeze it again)")
 
     tasks = {}
-    for name, task in frozen.tasks.items():
+    for task_name, task in frozen.tasks.items():
         number = np.array(task.rows, np.int64)
         order = np.argsort(number)
-        filters = {metric.partition(",")[2] for metric in task.scores} - {""}
+        filters = sorted({metric.partition(",")[2] for metric in task.scores} - {""})
         rows = Rows(
             number=number[order],
             context=np.array(task.contexts, np.int64)[order],
             content=np.array([int(content, 16) for content in task.hashes], np.int64)[order],
             scores={metric: np.array(values, np.float64)[order] for metric, values in task.scores.items()},
             account={count: np.array(values, np.float64)[order] for count, values in task.costs.items()},
-            filters=tuple(sorted(filters)) or ("none",),
+            filters=tuple(filters) or ("none",),
         )
-        tasks[name] = TaskRun(
-            name=name,
+        tasks[task_name] = TaskRun(
+            name=task_name,
             protocol={FINGERPRINT: task.fingerprint, **{key: comparable(value) for key, value in task.asked.items()}},
             population=Population(fingerprint=task.fingerprint),
             higher_is_better={metric: up for metric, up in task.higher_is_better.items() if up is not None},
             scored=len(number),
             frozen=rows,
         )
-    ran = frozen.name
-    return Run(
-        id=path.name,
-        path=path,
-        place=path.name,
-        method=ran.method or "",
-        model=ran.model,
-        rate=ran.requested_rate,
-        fingerprints=ran.fingerprints,
-        tasks=tasks,
-    )
+    name = frozen.name
+    rate, place = name.requested_rate, path.name
+    return Run(place, path, place, name.method or "", name.model, rate, name.fingerprints, tasks)

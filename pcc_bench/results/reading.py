@@ -72,11 +72,11 @@ def _task(path: Path, data: ResultFile, task: str, ours: Reported) -> TaskRun:
         if isinstance(value, int | float) and math.isfinite(value):
             numbers[key] = float(value)
             continue
+        no_ratio = key == COMPRESSION or aggregations.get(key) in UNDEFINED  # no row has anything for it
         if isinstance(value, str) or key.endswith("_stderr"):
             allowed = not isinstance(value, dict | list)
-        else:  # a ratio that no row has anything for
-            allowed = value is None or (isinstance(value, float) and math.isnan(value))
-            allowed = allowed and (key == COMPRESSION or aggregations.get(key) in UNDEFINED)
+        else:
+            allowed = no_ratio and (value is None or value != value)
         if not allowed:
             raise UsageError(
                 f"{path}: {key} of {task} is {str(value)[:40]!r}, not a finite number: repeat the run, and see "

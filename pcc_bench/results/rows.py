@@ -156,7 +156,8 @@ def read(path: Path, marked: Sequence[str], metrics: Sequence[str]) -> Rows:
 class _Table:
     def __init__(self, path: Path, marked: tuple[str, ...], metrics: tuple[str, ...]) -> None:
         self.path, self.marked, self.metrics = path, marked, metrics
-        self.places: dict[str, dict[int, int]] = {}  # filter -> row -> place
+        self.filters: dict[str, set[int]] = {}  # with their rows
+        self.places: dict[int, int] = {}  # row -> place
         self.content, self.context = array("q"), array("q")
         self.accounts: list[tuple[Any, ...]] = []
         self.hashed = True
@@ -165,15 +166,15 @@ class _Table:
 
     def add(self, sample: Mapping[str, Any]) -> None:
         row, kind = sample["doc_id"], sample.get("filter", "none")
-        places = self.places.setdefault(kind, {})
-        if row in places:
+        rows = self.filters.setdefault(kind, set())
+        if row in rows:
             raise UsageError(f"{self.path} has row {row} twice: row ids are unique in a run; {REPEAT}")
         hashes = [sample.get(name) for name in HASHES]
         self.hashed = self.hashed and None not in hashes
         # 48 bits: rows are matched by number; the hash only has to notice another content.
         content = int(hashlib.sha256(json.dumps(hashes).encode()).hexdigest()[:12], 16)
-        place = next((others[row] for others in self.places.values() if row in others), len(self.content))
-        places[row] = place
+        rows.add(row)
+        place = self.places.setdefault(row, len(self.content))
         if place == len(self.content):
             context = [str(sample["doc"].get(column)) for column in self.marked] or [str(row)]
             digest = hashlib.blake2b("\0".join(context).encode(errors="surrogatepass"), digest_size=6).digest()
@@ -193,11 +194,8 @@ class _Table:
 
     def rows(self) -> Rows:
         """Everything that was added, in the order of the row numbers."""
-        number = np.zeros(len(self.content), np.int64)
-        for places in self.places.values():
-            number[list(places.values())] = list(places)
-        order = np.argsort(number)
-        several = len(self.places) > 1
+        number = np.array(list(self.places), np.int64)
+        order, several = np.argsort(number), len(self.filters) > 1
         scores: dict[str, Numbers] = {}
         below: dict[str, Numbers] = {}
         for columns, arrays in ((self.scores, scores), (self.below, below)):
@@ -221,7 +219,7 @@ class _Table:
                 raise UsageError(f"{self.path}: {name} of row {row} is {count!r}, no count or time: {REPEAT}")
             account[name] = numbers[order]
         content, context = (np.array(values, np.int64)[order] for values in (self.content, self.context))
-        filters = tuple(self.places) or ("none",)
+        filters = tuple(self.filters) or ("none",)
         return Rows(number[order], context, content if self.hashed else None, scores, below, account, filters)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.questions import OFFICIAL
@@ -139,20 +139,12 @@ def comparable(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-class Difference(NamedTuple):
-    """One thing in which two protocols differ."""
-
-    name: str
-    first: str
-    second: str
-
-
-def difference(first: Protocol, second: Protocol, without: Collection[str] = ()) -> Difference | None:
-    """The first difference of two protocols; what one of them does not record is not compared."""
+def difference(first: Protocol, second: Protocol, without: Collection[str] = ()) -> tuple[str, str, str] | None:
+    """The first difference of two protocols, name and both values; what one does not record is not compared."""
     for name, value in first.items():
         if name not in without and name in second and value != second[name]:
-            texts = (" ".join(str(one).split()) for one in (value, second[name]))
-            return Difference(name, *(text if len(text) <= 200 else f"{text[:200]}..." for text in texts))
+            mine, theirs = (" ".join(str(one).split()) for one in (value, second[name]))
+            return name, mine[:200] + "..." * (len(mine) > 200), theirs[:200] + "..." * (len(theirs) > 200)
     return None
 
 
@@ -161,8 +153,7 @@ def check_one_table(entries: Iterable[tuple[Run, TaskRun]], apart: Callable[[Run
 
     Raises UsageError: two files differ in the protocol of a task, or in where rows come from; it names both.
     """
-    first: dict[tuple[str, str], tuple[Run, TaskRun]] = {}
-    sources: dict[str, tuple[Run, TaskRun]] = {}
+    first: dict[tuple[str, ...], tuple[Run, TaskRun]] = {}
     for run, task in entries:
         other, same = first.setdefault((apart(run), task.name), (run, task))
         mine, theirs = dict(task.protocol), dict(same.protocol)
@@ -172,9 +163,9 @@ def check_one_table(entries: Iterable[tuple[Run, TaskRun]], apart: Callable[[Run
                 one[TEMPLATE] = "its own" if one.get(TEMPLATE) else None
         wrong = ""
         if unlike := difference(mine, theirs, READER):
-            wrong = f"{unlike.name} of {task.name} is {unlike.first} in the first and {unlike.second} in the second"
+            wrong = f"{unlike[0]} of {task.name} is {unlike[1]} in the first and {unlike[2]} in the second"
         else:
-            other, same = sources.setdefault(apart(run), (run, task))
+            other, same = first.setdefault((apart(run),), (run, task))
             source, before = task.population.source, same.population.source
             if source != before:
                 wrong = f"the rows of {task.name} come from {source}, those of {same.name} from {before} in the second"
