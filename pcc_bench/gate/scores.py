@@ -56,9 +56,9 @@ def select(baseline: Run, policy: Policy, stage: Stage) -> Selection:
 def match(task: str, candidate: TaskRun, baseline: TaskRun, numbers: Sequence[int]) -> Matched:
     """Pair the rows of a task. Raises UsageError: the runs followed different protocols, or asked different rows."""
     if wrong := difference(candidate.protocol, baseline.protocol, DATA):
-        name, new, old = wrong
+        what, new, old = wrong
         raise UsageError(
-            f"{task} was run in different ways: {name} is {new} in the candidate and {old} in the baseline; repeat one "
+            f"{task} was run in different ways: {what} is {new} in the candidate and {old} in the baseline; repeat one "
             "of them with the other's settings"
         )
     mine, theirs = baseline.rows, candidate.rows
