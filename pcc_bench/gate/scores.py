@@ -56,10 +56,9 @@ def select(baseline: Run, policy: Policy, stage: Stage) -> Selection:
 def match(task: str, candidate: TaskRun, baseline: TaskRun, numbers: Sequence[int]) -> Matched:
     """Pair the rows of a task. Raises UsageError: the runs followed different protocols, or asked different rows."""
     if wrong := difference(candidate.protocol, baseline.protocol, DATA):
-        what, new, old = wrong
         raise UsageError(
-            f"{task} was run in different ways: {what} is {new} in the candidate and {old} in the baseline; repeat one "
-            "of them with the other's settings"
+            f"{task} was run in different ways: {wrong[0]} is {wrong[1]} in the candidate and {wrong[2]} in the "
+            "baseline; repeat one of them with the other's settings"
         )
     mine, theirs = baseline.rows, candidate.rows
     assert mine.content is not None and theirs.content is not None  # `load` has seen to it
