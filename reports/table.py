@@ -10,7 +10,7 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from pcc_bench.results.files import Strict
+from pcc_bench.core.documents import Strict
 
 Role = Literal["ceiling", "floor", "method"]
 PAPER = "paper"  # `Column.source` of what the paper itself says

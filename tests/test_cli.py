@@ -301,7 +301,7 @@ def test_the_version_is_printed(run: Run) -> None:
 def test_shipped_models_are_listed_with_size_rate_and_decoder(run: Run) -> None:
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in run("ls", "models").out.splitlines()]
     assert ["autocompressor-lab-4x", "autocompressor", "4x", "lab-llama", "0.8 MiB"] in lines
-    assert ["pcc-lab-16x", "pcc", "16x", "lab-llama", "9.5 MiB"] in lines
+    assert ["pcc-lab-16x", "pcc", "16x", "lab-llama", "5.2 MiB"] in lines
     assert ["lab-llama", "decoder", "", "", "8.4 MiB"] in lines
     assert {line[0] for line in lines} >= {*shipped.names()}
 

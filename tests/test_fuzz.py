@@ -14,7 +14,7 @@ from pcc_bench.host import compressing
 SCRIPTS = Path(__file__).parent.parent / "benchmarks" / "faults"
 TRIES = 10
 NAMES = [
-    *("checkpoint: config.json", "checkpoint: weights", "checkpoint: tokenizer.json"),
+    *("checkpoint: config.json", "checkpoint: weights", "checkpoint: 8-bit weights", "checkpoint: tokenizer.json"),
     *("LoRA checkpoint: config.json", "LoRA checkpoint: weights", "published: converter", "published: config.json"),
     *("decoder: config.json", "decoder: weights"),
     *(
@@ -25,7 +25,7 @@ NAMES = [
     *("cocom: config.json", "cocom: model.safetensors", "icae: config.json", "icae: model.safetensors"),
     *("llmlingua2: config.json", "llmlingua2: tokenizer.json", "llmlingua2: model.safetensors"),
     *("memory file", "recipe", "suite", "policy", "store: exact", "store: int8"),
-    *("results", "results: report", "samples", "samples: report", "baseline", "costs", "data rows"),
+    *("results", "results: report", "samples", "samples: report", "questions", "baseline", "costs", "data rows"),
     *("option string: model_args", "option string: metadata", "option string: gen_kwargs"),
 ]
 

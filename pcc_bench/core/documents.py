@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pcc_bench.core.errors import UsageError, first_line
 
@@ -134,6 +134,12 @@ def parse_yaml(text: str, where: str) -> Any:
 
 def read_yaml(path: Path) -> Any:
     return parse_yaml(read_text(path), str(path))
+
+
+class Strict(BaseModel):
+    """A record that nobody changes and that has no unknown fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def checked(model: type[Model], state: Any, where: str) -> Model:

@@ -6,10 +6,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from pcc_bench.core.documents import checked, is_file, read_json_lines, write_text
+from pcc_bench.core.documents import Strict, checked, is_file, read_json_lines, write_text
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.texttable import TextTable
-from pcc_bench.results.files import Strict
 
 SCHEMA_VERSION = 1  # raised when an old reader could not read a new file
 

@@ -7,9 +7,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pcc_bench.core.documents import checked, read_yaml
+from pcc_bench.core.documents import Strict, checked, read_yaml
 from pcc_bench.core.errors import UsageError
-from pcc_bench.results.files import Strict
 
 NOISE = 1e-9  # of sums in floating point
 

@@ -7,8 +7,8 @@ from typing import Any, Final, Literal
 from xml.etree import ElementTree
 
 from pcc_bench.core import texttable
+from pcc_bench.core.documents import Strict
 from pcc_bench.core.texttable import TextTable
-from pcc_bench.results.files import Strict
 
 Mark = Literal["pass", "fail", "inconclusive", "reported"]
 PASS: Final = "pass"

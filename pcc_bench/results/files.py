@@ -52,12 +52,6 @@ Number = Annotated[float, Field(allow_inf_nan=False)]
 Scalar = str | int | float | bool | None
 
 
-class Strict(BaseModel):
-    """A record that nobody changes and that has no unknown fields."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
 class Foreign(BaseModel):
     """A record of others, of which a part is read; null is what is not there."""
 

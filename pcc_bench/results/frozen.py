@@ -12,10 +12,10 @@ from typing import Annotated, Any, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from pcc_bench.core.documents import checked, parse_json
+from pcc_bench.core.documents import Strict, checked, parse_json
 from pcc_bench.core.errors import UsageError
 from pcc_bench.cost import records
-from pcc_bench.results.files import RESULTS, Number, Population, Strict, matching, result_files
+from pcc_bench.results.files import RESULTS, Number, Population, matching, result_files
 from pcc_bench.results.reading import read_run
 from pcc_bench.results.rows import COUNTS, Numbers, Rows, check_finite
 from pcc_bench.results.run import FINGERPRINT, Run, TaskRun, comparable

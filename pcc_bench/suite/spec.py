@@ -11,9 +11,9 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from pcc_bench.core import documents, provenance, registry
+from pcc_bench.core.documents import Strict
 from pcc_bench.core.errors import UsageError
 from pcc_bench.host.evaluate import Command
-from pcc_bench.results.files import Strict
 
 FOLDER = Path(__file__).parent.parent / "suites"
 Scalar = bool | int | float | str
