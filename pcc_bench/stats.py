@@ -133,9 +133,8 @@ def paired_permutation(
 ) -> Array:
     """P-values `[...]` of "the two runs are exchangeable": the sign of each context's difference is drawn.
 
-    Contexts without a difference play no part. All sign patterns are gone through where there are no more of them than
-    `resamples`, and the p-value is exact; else it counts the observed pattern among those drawn. The alternative `less`
-    is a worse candidate.
+    All sign patterns are gone through where there are no more of them than `resamples`, and the p-value is exact; else
+    it counts the observed pattern among those drawn. The alternative `less` is a worse candidate.
     """
     flat = data.sums.reshape(-1, data.sums.shape[-1]).astype(np.float64)
     sums = flat[:, (flat != 0).any(axis=0)]

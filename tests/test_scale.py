@@ -70,7 +70,7 @@ class Script:
         self.running -= 1
         ending = self.endings.pop(0)
         if not ending.error:
-            path = job.folder / "results_1.json"
+            path = job.command.output / "results_1.json"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("{}")
             write_done(job.command, path)
@@ -192,7 +192,7 @@ def test_an_order_carries_what_decides_a_cell(suite: Path, tmp_path: Path, monke
 
 def test_a_store_of_memories_makes_no_other_cell(suite: Path, tmp_path: Path) -> None:
     plain, stored = (cells_of(suite, tmp_path, memory_store=store) for store in (None, tmp_path / "store"))
-    assert [cell.folder for cell in plain] == [cell.folder for cell in stored]
+    assert [cell.command.output for cell in plain] == [cell.command.output for cell in stored]
     assert stored[1].command.memory_store == tmp_path / "store"
 
 

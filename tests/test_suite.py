@@ -119,8 +119,8 @@ def test_a_changed_cell_gets_a_folder_of_its_own(tmp_path: Path) -> None:
     (one,) = cells_of(write(tmp_path, cells=[entry]), tmp_path)
     (two,) = cells_of(write(tmp_path, cells=[{**entry, "limit": 3}]), tmp_path)
     (faster,) = cells_of(write(tmp_path, cells=[{**entry, "batch_size": 3}]), tmp_path)
-    assert one.folder != two.folder
-    assert one.folder == faster.folder  # batch size changes no answer
+    assert one.command.output != two.command.output
+    assert one.command.output == faster.command.output  # batch size changes no answer
 
 
 def test_the_labs_suite_of_all_tasks_has_every_data_set_and_kind_of_method(tmp_path: Path) -> None:
@@ -278,7 +278,7 @@ def test_failed_cells_are_told_and_tried_again(tmp_path: Path, monkeypatch: pyte
     assert failed == {"pcc_nq": "no data", "pcc_hotpotqa": "its process ended with signal SIGKILL (see the log)"}
     monkeypatch.setenv("FIXED", "1")
     assert runner.run(suite, tmp_path / "out", cells, said.append) == {}
-    started = [len((cell.folder / "started").read_text()) for cell in cells]
+    started = [len((cell.command.output / "started").read_text()) for cell in cells]
     assert started == [1, 2, 2]  # what was done is not done again
     assert sum("done before" in line for line in said) == 1
 

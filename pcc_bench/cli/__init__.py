@@ -8,10 +8,9 @@ import typer
 
 from pcc_bench import __version__
 from pcc_bench.cli.checkpoints import convert, init, lab_app, train
-from pcc_bench.cli.cost import cost
 from pcc_bench.cli.memory import ask, compress, prompt, serve_check
 from pcc_bench.cli.results import baseline_app, compare, gate, pack, report
-from pcc_bench.cli.runs import evaluate, run, run_demo, validate
+from pcc_bench.cli.runs import cost, evaluate, run, run_demo, validate
 from pcc_bench.cli.terminal import show, show_marks
 from pcc_bench.core import texttable
 from pcc_bench.core.errors import UsageError

@@ -1,7 +1,4 @@
-"""`pcc-bench demo`: the main job in miniature, with no network.
-
-The lab's trained models answer questions of its world; `--real`: a pretrained LLM answers real SQuAD questions.
-"""
+"""`pcc-bench demo`: the lab's models answer questions of its world, or with `--real` a pretrained LLM real ones."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -62,10 +59,7 @@ def run(out: Path, rows: int) -> TextTable:
 
 
 def run_real(out: Path, rows: int, checkpoint: str | None) -> tuple[TextTable, str]:
-    """Ask real SQuAD questions of a pretrained decoder and a PCC checkpoint, by default the one that ships.
-
-    Returns the table; and the rows whose answers differ most, with their passages and all answers.
-    """
+    """Ask real SQuAD questions; the table, and the rows whose answers differ most, with passages and all answers."""
     whole: dict[str, Any] = {"pretrained": DECODER, "dtype": "float32"}
     pcc = checkpoint or (CHECKPOINT if shipped.find(CHECKPOINT) else None)
     runs: list[DemoRun] = [("full context", "full-context", whole)]

@@ -1,4 +1,4 @@
-"""The verbs that run lm-eval: `pcc-bench eval`, `validate`, `run` (a suite) and `demo`."""
+"""The verbs that measure: `pcc-bench eval`, `validate`, `run` (a suite) and `demo`, which run lm-eval; `cost`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,10 +9,11 @@ from pcc_bench.cli.terminal import Data, Device, Dtype, Limit, RunOptions, fill,
 from pcc_bench.core import shipped
 from pcc_bench.core.documents import write_text
 from pcc_bench.core.errors import UsageError
+from pcc_bench.cost.records import Mode, heading, tables
 from pcc_bench.host.evaluate import kept_answers
 from pcc_bench.suite.spec import Executor, Settings, Suite, Terms
 
-# Options of `run`; those of a few words stand in its signature.
+# Options of `run` and `cost`; those of a few words stand in their signatures.
 SuiteOutput = Annotated[Path, Option("--output", "-o", help="Folder of the results, one a cell, and of the table.")]
 Only = Annotated[str | None, Option(help="Only cells whose label, here or in a report, or task matches, e.g. 'pcc*'.")]
 Into = Annotated[Path | None, Option(help="Markdown whose table between run:SUITE and /run (comments) is renewed.")]
@@ -23,6 +24,9 @@ AtOnce = Annotated[int | None, Option(min=1, help="Most cells at a time; by defa
 EngineOptions = Annotated[
     list[str] | None, Option(help="KEY=VALUE of the engine: address=HOST:PORT, slurm_partition=gpu ...; repeatable.")
 ]
+Sizes = Annotated[str | None, Option(help="No checkpoint but true sizes: lite, large, small, tiny, ENCODER+DECODER.")]
+CostDtype = Annotated[str | None, Option(help="float32, bfloat16, float16 or auto (bfloat16, on a CPU float32).")]
+CostOutput = Annotated[Path | None, Option("--output", "-o", help="Folder of cost_*.jsonl, for 'pcc-bench report'.")]
 
 
 @takes(RunOptions)
@@ -107,7 +111,7 @@ def run(
 
     def state() -> str:
         done = sum(results(cell.command) is not None for cell in cells)
-        answers = sum(kept_answers(cell.folder) for cell in cells)
+        answers = sum(kept_answers(cell.command.output) for cell in cells)
         return f"{done} of {len(cells)} cells are done, {answers:,} answers are kept in {out}"
 
     terms = Terms(gpus_per_cell, cpus_per_cell, retries, at_once, executor_option or ())
@@ -149,3 +153,64 @@ def run_demo(
     missing += f"<one for {module.DECODER}>."
     said = "" if checkpoint or shipped.find(module.CHECKPOINT) else missing
     echo(f"\n{table.markdown()}\n{said}\n\n{answers}\n\nFiles: {out}")
+
+
+def cost(
+    ckpt: Annotated[str | None, Argument(help="A PCC checkpoint, folder or hub id; by default pcc-lab-4x.")] = None,
+    random_weights: Sizes = None,
+    predict: Annotated[bool, Option("--predict", help="Compute from sizes; load and run no model.")] = False,
+    decoder: Annotated[str | None, Option(help="The decoder, where it is not the checkpoint's.")] = None,
+    context: Annotated[list[int] | None, Option(min=1, help="Tokens; repeat for several. [1024]")] = None,
+    rate: Annotated[list[int] | None, Option(min=1, help="Source tokens per slot; repeatable. [4]")] = None,
+    batch_size: Annotated[list[int] | None, Option(min=1, help="Contexts at a time; repeatable. [1]")] = None,
+    reuse: Annotated[list[int] | None, Option(min=1, help="Questions a context; repeatable. [1]")] = None,
+    mode: Annotated[list[str] | None, Option(help=f"{', '.join(Mode)}; repeatable. [all]")] = None,
+    question_tokens: Annotated[int, Option(min=1, help="Read behind each context.")] = 32,
+    new_tokens: Annotated[int, Option(min=1, help="Of each answer.")] = 32,
+    repeats: Annotated[int, Option(min=1, help="Times that each mode is timed.")] = 20,
+    device: Device = None,
+    dtype: CostDtype = None,
+    threads: Annotated[int | None, Option(min=1, help="Of torch on a CPU.")] = None,
+    seed: Annotated[int, Option(min=0, max=2**32 - 1, help="Of random weights and of the tokens read.")] = 0,
+    device_peak: Annotated[float | None, Option(help="For --predict: TFLOP/s of the device.")] = None,
+    bandwidth: Annotated[float | None, Option(help="For --predict: GB/s of its memory.")] = None,
+    utilisation: Annotated[float | None, Option(help="With --device-peak: share that a forward reaches. [0.5]")] = None,
+    overhead: Annotated[float | None, Option(min=0, help="With --device-peak: ms to start a forward. [0]")] = None,
+    output: CostOutput = None,
+) -> None:
+    """Measure, or predict, what compression saves: time, tokens per second, memory.
+
+    Four ways to a question's answer are timed, phase by phase (compress, prefill, decode):
+
+    - **full**: the decoder reads the whole context anew.
+    - **prefix-cached**: the context's keys and values are still in the decoder's cache.
+    - **cold**: the context is compressed first, then the memory is read.
+    - **warm**: the memory is there.
+
+    What a memory knows plays no part, so random weights of true sizes give true costs without a download. Killed? The
+    same command again measures only what is missing.
+
+    - `pcc-bench cost --random-weights small --context 1024 --context 4096 --rate 4 --rate 16 --output costs`
+    - `pcc-bench cost CKPT --context 1024 --reuse 1 --reuse 10 --device cuda --output costs`
+    """
+    from pcc_bench.cost import sweeps
+
+    axes = (context or [1024], rate or [], batch_size or [1], reuse or [1])
+    sweep = sweeps.Sweep(*axes, sweeps.modes(mode or list(Mode)), question_tokens, new_tokens)
+    weights = ckpt if ckpt or random_weights else shipped.DEFAULT
+    source = sweeps.Source(weights, random_weights, decoder, device, None if dtype == "auto" else dtype, threads, seed)
+    stated = (device_peak, bandwidth, utilisation, overhead)
+    if predict:
+        records = sweeps.predict(source, sweep, output, stated)
+    elif any(value is not None for value in stated):
+        raise UsageError("--device-peak, --bandwidth, --utilisation and --overhead are for --predict: add it")
+    elif output is None:
+        raise UsageError("--output names no folder: give one for the measurements, or pass --predict")
+    else:
+        records = sweeps.measure(source, sweep, repeats, output, echo)
+    echo(heading(records))
+    for table in tables(records):
+        echo()
+        show(table)
+    if output is not None:
+        echo(f"\nwritten: {output}")

@@ -54,11 +54,9 @@ class DryRun:
 
 
 def plan(recipe: Recipe, *, utilisation: float = 0.4, device: str = "H100", devices: int = 1) -> DryRun:
-    """Estimate a run.
+    """Estimate a run on `devices` of `PEAK`, a process each, at a share of the peak in (0, 1].
 
-    `utilisation` is the share of the peak FLOP/s that is reached, in (0, 1]; `device` one of `PEAK`, each with a
-    process. Raises UsageError: an impossible option, a model whose sizes can't be found, a recipe that can't be
-    planned.
+    Raises UsageError: an impossible option, a model whose sizes can't be found, a recipe that can't be planned.
     """
     if device not in PEAK:
         raise UsageError(f"the peak speed of device '{device}' is not known: choose among {', '.join(PEAK)}")

@@ -205,8 +205,7 @@ def _encoder_learns(recipe: Recipe) -> bool:
 def memory_of(recipe: Recipe, geometry: Geometry, parts: tuple[Weights, ...], samples: list[SampleSizes]) -> Footprint:
     """Bytes a process: in float32 everything is.
 
-    Under bfloat16 what learns stays in float32, with a bfloat16 copy of each matrix by autocast, and what is frozen
-    (the decoder, the base under a LoRA) is held in bfloat16 only.
+    Under bfloat16 what learns stays so, with a bfloat16 copy of each matrix by autocast, and what is frozen is not.
     """
     mixed = recipe.optimisation.precision == "bfloat16"
     encoder, decoder, learns = geometry.encoder, geometry.decoder, set(recipe.train)

@@ -101,9 +101,8 @@ def build(
 ) -> tuple[PCC, Decoder]:
     """A compressor and its decoder with random weights, in evaluation mode on a device; the first rate is in use.
 
-    Both tokenizers are trained on `texts` (by default they know no words: inputs are token ids) and have `vocabulary`
-    tokens, while embeddings keep the geometry's rows. `encoder_dtype` is that of encoder and converter, where it is
-    another (training).
+    Both tokenizers are trained on `texts` and have `vocabulary` tokens, while embeddings keep the geometry's rows.
+    `encoder_dtype`: of encoder and converter, where it is another (training).
     """
     torch.manual_seed(seed)
     config, own = pair.config(rates), encoder_dtype or dtype
@@ -134,7 +133,7 @@ def of_geometry(name: str, rates: Sequence[int]) -> Shape:
 
 
 def of_checkpoint(name: str, decoder: str | None, rates: Sequence[int]) -> Shape:
-    """The shape of a checkpoint (folder, hub id or shipped name) and its decoder; no rates: the checkpoint's own.
+    """The shape of a checkpoint (folder, hub id or shipped name; by default at its own rates) and its decoder.
 
     Raises UsageError: it is no checkpoint, does not declare a rate, or its decoder is not known.
     """

@@ -1,7 +1,4 @@
-"""Costs measured: what a user's question takes, phase by phase.
-
-Every repeat of a mode goes through all phases in order, on new random tokens, greedily and never stopping early.
-"""
+"""Costs measured, phase by phase: each repeat of a mode reads new random tokens, greedily and never stopping early."""
 
 import gc
 import re
@@ -38,10 +35,9 @@ class Subject:
 def measure(
     subject: Subject, point: Point, modes: Sequence[Mode], reuse: Sequence[int], repeats: int, tell: Tell
 ) -> list[CostRecord]:
-    """The records of one point; where memory runs out, of half the batch, and so on down to none.
+    """The records of one point, with a total for each of `reuse`; where memory runs out, of half the batch, or of none.
 
-    A point without a rate takes the modes of the full text only, one with a rate those of a memory. `reuse` lists the
-    questions a context that `total` is given for; `tell` takes sentences for the user.
+    A point without a rate takes the modes of the full text only, one with a rate those of a memory.
     """
     device = subject.decoder.device
     while True:

@@ -73,10 +73,7 @@ class Source:
 
 
 def measure(source: Source, sweep: Sweep, repeats: int, out: Path, tell: measuring.Tell) -> list[CostRecord]:
-    """Measure what a file lacks of a sweep, point by point; returns its records of this geometry and setting.
-
-    Raises UsageError: anything that does not fit; nothing could be measured.
-    """
+    """Measure what a file lacks of a sweep; its records of this geometry and setting. UsageError: it does not fit."""
     device = measuring.find_device(source.device)
     shape = _shape(source, sweep)
     rates = sweep.rates or shape.config.declared_rates

@@ -141,10 +141,7 @@ class Setting:
 def records(
     shape: Shape, point: Point, mode: Mode, laps: Sequence[Laps], reuse: Sequence[int], setting: Setting, **held: Any
 ) -> Iterator[CostRecord]:
-    """The records of a point in one mode: one a phase, and of the total one a number of questions.
-
-    `held` are the fields on what the mode holds: slots, boundary vectors, bytes.
-    """
+    """The records of a point in one mode, the total for each of `reuse`; `held`: fields on what the mode holds."""
     work = shape.work(point, mode)
     once, prefill, decode = np.array(laps).T
     waits = mode is Mode.COLD  # a prefix's cache is there when its question comes

@@ -143,7 +143,7 @@ def _clock(mine: Rows, theirs: Rows) -> tuple[float, float, int]:
 def check_records(
     candidate: Sequence[CostRecord], baseline: Sequence[CostRecord], rule: RecordRule
 ) -> list[Comparison]:
-    """Compare all phases that the baseline's records have, at least one of a memory: counts, and seconds by phase.
+    """Compare the baseline's phases, at least one of a memory: counts, and seconds by phase.
 
     Raises UsageError: records of several checkpoints are mixed, or seconds of different machines are to be compared.
     """

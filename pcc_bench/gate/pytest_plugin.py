@@ -1,8 +1,6 @@
 """A pytest plug-in: the gate's comparisons as tests, one a task and metric.
 
-    pytest --pcc-candidate results/new --pcc-baseline baseline.json.xz -m pcc_gate
-
-Nothing of the gate is imported unless both options are given.
+pytest --pcc-candidate results/new --pcc-baseline baseline.json.xz -m pcc_gate
 """
 
 from pathlib import Path

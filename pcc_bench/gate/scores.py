@@ -40,8 +40,7 @@ class Matched:
 def select(baseline: Run, policy: Policy, stage: Stage) -> Selection:
     """Row numbers of a look, by gated task: a seeded choice that contains that of every earlier look.
 
-    It does not depend on the rows' order. `stage.rows` counts over all gated tasks where the policy pools, else over
-    each.
+    It does not depend on the rows' order; `stage.rows` counts over all gated tasks where the policy pools.
     """
     gated = {name: task.rows.number.tolist() for name, task in baseline.tasks.items() if policy.gates(name)}
     chosen: dict[str, list[int]] = {name: [] for name in gated}

@@ -68,8 +68,7 @@ class Order:
 def perform(order: Order) -> Outcome:
     """Run a cell in this process, which is good for nothing else afterwards: what it prints goes to the cell's log.
 
-    A cell that another process is running is waited for, and is not run again once it is done: two attempts at a cell,
-    from whichever machines, make its results once.
+    Another process that is running it is waited for: two attempts, from whichever machines, make its results once.
     """
     os.environ.update(order.environment)
     try:

@@ -93,7 +93,7 @@ def run(
             while queue or running:
                 while queue and len(running) < engine.at_once:
                     attempt = queue.popleft()
-                    say(f"{attempt.name}: {state}, log in {attempt.cell.folder / LOG}")
+                    say(f"{attempt.name}: {state}, log in {attempt.cell.command.output / LOG}")
                     attempt.job, attempt.start = engine.submit(attempt.cell), time.monotonic()
                     running.append(attempt)
                 ended = [(attempt, outcome) for attempt in running if (outcome := attempt.outcome(engine)) is not None]
@@ -112,7 +112,7 @@ def run(
                     time.sleep(POLL)
                 if time.monotonic() - looked > LOOK:
                     looked = time.monotonic()
-                    bar.update(sum(kept_answers(cell.folder) for cell in cells) - bar.n)
+                    bar.update(sum(kept_answers(cell.command.output) for cell in cells) - bar.n)
         finally:  # interrupted, or the engine takes no more: nothing goes on unseen
             bar.close()
             for attempt in running:
@@ -153,10 +153,7 @@ USUAL = ("f1", "exact_match", "acc_calibrated", "acc", "perplexity", "ranking_ac
 
 
 def table(lines: Sequence[tuple[str, Path | None]], metrics: Sequence[str] = ()) -> TextTable:
-    """A line a cell (label, result file or None) and a column a task and metric, or turned where that is too wide.
-
-    `achieved` is source tokens per position of memory, the ratio of sums over all tasks of a cell.
-    """
+    """A line a cell (label, result file or None), a column a task and metric; turned where that is too wide."""
     runs = [(label, read_run(path) if path else None) for label, path in lines]
     texts: list[dict[str, str]] = []  # of each line, by column; the averages of groups stand behind the tasks
     for label, run in runs:

@@ -66,10 +66,6 @@ class Cell:
     label: str  # its line in the table
     command: Command  # what is run, with the folder of its results
 
-    @property
-    def folder(self) -> Path:
-        return self.command.output
-
 
 class Suite(Strict):
     name: str = Field(pattern=r"^[\w.-]+$")  # marks the folder of its results
