@@ -90,7 +90,6 @@ def estimate(data: Clusters, scale: float = 0.0) -> Estimate:
 
     The mean is a ratio of sums over contexts; its error is the linearised one (Cochran, Sampling Techniques, 6.3), with
     t quantiles. Where every context has one row it is the paired t-test.
-
     A few rows that all agree do not prove that no row differs. As in Agresti and Min (Statistics in Medicine 24, 2005),
     two pseudo rows are added, whose differences of `scale` (range of one row's score; 0 adds none) point in no
     direction on balance; for hundreds of rows they change nothing.

@@ -171,9 +171,9 @@ def test_a_machine_that_lacks_something_says_what(suite: Path, tmp_path: Path) -
     order = Order.of(cell.command)
     elsewhere = replace(cell.command, output=tmp_path / "elsewhere")
     for changed, says in (
-        (replace(order, folder=tmp_path / "gone"), "can't enter the working folder .*gone"),
-        (replace(order, command=elsewhere), "does not see .*elsewhere: choose an --output that all machines share"),
-        (replace(order, code="0"), "has another version of pcc-bench"),
+        (order._replace(folder=tmp_path / "gone"), "can't enter the working folder .*gone"),
+        (order._replace(command=elsewhere), "does not see .*elsewhere: choose an --output that all machines share"),
+        (order._replace(code="0"), "has another version of pcc-bench"),
     ):
         outcome = in_a_child(changed)
         assert outcome.final

@@ -50,7 +50,6 @@ REAL_ABOUT = (
 DECODER = "smollm2-135m"
 CHECKPOINT, TUNED = "pcc-smollm2-4x", "pcc-smollm2-1x"  # tuned: nothing compressed, fine-tuned on the same rows
 SIDE_BY_SIDE = 2  # rows shown with all their answers
-WIDTH = 100
 
 
 def run(out: Path, rows: int) -> TextTable:
@@ -88,7 +87,7 @@ def _side_by_side(samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
             for label, answer in zip(samples, answers, strict=True)
         )
         table = TextTable(("method", "answer", "F1"), lines)
-        passage = fill(doc["context"], WIDTH)
+        passage = fill(doc["context"], 100)
         references = ", ".join(dict.fromkeys(doc["answers"]))
         shown.append(f"{passage}\n\nQuestion: {doc['question']}\nReference: {references}\n\n{table.markdown()}")
     return "\n\n".join(shown)

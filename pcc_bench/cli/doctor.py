@@ -4,9 +4,9 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
+from typing import NamedTuple
 
 from packaging.requirements import Requirement
 
@@ -19,8 +19,7 @@ REINSTALL = "pip install --force-reinstall --no-deps <folder or wheel of pcc_ben
 GPU_BUILD = "where there is one, install torch's build for it (https://pytorch.org/get-started/locally)"
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     what: str
     found: str  # what is there
     good: bool = True  # whether that is enough

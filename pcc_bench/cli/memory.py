@@ -15,7 +15,7 @@ from pcc_bench.core.texttable import TextTable
 
 RecordedDecoder = Annotated[str | None, Option("--decoder", help="Folder or hub id; by default the checkpoint's.")]
 Method = Annotated[
-    str | None, Option("--model", help="A method ('pcc-bench ls methods'); by default the checkpoint's, else pcc.")
+    str | None, Option("--model", help="Of 'pcc-bench ls methods'; by default the checkpoint's, else pcc.")
 ]
 OwnOptions = Annotated[list[str] | None, Option("--option", help="The method's own, e.g. boundaries=once; repeatable.")]
 Words = Annotated[str, Option("--prompt", help="Words of the question: official (the paper's), short or chat.")]

@@ -1,8 +1,8 @@
 """What a recipe will cost, before a weight is fetched: parameters, tokens, steps, FLOPs, memory and time."""
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from pcc_bench.core.errors import UsageError
 from pcc_bench.cost import estimate
@@ -15,8 +15,7 @@ PEAK = {"A100": 312e12, "H100": 989e12, "H200": 989e12}  # bfloat16 FLOP/s, dens
 KNOWN_ROWS = {"rajpurkar/squad_v2": 86_821, "openai/gsm8k": 7_473, "hpd/en_train_set.json": 1_097}
 
 
-@dataclass(frozen=True)
-class PhasePlan:
+class PhasePlan(NamedTuple):
     segment_length: int  # encoder tokens a segment
     rate: int
     steps: int
@@ -24,8 +23,7 @@ class PhasePlan:
     flops: float  # forward and backward
 
 
-@dataclass(frozen=True)
-class DryRun:
+class DryRun(NamedTuple):
     recipe: Recipe
     parts: tuple[Weights, ...]
     phases: tuple[PhasePlan, ...]
@@ -112,7 +110,7 @@ def render(plan: DryRun) -> str:
     accumulation = optimisation.batch_size // (optimisation.micro_batch_size * plan.devices)
     rows = [(str(p.segment_length), f"{p.rate}x", p.steps, p.tokens, p.flops) for p in plan.phases]
     rows.append(("in all", "", plan.steps, sum(phase.tokens for phase in plan.phases), plan.flops))
-    held = {name: f"{size / 2**30:.1f} GiB" for name, size in [*vars(plan.memory).items(), ("all", plan.memory.total)]}
+    held = {name: f"{size / 2**30:.1f} GiB" for name, size in plan.memory._asdict().items()}
     lines = [
         f"{plan.recipe.name}: {plan.recipe.purpose}".removesuffix(": "),
         "",
@@ -127,7 +125,7 @@ def render(plan: DryRun) -> str:
         "",
         f"batch    {optimisation.batch_size} = {optimisation.micro_batch_size} a process "
         f"x {plan.devices} processes x {accumulation} accumulated",
-        f"memory   about {held['all']} a process (estimate): weights {held['weights']}, "
+        f"memory   about {plan.memory.total / 2**30:.1f} GiB a process (estimate): weights {held['weights']}, "
         f"autocast's copies {held['copies']}, gradients {held['gradients']}, "
         f"Adam {held['optimizer']}, activations {held['activations']}",
         f"time     about {duration} on {plan.devices} x {plan.device} at {plan.utilisation:.0%} of "

@@ -16,8 +16,8 @@ At 40 % utilisation of 4 A100 this gives the official README's hours within 5 % 
 
 import math
 import re
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from transformers import PreTrainedConfig
@@ -33,8 +33,7 @@ ANSWERING_TOKENS = {"qa": 32, "gsm8k": 200, "dialogue": 400}  # prompt and answe
 LOGIT_BYTES = 10  # bfloat16, its float32 copy and the gradient of that
 
 
-@dataclass(frozen=True)
-class Weights:
+class Weights(NamedTuple):
     """A group of weights: `parameters` of which `trained` learn."""
 
     name: str
@@ -42,8 +41,7 @@ class Weights:
     trained: int
 
 
-@dataclass(frozen=True)
-class Footprint:
+class Footprint(NamedTuple):
     """Estimated bytes a process holds at its fullest; no sharding, no offloading, no fragmentation."""
 
     weights: float  # all weights, in the dtypes that training holds them in
@@ -54,11 +52,10 @@ class Footprint:
 
     @property
     def total(self) -> float:
-        return float(sum(vars(self).values()))
+        return float(sum(self))
 
 
-@dataclass(frozen=True)
-class SampleSizes:
+class SampleSizes(NamedTuple):
     """Mean sizes of a training sample."""
 
     tokens: float  # of context
@@ -67,8 +64,7 @@ class SampleSizes:
     decoder_rows: tuple[tuple[float, float], ...]  # probability, or 1 where each step has the row, and positions
 
 
-@dataclass(frozen=True)
-class Geometry:
+class Geometry(NamedTuple):
     encoder: Model  # without memory tokens; under a LoRA, its base
     lora: int  # weights of the adapter; 0 where there is none
     lora_products: int  # of these, the ones in matrix products: looking up an embedding is none

@@ -1,9 +1,8 @@
 """Sizes of what the user names, a geometry or a checkpoint (no weights are read), and random models of a geometry."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from peft import get_peft_model
@@ -47,8 +46,7 @@ PAIRS = {"lite": "gpt2-large+llama-3-8b", "large": "lora-llama-3-8b+llama-3-8b"}
 PAIRS |= {"small": "small-gpt2+small-llama", "tiny": "tiny-gpt2+tiny-llama"}
 
 
-@dataclass(frozen=True)
-class Pair:
+class Pair(NamedTuple):
     encoder: str
     lora: bool  # the encoder is frozen and has an adapter
     decoder: str

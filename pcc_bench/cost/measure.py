@@ -4,9 +4,8 @@ import gc
 import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -24,8 +23,7 @@ _CLEAR = Path("/proc/self/clear_refs")
 WARM_UP = 2  # rounds before the clock counts; the last one looks for the peak of memory
 
 
-@dataclass(frozen=True)
-class Subject:
+class Subject(NamedTuple):
     shape: Shape
     pcc: PCC
     decoder: Decoder
@@ -61,7 +59,7 @@ def measure(
         if point.batch == 1:
             tell(f"{reason}: left out")
             return []
-        point = replace(point, batch=point.batch // 2)
+        point = point._replace(batch=point.batch // 2)
         tell(f"{reason}: trying batch {point.batch}")
 
 

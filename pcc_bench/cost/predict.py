@@ -10,8 +10,7 @@ parabola through two shorter ones.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from peft import get_peft_model
@@ -35,8 +34,7 @@ FORWARDS = 4  # of the encoder, at most; the rest takes as long for each segment
 VOCABULARY = 2 * MEMORY_TOKENS  # rows of an embedding do not matter
 
 
-@dataclass(frozen=True)
-class Stated:
+class Stated(NamedTuple):
     """The clock of a device that is not here."""
 
     shape: Shape

@@ -1,10 +1,9 @@
 """Records of cost: a JSON line for each phase of each point, measured or predicted (`cost_*.jsonl`); and tables."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pcc_bench.core.documents import Strict, checked, is_file, read_json_lines, write_text
 from pcc_bench.core.errors import UsageError
@@ -127,8 +126,7 @@ BYTES_NOTES = (
 )
 
 
-@dataclass(frozen=True)
-class _Group:
+class _Group(NamedTuple):
     """All that is known at one context length, batch and rate (0: of the full text alone)."""
 
     context: int

@@ -1,9 +1,8 @@
 """Sizes of models, counted on torch's meta device from their configurations: no weights, no network."""
 
 import copy
-from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from peft import get_peft_model
@@ -43,8 +42,7 @@ KNOWN: dict[str, dict[str, Any]] = {
 }
 
 
-@dataclass(frozen=True)
-class Model:
+class Model(NamedTuple):
     parameters: int  # all of it; a head tied to the embedding counts once
     body: int  # weights in matrix products, head left out
     head: int  # weights of the vocabulary head
@@ -149,7 +147,7 @@ def first_layers(config: PreTrainedConfig, layers: int, rank: int) -> tuple[Mode
             adapted = get_peft_model(body, layer_lora_config(rank, rank, 0.0))
         adapter = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
     own = model.parameters - model.own_head - model.vocabulary * model.hidden_size
-    return replace(model, parameters=own, head=0, own_head=0, vocabulary=0), adapter
+    return model._replace(parameters=own, head=0, own_head=0, vocabulary=0), adapter
 
 
 def lora_parameters(config: PreTrainedConfig, rank: int) -> int:

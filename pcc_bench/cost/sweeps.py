@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import transformers
@@ -27,8 +27,7 @@ MEASURED, PREDICTED = "cost_measured.jsonl", "cost_predicted.jsonl"
 DEFAULT_SHARE = 0.5  # of a data sheet's FLOP/s that a forward reaches
 
 
-@dataclass(frozen=True)
-class Sweep:
+class Sweep(NamedTuple):
     contexts: Sequence[int]  # tokens of each context
     rates: Sequence[int]  # of the memories; none: the checkpoint's own, or 4x
     batches: Sequence[int]  # contexts at a time

@@ -23,8 +23,7 @@ FULL_TEXT = (Mode.FULL, Mode.PREFIX_CACHED)
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
-@dataclass(frozen=True)
-class Point:
+class Point(NamedTuple):
     context: int  # tokens of each context
     question: int  # tokens behind each context
     new: int  # tokens of each answer
@@ -36,8 +35,7 @@ class Point:
         return f"{method} of {self.context:,} tokens, batch {self.batch}"
 
 
-@dataclass(frozen=True)
-class Work:
+class Work(NamedTuple):
     """FLOPs and bytes of a point in one mode, of the whole batch."""
 
     slots: int  # of one memory
@@ -129,8 +127,7 @@ class Laps(NamedTuple):
     decode: float
 
 
-@dataclass(frozen=True)
-class Setting:
+class Setting(NamedTuple):
     device: str  # cpu, cuda
     dtype: str  # of weights and activations
     threads: int  # of torch on a CPU
@@ -176,5 +173,5 @@ def records(
             kv_bytes=work.cached * BYTES[setting.dtype],
             flops=flops,
             **{"peak_device_bytes": None, "peak_host_bytes": None, **held},
-            **vars(setting),
+            **setting._asdict(),
         )

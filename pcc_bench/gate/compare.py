@@ -104,10 +104,9 @@ def _match_all(
 
 
 def decide(p_drop: stats.Array, p_within: stats.Array, alpha: float) -> tuple[Flags, Flags]:
-    """The gate's decision at one look: which fail (Holm over all) and which pass, `[..., comparisons]` each.
+    """Which fail (Holm over all) and which pass (all have to, so that needs no adjustment), `[..., comparisons]` each.
 
-    All have to pass, so passing needs no adjustment. `p_drop` and `p_within` (`[..., comparisons]`) are p-values of "no
-    drop beyond what the rule allows" and of "a drop that the rule must rule out"; `alpha` is what this look may spend.
+    `p_drop` and `p_within`, as `_tests` gives them, are `[..., comparisons]`; `alpha` is what this look may spend.
     """
     fails = stats.holm(p_drop) <= alpha
     return fails, ~fails & (p_within <= alpha)

@@ -19,7 +19,6 @@ COUNTS = {"flops": "FLOPs", "kv_bytes": "bytes of the decoder's cache", "memory_
 TIMED = (Phase.COMPRESS, Phase.PREFILL, Phase.DECODE)  # the others are sums of these
 MEMORY_MODES = (Mode.COLD, Mode.WARM)  # full text is the decoder's business, which the candidate does not change
 
-Point = tuple[Any, ...]
 Pair = tuple[CostRecord, CostRecord]  # baseline first
 
 
@@ -148,8 +147,8 @@ def check_records(
     Raises UsageError: records of several checkpoints are mixed, or seconds of different machines are to be compared.
     """
 
-    def by_point(records: Sequence[CostRecord], side: str) -> dict[Point, CostRecord]:
-        points: dict[Point, CostRecord] = {}
+    def by_point(records: Sequence[CostRecord], side: str) -> dict[tuple[Any, ...], CostRecord]:
+        points: dict[tuple[Any, ...], CostRecord] = {}
         for record in records:
             if record.mode not in MEMORY_MODES or record.predicted:
                 continue

@@ -15,7 +15,6 @@ PASS: Final = "pass"
 FAIL: Final = "fail"
 INCONCLUSIVE: Final = "inconclusive"
 REPORTED: Final = "reported"
-VERDICT_VERSION = 1
 UNIT = "cost records"  # the task of a comparison of records of cost
 
 
@@ -42,7 +41,7 @@ class Comparison(Strict):
 
 
 class Verdict(Strict):
-    schema_version: int = VERDICT_VERSION
+    schema_version: int = 1
     verdict: Mark  # `fail` if anything that counts fails, else `inconclusive` if anything that counts is, else `pass`
     status: Literal[0, 1, 3]  # of the command; 1 regression, 3 inconclusive: the policy says so, or more stages follow
     stage: str | None  # name of the look; None for a single one

@@ -9,11 +9,10 @@ import sys
 import threading
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from platform import node
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 from pydantic import BaseModel
 
@@ -41,14 +40,12 @@ class Done(BaseModel):
     results: str
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     error: str = ""  # one sentence; "" where the cell is done
     final: bool = False  # another attempt would end in the same way
 
 
-@dataclass(frozen=True)
-class Order:
+class Order(NamedTuple):
     """A cell on its way to a machine."""
 
     command: Command
@@ -287,8 +284,7 @@ class Submitit:
         if job.exception() is None:
             outcome: Outcome = job.result()
             return outcome
-        logs = job.paths.folder
-        return Outcome(f"the job {job.job_id} was lost, state {job.state} (its scheduler's logs: {logs})")
+        return Outcome(f"job {job.job_id} was lost, state {job.state} (its scheduler's logs: {job.paths.folder})")
 
     def cancel(self, job: Any) -> None:
         job.cancel(check=False)

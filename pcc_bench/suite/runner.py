@@ -31,8 +31,8 @@ from pcc_bench.suite.spec import Cell, Suite
 MARK = "suite.json"
 POLL = 0.1  # seconds between two looks at what runs
 LOOK = 2.0  # seconds between two looks at how far the cells are
-VISIBLE = 90  # seconds until files of another machine must be seen here; NFS keeps what it knows of a folder for 60
 Say = Callable[[str], None]
+VISIBLE = 90  # seconds until files of another machine must be seen here; NFS keeps what it knows of a folder for 60
 
 
 class Mark(BaseModel):

@@ -3,10 +3,10 @@
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
@@ -61,8 +61,7 @@ class Matrix(Settings):
             yield SuiteEntry(label=f"{checkpoint} on {label}", model_args=args, **shared)
 
 
-@dataclass(frozen=True)
-class Cell:
+class Cell(NamedTuple):
     label: str  # its line in the table
     command: Command  # what is run, with the folder of its results
 
@@ -133,8 +132,7 @@ def shipped() -> dict[str, Path]:
 Executor = Literal["local", "ray", "submitit"]
 
 
-@dataclass(frozen=True)
-class Terms:
+class Terms(NamedTuple):
     gpus: float = 0  # Of a machine, for a cell; a fraction shares one (Ray). 0 leaves the matter to the engine.
     cpus: int = 1  # CPU cores for a cell
     retries: int | None = None  # see `Engine`; None is the engine's own default, and so it is with `at_once`
