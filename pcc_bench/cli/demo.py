@@ -75,22 +75,19 @@ def run_real(out: Path, rows: int, checkpoint: str | None) -> tuple[TextTable, s
 def _side_by_side(samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """The rows, on different passages, whose F1 differs most between methods; ties in the order of the rows."""
     by_row = list(zip(*(sorted(rows, key=lambda row: row["doc_id"]) for rows in samples.values()), strict=True))
-    shown: list[str] = []
-    passages: set[str] = set()
+    shown: dict[str, str] = {}  # by passage
     for answers in sorted(by_row, key=lambda row: -pvariance([answer["f1"] for answer in row])):
         doc = answers[0]["doc"]
-        if doc["context"] in passages or len(shown) == SIDE_BY_SIDE:
+        if doc["context"] in shown or len(shown) == SIDE_BY_SIDE:
             continue
-        passages.add(doc["context"])
         lines = tuple(
             (label, repr(str(answer["filtered_resps"][0]).strip()), f"{100 * answer['f1']:.0f}")
             for label, answer in zip(samples, answers, strict=True)
         )
         table = TextTable(("method", "answer", "F1"), lines)
-        passage = fill(doc["context"], 100)
-        references = ", ".join(dict.fromkeys(doc["answers"]))
-        shown.append(f"{passage}\n\nQuestion: {doc['question']}\nReference: {references}\n\n{table.markdown()}")
-    return "\n\n".join(shown)
+        asked = f"Question: {doc['question']}\nReference: {', '.join(dict.fromkeys(doc['answers']))}"
+        shown[doc["context"]] = f"{fill(doc['context'], 100)}\n\n{asked}\n\n{table.markdown()}"
+    return "\n\n".join(shown.values())
 
 
 def _ask(

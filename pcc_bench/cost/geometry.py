@@ -26,7 +26,6 @@ from pcc_bench.model.published import rate_in_name, read_adapter
 
 LORA_RANK = 64  # the paper's Large
 SEGMENT_LENGTH = 256
-DEFAULT_RATE = 4
 WITHOUT_BOS = ("qwen2",)  # families whose tokenizers have no beginning of sequence
 LORA = "lora-"  # before the name of an encoder: frozen, with an adapter
 
@@ -126,7 +125,7 @@ def at_rate(pcc: PCC, rate: int) -> PCC:
 def of_geometry(name: str, rates: Sequence[int]) -> Shape:
     """The shape of `--random-weights`. Raises UsageError: there is no such geometry, or a rate does not go with it."""
     pair = named(name)
-    reads, config = model_config(pair.decoder), pair.config(rates or (DEFAULT_RATE,))
+    reads, config = model_config(pair.decoder), pair.config(rates or (4,))
     return Shape(pair.encoder_name, pair.decoder, config, reads, reads.model_type not in WITHOUT_BOS)
 
 

@@ -31,7 +31,6 @@ FEW = (1, 3)  # layers
 ROUNDS = 4  # the quickest counts, after one that does not
 LONGEST = 2048  # positions of a text that are timed
 FORWARDS = 4  # of the encoder, at most; the rest takes as long for each segment
-VOCABULARY = 2 * MEMORY_TOKENS  # rows of an embedding do not matter
 
 
 class Stated(NamedTuple):
@@ -140,7 +139,7 @@ class Layers:
     def _model(self, config: PreTrainedConfig, layers: int, lora: dict[str, Any] | None = None) -> nn.Module:
         """The body of a model with its first layers, random weights and hardly any vocabulary."""
         config = shallow(config, layers)
-        config.vocab_size = VOCABULARY
+        config.vocab_size = 2 * MEMORY_TOKENS  # rows of an embedding do not matter
         with self.device:
             model: Any = AutoModelForCausalLM.from_config(config, dtype=self.dtype)
             if lora:

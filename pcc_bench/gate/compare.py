@@ -17,7 +17,6 @@ from pcc_bench.gate.scores import Matched, Scores, Selection, all_scores, match,
 from pcc_bench.results.run import Run
 
 Flags = npt.NDArray[np.bool_]
-MOST_ROWS = 10**9  # no data set has as many
 
 
 def compare(
@@ -193,6 +192,6 @@ def _equal(scores: Scores, mark: Mark, alpha: float) -> str:
         error = math.sqrt(clusters / (clusters - 1)) / (number + stats.PSEUDO_ROWS)
         return bool(t.ppf(1 - alpha, clusters - 1) * error <= drop / rule.scale)
 
-    more = bisect_left(range(MOST_ROWS), True, lo=rows, key=rules_out) - rows
+    more = bisect_left(range(10**9), True, lo=rows, key=rules_out) - rows
     shown = f"{100 * drop:g} point{'' if round(100 * drop, 6) == 1 else 's'}" if rule.scale == 1 else f"{drop:g}"
     return f"identical in all {rows:,} rows; too few to rule out {shown}: {more:,} more"

@@ -16,13 +16,12 @@ from pcc_bench.core.errors import UsageError
 from pcc_bench.host.evaluate import Command
 
 FOLDER = Path(__file__).parent.parent / "suites"
-Scalar = bool | int | float | str
 
 
 class Settings(Strict):
     """What may be said for all cells (`defaults`) or for one; the latter wins, key by key."""
 
-    model_args: dict[str, Scalar] = Field(default={})
+    model_args: dict[str, bool | int | float | str] = Field(default={})
     metadata: dict[str, Any] = Field(default={})  # settings of the tasks, as in lm-eval
     limit: float | None = None  # rows a task; for trials
     batch_size: int | str | None = None  # a number or `auto`
