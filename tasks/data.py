@@ -38,8 +38,7 @@ def sample_folder() -> Path:
 def load_docs(metadata: Mapping[str, Any], read_row: RowReader) -> tuple[list[Doc], dict[str, Any]]:
     """The docs of a task (`id`, `context`, `question`, `answers`), and how they came about: source, counts, filter.
 
-    Raises:
-        UsageError: The data can't be found or read, or no row is left.
+    A `UsageError` where the data can't be found or read, or no row is left.
     """
     protocol = choice(metadata, "protocol", PROTOCOLS)
     population = choice(metadata, "population", ("paper", "all"))
@@ -111,15 +110,10 @@ def _paper_population(
     return scored, counter
 
 
-def read_table(
-    metadata: Mapping[str, Any], read_row: Callable[[Mapping[str, Any]], Doc]
-) -> tuple[dict[str, Any], list[Doc]]:
+def read_table(metadata: Mapping[str, Any], read_row: Callable[[Mapping[str, Any]], Doc]) -> tuple[Doc, list[Doc]]:
     """The source of a data set that is not questions on contexts, and its rows as its own reader makes them.
 
-    Each has an `id`: the row's number, where the data has none.
-
-    Raises:
-        UsageError: The data can't be found or read, a row is not in the data set's format, or there is none.
+    Each has an `id`: the row's number, where the data has none. A `UsageError` where the data can't be found or read.
     """
     source, rows = _open_source(metadata)
     docs = []

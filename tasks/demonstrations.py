@@ -59,11 +59,7 @@ class Block:
 
 
 def block(pieces: Iterator[str], shots: Shots, counter: TokenCounter | None, place: str) -> Block:
-    """The first demonstrations, as many as a count says or a budget holds (see `fill`); `place`: where they are from.
-
-    Raises:
-        UsageError: There are too few, or the first one alone is longer than the budget.
-    """
+    """The first demonstrations, as many as a count says or a budget holds (see `fill`), from a `place`."""
     if shots.count is not None:
         texts = list(islice(pieces, shots.count))
         if len(texts) < shots.count:
@@ -80,11 +76,8 @@ def fill(
 ) -> Block:
     """As many of the first pieces as fit a budget of tokens; with one more it would be exceeded.
 
-    `backwards`: each stands before the one that it follows here; else they are in an order that was drawn. `first`,
-    `few`: what is too long and what is too little, for messages.
-
-    Raises:
-        UsageError: Not even the first one fits, or all of them do not fill the budget.
+    `backwards`: each stands before the one that it follows here; else they are in an order that was drawn. A
+    `UsageError` where not even the first one fits (`first` says what it is), or all are too little (`few` says so).
     """
 
     def joined(count: int) -> str:

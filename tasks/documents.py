@@ -21,12 +21,8 @@ def pieces(
     """The beginnings of documents, cut into stretches of at most so many decoder tokens (less than a word fewer).
 
     With metadata `characters`, it is that many characters in place of the first length, and the others in proportion.
-
-    Returns:
-        The consecutive stretches of each document; how many were dropped, by reason; source, lengths and tokenizer.
-
-    Raises:
-        UsageError: No documents, or none long enough.
+    With the consecutive stretches of each document come the counts of those dropped, by reason, and the account
+    (source, lengths, tokenizer). A `UsageError` where no document is long enough.
     """
     unit = "tokens" if metadata.get("characters") is None else "characters"
     if unit == "characters":
@@ -76,10 +72,8 @@ def read_documents(metadata: Mapping[str, Any]) -> tuple[dict[str, Any], Iterato
     """Where documents come from, and the first `documents` of them.
 
     A folder's are in `<data>/text/`, in `.jsonl` (column `text`) and `.txt` files. Where some have the split's name (or
-    `validation`) in theirs, only those are read; of several files the documents come in turn.
-
-    Raises:
-        UsageError: There are none, or they can't be read.
+    `validation`) in theirs, only those are read; of several files the documents come in turn. A `UsageError` where
+    there are none, or they can't be read.
     """
     count = whole(metadata, "documents", DOCUMENTS)
     data, dataset, split = data_source(metadata), metadata["dataset"], metadata["split"]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from lm_eval.utils import apply_template
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pcc_bench.core.context import Kind, Part, Prompt
 from pcc_bench.core.documents import checked, read_yaml
@@ -35,21 +35,16 @@ class Mapped(BaseModel):
     pattern: str | None = None
     question: str | None = Field(default=None, min_length=1)
 
-    @field_validator("pattern")
-    @classmethod
-    def _has_a_context(cls, pattern: str | None, info: ValidationInfo) -> str | None:
-        try:
-            groups = re.compile(pattern or "(?P<context>)").groupindex
-        except re.error as error:
-            raise ValueError(f"no regular expression ({error})") from None
-        if "context" not in groups:
-            raise ValueError("a pattern has a group (?P<context>...)")
-        return pattern
-
     @model_validator(mode="after")
     def _names_one_part(self) -> Self:
         if (self.compress is None) == (self.pattern is None):
             raise ValueError("a map has either compress (a field or a template) or pattern")
+        try:
+            groups = re.compile(self.pattern or "(?P<context>)").groupindex
+        except re.error as error:
+            raise ValueError(f"the pattern is no regular expression ({error})") from None
+        if "context" not in groups:
+            raise ValueError("a pattern has a group (?P<context>...)")
         return self
 
     @property
@@ -184,14 +179,13 @@ def mark_tasks(tasks: Mapping[str, Any], compress: str) -> None:
 
 def spans_of(mapped: Mapped, doc: Mapping[str, Any], text: str) -> Iterator[Span]:
     """Where the contexts and the question of a row lie in its rendered text, in order."""
+    spans, end = list[Span](), 0
     if mapped.pattern is not None:
         if (match := re.search(mapped.pattern, text, re.DOTALL)) is None:
             return
-        spans = [(*match.span("context"), Kind.CONTEXT)]
-        if "question" in match.re.groupindex:
-            spans.append((*match.span("question"), Kind.LITERAL))
+        kinds = (("context", Kind.CONTEXT), ("question", Kind.LITERAL))
+        spans = [(*match.span(group), kind) for group, kind in kinds if group in match.re.groupindex]
     else:
-        spans, end = [], 0
         for value in _values(doc, mapped.compress):
             start = text.find(value, end)
             if start < 0:

@@ -56,7 +56,7 @@ def numbers(
 def wholes(metadata: Mapping[str, Any], key: str, default: Sequence[int], least: int, most: int | None) -> list[int]:
     """As `numbers`; 512.0 is a whole one."""
     values = numbers(metadata, key, default, least, most)
-    if odd := [value for value in values if value != int(value)]:
+    if odd := [value for value in values if value % 1]:  # of infinity that is NaN
         raise UsageError(f"{key}={values!r}: {odd[0]!r} is no whole number")
     return list(map(int, values))
 

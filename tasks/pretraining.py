@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -26,6 +26,7 @@ RARE = 0.01  # a word is rare that stands in at most this share of the documents
 # A word: letters and digits, with what joins them inside (3,000; Anna's; mid-May); or one character without blanks.
 _LETTERS = rf"(?:(?![{SPACELESS}])\w)+"
 _WORD = re.compile(rf"[{SPACELESS}]|{_LETTERS}(?:[.,'\u2019-]{_LETTERS})*")
+split_words: Callable[[str], list[str]] = _WORD.findall
 _MONTH = "January|February|March|April|May|June|July|August|September|October|November|December"
 _NO_NAME = re.compile(rf"(?:I|{_MONTH})$|I['\u2019]")
 _DATE = re.compile(
@@ -63,6 +64,7 @@ class ReconstructionTask(PccTask):
             docs.append({"id": str(number), "document": text, "tokens": tokens, "classes": classes(text, rare, cuts)})
         most = max(doc["tokens"] for doc in docs)
         self.config.generation_kwargs = {**self.config.generation_kwargs, "max_gen_toks": most + ROOM}
+        self._cue = INSTRUCTION if cue == "words" else again(INSTRUCTION)
         self.take(docs, dropped, **account, segment_length=segment, cue=cue, words=WORDS)
 
     def process_results(self, doc: Mapping[str, Any], results: Sequence[Any]) -> dict[str, Any]:
@@ -74,9 +76,7 @@ class ReconstructionTask(PccTask):
         return scores
 
     def _marked(self, doc: Mapping[str, Any]) -> dict[str, Any]:
-        in_words = self.config.metadata["population"]["cue"] == "words"
-        cue = INSTRUCTION if in_words else again(INSTRUCTION)
-        return {"document": mark(doc["document"], "\n\n"), "cue": cue}
+        return {"document": mark(doc["document"], "\n\n"), "cue": self._cue}
 
 
 def score_text(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
@@ -101,10 +101,6 @@ def ratio_of_sums(counts: Sequence[tuple[int, int]]) -> float | None:
     """Share of the things there are; None (JSON's null) where there are none."""
     total = sum(of for _, of in counts)
     return sum(count for count, _ in counts) / total if total else None
-
-
-def split_words(text: str) -> list[str]:
-    return _WORD.findall(text)
 
 
 def rare_words(texts: Iterable[str]) -> set[str]:
@@ -182,10 +178,9 @@ class CompletionTask(PccTask):
         metadata = self.config.metadata
         lengths = [whole(metadata, "tokens", 256), whole(metadata, "continuation_tokens", 128)]
         texts, dropped, account = pieces(metadata, lengths, self.counter)
-        continuations = self.counter.count_all([after for _, after in texts])
         docs = [
-            {"id": str(number), "document": before, "continuation": after, "tokens": tokens}
-            for number, ((before, after), tokens) in enumerate(zip(texts, continuations, strict=True), 1)
+            {"id": str(number), "document": before, "continuation": after, "tokens": self.counter.count(after)}
+            for number, (before, after) in enumerate(texts, 1)
         ]
         self.take(docs, dropped, **account)
 

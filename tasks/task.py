@@ -111,8 +111,7 @@ class PccTask(ConfigurableTask):  # type: ignore[misc]
     def process_results(self, doc: Mapping[str, Any], results: Sequence[Any]) -> dict[str, Any]:
         """Scores, and the account of compression where the model keeps one (attribute `record` of its answers).
 
-        Raises:
-            UsageError: A log-likelihood or a perplexity is no finite number.
+        A `UsageError` where a log-likelihood or a perplexity is no finite number.
         """
         records = [record for record in (getattr(result, "record", None) for result in results) if record is not None]
         if any(record.get("skipped") for record in records):
@@ -176,9 +175,6 @@ class QuestionTask(PccTask):
     """A question on a context, in the words that `metadata.prompt` names (`pcc_bench.core.questions`).
 
     The account of the rows says which (`metadata.population.prompt`); a YAML's own `doc_to_text` is `custom`.
-
-    Raises:
-        UsageError: No such prompt, or one is chosen for a YAML that has its own words.
     """
 
     def __init__(self, config: Mapping[str, Any], **kwargs: Any) -> None:

@@ -201,7 +201,7 @@ def test_bad_inputs_are_one_sentence(offline: None, tmp_path: Path) -> None:
     refused("auto", "there is no map for other: pass --compress with a field", "other")
     file = tmp_path / "map.yaml"
     for text, message in (
-        ("tasks: drop\npattern: '('", "maps.0.pattern: no regular expression"),
+        ("tasks: drop\npattern: '('", "maps.0: the pattern is no regular expression"),
         ("tasks: drop\npattern: 'a'", r"a pattern has a group \(\?P<context>"),
         ("tasks: drop", "either compress .* or pattern"),
         ("tasks: drop\ncompres: passage", "unknown key 'maps.0.compres'"),

@@ -11,7 +11,7 @@ from test_needle import load
 from transformers import AutoTokenizer
 
 from pcc_bench.core.errors import UsageError
-from pcc_bench.tasks.drift import Conversation, candidates, joined, of_lab
+from pcc_bench.tasks.dialogue import Conversation, candidates, joined, of_lab
 
 CYCLES = (1, 2, 3, 4)
 

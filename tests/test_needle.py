@@ -144,6 +144,7 @@ def test_a_folder_of_text_is_a_haystack_too(tmp_path: Path, models: Path) -> Non
         ({"lengths": 5}, r"lengths=5: lengths is a list of numbers, 16 or more"),
         ({"depths": [2]}, r"depths=\[2\]: 2 is no number from 0 to 1"),
         ({"lengths": [256], "distances": [500]}, "no cell of pcc_needle has a place"),
+        ({"lengths": [float("inf")]}, "inf is no whole number"),
         ({"lengths": [100000], "documents": 3}, "too short for these lengths: pass more documents"),
         ({"per_cell": 0}, "per_cell=0: per_cell is a whole number of 1 or more"),
     ],

@@ -97,16 +97,12 @@ def check(folder: Path) -> list[str]:
     wrong += [f"{folder / name} has changed" for name, old in known.files.items() if files.get(name, old) != old]
     if missing:
         return wrong
-    expected = [figure for name in known.parts for figure in _of(name, known.check)]
-    return [*wrong, *_differences(expected, _quick(folder, known.parts))]
-
-
-def _differences(expected: Sequence[Measured], measured: Sequence[Measured]) -> Iterator[str]:
-    values = {(figure.model, figure.task, figure.metric): figure.value for figure in measured}
-    for figure in expected:
-        now = values.get((figure.model, figure.task, figure.metric), math.nan)
-        if not abs(now - figure.value) <= TOLERANCE:  # NaN is not
-            yield f"{figure.model}: {figure.task} {figure.metric} is {now}, it was {figure.value}"
+    values = {(now.model, now.task, now.metric): now.value for now in _quick(folder, known.parts)}
+    for figure in (figure for name in known.parts for figure in _of(name, known.check)):
+        value = values.get((figure.model, figure.task, figure.metric), math.nan)
+        if not abs(value - figure.value) <= TOLERANCE:  # NaN is not
+            wrong.append(f"{figure.model}: {figure.task} {figure.metric} is {value}, it was {figure.value}")
+    return wrong
 
 
 def table(known: Record) -> pd.DataFrame:

@@ -1,17 +1,13 @@
 """Start small models with the attention heads that they need, instead of waiting for them.
 
 A causal LM copies through two heads in a row (an induction head): one carries each token's predecessor along, the next
-one looks for the place whose predecessor is the present token and copies what stands there. A small model takes long to
-find this pair, and cannot read memories before it has. Here the pair is drawn into the initial weights of a decoder,
-roughly (`tests/test_lab.py` asks that over 30 % of a random string are then copied).
+looks for the place whose predecessor is the present token and copies what stands there. A small model takes long to
+find this pair, and cannot read memories before it has: here it is drawn into a decoder's initial weights, roughly.
 
-A published PCC-Lite encoder begins as a pretrained GPT2-Large, whose heads can already find a place in the text. One
-that begins with random weights must first learn where its memory tokens should look. Here tokens begin with the
-decoder's own embeddings, positions get codes that a rotation shifts, memory token `k` gets the code of the place where
-its share of the segment starts, and each head looks at one place of that share and adds a part of the token there, as
-it is, to the residual stream.
-
-All weights are trained on from there.
+A published PCC-Lite encoder begins as a pretrained GPT2-Large, whose heads can already find a place in the text. Here
+tokens begin with the decoder's own embeddings, positions get codes that a rotation shifts, memory token `k` gets the
+code of the place where its share of the segment starts, and each head looks at one place of that share and adds a part
+of the token there, as it is, to the residual stream. All weights are trained on from there.
 """
 
 import math
@@ -20,7 +16,7 @@ from typing import Any
 import torch
 
 EMBEDDING_STD = 0.04
-POSITION_SHARPNESS = 30.0  # logit of the place that a positional head looks at, above the mean
+SHARPNESS = 30.0  # logit of the place that a head looks at, above the mean
 MATCH = 2.0  # scale of the query and key that look for the same token
 CARRIED = 2.0  # strength of the predecessor in the residual stream, in units of an embedding
 COPIED = 8.0  # strength of the copied token, likewise
@@ -57,7 +53,7 @@ def draw_induction_heads(model: Any, seed: int = 0) -> None:
         embedding[:, 0] = 4 * EMBEDDING_STD
         constant = float((embedding[:, 0] / embedding.pow(2).mean(1).sqrt()).mean())  # as the first layer sees it
         half = size // 2
-        scale = math.sqrt(POSITION_SHARPNESS * math.sqrt(size) / half) / constant
+        scale = math.sqrt(SHARPNESS * math.sqrt(size) / half) / constant
         for head in range(heads):
             angles = model.model.rotary_emb.inv_freq[:half] * (head + 1)
             rows = slice(head * size, (head + 1) * size)
@@ -78,7 +74,6 @@ def draw_induction_heads(model: Any, seed: int = 0) -> None:
 
 CODE = 48  # channels of a code: half as many frequencies
 STD = 0.1  # of token embeddings and, per channel, of codes
-SHARPNESS = 30.0  # logit of the place a head looks at, above the mean
 
 
 def places_for(rate: int, heads: int, layers: int) -> int:

@@ -28,10 +28,8 @@ Lengths = tuple[int, int] | None
 def rows(dataset: str, split: str, count: int, seed: int = 0, *, sentences: Lengths = None) -> list[Row]:
     """The first rows of one of `DATASETS`; `validation` and `test` use names that `train` never has.
 
-    `sentences`: shortest and longest context of the questions (and of `text`); None: 7 to 60, mostly `LENGTHS`.
-
-    Raises:
-        ValueError: Unknown data set or split, or lengths that can't be.
+    `sentences`: shortest and longest context of the questions (and of `text`); None: 7 to 60, mostly `LENGTHS`. A
+    `ValueError` where there is no such data set or split, or lengths can't be.
     """
     starts = range(0, count, QUESTIONS)
     return [row for start in starts for row in _block(dataset, split, start, seed, sentences)][:count]
