@@ -140,9 +140,6 @@ def fingerprint(docs: Iterable[Doc]) -> str:
     return digest.hexdigest()[:16]
 
 
-# ---------------------------------------------------------------- sources
-
-
 def _open_source(metadata: Mapping[str, Any]) -> tuple[dict[str, Any], Iterator[Numbered[Doc]]]:
     dataset, split, data = metadata["dataset"], metadata["split"], data_source(metadata)
     source: dict[str, Any] = {"source": "folder", "dataset": dataset, "split": split, "hub": None}

@@ -197,8 +197,8 @@ class DemonstratedTask(PccTask):
         return len(self.doc_to_choice(doc)) if self.config.doc_to_choice else 1
 
     def account(self, doc: Mapping[str, Any], records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """The account of a row: contexts of its prompts (each counted once), costs of all its requests."""
         asked, step = len(self.blocks(doc)), self.per_prompt(doc)
+        # The contexts of its prompts, each counted once; the costs of all its requests.
         prompts = records[: asked * step : step]
         merged = {**records[0], **{key: sum(record[key] for record in prompts) for key in SIZES if key in records[0]}}
         merged |= {key: sum(record[key] for record in records) for key in COSTS if key in records[0]}

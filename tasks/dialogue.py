@@ -45,8 +45,7 @@ class Session:
         return (self.scene + SEPARATOR if self.scene else "") + "\n".join(self.turns)
 
     @cached_property
-    def pieces(self) -> list[str]:
-        """Scene, turns and response, each with what separates it from the next; the last first."""
+    def pieces(self) -> list[str]:  # with what separates each from the next; the last first
         scene = [self.scene + SEPARATOR] if self.scene else []
         turns = [f"{turn}\n" for turn in self.turns]
         return [f"{self.role}: {self.response}{SEPARATOR}", *reversed(turns), *reversed(scene)]
@@ -164,9 +163,6 @@ def score_responses(doc: Mapping[str, Any], answers: Sequence[tuple[float, int]]
         rank = sum(nll <= nlls[0] for nll in nlls)  # itself among them
         scores |= {"ranking_acc": float(rank == 1), "mrr": 1 / rank}
     return scores
-
-
-# ---------------------------------------------------------------- drift
 
 
 TOKENS = 256  # decoder tokens of a cycle

@@ -93,9 +93,6 @@ def _over_seeds(right: Mapping[str, Sequence[bool]], headline: str) -> dict[str,
     return {**scores, "seed_spread": list(map(float, right[headline]))} if len(right[headline]) > 1 else scores
 
 
-# ---------------------------------------------------------------- options by log-likelihood
-
-
 class OptionScores(NamedTuple):
     options: Sequence[tuple[float, int]]  # log-likelihood and decoder tokens of each option
     free: Sequence[float] | None  # mean token NLL of each option after the content-free input; None without calibration
@@ -157,7 +154,6 @@ class OptionTask(IclTask):
         return [OptionScores(options, bias) for options, bias in zip(seeds, biases, strict=True)]
 
     def _of_seeds(self, doc: Mapping[str, Any], results: Sequence[Any]) -> list[list[tuple[float, int]]]:
-        """Log-likelihood and tokens of each option, a list a seed."""
         step = self.per_prompt(doc)
         prompts = [results[start : start + step] for start in range(0, len(results), step)]
         return [self.likelihoods(doc, self.doc_to_choice(doc), prompt) for prompt in prompts]
@@ -179,13 +175,8 @@ def score_options(doc: Mapping[str, Any], seeds: Sequence[OptionScores]) -> dict
     return _over_seeds(right, list(right)[-1])
 
 
-# ---------------------------------------------------------------- numbers of worked solutions
-
-
 @register_filter("pcc_number")
 class NumberFilter(Filter):  # type: ignore[misc]
-    """Extracts the numbers of worked solutions; see `metrics/gsm8k_answers` for the extractions."""
-
     def __init__(self, extraction: str = "pcc-number") -> None:
         self.extraction = extraction
 

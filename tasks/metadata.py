@@ -72,9 +72,6 @@ def model_name(metadata: Mapping[str, Any], key: str) -> str | None:
     return str(value) if isinstance(value, str | int | float) else None
 
 
-# ---------------------------------------------------------------- where rows come from, and which decoder reads them
-
-
 def data_source(metadata: Mapping[str, Any]) -> str:
     """Where rows come from: `hub`, `lab`, or a folder; `real` is the folder of the rows that ship.
 
@@ -150,9 +147,6 @@ def _pretrained(metadata: Mapping[str, Any]) -> str | None:
         return given
     unnamed = not any(metadata.get(key) for key in MODEL_NAMES)
     return shipped.DEFAULT if unnamed and shipped.find(shipped.DEFAULT) else None
-
-
-# ---------------------------------------------------------------- whose tokens are counted
 
 
 def tokenizer_name(metadata: Mapping[str, Any], why: str = FILTER, otherwise: str = FILTER_OFF) -> str:

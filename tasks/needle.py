@@ -84,14 +84,13 @@ class NeedleTask(QuestionTask):
 class PairsTask(NeedleTask):
     """A list of keys with values, and the question for one of them.
 
-    Settings: those of `NeedleTask` without `distances`, and `keys`: `uuid` (both are UUIDs) or `names` (people of the
-    lab and cities, words a small tokenizer knows).
+    Settings: those of `NeedleTask` without `distances` and documents, and `keys`: `uuid` (both are UUIDs) or `names`
+    (people of the lab and cities, words a small tokenizer knows).
     """
 
     has_distances = False  # a pair stands at any distance to a segment's end
 
     def rows(self, cells: Sequence[Place]) -> tuple[dict[str, Any], list[dict[str, Any]], Counter[str]]:
-        """As many pairs as fit each length, the asked one at its depth."""
         keys = choice(self.config.metadata, "keys", ("uuid", "names"))
         docs, dropped = [], Counter[str]()
         for cell, number in product(cells, range(whole(self.config.metadata, "per_cell", PER_CELL))):
@@ -125,9 +124,6 @@ def pairs(random: Random, keys: str) -> Iterator[tuple[str, str]]:
     while True:
         key, value = (str(uuid.UUID(int=integer(random, 0, 2**62) << 64 | integer(random, 0, 2**62))) for _ in "kv")
         yield key, value
-
-
-# ---------------------------------------------------------------- where a needle goes, in decoder tokens
 
 
 class Text:

@@ -36,9 +36,6 @@ class Dropped:
 RowReader = Callable[[Mapping[str, Any]], Example | Dropped]
 
 
-# ---------------------------------------------------------------- questions on a context
-
-
 def squad(row: Mapping[str, Any]) -> Example | Dropped:
     """A row of SQuAD (of SQuAD 2.0 without the unanswerable ones, as in the paper), or of AdversarialQA."""
     if not (answers := answer_texts(row["answers"])):
@@ -81,11 +78,7 @@ def answer_texts(answers: Any) -> list[str]:
     return list(answers["text"] if isinstance(answers, Mapping) else answers)
 
 
-# ---------------------------------------------------------------- in-context learning
-
-
 def gsm8k(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A problem of GSM8K and its worked solution, which ends with `#### 18`."""
     if "#### " not in row["answer"]:
         raise ValueError("the answer has no line '#### <number>'")
     return {"question": row["question"], "answer": row["answer"]}
@@ -111,9 +104,6 @@ def _option(label: Any, options: Sequence[str]) -> int:
     return int(label)
 
 
-# ---------------------------------------------------------------- dialogue: the columns are those of `dialogue.Session`
-
-
 def hpd(row: Mapping[str, Any]) -> dict[str, Any]:
     """A session of Harry Potter Dialogue, however its columns are spelled; Harry responds, or the column `role`."""
     plain = {re.sub(r"[ -]", "_", key.strip().lower()): value for key, value in row.items()}
@@ -133,7 +123,6 @@ def msc(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def personachat(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A dialogue of PersonaChat after the persona of the one who responds."""
     return _chat(row, f"Persona of Assistant: {' '.join(row['persona'])}")
 
 
@@ -147,6 +136,7 @@ def _chat(row: Mapping[str, Any], scene: str) -> dict[str, Any]:
 
 
 def _session(**doc: Any) -> dict[str, Any]:
+    """A row of dialogue, whose columns are those of `dialogue.Session`."""
     if not doc["turns"]:
         raise ValueError("the dialogue is empty")
     if not all(isinstance(text, str) for text in (doc["response"], *doc["turns"], *doc["negatives"])):

@@ -83,9 +83,6 @@ def score_references(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str
     return {"contains": sum(held) / len(held) if doc["every"] else max(held)}
 
 
-# ---------------------------------------------------------------- the text, and what is hidden in it
-
-
 @dataclass(frozen=True)
 class Hidden:
     sentences: tuple[str, ...]  # in their order; the first is what has a depth, where the task has one
@@ -105,7 +102,6 @@ class Narrative:
 
     @classmethod
     def drawn(cls, random: Random, tokens: int, counter: TokenCounter) -> Self:
-        """One of more than so many decoder tokens."""
         sentences = _SENTENCES.split(draw_document(random, tokens // SHORTEST + 1, split="test"))
         return cls(sentences, _sizes(sentences, counter), counter)
 

@@ -148,10 +148,7 @@ class PccTask(ConfigurableTask):  # type: ignore[misc]
 
 
 class OtherQuestions(ContextSampler):  # type: ignore[misc]
-    """lm-eval's sampler of few-shot examples, its draws too, that leaves out a row that asks what the scored row asks.
-
-    lm-eval compares whole rows, ids too, and a data set may have a row twice under different ids.
-    """
+    """lm-eval's few-shot examples without rows that ask what the scored row asks (it only leaves out equal rows)."""
 
     def __init__(self, rows: Sequence[dict[str, Any]], asked: Callable[[Mapping[str, Any]], str]) -> None:
         super().__init__(rows)

@@ -92,7 +92,6 @@ class Rival(Learner):
 
 
 def train_rival(folder: Path, name: str, recipe: RivalRecipe, work: Path) -> None:
-    """Make a baseline, or go on where an earlier call was interrupted: `work` has its stages and their states."""
     decoder, data = folder / recipe.decoder, work.parent / DATA
     write_data(data)
     pretraining, tuning = work / "pretraining", work / "tuning"

@@ -87,14 +87,9 @@ def evaluated(method: str, arguments: dict[str, Any], names: Sequence[str], rows
     from lm_eval.tasks import TaskManager
 
     metadata = {"data": "lab", "lab_rows": rows_each, "lab_seed": SEED}
-    outcome = simple_evaluate(
-        model=method,
-        model_args={**arguments, "dtype": "float32"},
-        tasks=list(names),
-        batch_size=32,
-        task_manager=TaskManager(include_path=tasks.__path__[0], include_defaults=False, metadata=metadata),
-        bootstrap_iters=0,
-    )
+    manager = TaskManager(include_path=tasks.__path__[0], include_defaults=False, metadata=metadata)
+    model = {"model": method, "model_args": {**arguments, "dtype": "float32"}, "batch_size": 32}
+    outcome = simple_evaluate(**model, tasks=list(names), task_manager=manager, bootstrap_iters=0)
     assert outcome is not None
     return dict(outcome)
 

@@ -114,7 +114,6 @@ def ask(random: Random, attribute: str, subject: str) -> str:
 
 
 def clause(random: Random, attribute: str, value: str) -> str:
-    """A relative clause that states the fact about the name before it."""
     return pick(random, CLAUSES[attribute]).replace("{a}", article(value)).replace("{value}", value)
 
 

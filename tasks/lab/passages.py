@@ -217,9 +217,6 @@ def lesson(random: Random, facts: int, *, hops: int = 1, **options: Any) -> tupl
     return passage.text, [(question.text, question.answer) for question in questions]
 
 
-# ---------------------------------------------------------------- documents
-
-
 _OPENINGS = ("As said before,", "Later", "In the evening", "Then", "The next day", "As we know,", "In the morning")
 _EVENTS = (
     "went to the {place}",

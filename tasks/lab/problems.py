@@ -74,9 +74,6 @@ def _last_step(random: Random, count: int) -> tuple[str, str, int, str]:
     return sentence, step, count * 2, "How many {things} does {friend} have?"
 
 
-# ---------------------------------------------------------------- film reviews
-
-
 POSITIVE = ("good", "great", "lovely", "clever", "funny", "fresh", "brilliant", "bright", "rich", "strong")
 NEGATIVE = ("bad", "poor", "dull", "slow", "silly", "stale", "weak", "flat", "boring", "cheap")
 _PARTS = ("film", "story", "music", "cast", "end", "writer", "singing")
@@ -110,13 +107,9 @@ def verdict(random: Random, part: str, positive: bool) -> str:
 
 
 def _judgement(random: Random, positive: bool) -> str:
-    """An adjective of the kind, or one of the other kind denied."""
     denied = random.random() < 0.3
     degree = pick(random, _NOT if denied else _DEGREES)
     return degree + pick(random, POSITIVE if positive is not denied else NEGATIVE)
-
-
-# ---------------------------------------------------------------- pronouns
 
 
 # {A} and {B} are the two, {p} the pronoun, {its} its possessive; the letter is the one that {p} stands for.
@@ -173,9 +166,6 @@ def draw_pronoun(random: Random, index: int, *, split: str = "train") -> dict[st
     target: dict[str, Any] = {"span2_index": tokens.index(pronoun), "span1_index": first}
     target |= {"span1_text": candidate.name, "span2_text": pronoun}
     return {"text": text, "target": target, "idx": index, "label": label}
-
-
-# ---------------------------------------------------------------- sessions of talk
 
 
 ROLES = 16  # roles of a split; row i is about role i % ROLES, so that a role has many sessions
