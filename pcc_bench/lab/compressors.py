@@ -54,7 +54,7 @@ def train_compressor(folder: Path, name: str, recipe: CompressorRecipe, work: Pa
         train(stages.pretraining_recipe(name, recipe, rate, steps, str(begin), decoder, str(data)), start)
     if not recipe.pretraining:
         start = at_rate(start, work / "begin", frozen, recipe.rate, recipe.rate)
-    _tune(folder, name, recipe, recipe.rate, start, work, measured=recipe.pretraining > 0, keep=recipe.keep_pretrained)
+    _tune(folder / name, recipe, recipe.rate, start, work)
 
 
 def adapt_compressor(folder: Path, name: str, recipe: AdaptationRecipe, work: Path) -> None:
@@ -72,32 +72,22 @@ def adapt_compressor(folder: Path, name: str, recipe: AdaptationRecipe, work: Pa
     converter, adapted = work / "converter", work / f"{rate}x"
     train(stages.converting_recipe(name, recipe, rate, str(start), decoder, str(data)), converter)
     train(stages.adapting_recipe(name, recipe, rate, str(converter), decoder, str(data)), adapted)
-    _tune(folder, name, recipe, rate, adapted, work, measured=True, keep=False)
+    _tune(folder / name, recipe, rate, adapted, work)
 
 
-def _tune(
-    folder: Path,
-    name: str,
-    recipe: CompressorRecipe | AdaptationRecipe,
-    rate: int,
-    start: Path,
-    work: Path,
-    *,
-    measured: bool,
-    keep: bool,
-) -> None:
-    """Fine-tune, and export the part; `measured`: with its reconstruction before that, on the part's card."""
-    decoder, tuned, pretrained = str(folder / recipe.decoder), work / "tuning", folder / name / PRETRAINED
+def _tune(target: Path, recipe: CompressorRecipe | AdaptationRecipe, rate: int, start: Path, work: Path) -> None:
+    """Fine-tune, and export the part, on whose card is its reconstruction after pretraining."""
+    decoder, tuned, pretrained = str(target.parent / recipe.decoder), work / "tuning", target / PRETRAINED
     models = {"start": str(start), "decoder": decoder, "seed": recipe.seed}
-    train(stages.on_questions(name, models, str(work.parent / DATA), rate, recipe.tuning), tuned)
+    train(stages.on_questions(target.name, models, str(work.parent / DATA), rate, recipe.tuning), tuned)
     frozen = init.open_decoder(decoder)
-    if measured:
+    if recipe.pretraining:
         _export(start, pretrained, frozen)
-        figure = reconstruction(name, pretrained, DOCUMENTS)
+        figure = reconstruction(target.name, pretrained, DOCUMENTS)
         (work / RECONSTRUCTION).write_text(figure.model_dump_json(), encoding="utf-8")
-        if not keep:
+        if not getattr(recipe, "keep_pretrained", False):
             shutil.rmtree(pretrained)
-    _export(tuned, folder / name, frozen)
+    _export(tuned, target, frozen)
 
 
 def _export(source: Path, target: Path, decoder: Decoder) -> None:

@@ -32,7 +32,7 @@ class Passage(NamedTuple):
 def draw_passage(
     random: Random,
     facts: int,
-    people: int | None = None,
+    people: int = 0,
     fillers: int = 0,
     *,
     split: str = "train",
@@ -41,11 +41,11 @@ def draw_passage(
 ) -> Passage:
     """A passage about a cast of its own, with so many facts, one a sentence, and `fillers`, which state nothing.
 
-    There is at least one person for each 8 facts, whatever `people` says (None: drawn). `alike`: they are
+    There is at least one person for each 8 facts, whatever `people` says (0: drawn). `alike`: they are
     near-duplicates of each other. `hops=2` chooses facts that make chains (a colleague, and where that one lives).
     """
     fewest = max(hops, -(-facts // 8))
-    people = people if people is not None else integer(random, fewest, max(fewest, 2, facts // 3))
+    people = people or integer(random, fewest, max(fewest, 2, facts // 3))
     cast = draw_cast(random, split, max(fewest, people), alike=alike)
     everything = [fact for group in facts_of(cast) for fact in group]
     if hops > 1:
@@ -68,7 +68,7 @@ def passage_of(random: Random, sentences: int, split: str, *, alike: bool = Fals
     """A passage of so many sentences, of which some state nothing; near-duplicates are few and told in full."""
     fillers = min(integer(random, 0, sentences // 4), sentences - 2)
     facts = sentences - fillers
-    people = max(2, min(8, facts // 5)) if alike else None
+    people = max(2, min(8, facts // 5)) if alike else 0
     return draw_passage(random, facts, people, fillers, split=split, alike=alike)
 
 
