@@ -20,7 +20,6 @@ from pcc_bench.host import evaluate, models
 from pcc_bench.host.arguments import (
     HfOptions,
     RunnerOptions,
-    check_batch_size,
     joined,
     parse_arguments,
     split_options,
@@ -177,7 +176,7 @@ def test_no_value_of_an_option_is_a_traceback(value: Any) -> None:
 @pytest.mark.parametrize("size", ["0", "-1", "x", "1.5", "", "auto:", "\u0663"])
 def test_a_batch_size_is_a_number_or_auto(size: str) -> None:
     with pytest.raises(UsageError, match="a batch size is a number of 1 or more, or auto"):
-        check_batch_size(size)
+        evaluate.check(Command("pcc", "", "pcc_squad", Path("never"), batch_size=size))
 
 
 def test_settings_of_tasks_are_known_by_name() -> None:

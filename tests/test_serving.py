@@ -146,7 +146,7 @@ def test_bad_inputs_are_one_sentence(memory: ContextMemory, models: Path, decode
         ("'ftp://x' is no address of a server", lambda: Server("ftp://x")),
         ("no vLLM server answers at http://x:y .nonnumeric port", lambda: Server("http://x:y")),
         ("no vLLM server answers at http://a b", lambda: Server("http://a\nb")),
-        ("half of a surrogate pair is in the question", lambda: memory.answer("Who \ud800?")),
+        ("half of a surrogate pair is in the prompt", lambda: memory.answer("Who \ud800?")),
         (
             r"the prompt with an answer of 10000000 takes \d+ positions, the model has 4096",
             lambda: write(memory, "Who?", "official", 10**7, tmp_path / "p.pt", False),

@@ -25,6 +25,7 @@ from pcc_bench.core.int8 import dequantise, fits
 
 WEIGHTS = "model.safetensors"
 DAMAGED, COPY = "{} is damaged or not safetensors", "copy it again"
+RANDOM = "and random ones would be read in their place"
 SCALES = ".int8_scales"  # ends the name of the scales of a matrix in 8 bits, see `core.int8`
 LONGEST_NAME = 1_000  # characters of a folder or a hub id
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -106,10 +107,8 @@ def check_complete(name: str | Path) -> None:
     if not stored <= set(model.state_dict()):  # names of old versions, converted as they are read
         return
     if lost := sorted(min(tied) for tied in names.values() if not tied & stored):
-        raise UsageError(
-            f"the model in {name} lacks {len(lost)} tensors of its configuration ({lost[0]} first), and random ones "
-            "would be read in their place: copy it again"
-        )
+        problem = f"the model in {name} lacks {len(lost)} tensors of its configuration"
+        raise UsageError(f"{problem} ({lost[0]} first), {RANDOM}: {COPY}")
 
 
 def load_tokenizer(folder: Path | str) -> transformers.PreTrainedTokenizerBase:
@@ -124,10 +123,8 @@ def pretrained(folder: Path, dtype: torch.dtype | str, kind: Any = AutoModelForC
     with foreign(f"the model in {folder} can't be read"):
         model, info = kind.from_pretrained(folder, **options)
     if lost := sorted([*info["missing_keys"], *(str(wrong[0]) for wrong in info["mismatched_keys"])]):
-        raise UsageError(
-            f"the model in {folder} lacks {len(lost)} tensors of its configuration, or has them in another shape "
-            f"({lost[0]} first), and random ones would be read in their place: copy it again"
-        )
+        problem = f"the model in {folder} lacks {len(lost)} tensors of its configuration, or has them in another shape"
+        raise UsageError(f"{problem} ({lost[0]} first), {RANDOM}: {COPY}")
     return model
 
 
@@ -136,8 +133,7 @@ def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
     if not is_file(path):
         raise UsageError(f"{path} is missing: the checkpoint is incomplete")
     with foreign(DAMAGED.format(path), COPY):
-        state = load_file(path)
-    state = _in_half(state, path)
+        state = _in_half(load_file(path), path)
     check_weights(state, str(path))
     return state
 
@@ -205,10 +201,9 @@ def is_finite(tensor: torch.Tensor) -> bool:
 def check_finite(tensors: Iterable[tuple[str, torch.Tensor]], where: str) -> None:
     for name, tensor in tensors:
         if not is_finite(tensor):
-            raise UsageError(
-                f"{where}: {name} has values that are not finite numbers (NaN or infinity): its training diverged, its "
-                "dtype is too small or the file is damaged; use another checkpoint or dtype"
-            )
+            why = "its training diverged, its dtype is too small or the file is damaged"
+            problem = f"{where}: {name} has values that are not finite numbers (NaN or infinity): {why}"
+            raise UsageError(f"{problem}; use another checkpoint or dtype")
 
 
 def check_weights(state: Mapping[Any, Any], where: str) -> None:

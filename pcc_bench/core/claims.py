@@ -10,19 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from pydantic import BaseModel
 
-from pcc_bench.core.documents import checked, read_json, write_text
+from pcc_bench.core.documents import read_json, write_text
 from pcc_bench.core.errors import UsageError
 
 LOCK, OWNER = ".pcc_bench{}.lock", ".pcc_bench{}.owner.json"
-
-
-class Owner(BaseModel):  # of a folder
-    pid: int
-    host: str
-    command: str
-    since: str
 
 
 @contextmanager
@@ -42,9 +34,8 @@ def claimed(folder: Path, part: str = "", wait: bool = False) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         who = "another command"
-        with suppress(UsageError):  # between its lock and its name
-            other = checked(Owner, read_json(owner), str(owner))
-            who = f"'{other.command}' (process {other.pid} on {other.host}, since {other.since})"
+        with suppress(UsageError, LookupError, TypeError):  # between its lock and its name
+            who = "'{command}' (process {pid} on {host}, since {since})".format(**read_json(owner))
         raise UsageError(f"{folder} is in use by {who}: wait for its end, or choose another folder") from None
     except (OSError, NotImplementedError) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__

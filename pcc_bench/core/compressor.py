@@ -1,8 +1,6 @@
 """The contract every compression method keeps: a subclass of `Compressor` with `compress`; the runner does the rest."""
 
-import hashlib
 import inspect as introspection
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.documents import digest
 
 # Runs one check of `Compressor.inspect` and notes its outcome: a value and what is said of it, or a UsageError. Gives
 # the value; None where the check fails.
@@ -185,8 +184,7 @@ class Compressor(ABC):
 
     def fingerprint(self) -> str:
         """A short hash of all that decides which memories come out."""
-        state = json.dumps([self.name, self.weights_fingerprint(), self.options()], sort_keys=True)
-        return hashlib.sha256(state.encode()).hexdigest()[:16]
+        return digest([self.name, self.weights_fingerprint(), self.options()])
 
     @cached_property
     def layout(self) -> Layout:

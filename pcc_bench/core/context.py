@@ -107,11 +107,10 @@ class Prompt(str):
             parts.append(Part(text) if kind is Kind.TEXT else Part(_unescape(text), kind, _unescape(after)))
             end = match.end()
         if end != len(marked):
-            around = marked[max(0, end - 20) : end + 20]
-            raise UsageError(
-                f"unmatched context mark at character {end} of the prompt, near {around!r}: mark data with "
-                "pcc_bench.core.context.mark() or literal(), which escape the control characters in it"
-            )
+            near = repr(marked[max(0, end - 20) : end + 20])
+            problem = f"unmatched context mark at character {end} of the prompt, near {near}"
+            remedy = "mark data with pcc_bench.core.context.mark() or literal()"
+            raise UsageError(f"{problem}: {remedy}, which escape the control characters in it")
         return cls(parts)
 
 

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict
 
-from pcc_bench.core.documents import checked, read_json, write_text, writing
+from pcc_bench.core.documents import Strict, checked, read_json, write_text, writing
 from pcc_bench.core.errors import UsageError, first_line, foreign, memory_errors
 
 LIBRARY = "gguf==0.19.0"  # the version all this was tested with
@@ -43,15 +42,13 @@ class GgufFile:
         return self.pieces[0].name if len(self.pieces) == 1 else self.pieces[0].stem
 
 
-class ModelFile(BaseModel):  # of a converted folder
-    model_config = ConfigDict(extra="forbid")
+class ModelFile(Strict):  # of a converted folder
     bytes: int
     modified: int
     sha256: str
 
 
-class Manifest(BaseModel):  # where a converted folder comes from and what lies in it
-    model_config = ConfigDict(extra="forbid")
+class Manifest(Strict):  # where a converted folder comes from and what lies in it
     format: int
     key: str
     packages: tuple[str, ...]
@@ -115,18 +112,14 @@ def convert(source: GgufFile, place: Path) -> Path:
             if len(source.pieces) > 1:
                 file = part / source.file
                 with file.open("wb") as out:
-                    for piece in source.pieces:
-                        with piece.open("rb") as read:
-                            shutil.copyfileobj(read, out, 2**20)
+                    out.writelines(piece.read_bytes() for piece in source.pieces)
         try:
             sha256 = _sha256(file)
         except OSError as error:
             raise UsageError(f"{file} can't be read ({error.strerror}): check its permissions") from None
         if source.sha256 and sha256 != source.sha256:
-            raise UsageError(
-                f"'{source.name}': the installed {source.file} is damaged or another version (its SHA-256 is not "
-                f"that of {source.packages[0]}): {source.remedy}"
-            )
+            problem = f"damaged or another version (its SHA-256 is not that of {source.packages[0]})"
+            raise UsageError(f"'{source.name}': the installed {source.file} is {problem}: {source.remedy}")
         config, model, tokenizer = read_gguf(file, source.name, source.remedy)
         with writing(place, MAKE_ROOM), memory_errors(f"converting {source.name}", MEMORY):
             save_plain(config, model, tokenizer, part)

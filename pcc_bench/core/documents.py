@@ -1,6 +1,7 @@
 """JSON, YAML and text files of anyone: read within limits, refused in one sentence (UsageError), written whole."""
 
 import gzip
+import hashlib
 import json
 import lzma
 import os
@@ -82,6 +83,11 @@ def parse_json(text: str, where: str) -> Any:
     if "\\ud" in text.lower() and not is_unicode(json.dumps(value, ensure_ascii=False)):
         raise UsageError(f"{where} has half of a character (a lone surrogate such as \\ud800): correct it")
     return value
+
+
+def digest(state: Any, digits: int = 16) -> str:
+    """A hash of plain data, independent of the order of keys: 16 digits to show and compare, 64 for a key."""
+    return hashlib.sha256(json.dumps(state, sort_keys=True, default=str).encode()).hexdigest()[:digits]
 
 
 def read_json(path: Path) -> Any:

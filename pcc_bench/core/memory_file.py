@@ -120,11 +120,9 @@ def load(path: Path, decoder: Decoder) -> SavedMemory:
     """Read a memory for the decoder it was made for; for another one, or damaged, it is a UsageError."""
     header, vectors, closing = _read(path)
     if header.decoder != decoder.fingerprint:
-        different = variants(header.decoder_name, decoder.name)
-        raise UsageError(
-            f"{path} was made for the decoder '{header.decoder_name}' (fingerprint {header.decoder}), not "
-            f"for '{decoder.name}' ({decoder.fingerprint}){different}: use that one, or compress the text again"
-        )
+        origin = f"{path} was made for the decoder '{header.decoder_name}' (fingerprint {header.decoder})"
+        other = f"not for '{decoder.name}' ({decoder.fingerprint}){variants(header.decoder_name, decoder.name)}"
+        raise UsageError(f"{origin}, {other}: use that one, or compress the text again")
     for what, tensor in (("memory", vectors), ("closing", closing)):
         if tensor is not None and (tensor.dim() != 2 or tensor.shape[1] != decoder.hidden_size):
             shape = f"{what} has shape {list(tensor.shape)}, the decoder's width is {decoder.hidden_size}"

@@ -13,6 +13,7 @@ import torch
 from pcc_bench.core.compressor import Frame, Memory
 from pcc_bench.core.context import Kind, Prompt, Span, encode_text, special_token_pattern
 from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.documents import is_unicode
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.memory_file import Reader
 
@@ -238,10 +239,8 @@ class PromptEncoder:
             return self.reader.layout.templated if self._brings_bos(prompt) else self.reader.layout.frame
         frame = self.reader.layout.reconstruction
         if frame is None:
-            raise UsageError(
-                f"{self.reader.name}, as it is loaded, was not trained to say a context again: pass --metadata "
-                '\'{"cue": "words"}\' to ask it in words'
-            )
+            problem = f"{self.reader.name}, as it is loaded, was not trained to say a context again"
+            raise UsageError(f"""{problem}: pass --metadata '{{"cue": "words"}}' to ask it in words""")
         return frame
 
     def _adds_special(self, prompt: Prompt) -> bool:
@@ -252,4 +251,6 @@ class PromptEncoder:
         return bool(bos) and prompt.startswith(bos) and prompt.parts[0].kind is Kind.TEXT
 
     def _ids(self, run: Stretch, adds_special: bool) -> list[int]:
+        if not is_unicode(run.text):
+            raise UsageError("half of a surrogate pair is in the prompt: write it in UTF-8")
         return encode_text(self.decoder.tokenizer, run.text, run.literals, self._special, adds_special)

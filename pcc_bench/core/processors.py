@@ -80,10 +80,8 @@ def over_new_tokens(
                 neutral = 1.0 if name in _OFF_AT_1 else 0 if isinstance(settings[name], int | float) else "null"
                 remedy = f"switch it off with --gen_kwargs '{{\"{name}\": {neutral}}}'"
                 remedy += f" and pass {instead}, if you want it" if instead else ""
-            raise UsageError(
-                f"{name}={settings[name]!r} (the {where}) goes by the tokens of the whole prompt, which a memory does "
-                f"not have and which methods differ in: {remedy}"
-            )
+            problem = "goes by the tokens of the whole prompt, which a memory does not have and which methods differ in"
+            raise UsageError(f"{name}={settings[name]!r} (the {where}) {problem}: {remedy}")
     if suppressed:
         settings["suppress_tokens"] = [*(settings["suppress_tokens"] or ()), *suppressed]
     rows = int(decoder.model.get_output_embeddings().weight.shape[0])
@@ -170,9 +168,8 @@ class _Sampling(BaseModel):
         if self.do_sample and self.temperature == 0:
             raise ValueError("do_sample=True with temperature=0: leave do_sample out, or give a temperature above 0")
         if self.temperature and self.temperature < COLDEST:
-            raise ValueError(
-                f"temperature={self.temperature:g} divides by less than {COLDEST:g}: give 0 for greedy answers"
-            )
+            divisor = f"temperature={self.temperature:g} divides by less than {COLDEST:g}"
+            raise ValueError(f"{divisor}: give 0 for greedy answers")
         return self
 
 

@@ -1,10 +1,9 @@
 """What we add to lm-eval's result files: the account of each answer, and hashes of the code and settings behind it."""
 
 import hashlib
-import json
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, NotRequired, TypedDict
+from typing import NotRequired, TypedDict
 
 from pcc_bench import FOLDERS, HOME, PACKAGE, __version__
 
@@ -38,11 +37,6 @@ class SampleRecord(TypedDict):
     scored_tokens: NotRequired[int]  # of the continuation, blanks at the prompt's end among them; a log-likelihood's
     reused_positions: NotRequired[int]  # of the prompt, read once for several answers and not for this one
     cached: NotRequired[bool]  # answered by an earlier call; its seconds are that call's
-
-
-def digest(state: Any) -> str:
-    """A short hash of plain data, independent of the order of keys."""
-    return hashlib.sha256(json.dumps(state, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 @cache

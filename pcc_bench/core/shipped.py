@@ -96,10 +96,8 @@ def located(name: str, gguf_file: str | None = None) -> str:
     if folder := find(name):
         return str(folder)
     if like := _LIKE_A_PART.fullmatch(name):
-        raise UsageError(
-            f"'{name}' does not ship with the package: 'pcc-bench lab build {like[1]} --output lab' makes it "
-            f"('pcc-bench lab ls' lists the parts), and then it is named lab/{name}"
-        )
+        remedy = f"'pcc-bench lab build {like[1]} --output lab' makes it ('pcc-bench lab ls' lists the parts)"
+        raise UsageError(f"'{name}' does not ship with the package: {remedy}, and then it is named lab/{name}")
     return name
 
 

@@ -173,10 +173,8 @@ class Answering:
         places, layout = self._positions(batch), self.compressor.layout
         if self.engine is not None:  # states no seconds of its own
             if places is not None:
-                raise UsageError(
-                    f"{self.compressor.name} gives memories positions of their own, which vLLM can't be told: run it "
-                    "without backend="
-                )
+                problem = f"{self.compressor.name} gives memories positions of their own, which vLLM can't be told"
+                raise UsageError(f"{problem}: run it without backend=")
             start = time.perf_counter()
             rows = self.engine.generate(prompts, sampling(self.compressor, limit, stops, options))
             share = {"served_seconds": (time.perf_counter() - start) / len(batch)}

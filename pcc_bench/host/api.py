@@ -118,8 +118,6 @@ class ContextCompressor:
         """
         if isinstance(parts, str | ContextMemory) or not parts:
             raise UsageError("generate() reads a list of memories and texts: pass [memory, 'Question: ...']")
-        if not all(is_unicode(part) for part in parts if isinstance(part, str)):
-            raise UsageError("half of a surrogate pair is in a text: write it in UTF-8")
         memories = [part for part in parts if isinstance(part, ContextMemory)]
         reader = memories[0].compressor if memories else self.compressor
         if any(memory.compressor.fingerprint() != reader.fingerprint() for memory in memories):

@@ -155,10 +155,6 @@ def split_options(kind: type[Compressor], arguments: dict[str, Any]) -> tuple[di
     return registry.typed(kind, options, "model_args"), {**rest, **typed}
 
 
-def check_batch_size(value: str) -> None:
-    documents.checked(HfOptions, {"batch_size": value}, "--batch-size")
-
-
 def default_checkpoint(kind: type[Compressor], arguments: Mapping[str, Any]) -> str | None:
     """What `pretrained` means if not given: the decoder of a method without weights, what ships, or None."""
     if arguments.get("pretrained"):

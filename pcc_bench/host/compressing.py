@@ -14,7 +14,6 @@ from pcc_bench.core import memory_file, registry
 from pcc_bench.core.compressor import Compressor, Memory
 from pcc_bench.core.context import Prompt, literal, mark
 from pcc_bench.core.decoder import DTYPES, Decoder, check_window
-from pcc_bench.core.documents import is_unicode
 from pcc_bench.core.errors import UsageError, foreign, memory_errors
 from pcc_bench.core.generation import generate
 from pcc_bench.core.memory_file import Reader
@@ -120,8 +119,6 @@ class ContextMemory:
 
     def plan(self, question: str, prompt: str = OFFICIAL) -> Plan:
         """What the decoder reads: BOS, what the method puts around it, memory, question in a prompt's words."""
-        if not is_unicode(question):
-            raise UsageError("half of a surrogate pair is in the question: write it in UTF-8")
         words, decoder = question_prompt(prompt), self.compressor.decoder
         text = mark("", SEPARATOR) + words.asking(literal(question))
         if words.needs_chat_template:
@@ -172,9 +169,7 @@ def continued_ids(
     check_window(decoder.model.config, plan.span + max_new_tokens, what, "compress more, or split the text")
     criteria = StoppingCriteriaList([StopStringCriteria(decoder.tokenizer, list(until))]) if until else None
     with memory_errors(f"decoding a prompt of {plan.length} positions", "use a smaller dtype, or device='cpu'"):
-        prompts, places = (
-            realise([plan], decoder, common_dtype([plan], decoder)),
-            positions([plan], layout.memory_position),
-        )
+        prompts = realise([plan], decoder, common_dtype([plan], decoder))
         ends_and_bans = layout.stop_token_ids, layout.suppressed_token_ids
+        places = positions([plan], layout.memory_position)
         return generate(decoder, prompts, max_new_tokens, *ends_and_bans, criteria, places, **options).ids[0]

@@ -55,14 +55,7 @@ class Command:  # the options of `lm-eval run` that matter here
     @property
     def task_metadata(self) -> str | None:
         """`metadata` as tasks are given it: with `compress`."""
-        if self.compress is None:
-            return self.metadata
-        from pcc_bench.host.arguments import parse_arguments  # imports torch and lm-eval
-
-        settings = parse_arguments(self.metadata, "metadata") if self.metadata else {}
-        if settings.get("compress", self.compress) != self.compress:
-            raise UsageError(f"--compress {self.compress} and --metadata name different parts: leave one out")
-        return json.dumps({**settings, "compress": self.compress})
+        return with_setting(self.metadata or "{}", "compress", self.compress) if self.compress else self.metadata
 
     @property
     def arguments(self) -> list[str]:
@@ -91,10 +84,8 @@ def record(command: Command) -> None:
     identity = command.identity if known.identity is None else known.identity
     for name, value in command.identity.items():
         if identity.get(name) != value:
-            raise UsageError(
-                f"{command.output} holds a run with {name}={identity.get(name)}, this one has {name}={value}: "
-                "repeat that command to go on with it, or choose another --output"
-            )
+            other = f"{command.output} holds a run with {name}={identity.get(name)}, this one has {name}={value}"
+            raise UsageError(f"{other}: repeat that command to go on with it, or choose another --output")
     start: dict[str, Any] = {"started": datetime.now(UTC).isoformat(timespec="seconds"), "arguments": command.arguments}
     start |= {"versions": provenance.versions(), "code": provenance.code()}
     state = {"identity": command.identity, "runs": [*known.runs, start]}
@@ -182,10 +173,10 @@ def run(command: Command) -> list[Path]:
 
 
 def check(command: Command) -> None:
-    from pcc_bench.host.arguments import check_batch_size
+    from pcc_bench.host.arguments import HfOptions
     from pcc_bench.tasks.foreign import maps_of
 
-    check_batch_size(command.batch_size)
+    documents.checked(HfOptions, {"batch_size": command.batch_size}, "--batch-size")
     maps_of(command.compress or "")
     if command.limit is not None and not 0 < command.limit < float("inf"):
         raise UsageError(f"--limit {command.limit:g} leaves no row: give a number of rows, or a fraction below 1")
@@ -195,10 +186,8 @@ def new_results(folder: Path, before: set[Path]) -> list[Path]:
     """The result files in `folder` that are not among `before`; lm-eval only warns when it can't save."""
     if files := sorted(set(folder.rglob("results_*.json")) - before):
         return files
-    raise UsageError(
-        f"the run ended but no results could be saved in {folder}: see lm-eval's warning above, check the disk, and "
-        "repeat the command (answers are kept)"
-    )
+    remedy = "see lm-eval's warning above, check the disk, and repeat the command (answers are kept)"
+    raise UsageError(f"the run ended but no results could be saved in {folder}: {remedy}")
 
 
 def _run_lm_eval(command: Command, results: Path) -> None:

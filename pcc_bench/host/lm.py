@@ -13,7 +13,7 @@ from tqdm import tqdm
 from pcc_bench.core import provenance, registry, shipped
 from pcc_bench.core.context import as_prompt, chat_text
 from pcc_bench.core.decoder import Decoder
-from pcc_bench.core.documents import checked
+from pcc_bench.core.documents import checked, digest
 from pcc_bench.core.errors import UsageError, print_usage_errors_plainly
 from pcc_bench.core.plan import PromptEncoder
 from pcc_bench.core.processors import set_by_decoder
@@ -124,19 +124,17 @@ class CompressedLM(HFLM):  # type: ignore[misc]
         self._check_scores(requests)
         if not self.compressor.scores_whole_text:
             task = requests[0].task_name if requests else "a task"
-            raise UsageError(
-                f"{task} scores whole texts (loglikelihood_rolling), which leaves {self.method} no context to "
-                "compress: run it with full-context or hf, or use a task that scores a continuation"
-            )
+            problem = f"which leaves {self.method} no context to compress"
+            remedy = "run it with full-context or hf, or use a task that scores a continuation"
+            raise UsageError(f"{task} scores whole texts (loglikelihood_rolling), {problem}: {remedy}")
         scores: list[float] = super().loglikelihood_rolling(requests, disable_tqdm)
         return scores
 
     def _check_scores(self, requests: Sequence[Instance]) -> None:
         if self.engine is not None and requests:
-            raise UsageError(
-                f"{requests[0].task_name} asks for log-likelihoods, which vLLM does not give behind input vectors: run "
-                "it without backend=, or choose tasks that generate"
-            )
+            problem = "asks for log-likelihoods, which vLLM does not give behind input vectors"
+            remedy = "run it without backend=, or choose tasks that generate"
+            raise UsageError(f"{requests[0].task_name} {problem}: {remedy}")
 
     def set_cache_hook(self, cache_hook: Any) -> None:
         """Use the file of `--use_cache` for our own cache; lm-eval's table, whose keys lack the model, is temporary."""
@@ -164,7 +162,7 @@ class CompressedLM(HFLM):  # type: ignore[misc]
 
     def fingerprint(self) -> str:  # of all that decides an answer besides the request itself
         weights = [self.compressor.fingerprint(), self.frozen.weights_fingerprint, str(self.frozen.dtype)]
-        return provenance.digest([self._settings, weights, provenance.code()])
+        return digest([self._settings, weights, provenance.code()])
 
     def describe(self) -> dict[str, Any]:
         stored = {**{name: self.book.stored[name] for name in COUNTS}, "trouble": self.book.trouble}

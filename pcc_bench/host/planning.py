@@ -69,10 +69,9 @@ def read_requests(
         query = prompt.query if compressor.query_aware else ""
         request = Request(prompt, argument, read, str(instance.task_name), int(instance.doc_id or 0), key, query)
         if compressor.query_aware and read and not query.strip():
-            raise UsageError(
-                f"{request.where} asks no question beside its context, and {compressor.name} compresses for a "
-                "question: use a task that has one, marked with pcc_bench.core.context.literal()"
-            )
+            problem = f"asks no question beside its context, and {compressor.name} compresses for a question"
+            remedy = "use a task that has one, marked with pcc_bench.core.context.literal()"
+            raise UsageError(f"{request.where} {problem}: {remedy}")
         if any(not context.strip() for context in contexts):
             raise UsageError(f"{request.where} has an empty context: there is nothing to compress; remove the row")
         requests.append(request)
@@ -122,11 +121,10 @@ class Planner:
                 return None
             held = sum(memory.span for memory in memories)
             if self.overflow == "error" or held <= over:
-                remedy = (
-                    "pass overflow=skip or overflow=truncate (both are counted), a higher rate or a larger max_length"
-                )
-                if self.overflow == "truncate":
-                    remedy = "its text alone is too long for truncation to help"
+                remedy = "its text alone is too long for truncation to help"
+                if self.overflow == "error":
+                    remedy = "pass overflow=skip or overflow=truncate (both are counted), a higher rate or a larger "
+                    remedy += "max_length"
                 places = f"takes {room + over} positions, the decoder has room for {room} of {window}"
                 raise UsageError(f"{request.where} {places}: {remedy}")
             fraction = max(0.0, 1 - 1.05 * over / held)

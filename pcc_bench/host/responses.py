@@ -1,6 +1,5 @@
 """Answers with their accounting, their cache on disk (lm-eval's has a key without the model), counts of a run."""
 
-import hashlib
 import json
 import sqlite3
 import sys
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from pcc_bench.core.context import Prompt
-from pcc_bench.core.documents import parse_json
+from pcc_bench.core.documents import digest, parse_json
 from pcc_bench.core.errors import UsageError
 
 TABLE = "pcc_bench_1"
@@ -59,10 +58,9 @@ def database_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, OSError) as error:
-        raise UsageError(
-            f"the answers in {path} can't be read or written ({error}): make room, or remove the file "
-            "if it is damaged, and run the same command again; it goes on behind the answers that are there"
-        ) from error
+        remedy = "make room, or remove the file if it is damaged, and run the same command again"
+        problem = f"the answers in {path} can't be read or written ({error})"
+        raise UsageError(f"{problem}: {remedy}; it goes on behind the answers that are there") from error
 
 
 class ResponseCache:
@@ -80,8 +78,7 @@ class ResponseCache:
     def key(self, kind: str, prompt: Prompt, arguments: Any, memories: Iterable[str]) -> str:
         """Hash of a request: type, prompt with its parts, arguments, and the contexts whose memories are read."""
         parts = [(part.text, part.kind, part.after) for part in prompt.parts]
-        state = [self.fingerprint, kind, parts, arguments, list(memories)]
-        return hashlib.sha256(json.dumps(state, sort_keys=True, default=str).encode()).hexdigest()
+        return digest([self.fingerprint, kind, parts, arguments, list(memories)], 64)
 
     def get(self, key: str) -> Answer | None:
         """The stored answer, its record marked `cached`; None where there is none, or no key."""

@@ -35,7 +35,7 @@ BAN = -100.0  # added to the logits of ids that an answer may not contain: the m
 PLACEHOLDER = "<prompt_embeds>"  # vLLM's own mark of a memory among the words of a chat
 SAMPLING = ("temperature", "top_p", "top_k", "min_p")
 SECONDS = 3600.0  # a batch of long answers on a slow machine
-START = "vllm serve DECODER --enable-prompt-embeds"
+START, SERVED = "vllm serve DECODER --enable-prompt-embeds", "backend=http://HOST:8000"
 KEY = "VLLM_API_KEY"
 
 
@@ -56,10 +56,8 @@ def sampling(
         fields["logit_bias"] = {str(token): BAN for token in banned}
     for name, value in given.items():
         if name not in SAMPLING and value not in (None, False, 0, 1, 1.0):  # which are off
-            raise UsageError(
-                f"{name}={value!r} goes by other tokens in vLLM, or is not known to it: switch it off with "
-                f"--gen_kwargs '{{\"{name}\": null}}', or run without backend="
-            )
+            remedy = f"switch it off with --gen_kwargs '{{\"{name}\": null}}', or run without backend="
+            raise UsageError(f"{name}={value!r} goes by other tokens in vLLM, or is not known to it: {remedy}")
         if name in SAMPLING and samples and value is not None:
             fields[name] = int(value) if name == "top_k" else float(value)
     return fields
@@ -167,18 +165,14 @@ class InProcess:
         try:
             self._vllm = importlib.import_module("vllm")  # wants other versions of what we stand on: no dependency
         except ImportError as error:
-            raise UsageError(
-                f"backend=vllm needs vLLM in this environment ({first_line(error)}): install it, or start a server "
-                f"elsewhere ({START}) and pass backend=http://HOST:8000"
-            ) from None
+            remedy = f"install it, or start a server elsewhere ({START}) and pass {SERVED}"
+            raise UsageError(f"backend=vllm needs vLLM in this environment ({first_line(error)}): {remedy}") from None
         try:
             sizes = {"max_model_len": window, "gpu_memory_utilization": share}
             self.llm = self._vllm.LLM(model=decoder, dtype=dtype, enable_prompt_embeds=True, **sizes)
         except (RuntimeError, ValueError, TypeError, OSError) as error:
-            raise UsageError(
-                f"vLLM can't load '{decoder}' ({first_line(error)}): lower backend_memory ({share:g}) or max_length, "
-                "or run it as a server and pass backend=http://HOST:8000"
-            ) from error
+            remedy = f"lower backend_memory ({share:g}) or max_length, or run it as a server and pass {SERVED}"
+            raise UsageError(f"vLLM can't load '{decoder}' ({first_line(error)}): {remedy}") from error
 
     def generate(self, prompts: Sequence[DecoderInput], fields: dict[str, Any]) -> list[list[int]]:
         inputs = [

@@ -11,15 +11,7 @@ from safetensors import safe_open
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from pcc_bench import tasks
-from pcc_bench.core import registry, shipped
-from pcc_bench.core.checkpoint_files import (
-    check_complete,
-    check_safetensors,
-    from_folder,
-    load_tokenizer,
-    safetensors_shapes,
-    without_weights,
-)
+from pcc_bench.core import checkpoint_files, registry, shipped
 from pcc_bench.core.compressor import Compressor
 from pcc_bench.core.context import as_prompt
 from pcc_bench.core.decoder import FINGERPRINT_ROWS, Decoder
@@ -108,16 +100,16 @@ def _decoder(kind: type[Compressor], values: Mapping[str, Any]) -> tuple[Decoder
     arguments.check_choices(kind, pretrained, values.get("control"))
     name = kind.decoder_path(str(pretrained), values.get("decoder"))
     path = shipped.located(name, values.get("gguf_file"))
-    config = from_folder(path)
-    tokenizer = load_tokenizer(path)
-    check_complete(path)
-    model = without_weights(config, f"'{name}'", AutoModelForCausalLM)
+    config = checkpoint_files.from_folder(path)
+    tokenizer = checkpoint_files.load_tokenizer(path)
+    checkpoint_files.check_complete(path)
+    model = checkpoint_files.without_weights(config, f"'{name}'", AutoModelForCausalLM)
     decoder = Decoder(model, tokenizer, name)
     width, window = decoder.hidden_size, getattr(config, "max_position_embeddings", "?")
     # the rows its fingerprint is made of, where they lie in safetensors here
     names = {key for key, value in model.named_parameters() if value is decoder.embedding.weight}
     for file in weight_files(path):
-        for key in safetensors_shapes(file):
+        for key in checkpoint_files.safetensors_shapes(file):
             if any(key == full or full.endswith("." + key) for full in names):
                 with safe_open(file, framework="pt") as opened:
                     rows = opened.get_slice(key)[:FINGERPRINT_ROWS]
@@ -127,7 +119,9 @@ def _decoder(kind: type[Compressor], values: Mapping[str, Any]) -> tuple[Decoder
 
 def _weights(files: list[Path]) -> tuple[int, str]:
     """Norms, biases and the embedding are read; the run looks at all of them as it loads them."""
-    read = sum(check_safetensors(file, lambda key, shape: len(shape) == 1 or "embed" in key) for file in files)
+    read = sum(
+        checkpoint_files.check_safetensors(file, lambda key, shape: len(shape) == 1 or "embed" in key) for file in files
+    )
     return read, f"{read} tensors finite (embedding, norms, biases; an evaluation looks at all it loads)"
 
 

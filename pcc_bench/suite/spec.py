@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
-from pcc_bench.core import documents, provenance, registry
+from pcc_bench.core import documents, registry
 from pcc_bench.core.documents import Strict
 from pcc_bench.core.errors import UsageError
 from pcc_bench.host.evaluate import Command
@@ -118,7 +118,7 @@ class Suite(Strict):
             )
             # A changed cell is another run: it gets another folder, and the old one stays as it is.
             name = re.sub(r"[^\w.-]+", "-", entry.label).strip("-")
-            folder = out / f"{name}-{provenance.digest(command.identity)[:8]}"
+            folder = out / f"{name}-{documents.digest(command.identity)[:8]}"
             store = memory_store if entry.method in registry.names() else None
             cells.append(Cell(entry.label, replace(command, output=folder, memory_store=store)))
         return cells

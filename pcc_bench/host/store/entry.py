@@ -8,14 +8,14 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 
 from pcc_bench.core.checkpoint_files import FLOATS, is_finite
 from pcc_bench.core.compressor import Memory, RawMemory
 from pcc_bench.core.decoder import DTYPES
-from pcc_bench.core.documents import checked, parse_json
+from pcc_bench.core.documents import Strict, checked, parse_json
 from pcc_bench.core.int8 import dequantise, fits, quantise
 
 HEADER = "pcc_bench_stored_memory"  # in a file's metadata: checksum, blank, JSON
@@ -29,9 +29,7 @@ class DamagedError(Exception):
     """A file is not what its key promises."""
 
 
-class Counts(BaseModel):  # of a `Memory`, or of a `RawMemory`
-    model_config = ConfigDict(extra="forbid")
-
+class Counts(Strict):  # of a `Memory`, or of a `RawMemory`
     source_tokens: Count
     compressor_tokens: Count
     source_bytes: Count
@@ -47,10 +45,6 @@ class EntryHeader(BaseModel):  # behind a file's checksum
     key: str
     maker: str
     counts: Counts
-
-
-class FileHeader(BaseModel):  # of safetensors, the part that is ours
-    metadata: dict[str, str] = Field(alias="__metadata__")
 
 
 def write(key: str, maker: str, memory: Memory | RawMemory, precision: str) -> bytes:
@@ -72,10 +66,10 @@ def write(key: str, maker: str, memory: Memory | RawMemory, precision: str) -> b
 def read(data: bytes, key: str) -> Memory | RawMemory:
     """The memory in a file; DamagedError if it is cut, changed, foreign or made for another key."""
     try:
-        tensors = load(data)
-        length = int.from_bytes(data[:8], "little")
-        file = checked(FileHeader, parse_json(data[8 : 8 + length].decode(), "the file"), "the file")
-        checksum, _, text = file.metadata.get(HEADER, "").partition(" ")
+        tensors = load(data)  # so that what stands before them is JSON as safetensors writes it
+        head = data[8 : 8 + int.from_bytes(data[:8], "little")].decode()
+        metadata = parse_json(head, "the file").get("__metadata__") or {}
+        checksum, _, text = metadata.get(HEADER, "").partition(" ")
         if checksum != _checksum(text, tensors):
             raise DamagedError("its checksum does not hold")
         header = checked(EntryHeader, parse_json(text, "its header"), "its header")

@@ -4,7 +4,6 @@ A file is found by a hash of all that decides its memory, and is checked before 
 It is written beside its place and moved over it, so that neither a second writer nor a kill leaves half of one.
 """
 
-import hashlib
 import json
 import os
 import secrets
@@ -66,9 +65,8 @@ class StoreFolder:
                 raise UsageError(f"{what}: give another folder")
             write_whole(root / f"probe-{secrets.token_hex(8)}", b"").unlink()
         except OSError as error:
-            raise UsageError(
-                f"memory store {root} can't be written ({error.strerror}): give a folder that can, or run without one"
-            ) from None
+            problem = f"memory store {root} can't be written ({error.strerror})"
+            raise UsageError(f"{problem}: give a folder that can, or run without one") from None
 
     def read(self, key: str) -> bytes | None:
         """The file of a key, None where there is none; from now on it is the one used last."""
@@ -87,18 +85,15 @@ class StoreFolder:
         path.parent.mkdir(exist_ok=True)
         write_whole(path, data)
 
-    def some(self, count: int) -> list[Path]:
-        return [file.path for file in islice(self._files(ENTRY), count)]
-
     def trim(self) -> int:
         """Delete parts that lost their writers, and files until the rest fits `max_bytes`; returns how many files."""
         if self.max_bytes is None:
             return 0
         now = time.time_ns()
-        for part in self._files(PART):
+        for part in self.files(PART):
             if now - part.used > ABANDONED_SECONDS * 10**9:
                 part.path.unlink(missing_ok=True)
-        entries = sorted(self._files(ENTRY))
+        entries = sorted(self.files(ENTRY))
         size = sum(file.size for file in entries)
         deleted = 0
         while size > self.max_bytes:
@@ -110,7 +105,7 @@ class StoreFolder:
     def _path(self, key: str) -> Path:
         return self.root / key[:2] / (key + ENTRY)
 
-    def _files(self, suffix: str) -> Iterator[StoredFile]:
+    def files(self, suffix: str) -> Iterator[StoredFile]:
         """Files of ours only: whatever else somebody put into the folder is left alone."""
         for path in self.root.glob(f"[0-9a-f][0-9a-f]/*{suffix}"):
             try:
@@ -147,24 +142,21 @@ class MemoryStore:
         if precision not in PRECISIONS:
             raise UsageError(f"memory_store_dtype={precision} is unknown: pass one of {', '.join(PRECISIONS)}")
         if precision != EXACT and not compressor.has_converter:
-            raise UsageError(
-                f"memory_store_dtype={precision} keeps slots before a converter, and {compressor.name} has none: pass "
-                f"{EXACT}, or leave it out"
-            )
+            problem = f"memory_store_dtype={precision} keeps slots before a converter, and {compressor.name} has none"
+            raise UsageError(f"{problem}: pass {EXACT}, or leave it out")
         if gib is not None and not (isinstance(gib, int | float) and gib > 0):
             raise UsageError(f"memory_store_gib={gib} leaves no room: pass a number above 0, or none for no limit")
         if compressor.depends_on_batch:
-            raise UsageError(
-                f"{compressor.name} with these options makes memories that depend on the texts compressed beside them "
-                "(padding=attended): leave out memory_store, or that option"
-            )
+            problem = "makes memories that depend on the texts compressed beside them (padding=attended)"
+            remedy = "leave out memory_store, or that option"
+            raise UsageError(f"{compressor.name} with these options {problem}: {remedy}")
         self.compressor = compressor
         self.precision = precision
         self.counts: Counter[str] = Counter()  # of `COUNTS`, since it was last emptied
         self.trouble = ""  # why a file could not be written last, "" if all could
         self._maker = maker(compressor, precision)
         self._folder = StoreFolder(path, None if gib is None else int(gib * 2**30))
-        makers = [entry.maker(file) for file in self._folder.some(LOOKED_AT)]
+        makers = [entry.maker(file.path) for file in islice(self._folder.files(ENTRY), LOOKED_AT)]
         if makers and not {self._maker, ""} & set(makers):
             warnings.warn(
                 f"memory store {path} was made for other checkpoints or options (none of {len(makers)} memories looked "
@@ -174,8 +166,7 @@ class MemoryStore:
 
     def key(self, context: str, query: str = "") -> str:
         """Hash of all that decides a memory: code, compressor, decoder, dtype, precision, text and question."""
-        state = [self._maker, context, query if self.compressor.query_aware else ""]
-        return hashlib.sha256(json.dumps(state).encode()).hexdigest()
+        return documents.digest([self._maker, context, query if self.compressor.query_aware else ""], 64)
 
     def compress(self, contexts: Sequence[str], queries: Sequence[str]) -> list[Memory]:
         """The memory of each context (none twice with one question), read where it is there, in seconds of reading."""
@@ -245,10 +236,9 @@ def compress(
 
 def _check_finite(compressor: Compressor, tensors: Iterable[torch.Tensor]) -> None:
     if not all(map(is_finite, tensors)):
-        raise UsageError(
-            f"{compressor.name} ({compressor.source or 'its checkpoint'}) makes memories with values that are not "
-            "finite numbers (NaN or infinity), which say nothing: use another checkpoint, or dtype=float32"
-        )
+        problem = "makes memories with values that are not finite numbers (NaN or infinity), which say nothing"
+        origin = f"{compressor.name} ({compressor.source or 'its checkpoint'})"
+        raise UsageError(f"{origin} {problem}: use another checkpoint, or dtype=float32")
 
 
 def maker(compressor: Compressor, precision: str) -> str:
@@ -256,13 +246,11 @@ def maker(compressor: Compressor, precision: str) -> str:
     decoder = compressor.decoder
     reader = [decoder.fingerprint, decoder.weights_fingerprint, str(decoder.dtype)]
     tokenizers = [tokenizer_fingerprint(tokenizer) for tokenizer in compressor.tokenizers]
-    state = [ENCODING, compressor.fingerprint(), reader, tokenizers, precision]
-    return hashlib.sha256(json.dumps(state).encode()).hexdigest()
+    return documents.digest([ENCODING, compressor.fingerprint(), reader, tokenizers, precision], 64)
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     """Hash of how a tokenizer cuts text; padding and truncation, which calls leave behind in it, do not count."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     state: dict[str, Any] = {"vocabulary": tokenizer.get_vocab()} if backend is None else json.loads(backend.to_str())
-    state = {name: value for name, value in state.items() if name not in ("padding", "truncation")}
-    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+    return documents.digest({name: value for name, value in state.items() if name not in ("padding", "truncation")}, 64)
