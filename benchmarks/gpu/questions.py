@@ -16,8 +16,7 @@ from rows import Row, Setting, part
 
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.cost import geometry, measure
-from pcc_bench.host import lm as lm_module
-from pcc_bench.host import models
+from pcc_bench.host import arguments, models
 from pcc_bench.host.lm import CompressedLM
 from pcc_bench.model.compressor import PccCompressor
 from pcc_bench.model.pcc import PCC
@@ -80,14 +79,14 @@ def run(setting: Setting) -> None:
 def opened(pcc: PCC, decoder: Decoder, batch: int) -> CompressedLM:
     """The lm-eval model that users run, over models that lie in memory instead of a folder."""
 
-    def load_decoder(load: Any, name: str, device: Any, arguments: Any) -> None:
-        load(pretrained=decoder.model, tokenizer=decoder.tokenizer, **arguments)
+    def load_decoder(load: Any, name: str, device: Any, options: Any) -> None:
+        load(pretrained=decoder.model, tokenizer=decoder.tokenizer, **options)
 
     def load(pretrained: str, own: Decoder, **options: Any) -> PccCompressor:
         return PccCompressor(pcc, own)
 
     with (
-        patch.object(lm_module, "load_decoder", load_decoder),
+        patch.object(arguments, "load_decoder", load_decoder),
         patch.object(PccCompressor, "decoder_path", lambda pretrained, name: decoder.name),
         patch.object(PccCompressor, "load", load),
     ):
