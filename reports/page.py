@@ -19,7 +19,7 @@ from markupsafe import Markup
 from pcc_bench.core import texttable
 from pcc_bench.core.documents import write_text
 from pcc_bench.reports.figures import Figure
-from pcc_bench.reports.figures.frames import in_order, names
+from pcc_bench.reports.figures.frames import named
 from pcc_bench.reports.figures.style import GRID, INK, PAPER, THEMES
 from pcc_bench.reports.page_tables import table_view
 from pcc_bench.reports.table import Table
@@ -65,7 +65,7 @@ def render(results: Results, tables: Sequence[Table], figures: Sequence[Figure])
         "rows": rows,
         # without any `<`, so that no text in it can end the element it stands in
         "json": Markup(json.dumps(samples, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")),
-        "runs": runs_table(in_order(results.runs), names(results.runs)),
+        "runs": runs_table(named(results.runs)),
     }
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -132,7 +132,8 @@ def embed(results: Results, rows: int = ROWS, characters: int = CHARACTERS) -> t
     used up shows fewer rows.
     """
     groups: dict[tuple[str, str], list[Run]] = {}
-    for run in in_order(results.runs):
+    runs = named(results.runs)
+    for run, _ in runs:
         for task in (task for task in run.tasks.values() if task.samples):
             groups.setdefault((task.name, task.population.fingerprint or ""), []).append(run)
 
@@ -150,7 +151,7 @@ def embed(results: Results, rows: int = ROWS, characters: int = CHARACTERS) -> t
             scored = max(run.tasks[name].scored for run in having)
             counts.append(f"{len(shown):,} of {scored:,} rows of {title}")
     what = "They are the first rows of each task; all rows are in the files of samples."
-    data = {"runs": names(results.runs), "contexts": list(contexts), "tasks": tasks}
+    data = {"runs": {run.id: name for run, name in runs}, "contexts": list(contexts), "tasks": tasks}
     return data, f"On this page: {', '.join(counts)}. {what}"
 
 

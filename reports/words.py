@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from operator import itemgetter
 
 from pcc_bench.core.questions import PROMPTS
@@ -184,9 +184,9 @@ def _about_methods(lines: Sequence[Measured], methods: Sequence[Measured], head:
         )
 
 
-def runs_table(runs: Sequence[Run], names: Mapping[str, str]) -> TextTable:
-    """A line a run, a column a fact that any of them states; `names`: run's id -> what it is called."""
-    facts = [{"run": names[run.id]} | run_facts(run) for run in runs]
+def runs_table(runs: Sequence[tuple[Run, str]]) -> TextTable:
+    """A line a run, by its name, a column a fact that any of them states."""
+    facts = [{"run": name} | run_facts(run) for run, name in runs]
     columns = tuple(facts[0]) if facts else ("run",)
     return TextTable(columns, tuple(tuple(line.values()) for line in facts)).without_empty_columns()
 

@@ -33,16 +33,15 @@ MARKS = 300  # of a run in a figure of single contexts
 PRICED = ["method", "label", "cost", "value", "low", "high"]  # columns of quality over cost
 
 
-def names(runs: Iterable[Run]) -> dict[str, str]:
-    """Run's id -> what it is called in figures: as in the tables, or the id where two settings share a name."""
-    called = [(run, label(family(run), run.rate, run.control)) for run in in_order(runs)]
+def named(runs: Iterable[Run]) -> list[tuple[Run, str]]:
+    """Runs with what figures call them: as the tables do, or by the id where two settings share a name.
+
+    Ceiling and floor first, then the methods as in the tables, each by its rate.
+    """
+    runs = sorted(runs, key=lambda run: (rank(family(run)), run.rate or 0))
+    called = [(run, label(family(run), run.rate, run.control)) for run in runs]
     settings = Counter(name for name, _ in {(name, run.setting) for run, name in called})
-    return {run.id: name if settings[name] == 1 else run.id for run, name in called}
-
-
-def in_order(runs: Iterable[Run]) -> list[Run]:
-    """Ceiling and floor first, then the methods as in the tables, each by its rate."""
-    return sorted(runs, key=lambda run: (rank(family(run)), run.rate or 0))
+    return [(run, name if settings[name] == 1 else run.id) for run, name in called]
 
 
 def scores(table: Table, columns: Iterable[str]) -> DataFrame:
@@ -102,29 +101,27 @@ def memory(results: Results) -> DataFrame:
 
 def needles(results: Results, task: str) -> DataFrame:
     """Share of needles found: `method`, `depth`, `length`, `value`, `n`."""
-    called = names(results.runs)
     rows = []
-    for run in in_order(run for run in results.runs if task in run.tasks):
-        path = run.tasks[task].samples
+    for run, name in named(results.runs):
+        path = run.tasks[task].samples if task in run.tasks else None
         for sample in of_first_filter(path) if path else ():
-            right, place = sample.get("contains"), [sample["doc"].get(name) for name in ("depth", "length")]
+            right, place = sample.get("contains"), [sample["doc"].get(key) for key in ("depth", "length")]
             if not isinstance(right, int | float):
                 continue
             if not all(isinstance(value, int | float) for value in place):
                 raise UsageError(f"{path}: row {sample['doc_id']} does not say where its needle is: repeat the run")
-            rows.append((called[run.id], *place, right))
+            rows.append((name, *place, right))
     frame = DataFrame(rows, columns=["method", "depth", "length", "right"])
     return frame.groupby(["method", "depth", "length"], sort=False)["right"].agg(value="mean", n="size").reset_index()
 
 
 def errors(results: Results) -> DataFrame:
     """Words of each class that reconstructions get wrong: `method`, `kind`, `value`, `low`, `high`, in percent."""
-    called = names(results.runs)
     rows = []
-    for run, (metric, kind) in itertools.product(in_order(results.runs), ERRORS.items()):
+    for (run, name), (metric, kind) in itertools.product(named(results.runs), ERRORS.items()):
         score = measure.measure([run], RECONSTRUCTION, metric)
         if score is not None and score.value == score.value:
-            rows.append((called[run.id], kind, score.value, *(score.interval() or (math.nan, math.nan))))
+            rows.append((name, kind, score.value, *(score.interval() or (math.nan, math.nan))))
     frame = DataFrame(rows, columns=["method", "kind", "value", "low", "high"])
     return frame.drop_duplicates(["method", "kind"], keep="last")  # of several seeds the last
 
@@ -134,33 +131,35 @@ def pairs(results: Results) -> DataFrame:
 
     `reconstruction` is the token accuracy of `pcc_reconstruction`, `answers` the F1 of all other tasks.
     """
-    called = names(results.runs)
+    runs = named(results.runs)
     parts: dict[str, list[DataFrame]] = {"reconstruction": [], "answers": []}
-    for run in in_order(results.runs):
+    for run, name in runs:
         for task in run.tasks:
             kind, metric = ("reconstruction", "token_accuracy") if task == RECONSTRUCTION else ("answers", "f1")
             frame = results.frame(run, task)
             if metric in frame:
                 scores = frame[["context", metric]].set_axis(["context", kind], axis=1)
-                parts[kind].append(scores.assign(method=called[run.id]))
+                parts[kind].append(scores.assign(method=name))
     if not all(parts.values()):
         return DataFrame(columns=["method", "reconstruction", "answers"])
     means = [pd.concat(full).groupby(["method", "context"], sort=False)[kind].mean() for kind, full in parts.items()]
     both = pd.concat(means, axis=1, join="inner").dropna().reset_index()
-    places = {name: place for place, name in enumerate(called.values())}
+    places = {name: place for place, (_, name) in enumerate(runs)}
     return both.drop(columns="context").sort_values("method", key=lambda names: names.map(places), kind="stable")
 
 
 def ratios(results: Results) -> DataFrame:
     """Achieved compression of contexts: `run`, `requested`, `tokens`, `ratio`; at most some hundred of a run."""
-    called, point, parts = names(results.runs), ["source_tokens", "ratio"], []
-    for run in in_order(run for run in results.runs if run.rate is not None and run.method not in (FULL, NONE)):
+    point, parts = ["source_tokens", "ratio"], []
+    for run, name in named(results.runs):
+        if run.rate is None or run.method in (FULL, NONE):
+            continue
         full = [frame for task in run.tasks if set(point) <= set(frame := results.frame(run, task))]
         if full:  # different contexts, spread evenly over all lengths
             one = pd.concat(full).dropna(subset=point).drop_duplicates(point).sort_values(point)
             one = one.iloc[:: max(1, -(-len(one) // MARKS))]
             columns = {"requested": run.rate, "tokens": one["source_tokens"], "ratio": one["ratio"]}
-            parts.append(DataFrame({"run": called[run.id], **columns}))
+            parts.append(DataFrame({"run": name, **columns}))
     empty = DataFrame(columns=["run", "requested", "tokens", "ratio"])
     return (pd.concat(parts, ignore_index=True) if parts else empty).astype({"requested": float})
 

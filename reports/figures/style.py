@@ -163,13 +163,16 @@ def sheet() -> Sheet:
     return PAGE if matplotlib.rcParams["font.size"] == PAGE.text else COLUMN
 
 
-def canvas(height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, list[Axes]]:
+def canvas(height: float, count: int = 1, across: int = 1, **options: Any) -> tuple[Figure, list[Axes]]:
     """A figure as wide as the sheet, and its panels, row by row; `options` are those of matplotlib's `subplots`.
 
     `height`: inches of a column of a paper; a page's figure is taller as its text is larger.
     """
     figure = Figure(figsize=(sheet().width, height * (sheet().text / COLUMN.text)))
-    return figure, list(figure.subplots(rows, columns, squeeze=False, **options).flat)
+    panels = list(figure.subplots(-(-count // across), across, squeeze=False, **options).flat)
+    for panel in panels[count:]:
+        panel.remove()
+    return figure, panels[:count]
 
 
 def legend(figure: Figure) -> Figure:

@@ -18,12 +18,12 @@ PALE = "#fefefe"  # white, but not the paper's: a page in dark mode turns only t
 def heat_map(frame: DataFrame) -> Figure:
     """Share of needles found by depth and length (`frames.needles`), a panel a method, the percentage in each cell."""
     groups = list(frame.groupby("method", sort=False))
-    columns = min(len(groups), 2)
-    lines = -(-len(groups) // columns)
+    across = min(len(groups), 2)
     depths, lengths = sorted(frame["depth"].unique()), sorted(frame["length"].unique())
-    figure, panels = style.canvas(0.75 + lines * (0.35 + 0.17 * len(depths)), lines, columns, sharex=True, sharey=True)
+    height = 0.75 + -(-len(groups) // across) * (0.35 + 0.17 * len(depths))
+    figure, panels = style.canvas(height, len(groups), across, sharex=True, sharey=True)
     edges = (np.arange(len(lengths) + 1) - 0.5, np.arange(len(depths) + 1) - 0.5)
-    for panel, (name, rows) in zip(panels, groups, strict=False):
+    for panel, (name, rows) in zip(panels, groups, strict=True):
         cells = rows.pivot(index="depth", columns="length", values="value").reindex(index=depths, columns=lengths)
         panel.pcolormesh(
             *edges, cells.to_numpy(dtype=float), cmap="cividis", vmin=0, vmax=1, edgecolors=style.PAPER, linewidth=1
@@ -38,8 +38,6 @@ def heat_map(frame: DataFrame) -> Figure:
         panel.tick_params(length=0)
         panel.spines[:].set_visible(False)
         panel.set_title(str(name))
-    for panel in panels[len(groups) :]:
-        panel.remove()
     figure.supxlabel("context (tokens); in the cells: found, %")
     figure.supylabel("depth of the needle")
     return figure

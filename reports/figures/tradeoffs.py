@@ -144,17 +144,15 @@ def by_set(frame: DataFrame, measure: str) -> Figure:
     """The same, a panel a data set (column `set`)."""
     groups = list(frame.groupby("set", sort=False))
     across = min(len(groups), style.sheet().panels)
-    lines = -(-len(groups) // across)
-    figure, panels = style.canvas(0.9 + 1.45 * lines, lines, across, sharex=True, sharey=True)
+    height = 0.9 + 1.45 * -(-len(groups) // across)
+    figure, panels = style.canvas(height, len(groups), across, sharex=True, sharey=True)
     looks = style.looks(frame["method"])
-    for number, (panel, (name, rows)) in enumerate(zip(panels, groups, strict=False)):
+    for number, (panel, (name, rows)) in enumerate(zip(panels, groups, strict=True)):
         lowest = number + across >= len(groups)
         _draw_rates(panel, rows, looks, frame["rate"], "achieved compression" if lowest else "")
         panel.set_title(str(name))
         panel.tick_params(labelbottom=lowest)
         panel.set_ylabel("" if number % across else measure)
-    for panel in panels[len(groups) :]:
-        panel.remove()
     return style.legend(figure)
 
 

@@ -91,21 +91,8 @@ def role(run: Run) -> Role:
     return "ceiling" if family(run) in (FULL, TUNED) or run.reported is None else "method"
 
 
-def measured_lines(
-    runs: Iterable[Run],
-    tasks: Callable[[str], bool],
-    name: Callable[[Run], str] | None = None,
-    apart: Callable[[Run], str] = lambda run: "",
-) -> list[Line]:
-    """A line for every setting that has such tasks; its seeds are averaged. `name`: by default method and rate.
-
-    Raises UsageError: as `distinct`.
-    """
-    return distinct(grouped(runs, tasks, name), apart)
-
-
 def grouped(runs: Iterable[Run], tasks: Callable[[str], bool], name: Callable[[Run], str] | None = None) -> list[Line]:
-    """As `measured_lines`, with labels that may be the same."""
+    """A line for every setting that has such tasks; its seeds are averaged. `name`: by default method and rate."""
     groups: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
         if any(map(tasks, run.tasks)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,26 +62,26 @@ def build(
 
     `aliases`: published method -> method of our lines it is taken to be.
     """
-    known, again = (
-        [cell._replace(method=(aliases or {}).get(cell.method, cell.method)) for cell in cells]
-        for cells in (published(key), published(key, "reruns"))
-    )
+    known: dict[str, list[Known]] = {"": []}  # by the paper that says it
+    for cell in (*published(key), *published(key, "reruns")):
+        method = (aliases or {}).get(cell.method, cell.method)
+        known.setdefault(cell.rerun, []).append(cell._replace(method=method))
     rows = []
     for line in lines:
         tasks = (next(run.tasks[name] for run in line.runs if name in run.tasks) for name in sorted(line.tasks))
         rows.append(line.row.model_copy(update={"ratio": measure.achieved(tasks)}))
-    rows += _published_rows(lines, [*known, *again])
+    rows += _published_rows(lines, list(chain(*known.values())))
+    of_paper = known.pop("")
     columns: list[tuple[Column, list[Cell]]] = []
     for spec in specs:
         cells = _ranked(rows, [spec.measured(line) for line in lines], spec) + [Cell()] * (len(rows) - len(lines))
-        beside = [known_cell(known, row, spec) for row in rows]
+        beside = [known_cell(of_paper, row, spec) for row in rows]
         cells = [cell.model_copy(update={"paper": value}) for cell, value in zip(cells, beside, strict=True)]
         columns.append((spec.column, _normalised(rows, cells)))
     for spec in specs:  # a column for every later paper that measured what this one shows
-        for name in dict.fromkeys(cell.rerun for cell in again):
-            of_paper = [cell for cell in again if cell.rerun == name]
+        for name, again in known.items():
             column = spec.column.model_copy(update={"key": f"{spec.key}.{name}", "source": name, "detail": False})
-            columns.append((column, [Cell(paper=known_cell(of_paper, row, spec)) for row in rows]))
+            columns.append((column, [Cell(paper=known_cell(again, row, spec)) for row in rows]))
     columns = [(column, cells) for column, cells in columns if not all(cell.empty for cell in cells)]
     own = about(lines, columns)
     return Table(

@@ -8,7 +8,7 @@ from functools import partial
 from pcc_bench import stats
 from pcc_bench.reports import measure
 from pcc_bench.reports.table import ANSWER_METRICS, NAMES, Better, Cell, Column, Table, p_value
-from pcc_bench.reports.tables import FULL, NONE, OURS, ROLES, Line, Spec, distinct, grouped, measured_lines
+from pcc_bench.reports.tables import FULL, NONE, OURS, ROLES, Line, Spec, distinct, grouped
 from pcc_bench.reports.tables.build import ALPHA, build
 from pcc_bench.results.collection import Results
 from pcc_bench.results.run import Run
@@ -42,7 +42,7 @@ def _specs(lines: Sequence[Line]) -> tuple[list[Spec], str]:
 
 def of_table2(results: Results) -> list[Line]:
     runs = [run for run in results.runs if not run.labels or not all(name.endswith(APART) for name in run.labels)]
-    return measured_lines(runs, TASKS.__contains__)
+    return distinct(grouped(runs, TASKS.__contains__))
 
 
 def table2(results: Results) -> Table:
@@ -58,7 +58,7 @@ def table5(results: Results) -> Table:
     if not runs and len({run.decoder for run in free}) > 1:
         runs = free
     demonstrated = ("pcc_gsm8k", "pcc_gsm8k_4_memory", "pcc_gsm8k_4_text")
-    measured = measured_lines(runs, (*TASKS, *demonstrated).__contains__, apart=lambda run: run.decoder)
+    measured = distinct(grouped(runs, (*TASKS, *demonstrated).__contains__), lambda run: run.decoder)
     gsm8k = Spec("gsm8k.exact_match", "GSM8K", "acc", "exact_match", (demonstrated[::-1],))
     note = "Decoders count tokens in their own way: rows may differ between decoders, not within one."
     specs, headline = _specs(measured)
@@ -72,7 +72,7 @@ def ablations(results: Results) -> Table:
     def label(run: Run) -> str:
         return next((text for name, text in run.labels.items() if name.endswith("ablations")), "")
 
-    measured = measured_lines(filter(label, results.runs), TASKS.__contains__, label)
+    measured = distinct(grouped(filter(label, results.runs), TASKS.__contains__, label))
     return build("ablations", "Ablations", measured, *_specs(measured))
 
 
@@ -98,7 +98,7 @@ def pretraining(results: Results) -> Table:
     for task, metric, heading, better, digits in COLUMNS:
         name = task.removeprefix("pcc_")
         specs.append(Spec(f"{name}.{metric}", name, heading, metric, ((task,),), "", better, digits))
-    measured = measured_lines(results.runs, (RECONSTRUCTION, COMPLETION).__contains__)
+    measured = distinct(grouped(results.runs, (RECONSTRUCTION, COMPLETION).__contains__))
     title = "Pretraining: reconstruction and completion by rate"
     return build("pretraining", title, measured, specs, "completion.perplexity", notes=[ENCODER])
 
