@@ -76,9 +76,7 @@ def compare(a: Path, b: Path, metrics: Sequence[str] = ()) -> tuple[list[Compari
             if mine.get(name) != theirs.get(name):
                 notes[f"{name} is {mine.get(name)} in A and {theirs.get(name)} in B."] = None
         if bare := [run.path for run in (one, other) if not run.tasks[task].logged]:
-            raise UsageError(
-                f"no samples of {task} beside {bare[0]}: runs are compared row by row, repeat it with samples"
-            )
+            raise UsageError(f"no samples of {task} beside {bare[0]}: rows are compared, repeat the run with samples")
         for metric in one.tasks[task].scores:
             if not metrics or metric in metrics:
                 comparisons += _comparison(one, other, task, metric, notes)
@@ -139,9 +137,7 @@ def _comparison(a: Run, b: Run, task: str, metric: str, notes: dict[str, None]) 
         raise UsageError(f"the two runs have no row of {task} in common: they scored different parts of it")
     mine, theirs = one.rows.only(i), other.rows.only(j)
     if mine.content is None or theirs.content is None:
-        raise UsageError(
-            f"the samples of {task} lack the hashes of their rows (an older lm-eval wrote them): repeat the run"
-        )
+        raise UsageError(f"the samples of {task} lack their rows' hashes (an older lm-eval wrote them): repeat the run")
     if changed := int((mine.content != theirs.content).sum()):
         raise UsageError(f"the two runs were made on different data: {changed} common rows of {task} differ in content")
     data = mine.clusters(theirs.top - mine.top)
@@ -193,10 +189,7 @@ SECONDS = ("compress_seconds", "prefill_seconds", "decode_seconds")
 
 
 def summarise(paths: Iterable[Path], wide: bool = True) -> TextTable:
-    """The table of result files; not `wide`: methods, tasks, the main scores and the achieved compression.
-
-    Raises UsageError: no result is there, a file can't be read, or two files answer different questions.
-    """
+    """The table of result files; not `wide`: its main columns. Raises UsageError: as `read_run`, `check_one_table`."""
     runs = [read_run(path) for path in result_files(paths)]
     entries = sorted(((run, task) for run in runs for task in run.tasks.values()), key=lambda entry: entry[1].name)
     check_one_table(entries)

@@ -55,10 +55,7 @@ def shipped() -> Path:
 
 
 def tables(results: Results, published: bool = False) -> list[Table]:
-    """Every table that something was measured (or where asked `published`) for: ours, then those of plug-ins.
-
-    Raises UsageError: runs don't match.
-    """
+    """Every table that something was measured (or `published`) for. Raises UsageError: runs don't match."""
     most, shown = without_all_tasks(results), []
     plugins = {point.name: point.load() for point in entry_points(group=PLUGIN_GROUP) if point.name not in BUILDERS}
     for build in (BUILDERS | plugins).values():

@@ -37,8 +37,7 @@ class Cell(Strict):
     seeds: int = 1  # runs that were averaged; 1 where there was one
     ratio: float | None = None  # achieved compression of these rows, boundary vectors counted
     paper: Published | None = None  # the paper's value, or in a column with a `source` that source's
-    # the best method of the column, where a test tells another from it (floors and ceilings do not compete)
-    best: bool = False
+    best: bool = False  # of the column's methods, where a test tells another from it; floors, ceilings do not compete
     tied: bool = False  # not told from the best by a paired test at 5 %, Holm-adjusted over the column
     normalised: float | None = None  # 0: no context, 100: full context of the same column
     text: str | None = None  # what is shown where a cell is no number
@@ -62,8 +61,7 @@ class Column(Strict):
     unit: str = ""  # `%` or ""; for messages and axes
     digits: int = 1  # after the decimal point
     better: Better | None = None  # which way is better; None where neither is
-    # of a column that repeats others' measurements, its name (`BenchPress`); None for measured ones
-    source: str | None = None
+    source: str | None = None  # whose measurements it repeats (`BenchPress`); None for our own
     detail: bool = False  # left out of the printed tables (Markdown, LaTeX) for their width
 
     @property
@@ -79,8 +77,7 @@ class Row(Strict):
     role: Role = "method"  # ceilings and floors are shown apart and do not compete
     decoder: str = ""  # name of the decoder; "" where not known
     ratio: float | None = None  # achieved compression of all its rows: see `measure.achieved`
-    # ids of the runs it was measured on (`results.Run.id`); none for a line that is only published
-    runs: tuple[str, ...] = ()
+    runs: tuple[str, ...] = ()  # ids of the runs it was measured on; none for a line that is only published
 
     @property
     def name(self) -> str:
@@ -94,10 +91,8 @@ class Table(Strict):
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]  # all of them; ceilings first, floors last
     cells: tuple[tuple[Cell, ...], ...]  # a tuple a row, a cell a column
-    # key of the column whose normalised values stand in the printed table; None where there is none
-    headline: str | None = None
-    # measured and published numbers are of the same data and decoder: their difference means something
-    comparable: bool = False
+    headline: str | None = None  # key of the column whose normalised values stand in the printed table
+    comparable: bool = False  # measured and published numbers are of the same data and decoder
     notes: tuple[str, ...] = ()  # sentences that stand under it
     own_notes: tuple[str, ...] = ()  # those of them that are about measured numbers
 

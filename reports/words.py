@@ -27,8 +27,6 @@ INTERVALS = (
     "[low, high]: 95 % interval, contexts being what is drawn. Bold: the best method, and those that a paired test "
     "(5 %, Holm) does not tell from it; ceilings and floors do not compete."
 )
-NORMALISED = "normalised: 0 is no context, 100 the full context."
-NORMALISED_TUNED = "normalised: 0 is no context, 100 the tuned context (the full text, after training on questions)."
 ELSEWHERE = "Published values are of other data or another decoder than the measured ones: compare shapes only."
 Columns = Sequence[tuple[Column, Sequence[Cell]]]
 
@@ -44,7 +42,8 @@ def about(lines: Sequence[Line], columns: Columns) -> list[str]:
     notes = [INTERVALS] if lines else []
     if any(cell.normalised is not None for _, cells in columns for cell in cells):
         tuned = any(line.row.method == TUNED for line in lines)
-        notes.append(NORMALISED_TUNED if tuned else NORMALISED)
+        top = "tuned context (the full text, after training on questions)" if tuned else "full context"
+        notes.append(f"normalised: 0 is no context, 100 the {top}.")
     runs = [run for line in lines for run in line.runs]
     warnings = ceilings(runs, frozenset(task for line in lines for task in line.tasks))
     counts: dict[str, dict[str, None]] = {}  # rows and contexts of each group of columns

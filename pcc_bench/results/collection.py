@@ -24,8 +24,7 @@ from pcc_bench.results.run import Run
 class Results:
     runs: tuple[Run, ...]  # in the order of their files; of runs made twice, the newest
     trainings: tuple[Training, ...]
-    # a line a measurement of `pcc-bench cost` (`method`, `rate`, `phase`, `median_s`, ...); may be empty
-    cost: pd.DataFrame
+    cost: pd.DataFrame  # a line a measurement of `pcc-bench cost` (`method`, `rate`, `phase`, `median_s`, ...)
     notes: tuple[str, ...] = ()  # what the reader of a table must know
     _frames: dict[tuple[str, str], pd.DataFrame] = field(default_factory=dict, repr=False, compare=False)
 
@@ -56,10 +55,8 @@ def load(paths: Iterable[Path]) -> Results:
     paths = list(paths)
     for path in paths:
         if not any(matching([path], pattern) for pattern in (RESULTS, "log.jsonl", "cost_*.jsonl")):
-            raise UsageError(
-                f"no results at {path}: give a results_*.json, or a folder that 'pcc-bench eval', 'run', 'train' or "
-                "'cost' wrote"
-            )
+            kinds = "a results_*.json, or a folder that 'pcc-bench eval', 'run', 'train' or 'cost' wrote"
+            raise UsageError(f"no results at {path}: give {kinds}")
     runs = []
     for path in matching(paths, RESULTS):
         root = next(root for root in paths if root in (path, *path.parents))
@@ -98,11 +95,10 @@ class Training:
     path: Path
     recipe: Mapping[str, Any]  # `recipe.json`; empty where there is none
     log: pd.DataFrame  # a line a logged step: `step`, `loss`, `tokens_seen` ...
-    # a line a measurement of held-out text: `step`, `reconstruction_loss`, `bleu`, ...; may be empty
-    evaluation: pd.DataFrame
-    # a line a measurement and column of `evaluation`, with the losses of each row: `step`, `measure`, `nll`,
-    # `tokens`; empty for runs that kept none
-    rows: pd.DataFrame
+    evaluation: pd.DataFrame  # a line a measurement of held-out text: `step`, `ae_loss`, `bleu`, ...; may be empty
+    rows: (
+        pd.DataFrame
+    )  # a line a measurement and loss, with each row's: `step`, `measure`, `nll`, `tokens`; may be empty
 
 
 class _Line(BaseModel):

@@ -1,8 +1,4 @@
-"""Result files: where they lie (lm-eval's `results_*.json`, `samples_*.jsonl[.gz|.xz]` beside them), what is in them.
-
-What is read of a result file is checked whole before anything is taken from it. What it lacks, or says with null, has a
-default here; what it says in another shape is refused.
-"""
+"""Result files: where they lie (`results_*.json`, `samples_*.jsonl[.gz|.xz]` beside them), and what is read of them."""
 
 from __future__ import annotations
 
@@ -39,10 +35,8 @@ def result_files(paths: Iterable[Path]) -> list[Path]:
 
 
 def samples_file(results: Path, task: str) -> Path | None:
-    """The samples of a task beside a result file, compressed or not; None where none were logged.
-
-    Names are compared with those in the folder, so that no task's name ever becomes a path.
-    """
+    """The samples of a task beside a result file, compressed or not; None where none were logged."""
+    # Names are compared with those in the folder, so that no task's name ever becomes a path.
     stamp, present = results.name.removeprefix("results_"), {file.name for file in results.parent.iterdir()}
     names = [f"samples_{task}_{stamp}l{end}" for end in ("", *COMPRESSED)]
     return next((results.parent / name for name in names if name in present), None)
@@ -53,7 +47,7 @@ Scalar = str | int | float | bool | None
 
 
 class Foreign(BaseModel):
-    """A record of others, of which a part is read; null is what is not there."""
+    """A record of others, checked before anything is taken from it; what it lacks, or says with null, has a default."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 

@@ -83,10 +83,8 @@ def load(path: Path) -> Run:
     for run in runs:
         for name, task in run.tasks.items():
             if name in places:
-                raise UsageError(
-                    f"{path} holds two results of {name} ({places[name].name} and {run.path.name}): name the file that "
-                    "is meant"
-                )
+                files = f"{places[name].name} and {run.path.name}"
+                raise UsageError(f"{path} holds two results of {name} ({files}): name the file that is meant")
             if task.samples is None:
                 raise UsageError(
                     f"no samples of {name} beside {run.path}: the gate compares row by row, so run lm_eval with "
@@ -95,9 +93,7 @@ def load(path: Path) -> Run:
             if not len(task.rows) or not task.rows.scores:
                 raise UsageError(f"{task.samples} has no scored row: nothing can be compared with it; repeat the run")
             if task.rows.content is None:
-                raise UsageError(
-                    f"{task.samples} lacks the hashes of its rows (an older lm-eval wrote it): repeat the run"
-                )
+                raise UsageError(f"{task.samples} lacks its rows' hashes (an older lm-eval wrote it): repeat the run")
             places[name], tasks[name] = run.path, task
     return replace(runs[0], tasks=tasks, costs=tuple(costs))
 

@@ -15,7 +15,7 @@ from pcc_bench.core.documents import checked, read_json
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.provenance import SCHEMA_VERSION
 from pcc_bench.results.files import Foreign, Reported, ResultFile, samples_file
-from pcc_bench.results.rows import COMPRESSION, of_first_filter
+from pcc_bench.results.rows import COMPRESSION, REPEAT, of_first_filter
 from pcc_bench.results.run import Run, TaskRun, protocol
 
 UNDEFINED = ("ratio_of_sums", "compression")  # aggregations that may be 0 by 0
@@ -25,10 +25,8 @@ def read_run(path: Path) -> Run:
     """The run of a result file of this or an older version. Raises UsageError: it is none, or a score is not finite."""
     data = checked(ResultFile, read_json(path), f"{path} is not a result file of lm-eval")
     ours = data.config.pcc_bench
-    if ours and ours.schema_version > SCHEMA_VERSION:
-        raise UsageError(
-            f"{path} has schema version {ours.schema_version}, this pcc-bench reads up to {SCHEMA_VERSION}: update it"
-        )
+    if ours and (version := ours.schema_version) > SCHEMA_VERSION:
+        raise UsageError(f"{path} has schema version {version}, this pcc-bench reads up to {SCHEMA_VERSION}: update it")
     reported, config, arguments = ours or Reported(), data.config, data.config.arguments
     method = reported.method or config.model
     checkpoint = str(arguments.get("pretrained") or data.model_name)
@@ -78,13 +76,10 @@ def _task(path: Path, data: ResultFile, task: str, ours: Reported) -> TaskRun:
         else:
             allowed = no_ratio and (value is None or value != value)
         if not allowed:
-            raise UsageError(
-                f"{path}: {key} of {task} is {str(value)[:40]!r}, not a finite number: repeat the run, and see "
-                "why if it happens again"
-            )
+            raise UsageError(f"{path}: {key} of {task} is {str(value)[:40]!r}, not a finite number: {REPEAT}")
     scored = values.get("sample_len", data.samples.get(task, {}).get("effective", 0))
     if type(scored) is not int or scored < 0:
-        raise UsageError(f"{path}: sample_len of {task} is {str(scored)[:40]!r}, not a number of rows: repeat the run")
+        raise UsageError(f"{path}: sample_len of {task} is {str(scored)[:40]!r}, not a number of rows: {REPEAT}")
     skipped = len(ours.skipped.get(task, ()))
     return TaskRun(
         name=task,

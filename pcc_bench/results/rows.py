@@ -52,10 +52,8 @@ class Rows:
 
     number: Integers  # `[rows]`, unique, ascending
     context: Integers  # `[rows]`, equal for rows on the same context; a row without a marked one stands for itself
-    # `[rows]`, a hash of row, prompt and references; None where the file has none (older versions)
-    content: Integers | None
-    # Metric -> `[rows]`; inf for what is there and not finite. With several filters it is `metric,filter`.
-    scores: Mapping[str, Numbers]
+    content: Integers | None  # `[rows]`, a hash of row, prompt and references; None in files of older versions
+    scores: Mapping[str, Numbers]  # metric, or `metric,filter` of several -> `[rows]`; inf for what is not finite
     # metric that is a ratio of sums -> `[rows]`, what its score is divided by (tokens for `perplexity`)
     below: Mapping[str, Numbers] = field(default_factory=dict)
     # count or time of `records.SampleRecord` -> `[rows]`; columns without a value are left out
@@ -90,10 +88,8 @@ def check_finite(rows: Rows, name: str, what: str) -> None:
     """Raises `UsageError` where a score is not a finite number; `what` names metric and run."""
     wrong = rows.number[np.isinf(rows.scores[name])]
     if len(wrong):
-        raise UsageError(
-            f"{what}: {len(wrong)} scores are not finite numbers (first in row {wrong[0]}), so nothing can be compared "
-            "with them: repeat the run, or leave the metric out"
-        )
+        why = f"{len(wrong)} scores are not finite numbers (first in row {wrong[0]}), which nothing is compared with"
+        raise UsageError(f"{what}: {why}: {REPEAT}, or leave the metric out")
 
 
 def samples(path: Path) -> Iterator[dict[str, Any]]:

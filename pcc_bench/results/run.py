@@ -33,11 +33,9 @@ class TaskRun:
     protocol: Protocol  # what makes it another experiment; see `protocol`
     population: Population  # the account of the rows; all None for tasks that are not ours
     higher_is_better: Mapping[str, bool]  # by metric, where the task says
-    # metric -> aggregate of lm-eval's first filter, shares from 0 to 1; none for a frozen baseline
-    scores: Mapping[str, float] = field(default_factory=dict)
+    scores: Mapping[str, float] = field(default_factory=dict)  # metric -> lm-eval's aggregate of the first filter
     errors: Mapping[str, float] = field(default_factory=dict)  # metric -> lm-eval's standard error, where it has one
-    # metric -> how rows become the aggregate: `mean`, `weighted_perplexity`, `ratio_of_sums`,
-    aggregations: Mapping[str, str] = field(default_factory=dict)
+    aggregations: Mapping[str, str] = field(default_factory=dict)  # metric -> `mean`, `ratio_of_sums`, ...
     scored: int = 0  # rows that were scored
     skipped: int = 0  # rows left out for their length
     marked: tuple[str, ...] = ()  # columns of a row whose text may be compressed: its context
@@ -72,8 +70,7 @@ class Run:
     fingerprints: Mapping[str, str | None]  # of weights and code, as the run reported them
     tasks: Mapping[str, TaskRun]
     control: str | None = None  # e.g. `wrong_memory`
-    # suite -> its name there, as far as the folder's name keeps it, for every suite that it is a cell of
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)  # suite that it is a cell of -> what it is called there
     checkpoint: str = ""  # `pretrained`, folder or hub id
     decoder: str = ""  # folder or hub id
     arguments: Mapping[str, Any] = field(default_factory=dict)  # of the model
@@ -84,8 +81,7 @@ class Run:
     versions: Mapping[str, str] = field(default_factory=dict)  # of lm-eval, transformers and the code, where recorded
     groups: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # group of tasks -> lm-eval's averages
     reported: Reported | None = None  # what our model reports about itself; None for lm-eval's own
-    # records of `pcc-bench cost` in the same folder; never in a frozen file, they are of one machine
-    costs: tuple[CostRecord, ...] = ()
+    costs: tuple[CostRecord, ...] = ()  # of the same folder; never in a frozen file, they are of one machine
 
     @property
     def name(self) -> dict[str, Any]:
@@ -170,7 +166,5 @@ def check_one_table(entries: Iterable[tuple[Run, TaskRun]], apart: Callable[[Run
             if source != before:
                 wrong = f"the rows of {task.name} come from {source}, those of {same.name} from {before} in the second"
         if wrong:
-            raise UsageError(
-                f"{run.path} and {other.path} do not belong in one table: {wrong}; show them apart, or repeat one with "
-                "the other's settings"
-            )
+            remedy = "show them apart, or repeat one with the other's settings"
+            raise UsageError(f"{run.path} and {other.path} do not belong in one table: {wrong}; {remedy}")

@@ -76,10 +76,7 @@ def quality_and_positions(results: Results, table: Table, column: str) -> tuple[
 
 
 def memory(results: Results) -> DataFrame:
-    """Peak memory of whole answers: `series`, `tokens`, `batch`, `gigabytes`, `source`, of the batch with most lengths.
-
-    Of the device where it was recorded, else of the process.
-    """
+    """Peak memory: `series`, `tokens`, `batch`, `gigabytes`, `source`, `where`; of the batch with most lengths."""
     columns = ["series", "tokens", "batch", "gigabytes", "source", "where"]
     cost = results.cost
     if not {"peak_device_bytes", "peak_host_bytes", "mode"} <= set(cost):

@@ -76,10 +76,7 @@ class Look:
 
 
 def family(label: str) -> str:
-    """The method that a label is of: `PCC-Lite` of `PCC-Lite 4x, lab-llama`; of an unknown one the label less a rate.
-
-    A control that gives a method another memory is named by its label, for it is no run of the method.
-    """
+    """The method that a label is of; of an unknown one, or a control with another's memory, the label less a rate."""
     known = [name for name in (*METHODS, *CONTROLS, *ENDS) if re.match(rf"{re.escape(name)}(?![\w-])", label)]
     if known and "(" not in label:
         return max(known, key=len)
@@ -164,10 +161,7 @@ def sheet() -> Sheet:
 
 
 def canvas(height: float, count: int = 1, across: int = 1, **options: Any) -> tuple[Figure, list[Axes]]:
-    """A figure as wide as the sheet, and its panels, row by row; `options` are those of matplotlib's `subplots`.
-
-    `height`: inches of a column of a paper; a page's figure is taller as its text is larger.
-    """
+    """A figure as wide as the sheet, `height` inches on a column, and its panels by row; `options` of `subplots`."""
     figure = Figure(figsize=(sheet().width, height * (sheet().text / COLUMN.text)))
     panels = list(figure.subplots(-(-count // across), across, squeeze=False, **options).flat)
     for panel in panels[count:]:

@@ -55,13 +55,10 @@ def build(
     lines: Sequence[Line],
     specs: Sequence[Spec],
     headline: str | None = None,
-    aliases: dict[str, str] | None = None,
+    aliases: dict[str, str] | None = None,  # published method -> method of our lines it is taken to be
     notes: Iterable[str] = (),
 ) -> Table:
-    """A table of measured lines (there may be none); columns in which nothing is known are left out.
-
-    `aliases`: published method -> method of our lines it is taken to be.
-    """
+    """A table of measured lines (there may be none); columns in which nothing is known are left out."""
     known: dict[str, list[Known]] = {"": []}  # by the paper that says it
     for cell in (*published(key), *published(key, "reruns")):
         method = (aliases or {}).get(cell.method, cell.method)

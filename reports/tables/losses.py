@@ -172,11 +172,7 @@ Span = tuple[int, int]  # characters of a context, the end not included
 
 
 def answer_kind(answer: Answer) -> Kind:
-    """What kind of thing the first reference is, by its form and the question's words.
-
-    A date before a number, both by their form; a place where the question asks where, or which city, country or the
-    like; a name where it asks who or for a name, or where all words of the reference but small ones have a capital.
-    """
+    """What kind of thing the first reference is: see `KINDS_NOTE`; small words of a name need no capital."""
     reference = answer.references[0].strip() if answer.references else ""
     if _DATE.search(reference):
         return "date"
