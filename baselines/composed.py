@@ -1,7 +1,5 @@
 """Two methods in a row: a hard one shortens the text, and PCC compresses what it leaves; their rates multiply.
 
-The first method may be one with a checkpoint of its own, such as LLMLingua-2 (`first_pretrained=`).
-
 With a PCC of 1x (`pcc-smollm2-1x`: the decoder's own token vectors between trained frame vectors) this is a hard method
 with the supervision a compressor had: the frame has learned how to answer.
 """

@@ -14,7 +14,7 @@ from pcc_bench.baselines import weights
 from pcc_bench.baselines.cocom import CocomCompressor, files
 from pcc_bench.baselines.cocom.encoders import CocomEncoder, Documents, Overlong
 from pcc_bench.baselines.cocom.files import ALPHA_PER_RANK, CocomConfig
-from pcc_bench.core.checkpoint_files import check_weights, read_torch, resolve, under
+from pcc_bench.core.checkpoint_files import check_names, check_weights, read_torch, resolve, under
 from pcc_bench.core.context import literal, mark
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError
@@ -94,8 +94,8 @@ def load_separate(decoder: Decoder, folder: Path, config: CocomConfig) -> tuple[
         if not file.is_file():
             raise UsageError(f"{file} is missing: the checkpoint is incomplete, and the decoder would run without it")
     ends, adapters = read_torch(ends_path), read_torch(path)
-    weights.check_names(ends, {table, head}, ends_path)
-    weights.check_names(adapters, ROLES, path)
+    check_names(ends, {table, head}, ends_path)
+    check_names(adapters, ROLES, path)
     for role in ROLES:
         if not isinstance(adapters[role], dict):
             raise UsageError(f"{role} in {path} holds no tensors by name: copy the file again")
@@ -110,7 +110,7 @@ def load_separate(decoder: Decoder, folder: Path, config: CocomConfig) -> tuple[
     # Some versions of peft save the resized embeddings with each adapter: the same values once more.
     state = {f"{role}/{key}": adapters[role][key] for role in ROLES for key in adapters[role] if key not in ends}
     names = {role: weights.lora_names(role + "/{}.lora_{}.weight", layers) for role in ROLES}
-    weights.check_names(state, {name for role in ROLES for name in chain(*names[role].values())}, path)
+    check_names(state, {name for role in ROLES for name in chain(*names[role].values())}, path)
     files.copy_into(decoder, ends)
     reader = weights.twin(decoder.model.base_model)
     targets = sorted(set(map(weights.last_part, layers)))

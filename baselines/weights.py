@@ -4,7 +4,7 @@ A LoRA is named by its layers in the causal LM (`model.layers.0.self_attn.q_proj
 """
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from itertools import chain
 from pathlib import Path
@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from safetensors.torch import save_file
 from torch import nn
 
-from pcc_bench.core.checkpoint_files import read_safetensors, read_weights, resolve
+from pcc_bench.core.checkpoint_files import check_names, read_safetensors, read_weights, resolve
 from pcc_bench.core.decoder import Decoder, weights_digest
 from pcc_bench.core.documents import checked, is_file, read_json, replaced, write_text
 from pcc_bench.core.errors import UsageError
@@ -97,14 +97,6 @@ def check_matrices(state: Mapping[str, torch.Tensor], names: Iterable[str], path
             raise UsageError(f"{path}: {name} has shape {shape}, not [rows, columns]: copy it again")
 
 
-def check_names(present: Collection[str], expected: Collection[str], path: Path) -> None:
-    """See that a file has the tensors it should have, and no others: a `UsageError` names the first one."""
-    if missing := sorted(set(expected) - set(present)):
-        raise UsageError(f"{path} lacks {len(missing)} tensors ({missing[0]} first): it is incomplete")
-    if extra := sorted(set(present) - set(expected)):
-        raise UsageError(f"{path} has {len(extra)} tensors that do not belong there ({extra[0]} first)")
-
-
 def digest(state: Mapping[str, torch.Tensor], decoder: Decoder) -> str:
     """A short hash of a method's weights and of the decoder it runs on."""
     return weights_digest(sorted(state.items()), decoder.weights_fingerprint)
@@ -128,10 +120,7 @@ def check_values(path: Path, decoder: Decoder, key: str, values: torch.Tensor, o
 def check_whole(
     path: Path, decoder: Decoder, state: Mapping[str, torch.Tensor], names: Mapping[str, str], more: Iterable[str] = ()
 ) -> None:
-    """See that a state has all of a decoder's weights, in their sizes, and `more`.
-
-    `names`: the state's for each of the decoder's. A head that is tied may be absent.
-    """
+    """See that a state has all of a decoder's weights (`names`: its for each of them), in their sizes, and `more`."""
     own = decoder.model.state_dict()
     ties = decoder.model.config.tie_word_embeddings
     tied = {key for name, key in names.items() if ties and name == "lm_head.weight"}

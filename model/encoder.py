@@ -73,21 +73,18 @@ class Encoder(nn.Module):
         residual: int = self.body.get_input_embeddings().weight.shape[1] if self.config.residual else 0  # type: ignore[assignment,index]
         return self.hidden_size + residual
 
-    @property
-    def pad_id(self) -> int:
-        """The id the official code pads with: unk for GPT-2, the first reserved token for Llama-3."""
-        tokenizer, reserved = self.tokenizer, self.tokenizer.get_vocab().get("<|reserved_special_token_0|>")
-        ids = (tokenizer.pad_token_id, reserved, tokenizer.unk_token_id, tokenizer.eos_token_id)
-        return next((int(token) for token in ids if token is not None), 0)
-
     def tokenize(self, contexts: Sequence[str]) -> list[list[int]]:
         """Contexts in the encoder's tokens; text that looks like a special token stays text (official quirk Q9)."""
         return list(plain_tokens(self.tokenizer, contexts, add_special_tokens=self.config.encoder_bos)["input_ids"])
 
     def segments(self, contexts: Sequence[Sequence[int]]) -> list[Segment]:
         if self.config.padding is Padding.ATTENDED:
-            longest = max((len(ids) for ids in contexts), default=0)
-            contexts = [[*ids, *[self.pad_id] * (longest - len(ids))] for ids in contexts]
+            # the official code pads with unk for GPT-2, with the first reserved token for Llama-3
+            tokenizer, reserved = self.tokenizer, self.tokenizer.get_vocab().get("<|reserved_special_token_0|>")
+            ends = (tokenizer.pad_token_id, reserved, tokenizer.unk_token_id, tokenizer.eos_token_id)
+            padding = next((int(token) for token in ends if token is not None), 0)
+            longest = max(map(len, contexts), default=0)
+            contexts = [[*ids, *[padding] * (longest - len(ids))] for ids in contexts]
         length, full, rate = self.config.segment_length, self.config.slots_per_segment, self.config.rate
         pooled = self.config.pooling is Pooling.MEAN
         proportional = pooled or self.config.slots is Slots.PROPORTIONAL
@@ -124,10 +121,8 @@ class Encoder(nn.Module):
         return [slots[i] for i in range(len(segments))]
 
     def _pool(self, hidden: torch.Tensor, inputs: torch.Tensor, segments: Sequence[Segment]) -> torch.Tensor:
-        """Means over `rate` neighbouring tokens, weighted with a gate; the last group of a segment may be shorter.
-
-        Last hidden states and input vectors [batch, longest, hidden size] -> [batch, slots of the longest, slot size].
-        """
+        """Means over `rate` neighbouring tokens, weighted with a gate: [batch, slots of the longest, slot size]."""
+        # The last group of a segment may be shorter.
         batch, longest, rate = len(segments), hidden.shape[1], self.config.rate
         lengths = torch.tensor([len(segment.ids) for segment in segments], device=hidden.device)
         mask = torch.arange(longest, device=hidden.device) < lengths[:, None]
@@ -192,11 +187,9 @@ def first_layers_config(decoder: Decoder, layers: int) -> PreTrainedConfig:
 
 
 def first_layers(decoder: Decoder, layers: int, dtype: torch.dtype, *, share: bool) -> PreTrainedModel:
-    """The first layers of a decoder with its final norm and its input embedding, as a model of its own.
-
-    With `share`, the decoder's own tensors where they have that dtype (they must then stay as they are); else copies of
-    all but the embedding.
-    """
+    """The first layers of a decoder with its final norm and its input embedding, as a model of its own."""
+    # With `share`, the decoder's own tensors where they have that dtype (they must then stay as they are); else copies
+    # of all but the embedding.
     whole: Any = decoder.model.base_model
     with init_empty_weights(include_buffers=False):
         body: PreTrainedModel = type(whole)(first_layers_config(decoder, layers))

@@ -160,11 +160,9 @@ def _made_for(decoder: Decoder, folder: Path) -> DecoderConfig:
 
 
 def _special_rows(decoder: Decoder, tokens: Sequence[str] = ()) -> torch.Tensor:
-    """Rows of `<mem>`, `</mem>` and `<ae>`: [3, hidden size], float32.
-
-    Those of three other `tokens`, where they are given. Else the decoder's own where its vocabulary has all three, as
-    the official release has, whose checkpoints agree on them. Else random rows of the size of the decoder's own.
-    """
+    """Rows of `<mem>`, `</mem>` and `<ae>`: [3, hidden size], float32; those of `tokens` where they are given."""
+    # Else the decoder's own where it has all three, as the official release does, whose checkpoints agree on them;
+    # else random rows of the size of the decoder's.
     ids = []
     for token in tokens:
         ids += (pieces := decoder.tokenizer.encode(token, add_special_tokens=False))

@@ -41,11 +41,6 @@ class PCC(nn.Module):
         """Input vector of a boundary or task token: [hidden size of the decoder]."""
         return self.special[SPECIAL_TOKENS.index(token)]
 
-    def train_special(self) -> None:
-        special = self.special.detach().float()
-        del self.special
-        self.special = nn.Parameter(special)
-
     def encode(self, contexts: Sequence[Sequence[int]], *, convert: bool = True) -> list[Encoded]:
         """Compress contexts given in encoder tokens; all their segments share few forwards.
 

@@ -139,11 +139,8 @@ class SummaryEncoder(CausalEncoder):
     def read_through(
         self, texts: Sequence[Sequence[int]], segment_lengths: int | Sequence[int], soft: torch.Tensor | None = None
     ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Read texts of one length behind a soft prompt, the last segment without summarizing it: how it is trained.
-
-        `segment_lengths`: of each segment, or of all but a shorter last one. Of each text, the last hidden states of
-        its tokens [tokens, width] and the soft prompt of its last segment; gradients flow through two segments.
-        """
+        """How it is trained: of each text, last hidden states [tokens, width] and its last segment's soft prompt."""
+        # Texts have one length, and the last segment is not summarized; gradients flow through two segments.
         columns = list(zip(*(segments(ids, segment_lengths) for ids in texts), strict=True))
         before = [self.summary[:0] if soft is None else soft for _ in texts]
         states: list[list[torch.Tensor]] = [[] for _ in texts]

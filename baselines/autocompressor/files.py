@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, PositiveInt
 
 from pcc_bench.baselines import weights
 from pcc_bench.baselines.weights import Lora, Recorded
+from pcc_bench.core.checkpoint_files import check_names
 from pcc_bench.core.decoder import Decoder, weights_digest
 from pcc_bench.core.documents import checked, filled, read_json
 from pcc_bench.core.errors import UsageError
@@ -73,7 +74,7 @@ def load_adapter(decoder: Decoder, folder: Path, file: str | None) -> torch.Tens
     state = weights.read(path)
     layers = weights.linear_layers(decoder, config.target_modules)
     names = weights.lora_names(FORM, layers)
-    weights.check_names(state, {WRAPPED + TABLE, *chain(*names.values())}, path)
+    check_names(state, {WRAPPED + TABLE, *chain(*names.values())}, path)
     weights.check_matrices(state, state, path)
     summary: torch.Tensor = state[WRAPPED + TABLE]
     weights.check_shape(path, decoder, TABLE, summary.shape, (len(summary), decoder.hidden_size))

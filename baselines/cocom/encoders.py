@@ -137,11 +137,9 @@ class CocomEncoder(DocumentEncoder, CausalEncoder):
 
 
 class BertEncoder(DocumentEncoder):
-    """COCOM-light: BERT's last hidden states in groups of `rate`, each group through a linear layer one vector.
+    """COCOM-light: BERT's last hidden states in groups of `rate`, each group through a linear layer one vector."""
 
-    What fills a document up to whole groups is among them, as in the original, but unlike there never depends on the
-    other documents of a batch.
-    """
+    # What fills a document up to whole groups is among them, as in the original, but never depends on other documents.
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ from tokenizers import AddedToken
 
 from pcc_bench.baselines import weights
 from pcc_bench.baselines.weights import Lora, Recorded
-from pcc_bench.core.checkpoint_files import WEIGHTS
+from pcc_bench.core.checkpoint_files import WEIGHTS, check_names
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.documents import checked, read_json
 from pcc_bench.core.errors import UsageError
@@ -88,8 +88,7 @@ def load_merged(
 ) -> tuple[list[int], dict[str, torch.Tensor]]:
     """Put a COCOM state into the decoder, its one adapter merged, which is on in both roles.
 
-    Returns the ids of the special tokens, and what the state has beside its base model: adapters, and their rows. A
-    tensor that is missing, unexpected or of a shape that belongs to another base model or rank is a `UsageError`.
+    Returns the ids of the special tokens, and what the state has beside its base model: adapters, and their rows.
     """
     prefix = WRAPPED if config.lora else "decoder."
     layers = weights.linear_layers(decoder) if config.lora else {}
@@ -128,7 +127,7 @@ def _with_base(
     if decoder.model.config.tie_word_embeddings:
         del base[names["lm_head.weight"]]
     tables = {key: SPECIAL[kind] for key in base for kind in SPECIAL if key.endswith(kind)}
-    weights.check_names([key for key in state if key in SPECIAL.values()], tables.values(), path)
+    check_names([key for key in state if key in SPECIAL.values()], tables.values(), path)
     for key, rows in tables.items():
         table = base[key][: len(decoder.tokenizer)]
         weights.check_shape(path, decoder, rows, state[rows].shape, (len(config.special_tokens), table.shape[1]))

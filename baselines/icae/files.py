@@ -11,7 +11,7 @@ from torch import nn
 
 from pcc_bench.baselines import weights
 from pcc_bench.baselines.weights import Lora
-from pcc_bench.core.checkpoint_files import WEIGHTS, under
+from pcc_bench.core.checkpoint_files import WEIGHTS, check_names, under
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.documents import checked, read_json
 from pcc_bench.core.errors import UsageError
@@ -71,15 +71,13 @@ class IcaeSettings(IcaeConfig):
 
 
 def own_weights(state: dict[str, Any], path: Path, decoder: Decoder, rank: int | None) -> dict[str, torch.Tensor]:
-    """The LoRA and memory tokens of a file.
-
-    A version-1 file has scalar placeholders where the base model's weights would be; the original code's own states
-    have those weights. Neither is used, but what is there must be the decoder's.
-    """
+    """The LoRA and memory tokens of a file."""
+    # A version-1 file has numbers where the base model's weights would be; the original code's own states have those
+    # weights. Neither is used, but what is there must be the decoder's.
     own = {key: value for key, value in state.items() if ".lora_" in key or key == TABLE}
     layers = weights.linear_layers(decoder, TARGETS)
     names = weights.lora_names(FORM, layers)
-    weights.check_names(own, {TABLE, *chain(*names.values())}, path)
+    check_names(own, {TABLE, *chain(*names.values())}, path)
     weights.check_matrices(own, own, path)
     rows, width = own[TABLE].shape
     weights.check_shape(path, decoder, TABLE, (rows, width), (rows, decoder.hidden_size))
@@ -89,7 +87,7 @@ def own_weights(state: dict[str, Any], path: Path, decoder: Decoder, rank: int |
     base = decoder.model.state_dict()
     rest = {key: key.removeprefix(PREFIX).replace(".base_layer.", ".") for key in state if key not in own}
     known = {key for key, name in rest.items() if key != name and (name in base or name.endswith("inv_freq"))}
-    weights.check_names(rest, known, path)
+    check_names(rest, known, path)
     for key, name in rest.items():
         value, mine = state[key], base.get(name)
         if mine is None or not isinstance(value, torch.Tensor) or not value.dim():

@@ -107,11 +107,9 @@ class LlmLingua2(ClassifierCompressor):
         return self.account(contexts, texts, time.perf_counter() - start, list(map(len, ids)))
 
     def plain(self, text: str) -> str:
-        """A text in which nothing is a special token of the classifier: a blank stands in each look-alike.
-
-        To the package a `</s>` in the data would end the text, a `[NEW0]` would be the first forced word. It tokenizes
-        twice, the second time what is left of the first, so normalisation (full-width characters) may make one as well.
-        """
+        """A text in which nothing is a special token of the classifier: a blank stands in each look-alike."""
+        # To the package a `</s>` in the data would end the text, a `[NEW0]` would be the first forced word. As it
+        # tokenizes twice, the second time what is left, normalisation (full-width characters) may make one as well.
         text = self._special.sub(r"\1 ", text)
         tokenizer = self.package.tokenizer
         again = tokenizer.convert_tokens_to_string(tokenizer.tokenize(text))

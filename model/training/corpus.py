@@ -205,12 +205,9 @@ def answers(row: Row, kind: str) -> list[str]:
 def exchanges(
     data: Data, rows: Sequence[Row], chosen: Sequence[int], trained: Sequence[int], seed: int
 ) -> list[Exchange]:
-    """What the rows at the chosen places teach.
-
-    Demonstrations come from the training rows (places, ascending), never the row itself, so that nothing held out is
-    ever seen. Those of `gsm8k` are drawn, the same for a row in every pass and on every process; those of `dialogue`
-    are the sessions just before, in the order of the story, for the first ones also those just after.
-    """
+    """What the rows at the chosen places teach; demonstrations are of training rows (ascending), never held out."""
+    # Those of `gsm8k` are drawn, the same for a row in every pass and on every process; those of `dialogue` are the
+    # sessions just before, in the order of the story, for the first ones also those just after.
     if data.kind == "qa":
         return [exchange(rows[place], (), data) for place in chosen]
     count = data.demonstrations

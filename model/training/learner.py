@@ -21,10 +21,7 @@ from pcc_bench.model.training.samples import Collator, Sample
 
 
 class Learner(nn.Module, ABC):
-    """A compressor and the decoder that teaches it.
-
-    The decoder is no module: states, gradient synchronisation, sharding and `train()` see what a method registers.
-    """
+    """A compressor and the decoder that teaches it, which is no module: states and gradients are the compressor's."""
 
     accepts_loss_kwargs = True  # asked for by the Trainer: it then says how many tokens the whole step scores
 

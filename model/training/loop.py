@@ -1,21 +1,20 @@
 """Training PCC with transformers' Trainer: the model returns the loss, everything else is the library's."""
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 from torch.distributed.tensor import DTensor
 from transformers import Trainer, TrainingArguments
 
 from pcc_bench.core.decoder import Decoder
-from pcc_bench.core.documents import checked, is_of_the_disk, write_text
-from pcc_bench.core.errors import UsageError, first_line
+from pcc_bench.core.documents import checked, write_text, writing
+from pcc_bench.core.errors import UsageError
 from pcc_bench.core.plan import Plan
 from pcc_bench.model import checkpoint, init
 from pcc_bench.model.config import PccConfig
@@ -90,7 +89,7 @@ def train(recipe: Recipe, folder: Path) -> PCC | None:
         pcc.encoder.body.set_attn_implementation(recipe.optimisation.attention)
     if not fit(PccForTraining(pcc, decoder, recipe), recipe, folder):
         return None
-    with _disk_errors(folder):
+    with _writing(folder):
         pcc.encoder.config = pcc.config
         checkpoint.save(pcc.eval(), folder)
     return pcc
@@ -114,7 +113,7 @@ def fit(model: Learner, recipe: Recipe, folder: Path) -> bool:
     )
     if torch.cuda.is_available():
         model.decoder.model.to(trainer.args.device)
-    with _disk_errors(folder):
+    with _writing(folder):
         if state and step >= steps:  # the Trainer would take another step
             model.load_state_dict(load_file(state / "model.safetensors"), strict=False)
         else:
@@ -199,7 +198,9 @@ def choose_trained(pcc: PCC, trained: tuple[Trained, ...]) -> None:
     if Trained.CONVERTER in trained:
         pcc.converter.requires_grad_(True)
     if Trained.SPECIAL in trained:
-        pcc.train_special()
+        special = pcc.special.detach().float()
+        del pcc.special  # no buffer any more
+        pcc.special = nn.Parameter(special)
     if Trained.ENCODER in trained:
         lora, layers = pcc.config.encoder.kind == "lora", pcc.config.encoder.layers
         embedding = None if layers is None else pcc.encoder.body.get_input_embeddings().weight  # the decoder's own
@@ -229,19 +230,8 @@ def steps_of(recipe: Recipe, corpus: Corpus) -> int:
     return optimisation.epochs * math.ceil(len(corpus.documents) / optimisation.batch_size)
 
 
-@contextmanager
-def _disk_errors(folder: Path) -> Iterator[None]:
-    """One sentence where the disk is full or the folder can't be written (safetensors and torch raise their own)."""
-    try:
-        yield
-    except (OSError, SafetensorError, RuntimeError) as error:
-        if not is_of_the_disk(error):
-            raise
-        state = last_state(folder)
-        raise UsageError(
-            f"writing to {folder} failed ({first_line(error)}): make room and run the same command again, which goes "
-            f"on from {state.name if state else 'the beginning'}"
-        ) from error
+def _writing(folder: Path) -> AbstractContextManager[None]:
+    return writing(folder, "make room and run the same command again, which goes on from the last state that was saved")
 
 
 def claim(folder: Path, recipe: Recipe) -> None:

@@ -80,11 +80,9 @@ def sharing(
     targets: Sequence[Sequence[Sequence[int]]],
     labels: Sequence[Sequence[Sequence[int]]],
 ) -> Inputs:
-    """As `behind`, with all targets of a plan in one row: each reads the plan and itself, where it would stand alone.
-
-    The first label of each target must be -100: its own row would predict it from the plan's last position, which here
-    belongs to all of them. See `can_share`.
-    """
+    """As `behind`, with all targets of a plan in one row: each reads the plan and itself, as if it stood alone."""
+    # The first label of each target must be -100: its own row would predict it from the plan's last position, which
+    # here belongs to all of them. See `can_share`.
     ids = [[token for target in row for token in target] for row in targets]
     scored = [[label for target in row for label in target] for row in labels]
     inputs = behind(decoder, plans, ids, scored)

@@ -56,11 +56,7 @@ def orthogonalised(
 
 
 class MuonAndAdamW(torch.optim.Optimizer):
-    """Muon for the matrices of linear layers, AdamW for embeddings, norms, biases and vectors.
-
-    Updates have AdamW's size, so that one learning rate serves both; or each of several groups, together all weights,
-    has its own.
-    """
+    """Muon for matrices of linear layers, AdamW for embeddings, norms, biases and vectors, with updates of one size."""
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ looked at first, then built without memory, on the `meta` device, for its shapes
 import json
 import pickle  # for the name of its error only
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -221,13 +221,18 @@ def check_weights(state: Mapping[Any, Any], where: str) -> None:
     check_finite(((name, value) for name, value in state.items() if isinstance(value, torch.Tensor)), where)
 
 
+def check_names(present: Collection[str], expected: Collection[str], path: Path) -> None:
+    """See that a file has the tensors it should have, and no others: a `UsageError` names the first one."""
+    if missing := sorted(set(expected) - set(present)):
+        raise UsageError(f"{path} lacks {len(missing)} tensors ({missing[0]} first): it is incomplete")
+    if extra := sorted(set(present) - set(expected)):
+        raise UsageError(f"{path} has {len(extra)} tensors that do not belong there ({extra[0]} first)")
+
+
 def check_fits(module: torch.nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:
     """See that tensors are those of a module, on any device; a missing, extra or wrongly shaped one is named."""
     wanted = module.state_dict()
-    if missing := sorted(wanted.keys() - state.keys()):
-        raise UsageError(f"{path} lacks {len(missing)} tensors ({missing[0]} first)")
-    if extra := sorted(state.keys() - wanted.keys()):
-        raise UsageError(f"{path} has {len(extra)} tensors that do not belong there ({extra[0]} first)")
+    check_names(state, wanted, path)
     for key, value in state.items():
         shape = list(getattr(value, "shape", []))
         if shape != list(wanted[key].shape):
