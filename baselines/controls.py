@@ -116,13 +116,10 @@ class RandomContext(RatedContext):
 
 
 class Bm25Context(RatedContext):
-    """The sentences that match the question best, in their order.
+    """The sentences that match the question best, in their order: by rank, the last one cut where the budget ends."""
 
-    Sentences are taken by rank, the earlier one first among equals; the last one is cut where the budget ends. BM25 is
-    the `bm25s` package's (Lucene's variant, k1 1.5, b 0.75), over words of two letters and more in lower case, without
-    the package's 33 English stop words.
-    """
-
+    # BM25 is the `bm25s` package's (Lucene's variant, k1 1.5, b 0.75), over words of two letters and more in lower
+    # case, without its 33 English stop words.
     name = "bm25-context"
     label = "BM25 context"
     query_aware = True

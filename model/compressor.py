@@ -151,16 +151,13 @@ class PccCompressor(Compressor):
 
     @cached_property
     def layout(self) -> Layout:
-        """BOS first where the decoder has one, `<ae>` behind a memory that is reconstructed.
-
-        End of turn and padding end an answer too (official quirk Q23). Suppressed are columns beyond the tokenizer
-        (Q26), and the special tokens where the checkpoint says so.
-        """
+        """BOS first where the decoder has one, `<ae>` behind a memory that is reconstructed."""
         tokenizer, config = self.decoder.tokenizer, self.pcc.config
         vocabulary = tokenizer.get_vocab()
+        # end of turn and padding end an answer too (official quirk Q23)
         stops = [vocabulary[name] for name in config.decoder.stop_tokens if name in vocabulary]
         padding = [] if tokenizer.pad_token_id is None else [int(tokenizer.pad_token_id)]
-        beyond = range(len(tokenizer), self.decoder.model.config.get_text_config().vocab_size)
+        beyond = range(len(tokenizer), self.decoder.model.config.get_text_config().vocab_size)  # the tokenizer (Q26)
         special = [vocabulary[name] for name in SPECIAL_TOKENS if config.suppress_special and name in vocabulary]
         return Layout(
             starts_with_bos=bool(self.decoder.bos),

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, TaskType, get_peft_model
-from transformers import PreTrainedTokenizerBase
 
 from pcc_bench.core.checkpoint_files import load_tokenizer, plain, pretrained, resolve
 from pcc_bench.core.decoder import Decoder
@@ -36,7 +35,15 @@ def fresh(
 ) -> PCC:
     source = resolve(encoder, "encoder")
     model, tokenizer = pretrained(source, torch.float32), load_tokenizer(source)
-    with_memory_tokens(model, tokenizer, seed)
+    added = tokenizer.add_special_tokens({"additional_special_tokens": list(MEMORY_TOKEN_NAMES)}, False)
+    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    if added:  # new rows are drawn from N(0, 0.02) (official quirk Q10)
+        generator = torch.Generator().manual_seed(seed)
+        rows = model.get_input_embeddings().weight
+        noise = torch.randn(len(MEMORY_TOKEN_NAMES), rows.shape[1], generator=generator) * 0.02
+        with torch.no_grad():
+            rows[memory_token_ids(tokenizer)] = noise.to(rows)
     lora = lora_config(lora_rank) if lora_rank else None
     described: dict[str, Any] = {"kind": "full", "config": model.base_model.config.to_dict()}
     if lora:
@@ -90,11 +97,9 @@ def from_decoder(
 
 
 def adapted(pcc: PCC, decoder: Decoder, folder: Path, seed: int = 0) -> PCC:
-    """Take a compressor of `checkpoint.load(..., adapt=True)` to another decoder; it will be saved in `folder`.
-
-    The converter stays where the width is the same, else it is a fresh one. The special vectors stay where the decoder
-    is the recorded one, or none is recorded and it has them (published checkpoints); else they are fresh ones.
-    """
+    """Take a compressor of `checkpoint.load(..., adapt=True)` to another decoder; it will be saved in `folder`."""
+    # The converter stays where the width is the same, else it is a fresh one. The special vectors stay where the
+    # decoder is the recorded one, or none is recorded and it has them (published checkpoints); else they are fresh.
     if pcc.config.encoder.layers is not None and pcc.config.decoder.fingerprint != decoder.fingerprint:
         raise UsageError(
             f"the encoder is made of the layers of '{pcc.config.decoder.name}' and can't be taken to '{decoder.name}': "
@@ -177,16 +182,3 @@ def _special_rows(decoder: Decoder, tokens: Sequence[str] = ()) -> torch.Tensor:
     if all(vocabulary.get(token, len(rows)) < len(rows) for token in SPECIAL_TOKENS):
         return rows[[vocabulary[token] for token in SPECIAL_TOKENS]].float().cpu()
     return torch.randn(len(SPECIAL_TOKENS), decoder.hidden_size) * float(rows.float().std())
-
-
-def with_memory_tokens(model: Any, tokenizer: PreTrainedTokenizerBase, seed: int) -> None:
-    """Add the 64 memory tokens to a plain model in place; new rows are drawn from N(0, 0.02) (official quirk Q10)."""
-    added = tokenizer.add_special_tokens({"additional_special_tokens": list(MEMORY_TOKEN_NAMES)}, False)
-    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
-        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    if added:
-        generator = torch.Generator().manual_seed(seed)
-        rows = model.get_input_embeddings().weight
-        noise = torch.randn(len(MEMORY_TOKEN_NAMES), rows.shape[1], generator=generator) * 0.02
-        with torch.no_grad():
-            rows[memory_token_ids(tokenizer)] = noise.to(rows)

@@ -13,7 +13,7 @@ from pydantic import PositiveInt
 
 from pcc_bench.baselines import weights
 from pcc_bench.baselines.cocom import encoders, files
-from pcc_bench.baselines.cocom.encoders import BertEncoder, CocomEncoder, DocumentEncoder, bert_folder
+from pcc_bench.baselines.cocom.encoders import BertEncoder, CocomEncoder, DocumentEncoder
 from pcc_bench.baselines.cocom.files import CocomConfig
 from pcc_bench.baselines.soft import SoftCompressor
 from pcc_bench.core import shipped
@@ -88,7 +88,12 @@ class CocomCompressor(SoftCompressor):
         own: DocumentEncoder
         if config.compr_model_name:
             separator = special[encoders.SEPARATOR :] if config.sep else special[:0]
-            bert, grouping = bert_folder(config.compr_model_name, encoder, path), config.compr_linear_type or "concat"
+            try:
+                bert = resolve(encoder or config.compr_model_name, "BERT encoder", beside=path.parent)
+            except UsageError as error:
+                hint = "" if encoder else "; the checkpoint holds only its weights: pass encoder=<folder of that BERT>"
+                raise UsageError(f"{error}{hint}") from None
+            grouping = config.compr_linear_type or "concat"
             own = BertEncoder(bert, under("compr.", light), decoder, grouping, path, sizes, separator)
         else:
             own = CocomEncoder(decoder, decoder.model.base_model, special, sizes, config.sep)

@@ -18,7 +18,7 @@ from transformers import AutoModel
 from pcc_bench.baselines import weights
 from pcc_bench.baselines.cocom.files import ALPHA_PER_RANK, export_cocom
 from pcc_bench.baselines.soft import CausalEncoder, Purpose, SoftEncoder, drawn_vectors
-from pcc_bench.core.checkpoint_files import from_folder, load_strictly, load_tokenizer, resolve
+from pcc_bench.core.checkpoint_files import from_folder, load_strictly, load_tokenizer
 from pcc_bench.core.decoder import Decoder, batches, check_window
 from pcc_bench.core.errors import UsageError
 
@@ -189,12 +189,3 @@ class BertEncoder(DocumentEncoder):
                 grouped = linear(hidden.reshape(len(batch), groups, rate * hidden.shape[2]))
             vectors |= {i: grouped[row, : counts[i]] for row, i in enumerate(batch)}
         return [vectors[i] for i in range(len(documents))]
-
-
-def bert_folder(name: str, given: str | None, path: Path) -> Path:
-    """The folder of COCOM-light's BERT: the one given, or the one that the checkpoint of a path names."""
-    try:
-        return resolve(given or name, "BERT encoder", beside=path.parent)
-    except UsageError as error:
-        hint = "" if given else "; the checkpoint holds only its weights: pass encoder=<folder of that BERT>"
-        raise UsageError(f"{error}{hint}") from None

@@ -17,7 +17,7 @@ from pcc_bench.baselines import weights
 from pcc_bench.baselines.icae import files
 from pcc_bench.baselines.soft import CausalEncoder, Purpose, SoftCompressor, drawn_vectors
 from pcc_bench.core import shipped
-from pcc_bench.core.checkpoint_files import resolve
+from pcc_bench.core.checkpoint_files import resolve, under
 from pcc_bench.core.compressor import Frame, Layout
 from pcc_bench.core.decoder import Decoder, check_window
 from pcc_bench.core.errors import UsageError
@@ -86,18 +86,20 @@ class IcaeCompressor(SoftCompressor):
         state = weights.read(path)
         settings = files.IcaeConfig.read(path.parent).settings(options, path, state)
         own = files.own_weights(state, path, decoder, lora_rank)
-        body = files.adapted_body(decoder, own, settings.lora_alpha)
+        rank = next(len(value) for key, value in own.items() if ".lora_A." in key)
+        values = under(f"{files.PREFIX}{decoder.model.base_model_prefix}.", own)
+        # over the decoder's weights, but in modules of its own, so that the decoder itself has no LoRA
+        body = weights.inject(weights.twin(decoder.model.base_model), files.TARGETS, rank, settings.lora_alpha, values)
+        body.eval().requires_grad_(False)
         table = own[files.TABLE].to(decoder.device, decoder.dtype)
         encoder = IcaeEncoder(decoder, body, table, settings.rate, settings.max_spans)
         return cls(encoder, settings, weights.digest(own, decoder))
 
     @cached_property
     def layout(self) -> Layout:
-        """With `use=ft`, BOS and `[INST]` ... `[/INST]` around the prompt in version 2, FT behind it in version 1.
-
-        With `use=ae` a memory ends with the AE token already. Version 1 was trained to end on id 1, Llama's BOS, or any
-        id beyond the vocabulary; version 2 never chooses one beyond it.
-        """
+        """With `use=ft`, BOS and `[INST]` ... `[/INST]` around the prompt in version 2, FT behind it in version 1."""
+        # With `use=ae` a memory ends with the AE token already. Version 1 was trained to end on id 1, Llama's BOS, or
+        # any id beyond the vocabulary; version 2 never chooses one beyond it.
         first, tuned = self.version == 1, self.use == "ft"
         behind = Frame(closing=self.behind) if first and tuned else Frame()
         beyond = tuple(range(len(self.decoder.tokenizer), self.decoder.embedding.weight.shape[0]))

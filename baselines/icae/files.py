@@ -7,11 +7,10 @@ from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
-from torch import nn
 
 from pcc_bench.baselines import weights
 from pcc_bench.baselines.weights import Lora
-from pcc_bench.core.checkpoint_files import WEIGHTS, check_names, under
+from pcc_bench.core.checkpoint_files import WEIGHTS, check_names
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.documents import checked, read_json
 from pcc_bench.core.errors import UsageError
@@ -97,14 +96,6 @@ def own_weights(state: dict[str, Any], path: Path, decoder: Decoder, rank: int |
         weights.check_shape(path, decoder, name, value.shape, (len(mine) + more, *mine.shape[1:]))
         weights.check_values(path, decoder, name, value.flatten()[:64], mine.flatten()[:64])
     return own
-
-
-def adapted_body(decoder: Decoder, state: dict[str, torch.Tensor], alpha: float) -> nn.Module:
-    """The decoder's body with LoRA, over the same weights, so that the decoder itself has none."""
-    rank = next(len(value) for key, value in state.items() if ".lora_A." in key)
-    values = under(f"{PREFIX}{decoder.model.base_model_prefix}.", state)
-    adapted = weights.inject(weights.twin(decoder.model.base_model), TARGETS, rank, alpha, values)
-    return adapted.eval().requires_grad_(False)
 
 
 def export_icae(

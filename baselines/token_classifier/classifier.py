@@ -50,9 +50,7 @@ class ClassifierCompressor(HardCompressor):
         return decoder or shipped.DECODER
 
     def shorten(self, context: str) -> str:
-        (memory,) = self.compress([context])
-        assert memory.text is not None
-        return memory.text
+        return self.compress([context])[0].text or ""
 
     def weights_fingerprint(self) -> str:
         return self._digest

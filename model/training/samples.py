@@ -76,8 +76,9 @@ class Samples(IterableDataset[Sample]):
                 self._note(index, Position(where.epoch, where.document, start))
                 if not rest.strip():
                     break
-                tasks = draw_tasks(self.recipe, index // self.recipe.optimisation.batch_size)
-                yield Sample(index, phase, self._rate(index), tasks, ids[start : start + length], text[begin:end], rest)
+                step = index // self.recipe.optimisation.batch_size
+                rate, tasks = self.recipe.rate_at(step), draw_tasks(self.recipe, step)
+                yield Sample(index, phase, rate, tasks, ids[start : start + length], text[begin:end], rest)
                 index, start, used = index + 1, start + length, where.epoch
             else:
                 break
@@ -92,17 +93,14 @@ class Samples(IterableDataset[Sample]):
             self._note(index, step[0][0])
             contexts = self.encoder.tokenize([row.context for _, row in step])
             pairs = sorted(zip(contexts, (row for _, row in step), strict=True), key=lambda pair: len(pair[0]))
-            for i, (ids, row) in enumerate(pairs):
-                tasks = (Task.ANSWERING,)
-                yield Sample(index + i, phase, self._rate(index), tasks, ids, row.context, row.answer, row.prompt)
+            rate, tasks = self.recipe.rate_at(index // size), (Task.ANSWERING,)
+            for i, (ids, row) in enumerate(pairs, index):
+                yield Sample(i, phase, rate, tasks, ids, row.context, row.answer, row.prompt)
             index += size
         return index
 
     def _phase(self, index: int) -> int:
         return self.recipe.phase_at(index // self.recipe.optimisation.batch_size)
-
-    def _rate(self, index: int) -> int:
-        return self.recipe.rate_at(index // self.recipe.optimisation.batch_size)
 
     def _window(self, index: int) -> int:
         phase = self.recipe.phases[self._phase(index)]
