@@ -4,9 +4,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from pcc_bench.core.documents import checked, read_json
+from pcc_bench.core.documents import Strict, checked, read_json
 from pcc_bench.core.errors import UsageError
 
 FORMAT = 1  # version of the checkpoint folder; raised when an old reader could not read a new folder
@@ -50,11 +50,7 @@ class Padding(StrEnum):
     ATTENDED = "attended"  # official: short rows are padded to the longest and the padding is compressed as well
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class EncoderConfig(_Frozen):
+class EncoderConfig(Strict):
     kind: Literal["full", "lora"]  # all weights (PCC-Lite), or a LoRA adapter on `base` (PCC-Large)
     config: dict[str, Any]  # of transformers
     base: str | None = None  # base model of a LoRA encoder: a hub id, or a folder, also relative to the checkpoint
@@ -69,14 +65,14 @@ class EncoderConfig(_Frozen):
         return {key: value for key, value in config.items() if key != "_name_or_path"}
 
 
-class DecoderConfig(_Frozen):
+class DecoderConfig(Strict):
     name: str | None = None  # a hub id, or a folder, also relative to the checkpoint; None: the caller must name it
     hidden_size: int = Field(gt=0, le=1_000_000)  # width of its input vectors
     fingerprint: str | None = None  # `Decoder.fingerprint`; published checkpoints do not record it
     stop_tokens: tuple[str, ...] = ("<|eot_id|>",)  # end an answer, besides the end of sequence, where it has them
 
 
-class PccConfig(_Frozen):
+class PccConfig(Strict):
     """A PCC checkpoint. The defaults of the policies are the official behaviour."""
 
     pcc_bench: int = FORMAT

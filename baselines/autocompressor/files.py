@@ -6,11 +6,11 @@ An adapter is what peft's `save_pretrained` writes of one that was trained as th
 
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from peft import LoraConfig
-from pydantic import BaseModel, ConfigDict, PositiveInt
+from pydantic import BaseModel, PositiveInt
 
 from pcc_bench.baselines import weights
 from pcc_bench.baselines.weights import Lora, Recorded
@@ -34,8 +34,6 @@ class AutoCompressorConfig(Recorded):
 class AdapterConfig(BaseModel):
     """What we read of `adapter_config.json`: a plain LoRA, and nothing that would change what it means."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
     base_model_name_or_path: str | None = None  # a hub id, or a folder, absolute or relative to the adapter's
     r: PositiveInt  # rank
     lora_alpha: float  # the adapter is scaled by alpha / rank
@@ -49,8 +47,7 @@ class AdapterConfig(BaseModel):
     alpha_pattern: dict[str, Any] = {}
 
     @classmethod
-    def read(cls, folder: Path) -> "AdapterConfig":
-        """Read a folder's; all but a plain LoRA with summary tokens is refused."""
+    def read(cls, folder: Path) -> Self:
         path = folder / ADAPTER_CONFIG
         config = checked(cls, read_json(path), f"{path} can't be used")
         for name in ("peft_type", "bias", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern"):

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 
 from pcc_bench.baselines import weights
 from pcc_bench.baselines.weights import Lora
 from pcc_bench.core.checkpoint_files import WEIGHTS, check_names
 from pcc_bench.core.decoder import Decoder
-from pcc_bench.core.documents import checked, read_json
+from pcc_bench.core.documents import Strict, checked, read_json
 from pcc_bench.core.errors import UsageError
 
 TARGETS = ("q_proj", "v_proj")  # peft's default for Llama and Mistral; the original says nothing else
@@ -24,10 +24,8 @@ Use = Literal["ft", "ae", "lm", "none"]
 MAX_SPANS = {1: 1, 2: 10}  # 512 and 5,120 tokens with the published 128 memory tokens
 
 
-class IcaeConfig(BaseModel):
+class IcaeConfig(Strict):
     """The `config.json` of a checkpoint; the defaults are the published ones'."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     model_type: Literal["icae"] = "icae"
     base_model_name_or_path: str | None = None  # a hub id, or a folder, absolute or relative to the checkpoint's
