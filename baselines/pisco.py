@@ -60,7 +60,7 @@ class PiscoCompressor(CocomCompressor):
                 f"{pretrained} has a compressor of its own ('{config.compr_model_name}'): only PISCO checkpoints whose "
                 "decoder compresses are read (naver/pisco-mistral)"
             )
-        files.check_rate(rate, config, pretrained)
+        config.check_rate(rate, pretrained)
         sizes = Documents(config.compr_rate, config.doc_max_length, "fixed", overlong)
         words: Any = (opening, lead, closing)
         if None in words:

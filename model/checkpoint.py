@@ -175,12 +175,9 @@ def _with_adapter(
     with foreign(f"the adapter that {path.with_name('config.json')} describes can't be put on the model '{base}'"):
         peft_model = get_peft_model(model, LoraConfig(**(config.encoder.lora or {})))
     known, adapter = get_peft_model_state_dict(peft_model, save_embedding_layers=False), files.under("adapter.", state)
-    if missing := sorted(known.keys() - adapter.keys()):
-        raise UsageError(f"{path} lacks {len(missing)} tensors of the adapter ({missing[0]} first)")
+    files.check_names(adapter, known, path)
     with foreign(f"{path} does not fit the encoder base '{base}'"):
-        outcome: Any = set_peft_model_state_dict(peft_model, adapter)
-    if outcome.unexpected_keys:
-        raise UsageError(f"{path} does not fit the encoder base '{base}': {outcome.unexpected_keys[0]}")
+        set_peft_model_state_dict(peft_model, adapter)
     return peft_model
 
 

@@ -76,7 +76,7 @@ class CocomCompressor(SoftCompressor):
         config = CocomConfig.read(folder)
         if config.training_form == "both_separately":
             raise UsageError(f"{pretrained} has two adapters: it is a PISCO checkpoint, pass --model pisco")
-        files.check_rate(rate, config, pretrained)
+        config.check_rate(rate, pretrained)
         words = ("", config.lead if lead is None else lead, config.closing if closing is None else closing)
         length = config.doc_max_length if document_length is None else document_length
         sizes = encoders.Documents(config.compr_rate, length, slots, overlong)

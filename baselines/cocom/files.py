@@ -50,20 +50,19 @@ class CocomConfig(Recorded):
             raise UsageError(f"{folder} has no config.json: a COCOM or PISCO checkpoint has one beside its weights")
         return checked(cls, read_json(path), f"{path} is no COCOM or PISCO configuration")
 
+    def check_rate(self, rate: int | None, pretrained: str) -> None:
+        if rate not in (None, self.compr_rate):
+            raise UsageError(
+                f"{pretrained} was trained for rate={self.compr_rate}, not for rate={rate}: leave rate out, or take "
+                "the checkpoint of that rate (naver/cocom-v1-4, -16 and -128-mistral-7b are published)"
+            )
+
     @property
     def special_tokens(self) -> list[str]:
         """What the original adds to the decoder's vocabulary, in its order."""
         count = -(-self.doc_max_length // self.compr_rate)
         memory = [f"<MEM{i}>" for i in range(count)] if self.different_mem_tokens else ["<MEM>"]
         return [*memory, "<AE>", "<ENC>", "<SEP>"]
-
-
-def check_rate(rate: int | None, config: CocomConfig, pretrained: str) -> None:
-    if rate not in (None, config.compr_rate):
-        raise UsageError(
-            f"{pretrained} was trained for rate={config.compr_rate}, not for rate={rate}: leave rate out, or take the "
-            "checkpoint of that rate (naver/cocom-v1-4, -16 and -128-mistral-7b are published)"
-        )
 
 
 def add_special_tokens(decoder: Decoder, config: CocomConfig, table: torch.Tensor, path: Path) -> list[int]:
