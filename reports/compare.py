@@ -33,7 +33,7 @@ NOTES = (
 
 
 @dataclass(frozen=True)
-class Comparison:
+class RowComparison:
     """One metric of one task, in print's unit."""
 
     task: str
@@ -52,7 +52,7 @@ class Comparison:
     better: str = ""  # `A`, `B`, or "" where the adjusted p is 5 % or more, or nothing says which way is better
 
 
-def compare(a: Path, b: Path, metrics: Sequence[str] = ()) -> tuple[list[Comparison], list[str]]:
+def compare(a: Path, b: Path, metrics: Sequence[str] = ()) -> tuple[list[RowComparison], list[str]]:
     """Compare two runs, files or folders, in the metrics that both have of rows; and what the reader must know.
 
     Raises UsageError: a run can't be read or has no samples, they have no task in common or asked different things, or
@@ -64,7 +64,7 @@ def compare(a: Path, b: Path, metrics: Sequence[str] = ()) -> tuple[list[Compari
     if not common:
         raise UsageError(f"{a} and {b} have no task in common: {', '.join(runs)}; {', '.join(others)}")
     notes = dict.fromkeys((*first.notes, *second.notes))
-    comparisons: list[Comparison] = []
+    comparisons: list[RowComparison] = []
     for task in common:
         one, other = runs[task], others[task]
         mine, theirs = one.tasks[task].protocol, other.tasks[task].protocol
@@ -92,7 +92,7 @@ def compare(a: Path, b: Path, metrics: Sequence[str] = ()) -> tuple[list[Compari
     return judged, list(notes)
 
 
-def table(comparisons: Sequence[Comparison], notes: Sequence[str] = ()) -> TextTable:
+def table(comparisons: Sequence[RowComparison], notes: Sequence[str] = ()) -> TextTable:
     rows = [
         {
             "task": one.task,
@@ -127,7 +127,7 @@ def _by_task(runs: Iterable[Run], path: Path) -> dict[str, Run]:
     return by_task
 
 
-def _comparison(a: Run, b: Run, task: str, metric: str, notes: dict[str, None]) -> Iterator[Comparison]:
+def _comparison(a: Run, b: Run, task: str, metric: str, notes: dict[str, None]) -> Iterator[RowComparison]:
     """One metric on the common rows; nothing where a run has no scores of rows for it."""
     one, other = (measure.measure([run], task, metric) for run in (a, b))
     if one is None or other is None or one.rows is None or other.rows is None:
@@ -156,7 +156,7 @@ def _comparison(a: Run, b: Run, task: str, metric: str, notes: dict[str, None]) 
     low, high = sorted(in_print(float(end)) for end in stats.paired_bootstrap(data, np.random.default_rng(SEED)))
     right_or_wrong = np.isin([mine.top, theirs.top], (0, 1)).all() and one.aggregation == "mean"
     single = right_or_wrong and len(data.sizes) == len(mine.number)
-    yield Comparison(
+    yield RowComparison(
         task=task,
         metric=metric,
         a=one.scale * a_score,

@@ -22,16 +22,16 @@ POWER = 0.8  # of the smallest difference that is said to be found
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredRows:
     number: Integers  # `[rows]`, numbers of the rows, ascending
     context: Integers  # `[rows]`, equal for rows on the same context
     content: Integers | None  # `[rows]`, a hash of the row and its prompt; None where the samples have none
     top: Numbers  # `[rows]`, the score of each; of a ratio of sums what is summed above the line
     of: Numbers  # `[rows]`, 1; of a ratio of sums what is summed below the line
 
-    def only(self, index: npt.NDArray[np.intp]) -> Scored:
+    def only(self, index: npt.NDArray[np.intp]) -> ScoredRows:
         content = None if self.content is None else self.content[index]
-        return Scored(self.number[index], self.context[index], content, self.top[index], self.of[index])
+        return ScoredRows(self.number[index], self.context[index], content, self.top[index], self.of[index])
 
     def clusters(self, top: Numbers) -> stats.Clusters:
         """Sums by context of other values of the same rows."""
@@ -39,7 +39,7 @@ class Scored:
         sums, sizes = (np.bincount(index, values).astype(np.float64) for values in (top, self.of))
         return stats.Clusters(sums, sizes)
 
-    def pairs(self, other: Scored) -> bool:
+    def pairs(self, other: ScoredRows) -> bool:
         """Are they the same rows, of the same size?"""
         return np.array_equal(self.number, other.number) and np.array_equal(self.of, other.of)
 
@@ -52,7 +52,7 @@ class Measure:
     aggregation: str  # how rows become the score
     value: float  # the score; a percentage where `metric` is one
     error: float | None  # lm-eval's standard error, in the same unit; None where it has none
-    rows: Scored | None  # None where no samples were logged, or the score is no function of row scores
+    rows: ScoredRows | None  # None where no samples were logged, or the score is no function of row scores
     n: int
     contexts: int | None  # different contexts among them; None where it is not known
     seeds: int
@@ -140,7 +140,7 @@ def compare(one: Measure, other: Measure) -> stats.Estimate | None:
     return stats.estimate(data, scale=one.range) if len(data.sizes) > 1 else None
 
 
-def share(rows: Scored) -> stats.Estimate | None:
+def share(rows: ScoredRows) -> stats.Estimate | None:
     """The mean of scores from 0 to 1, held against one half; None where all rows are on one context."""
     data = rows.clusters(rows.top - 0.5)
     if len(data.sizes) < 2:
@@ -149,15 +149,15 @@ def share(rows: Scored) -> stats.Estimate | None:
     return replace(half, difference=half.difference + 0.5, centre=half.centre + 0.5)
 
 
-def together(parts: Sequence[Scored]) -> Scored:
+def together(parts: Sequence[ScoredRows]) -> ScoredRows:
     """Rows of several tasks as rows of one; their numbers may repeat, contexts are told apart by their hash."""
     number, context, top, of = (
         np.concatenate([getattr(part, name) for part in parts]) for name in ("number", "context", "top", "of")
     )
-    return Scored(number, context, None, top, of)
+    return ScoredRows(number, context, None, top, of)
 
 
-def tally(one: Scored, other: Scored) -> tuple[int, int, int]:
+def tally(one: ScoredRows, other: ScoredRows) -> tuple[int, int, int]:
     """Rows on which the first scores more than the second, less, and the same; the rows of both are the same ones."""
     sign = np.sign(one.top - other.top)
     return int((sign > 0).sum()), int((sign < 0).sum()), int((sign == 0).sum())
@@ -185,7 +185,7 @@ def two_sided(difference: stats.Estimate) -> float:
     return min(1.0, 2 * min(float(difference.p_below()), float(difference.p_above())))
 
 
-def _rows(run: Run, task: TaskRun, metric: str) -> Scored | None:
+def _rows(run: Run, task: TaskRun, metric: str) -> ScoredRows | None:
     aggregation = task.aggregations.get(metric)
     if not task.logged or aggregation not in ("mean", *RATIOS):
         return None
@@ -200,7 +200,9 @@ def _rows(run: Run, task: TaskRun, metric: str) -> Scored | None:
     if not np.isfinite(of).all():
         raise UsageError(f"{what} is divided by what is no finite number: repeat the run")
     content = None if rows.content is None else rows.content[there]
-    return Scored(rows.number[there], rows.context[there], content, rows.scores[name][there], of) if of.sum() else None
+    return (
+        ScoredRows(rows.number[there], rows.context[there], content, rows.scores[name][there], of) if of.sum() else None
+    )
 
 
 def achieved(tasks: Iterable[TaskRun]) -> float | None:
@@ -227,7 +229,7 @@ def _account(task: TaskRun) -> dict[str, float]:
     return {"tokens": ratio or 0.0, "positions": 0.0 if ratio is None else 1.0}
 
 
-def aggregate(rows: Scored, aggregation: str) -> float:
+def aggregate(rows: ScoredRows, aggregation: str) -> float:
     """The score of rows, in lm-eval's unit."""
     mean = float(rows.top.sum() / rows.of.sum())
     return math.exp(-mean) if aggregation == "weighted_perplexity" else mean

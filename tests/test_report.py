@@ -145,7 +145,7 @@ def test_an_output_folder_that_cant_be_written_is_one_sentence(
 # ---------------------------------------------------------------- compare
 
 
-def pair(folder: Path, a: Sequence[float], b: Sequence[float], per_context: int = 1) -> list[compare.Comparison]:
+def pair(folder: Path, a: Sequence[float], b: Sequence[float], per_context: int = 1) -> list[compare.RowComparison]:
     for name, scores in (("a", a), ("b", b)):
         write(
             folder / name, "pcc", {"pcc_squad": {"exact_match": scores}}, 4.0, f"ckpt-{name}", per_context=per_context

@@ -114,7 +114,7 @@ class Reported(Foreign):
     skipped: dict[str, list[Any]] = {}
 
 
-class Settings(Foreign):
+class RunConfig(Foreign):
     """`config`: the arguments of the run."""
 
     model: str = ""
@@ -140,7 +140,7 @@ class ResultFile(Foreign):
 
     results: dict[str, dict[str, Any]]
     configs: dict[str, TaskConfig]
-    config: Settings
+    config: RunConfig
     groups: dict[str, dict[str, Any]] = {}
     versions: dict[str, Scalar] = {}
     shots: dict[str, Scalar] = Field(default={}, alias="n-shot")

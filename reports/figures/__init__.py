@@ -84,7 +84,7 @@ CLOCKS = {"ttft": "first-token", "total": "seconds"}  # phase -> in names of fil
 LEAST = 2  # points: one alone is a number and no figure
 
 
-class Plan(NamedTuple):
+class Drawing(NamedTuple):
     draw: Draw
     frame: DataFrame
     key: str
@@ -97,7 +97,7 @@ def draw_all(results: Results, tables: Sequence[Table], out: Path) -> list[Figur
     return [save(*plan, out) for plan in plans(results, tables) if len(plan.frame) >= LEAST]
 
 
-def plans(results: Results, tables: Sequence[Table]) -> Iterator[Plan]:
+def plans(results: Results, tables: Sequence[Table]) -> Iterator[Drawing]:
     """All figures, also those without data."""
     for table in tables:
         if table.key == "table2":
@@ -108,33 +108,33 @@ def plans(results: Results, tables: Sequence[Table]) -> Iterator[Plan]:
             yield _over_rate("reconstruction", "Reconstruction over compression", table, columns[0])
     frame = training.over_steps(results)
     alt = _by_panel(frame.replace("\n", " ", regex=True), "measure", "run", "step", "step {:g}", 2)
-    yield Plan(training.curves, frame, "training", "Training: held-out text", alt)
+    yield Drawing(training.curves, frame, "training", "Training: held-out text", alt)
     frame = training.over_tokens(results)
     alt = " ".join(training.sentences(frame)) or series_in_words(frame, "run", "tokens", "value", digits=2)
-    yield Plan(training.curves_over_tokens, frame, "training-tokens", "Training: held-out rows over tokens", alt)
+    yield Drawing(training.curves_over_tokens, frame, "training-tokens", "Training: held-out rows over tokens", alt)
     frame = training.held_against(results)
     alt = kinds_in_words(frame.replace("\n", " ", regex=True), "run", "measure", "value", 2)
-    yield Plan(training.losses_compared, frame, "training-compared", "Training: runs after equal tokens", alt)
+    yield Drawing(training.losses_compared, frame, "training-compared", "Training: runs after equal tokens", alt)
     frame = frames.memory(results)
     alt = "Gigabytes. " + series_in_words(frame, "series", "tokens", "gigabytes", "{:g} tokens")
-    yield Plan(tradeoffs.memory, frame, "memory", "Peak memory over the input's length", alt)
+    yield Drawing(tradeoffs.memory, frame, "memory", "Peak memory over the input's length", alt)
     for task in frames.NEEDLES:
         frame = frames.needles(results, task)
         alt = "Least and greatest share of a cell. " + spread_in_words(frame, "method", "value")
         title = f"Needles found, by depth and length ({task})"
-        yield Plan(tasks.heat_map, frame, task.removeprefix("pcc_"), title, alt)
+        yield Drawing(tasks.heat_map, frame, task.removeprefix("pcc_"), title, alt)
     frame = frames.errors(results)
     alt = "Percent. " + kinds_in_words(frame, "method", "kind", "value")
-    yield Plan(tasks.classes, frame, "errors", "What a reconstruction gets wrong, by class of word", alt)
+    yield Drawing(tasks.classes, frame, "errors", "What a reconstruction gets wrong, by class of word", alt)
     frame, title = frames.pairs(results), "Contexts reconstructed, and the questions on them"
     alt = "Mean F1. " + spread_in_words(frame, "method", "answers")
-    yield Plan(tasks.reconstruction_and_answers, frame, "reconstruction-and-answers", title, alt)
+    yield Drawing(tasks.reconstruction_and_answers, frame, "reconstruction-and-answers", title, alt)
     frame = frames.ratios(results)
     alt = "Achieved, least to greatest. " + spread_in_words(frame, "run", "ratio")
-    yield Plan(tasks.achieved, frame, "ratios", "Requested and achieved compression", alt)
+    yield Drawing(tasks.achieved, frame, "ratios", "Requested and achieved compression", alt)
 
 
-def _answers(results: Results, table: Table) -> Iterator[Plan]:
+def _answers(results: Results, table: Table) -> Iterator[Drawing]:
     """Quality over rate and over cost, of the table's headline and of each set."""
     f1 = [column for column in table.columns if column.name == "F1" and len(frames.scores(table, [column.key]))]
     head = next((column for column in f1 if column.key == table.headline or len(f1) == 1), None)
@@ -146,19 +146,19 @@ def _answers(results: Results, table: Table) -> Iterator[Plan]:
         for kind, (frame, axis) in costs.items():
             draw = partial(tradeoffs.pareto, measure=axis_label(head), cost=axis)
             alt = series_in_words(frame, "method", "cost", "value")
-            yield Plan(draw, frame, f"answers-{kind}", f"Answers over {axis.replace(chr(10), ', ')}", alt)
+            yield Drawing(draw, frame, f"answers-{kind}", f"Answers over {axis.replace(chr(10), ', ')}", alt)
     sets = [column.key for column in f1 if column is not head]
     if len(sets) > 1:
         frame = _with_rates(frames.scores(table, sets))
         alt = _by_panel(frame, "set", "method", "rate", "{:.3g}x", 1)
         draw = partial(tradeoffs.by_set, measure="F1 (%)")
-        yield Plan(draw, frame, "answers-by-set", "Answers over compression, by data set", alt)
+        yield Drawing(draw, frame, "answers-by-set", "Answers over compression, by data set", alt)
 
 
-def _over_rate(key: str, title: str, table: Table, column: Column) -> Plan:
+def _over_rate(key: str, title: str, table: Table, column: Column) -> Drawing:
     frame = _with_rates(frames.scores(table, [column.key]))
     draw = partial(tradeoffs.against_rate, measure=axis_label(column))
-    return Plan(draw, frame, key, title, series_in_words(frame, "method", "rate", "value", "{:.3g}x"))
+    return Drawing(draw, frame, key, title, series_in_words(frame, "method", "rate", "value", "{:.3g}x"))
 
 
 def _with_rates(frame: DataFrame) -> DataFrame:

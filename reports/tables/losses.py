@@ -14,7 +14,7 @@ import numpy as np
 from pcc_bench.core import shipped
 from pcc_bench.core.documents import is_file
 from pcc_bench.reports import measure
-from pcc_bench.reports.measure import Scored
+from pcc_bench.reports.measure import ScoredRows
 from pcc_bench.reports.table import Cell, Column, Table
 from pcc_bench.reports.tables import Line
 from pcc_bench.reports.tables.quality import METRIC, TASKS, of_table2
@@ -105,7 +105,7 @@ def border_labels(tokens: Callable[[str], Offsets], segment: int, left: Counter[
 
 def _cells(line: Line, labels: Callable[[Run, str], Labels], columns: Sequence[str]) -> tuple[Cell, ...]:
     """A cell a column: the line's rows of all sets that belong to it."""
-    parts: dict[str, list[Scored]] = {column: [] for column in columns}
+    parts: dict[str, list[ScoredRows]] = {column: [] for column in columns}
     for task in TASKS:
         score = measure.measure(line.runs, task, METRIC)
         if score is not None and score.rows is not None:
