@@ -33,7 +33,7 @@ Columns = Sequence[tuple[Column, Sequence[Cell]]]
 
 def as_the_paper(line: Line) -> bool:
     """Was a line measured with the paper's decoder, on rows from the hub?"""
-    sources = {run.tasks[task].population.source for run in line.runs for task in line.tasks & set(run.tasks)}
+    sources = {task.population.source for _, task in line.results()}
     return sources == {"hub"} and bool(PAPERS_DECODER.search(line.row.decoder))
 
 
@@ -54,8 +54,7 @@ def about(lines: Sequence[Line], columns: Columns) -> list[str]:
                 seeds = f", mean of {cell.seeds} seeds" if cell.seeds > 1 else ""
                 counts.setdefault(column.group, {})[f"{cell.n:,} rows{on}{seeds}"] = None
     notes += [f"{group}: {' or '.join(texts)}." for group, texts in counts.items()]
-    asked = [(run, task) for line in lines for run in line.runs for task in run.tasks if task in line.tasks]
-    if bare := sorted({run.id for run, task in asked if not run.tasks[task].logged}):
+    if bare := sorted({run.id for line in lines for run, task in line.results() if not task.logged}):
         what = "intervals are from lm-eval's standard errors, and nothing is tested."
         notes.append(f"No samples of {', '.join(bare)}: {what}")
     return [*warnings, *notes]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import numpy as np
 from pcc_bench.reports import measure
 from pcc_bench.reports.measure import Measure
 from pcc_bench.reports.table import PERCENT, Better, Cell, Column, Role, Row
-from pcc_bench.results.run import Run, check_one_table
+from pcc_bench.results.run import Run, TaskRun, check_one_table
 
 FULL, NONE, TUNED = "full-context", "no-context", "tuned-context"
 LABELS = {
@@ -53,6 +53,10 @@ class Line:
     def under(self, **names: str) -> Line:
         """The same line, with other names in its row."""
         return replace(self, row=self.row.model_copy(update=names))
+
+    def results(self) -> Iterator[tuple[Run, TaskRun]]:
+        """Its runs, each with those of the line's tasks that it has."""
+        return ((run, task) for run in self.runs for task in run.tasks.values() if task.name in self.tasks)
 
 
 def family(run: Run) -> str:
@@ -119,8 +123,7 @@ def distinct(lines: Sequence[Line], apart: Callable[[Run], str] = lambda run: ""
 
     Raises UsageError: lines answer different questions; runs for which `apart` differs are not compared.
     """
-    tasks = ((run, task, line) for line in lines for run in line.runs for task in run.tasks.values())
-    check_one_table(((run, task) for run, task, line in tasks if task.name in line.tasks), apart)
+    check_one_table((result for line in lines for result in line.results()), apart)
     if len({line.row.decoder for line in lines}) > 1:
         lines = [line.under(label=f"{line.row.label}, {Path(line.row.decoder).name}") for line in lines]
     for name in ("checkpoint", "place"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Literal
@@ -79,11 +79,7 @@ def borders(results: Results) -> Table:
 
 def _lines(results: Results) -> list[Line]:
     """The lines of Table 2 whose rows are known."""
-
-    def samples(line: Line) -> Iterator[Path | None]:
-        return (run.tasks[task].samples for run in line.runs for task in line.tasks & set(run.tasks))
-
-    return [line for line in of_table2(results) if all(samples(line))]
+    return [line for line in of_table2(results) if all(task.samples for _, task in line.results())]
 
 
 def border_labels(tokens: Callable[[str], Offsets], segment: int, left: Counter[str], run: Run, task: str) -> Labels:
