@@ -40,6 +40,8 @@ ROOT = Path(__file__).parent.parent
         ("memory_store_dtype", "int4", "'exact', 'float32'"),
         ("memory_store_dtype", "int8", "are about a memory_store"),
         ("memory_store_gib", float("inf"), "finite"),
+        ("memory_store_gib", 0, "greater than 0"),
+        ("memory_store_gib", "two", "valid number"),
         ("overflow", "drop", "'error', 'skip' or 'truncate'"),
         ("control", "right_memory", "'wrong_memory'"),
         ("reuse_prefix", "perhaps", "valid boolean"),

@@ -51,6 +51,5 @@ def claimed(folder: Path, part: str = "", wait: bool = False) -> Iterator[None]:
         lock.release()
 
 
-def is_claim(path: Path) -> bool:
-    """Is this a file of a claim, which says nothing about what a folder holds?"""
+def is_claim(path: Path) -> bool:  # a file of one, which says nothing about what a folder holds
     return path.name.startswith(".pcc_bench") and path.name.endswith((".lock", ".owner.json", ".part"))

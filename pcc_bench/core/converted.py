@@ -10,9 +10,8 @@ import importlib.util
 import os
 import shutil
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
@@ -27,8 +26,7 @@ MAKE_ROOM = f"make room, or set {CACHE} to a folder that has some"
 MEMORY = "end other programs, or use a larger machine"
 
 
-@dataclass(frozen=True)
-class GgufFile:
+class GgufFile(NamedTuple):
     name: str  # for messages
     pieces: tuple[Path, ...]  # its files, in the order in which they are joined; one where it is whole
     key: str  # tells it from what an older conversion was made of

@@ -142,11 +142,10 @@ class Decoder:
                 raise UsageError(f"the decoder '{self.name}' gives logits of shape {list(logits.shape)}")
 
     def not_finite(self, what: str) -> UsageError:
-        return UsageError(
-            f"the decoder {self.name} gave {what} that are no finite numbers: its weights or a memory it read hold NaN "
-            f"or infinity, or {str(self.dtype).removeprefix('torch.')} is too narrow; check the checkpoint with "
-            "pcc-bench validate, or pass dtype=float32"
-        )
+        dtype = str(self.dtype).removeprefix("torch.")
+        why = f"its weights or a memory it read hold NaN or infinity, or {dtype} is too narrow"
+        remedy = "check the checkpoint with pcc-bench validate, or pass dtype=float32"
+        return UsageError(f"the decoder {self.name} gave {what} that are no finite numbers: {why}; {remedy}")
 
     def adapt(self, weights: str) -> None:
         """Note that a method has put weights (this is their hash) into the model: it is another decoder now."""
@@ -201,9 +200,8 @@ def plain_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], **opt
     """`input_ids` of each text (and what `options` ask for); look-alikes of special tokens are ordinary characters."""
     if not texts:
         return {"input_ids": [], "offset_mapping": []}
-    return tokenizer(
-        list(texts), **{"add_special_tokens": False, "split_special_tokens": True, "verbose": False, **options}
-    )
+    options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False, **options}
+    return tokenizer(list(texts), **options)
 
 
 def check_window(config: Any, positions: int, what: str, remedy: str) -> None:

@@ -29,8 +29,7 @@ COMPRESSED: Mapping[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.op
 is_file, is_folder = os.path.isfile, os.path.isdir
 
 
-def is_unicode(text: str) -> bool:
-    """Can the text be written as UTF-8? Half of a surrogate pair can't."""
+def is_unicode(text: str) -> bool:  # can be written as UTF-8, which half of a surrogate pair can't
     return not re.search("[\ud800-\udfff]", text)
 
 

@@ -5,7 +5,7 @@ import math
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -18,9 +18,7 @@ DecoderInput = list[int] | torch.Tensor  # token ids, or input vectors [length, 
 
 
 @dataclass(frozen=True)
-class ReadPrefix:
-    """Beginnings of prompts that the decoder has read; the prompts go on behind them."""
-
+class ReadPrefix:  # beginnings of prompts that the decoder has read; the prompts go on behind them
     cache: DynamicCache  # keys and values, rows padded on the left. Decoding adds to it, so it serves once.
     lengths: list[int]  # positions of each row's beginning
     ids: list[list[int]] | None = None  # its token ids, where prompts are token ids
@@ -64,8 +62,7 @@ def positions_of(mask: torch.Tensor) -> torch.Tensor:
     return (mask.cumsum(1) - 1).clamp_min(0)
 
 
-@dataclass(frozen=True)
-class Generated:
+class Generated(NamedTuple):
     ids: list[list[int]]  # new token ids of each row, the one that ended it included, padding cut
     prefill_seconds: float  # wall-clock until the logits of the first token, for the batch
     decode_seconds: float  # from there to the end, for the batch
@@ -115,8 +112,7 @@ def generate(
     return Generated(rows, clock.first - start, end - clock.first)
 
 
-@dataclass(frozen=True)
-class Scored:
+class Scored(NamedTuple):
     logprobs: list[float]  # sum over the tokens of each continuation
     greedy: list[bool]  # whether greedy decoding gives it
     seconds: float  # wall-clock of the batch
@@ -146,7 +142,7 @@ def score(
             else [*prompt, *ids[:-1]]
             for prompt, ids in zip(prompts, continuations, strict=True)
         ]
-        inputs: dict[str, Any] = padded(decoder, rows, left=False)
+        inputs: dict[str, Any] = padded(decoder, rows, "right")
         if prefix is not None:
             inputs |= prefix.behind(lengths, decoder.device)
         if positions is not None:
@@ -188,7 +184,7 @@ def left_pad(
     decoder: Decoder, prompts: Sequence[DecoderInput], positions: Sequence[Sequence[int]] | None = None
 ) -> dict[str, torch.Tensor]:
     """Left-padded inputs of `model.generate`: ids or vectors, mask, and position ids where `positions` gives them."""
-    inputs = padded(decoder, prompts, left=True)
+    inputs = padded(decoder, prompts, "left")
     inputs["attention_mask"] = left_mask([len(prompt) for prompt in prompts], decoder.device)
     if positions is not None:
         rows = [torch.tensor(ids, dtype=torch.long, device=decoder.device) for ids in positions]
@@ -196,13 +192,12 @@ def left_pad(
     return inputs
 
 
-def padded(decoder: Decoder, rows: Sequence[DecoderInput], left: bool) -> dict[str, torch.Tensor]:
+def padded(decoder: Decoder, rows: Sequence[DecoderInput], side: str) -> dict[str, torch.Tensor]:
     """`input_ids` [batch, longest], or `inputs_embeds` [batch, longest, hidden size] where rows are vectors."""
     name, fill, dtype = "input_ids", pad_token_id(decoder), torch.long
     if isinstance(rows[0], torch.Tensor):
         name, fill, dtype = "inputs_embeds", 0, rows[0].dtype
     tensors = [torch.as_tensor(row, dtype=dtype, device=decoder.device) for row in rows]
-    side = "left" if left else "right"
     return {name: pad_sequence(tensors, batch_first=True, padding_value=fill, padding_side=side)}
 
 

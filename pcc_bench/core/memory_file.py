@@ -27,9 +27,7 @@ LAYOUT = ("starts_with_bos", "memory_position", "stop_token_ids", "suppressed_to
 Natural = Annotated[int, Field(ge=0)]
 
 
-class Header(BaseModel):
-    """What a memory file says about its vectors, or the text itself."""
-
+class Header(BaseModel):  # what a memory file says about its vectors, or the text itself
     model_config = ConfigDict(frozen=True)
 
     schema_version: int = VECTORS_VERSION  # of this header
@@ -60,21 +58,13 @@ class Header(BaseModel):
 
 
 @dataclass(frozen=True, eq=False)
-class SavedMemory:
-    """A memory read from a file, with what stands for the compressor that made it."""
-
+class SavedMemory:  # read from a file, with what stands for the compressor that made it
     header: Header  # what the file says
     memory: Memory
     layout: Layout  # how it stands in the decoder's input
     decoder: Decoder  # reads it
-
-    @property
-    def name(self) -> str:
-        return self.header.method
-
-    @property
-    def soft(self) -> bool:
-        return self.header.text is None
+    name: str  # of the method that made it
+    soft: bool  # is it vectors?
 
     def fingerprint(self) -> str:
         return self.header.compressor
@@ -137,7 +127,7 @@ def load(path: Path, decoder: Decoder) -> SavedMemory:
         raise UsageError(f"{path} is damaged: {error}; compress the text again") from None
     frame = Frame(header.opening, header.closing if closing is None else closing, header.lead)
     layout = Layout(frame=frame, **{name: getattr(header, name) for name in LAYOUT})
-    return SavedMemory(header, memory, layout, decoder)
+    return SavedMemory(header, memory, layout, decoder, header.method, header.text is None)
 
 
 def header(path: Path) -> Header:

@@ -4,9 +4,8 @@ One plan serves evaluation, training, cost measurements, saved memories and serv
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import reduce
-from typing import Self
 
 import torch
 
@@ -22,16 +21,13 @@ Piece = list[int] | Memory | torch.Tensor
 
 @dataclass(frozen=True)
 class Plan:
-    """Token ids, memories and a method's own vectors; input vectors are made when its batch is decoded."""
-
-    pieces: tuple[Piece, ...]
+    pieces: tuple[Piece, ...]  # input vectors are made of them when the plan's batch is decoded
 
     @property
     def length(self) -> int:  # positions in the decoder's input
         return sum(map(_length, self.pieces))
 
-    def ids(self) -> list[int]:
-        """The token ids, of a plan without vectors."""
+    def ids(self) -> list[int]:  # of a plan without vectors
         return [token for piece in self.pieces if isinstance(piece, list) for token in piece]
 
     @property
@@ -124,27 +120,20 @@ def _length(piece: Piece) -> int:
 
 
 @dataclass(frozen=True)
-class Stretch:
-    """A stretch of text that is tokenized in one go."""
-
+class Stretch:  # of text, tokenized in one go
     text: str = ""
     literals: tuple[Span, ...] = ()  # ranges of it that come from data, where special tokens may not arise
 
-    def add(self, text: str, is_data: bool) -> Self:
-        start = len(self.text)
-        literals = (*self.literals, (start, start + len(text))) if is_data and text else self.literals
-        return replace(self, text=self.text + text, literals=literals)
+    def add(self, text: str, is_data: bool) -> "Stretch":
+        whole = self.text + text
+        return Stretch(whole, (*self.literals, (len(self.text), len(whole))) if is_data and text else self.literals)
 
-    def behind(self, lead: str) -> Self:
+    def behind(self, lead: str) -> "Stretch":
         """The run with text before it, but for what it begins with already (data at its beginning does not count)."""
         words = self.text[: min((start for start, _ in self.literals), default=len(self.text))]
         missing = next(lead[:n] for n in range(len(lead) + 1) if words.startswith(lead[n:]))
         shifted = tuple((start + len(missing), end + len(missing)) for start, end in self.literals)
-        return replace(self, text=missing + self.text, literals=shifted)
-
-    def cut(self, length: int) -> Self:
-        kept = tuple((start, min(end, length)) for start, end in self.literals if start < length)
-        return replace(self, text=self.text[:length], literals=kept)
+        return Stretch(missing + self.text, shifted)
 
 
 class PromptEncoder:
@@ -193,9 +182,10 @@ class PromptEncoder:
         return Plan((self._ids(run, adds),)), ids
 
     def _split(self, run: Stretch, continuation: str, adds_special: bool) -> tuple[Stretch, list[int]]:
-        stripped = run.cut(len(run.text.rstrip()))
-        blanks = run.text[len(stripped.text) :]
-        whole = stripped.add(blanks, is_data=False).add(continuation, is_data=True)
+        length = len(run.text.rstrip())
+        literals = tuple((start, min(end, length)) for start, end in run.literals if start < length)
+        stripped = Stretch(run.text[:length], literals)
+        whole = stripped.add(run.text[length:], is_data=False).add(continuation, is_data=True)
         return stripped, self._ids(whole, adds_special)[len(self._ids(stripped, adds_special)) :]
 
     def _text(self, prompt: Prompt, memories: Sequence[Memory]) -> Stretch:

@@ -35,16 +35,9 @@ _PROCESSORS: dict[str, _Build] = {
 _NEED_ENDS = {"min_new_tokens", "exponential_decay_length_penalty"}
 _OFF_AT_1 = {"repetition_penalty", "guidance_scale", "encoder_repetition_penalty"}  # as at None and 0
 # What counts or reads the prompt's tokens, and what says the same in new tokens.
-_REFUSED = {
-    "min_length": "min_new_tokens",
-    "max_length": "max_gen_toks",
-    "stop_strings": "until",
-    "forced_bos_token_id": None,
-    "encoder_repetition_penalty": "repetition_penalty",
-    "encoder_no_repeat_ngram_size": "no_repeat_ngram_size",
-    "guidance_scale": None,
-    "watermarking_config": None,
-}
+_REFUSED: dict[str, str | None] = {"min_length": "min_new_tokens", "max_length": "max_gen_toks"}
+_REFUSED |= {"stop_strings": "until"} | dict.fromkeys(("forced_bos_token_id", "guidance_scale", "watermarking_config"))
+_REFUSED |= {f"encoder_{name}": name for name in ("repetition_penalty", "no_repeat_ngram_size")}
 OWN_SETTINGS = frozenset((*_PROCESSORS, *_REFUSED))
 
 

@@ -1,19 +1,17 @@
 """The words that ask a question of a context, which stands first, where training puts it; a setting (`prompt`)."""
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pcc_bench.core.errors import UsageError
 
 OFFICIAL: Literal["official"] = "official"
 
 
-@dataclass(frozen=True)
-class QuestionPrompt:
+class QuestionPrompt(NamedTuple):
     text: str  # what follows the context, with `{question}` where the question stands
     delimiter: str  # stands between that and an answer that is given: in examples, in training
     until: tuple[str, ...]  # what ends an answer besides the end of sequence; nothing: what the task says
-    answer_start: str = ""  # how the assistant's turn begins; "" for nothing. Only under a chat template.
+    answer_start: str = ""  # how the assistant's turn begins, under a chat template
     needs_chat_template: bool = False  # the words are a user's turn
 
     @property
@@ -28,13 +26,7 @@ PROMPTS = {
     # The paper's code (evaluate_qa.py), which does not cut at a line break either.
     OFFICIAL: QuestionPrompt("Question: {question}\n\nAnswer: ", delimiter="", until=()),
     "short": QuestionPrompt("Question: {question}\nShort answer (a few words):", delimiter=" ", until=("\n",)),
-    "chat": QuestionPrompt(
-        "Question: {question}\nAnswer with a few words.",
-        delimiter=" ",
-        until=("\n",),
-        answer_start="The answer is",
-        needs_chat_template=True,
-    ),
+    "chat": QuestionPrompt("Question: {question}\nAnswer with a few words.", " ", ("\n",), "The answer is", True),
 }
 
 

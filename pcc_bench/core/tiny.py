@@ -16,14 +16,9 @@ CHAT_TEMPLATE = (
     "{% endfor %}{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
 )
 
-FAMILIES: dict[str, type[PreTrainedConfig]] = {
-    "gpt2": transformers.GPT2Config,
-    "llama": transformers.LlamaConfig,
-    "mistral": transformers.MistralConfig,
-    "qwen2": transformers.Qwen2Config,
-    "phi3": transformers.Phi3Config,
-    "gemma3": transformers.Gemma3TextConfig,  # scales its input vectors, and every other block has a window
-}
+FAMILIES: dict[str, type[PreTrainedConfig]] = {"gpt2": transformers.GPT2Config, "llama": transformers.LlamaConfig}
+FAMILIES |= {"mistral": transformers.MistralConfig, "qwen2": transformers.Qwen2Config, "phi3": transformers.Phi3Config}
+FAMILIES |= {"gemma3": transformers.Gemma3TextConfig}  # scales its input vectors, and every other block has a window
 
 
 def make_tokenizer(
@@ -42,12 +37,8 @@ def make_tokenizer(
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space)
     tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
-        special_tokens=[*SPECIAL, *special],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
+    options: dict[str, Any] = {"initial_alphabet": pre_tokenizers.ByteLevel.alphabet(), "show_progress": False}
+    trainer = trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=[*SPECIAL, *special], **options)
     tokenizer.train_from_iterator(texts, trainer)
     if adds_bos:
         bos = (BOS, tokenizer.token_to_id(BOS))
@@ -104,7 +95,6 @@ def make_bert_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedToke
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.train_from_iterator(
-        texts, trainers.WordPieceTrainer(vocab_size=vocabulary, special_tokens=special, show_progress=False)
-    )
+    trainer = trainers.WordPieceTrainer(vocab_size=vocabulary, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
     return transformers.BertTokenizer(vocab=tokenizer.get_vocab(), do_lower_case=False)

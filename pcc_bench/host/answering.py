@@ -107,14 +107,10 @@ class PrefixReader:
         inputs = left_pad(self.decoder, realise(heads, self.decoder, dtype), positions(heads, None))
         cache = DynamicCache(config=self.decoder.model.config)
         width = inputs["attention_mask"].shape[1]
-        last = torch.tensor([width - 1], device=self.decoder.device)
+        last = keep_logits(self.decoder, torch.tensor([width - 1], device=self.decoder.device))
         with torch.inference_mode(), autocast_for(self.decoder, inputs.get("inputs_embeds")):
-            self.decoder.model(
-                **{"position_ids": positions_of(inputs["attention_mask"]), **inputs},
-                past_key_values=cache,
-                use_cache=True,
-                **keep_logits(self.decoder, last),
-            )
+            inputs = {"position_ids": positions_of(inputs["attention_mask"]), **inputs, **last}
+            self.decoder.model(**inputs, past_key_values=cache, use_cache=True)
         rows = [(slice(row, row + 1), slice(None), slice(width - head.length, None)) for row, head in enumerate(heads)]
         layers: Sequence[Any] = cache.layers
         return [[(layer.keys[row], layer.values[row]) for layer in layers] for row in rows]
@@ -221,9 +217,7 @@ class Answering:
         return None if ids is None else [row[head:] for row, head in zip(ids, heads, strict=True)]
 
     def _text(self, ids: list[int], until: list[str]) -> str:
-        think_end = self.lm.think_end_token
-        if isinstance(think_end, int) and think_end in ids:
-            last = len(ids) - 1 - ids[::-1].index(think_end)
-            return str(postprocess_generated_text(self.lm.tok_decode(ids[last + 1 :]).lstrip(), until, None))
-        end = think_end if isinstance(think_end, str) else None
-        return str(postprocess_generated_text(self.lm.tok_decode(ids), until, end))
+        think_end, text = self.lm.think_end_token, self.lm.tok_decode(ids)
+        if isinstance(think_end, int) and think_end in ids:  # what stands behind the last one
+            text = self.lm.tok_decode(ids[len(ids) - ids[::-1].index(think_end) :]).lstrip()
+        return str(postprocess_generated_text(text, until, think_end if isinstance(think_end, str) else None))

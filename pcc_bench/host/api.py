@@ -182,9 +182,8 @@ class CompressedTextGenerationPipeline(Pipeline):
             memories = self.pcc.compress([context] * len(asked), query=list(asked))
         else:
             memories = [self.pcc.compress(context)] * len(asked)
-        answers = [
-            memory.answer(question, *answering, **options) for memory, question in zip(memories, asked, strict=True)
-        ]
+        pairs = zip(memories, asked, strict=True)
+        answers = [memory.answer(question, *answering, **options) for memory, question in pairs]
         return {"answers": answers, "ratio": memories[0].ratio}
 
     def postprocess(self, outputs: Mapping[str, Any], one: bool) -> dict[str, Any]:  # type: ignore[override]

@@ -42,7 +42,6 @@ def open_compressor(
 
 
 def open_decoder_on(name: str, device: str | None, dtype: str) -> Decoder:
-    """Load a decoder and move it to a device; arguments as in `open_compressor`."""
     if dtype not in ("auto", *DTYPES):
         raise UsageError(f"dtype {dtype} is unknown{registry.suggest(dtype, ['auto', *DTYPES])}")
     if device in (None, "auto"):
@@ -124,10 +123,8 @@ class ContextMemory:
         if words.needs_chat_template:
             if not decoder.tokenizer.chat_template:
                 raise UsageError(f"prompt={prompt} needs a chat template, and {decoder.name} has none: use short")
-            turns = [{"role": "user", "content": text}]
-            turns += [{"role": "assistant", "content": words.answer_start}] if words.answer_start else []
-            begun = bool(words.answer_start)
-            text = decoder.chat(turns, continue_final_message=begun, add_generation_prompt=not begun)
+            turns = [{"role": "user", "content": text}, {"role": "assistant", "content": words.answer_start}]
+            text = decoder.chat(turns, continue_final_message=True)
         return PromptEncoder(self.compressor).encode(Prompt.parse(text), [self.memory])
 
 

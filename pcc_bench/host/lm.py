@@ -70,7 +70,6 @@ class CompressedLM(HFLM):  # type: ignore[misc]
             store = MemoryStore(Path(own.memory_store), self.compressor, own.memory_store_dtype, own.memory_store_gib)
         self.book = MemoryBook(self.compressor, self.rank, self.world_size, int(own.memory_gb * 2**30), store)
         self.planner = Planner(self.encoder, self.book, own.overflow)
-        self.control, self.control_seed = own.control, own.control_seed
         self.tally = responses.latest = responses.Tally()
         self._responses: ResponseCache | None = None
         self._settings = {
@@ -193,9 +192,9 @@ class CompressedLM(HFLM):  # type: ignore[misc]
     def _answer(self, kind: str, instances: list[Instance], quiet: bool) -> list[Answer]:
         quiet = quiet or self.rank != 0
         partners: dict[str, str] = {}
-        if self.control == "wrong_memory":
+        if self._settings["control"] == "wrong_memory":
             mine = {context for instance in instances for context in as_prompt(instance.args[0]).contexts}
-            partners = wrong_partners(set().union(*gather(mine, self.world_size)), self.control_seed)
+            partners = wrong_partners(set().union(*gather(mine, self.world_size)), self._settings["control_seed"])
         cache = self._responses
         requests = read_requests(kind, instances, self.compressor, partners, cache)
         answers = [cache.get(request.key) if cache else None for request in requests]

@@ -63,11 +63,8 @@ class MemoryBook:
             self.stored += stored
             if trouble and not self.trouble:
                 self.trouble = trouble
-                warnings.warn(
-                    f"the memory store could not keep a memory ({trouble}): the run goes on without keeping it; its "
-                    "results are whole, and count such memories as 'unwritten'",
-                    stacklevel=2,
-                )
+                what = f"the memory store could not keep a memory ({trouble}): the run goes on without keeping it"
+                warnings.warn(f"{what}; its results are whole, and count such memories as 'unwritten'", stacklevel=2)
             self.compressions += len(share) - stored["hits"]
             self.seconds += sum(memory.seconds for memory in share.values())
 

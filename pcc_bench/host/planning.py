@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from lm_eval.api.instance import Instance
 from lm_eval.models.utils import normalize_gen_kwargs
@@ -20,19 +20,13 @@ from pcc_bench.host.responses import Answer, ResponseCache, Tally
 OVERFLOW = ("error", "skip", "truncate")
 
 
-@dataclass(frozen=True)
-class Request:  # one question to the decoder
+class Request(NamedTuple):  # one question to the decoder
     prompt: Prompt
     argument: Any  # generation arguments, or the continuation to score
-    read: tuple[str, ...]  # the contexts whose memories are read: the prompt's own, or others under a control
+    sources: tuple[Source, ...]  # of the memories that are read: the prompt's own contexts, or others under a control
     task: str
     row: int  # its row in the task
     key: str = ""  # its key in the cache of answers ("" where there is none)
-    query: str = ""  # the question its contexts are compressed for; "" for methods that don't see it
-
-    @property
-    def sources(self) -> tuple[Source, ...]:
-        return tuple(Source(context, self.query) for context in self.read)
 
     def new_tokens(self, default: int) -> int:
         """Most tokens of an answer; 0 where a continuation is scored."""
@@ -67,7 +61,8 @@ def read_requests(
         sampled = isinstance(argument, dict) and argument.get("do_sample", False)
         key = cache.key(kind, prompt, argument, read) if cache and not sampled else ""
         query = prompt.query if compressor.query_aware else ""
-        request = Request(prompt, argument, read, str(instance.task_name), int(instance.doc_id or 0), key, query)
+        sources = tuple(Source(context, query) for context in read)
+        request = Request(prompt, argument, sources, str(instance.task_name), int(instance.doc_id or 0), key)
         if compressor.query_aware and read and not query.strip():
             problem = f"asks no question beside its context, and {compressor.name} compresses for a question"
             remedy = "use a task that has one, marked with pcc_bench.core.context.literal()"
@@ -96,8 +91,7 @@ class Job:  # a request ready for the decoder
         return read + (self.plan.span if of_memories is None else max(self.plan.positions(of_memories), default=-1) + 1)
 
 
-@dataclass(frozen=True)
-class Planner:
+class Planner(NamedTuple):
     encoder: PromptEncoder  # tokenizes prompts around memories
     book: MemoryBook  # has the memories of every context that is asked for
     overflow: str  # what to do with a prompt longer than the window: one of `OVERFLOW`
@@ -106,10 +100,10 @@ class Planner:
         """Plan the `index`-th request; None where it is too long for the decoder's `window` and to be skipped."""
         room = window - request.new_tokens(max_new_tokens)
         room += isinstance(request.argument, str)  # the last token of a continuation is never read
-        prompt = request.prompt.with_contexts(request.read)
+        sources = request.sources
         while True:
-            contexts = prompt.contexts
-            memories = [self.book[Source(context, request.query)] for context in contexts]
+            prompt = request.prompt.with_contexts(source.context for source in sources)
+            memories = [self.book[source] for source in sources]
             if isinstance(request.argument, str):
                 plan, continuation = self.encoder.encode_pair(prompt, memories, request.argument)
             else:
@@ -128,10 +122,10 @@ class Planner:
                 places = f"takes {room + over} positions, the decoder has room for {room} of {window}"
                 raise UsageError(f"{request.where} {places}: {remedy}")
             fraction = max(0.0, 1 - 1.05 * over / held)
-            prompt = prompt.with_contexts(context[: int(len(context) * fraction)] for context in contexts)
-            self.book.fill((Source(context, request.query) for context in prompt.contexts), alone=True)
-        cut = len("".join(request.read).encode()) - len("".join(contexts).encode())
-        return Job(index, plan, continuation, accounting(memories, plan, cut))
+            sources = tuple(Source(context[: int(len(context) * fraction)], query) for context, query in sources)
+            self.book.fill(sources, alone=True)
+        whole, rest = (len("".join(context for context, _ in part).encode()) for part in (request.sources, sources))
+        return Job(index, plan, continuation, accounting(memories, plan, whole - rest))
 
 
 def accounting(memories: Sequence[Memory], plan: Plan, truncated_bytes: int) -> SampleRecord:
@@ -163,9 +157,9 @@ def tally(requests: Sequence[Request], answers: Sequence[Answer]) -> Tally:
         tally.counts["requests"] += 1
         tally.counts["cached"] += bool(record.get("cached"))
         tally.counts["prefixes_reused"] += bool(record.get("reused_positions"))
-        tally.counts["without_context"] += not request.read
+        tally.counts["without_context"] += not request.sources
         tally.counts["truncated"] += bool(record.get("truncated_bytes"))
-        tally.counts["contexts"] += len(request.read)
+        tally.counts["contexts"] += len(request.sources)
         tally.counts["memories_reused"] += sum(source in seen for source in request.sources)
         seen.update(request.sources)
     return tally

@@ -130,10 +130,9 @@ def finish() -> None:
         return
     rows = ", ".join(f"{task} ({count})" for task, count in sorted(empty.items()))
     alone = len(empty) == len(latest.asked)
-    sys.stderr.write(
-        f"pcc-bench: {'error: nothing was scored' if alone else 'some tasks have no score'}: all rows of {rows} "
-        "are longer than the decoder's window and were skipped; pass a larger max_length, a higher rate or "
-        "overflow=truncate\n"
-    )
+    verdict = "error: nothing was scored" if alone else "some tasks have no score"
+    why = f"all rows of {rows} are longer than the decoder's window and were skipped"
+    remedy = "pass a larger max_length, a higher rate or overflow=truncate"
+    sys.stderr.write(f"pcc-bench: {verdict}: {why}; {remedy}\n")
     if alone:
         raise SystemExit(NOTHING_SCORED)

@@ -76,9 +76,8 @@ def validate(model: str, model_args: str, task_list: str, metadata: str | None =
     given = (report.look("metadata", lambda: settings(metadata)) if metadata else None) or {}
     startup.install()
     # lm-eval's own tasks are thousands of files: they are read only when one of them is asked for.
-    manager = TaskManager(
-        include_path=tasks.__path__[0], include_defaults=not ours, metadata={**(values or {}), **given}
-    )
+    given = {**(values or {}), **given}
+    manager = TaskManager(include_path=tasks.__path__[0], include_defaults=not ours, metadata=given)
     for name in names:
         if loaded := report.look(f"task {name}", lambda name=name: _task(manager, name)):  # type: ignore[misc]
             report.examples |= {task: _example(loaded[task], decoder) for task in loaded}

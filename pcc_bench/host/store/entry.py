@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from dataclasses import fields
 from pathlib import Path
 from typing import Annotated
 
@@ -57,8 +56,7 @@ def write(key: str, maker: str, memory: Memory | RawMemory, precision: str) -> b
     else:
         tensors = {"text": torch.from_numpy(np.frombuffer((memory.text or "").encode(), dtype=np.uint8).copy())}
     tensors = {name: value.cpu().contiguous() for name, value in tensors.items()}
-    state = {field.name: getattr(memory, field.name) for field in fields(memory)}
-    counts = {name: value for name, value in state.items() if isinstance(value, int | float | tuple)}
+    counts = {name: value for name, value in vars(memory).items() if isinstance(value, int | float | tuple)}
     header = json.dumps({"key": key, "maker": maker, "counts": counts}, sort_keys=True)
     return save(tensors, {HEADER: f"{_checksum(header, tensors)} {header}"})
 

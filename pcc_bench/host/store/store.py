@@ -144,8 +144,6 @@ class MemoryStore:
         if precision != EXACT and not compressor.has_converter:
             problem = f"memory_store_dtype={precision} keeps slots before a converter, and {compressor.name} has none"
             raise UsageError(f"{problem}: pass {EXACT}, or leave it out")
-        if gib is not None and not (isinstance(gib, int | float) and gib > 0):
-            raise UsageError(f"memory_store_gib={gib} leaves no room: pass a number above 0, or none for no limit")
         if compressor.depends_on_batch:
             problem = "makes memories that depend on the texts compressed beside them (padding=attended)"
             remedy = "leave out memory_store, or that option"
@@ -154,15 +152,17 @@ class MemoryStore:
         self.precision = precision
         self.counts: Counter[str] = Counter()  # of `COUNTS`, since it was last emptied
         self.trouble = ""  # why a file could not be written last, "" if all could
-        self._maker = maker(compressor, precision)
+        decoder = compressor.decoder
+        reader = [decoder.fingerprint, decoder.weights_fingerprint, str(decoder.dtype)]
+        tokenizers = [tokenizer_fingerprint(tokenizer) for tokenizer in compressor.tokenizers]
+        state = [ENCODING, compressor.fingerprint(), reader, tokenizers, precision]
+        self._maker = documents.digest(state, 64)  # of all that decides a memory besides its text and question
         self._folder = StoreFolder(path, None if gib is None else int(gib * 2**30))
         makers = [entry.maker(file.path) for file in islice(self._folder.files(ENTRY), LOOKED_AT)]
         if makers and not {self._maker, ""} & set(makers):
-            warnings.warn(
-                f"memory store {path} was made for other checkpoints or options (none of {len(makers)} memories looked "
-                "at fits): what is missing is made anew and kept beside them",
-                stacklevel=2,
-            )
+            others = f"other checkpoints or options (none of {len(makers)} memories looked at fits)"
+            remedy = "what is missing is made anew and kept beside them"
+            warnings.warn(f"memory store {path} was made for {others}: {remedy}", stacklevel=2)
 
     def key(self, context: str, query: str = "") -> str:
         """Hash of all that decides a memory: code, compressor, decoder, dtype, precision, text and question."""
@@ -239,14 +239,6 @@ def _check_finite(compressor: Compressor, tensors: Iterable[torch.Tensor]) -> No
         problem = "makes memories with values that are not finite numbers (NaN or infinity), which say nothing"
         origin = f"{compressor.name} ({compressor.source or 'its checkpoint'})"
         raise UsageError(f"{origin} {problem}: use another checkpoint, or dtype=float32")
-
-
-def maker(compressor: Compressor, precision: str) -> str:
-    """Hash of all that decides a memory besides its text and question."""
-    decoder = compressor.decoder
-    reader = [decoder.fingerprint, decoder.weights_fingerprint, str(decoder.dtype)]
-    tokenizers = [tokenizer_fingerprint(tokenizer) for tokenizer in compressor.tokenizers]
-    return documents.digest([ENCODING, compressor.fingerprint(), reader, tokenizers, precision], 64)
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
