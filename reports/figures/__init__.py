@@ -18,8 +18,7 @@ from pcc_bench.reports.figures import frames, style, tasks, tradeoffs, training
 from pcc_bench.reports.table import Column, Table
 from pcc_bench.results.collection import Results
 
-FORMATS = ("svg", "pdf", "png")
-NO_DATE: dict[str, dict[str, Any]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
+FORMATS: dict[str, dict[str, Any]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}  # without dates
 Draw = Callable[[DataFrame], matplotlib.figure.Figure]
 
 
@@ -46,7 +45,7 @@ def save(draw: Draw, frame: DataFrame, key: str, title: str, alt: str, out: Path
             for end in ends:
                 kind = end.rpartition(".")[2]
                 with replaced(figure.file(end)) as part:
-                    drawn.savefig(part, format=kind, metadata=NO_DATE[kind])
+                    drawn.savefig(part, format=kind, metadata=FORMATS[kind])
     safe = frame.map(lambda value: texttable.csv_cell(value) if isinstance(value, str) else value)
     write_text(figure.file(".csv"), safe.to_csv(index=False, lineterminator="\n"))
     return figure
@@ -164,7 +163,7 @@ def _over_rate(key: str, title: str, table: Table, column: Column) -> Drawing:
 def _with_rates(frame: DataFrame) -> DataFrame:
     """The frame, or nothing of it where fewer than two lines of the table have a rate."""
     points = frame.dropna(subset="rate")[["method", "requested"]].drop_duplicates()
-    return frame.drop(columns="runs").iloc[: None if len(points) >= LEAST else 0]
+    return frame.drop(columns=["runs", "label"]).iloc[: None if len(points) >= LEAST else 0]
 
 
 def _by_panel(frame: DataFrame, panel: str, series: str, x: str, at: str, digits: int) -> str:

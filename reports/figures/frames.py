@@ -14,7 +14,7 @@ from pandas import DataFrame
 from pcc_bench.core.errors import UsageError
 from pcc_bench.reports import measure
 from pcc_bench.reports.table import Table
-from pcc_bench.reports.tables import FULL, NONE, family, label, rank
+from pcc_bench.reports.tables import FULL, NONE, RANKS, family, label
 from pcc_bench.results.collection import Results
 from pcc_bench.results.rows import of_first_filter
 from pcc_bench.results.run import Run
@@ -38,14 +38,14 @@ def named(runs: Iterable[Run]) -> list[tuple[Run, str]]:
 
     Ceiling and floor first, then the methods as in the tables, each by its rate.
     """
-    runs = sorted(runs, key=lambda run: (rank(family(run)), run.rate or 0))
+    runs = sorted(runs, key=lambda run: (RANKS.get(family(run), len(RANKS)), run.rate or 0))
     called = [(run, label(family(run), run.rate, run.control)) for run in runs]
     settings = Counter(name for name, _ in {(name, run.setting) for run, name in called})
     return [(run, name if settings[name] == 1 else run.id) for run, name in called]
 
 
 def scores(table: Table, columns: Iterable[str]) -> DataFrame:
-    """Measured cells of a table: `set`, `method`, `requested`, `rate` (achieved), `value`, `low`, `high`, `runs`."""
+    """Measured cells: `set`, `method`, `requested`, `rate` (achieved), `value`, `low`, `high`, `runs`, `label`."""
     keys, rows = set(columns), []
     for row, cells in table.lines():
         for column, cell in zip(table.columns, cells, strict=True):
@@ -54,19 +54,14 @@ def scores(table: Table, columns: Iterable[str]) -> DataFrame:
                 place = (column.group or column.name, row.name, row.rate, achieved)
                 rows.append((*place, cell.value, cell.low, cell.high, row.runs))
     frame = DataFrame(rows, columns=["set", "method", "requested", "rate", "value", "low", "high", "runs"])
-    return frame.astype(dict.fromkeys(["requested", "rate", "value", "low", "high"], float))
-
-
-def priced(table: Table, column: str) -> DataFrame:
-    """The cells of a column (its key), as `scores`, with the requested rate in words as `label`."""
-    frame = scores(table, [column])
+    frame = frame.astype(dict.fromkeys(["requested", "rate", "value", "low", "high"], float))
     return frame.assign(label=[f"{rate:g}x" if rate == rate else "" for rate in frame["requested"]])
 
 
 def quality_and_positions(results: Results, table: Table, column: str) -> tuple[DataFrame, str]:
     """The cells of a column (its key) with the mean positions of a prompt: `PRICED`, and what the axis says."""
     tasks = {f"pcc_{column.key.partition('.')[0]}" for column in table.columns}
-    frame, costs = priced(table, column), []
+    frame, costs = scores(table, [column]), []
     for runs in frame["runs"]:
         parts = [results.frame(run, task) for run in map(results.run, runs) for task in tasks & set(run.tasks)]
         full = [part["prompt_positions"] for part in parts if "prompt_positions" in part]
@@ -174,7 +169,7 @@ def quality_and_time(results: Results, table: Table, column: str, phase: str, mo
     ones before predicted ones, long contexts before short ones, small batches before large ones, one question a context
     before several.
     """
-    frame, cost = priced(table, column), results.cost
+    frame, cost = scores(table, [column]), results.cost
     runs = [results.run(names[0]) if names else None for names in frame["runs"]]
     best, axis = frame.iloc[:0].assign(cost=0.0), ""
     if not len(cost):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -37,7 +37,7 @@ LABELS = {
 # Read in the frame of a tuned 1x checkpoint.
 TUNED_TEXT = ("truncated-context", "random-context", "bm25-context", "llmlingua2", NONE)
 LABELS |= {f"{method}-tuned": f"{LABELS[method]}, tuned" for method in TUNED_TEXT}
-ORDER = tuple(LABELS)
+RANKS = {method: place for place, method in enumerate(LABELS)}  # of methods in print
 OURS = ("pcc-lite", "pcc-large", "pcc-pooled", "pcc")
 ROLES: tuple[Role, ...] = ("ceiling", "method", "floor")  # from the top of a table down
 
@@ -83,11 +83,6 @@ def label(method: str, rate: float | None, control: str | None = None) -> str:
     return name + (f" ({control.replace('_', ' ')})" if control else "")
 
 
-def rank(method: str) -> int:
-    """Its place among methods in print."""
-    return ORDER.index(method) if method in ORDER else len(ORDER)
-
-
 def role(run: Run) -> Role:
     """Models of lm-eval read everything, as the full context does."""
     if family(run) in (NONE, f"{NONE}-tuned") or run.control:
@@ -95,11 +90,11 @@ def role(run: Run) -> Role:
     return "ceiling" if family(run) in (FULL, TUNED) or run.reported is None else "method"
 
 
-def grouped(runs: Iterable[Run], tasks: Callable[[str], bool], name: Callable[[Run], str] | None = None) -> list[Line]:
+def grouped(runs: Iterable[Run], tasks: Collection[str], name: Callable[[Run], str] | None = None) -> list[Line]:
     """A line for every setting that has such tasks; its seeds are averaged. `name`: by default method and rate."""
     groups: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
-        if any(map(tasks, run.tasks)):
+        if any(task in tasks for task in run.tasks):
             groups.setdefault(run.setting, []).append(run)
     lines = []
     for group in groups.values():
@@ -108,12 +103,12 @@ def grouped(runs: Iterable[Run], tasks: Callable[[str], bool], name: Callable[[R
         rate = run.rate if kind == "method" or run.control else None
         ids = tuple(run.id for run in group)
         row = Row(key=text, label=text, method=method, rate=rate, role=kind, decoder=run.decoder, runs=ids)
-        lines.append(Line(row, tuple(group), frozenset(task for run in group for task in run.tasks if tasks(task))))
+        lines.append(Line(row, tuple(group), frozenset(task for run in group for task in run.tasks if task in tasks)))
 
     def place(line: Line) -> tuple[int, float, int, str]:
         """Ceilings first and floors last; methods by rate, then in a fixed order."""
         row = line.row
-        return ROLES.index(row.role), row.rate or 0.0, rank(row.method), row.label
+        return ROLES.index(row.role), row.rate or 0.0, RANKS.get(row.method, len(RANKS)), row.label
 
     return sorted(lines, key=place)
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from functools import partial
+from collections.abc import Sequence
 
 from pcc_bench import stats
 from pcc_bench.reports import measure
@@ -42,7 +41,7 @@ def _specs(lines: Sequence[Line]) -> tuple[list[Spec], str]:
 
 def of_table2(results: Results) -> list[Line]:
     runs = [run for run in results.runs if not run.labels or not all(name.endswith(APART) for name in run.labels)]
-    return distinct(grouped(runs, TASKS.__contains__))
+    return distinct(grouped(runs, TASKS))
 
 
 def table2(results: Results) -> Table:
@@ -58,7 +57,7 @@ def table5(results: Results) -> Table:
     if not runs and len({run.decoder for run in free}) > 1:
         runs = free
     demonstrated = ("pcc_gsm8k", "pcc_gsm8k_4_memory", "pcc_gsm8k_4_text")
-    measured = distinct(grouped(runs, (*TASKS, *demonstrated).__contains__), lambda run: run.decoder)
+    measured = distinct(grouped(runs, (*TASKS, *demonstrated)), lambda run: run.decoder)
     gsm8k = Spec("gsm8k.exact_match", "GSM8K", "acc", "exact_match", (demonstrated[::-1],))
     note = "Decoders count tokens in their own way: rows may differ between decoders, not within one."
     specs, headline = _specs(measured)
@@ -72,7 +71,7 @@ def ablations(results: Results) -> Table:
     def label(run: Run) -> str:
         return next((text for name, text in run.labels.items() if name.endswith("ablations")), "")
 
-    measured = distinct(grouped(filter(label, results.runs), TASKS.__contains__, label))
+    measured = distinct(grouped(filter(label, results.runs), TASKS, label))
     return build("ablations", "Ablations", measured, *_specs(measured))
 
 
@@ -98,7 +97,7 @@ def pretraining(results: Results) -> Table:
     for task, metric, heading, better, digits in COLUMNS:
         name = task.removeprefix("pcc_")
         specs.append(Spec(f"{name}.{metric}", name, heading, metric, ((task,),), "", better, digits))
-    measured = distinct(grouped(results.runs, (RECONSTRUCTION, COMPLETION).__contains__))
+    measured = distinct(grouped(results.runs, (RECONSTRUCTION, COMPLETION)))
     title = "Pretraining: reconstruction and completion by rate"
     return build("pretraining", title, measured, specs, "completion.perplexity", notes=[ENCODER])
 
@@ -146,17 +145,13 @@ def _alternatives(name: str, size: str) -> tuple[str, ...]:
     return f"pcc_{name}_{size}_text", f"pcc_{name}_{size}_memory", nothing
 
 
-def _lines(runs: Iterable[Run], stems: Sequence[str], what: str) -> list[Line]:
+def _lines(runs: Sequence[Run], stems: Sequence[str], what: str) -> list[Line]:
     """Lines by setting and form of what is shown, named for it: one run may make several."""
-    runs = list(runs)
-
-    def is_of(form: str, task: str) -> bool:
-        of_task = next((form for form in FORMS[1:] if task.endswith(f"_{form}")), FORMS[0])
-        return of_task == form and any(task == stem or task.startswith(f"{stem}_") for stem in stems)
-
+    known = {task for run in runs for task in run.tasks if any(f"{task}_".startswith(f"{stem}_") for stem in stems)}
+    forms = {task: next((form for form in FORMS[1:] if task.endswith(f"_{form}")), FORMS[0]) for task in known}
     by_form = []
     for form in FORMS:
-        for line in grouped(runs, partial(is_of, form)):
+        for line in grouped(runs, [task for task in known if forms[task] == form]):
             shown, kind = (f"no {what}", "floor") if form == "none" else (f"{what} as text", "ceiling")
             if line.row.role == "ceiling":  # a decoder that reads everything is the floor where nothing is shown
                 line = line.under(method=NONE if form == "none" else FULL, role=kind, label=shown)
