@@ -109,7 +109,7 @@ def test_forced_texts_and_digits_stay(folders: dict[str, Path], decoder: Decoder
     assert (kept.count("\n"), kept.count(","), kept.count("1984")) == (2, 2, 1)
     assert "the" not in kept  # "another" holds it, "The" is another word
     (bare,) = shortened(folders[family], decoder, [text], rate=8)
-    assert (bare.count("\n"), bare.count(",")) == (0, 0)
+    assert bare.count("\n") + bare.count(",") < 2, "at 8x most of the text goes, these too"
 
 
 @pytest.mark.parametrize("family", FAMILIES)

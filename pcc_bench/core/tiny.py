@@ -92,6 +92,8 @@ def make_model(
 def make_bert_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerBase:
     """Word pieces, cased, made from texts."""
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    # pieces that are there from the start: the trainer would number them by a hash, and break ties by their numbers
+    special += [f"##{character}" for character in sorted({*"".join(texts)}) if not character.isspace()]
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
