@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import save_file
 from transformers import AutoModel
 
@@ -135,7 +135,12 @@ def _load_own(
         with torch.no_grad():
             model.get_input_embeddings().weight[memory_token_ids(tokenizer)] = memory_tokens.to(dtype)
     if lora:
-        model = _with_adapter(model, config, state, path, name)
+        with foreign(f"the adapter that {path.with_name('config.json')} describes can't be put on the model '{name}'"):
+            model = get_peft_model(model, LoraConfig(**(config.encoder.lora or {})))
+        adapter = files.under("adapter.", state)
+        files.check_names(adapter, get_peft_model_state_dict(model, save_embedding_layers=False), path)
+        with foreign(f"{path} does not fit the encoder base '{name}'"):
+            set_peft_model_state_dict(model, adapter)
     encoder = Encoder(model, tokenizer, config)
     for key, weight in (("memory_tokens", encoder.memory_rows), ("gate", encoder.gate)):
         if weight is not None and (key in state or key != "gate" or not adapt):
@@ -169,18 +174,6 @@ def _is_embedding(key: str) -> bool:
     return "embed_tokens" in key or "wte" in key
 
 
-def _with_adapter(
-    model: Any, config: PccConfig, state: dict[str, torch.Tensor], path: Path, base: str | None
-) -> PeftModel:
-    with foreign(f"the adapter that {path.with_name('config.json')} describes can't be put on the model '{base}'"):
-        peft_model = get_peft_model(model, LoraConfig(**(config.encoder.lora or {})))
-    known, adapter = get_peft_model_state_dict(peft_model, save_embedding_layers=False), files.under("adapter.", state)
-    files.check_names(adapter, known, path)
-    with foreign(f"{path} does not fit the encoder base '{base}'"):
-        set_peft_model_state_dict(peft_model, adapter)
-    return peft_model
-
-
 def _own_weights(pcc: PCC) -> dict[str, torch.Tensor]:
     """Weights of an encoder that are none of its transformer's."""
     weights = {"memory_tokens": pcc.encoder.memory_rows, "gate": pcc.encoder.gate}
@@ -204,9 +197,9 @@ A context compressor in the format of pcc_bench: segments of {config.segment_len
 | encoder | {config.encoder.config.get("model_type")} ({config.encoder.kind}), width {pcc.encoder.hidden_size} |
 | rates | {", ".join(f"{rate}x" for rate in config.declared_rates)} |
 | converter | {sum(p.numel() for p in pcc.converter.parameters()):,} parameters |
-| boundaries | {config.boundaries.value} |
-| slot positions | {config.slot_positions.value} |
-| slots of a short segment | {config.slots.value} |
+| boundaries | {config.boundaries} |
+| slot positions | {config.slot_positions} |
+| slots of a short segment | {config.slots} |
 | decoder fingerprint | {config.decoder.fingerprint or "(not recorded)"} |
 
 {config.notes}

@@ -16,7 +16,7 @@ from pcc_bench.core.compressor import Compressor, Frame, Layout, Look, Memory, R
 from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.errors import UsageError
 from pcc_bench.model import checkpoint, inspection
-from pcc_bench.model.config import Padding, PccConfig, Pooling, SlotPositions
+from pcc_bench.model.config import PccConfig
 from pcc_bench.model.pcc import AE, PCC, SPECIAL_TOKENS, Encoded
 
 
@@ -37,7 +37,7 @@ class PccCompressor(Compressor):
         # In print it is called by its encoder, or by what it does where that is layers of the decoder.
         if pcc.config.encoder.layers is None:
             self.label = "PCC-Lite" if pcc.config.encoder.kind == "full" else "PCC-Large"
-        elif pcc.config.pooling is Pooling.MEAN:
+        elif pcc.config.pooling == "mean":
             self.label = "tuned context" if pcc.config.rate == 1 else "PCC pooled"
         self._weights = checkpoint.weights_fingerprint(pcc)
 
@@ -131,7 +131,7 @@ class PccCompressor(Compressor):
     @property
     def depends_on_batch(self) -> bool:
         """The official padding is read by the encoder, and its length is that of the longest text of a batch."""
-        return self.pcc.config.padding is Padding.ATTENDED
+        return self.pcc.config.padding == "attended"
 
     @property
     def tokenizers(self) -> tuple[PreTrainedTokenizerBase, ...]:
@@ -140,7 +140,7 @@ class PccCompressor(Compressor):
     def options(self) -> dict[str, Any]:
         described = {"encoder", "decoder", "prompt", "notes", "lab", "rates"}
         options = self.pcc.config.model_dump(mode="json", exclude=described)
-        if self.pcc.config.slot_positions is SlotPositions.CONSECUTIVE:
+        if self.pcc.config.slot_positions == "consecutive":
             del options["slot_positions"]  # fingerprints of memories made before there was a choice stay valid
         if not self.pcc.config.gate:
             del options["gate"]

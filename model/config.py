@@ -1,6 +1,5 @@
 """What a PCC checkpoint is: sizes, policies, and the decoder it was made for (`config.json`)."""
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -12,42 +11,19 @@ from pcc_bench.core.errors import UsageError
 FORMAT = 1  # version of the checkpoint folder; raised when an old reader could not read a new folder
 MEMORY_TOKENS = 64  # `<mem_0>`..`<mem_63>`, always all 64 (official model.py)
 Rate = Annotated[int, Field(gt=0, le=100_000_000)]
-
-
-class Slots(StrEnum):
-    """How many slots a short last segment gets."""
-
-    OFFICIAL = "official"  # as many as a full one: 1 token may become 64 slots
-    PROPORTIONAL = "proportional"  # ceil(tokens / rate)
-
-
-class Boundaries(StrEnum):
-    """Where `<mem>` and `</mem>` stand in the decoder's input."""
-
-    PER_SEGMENT = "per_segment"  # official since 2025-07
-    ONCE = "once"  # one pair around all segments
-    NONE = "none"
-
-
-class SlotPositions(StrEnum):
-    """Position ids of slots in the decoder's input."""
-
-    CONSECUTIVE = "consecutive"  # they count as tokens (official)
-    CENTRE = "centre"  # each at the centre of the tokens it stands for; what follows counts on behind the last of these
-
-
-class Pooling(StrEnum):
-    """What becomes a slot."""
-
-    MEMORY_TOKENS = "memory_tokens"  # the last hidden state at a memory token behind the segment (the paper)
-    MEAN = "mean"  # the mean of the last hidden states of `rate` neighbouring tokens
-
-
-class Padding(StrEnum):
-    """What the encoder does with the padding of a batch."""
-
-    MASKED = "masked"  # never seen: a context's memory does not depend on its neighbours
-    ATTENDED = "attended"  # official: short rows are padded to the longest and the padding is compressed as well
+# How many slots a short last segment gets: as many as a full one (1 token may become 64 slots), or ceil(tokens / rate).
+Slots = Literal["official", "proportional"]
+# Where `<mem>` and `</mem>` stand in the decoder's input: around each segment (official since 2025-07), or around all.
+Boundaries = Literal["per_segment", "once", "none"]
+# Position ids of slots in the decoder's input: they count as tokens (official), or each stands at the centre of the
+# tokens it stands for; what follows counts on behind the last of these.
+SlotPositions = Literal["consecutive", "centre"]
+# What becomes a slot: the last hidden state at a memory token behind the segment (the paper), or the mean of the last
+# hidden states of `rate` neighbouring tokens.
+Pooling = Literal["memory_tokens", "mean"]
+# The padding of a batch: never seen, so that a context's memory does not depend on its neighbours; or, as in the
+# official code, short rows are padded to the longest and the padding is compressed as well.
+Padding = Literal["masked", "attended"]
 
 
 class EncoderConfig(Strict):
@@ -79,8 +55,8 @@ class PccConfig(Strict):
     rate: Rate  # compression of a full segment, segment_length / slots
     rates: tuple[Rate, ...] = ()  # all that the checkpoint was trained for
     segment_length: int = Field(default=256, gt=0, le=100_000_000)  # in the encoder's tokens; 256 in the paper
-    slots: Slots = Slots.OFFICIAL  # of a short last segment; with mean pooling always proportional
-    pooling: Pooling = Pooling.MEMORY_TOKENS
+    slots: Slots = "official"  # of a short last segment; with mean pooling always proportional
+    pooling: Pooling = "memory_tokens"
     # A slot is the converter's output plus sqrt(n) times the mean of the n pooled tokens' own input vectors, so that a
     # converter whose last layer is zero gives the decoder what it would read at rate 1. With `gate`, their weighted sum
     # over the root of the sum of squared weights: the same where weights are equal, the vector itself where one token
@@ -89,9 +65,9 @@ class PccConfig(Strict):
     # With mean pooling, the tokens of a group are weighted by a softmax of a learned score of their hidden states;
     # scores of zero are the plain mean, one high score keeps a single token.
     gate: bool = False
-    boundaries: Boundaries = Boundaries.PER_SEGMENT
-    slot_positions: SlotPositions = SlotPositions.CONSECUTIVE  # the centres are counted in the encoder's tokens
-    padding: Padding = Padding.MASKED
+    boundaries: Boundaries = "per_segment"
+    slot_positions: SlotPositions = "consecutive"  # the centres are counted in the encoder's tokens
+    padding: Padding = "masked"
     encoder_bos: bool = True  # the encoder's tokenizer adds its special tokens (Llama: BOS at the start of the text)
     memory_dtype: Literal["float32", "decoder"] = "float32"  # through the decoder's prefill; the latter is faster
     suppress_special: bool = False  # never generate `<mem>`, `</mem>`, `<ae>` where the decoder's vocabulary has them
@@ -108,17 +84,17 @@ class PccConfig(Strict):
             check_rate(rate, self.segment_length, self.pooling)
         if self.rates and self.rate not in self.rates:
             raise ValueError(f"rate {self.rate} is not one of the checkpoint's rates {list(self.rates)}")
-        if self.slot_positions is SlotPositions.CENTRE and self.boundaries is Boundaries.NONE:
+        if self.slot_positions == "centre" and self.boundaries == "none":
             raise ValueError(
                 "slot_positions centre needs boundary vectors: what follows a memory counts on from </mem>"
             )
-        if self.pooling is Pooling.MEAN and self.slots is not Slots.PROPORTIONAL:
+        if self.pooling == "mean" and self.slots != "proportional":
             raise ValueError("mean pooling has a slot for every 'rate' tokens: slots must be 'proportional'")
-        if self.pooling is Pooling.MEAN and self.padding is Padding.ATTENDED:
+        if self.pooling == "mean" and self.padding == "attended":
             raise ValueError("mean pooling does not read padding: padding must be 'masked'")
-        if self.residual and (self.pooling is not Pooling.MEAN or self.encoder.layers is None):
+        if self.residual and (self.pooling != "mean" or self.encoder.layers is None):
             raise ValueError("residual needs mean pooling and an encoder made of the decoder's layers (encoder.layers)")
-        if self.gate and self.pooling is not Pooling.MEAN:
+        if self.gate and self.pooling != "mean":
             raise ValueError("gate weights the tokens of a pooled group: it needs mean pooling")
         return self
 
@@ -149,11 +125,11 @@ class PccConfig(Strict):
         return checked(PccConfig, state, str(path))
 
 
-def check_rate(rate: int, segment_length: int, pooling: Pooling = Pooling.MEMORY_TOKENS) -> None:
+def check_rate(rate: int, segment_length: int, pooling: Pooling = "memory_tokens") -> None:
     """A `ValueError` unless a rate cuts a segment into whole slots, at most one a memory token (official quirk Q5)."""
     if segment_length % rate:
         raise ValueError(f"rate {rate} does not divide segments of {segment_length} tokens")
-    if pooling is Pooling.MEMORY_TOKENS and segment_length // rate > MEMORY_TOKENS:
+    if pooling == "memory_tokens" and segment_length // rate > MEMORY_TOKENS:
         raise ValueError(
             f"rate {rate} needs {segment_length // rate} slots for a segment of {segment_length} tokens, "
             f"but there are {MEMORY_TOKENS} memory tokens"

@@ -25,7 +25,7 @@ class Converter(nn.Module):
     """RMSNorm -> Linear -> GELU (erf) -> Linear, both with bias, shared by all slots.
 
     22,029,568 parameters from GPT2-Large (1280) to Llama-3-8B (4096). With `residual`, what goes in ends in a vector of
-    the decoder's space, which is added to what comes out.
+    the decoder's space, which is added to what comes out; it is all that comes out until training says more.
     """
 
     def __init__(self, encoder_size: int, decoder_size: int, residual: bool = False) -> None:
@@ -34,11 +34,9 @@ class Converter(nn.Module):
         self.RMSNorm = RMSNorm(encoder_size)
         self.dense_in = nn.Linear(encoder_size, decoder_size)
         self.dense_out = nn.Linear(decoder_size, decoder_size)
-
-    def start_as_identity(self) -> None:
-        """Set the last layer to zero: what comes out is the residual, until training says more."""
-        nn.init.zeros_(self.dense_out.weight)
-        nn.init.zeros_(self.dense_out.bias)
+        if residual:
+            nn.init.zeros_(self.dense_out.weight)
+            nn.init.zeros_(self.dense_out.bias)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Convert slots: [..., encoder size] (+ decoder size with `residual`) -> [..., decoder size] in float32."""

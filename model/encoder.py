@@ -17,7 +17,7 @@ from transformers.activations import NewGELUActivation
 
 from pcc_bench.core.decoder import Decoder, batches, check_window, plain_tokens
 from pcc_bench.core.errors import UsageError
-from pcc_bench.model.config import MEMORY_TOKENS, Padding, PccConfig, Pooling, Slots
+from pcc_bench.model.config import MEMORY_TOKENS, PccConfig
 
 MEMORY_TOKEN_NAMES = tuple(f"<mem_{index}>" for index in range(MEMORY_TOKENS))
 
@@ -50,7 +50,7 @@ class Encoder(nn.Module):
         self.memory_ids: list[int] = []
         self.memory_rows: nn.Parameter | None = None  # where the vocabulary is the decoder's
         self.gate = nn.Parameter(torch.zeros(self.hidden_size)) if config.gate else None
-        if config.pooling is Pooling.MEMORY_TOKENS:
+        if config.pooling == "memory_tokens":
             if config.encoder.layers is None:
                 self.memory_ids = memory_token_ids(tokenizer)
             else:
@@ -78,7 +78,7 @@ class Encoder(nn.Module):
         return list(plain_tokens(self.tokenizer, contexts, add_special_tokens=self.config.encoder_bos)["input_ids"])
 
     def segments(self, contexts: Sequence[Sequence[int]]) -> list[Segment]:
-        if self.config.padding is Padding.ATTENDED:
+        if self.config.padding == "attended":
             # the official code pads with unk for GPT-2, with the first reserved token for Llama-3
             tokenizer, reserved = self.tokenizer, self.tokenizer.get_vocab().get("<|reserved_special_token_0|>")
             ends = (tokenizer.pad_token_id, reserved, tokenizer.unk_token_id, tokenizer.eos_token_id)
@@ -86,8 +86,8 @@ class Encoder(nn.Module):
             longest = max(map(len, contexts), default=0)
             contexts = [[*ids, *[padding] * (longest - len(ids))] for ids in contexts]
         length, full, rate = self.config.segment_length, self.config.slots_per_segment, self.config.rate
-        pooled = self.config.pooling is Pooling.MEAN
-        proportional = pooled or self.config.slots is Slots.PROPORTIONAL
+        pooled = self.config.pooling == "mean"
+        proportional = pooled or self.config.slots == "proportional"
         return [
             Segment(index, piece, slots := -(-len(piece) // rate) if proportional else full, 0 if pooled else slots)
             for index, ids in enumerate(contexts)
@@ -113,7 +113,7 @@ class Encoder(nn.Module):
             batch = [segments[i] for i in indices]
             inputs = self._inputs(batch)
             hidden = self.body(**inputs, use_cache=False).last_hidden_state
-            if self.config.pooling is Pooling.MEAN:
+            if self.config.pooling == "mean":
                 hidden = self._pool(hidden, inputs["inputs_embeds"], batch)
             for row, i in enumerate(indices):
                 start = len(segments[i].ids) if segments[i].memory_tokens else 0
@@ -159,7 +159,7 @@ class Encoder(nn.Module):
                 f"encoder has {vocabulary}: they do not belong together"
             )
         ids = ids.to(self.body.device)
-        if self.config.encoder.layers is None and self.config.pooling is Pooling.MEMORY_TOKENS:
+        if self.config.encoder.layers is None and self.config.pooling == "memory_tokens":
             return {"input_ids": ids}
         vectors: torch.Tensor = self.body.get_input_embeddings()(ids)
         if self.memory_rows is not None:
@@ -170,7 +170,7 @@ class Encoder(nn.Module):
         return {"inputs_embeds": vectors}
 
     def check_positions(self, config: PccConfig) -> None:
-        memory_tokens = 0 if config.pooling is Pooling.MEAN else config.slots_per_segment
+        memory_tokens = 0 if config.pooling == "mean" else config.slots_per_segment
         what = f"the encoder: a segment of {config.segment_length} tokens with {memory_tokens} memory tokens"
         check_window(self.body.config, config.segment_length + memory_tokens, what, "use a shorter segment_length")
 

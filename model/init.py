@@ -13,7 +13,7 @@ from pcc_bench.core.decoder import Decoder
 from pcc_bench.core.documents import checked
 from pcc_bench.core.errors import UsageError, foreign
 from pcc_bench.model import checkpoint, published
-from pcc_bench.model.config import DecoderConfig, PccConfig, Pooling, Slots
+from pcc_bench.model.config import DecoderConfig, PccConfig, Pooling
 from pcc_bench.model.converter import Converter
 from pcc_bench.model.encoder import MEMORY_TOKEN_NAMES, Encoder, first_layers, memory_token_ids
 from pcc_bench.model.pcc import PCC, SPECIAL_TOKENS
@@ -68,7 +68,7 @@ def from_decoder(
     folder: Path,
     *,
     segment_length: int = 256,
-    pooling: Pooling = Pooling.MEAN,
+    pooling: Pooling = "mean",
     identity: bool = True,  # start with slots that are the scaled means of the decoder's input vectors
     special_from: Sequence[str] = (),  # tokens as whose rows `<mem>`, `</mem>` and `<ae>` start; else as in `fresh`
     gate: bool = False,  # weight the tokens of a pooled group by a learned score, zero at first
@@ -83,7 +83,7 @@ def from_decoder(
         described |= {"kind": "lora", "lora": plain(lora.to_dict())}
     state: dict[str, Any] = {"rate": rates[0], "rates": rates, "segment_length": segment_length, "notes": notes}
     state |= {"encoder": described, "decoder": _made_for(decoder, folder)}
-    state |= {"pooling": pooling, "slots": Slots.PROPORTIONAL, "residual": identity, "gate": gate, "encoder_bos": False}
+    state |= {"pooling": pooling, "slots": "proportional", "residual": identity, "gate": gate, "encoder_bos": False}
     config = checked(PccConfig, state, "the options given")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -91,8 +91,6 @@ def from_decoder(
         encoder = Encoder(model, decoder.tokenizer, config)
         converter = Converter(encoder.hidden_size, decoder.hidden_size, identity)
         special = _special_rows(decoder, special_from)
-    if identity:
-        converter.start_as_identity()
     return PCC(config, encoder, converter, special).eval()
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pcc_bench.core.compressor import Memory
-from pcc_bench.model.config import Boundaries, PccConfig, Pooling, SlotPositions
+from pcc_bench.model.config import PccConfig
 from pcc_bench.model.converter import Converter
 from pcc_bench.model.encoder import Encoder
 
@@ -76,9 +76,9 @@ class PCC(nn.Module):
         opening, closing = (self.special_vector(token).float()[None] for token in (OPEN, CLOSE))
         if not slots:
             return self.special.new_zeros(0, self.special.shape[1], dtype=torch.float32)
-        if self.config.boundaries is Boundaries.PER_SEGMENT:
+        if self.config.boundaries == "per_segment":
             return torch.cat([part for segment in slots for part in (opening, segment, closing)])
-        if self.config.boundaries is Boundaries.ONCE:
+        if self.config.boundaries == "once":
             return torch.cat([opening, *slots, closing])
         return torch.cat(list(slots))
 
@@ -96,15 +96,15 @@ class PCC(nn.Module):
         vector one. None where the vectors count as tokens.
         """
         config = self.encoder.config
-        if config.slot_positions is SlotPositions.CONSECUTIVE:
+        if config.slot_positions == "consecutive":
             return None
-        around_each = int(self.config.boundaries is Boundaries.PER_SEGMENT)
+        around_each = int(self.config.boundaries == "per_segment")
         start = 1 - around_each  # behind the one `<mem>` before all segments
         ids = [0] * start
         for count in slots:
             length = min(tokens, config.segment_length)
             tokens -= length
-            group = config.rate if config.pooling is Pooling.MEAN else Fraction(length, count)
+            group = config.rate if config.pooling == "mean" else Fraction(length, count)
             ids += [start] * around_each
             start += around_each
             ids += [start + centre for centre in centres(length, count, group)]

@@ -20,7 +20,6 @@ from pcc_bench.core.errors import UsageError
 from pcc_bench.core.questions import question_prompt
 from pcc_bench.host import validate
 from pcc_bench.model import PccCompressor, checkpoint, init
-from pcc_bench.model.config import Pooling
 from pcc_bench.model.converter import Converter
 from pcc_bench.model.pcc import CLOSE, OPEN, PCC
 from pcc_bench.model.training import loop, objectives
@@ -186,7 +185,7 @@ def without_gate(pcc: PCC) -> PCC:
         {"lora": False},
         {"identity": False},
         {"layers": 0, "lora": False},
-        {"pooling": Pooling.MEMORY_TOKENS, "identity": False, "segment_length": 32},
+        {"pooling": "memory_tokens", "identity": False, "segment_length": 32},
     ],
     ids=["lora", "gate", "whole", "random start", "no layers", "memory tokens"],
 )
@@ -341,7 +340,6 @@ def test_the_vocabulary_head_sees_only_positions_that_predict_a_label(decoder: D
 
 def test_an_identity_converter_gives_its_residual() -> None:
     converter = Converter(6, 4, residual=True)
-    converter.start_as_identity()
     slots = torch.randn(3, 10)
     torch.testing.assert_close(converter(slots), slots[:, 6:])
 

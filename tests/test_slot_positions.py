@@ -21,7 +21,7 @@ from pcc_bench.host.api import ContextCompressor
 from pcc_bench.host.compressing import open_memory
 from pcc_bench.host.lm import CompressedLM
 from pcc_bench.model import PccCompressor, checkpoint, init
-from pcc_bench.model.config import Boundaries, PccConfig, SlotPositions
+from pcc_bench.model.config import Boundaries, PccConfig
 from pcc_bench.model.pcc import PCC, centres
 from pcc_bench.model.training import loop, objectives
 from pcc_bench.model.training.objectives import Task
@@ -37,13 +37,13 @@ def decoder(models: Path) -> Decoder:
     return init.open_decoder(str(models / "llama"))
 
 
-def pooled(decoder: Decoder, folder: Path, boundaries: Boundaries = Boundaries.PER_SEGMENT) -> PCC:
+def pooled(decoder: Decoder, folder: Path, boundaries: Boundaries = "per_segment") -> PCC:
     """A compressor of mean pooled slots, not where it started, saved in a folder."""
     folder.mkdir(exist_ok=True)
     pcc = init.from_decoder(decoder, 1, [4, 1, 2], folder, segment_length=LENGTH)
     for name, parameter in pcc.converter.named_parameters():
         parameter.data = parameter.data + 0.05 * torch.randn_like(parameter) * ("dense" in name)
-    layout = {"boundaries": boundaries, "slot_positions": SlotPositions.CENTRE}
+    layout = {"boundaries": boundaries, "slot_positions": "centre"}
     pcc.config = pcc.encoder.config = pcc.config.model_copy(update=layout)
     checkpoint.save(pcc, folder)
     return pcc.eval()
@@ -102,7 +102,7 @@ def test_centres_of_groups() -> None:
         assert centres(48, 48 // rate, rate) == expected.long().tolist()
 
 
-@pytest.mark.parametrize("boundaries", [Boundaries.PER_SEGMENT, Boundaries.ONCE])
+@pytest.mark.parametrize("boundaries", ["per_segment", "once"])
 def test_positions_of_a_memory(decoder: Decoder, tmp_path: Path, boundaries: Boundaries) -> None:
     pcc = pooled(decoder, tmp_path, boundaries)
     text = TEXT[:43]
@@ -112,11 +112,11 @@ def test_positions_of_a_memory(decoder: Decoder, tmp_path: Path, boundaries: Bou
     assert memory.positions is not None
     last = len(tokens) - 16
     first, second = [2, 6, 10, 14], [slot + 1 for slot in centres(last, -(-last // 4), 4)]
-    if boundaries is Boundaries.ONCE:
+    if boundaries == "once":
         assert memory.positions == (0, *first, *(16 + p for p in second), len(tokens) + 1)
     else:
         assert memory.positions == (0, *first, 17, 18, *(18 + p for p in second), len(tokens) + 3)
-    assert memory.span == len(tokens) + (2 if boundaries is Boundaries.ONCE else 4)
+    assert memory.span == len(tokens) + (2 if boundaries == "once" else 4)
     plan = Plan(([1, 2], memory, [3]))
     assert plan.positions() == [0, 1, *(2 + p for p in memory.positions), 2 + memory.span]
     assert plan.span == 3 + memory.span
@@ -197,7 +197,7 @@ def test_a_recipe_trains_and_records_it(models: Path, tmp_path: Path, rows: list
         "checks": {"generated_rows": 1},
     }
     loop.train(Recipe.checked(state, "recipe"), tmp_path / "run")
-    assert PccConfig.read(tmp_path / "run").slot_positions is SlotPositions.CENTRE
+    assert PccConfig.read(tmp_path / "run").slot_positions == "centre"
     assert "| slot positions | centre |" in (tmp_path / "run" / "README.md").read_text()
     for change in ({"boundaries": "none"}, {"start": "somewhere", "encoder_layers": None, "pooling": "memory_tokens"}):
         with pytest.raises(UsageError, match=r"slot_positions centre needs a fresh checkpoint .* and boundaries"):

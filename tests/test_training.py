@@ -34,7 +34,7 @@ from pcc_bench.model.training.corpus import (
 )
 from pcc_bench.model.training.loop import PccForTraining
 from pcc_bench.model.training.objectives import IGNORED, Task
-from pcc_bench.model.training.recipe import Combination, Data, Recipe, Trained
+from pcc_bench.model.training.recipe import Data, Recipe, Trained
 from pcc_bench.model.training.samples import Collator, Sample, Samples, draw_tasks
 
 GOLDEN_CURVE = Path(__file__).parent / "fixtures" / "training_curve.json"
@@ -185,7 +185,7 @@ def test_training_only_the_converter_leaves_the_encoder(state: dict[str, Any], t
 
 def test_a_summed_loss_is_the_papers_formula(state: dict[str, Any], tmp_path: Path) -> None:
     # L = lambda * completion + (1 - lambda) * reconstruction, with means over their own tokens where these are equal.
-    model = for_training(state, tmp_path, objective={"combination": Combination.SUMMED, "completion": 0.25}).eval()
+    model = for_training(state, tmp_path, objective={"combination": "summed", "completion": 0.25}).eval()
     inputs = batch(model)
     assert set(inputs["targets"]) == {"ae", "next_token"}
     total = model(**inputs)["loss"].item()
@@ -481,9 +481,9 @@ def test_a_finished_run_is_not_trained_on(state: dict[str, Any], tmp_path: Path)
 
 
 @pytest.mark.parametrize("completion", [0, 1])
-@pytest.mark.parametrize("combination", list(Combination))
+@pytest.mark.parametrize("combination", ["sampled", "summed"])
 def test_a_single_objective_trains_alone(
-    state: dict[str, Any], tmp_path: Path, completion: int, combination: Combination
+    state: dict[str, Any], tmp_path: Path, completion: int, combination: str
 ) -> None:
     recipe = checked(state, objective={"completion": completion, "combination": combination})
     trained = loop.train(recipe, tmp_path)

@@ -172,8 +172,6 @@ class IcaeEncoder(CausalEncoder):
 
 def spans(ids: Sequence[int], capacity: int) -> list[list[int]]:
     """Cut a context into as few spans as hold it, all of one length but the last: 70 for 32 gives 24, 24, 22."""
-    if not ids:
-        return []
-    count = -(-len(ids) // capacity)
-    length = -(-len(ids) // count)
+    count = max(1, -(-len(ids) // capacity))
+    length = max(1, -(-len(ids) // count))
     return [list(ids[start : start + length]) for start in range(0, len(ids), length)]

@@ -15,7 +15,7 @@ from pcc_bench.baselines.hard import Rate
 from pcc_bench.baselines.token_classifier.classifier import ClassifierCompressor, words_of
 from pcc_bench.core.checkpoint_files import resolve
 from pcc_bench.core.compressor import Memory
-from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.decoder import Decoder, weights_digest
 from pcc_bench.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ class LlmLingua2(ClassifierCompressor):
         counting: Counting,
         words: Mapping[str, Any],
     ) -> None:
-        super().__init__(decoder, package.tokenizer, package.digest(), rate, target_tokens)
+        digest = weights_digest(package.model.named_parameters(), package.model_name, first=64)
+        super().__init__(decoder, package.tokenizer, digest, rate, target_tokens)
         self.package, self.counting, self.words = package, counting, words
         forced, most = words["force_tokens"], package.max_force_token
         if len(forced) > most:

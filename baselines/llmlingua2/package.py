@@ -22,7 +22,7 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from pcc_bench.baselines.token_classifier.classifier import read_classifier
 from pcc_bench.core.checkpoint_files import check_folder
-from pcc_bench.core.decoder import plain_tokens, weights_digest
+from pcc_bench.core.decoder import plain_tokens
 from pcc_bench.core.errors import UsageError, foreign
 
 # The package asks the model's name whether it reads one or the other; a folder may be called anything.
@@ -76,9 +76,6 @@ class LocalPromptCompressor(PromptCompressor):  # type: ignore[misc]
         self.has_forced_rows = rows >= len(self.tokenizer)
         self.model.eval().requires_grad_(False)
         self.tokenizer.model_max_length = int(1e30)  # it is asked for whole texts, which the package then cuts
-
-    def digest(self) -> str:
-        return weights_digest(self.model.named_parameters(), self.model_name, first=64)
 
 
 def family_of(folder: Path) -> str:

@@ -7,6 +7,7 @@ tokens they have; the wording here is ours.
 
 import logging
 import random
+import re
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -137,12 +138,7 @@ def read_documents(data: Data, name: str, split: str = "train") -> list[Any]:
 
 def split_text(text: str, size: int = DOCUMENT_CHARACTERS) -> list[str]:
     """Cut a long text into documents of about `size` characters, at the ends of paragraphs."""
-    documents, begin = [], 0
-    while begin < len(text):
-        end = text.find("\n\n", begin + size)
-        end = len(text) if end < 0 else end + 2
-        documents.append(text[begin:end])
-        begin = end
+    documents = re.findall(rf".{{{size}}}.*?\n\n|.+", text, re.DOTALL)
     return [document for document in documents if document.strip()]
 
 

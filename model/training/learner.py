@@ -16,7 +16,7 @@ from pcc_bench.core.generation import generate
 from pcc_bench.core.plan import Plan, positions
 from pcc_bench.model.training import objectives
 from pcc_bench.model.training.objectives import Inputs, Task
-from pcc_bench.model.training.recipe import Combination, Recipe, Trained
+from pcc_bench.model.training.recipe import Recipe, Trained
 from pcc_bench.model.training.samples import Collator, Sample
 
 
@@ -96,7 +96,7 @@ class Learner(nn.Module, ABC):
         total = torch.zeros((), device=self.decoder.device)
         share = self.recipe.completion_at(phase)
         # Two objectives that are summed share the step's token count; one that is alone has it to itself.
-        summed = self.recipe.objective.combination is Combination.SUMMED and share not in (0, 1)
+        summed = self.recipe.objective.combination == "summed" and share not in (0, 1)
         weights = {Task.COMPLETION: 2 * share, Task.RECONSTRUCTION: 2 * (1 - share)} if summed else {}
         for name, unordered in targets.items():
             task = Task(name)

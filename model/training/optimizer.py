@@ -26,19 +26,17 @@ class StackedMuon(torch.optim.Muon):
                 if weight.grad is not None:
                     shapes[weight.shape].append(weight)
             for shape, weights in shapes.items():
-                momenta = torch.stack([self._momentum(weight, group["momentum"]) for weight in weights])
-                updates = orthogonalised(momenta, group["ns_coefficients"], group["ns_steps"], group["eps"])
+                momenta = []
+                for weight in weights:
+                    gradient: Any = weight.grad
+                    buffer = self.state[weight].setdefault("momentum_buffer", torch.zeros_like(gradient))
+                    buffer.lerp_(gradient, 1 - group["momentum"])
+                    momenta.append(gradient.lerp(buffer, group["momentum"]))
+                iteration = group["ns_coefficients"], group["ns_steps"], group["eps"]
+                updates = orthogonalised(torch.stack(momenta), *iteration)
                 size = group["lr"] * 0.2 * math.sqrt(max(shape))  # the size of AdamW's updates
                 for weight, update in zip(weights, updates, strict=True):
                     weight.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-size)
-
-    def _momentum(self, weight: nn.Parameter, momentum: float) -> torch.Tensor:
-        assert weight.grad is not None
-        state = self.state[weight]
-        if "momentum_buffer" not in state:
-            state["momentum_buffer"] = torch.zeros_like(weight.grad)
-        buffer: torch.Tensor = state["momentum_buffer"].lerp_(weight.grad, 1 - momentum)
-        return weight.grad.lerp(buffer, momentum)
 
 
 def orthogonalised(

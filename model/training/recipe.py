@@ -30,13 +30,6 @@ class Trained(StrEnum):
     SPECIAL = "special"  # the vectors of `<mem>`, `</mem>` and `<ae>`, which the paper keeps frozen
 
 
-class Combination(StrEnum):
-    """How reconstruction and completion are combined."""
-
-    SAMPLED = "sampled"  # one of them a step, completion with probability lambda (official code)
-    SUMMED = "summed"  # both each step, weighted (the paper's formula)
-
-
 class Data(Section):
     # `text`: plain text for pretraining. For fine-tuning, `qa`: rows with context, question and answers; `gsm8k`: rows
     # with question and worked answer; `dialogue`: sessions of Harry Potter Dialogue (scene, dialogue,
@@ -80,7 +73,9 @@ class Data(Section):
 class Objective(Section):
     """What the decoder must emit after a memory (pretraining only; fine-tuning is answering)."""
 
-    combination: Combination = Combination.SAMPLED
+    # Reconstruction or completion each step, the latter with probability lambda (official code), or both, weighted (the
+    # paper's formula).
+    combination: Literal["sampled", "summed"] = "sampled"
     completion: float = Field(default=0.5, ge=0, le=1)  # lambda: 0 is reconstruction only, 1 completion only
     completion_tokens: Positive = 256  # decoder tokens of the continuation that are predicted
     append_eos: bool = True  # after every target (official, also where a continuation is cut mid-sentence)
@@ -156,15 +151,15 @@ class Recipe(Section):
     lora_rank: int = Field(default=0, ge=0)  # 0 trains the whole encoder; alpha is half the rank
     lora_alpha: Positive | None = None  # another alpha, with `encoder_layers`
     lora_dropout: float = Field(default=0.1, ge=0, lt=1)  # with `encoder_layers`
-    pooling: Pooling = Pooling.MEMORY_TOKENS  # mean needs `encoder_layers`
+    pooling: Pooling = "memory_tokens"  # mean needs `encoder_layers`
     # `random` (the paper), or `identity`: slots start as the scaled means of the decoder's own input vectors, which it
     # can read at rate 1 without any training; needs mean pooling.
     converter_start: Literal["random", "identity"] = "random"
     special_from: tuple[str, ...] = Field(default=(), max_length=3)  # tokens as which `<mem>`, `</mem>`, `<ae>` start
     decoder: str  # frozen
-    boundaries: Boundaries = Boundaries.PER_SEGMENT  # of a fresh checkpoint, and so the following two
-    slot_positions: SlotPositions = SlotPositions.CONSECUTIVE
-    slots: Slots = Slots.OFFICIAL
+    boundaries: Boundaries = "per_segment"  # of a fresh checkpoint, and so the following two
+    slot_positions: SlotPositions = "consecutive"
+    slots: Slots = "official"
     train: tuple[Trained, ...] = (Trained.ENCODER, Trained.CONVERTER)
     data: Data  # where a phase names none
     objective: Objective = Objective()
@@ -186,7 +181,7 @@ class Recipe(Section):
             raise ValueError(f"a phase ends at or after the last of {self.optimisation.steps} steps")
         if not self.train:
             raise ValueError("train names nothing: choose among encoder, converter, memory_tokens, gate, special")
-        pooling = Pooling.MEAN if self.start else self.pooling  # of a checkpoint it is not known here
+        pooling = "mean" if self.start else self.pooling  # of a checkpoint it is not known here
         for index, phase in enumerate(self.phases):
             for rate in (phase.rate, *phase.rates):
                 try:
@@ -204,15 +199,15 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _makes_what_it_says(self) -> Self:
         """Keys that only say how a fresh checkpoint is made must have one to make."""
-        if self.pooling is Pooling.MEAN and self.encoder_layers is None:
+        if self.pooling == "mean" and self.encoder_layers is None:
             raise ValueError("pooling mean needs encoder_layers")
-        if self.slot_positions is SlotPositions.CENTRE and (self.start or self.boundaries is Boundaries.NONE):
+        if self.slot_positions == "centre" and (self.start or self.boundaries == "none"):
             raise ValueError(
                 "slot_positions centre needs a fresh checkpoint (one to start from has its own) and boundaries"
             )
-        if self.converter_start == "identity" and self.pooling is not Pooling.MEAN:
+        if self.converter_start == "identity" and self.pooling != "mean":
             raise ValueError("converter_start identity needs pooling mean")
-        if Trained.GATE in self.train and not self.start and self.pooling is not Pooling.MEAN:
+        if Trained.GATE in self.train and not self.start and self.pooling != "mean":
             raise ValueError("train names a gate, which needs pooling mean")
         if self.special_from and (self.encoder_layers is None or len(self.special_from) != 3):
             raise ValueError("special_from names three tokens, for <mem>, </mem> and <ae>, and needs encoder_layers")

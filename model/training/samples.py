@@ -19,7 +19,7 @@ from pcc_bench.core.errors import UsageError
 from pcc_bench.model.encoder import Encoder
 from pcc_bench.model.training.corpus import Corpus, Position
 from pcc_bench.model.training.objectives import IGNORED, Task
-from pcc_bench.model.training.recipe import Combination, Recipe
+from pcc_bench.model.training.recipe import Recipe
 
 CHARACTERS_PER_TOKEN = 8  # more text than this many characters a token is never needed for a continuation
 
@@ -116,7 +116,7 @@ class Samples(IterableDataset[Sample]):
 def draw_tasks(recipe: Recipe, step: int) -> tuple[Task, ...]:
     share = recipe.completion_at(recipe.phase_at(step))
     both = ((Task.RECONSTRUCTION, 1 - share), (Task.COMPLETION, share))
-    if recipe.objective.combination is Combination.SUMMED:
+    if recipe.objective.combination == "summed":
         return tuple(task for task, weight in both if weight)
     # One a step (the official code: a micro-batch), by seed and step alone: resumed and distributed runs draw the same.
     drawn = random.Random(f"{recipe.seed}-task-{step}").random()

@@ -24,10 +24,10 @@ from transformers import PreTrainedConfig
 
 from pcc_bench.core.errors import UsageError
 from pcc_bench.cost.sizes import LARGE, LITE, Model, config_of, first_layers, from_state, lora_parameters, measure
-from pcc_bench.model.config import MEMORY_TOKENS, Boundaries, PccConfig, Pooling, Slots
+from pcc_bench.model.config import MEMORY_TOKENS, Boundaries, PccConfig
 from pcc_bench.model.converter import Converter
 from pcc_bench.model.pcc import SPECIAL_TOKENS
-from pcc_bench.model.training.recipe import Combination, Recipe, Trained
+from pcc_bench.model.training.recipe import Recipe, Trained
 
 ANSWERING_TOKENS = {"qa": 32, "gsm8k": 200, "dialogue": 400}  # prompt and answer in decoder tokens: guesses
 LOGIT_BYTES = 10  # bfloat16, its float32 copy and the gradient of that
@@ -94,7 +94,7 @@ def geometry_of(recipe: Recipe) -> Geometry:
         layers, pooling, rank = config.encoder.layers, config.pooling, lora_rank(config)
     encoder, adapter = first_layers(reads, layers, rank)
     converter = _converter_weights(encoder.hidden_size, reads.hidden_size)
-    return Geometry(encoder, adapter, adapter, measure(reads), converter, pooling is Pooling.MEAN)
+    return Geometry(encoder, adapter, adapter, measure(reads), converter, pooling == "mean")
 
 
 def lora_rank(config: PccConfig) -> int:
@@ -109,7 +109,7 @@ def sized_as(config: PccConfig, reads: PreTrainedConfig) -> Geometry:
 
 
 def boundary_vectors(boundaries: Boundaries, segments: int) -> int:
-    return {Boundaries.PER_SEGMENT: 2 * segments, Boundaries.ONCE: 2, Boundaries.NONE: 0}[boundaries]
+    return {"per_segment": 2 * segments, "once": 2, "none": 0}[boundaries]
 
 
 def sized(config: PreTrainedConfig, rank: int, reads: PreTrainedConfig) -> Geometry:
@@ -156,7 +156,7 @@ def sample_of(recipe: Recipe, phase: int, steps: int) -> SampleSizes:
         tokens = min(tokens, recipe.optimisation.tokens / (steps * recipe.optimisation.batch_size))
     segments = math.ceil(tokens / sizes.segment_length)
     slots = float(segments * (sizes.segment_length // sizes.rate))
-    if recipe.slots is Slots.PROPORTIONAL or recipe.pooling is Pooling.MEAN:
+    if recipe.slots == "proportional" or recipe.pooling == "mean":
         slots = min(slots, math.ceil(tokens / sizes.rate))
     prefix = 1 + slots + boundary_vectors(recipe.boundaries, segments)
     objective, data = recipe.objective, recipe.data_at(phase)
@@ -164,7 +164,7 @@ def sample_of(recipe: Recipe, phase: int, steps: int) -> SampleSizes:
         return SampleSizes(tokens, segments, slots, ((1.0, prefix + ANSWERING_TOKENS[data.kind]),))
     share, prefix = recipe.completion_at(phase), prefix + objective.append_eos
     weights = (1 - share, share)
-    if objective.combination is Combination.SUMMED:
+    if objective.combination == "summed":
         weights = (float(share < 1), float(share > 0))
     lengths = (prefix + 1 + tokens, prefix + objective.completion_tokens)
     rows = tuple((weight, length) for weight, length in zip(weights, lengths, strict=True) if weight)

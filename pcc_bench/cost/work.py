@@ -17,7 +17,7 @@ from transformers import PreTrainedConfig
 from pcc_bench.core.errors import UsageError
 from pcc_bench.cost.estimate import Geometry, boundary_vectors, encoding_flops, sized_as
 from pcc_bench.cost.records import CostRecord, Mode, Phase, Provenance
-from pcc_bench.model.config import PccConfig, Slots
+from pcc_bench.model.config import PccConfig
 
 FULL_TEXT = (Mode.FULL, Mode.PREFIX_CACHED)
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -68,7 +68,7 @@ class Shape:
         """(tokens, slots) of each segment of one context."""
         rate, length = point.rate or 1, self.config.segment_length
         lengths = [min(length, point.context - start) for start in range(0, point.context, length)]
-        if self.config.slots is Slots.PROPORTIONAL:
+        if self.config.slots == "proportional":
             return [(tokens, -(-tokens // rate)) for tokens in lengths]
         return [(tokens, length // rate) for tokens in lengths]
 

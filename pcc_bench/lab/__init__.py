@@ -40,7 +40,7 @@ class CompressorRecipe(PartRecipe):
     pretraining: int = 900  # steps of pretraining; 0 for none
     completion: float = 0.3  # share of completion in pretraining; 0 is reconstruction only, 1 completion only
     tuning: int = 200  # steps of fine-tuning
-    boundaries: Boundaries = Boundaries.PER_SEGMENT
+    boundaries: Boundaries = "per_segment"
     # `lite`: a GPT-2 all of which is trained. `large`: the decoder itself with a LoRA.
     kind: Literal["lite", "large"] = "lite"
     layers: int = 4  # of a Lite's encoder
@@ -104,7 +104,7 @@ PARTS: dict[str, PartRecipe] = {
     "pcc-lab-4x-no-pretraining": CompressorRecipe(rate=4, pretraining=0),
     "pcc-lab-4x-reconstruction": CompressorRecipe(rate=4, completion=0.0),
     "pcc-lab-4x-completion": CompressorRecipe(rate=4, completion=1.0),
-    "pcc-lab-4x-no-boundaries": CompressorRecipe(rate=4, boundaries=Boundaries.NONE),
+    "pcc-lab-4x-no-boundaries": CompressorRecipe(rate=4, boundaries="none"),
     "pcc-lab-mistral-4x": CompressorRecipe(rate=4, decoder="lab-mistral"),
     "pcc-lab-4x-mistral": AdaptationRecipe(start="pcc-lab-4x", decoder="lab-mistral"),
     "pcc-lab-4x-qwen2": AdaptationRecipe(start="pcc-lab-4x", decoder="lab-qwen2"),
