@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from pcc_bench.core.documents import checked, read_json, read_json_lines
 from pcc_bench.core.errors import UsageError
@@ -101,16 +101,13 @@ class Training:
     )  # a line a measurement and loss, with each row's: `step`, `measure`, `nll`, `tokens`; may be empty
 
 
-class _Line(BaseModel):
-    model_config = ConfigDict(extra="allow", strict=True)
+class _Line(BaseModel, extra="allow", strict=True):
     __pydantic_extra__: dict[str, float | bool | str | None]
 
     step: int
 
 
-class _Losses(BaseModel):
-    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
-
+class _Losses(BaseModel, extra="allow", strict=True, allow_inf_nan=False):
     step: int
     measure: str
     nll: list[float]
@@ -123,10 +120,8 @@ class _Losses(BaseModel):
         return self
 
 
-class _Recipe(BaseModel):
+class _Recipe(BaseModel, extra="allow", strict=True):
     """What a report reads of `recipe.json`."""
-
-    model_config = ConfigDict(extra="allow", strict=True)
 
     optimisation: dict[str, Any] = {}
     phases: list[dict[str, Any]] | None = None

@@ -82,10 +82,6 @@ class Metric(Foreign):
     metric: str
     aggregation: str = "mean"
 
-    @property
-    def function(self) -> str:
-        return self.aggregation.removeprefix("def ").partition("(")[0].strip()
-
 
 class TaskConfig(Foreign):
     """`configs.<task>`."""

@@ -60,7 +60,8 @@ def read_run(path: Path) -> Run:
 
 def _task(path: Path, data: ResultFile, task: str, ours: Reported) -> TaskRun:
     config, values = data.configs[task], data.results[task]
-    aggregations = {entry.metric: entry.function for entry in config.metric_list}
+    functions = {entry.metric: entry.aggregation.removeprefix("def ").partition("(")[0] for entry in config.metric_list}
+    aggregations = {metric: function.strip() for metric, function in functions.items()}
     first_values: dict[str, Any] = {}
     for name, value in values.items():
         if "," in name:
