@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -253,7 +252,7 @@ def test_an_answer_from_another_memory_is_not_taken_from_the_cache(
 
 def test_a_batch_shares_its_seconds(models: Path, rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
     def took(original: Any, **seconds: float) -> Any:
-        return lambda *arguments, **options: replace(original(*arguments, **options), **seconds)
+        return lambda *arguments, **options: original(*arguments, **options)._replace(**seconds)
 
     monkeypatch.setattr(answering, "generate", took(answering.generate, prefill_seconds=800.0, decode_seconds=40.0))
     monkeypatch.setattr(answering, "score", took(answering.score, seconds=800.0))

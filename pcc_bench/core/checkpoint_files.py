@@ -139,7 +139,6 @@ def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _in_half(state: dict[str, torch.Tensor], path: Path) -> dict[str, torch.Tensor]:
-    """Tensors of a file, those in 8 bits as float16."""
     tensors = {key: value for key, value in state.items() if not key.endswith(SCALES)}
     for key in state.keys() - tensors.keys():
         name = key.removesuffix(SCALES)

@@ -47,10 +47,9 @@ class Memory:
             raise ValueError("a memory holds either text or vectors")
         if self.vectors is not None and len(self.vectors) != self.slots + self.boundary:
             raise ValueError(f"{len(self.vectors)} vectors, but {self.slots} slots + {self.boundary} boundary counted")
-        if self.positions is not None and (
-            len(self.positions) != self.length or any(a >= b for a, b in pairwise(self.positions))
-        ):
-            raise ValueError(f"{len(self.positions)} positions of {self.length} vectors, or they do not ascend")
+        places = self.positions
+        if places is not None and (len(places) != self.length or any(a >= b for a, b in pairwise(places))):
+            raise ValueError(f"{len(places)} positions of {self.length} vectors, or they do not ascend")
 
     @property
     def length(self) -> int:  # vectors or tokens it has in the decoder's input

@@ -59,8 +59,7 @@ class Ropes:
         growing = (0 if positions + new_tokens <= limit else positions for limit in self.growing)
         return (*switching, *growing)
 
-    def stay(self, positions: int) -> bool:
-        """Are rotations up to a length those of the beginning alone?"""
+    def stay(self, positions: int) -> bool:  # are rotations up to a length those of the beginning alone?
         return all(positions <= limit for limit in (*self.switching, *self.growing))
 
     def forget(self, model: PreTrainedModel) -> None:
@@ -136,8 +135,7 @@ class Decoder:
     def check_runs(self) -> None:
         """See that it runs: what is wrong with a configuration may show in the first forward only."""
         with foreign(f"the decoder '{self.name}' does not run"), torch.inference_mode():
-            vectors = self.embed([0])[None]
-            logits = self.model(inputs_embeds=vectors, use_cache=False).logits
+            logits = self.model(inputs_embeds=self.embed([0])[None], use_cache=False).logits
             if logits.dim() != 3:
                 raise UsageError(f"the decoder '{self.name}' gives logits of shape {list(logits.shape)}")
 
@@ -154,8 +152,7 @@ class Decoder:
         for cached in ("fingerprint", "weights_fingerprint"):
             self.__dict__.pop(cached, None)
 
-    def embed(self, ids: Sequence[int]) -> torch.Tensor:
-        """Input vectors of token ids: [n] -> [n, hidden size]."""
+    def embed(self, ids: Sequence[int]) -> torch.Tensor:  # input vectors: [n] -> [n, hidden size]
         return cast(torch.Tensor, self.embedding(torch.tensor(ids, dtype=torch.long, device=self.device)))
 
     def chat(self, turns: Sequence[Mapping[str, str]], **ends: Any) -> str:
@@ -175,8 +172,7 @@ class Decoder:
         """
         config = self.model.config
         sample = self.embedding.weight.detach()[:FINGERPRINT_ROWS].to(torch.bfloat16).cpu().contiguous()
-        sizes = [config.model_type, config.hidden_size, config.num_hidden_layers]
-        digest = hashlib.sha256(repr(sizes).encode())
+        digest = hashlib.sha256(repr([config.model_type, config.hidden_size, config.num_hidden_layers]).encode())
         digest.update(sample.view(torch.int16).numpy().tobytes() + self.adapted.encode())
         return digest.hexdigest()[:16]
 
@@ -211,8 +207,7 @@ def check_window(config: Any, positions: int, what: str, remedy: str) -> None:
         raise UsageError(f"{what} takes {positions} positions, the model has {window}: {remedy}")
 
 
-def now(device: torch.device) -> float:
-    """Seconds on a clock that waits for the device."""
+def now(device: torch.device) -> float:  # seconds on a clock that waits for the device
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
     return time.perf_counter()
@@ -222,8 +217,7 @@ def batches(lengths: Sequence[int], device: torch.device, tokens: int | None = N
     """Indices of rows, longest first, in batches of at most `tokens`, padding included (by default the device's)."""
     order = sorted(range(len(lengths)), key=lambda i: lengths[i], reverse=True)
     budget = tokens or BATCH_TOKENS.get(device.type, 16_384)
-    start = 0
-    while start < len(order):
-        size = max(1, budget // max(1, lengths[order[start]]))
-        yield order[start : start + size]
-        start += size
+    while order:
+        size = max(1, budget // max(1, lengths[order[0]]))
+        yield order[:size]
+        del order[:size]

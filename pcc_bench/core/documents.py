@@ -23,8 +23,6 @@ DEEPEST = 100  # levels of a document; libraries that read a part of it give up 
 _WRITE_FAILED = re.compile(r"[Nn]o space|os error \d+|writ(e|ing)|I/O|unexpected pos \d+ vs")  # the last: torch.save
 AGAIN = "make room or choose another folder, and run the same command again"
 COMPRESSED: Mapping[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open}  # what a name ends in
-
-
 # False too for what can be no path, where Path's own raise: a name of 5,000 characters, one with NUL.
 is_file, is_folder = os.path.isfile, os.path.isdir
 

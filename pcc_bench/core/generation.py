@@ -95,8 +95,7 @@ def generate(
     clock = FirstTokenClock(decoder)
     start = now(decoder.device)
     vectors = inputs.get("inputs_embeds")
-    rereading = decoder.ropes.rereading(decoder.model, vectors)
-    with torch.inference_mode(), autocast_for(decoder, vectors), rereading:
+    with torch.inference_mode(), autocast_for(decoder, vectors), decoder.ropes.rereading(decoder.model, vectors):
         out = decoder.model.generate(
             **inputs,
             max_new_tokens=max_new_tokens,

@@ -16,13 +16,11 @@ def quantise(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return whole.flatten(1)[:, : matrix.shape[1]].contiguous(), scales
 
 
-def dequantise(whole: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-    """What `quantise` took apart, in float32."""
+def dequantise(whole: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:  # float32
     return (_blocks(whole.float()) * scales[..., None]).flatten(1)[:, : whole.shape[1]].contiguous()
 
 
-def fits(whole: torch.Tensor, scales: torch.Tensor) -> bool:
-    """Are these what `quantise` returns, in type and shape?"""
+def fits(whole: torch.Tensor, scales: torch.Tensor) -> bool:  # are these what `quantise` returns?
     if whole.dtype != torch.int8 or scales.dtype != torch.float32 or whole.ndim != 2:
         return False
     return scales.shape == (len(whole), -(-whole.shape[1] // BLOCK))

@@ -65,10 +65,9 @@ class Plan:
             if isinstance(piece, list):
                 head.append(piece[: max(0, length)])
                 tail.append(piece[max(0, length) :])
-                length -= len(piece)
             else:
                 (head if length > 0 else tail).append(piece)
-                length -= _length(piece)
+            length -= _length(piece)
         return Plan(tuple(head)), Plan(tuple(tail))
 
 
@@ -216,8 +215,7 @@ class PromptEncoder:
             bos = []  # the prompt's text (a chat template) brings its own
         elif self.starts_with_bos is None:
             bos = list(self.decoder.tokenizer.encode(""))
-        first = [*bos, *frame.opening, *self._ids(runs[0], adds_special=False)]
-        pieces: list[Piece] = [first]
+        pieces: list[Piece] = [[*bos, *frame.opening, *self._ids(runs[0], adds_special=False)]]
         for memory, run in zip(memories, runs[1:], strict=True):
             pieces += [memory, self._ids(run, adds_special=False)]
         if len(frame.closing):

@@ -43,8 +43,7 @@ OWN_SETTINGS = frozenset((*_PROCESSORS, *_REFUSED))
 
 def set_by_decoder(decoder: Decoder) -> dict[str, Any]:
     """What the decoder's own generation_config switches on among the settings of this module, for the results."""
-    own = decoder.model.generation_config
-    values = {name: getattr(own, name, None) for name in _PROCESSORS}
+    values = {name: getattr(decoder.model.generation_config, name, None) for name in _PROCESSORS}
     return {name: value for name, value in values.items() if _is_on(name, value)}
 
 
@@ -102,9 +101,7 @@ def _is_on(name: str, value: Any) -> bool:
 
 
 @dataclass
-class _NewTokens(LogitsProcessor):
-    """Shows processors what a row has generated, behind the `start` ids of its prompt."""
-
+class _NewTokens(LogitsProcessor):  # shows processors what a row has generated, behind the `start` ids of its prompt
     processors: LogitsProcessorList
     start: int
 

@@ -136,8 +136,7 @@ class Answering:
             request = requests[job.index]
             argument = "" if isinstance(request.argument, str) else json.dumps(request.argument, sort_keys=True)
             new = max(0, request.new_tokens(self.lm.max_gen_toks) - 1)
-            company = ropes.company(job.span(of_memories), new)
-            groups.setdefault((argument, new, company), []).append(job)
+            groups.setdefault((argument, new, ropes.company(job.span(of_memories), new)), []).append(job)
         for (_, new, _), group in groups.items():
             if self.lm.batch_size == "auto":
                 self.lm.batch_size_per_gpu = self.lm._detect_batch_size()

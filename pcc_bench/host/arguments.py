@@ -131,10 +131,9 @@ def joined(arguments: Mapping[str, Any], beside: Mapping[str, Any] | None) -> di
     """The arguments of `--model_args`, with those of lm-eval's own options `beside` (`--device`); None is not given."""
     own = {name: value for name, value in (beside or {}).items() if value is not None}
     for name in own.keys() & arguments.keys():
-        if str(own[name]) == str(arguments[name]) or str(own[name]) == DEFAULTS.get(name):
-            continue
-        ways = f"as --{name} {own[name]} and as {name}={arguments[name]} in model_args"
-        raise UsageError(f"{name} is given twice, {ways}: leave one out")
+        if str(own[name]) not in (str(arguments[name]), DEFAULTS.get(name)):
+            ways = f"as --{name} {own[name]} and as {name}={arguments[name]} in model_args"
+            raise UsageError(f"{name} is given twice, {ways}: leave one out")
     for name in arguments:
         if name in FOREIGN or not str(name).isidentifier():
             raise UsageError(f"model_args: '{name!s:.100}' is no argument of a model: leave it out")

@@ -53,8 +53,7 @@ class Command:  # the options of `lm-eval run` that matter here
         return {**state, "extra": list(self.extra), "PCC_DATA": os.environ.get("PCC_DATA")}
 
     @property
-    def task_metadata(self) -> str | None:
-        """`metadata` as tasks are given it: with `compress`."""
+    def task_metadata(self) -> str | None:  # as tasks are given it: with `compress`
         return with_setting(self.metadata or "{}", "compress", self.compress) if self.compress else self.metadata
 
     @property
@@ -231,11 +230,19 @@ def _adjusted(command: Command, results: Path) -> Iterator[None]:
     if not any((folder / ".git").exists() for folder in (here, *here.parents)):
         evaluator.get_git_commit_hash = lambda: None
     tracker = logging.getLogger("lm_eval.loggers.evaluation_tracker")
-    tracker.addFilter(_is_saved)
+
+    def is_saved(record: logging.LogRecord) -> bool:  # lm-eval says of results that it could not save them, and goes on
+        if record.getMessage().startswith("Could not save"):
+            error = sys.exc_info()[1]
+            why = getattr(error, "strerror", None) or first_line(error or OSError())
+            remedy = "make room, and repeat the command (answers are kept)"
+            raise UsageError(f"the results can't be saved ({why}): {remedy}")
+        return True
 
     def is_no_count(record: logging.LogRecord) -> bool:
         return not record.getMessage().startswith(("Cached requests:", "Loading '"))
 
+    tracker.addFilter(is_saved)
     if command.model in registry.names():
         log.addFilter(is_no_count)
     arguments = sys.argv
@@ -246,13 +253,4 @@ def _adjusted(command: Command, results: Path) -> Iterator[None]:
         sys.argv = arguments
         tasks.TaskManager, evaluator.get_git_commit_hash = manager, commit
         log.removeFilter(is_no_count)
-        tracker.removeFilter(_is_saved)
-
-
-def _is_saved(record: logging.LogRecord) -> bool:
-    """lm-eval says of results and samples that it could not save them, and goes on."""
-    if record.getMessage().startswith("Could not save"):
-        error = sys.exc_info()[1]
-        why = getattr(error, "strerror", None) or first_line(error or OSError())
-        raise UsageError(f"the results can't be saved ({why}): make room, and repeat the command (answers are kept)")
-    return True
+        tracker.removeFilter(is_saved)

@@ -47,8 +47,7 @@ class CompressedLM(HFLM):  # type: ignore[misc]
         options, hf = arguments.split_options(kind, kwargs | ({"device": device} if device else {}))
         hf.pop("device", None)
         own = checked(arguments.RunnerOptions, {**given, "pretrained": pretrained, "decoder": decoder}, "model_args")
-        pretrained, decoder = own.pretrained, own.decoder
-        pretrained = arguments.default_checkpoint(kind, {"pretrained": pretrained, "decoder": decoder}) or pretrained
+        decoder, pretrained = own.decoder, arguments.default_checkpoint(kind, vars(own)) or own.pretrained
         arguments.check_choices(kind, pretrained, own.control)
         name = kind.decoder_path(pretrained, decoder)
         arguments.load_decoder(super().__init__, name, device, hf)

@@ -28,8 +28,7 @@ class Request(NamedTuple):  # one question to the decoder
     row: int  # its row in the task
     key: str = ""  # its key in the cache of answers ("" where there is none)
 
-    def new_tokens(self, default: int) -> int:
-        """Most tokens of an answer; 0 where a continuation is scored."""
+    def new_tokens(self, default: int) -> int:  # most of an answer; 0 where a continuation is scored
         if isinstance(self.argument, str):
             return 0
         return int(normalize_gen_kwargs(self.argument, default)["max_gen_toks"])

@@ -142,8 +142,7 @@ def _task(manager: TaskManager, name: str) -> tuple[dict[str, Any], str]:
 
 def _example(task: Any, decoder: Decoder | None) -> TextTable:
     """The parts of its first row: their kind, decoder tokens, how they begin and end."""
-    doc = next(iter(task.eval_docs))
-    asked = task.fewshot_context(doc, num_fewshot=task.config.num_fewshot or 0)
+    asked = task.fewshot_context(next(iter(task.eval_docs)), num_fewshot=task.config.num_fewshot or 0)
     prompt = as_prompt(asked[0] if isinstance(asked, list) else asked)  # a list where a row is asked several times
     counts = decoder.count_tokens([part.text for part in prompt.parts]) if decoder else [""] * len(prompt.parts)
     rows = []
