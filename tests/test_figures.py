@@ -68,7 +68,7 @@ def curves_frame() -> pd.DataFrame:
 def tokens_frame() -> pd.DataFrame:
     rows = []
     for rate, measure in itertools.product((2, 4, 8), ("reconstruction\n(nats a token)", "BLEU")):
-        line = training.Line(tokens := [1e4, 3e4, 1e5, 3e5], values := [4 * rate, 3 * rate, 2.5 * rate, rate])
+        line = training.Trend(tokens := [1e4, 3e4, 1e5, 3e5], values := [4 * rate, 3 * rate, 2.5 * rate, rate])
         rows += [(t, v, np.nan, np.nan, training.MEASURED, 0) for t, v in zip(tokens, values, strict=True)]
         rows += [(t, *line.at(t), part, 4) for t, part in ((1e4, "fit"), (3e5, "fit"), (3e6, training.AHEAD))]
         rows = [row if len(row) == 8 else (f"smollm2 {rate}x", measure, *row) for row in rows]

@@ -53,7 +53,7 @@ def test_a_line_is_the_least_squares_one_and_its_interval_covers() -> None:
     inside = 0
     for _ in range(2_000):
         values = [2 - 0.5 * np.log10(t) + 0.1 * chance.normal() for t in tokens]
-        line = training.Line(tokens, values)
+        line = training.Trend(tokens, values)
         value, low, high = line.at(3e5)
         inside += low <= 2 - 0.5 * np.log10(3e5) + 0.1 * chance.normal() <= high
     reference = scipy.stats.linregress(np.log10(tokens), values)
@@ -63,10 +63,10 @@ def test_a_line_is_the_least_squares_one_and_its_interval_covers() -> None:
 
 
 def test_a_loss_that_falls_ahead_of_a_straight_line_never_goes_below_zero() -> None:
-    line = training.Line([1e5, 2e5, 4e5, 8e5], [2.0, 1.4, 0.9, 0.6], power=True)
+    line = training.Trend([1e5, 2e5, 4e5, 8e5], [2.0, 1.4, 0.9, 0.6], power=True)
     value, low, high = line.at(1e8)
     assert 0 < low < value < high
-    assert training.Line([1e5, 2e5, 4e5, 8e5], [2.0, 1.4, 0.9, 0.6]).at(1e8)[0] < 0
+    assert training.Trend([1e5, 2e5, 4e5, 8e5], [2.0, 1.4, 0.9, 0.6]).at(1e8)[0] < 0
 
 
 @pytest.mark.parametrize("recorded", [True, False], ids=["tokens in the evaluation", "tokens in the log alone"])

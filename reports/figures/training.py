@@ -34,7 +34,7 @@ MEASURED, FITTED, AHEAD = "measured", "fit", f"{MORE}x"
 COLUMNS = ["run", "measure", "tokens", "value", "low", "high", "part", "points"]
 
 
-class Line:
+class Trend:
     """A least-squares line over the logarithm of tokens, through values, or through their logarithms: a power law.
 
     At least three points with different tokens. A power law, as losses follow, never goes below zero.
@@ -94,7 +94,7 @@ def over_tokens(results: Results) -> pd.DataFrame:
             last = known[known["tokens"] > (float(before.max()) if len(before) else 0.0)]
             parts.append(known.assign(part=MEASURED, low=math.nan, high=math.nan, points=0, run=label, measure=axis))
             if len(last) >= POINTS:
-                line = Line(last["tokens"], last["value"], _is_loss(axis))
+                line = Trend(last["tokens"], last["value"], _is_loss(axis))
                 first, end = last["tokens"].min(), MORE * last["tokens"].max()
                 places = np.geomspace(first, end, 20 if line.power else 3)
                 fit = pd.DataFrame(map(line.at, places), columns=["value", "low", "high"])
