@@ -4,7 +4,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import nn
@@ -127,9 +127,9 @@ class SoftCompressor(Compressor):
         for context, text, read, content, tokens in zip(contexts, texts, ids, vectors, counts, strict=True):
             boundary, size = self.encoder.boundaries(len(read)) + len(self.behind), len(text.encode())
             memory = torch.cat([content, self.behind.to(content.dtype)])
-            sizes: dict[str, Any] = {"source_tokens": tokens, "compressor_tokens": len(read), "source_bytes": size}
-            sizes |= {"slots": len(memory) - boundary, "boundary": boundary, "seconds": len(read) * per_token}
-            memories.append(Memory(**sizes, vectors=memory, truncated_bytes=len(context.encode()) - size))
+            accounts = tokens, len(read), size, len(memory) - boundary, boundary
+            seconds, left_out = len(read) * per_token, len(context.encode()) - size
+            memories.append(Memory(*accounts, seconds=seconds, vectors=memory, truncated_bytes=left_out))
         return memories
 
     @property

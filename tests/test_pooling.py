@@ -26,7 +26,7 @@ from pcc_bench.model.training import loop, objectives
 from pcc_bench.model.training.corpus import Position, corpora_of, exchanges, read_corpora, read_documents
 from pcc_bench.model.training.loop import PccForTraining
 from pcc_bench.model.training.objectives import Task
-from pcc_bench.model.training.recipe import Data, Recipe, Trained
+from pcc_bench.model.training.recipe import Data, Recipe
 from pcc_bench.model.training.samples import Collator, Sample, Samples
 
 TEXT = "The quick brown fox jumps over the lazy dog while seven more dogs watch from behind an old fence."
@@ -382,7 +382,7 @@ def test_special_vectors_start_from_tokens_and_are_saved_as_they_were_trained(
     assert trained is not None and not torch.equal(trained.special, start)
     loaded = checkpoint.load(str(tmp_path / "run"), decoder)
     torch.testing.assert_close(loaded.special, trained.special.detach())
-    assert Trained.SPECIAL in model.recipe.train
+    assert "special" in model.recipe.train
 
 
 def test_one_checkpoint_is_named_once_a_rate(decoder: Decoder, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from pcc_bench.cost import sizes as sizes_of
 from pcc_bench.model import checkpoint, init
 from pcc_bench.model.encoder import fuse_gelu
 from pcc_bench.model.training.loop import PccForTraining, starting_point
-from pcc_bench.model.training.recipe import Recipe, Trained, shipped
+from pcc_bench.model.training.recipe import Recipe, shipped
 
 TABLE = Path(__file__).parent / "fixtures" / "paper_hyperparameters.csv"
 PAPER = {(row["encoder"], row["stage"]): row for row in csv.DictReader(TABLE.read_text("utf-8").splitlines())}
@@ -129,7 +129,7 @@ def test_optimisation_is_the_papers(name: str) -> None:
     row, _ = PUBLISHED[name]
     recipe = Recipe.read(name)
     _assert_optimisation(recipe, row)
-    assert set(recipe.train) == {Trained.ENCODER, Trained.CONVERTER}
+    assert set(recipe.train) == {"encoder", "converter"}
     assert recipe.optimisation.epochs in (None, int(row["epochs"]))
     parts = {part.name: part for part in dry_run.plan(recipe).parts}
     assert ("LoRA" in parts) == bool(row["lora_rank"])
@@ -204,7 +204,7 @@ def test_hours_are_the_papers_at_forty_percent(encoder: str) -> None:
 def test_adapts_start_from_lite_and_keep_the_pretraining_values(name: str) -> None:
     recipe = Recipe.read(name)
     assert recipe.start == "BroAlanTaps/Stage1-PCC-Lite-4x"
-    assert set(recipe.train) == {Trained.ENCODER, Trained.CONVERTER}
+    assert set(recipe.train) == {"encoder", "converter"}
     assert recipe.phases[-1].rate == 4
     _assert_optimisation(recipe, PAPER["lite", "pretrain"])
 

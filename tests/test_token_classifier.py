@@ -88,7 +88,7 @@ def test_the_most_probable_words_stay(folders: dict[str, Path], decoder: Decoder
     for word, (start, end), value in zip(encoded.word_ids(0), encoded["offset_mapping"][0], values, strict=True):
         first.setdefault(word, value)
         spans[word] = (spans.get(word, (start, end))[0], end)
-    kept = compressor.shorten(text)
+    kept = compressor.compress([text])[0].text or ""
     count = len(re.findall(r"\w+|[^\w\s]", kept))  # the toy tokenizer's words
     best = sorted(sorted(first, key=lambda word: (-first[word], word))[:count])
     assert kept.split() == "".join(_gap(text, spans, best, n) for n in range(len(best))).split()
@@ -120,7 +120,9 @@ def test_chunks_and_batches_change_little_and_nothing(
     one = TokenClassifier.load(str(folders[family]), decoder, chunk=64, overlap=16, chunk_batch=1)
     many = TokenClassifier.load(str(folders[family]), decoder, chunk=64, overlap=16, chunk_batch=7)
     contexts = [long, "Rain.", "", texts[0]]
-    assert [memory.text for memory in one.compress(contexts)] == [many.shorten(context) for context in contexts]
+    assert [memory.text for memory in one.compress(contexts)] == [
+        many.compress([context])[0].text for context in contexts
+    ]
     (ids,) = one.classifier.tokens([long])["input_ids"]
     chunks: list[int] = []
     handle = one.classifier.model.register_forward_pre_hook(
@@ -145,7 +147,7 @@ def test_special_tokens_in_a_text_are_ordinary_characters(
     handle = classifier.model.register_forward_pre_hook(
         lambda module, arguments, named: seen.extend(named["input_ids"].tolist()), with_kwargs=True
     )
-    kept = compressor.shorten(text)
+    kept = compressor.compress([text])[0].text or ""
     handle.remove()
     rest = iter(text)
     assert all(character in rest for character in kept), "a piece of a word may go, but nothing is added or moved"

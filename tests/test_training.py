@@ -34,7 +34,7 @@ from pcc_bench.model.training.corpus import (
 )
 from pcc_bench.model.training.loop import PccForTraining
 from pcc_bench.model.training.objectives import IGNORED, Task
-from pcc_bench.model.training.recipe import Data, Recipe, Trained
+from pcc_bench.model.training.recipe import Data, Recipe
 from pcc_bench.model.training.samples import Collator, Sample, Samples, draw_tasks
 
 GOLDEN_CURVE = Path(__file__).parent / "fixtures" / "training_curve.json"
@@ -179,7 +179,7 @@ def test_recomputed_activations_change_no_loss(state: dict[str, Any], tmp_path: 
 
 
 def test_training_only_the_converter_leaves_the_encoder(state: dict[str, Any], tmp_path: Path) -> None:
-    model = for_training(state, tmp_path, train=[Trained.CONVERTER])
+    model = for_training(state, tmp_path, train=["converter"])
     assert choose_names(model) == {"converter"}
 
 

@@ -49,9 +49,6 @@ class ClassifierCompressor(HardCompressor):
             raise UsageError(f"--model {cls.name} needs model_args decoder=<folder or hub id> beside pretrained=")
         return decoder or shipped.DECODER
 
-    def shorten(self, context: str) -> str:
-        return self.compress([context])[0].text or ""
-
     def weights_fingerprint(self) -> str:
         return self._digest
 

@@ -50,7 +50,7 @@ class Learner(nn.Module, ABC):
 
     def part(self, name: Trained) -> list[nn.Parameter]:
         """The weights that a recipe calls by a name; a `UsageError` where this method has no such part."""
-        raise UsageError(f"optimisation.learning_rates: this method has no part '{name.value}'")
+        raise UsageError(f"optimisation.learning_rates: this method has no part '{name}'")
 
     def reconstruct(self, samples: Sequence[Sample]) -> list[str]:
         plans = self.plans(self.encode([sample.context for sample in samples]), Task.RECONSTRUCTION)

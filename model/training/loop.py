@@ -60,11 +60,11 @@ class PccForTraining(Learner):
         self.pcc.encoder.config = self.phases[phase].model_copy(update={"rate": rate})
 
     def part(self, name: Trained) -> list[nn.Parameter]:
-        if name is Trained.SPECIAL:
+        if name == "special":
             return [self.pcc.special]  # type: ignore[list-item]
-        if name is Trained.CONVERTER:
+        if name == "converter":
             return list(self.pcc.converter.parameters())
-        gated = name is Trained.GATE
+        gated = name == "gate"
         return [weight for part, weight in self.pcc.encoder.named_parameters() if (part == "gate") is gated]
 
     def encode(self, contexts: Sequence[Sequence[int]]) -> list[Encoded]:
@@ -167,7 +167,7 @@ def starting_point(recipe: Recipe, decoder: Decoder, folder: Path) -> PCC:
     final = recipe.final
     rates = tuple(dict.fromkeys((final.rate, *final.rates)))
     tuned = {"prompt": recipe.data.prompt} if recipe.data.kind == "qa" else {}
-    has_gate = Trained.GATE in recipe.train
+    has_gate = "gate" in recipe.train
     if recipe.start is not None:
         sizes: dict[str, Any] = {"rate": final.rate, "rates": rates, "segment_length": final.segment_length}
         sizes |= {"gate": True} if has_gate else {}
@@ -195,28 +195,27 @@ def starting_point(recipe: Recipe, decoder: Decoder, folder: Path) -> PCC:
 def choose_trained(pcc: PCC, trained: tuple[Trained, ...]) -> None:
     """Set which parameters learn; of a LoRA encoder, only its adapter (without lm_head, which reaches no slot)."""
     pcc.requires_grad_(False)
-    if Trained.CONVERTER in trained:
-        pcc.converter.requires_grad_(True)
-    if Trained.SPECIAL in trained:
+    pcc.converter.requires_grad_("converter" in trained)
+    if "special" in trained:
         special = pcc.special.detach().float()
         del pcc.special  # no buffer any more
         pcc.special = nn.Parameter(special)
-    if Trained.ENCODER in trained:
+    if "encoder" in trained:
         lora, layers = pcc.config.encoder.kind == "lora", pcc.config.encoder.layers
         embedding = None if layers is None else pcc.encoder.body.get_input_embeddings().weight  # the decoder's own
         for name, parameter in pcc.encoder.named_parameters():
             learns = "memory_rows" in name or not lora or ("lora_" in name and "lm_head" not in name)
             parameter.requires_grad_(learns and parameter is not embedding)
-    elif Trained.MEMORY_TOKENS in trained and pcc.encoder.memory_rows is not None:
+    elif "memory_tokens" in trained and pcc.encoder.memory_rows is not None:
         pcc.encoder.memory_rows.requires_grad_(True)
-    elif Trained.MEMORY_TOKENS in trained:
+    elif "memory_tokens" in trained:
         weight: Any = pcc.encoder.body.get_input_embeddings().weight
         weight.requires_grad_(True)
         mask = torch.zeros(weight.shape[0], 1)
         mask[pcc.encoder.memory_ids] = 1  # the other rows get no gradient (AdamW then leaves them, without decay)
         weight.register_hook(lambda gradient: gradient * mask.to(gradient))
     if pcc.encoder.gate is not None:
-        pcc.encoder.gate.requires_grad_(Trained.GATE in trained)
+        pcc.encoder.gate.requires_grad_("gate" in trained)
 
 
 def steps_of(recipe: Recipe, corpus: Corpus) -> int:

@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -14,20 +13,14 @@ from pcc_bench.core.questions import OFFICIAL
 from pcc_bench.model.config import Boundaries, Pooling, SlotPositions, Slots, check_rate
 
 Positive = Annotated[int, Field(gt=0)]
+# Which weights learn, the decoder's never: all of a full encoder or its LoRA; the embedding rows of `<mem_i>` only; the
+# scores that weight the tokens of a pooled group (a checkpoint without a gate gets one); the vectors of `<mem>`,
+# `</mem>` and `<ae>`, which the paper keeps frozen.
+Trained = Literal["encoder", "converter", "memory_tokens", "gate", "special"]
 
 
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Trained(StrEnum):
-    """Which weights learn. The decoder never does."""
-
-    ENCODER = "encoder"  # all of a full encoder, or its LoRA
-    CONVERTER = "converter"
-    MEMORY_TOKENS = "memory_tokens"  # only the embedding rows of `<mem_i>`
-    GATE = "gate"  # scores that weight the tokens of a pooled group; a checkpoint without a gate gets one
-    SPECIAL = "special"  # the vectors of `<mem>`, `</mem>` and `<ae>`, which the paper keeps frozen
 
 
 class Data(Section):
@@ -160,7 +153,7 @@ class Recipe(Section):
     boundaries: Boundaries = "per_segment"  # of a fresh checkpoint, and so the following two
     slot_positions: SlotPositions = "consecutive"
     slots: Slots = "official"
-    train: tuple[Trained, ...] = (Trained.ENCODER, Trained.CONVERTER)
+    train: tuple[Trained, ...] = ("encoder", "converter")
     data: Data  # where a phase names none
     objective: Objective = Objective()
     phases: tuple[Phase, ...] = (Phase(),)
@@ -207,7 +200,7 @@ class Recipe(Section):
             )
         if self.converter_start == "identity" and self.pooling != "mean":
             raise ValueError("converter_start identity needs pooling mean")
-        if Trained.GATE in self.train and not self.start and self.pooling != "mean":
+        if "gate" in self.train and not self.start and self.pooling != "mean":
             raise ValueError("train names a gate, which needs pooling mean")
         if self.special_from and (self.encoder_layers is None or len(self.special_from) != 3):
             raise ValueError("special_from names three tokens, for <mem>, </mem> and <ae>, and needs encoder_layers")

@@ -27,7 +27,7 @@ from pcc_bench.cost.sizes import LARGE, LITE, Model, config_of, first_layers, fr
 from pcc_bench.model.config import MEMORY_TOKENS, Boundaries, PccConfig
 from pcc_bench.model.converter import Converter
 from pcc_bench.model.pcc import SPECIAL_TOKENS
-from pcc_bench.model.training.recipe import Recipe, Trained
+from pcc_bench.model.training.recipe import Recipe
 
 ANSWERING_TOKENS = {"qa": 32, "gsm8k": 200, "dialogue": 400}  # prompt and answer in decoder tokens: guesses
 LOGIT_BYTES = 10  # bfloat16, its float32 copy and the gradient of that
@@ -131,20 +131,20 @@ def parts_of(recipe: Recipe, geometry: Geometry) -> tuple[Weights, ...]:
     encoder, learns = geometry.encoder, set(recipe.train)
     base = encoder.parameters - (0 if geometry.lora else encoder.own_head)
     rows = MEMORY_TOKENS * encoder.hidden_size * (2 if geometry.lora and encoder.own_head else 1)
-    full = Trained.ENCODER in learns and not geometry.lora
-    only_rows = Trained.MEMORY_TOKENS in learns and Trained.ENCODER not in learns  # else the encoder's choice holds
+    full = "encoder" in learns and not geometry.lora
+    only_rows = "memory_tokens" in learns and "encoder" not in learns  # else the encoder's choice holds
     learned_rows = MEMORY_TOKENS * encoder.hidden_size if full or only_rows else 0
     parts = [Weights("encoder", base, base if full else 0)]
     if not geometry.pooled:
         parts.append(Weights("memory tokens", rows, learned_rows))
-    if Trained.GATE in learns:
+    if "gate" in learns:
         parts.append(Weights("gate", encoder.hidden_size, encoder.hidden_size))
-    if Trained.SPECIAL in learns:
+    if "special" in learns:
         vectors = len(SPECIAL_TOKENS) * geometry.decoder.hidden_size
         parts.append(Weights("special vectors", vectors, vectors))
     if geometry.lora:
-        parts.append(Weights("LoRA", geometry.lora, geometry.lora if Trained.ENCODER in learns else 0))
-    parts.append(Weights("converter", geometry.converter, geometry.converter if Trained.CONVERTER in learns else 0))
+        parts.append(Weights("LoRA", geometry.lora, geometry.lora if "encoder" in learns else 0))
+    parts.append(Weights("converter", geometry.converter, geometry.converter if "converter" in learns else 0))
     return (*parts, Weights("decoder", geometry.decoder.parameters, 0))
 
 
@@ -178,11 +178,11 @@ def flops_of(recipe: Recipe, geometry: Geometry, sample: SampleSizes) -> float:
     passes = 2 if recipe.optimisation.gradient_checkpointing and _encoder_learns(recipe) else 1
     flops = passes * encoding_flops(geometry, positions)
     if _encoder_learns(recipe):
-        weights = Trained.ENCODER in learns and not geometry.lora
+        weights = "encoder" in learns and not geometry.lora
         flops += encoder.backward(positions, head=False, trained=weights)
-        flops += (4 if Trained.ENCODER in learns else 2) * geometry.lora_products * positions
+        flops += (4 if "encoder" in learns else 2) * geometry.lora_products * positions
     flops *= sample.segments
-    flops += (6 if Trained.CONVERTER in learns else 4) * geometry.converter * sample.slots
+    flops += (6 if "converter" in learns else 4) * geometry.converter * sample.slots
     for weight, length in sample.decoder_rows:
         flops += weight * decoder.read(length, predicted=length)
         flops += weight * decoder.backward(length, head=True, trained=False)
@@ -195,7 +195,7 @@ def encoding_flops(geometry: Geometry, positions: float) -> float:
 
 
 def _encoder_learns(recipe: Recipe) -> bool:
-    return bool({Trained.ENCODER, Trained.MEMORY_TOKENS} & set(recipe.train))
+    return bool({"encoder", "memory_tokens"} & set(recipe.train))
 
 
 def memory_of(recipe: Recipe, geometry: Geometry, parts: tuple[Weights, ...], samples: list[SampleSizes]) -> Footprint:
@@ -206,13 +206,13 @@ def memory_of(recipe: Recipe, geometry: Geometry, parts: tuple[Weights, ...], sa
     mixed = recipe.optimisation.precision == "bfloat16"
     encoder, decoder, learns = geometry.encoder, geometry.decoder, set(recipe.train)
     learning = sum(part.trained for part in parts)  # weights in tensors that learn
-    if Trained.MEMORY_TOKENS in learns and Trained.ENCODER not in learns:  # a few rows: the whole table's gradient
+    if "memory_tokens" in learns and "encoder" not in learns:  # a few rows: the whole table's gradient
         learning += encoder.vocabulary * encoder.hidden_size
-    products = geometry.converter if Trained.CONVERTER in learns else 0  # of these, in matrix products
-    if Trained.ENCODER in learns:
+    products = geometry.converter if "converter" in learns else 0  # of these, in matrix products
+    if "encoder" in learns:
         products += geometry.lora_products if geometry.lora else encoder.body
     frozen = sum(part.parameters for part in parts) - learning
-    position = encoder.activations(trained=Trained.ENCODER in learns) if _encoder_learns(recipe) else 0  # bytes
+    position = encoder.activations(trained="encoder" in learns) if _encoder_learns(recipe) else 0  # bytes
     if position and recipe.optimisation.gradient_checkpointing:  # the input of every block, and one block at a time
         position = 2 * encoder.layers * encoder.hidden_size + position // encoder.layers
     scale = 1 if mixed else 2
