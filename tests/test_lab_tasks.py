@@ -13,6 +13,6 @@ def test_the_table_of_all_tasks_is_that_of_the_shipped_results(monkeypatch: pyte
     monkeypatch.delenv("PCC_DATA", raising=False)  # a part of what names a cell's folder
     suite = Suite.read("lab-tasks")
     cells = suite.plan(report.shipped() / suite.name, Settings())
-    lines = [(cell.label, next(iter(cell.folder.rglob("results_*.json")))) for cell in cells]
+    lines = [(cell.label, next(iter(cell.command.output.rglob("results_*.json")))) for cell in cells]
     shown = (report.shipped() / suite.name / "table.md").read_text("utf-8")
     assert shown == table(lines, suite.metrics).markdown() + "\n"
