@@ -59,9 +59,8 @@ class ComposedCompressor(Compressor):
         options = {} if first_rate is None else {"rate": first_rate}
         if options and "rate" not in signature(kind.load).parameters:
             raise UsageError(f"first={first} takes no rate: leave first_rate={first_rate:g} out")
-        before = kind.load(
-            first_pretrained or decoder.name, decoder, **registry.typed(kind, options, f"first={first}, first_rate")
-        )
+        options = registry.typed(kind, options, f"first={first}, first_rate")
+        before = kind.load(first_pretrained or decoder.name, decoder, **options)
         own = {"any_decoder": any_decoder, **({} if rate is None else {"rate": rate})}
         return cls(before, registry.get("pcc").load(pretrained, decoder, **own))
 

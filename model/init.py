@@ -45,10 +45,9 @@ def fresh(
         with torch.no_grad():
             rows[memory_token_ids(tokenizer)] = noise.to(rows)
     lora = lora_config(lora_rank) if lora_rank else None
-    described: dict[str, Any] = {"kind": "full", "config": model.base_model.config.to_dict()}
+    described = {"kind": "lora" if lora else "full", "config": (model if lora else model.base_model).config.to_dict()}
     if lora:
-        described = {"kind": "lora", "config": model.config.to_dict(), "lora": plain(lora.to_dict())}
-        described["base"] = name_beside(encoder, folder)
+        described |= {"lora": plain(lora.to_dict()), "base": name_beside(encoder, folder)}
     state: dict[str, Any] = {"rate": rates[0], "rates": rates, "segment_length": segment_length, "notes": notes}
     state |= {"encoder": described, "decoder": _made_for(decoder, folder)}
     config = checked(PccConfig, state, "the options given")

@@ -105,10 +105,8 @@ class IcaeCompressor(SoftCompressor):
         beyond = tuple(range(len(self.decoder.tokenizer), self.decoder.embedding.weight.shape[0]))
         frame, framed = (Frame(*self._template), True) if tuned and not first else (behind, False)
         reconstruction = Frame() if self.use == "ae" else None
-        ends: dict[str, Any] = {"suppressed_token_ids": beyond}
-        if first:
-            ends = {"stop_token_ids": (*self.decoder.bos, *beyond)}
-        return Layout(framed, frame, templated=behind, reconstruction=reconstruction, **ends)
+        stops, suppressed = ((*self.decoder.bos, *beyond), ()) if first else ((), beyond)
+        return Layout(framed, frame, behind, reconstruction, stop_token_ids=stops, suppressed_token_ids=suppressed)
 
     def options(self) -> dict[str, Any]:
         return self._settings.model_dump(exclude={"model_type", "base_model_name_or_path"})

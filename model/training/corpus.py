@@ -12,7 +12,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +54,10 @@ class Corpus:
 
     def from_position(self, position: Position) -> Iterator[tuple[Position, Any]]:
         """Documents from a position on, pass after pass, each with its own position (token 0)."""
-        epoch, first = position.epoch, position.document
-        while True:
+        for epoch in count(position.epoch):
+            first = position.document if epoch == position.epoch else 0
             for number, document in enumerate(self.epoch(epoch, first), start=first):
                 yield Position(epoch, number), document
-            epoch, first = epoch + 1, 0
 
     def epoch(self, epoch: int, first: int) -> Iterator[Any]:
         if self.documents is None:
@@ -92,15 +91,15 @@ def read_corpora(data: Data, seed: int) -> tuple[Corpus, Corpus]:
     if data.streaming:
         return Corpus(data, seed, None), Corpus(data, seed, None, held_out=True)
     documents = read_documents(data, data.path, data.split)
-    count = len(documents)
+    size = len(documents)
     trained: Sequence[int]
     if data.held_out:
         local = Path(data.path).exists()  # then it is a file, of a hub data set a split
         documents += read_documents(data, data.held_out if local else data.path, data.held_out)
-        trained, kept_back = range(count), range(count, len(documents))
+        trained, kept_back = range(size), range(size, len(documents))
     else:
-        trained = [i for i in range(count) if i % data.held_out_every]
-        kept_back = range(0, count, data.held_out_every)
+        trained = [i for i in range(size) if i % data.held_out_every]
+        kept_back = range(0, size, data.held_out_every)
     if not trained:
         raise UsageError(f"{data.path} has only {len(documents)} documents: too little text to hold any back; add some")
     parts = (
@@ -159,7 +158,8 @@ def _read_file(path: Path, data: Data) -> list[Any]:
 
 def _document(row: Any, data: Data, where: str) -> Any:
     if isinstance(row, dict) and not data.is_text:
-        row = plain_keys(row)
+        # Harry Potter Dialogue spells `Positive-Response`
+        row = {re.sub("[- ]", "_", key.strip().lower()): value for key, value in row.items()}
     for column in (data.column,) if data.is_text else COLUMNS[data.kind]:
         if not isinstance(row, dict) or column not in row:
             raise UsageError(f"{where} has no column '{column}'")
@@ -206,20 +206,20 @@ def exchanges(
     # sessions just before, in the order of the story, for the first ones also those just after.
     if data.kind == "qa":
         return [exchange(rows[place], (), data) for place in chosen]
-    count = data.demonstrations
-    if len(trained) <= count:
+    most = data.demonstrations
+    if len(trained) <= most:
         raise UsageError(
-            f"{data.path} has {len(trained)} training rows: a row with {count} demonstrations needs more of them; add "
+            f"{data.path} has {len(trained)} training rows: a row with {most} demonstrations needs more of them; add "
             "rows or lower data.demonstrations"
         )
     learned = []
     for place in chosen:
         if data.kind == "gsm8k":
-            others = random.Random(f"{seed}-demonstrations-{place}").sample(trained, count + 1)
+            others = random.Random(f"{seed}-demonstrations-{place}").sample(trained, most + 1)
         else:
-            start = max(0, bisect_left(trained, place) - count)
-            others = list(trained[start : start + count + 1])
-        demonstrations = [rows[other] for other in others if other != place][:count]
+            start = max(0, bisect_left(trained, place) - most)
+            others = list(trained[start : start + most + 1])
+        demonstrations = [rows[other] for other in others if other != place][:most]
         learned.append(exchange(rows[place], demonstrations, data))
     return learned
 
@@ -265,8 +265,3 @@ def texts(value: Any) -> list[str]:
     if value is None:
         return []
     return [str(text) for text in (value if isinstance(value, list | tuple) else [value])]
-
-
-def plain_keys(row: Row) -> Row:
-    """Column names in lower case with underscores: Harry Potter Dialogue spells `Positive-Response`."""
-    return {key.strip().lower().replace("-", "_").replace(" ", "_"): value for key, value in row.items()}
