@@ -27,8 +27,6 @@ PATTERNS = ("*.index.json", "*.safetensors", "*.pt", "*.pth", "*.bin")
 Names = Mapping[str, tuple[str, str]]  # of each layer, the names of its A and B
 Lora = Mapping[str, tuple[torch.Tensor, torch.Tensor]]  # of each layer, A and B
 
-# ---------------------------------------------------------------- files
-
 
 class Recorded(BaseModel):
     """What we read of a checkpoint's `config.json`; the defaults where there is none."""
@@ -128,9 +126,6 @@ def check_whole(
     for name, key in names.items():
         if key in state:
             check_shape(path, decoder, key, state[key].shape, own[name].shape)
-
-
-# ---------------------------------------------------------------- LoRA
 
 
 def twin(model: Any) -> Any:

@@ -1,7 +1,5 @@
 """Result files as text: one table of many runs; and two runs on the same rows, row by row."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -170,9 +168,6 @@ def _comparison(a: Run, b: Run, task: str, metric: str, notes: dict[str, None]) 
         tally=measure.tally(theirs, mine),
         detectable=abs(in_print(-measure.minimal(stats.estimate(data, scale=one.range)))),
     )
-
-
-# ---------------------------------------------------------------- one table of many runs
 
 
 OTHERS = ("acc_calibrated", "acc", "perplexity", "ranking_acc", "bleu", "rougeL")  # the main ones of our other tasks

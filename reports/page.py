@@ -1,7 +1,5 @@
 """The report as one HTML page: no network, no framework, everything inside; it can be mailed."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json
@@ -116,9 +114,6 @@ def themes() -> Markup:
         for colours in (THEMES.keys(), THEMES.values())
     )
     return Markup(f":root {{ {light} }}\n@media screen and (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}\n")
-
-
-# ---------------------------------------------------------------- samples
 
 
 ROWS = 40  # of a task

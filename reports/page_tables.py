@@ -1,7 +1,5 @@
 """Tables as the page shows them: main column first, scores by toggle, rows by rate, a bar in the cell."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby

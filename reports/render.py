@@ -1,7 +1,5 @@
 """Tables as Markdown, LaTeX and CSV: three ways to print one object, with the same numbers."""
 
-from __future__ import annotations
-
 import csv
 import io
 import re

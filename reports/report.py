@@ -1,7 +1,5 @@
 """Results in, a folder out: of tables, figures and one page; or of the results themselves, fit to be published."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import lzma
@@ -95,9 +93,6 @@ def write(paths: Sequence[Path], out: Path, published: bool = False) -> Report:
     files += sorted((out / "figures").glob("*")) if drawn else []
     files.append(page.write(most, shown, drawn, out))
     return Report(tuple(shown), tuple(files), results.notes)
-
-
-# ---------------------------------------------------------------- results that are published
 
 
 MACHINE = ("pretty_env_info", "git_hash", "upper_git_hash")  # what lm-eval says of where it ran

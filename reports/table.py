@@ -3,8 +3,6 @@
 Scores that are shares are stored as percentages, as the paper prints them; `Column.unit` says so.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Literal, Self
 

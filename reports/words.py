@@ -1,7 +1,5 @@
 """What a report says in words: sentences under a table, sentences made from its numbers, a line of facts a run."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from operator import itemgetter
@@ -116,9 +114,6 @@ def _not_above(full: Run, floor: Run, task: TaskRun) -> str:
     if high.aggregation != "weighted_perplexity":  # there the interval is one of logarithms
         values += f", difference [{', '.join(f'{high.scale * end:.{digits}f}' for end in ends)}]"
     return f"{values}, {high.n} rows"
-
-
-# ---------------------------------------------------------------- what the numbers say
 
 
 SENTENCES = 3

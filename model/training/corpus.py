@@ -182,9 +182,6 @@ def _hub_stream(data: Data) -> Any:
         ) from None
 
 
-# ---------------------------------------------------------------- rows to fine-tune on
-
-
 @dataclass(frozen=True)
 class Exchange:
     context: str  # is compressed

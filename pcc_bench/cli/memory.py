@@ -178,9 +178,6 @@ def serve_check(
         raise Exit(1)
 
 
-# ---------------------------------------------------------------- what verbs are given
-
-
 def read_input(file: Path | None, text: str | None) -> str:
     """The text to compress, from a file, standard input (`-`) or the command line."""
     if (file is None) == (text is None):

@@ -147,9 +147,6 @@ def resumable(state: Callable[[], str]) -> Iterator[None]:
         raise Exit(130) from None
 
 
-# ---------------------------------------------------------------- tables between markers in a Markdown file
-
-
 def filled(text: str, kind: str, tables: Mapping[str, str], partly: bool = False, where: str = "") -> str:
     """A Markdown text with the tables between `<!-- KIND:KEY -->` and `<!-- /KIND -->` renewed.
 

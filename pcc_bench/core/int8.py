@@ -1,7 +1,5 @@
 """Matrices in 8 bits: whole numbers, and a scale for each block of a row."""
 
-from __future__ import annotations
-
 import torch
 from torch.nn import functional
 

@@ -133,9 +133,6 @@ class Runner:
         return ids
 
 
-# ---------------------------------------------------------------- clock and memory gauge of a device
-
-
 def find_device(name: str | None) -> torch.device:
     """The device of a name; by default a GPU where there is one. Raises UsageError: there is no such device here."""
     remedy = "pass --device cpu, or --predict"

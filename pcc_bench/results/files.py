@@ -1,7 +1,5 @@
 """Result files: where they lie (`results_*.json`, `samples_*.jsonl[.gz|.xz]` beside them), and what is read of them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any

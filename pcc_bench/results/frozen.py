@@ -1,7 +1,5 @@
 """A run as a small file for git, and any place that holds a run: what the gate reads."""
 
-from __future__ import annotations
-
 import json
 import lzma
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """From a result file of lm-eval to a run (what ran, on what, with which scores), and to the texts of its samples."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ A protocol is plain data, a value under the name that messages give it. It is th
 report's tables and the choice of the newest of two equal runs; they differ only in what they look up row by row.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field

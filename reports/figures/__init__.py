@@ -1,7 +1,5 @@
 """Figures: pure functions of frames in one style; `draw_all` draws those that results have data for."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

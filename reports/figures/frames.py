@@ -1,7 +1,5 @@
 """From results and tables to the frames that figures are drawn of; a frame without rows draws nothing."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections import Counter

@@ -1,7 +1,5 @@
 """One style for all figures: a colour a method that colour-blind readers can tell apart, sizes of a paper's column."""
 
-from __future__ import annotations
-
 import re
 import zlib
 from collections import Counter

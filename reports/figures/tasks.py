@@ -1,7 +1,5 @@
 """Figures of single tasks: needles found, words lost, contexts reconstructed and asked about, rates achieved."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What training brings: held-out measures over the tokens trained on, and runs held against each other."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """From lines and columns to a table: values, intervals, what is best, and what was published (`paper.yaml`)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from functools import cache

@@ -1,7 +1,5 @@
 """Scores by method and rate: the paper's tables 2 to 5, pretraining, ablations; and who is told from whom."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from pcc_bench import stats
@@ -159,9 +157,6 @@ def _lines(runs: Sequence[Run], stems: Sequence[str], what: str) -> list[Line]:
                 line = line.under(role=kind, label=f"{line.row.label}, {shown}")
             by_form.append(line)
     return distinct(sorted(by_form, key=lambda line: ROLES.index(line.row.role)))
-
-
-# ---------------------------------------------------------------- comparisons
 
 
 METRIC = "f1"

@@ -1,7 +1,5 @@
 """What was recorded beside the scores: the cost of a context, and hyper-parameters of training runs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 
