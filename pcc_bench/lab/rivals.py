@@ -140,8 +140,8 @@ def tuning_recipe(name: str, recipe: RivalRecipe, decoder: str, data: str) -> Re
     return on_questions(name, models, data, recipe.rate, recipe.tuning)
 
 
-# A token classifier. The original learns from GPT-4's summaries which words to keep. Here the generator of the world is the teacher: it
-# knows which words of a passage are a name, a value, or say what the value is of.
+# A token classifier. The original learns from GPT-4's summaries which words to keep. Here the generator of the world is
+# the teacher: it knows which words of a passage are a name, a value, or say what the value is of.
 
 NAME, VALUE, OTHER, REST = 0.9, 0.95, 0.5, 0.02  # how probable the teacher finds it that a word stays
 EMPTY = {"a", "an", "the", "of", "is", "in", "on", "at", "for", "as", "by", "to", "that", "has", "was", "who", "are"}
