@@ -1,7 +1,5 @@
 """The optimizer of a recipe. With Muon small models on few tokens learn about twice as fast (docs/lab.md)."""
 
-import math
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,44 +11,6 @@ from pcc_bench.model.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from pcc_bench.model.training.learner import Learner
-
-
-class StackedMuon(torch.optim.Muon):
-    """torch's Muon with one orthogonalisation for all matrices of a shape: a few large products for many small ones."""
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        for group in self.param_groups:
-            shapes: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
-            for weight in group["params"]:
-                if weight.grad is not None:
-                    shapes[weight.shape].append(weight)
-            for shape, weights in shapes.items():
-                momenta = []
-                for weight in weights:
-                    gradient: Any = weight.grad
-                    buffer = self.state[weight].setdefault("momentum_buffer", torch.zeros_like(gradient))
-                    buffer.lerp_(gradient, 1 - group["momentum"])
-                    momenta.append(gradient.lerp(buffer, group["momentum"]))
-                iteration = group["ns_coefficients"], group["ns_steps"], group["eps"]
-                updates = orthogonalised(torch.stack(momenta), *iteration)
-                size = group["lr"] * 0.2 * math.sqrt(max(shape))  # the size of AdamW's updates
-                for weight, update in zip(weights, updates, strict=True):
-                    weight.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-size)
-
-
-def orthogonalised(
-    matrices: torch.Tensor, coefficients: tuple[float, float, float], steps: int, eps: float
-) -> torch.Tensor:
-    """Matrices with all singular values near one, by Newton-Schulz iteration in bfloat16: [n, rows, columns]."""
-    a, b, c = coefficients
-    tall = matrices.shape[1] > matrices.shape[2]
-    x = (matrices.mT if tall else matrices).bfloat16()
-    x = x / x.flatten(1).norm(dim=1).clamp_min(eps)[:, None, None]
-    for _ in range(steps):
-        gram = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.mT if tall else x
 
 
 class MuonAndAdamW(torch.optim.Optimizer):
@@ -79,7 +39,8 @@ class MuonAndAdamW(torch.optim.Optimizer):
         super().__init__(list(is_matrix), {"lr": first})
         self.inner: dict[str, torch.optim.Optimizer] = {}
         if matrices := groups(True):
-            self.inner["muon"] = StackedMuon(matrices, first, weight_decay=weight_decay)
+            like_adamw: Any = {"weight_decay": weight_decay, "adjust_lr_fn": "match_rms_adamw"}
+            self.inner["muon"] = torch.optim.Muon(matrices, first, **like_adamw)
         if others := groups(False):
             self.inner["adamw"] = torch.optim.AdamW(others, first, betas=betas, weight_decay=weight_decay)
         self._share_groups()
