@@ -86,6 +86,16 @@ def test_no_value_of_a_result_is_a_traceback(tmp_path: Path, rng: Any, part: str
         assert attempt(action)[0] == ""
 
 
+@pytest.mark.parametrize("value", [10**400, -(10**400), float("inf"), float("nan"), None, [1], {}])
+def test_an_aggregate_that_no_double_holds_is_refused(tmp_path: Path, value: Any) -> None:
+    path = run_folder(tmp_path, {"t": {"scores": qa(answers(6))}})
+    state = json.loads(path.read_text())
+    state["results"]["t"]["f1,none"] = value
+    path.write_text(json.dumps(state))
+    with pytest.raises(UsageError, match=r"f1 of t is .*, not a finite number"):
+        load(path)
+
+
 # ---------------------------------------------------------------- names
 
 

@@ -1,5 +1,6 @@
 """Result files: where they lie (`results_*.json`, `samples_*.jsonl[.gz|.xz]` beside them), and what is read of them."""
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
@@ -41,6 +42,13 @@ def samples_file(results: Path, task: str) -> Path | None:
 
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+def is_number(value: Any) -> bool:
+    """Is it finite, as a double too? JSON has integers of any length."""
+    return isinstance(value, int | float) and abs(value) <= sys.float_info.max
+
+
 Scalar = str | int | float | bool | None
 
 

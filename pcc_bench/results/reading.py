@@ -12,7 +12,7 @@ from pydantic import Field
 from pcc_bench.core.documents import checked, read_json
 from pcc_bench.core.errors import UsageError
 from pcc_bench.core.provenance import SCHEMA_VERSION
-from pcc_bench.results.files import Foreign, Reported, ResultFile, samples_file
+from pcc_bench.results.files import Foreign, Reported, ResultFile, is_number, samples_file
 from pcc_bench.results.rows import COMPRESSION, REPEAT, of_first_filter
 from pcc_bench.results.run import Run, TaskRun, protocol
 
@@ -66,7 +66,7 @@ def _task(path: Path, data: ResultFile, task: str, ours: Reported) -> TaskRun:
             first_values.setdefault(name.partition(",")[0], value)
     numbers = {}
     for key, value in first_values.items():
-        if isinstance(value, int | float) and math.isfinite(value):
+        if is_number(value):
             numbers[key] = float(value)
             continue
         no_ratio = key == COMPRESSION or aggregations.get(key) in UNDEFINED  # no row has anything for it
@@ -134,15 +134,13 @@ def read_answers(task: TaskRun) -> Iterator[Answer]:
         rest = prompt.replace(context, "", 1).strip() if context else prompt
         answers = texts.doc.get("answers")
         references = answers if isinstance(answers, list) else [texts.target]
-        numbers = {name: sample[name] for name in metrics if isinstance(sample.get(name), int | float)}
         yield Answer(
             row=texts.doc_id,
             context=context,
             question=str(texts.doc.get("question") or rest),
             references=tuple(dict.fromkeys(map(str, references))),
             answer=texts.answer,
-            # an int of 400 digits has no float
-            scores={name: float(number) for name, number in numbers.items() if -1e300 < number < 1e300},
+            scores={name: float(sample[name]) for name in metrics if is_number(sample.get(name))},
         )
 
 

@@ -3,7 +3,6 @@
 import fnmatch
 import itertools
 import json
-import math
 import re
 import time
 from collections import deque
@@ -23,6 +22,7 @@ from pcc_bench.host.evaluate import kept_answers
 from pcc_bench.reports import measure
 from pcc_bench.reports.table import NAMES, PERCENT
 from pcc_bench.reports.words import ceilings
+from pcc_bench.results.files import is_number
 from pcc_bench.results.reading import read_run
 from pcc_bench.results.run import READER, Run
 from pcc_bench.suite.engines import LOG, Engine, Local, Outcome, results
@@ -167,7 +167,7 @@ def table(lines: Sequence[tuple[str, Path | None]], metrics: Sequence[str] = ())
             parts.append((f"{group} mean", {key.partition(",")[0]: value for key, value in averages.items()}))
         for (name, values), metric in itertools.product(parts, metrics or USUAL):
             value = values.get(metric)
-            if isinstance(value, int | float) and math.isfinite(value):
+            if is_number(value):
                 heading = f"{name.removeprefix('pcc_')} {NAMES.get(metric, metric)}"
                 texts[-1][heading] = f"{100 * value:.1f}" if metric in PERCENT else f"{value:.4g}"
     columns = tuple(dict.fromkeys(column for line in texts for column in line))
