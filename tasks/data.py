@@ -68,7 +68,7 @@ def load_docs(metadata: Mapping[str, Any], read_row: RowReader) -> tuple[list[Do
         examples, counter = _paper_population(examples, rule, metadata, source["place"], dropped)
         if counter is not None:
             account |= {"filter": dict(rule), "tokenizer": counter.name}
-    references = protocol if metadata["official_references"] == "first" else "strict"
+    references = protocol if metadata.get("official_references") == "first" else "strict"
     docs = [
         {"id": e.id, "context": e.context, "question": e.question, "answers": scored_against(e.answers, references)}
         for e in examples
