@@ -121,13 +121,23 @@ def test_record_is_true(wheel: zipfile.ZipFile) -> None:
         assert (digest, int(size)) == (f"sha256={encoded}", len(content)), name
 
 
-def test_a_clone_is_small_enough_to_be_carried() -> None:
+@pytest.fixture(scope="module")
+def tracked() -> list[str]:
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
     if listed.returncode:
         pytest.skip("this is no git checkout")
-    files = [path for name in listed.stdout.split("\0") if name and (path := ROOT / name).is_file()]
+    return listed.stdout.rstrip("\0").split("\0")
+
+
+def test_a_clone_is_small_enough_to_be_carried(tracked: list[str]) -> None:
+    files = [path for name in tracked if (path := ROOT / name).is_file()]
     assert len(files) > 500
     assert sum(path.stat().st_size for path in files) <= 48 * 2**20, "weights in int8? results packed?"
+
+
+def test_no_scratch_folder_is_tracked(tracked: list[str]) -> None:
+    folders = {name.split("/")[0] for name in tracked if "/" in name}
+    assert folders == {*FOLDERS, ".ci", ".github", "benchmarks", "build_backend", "docs", "tests"}
 
 
 def test_entry_points_name_every_method() -> None:

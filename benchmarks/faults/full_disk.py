@@ -10,7 +10,7 @@ with only a part of that room. Wrong is
 The disk is a small tmpfs where this process may mount one (as root). Elsewhere the size of files is limited, which
 ends writes in the same way (`File too large`) but leaves room for any number of small files.
 
-    python benchmarks/faults/full_disk.py --trials 4 --output full-disk
+    python benchmarks/faults/full_disk.py --trials 4 --output results/full-disk
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def trial(verb: Verb, disk: Disk, old: State, whole: State, room: int) -> tuple[
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print a table; status 1 where something was wrong."""
-    options, root = prepared(__doc__, 4, "full-disk", arguments)
+    options, root = prepared(__doc__, 4, "results/full-disk", arguments)
     total = refused = wrong = 0
     print(f"{'verb':24} {'bytes':>10} {'trials':>7} {'refused':>8} {'wrong':>6}", flush=True)
     for verb in (*verbs(root), *short_verbs(root)):

@@ -10,7 +10,7 @@ again. Wrong is
 
 Trials are noted in FOLDER/trials.jsonl as they end; the same command goes on where it was stopped, by `kill -9` too.
 
-    python benchmarks/faults/kill9.py --trials 6 --output kill9
+    python benchmarks/faults/kill9.py --trials 6 --output results/kill9
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def trial(verb: Verb, place: Path, old: State, whole: State, seconds: float) -> 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print a table; status 1 where something was wrong."""
-    options, root = prepared(__doc__, 6, "kill9", arguments)
+    options, root = prepared(__doc__, 6, "results/kill9", arguments)
     journal = root / "trials.jsonl"
     entries = [entry for _, entry in read_json_lines(journal)] if journal.exists() else []
     print(f"{'verb':18} {'seconds':>8} {'trials':>7} {'killed':>7} {'wrong':>6}", flush=True)
