@@ -31,7 +31,7 @@ Lora = Mapping[str, tuple[torch.Tensor, torch.Tensor]]  # of each layer, A and B
 class Recorded(BaseModel):
     """What we read of a checkpoint's `config.json`; the defaults where there is none."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True)
 
     @classmethod
     def read(cls, folder: Path) -> Self:

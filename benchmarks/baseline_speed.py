@@ -33,7 +33,7 @@ from pcc_bench.core.context import Prompt
 from pcc_bench.core.generation import end_token_ids
 from pcc_bench.host import startup
 from pcc_bench.host.lm import CompressedLM
-from pcc_bench.tasks.data import sample_folder
+from pcc_bench.tasks.rows import real_folder
 
 NEW_TOKENS = 30
 
@@ -57,9 +57,7 @@ def parse() -> argparse.Namespace:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", nargs="+", choices=sorted(METHODS), default=list(METHODS))
-    parser.add_argument(
-        "--data", default=os.environ.get("PCC_DATA", str(sample_folder())), help="default: shipped rows"
-    )
+    parser.add_argument("--data", default=os.environ.get("PCC_DATA", str(real_folder())), help="default: shipped rows")
     parser.add_argument("--questions", type=int, default=100)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--model", default="256x4", help="width x layers")

@@ -44,7 +44,7 @@ from pcc_bench.host import models as lm_models
 from pcc_bench.host.compressing import quiet
 from pcc_bench.host.lm import CompressedLM
 from pcc_bench.model import checkpoint, init
-from pcc_bench.tasks.data import sample_folder
+from pcc_bench.tasks.rows import real_folder
 
 PHASES = ("compress", "prefill", "decode")
 
@@ -118,7 +118,7 @@ def parse() -> argparse.Namespace:
 
 def paragraphs() -> list[str]:
     """Real text: the contexts of the rows that ship."""
-    return [json.loads(line)["context"] for line in (sample_folder() / "squad" / "validation.jsonl").open("r")]
+    return [json.loads(line)["context"] for line in (real_folder() / "squad" / "validation.jsonl").open("r")]
 
 
 def questions(

@@ -177,13 +177,19 @@ class Encoder(nn.Module):
 
 def first_layers_config(decoder: Decoder, layers: int) -> PreTrainedConfig:
     """The configuration of the first layers of a decoder; one that has fewer is a `UsageError`."""
-    config = copy.deepcopy(cast(PreTrainedConfig, decoder.model.base_model.config))
+    config = cast(PreTrainedConfig, decoder.model.base_model.config)
     if layers > config.num_hidden_layers:
         raise UsageError(f"the decoder '{decoder.name}' has {config.num_hidden_layers} layers, not {layers}")
-    config.num_hidden_layers = layers
-    if getattr(config, "layer_types", None):
-        config.layer_types = config.layer_types[:layers]
-    return config
+    return shallow(config, layers)
+
+
+def shallow(config: PreTrainedConfig, layers: int) -> PreTrainedConfig:
+    """The configuration of a model's first layers."""
+    first = copy.deepcopy(config)
+    first.num_hidden_layers = layers
+    if getattr(first, "layer_types", None):
+        first.layer_types = first.layer_types[:layers]
+    return first
 
 
 def first_layers(decoder: Decoder, layers: int, dtype: torch.dtype, *, share: bool) -> PreTrainedModel:

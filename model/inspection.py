@@ -31,10 +31,15 @@ def inspect(pretrained: str, decoder: Decoder, options: Mapping[str, Any], look:
         tokenizer = files.load_tokenizer(folder)
         return tokenizer, f"{len(memory_token_ids(tokenizer))} in a vocabulary of {len(tokenizer)}"
 
+    def published_weights() -> tuple[int, str]:
+        paths = weight_files(str(folder))
+        read = sum(map(files.check_safetensors, paths))
+        return read, f"{read} tensors in {', '.join(path.name for path in paths) or 'no safetensors file'}, all finite"
+
     if not checkpoint.is_own(folder):
         look("memory tokens", memory_tokens)
         look("converter", lambda: (published.converter(folder, decoder.hidden_size), f"to width {decoder.hidden_size}"))
-        look("weights", lambda: _published_weights(folder))
+        look("weights", published_weights)
         return
 
     def configuration() -> tuple[PccConfig, str]:
@@ -94,9 +99,3 @@ def _weights(folder: Path, config: PccConfig, tokenizer: Any, decoder: Decoder, 
         checkpoint.tensor(state, "gate", (body.config.hidden_size,), path)
     files.check_safetensors(path)
     return True, f"{len(shapes)} tensors in {files.WEIGHTS}, all finite, {path.stat().st_size / 2**20:.1f} MiB"
-
-
-def _published_weights(folder: Path) -> tuple[int, str]:
-    paths = weight_files(str(folder))
-    read = sum(map(files.check_safetensors, paths))
-    return read, f"{read} tensors in {', '.join(path.name for path in paths) or 'no safetensors file here'}, all finite"

@@ -1,10 +1,9 @@
 """Scores of rows as estimates: a value, its interval, and whether two methods can be told apart (`pcc_bench.stats`)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -29,9 +28,9 @@ class ScoredRows:
     top: Numbers  # `[rows]`, the score of each; of a ratio of sums what is summed above the line
     of: Numbers  # `[rows]`, 1; of a ratio of sums what is summed below the line
 
-    def only(self, index: npt.NDArray[np.intp]) -> ScoredRows:
+    def only(self, index: npt.NDArray[np.intp]) -> Self:
         content = None if self.content is None else self.content[index]
-        return ScoredRows(self.number[index], self.context[index], content, self.top[index], self.of[index])
+        return type(self)(self.number[index], self.context[index], content, self.top[index], self.of[index])
 
     def clusters(self, top: Numbers) -> stats.Clusters:
         """Sums by context of other values of the same rows."""
@@ -39,7 +38,7 @@ class ScoredRows:
         sums, sizes = (np.bincount(index, values).astype(np.float64) for values in (top, self.of))
         return stats.Clusters(sums, sizes)
 
-    def pairs(self, other: ScoredRows) -> bool:
+    def pairs(self, other: Self) -> bool:
         """Are they the same rows, of the same size?"""
         return np.array_equal(self.number, other.number) and np.array_equal(self.of, other.of)
 
@@ -149,12 +148,14 @@ def share(rows: ScoredRows) -> stats.Estimate | None:
     return replace(half, difference=half.difference + 0.5, centre=half.centre + 0.5)
 
 
-def together(parts: Sequence[ScoredRows]) -> ScoredRows:
-    """Rows of several tasks as rows of one; their numbers may repeat, contexts are told apart by their hash."""
-    number, context, top, of = (
-        np.concatenate([getattr(part, name) for part in parts]) for name in ("number", "context", "top", "of")
-    )
-    return ScoredRows(number, context, None, top, of)
+def pooled(metric: str, parts: Sequence[ScoredRows]) -> Measure | None:
+    """A score from 0 to 1 over rows of several tasks, whose contexts are told apart by their hash; None of no row."""
+    if not sum(len(part.number) for part in parts):
+        return None
+    columns = [np.concatenate([getattr(part, name) for part in parts]) for name in ("number", "context", "top", "of")]
+    number, context, top, of = columns
+    rows, contexts = ScoredRows(number, context, None, top, of), len(np.unique(context))
+    return Measure(metric, "mean", 100 * float(top.mean()), None, rows, len(number), contexts, 1, 0.0, 0.0)
 
 
 def tally(one: ScoredRows, other: ScoredRows) -> tuple[int, int, int]:

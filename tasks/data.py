@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -27,12 +26,6 @@ Numbered = tuple[int, str, T]  # a row with its number, and the place to name wh
 Doc = dict[str, Any]
 LAB_ROWS = 300  # rows of a generated data set, unless `lab_rows` says otherwise
 BATCH = 1000  # contexts a tokenizer call: enough for its threads, small in memory
-_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can spell half a pair; no encoding and no tokenizer takes it
-
-
-def sample_folder() -> Path:
-    """A data folder with a few real SQuAD rows that ships with the project: `data=<this>` works with pcc_squad."""
-    return Path(__file__).parent / "sample"
 
 
 def load_docs(metadata: Mapping[str, Any], read_row: RowReader) -> tuple[list[Doc], dict[str, Any]]:
@@ -231,5 +224,5 @@ def _converted(rows: Iterable[Numbered[Doc]], read_row: Callable[[Mapping[str, A
 def _check_text(value: Any, place: str) -> None:
     if not isinstance(value, str):
         raise UsageError(f"{place} holds {type(value).__name__}, not text: fix the row")
-    if _SURROGATE.search(value):
+    if documents.SURROGATE.search(value):
         raise UsageError(f"{place} holds half of a surrogate pair, which is no character: fix the row")

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from lm_eval.utils import apply_template
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from pcc_bench.core.context import Kind, Part, Prompt
-from pcc_bench.core.documents import checked, read_yaml
+from pcc_bench.core.documents import Strict, checked, read_yaml
 from pcc_bench.core.errors import UsageError
 from pcc_bench.tasks.metrics.achieved_compression.achieved_compression import compression
 from pcc_bench.tasks.task import PccTask
@@ -25,10 +25,8 @@ METRIC = "compression"
 Span = tuple[int, int, Kind]
 
 
-class Mapped(BaseModel):
+class Mapped(Strict):
     """Which part of which tasks is compressed; see `_compress_yaml`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     tasks: str | list[str] = "*"
     compress: str | None = Field(default=None, min_length=1)

@@ -11,6 +11,7 @@ from huggingface_hub import hf_hub_download
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from pcc_bench.core import shipped
+from pcc_bench.core.decoder import plain_tokens
 from pcc_bench.core.documents import read_json
 from pcc_bench.core.errors import UsageError, first_line
 from pcc_bench.tasks.rows import REAL, real_folder
@@ -186,15 +187,12 @@ class TokenCounter:
             ) from error
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
-        encoded = self.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False)
-        return list(encoded["input_ids"])
+        return list(plain_tokens(self.tokenizer, texts)["input_ids"])
 
     def spans(self, text: str) -> list[tuple[int, int]]:
         """The characters (first, behind the last) of each token of a text; the tokenizer is a fast one."""
-        encoded = self.tokenizer(
-            text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True, verbose=False
-        )
-        return [(start, end) for start, end in encoded["offset_mapping"]]
+        (spans,) = plain_tokens(self.tokenizer, [text], return_offsets_mapping=True)["offset_mapping"]
+        return [(start, end) for start, end in spans]
 
     def count(self, text: str) -> int:
         return len(self.ids([text])[0])

@@ -12,11 +12,11 @@ from typing import Any
 
 import lm_eval.tasks
 import pytest
+from conftest import SAMPLE
 from lm_eval._cli import HarnessCLI
 
 import pcc_bench.tasks
 from pcc_bench.host import startup
-from pcc_bench.tasks.data import sample_folder
 
 
 def lm_eval_run(out: Path, *arguments: object) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def lm_eval_run(out: Path, *arguments: object) -> dict[str, Any]:
         return manager(include_path=folder, include_defaults=False, metadata=metadata)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PCC_DATA", str(sample_folder()))
+        patch.setenv("PCC_DATA", str(SAMPLE))
         patch.setattr(sys, "argv", words)
         patch.setattr(lm_eval.tasks, "TaskManager", ours)
         harness = HarnessCLI()

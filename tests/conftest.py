@@ -21,7 +21,10 @@ from torch.utils import collect_env
 from pcc_bench.core import tiny
 from pcc_bench.model import checkpoint, init
 
-SAMPLE = Path(__file__).parent.parent / "tasks" / "sample"
+# In a fork torch renews its pool of threads when it is first asked for; of several threads that ask at once, one fails.
+os.register_at_fork(after_in_child=lambda: torch.set_num_threads(torch.get_num_threads()))
+
+SAMPLE = Path(__file__).parent / "fixtures" / "sample"  # a data folder of 24 real SQuAD rows
 
 
 @pytest.fixture(autouse=True)

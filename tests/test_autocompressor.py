@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import SAMPLE
 from golden_files import GOLDEN
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoTokenizer, LlamaConfig, OPTConfig, PreTrainedTokenizerFast
@@ -24,7 +25,6 @@ from pcc_bench.core.generation import generate, score
 from pcc_bench.core.plan import PromptEncoder
 from pcc_bench.host import models as lm_models
 from pcc_bench.host.lm import CompressedLM
-from pcc_bench.tasks.data import sample_folder
 
 ROOT = GOLDEN
 FOLDERS = sorted(path.parent for path in ROOT.glob("autocompressor*/**/io.safetensors"))
@@ -417,7 +417,7 @@ def test_a_run_of_lm_eval_compresses_each_context_once(folders: dict[str, Path])
 
     arguments = f"pretrained={folders['opt']},segment_length={SEGMENT},dtype=float32,device=cpu"
     # lm-eval's own tasks are thousands of files and not needed here; test_icae.py has the whole command.
-    metadata = {"data": str(sample_folder()), "tokenizer": str(folders["opt"])}
+    metadata = {"data": str(SAMPLE), "tokenizer": str(folders["opt"])}
     manager = TaskManager(include_path=tasks.__path__[0], include_defaults=False, metadata=metadata)
     results = simple_evaluate(
         "autocompressor", arguments, tasks=["pcc_squad"], task_manager=manager, batch_size=4, bootstrap_iters=0

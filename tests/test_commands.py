@@ -50,7 +50,7 @@ NOT_RUN = {  # what a command names: why no test runs it
     r"<its base>|<any token": "weights of one's own of a published method",
     r"smollm2": "a real LLM (make real) or its training: tests/test_real_decoder.py, tests/test_recipes.py",
     r"lab (build|record|ship|check)": "minutes to hours: tests/test_lab_build.py trains small parts",
-    r"^pcc-bench run .*(SHARED|lab-tasks|real-(ruler|table2)|--out results/lab-table2$)": "hours: tests/test_suite.py",
+    r"^pcc-bench run .*(SHARED|lab-tasks|real-(ruler|table2)|results/lab-table2$)": "hours: tests/test_suite.py",
     r"^pcc-bench cost|costs/new": "measures seconds: tests/test_cost.py",
     r" costs -o report": "reads what was measured: tests/test_cost_report.py",
     r"--compress |\"compress\"": "tasks of lm-eval read from the hub: tests/test_any_task.py has them here",

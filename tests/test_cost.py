@@ -315,7 +315,7 @@ def test_a_sweep_is_measured_shown_and_read_by_reports(tmp_path: Path, capsys: p
         "--reuse",
         "5",
     ]
-    said = told(capsys, *words, *QUICK, "--batch", "2", "--out", str(tmp_path))
+    said = told(capsys, *words, *QUICK, "--batch-size", "2", "--output", str(tmp_path))
     assert "measured" in said
     assert cell(said, "achieved") == "2.27x"  # 300 / (2 * 64 + 4)
     frame = costs([tmp_path])
@@ -331,7 +331,7 @@ def test_a_sweep_is_measured_shown_and_read_by_reports(tmp_path: Path, capsys: p
 def test_a_second_call_measures_only_what_is_missing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ["--random-weights", "tiny", "--context", "256", *QUICK, "--out", str(tmp_path)]
+    words = ["--random-weights", "tiny", "--context", "256", *QUICK, "--output", str(tmp_path)]
     told(capsys, *words)
     before = (tmp_path / MEASURED).read_text("utf-8")
     seen: list[Point] = []
@@ -352,7 +352,7 @@ def test_prediction_loads_no_model_and_says_that_it_is_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(geometry, "build", None)
-    words = ["--predict", "--random-weights", "large", "--context", "4000", "--rate", "16", "--out", str(tmp_path)]
+    words = ["--predict", "--random-weights", "large", "--context", "4000", "--rate", "16", "--output", str(tmp_path)]
     said = told(capsys, *words, "--device-peak", "989", "--bandwidth", "4800")
     assert "PREDICTED, not measured" in said
     for _ in range(2):  # a second prediction takes the place of the first
@@ -367,7 +367,7 @@ def test_prediction_loads_no_model_and_says_that_it_is_one(
 def test_a_checkpoint_costs_what_was_predicted_in_slots_flops_and_bytes(
     models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    words = [str(models / name), "--context", "300", *QUICK, "--out", str(tmp_path)]
+    words = [str(models / name), "--context", "300", *QUICK, "--output", str(tmp_path)]
     told(capsys, *words)
     told(capsys, *words, "--predict")
     pair = records.read(tmp_path / MEASURED), records.read(tmp_path / PREDICTED)
@@ -385,9 +385,9 @@ def test_a_checkpoint_in_the_published_layout_costs_what_ours_does(
     folder = tmp_path / f"p-{ours.config.rate}x"
     published.export(ours, folder)
     words = ["--decoder", str(models / "llama"), "--context", "300", "--rate", "4", *QUICK]
-    told(capsys, str(folder), *words, "--out", str(tmp_path / "a"))
-    told(capsys, str(folder), *words, "--predict", "--out", str(tmp_path / "a"))
-    told(capsys, str(models / name), *words, "--predict", "--out", str(tmp_path / "b"))
+    told(capsys, str(folder), *words, "--output", str(tmp_path / "a"))
+    told(capsys, str(folder), *words, "--predict", "--output", str(tmp_path / "a"))
+    told(capsys, str(models / name), *words, "--predict", "--output", str(tmp_path / "b"))
     keys = ("phase", "mode", "rate", "slots", "boundary", "flops", "kv_bytes", "memory_bytes")
     files = [tmp_path / "a" / MEASURED, tmp_path / "a" / PREDICTED, tmp_path / "b" / PREDICTED]
     measured, computed, own = ([tuple(getattr(r, key) for key in keys) for r in records.read(file)] for file in files)
@@ -433,7 +433,7 @@ def test_a_point_that_never_fits_is_left_out_and_said(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("--random-weights tiny --device cuda:9 --out x", "--device cuda:9 can't be used"),
+        ("--random-weights tiny --device cuda:9 --output x", "--device cuda:9 can't be used"),
         (
             "--random-weights tiny --context 40000 --predict",
             "tiny-llama has 32,768: give a --context of at most 32,703",
@@ -448,7 +448,7 @@ def test_a_point_that_never_fits_is_left_out_and_said(
         ("--random-weights tiny --predict --utilisation 2", "is no share"),
         ("--random-weights tiny --predict --utilisation 0.5", "go with --device-peak"),
         ("--random-weights tiny --predict --overhead 1", "go with --device-peak"),
-        ("--random-weights tiny --bandwidth 3 --out x", "are for --predict"),
+        ("--random-weights tiny --bandwidth 3 --output x", "are for --predict"),
         ("--random-weights tiny --dtype int3 --predict", "--dtype int3 is unknown"),
         ("--random-weights tiny --decoder here --predict", "--decoder goes with a checkpoint"),
         ("somewhere --random-weights tiny --predict", "a checkpoint and --random-weights (lite"),

@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from conftest import SAMPLE
 from result_files import Task, write_run
 
 from pcc_bench import cli
@@ -26,7 +27,6 @@ from pcc_bench.results.run import Run
 
 pytest_plugins = ["pytester"]
 
-SAMPLE = Path(__file__).parent.parent / "tasks" / "sample"
 ROWS = 1000
 
 

@@ -352,7 +352,7 @@ def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]
 
 def test_a_command_says_it_in_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "bad.gguf").write_bytes(b"GGUF" + bytes(100))
-    options = ("--encoder", "lab-llama", "--rate", "4", "--out", str(tmp_path / "fresh"))
+    options = ("--encoder", "lab-llama", "--rate", "4", "--output", str(tmp_path / "fresh"))
     code, _, err = run(capsys, "init", "--decoder", str(tmp_path / "bad.gguf"), *options)
     assert code == 2
     assert err.count("pcc-bench: error:") == 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -115,16 +115,10 @@ def no_space_for_weights(*_: Any, **__: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "owner", "method", "fails", "where"),
     [
-        ("lab-llama", Trainer, "_save_optimizer_and_scheduler", no_space, "checkpoint-2"),
-        ("lab-llama", PreTrainedModel, "save_pretrained", no_space_for_weights, "lab/lab-llama"),
-        ("pcc-lab-4x", Trainer, "_save_optimizer_and_scheduler", no_space, "2x/states/checkpoint-2"),
-        (
-            "pcc-lab-4x",
-            checkpoint,
-            "save_file",
-            no_space_for_weights,
-            f"lab/pcc-lab-4x/.model.safetensors.{os.getpid()}.part",
-        ),
+        ("lab-llama", Trainer, "_save_optimizer_and_scheduler", no_space, "checkpoint-2$"),
+        ("lab-llama", PreTrainedModel, "save_pretrained", no_space_for_weights, "lab/lab-llama$"),
+        ("pcc-lab-4x", Trainer, "_save_optimizer_and_scheduler", no_space, "2x/states/checkpoint-2$"),
+        ("pcc-lab-4x", checkpoint, "save_file", no_space_for_weights, r"lab/pcc-lab-4x/\.model\.safetensors\..*part$"),
     ],
     ids=["decoder", "decoder's export", "compressor's stage", "compressor's export"],
 )
@@ -142,7 +136,7 @@ def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(
     whole = getattr(owner, method)
 
     def saved(*arguments: Any, **options: Any) -> Any:
-        if any(isinstance(given, str | Path) and str(given).endswith(where) for given in arguments):
+        if any(isinstance(given, str | Path) and re.search(where, str(given)) for given in arguments):
             fails()
         return whole(*arguments, **options)
 

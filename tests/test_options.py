@@ -230,9 +230,9 @@ def test_documents_are_read_in_one_place() -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        ["init", "--encoder", "e", "--decoder", "d", "--rate", "4", "--out", "o", "--lora-rank", "-1"],
-        ["init", "--encoder", "e", "--decoder", "d", "--rate", "4", "--out", "o", "--seed", str(10**30)],
-        ["compress", "c", "--out", "o", "--text", "half \ud800"],
+        ["init", "--encoder", "e", "--decoder", "d", "--rate", "4", "--output", "o", "--lora-rank", "-1"],
+        ["init", "--encoder", "e", "--decoder", "d", "--rate", "4", "--output", "o", "--seed", str(10**30)],
+        ["compress", "c", "--output", "o", "--text", "half \ud800"],
         ["cost", "--predict", "--random-weights", "tiny", "--device-peak", "1", "--bandwidth", "nan"],
         [
             "cost",

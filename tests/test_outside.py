@@ -1,12 +1,14 @@
-"""A method, a task and a table of another package, found by the command line without a line changed here."""
+"""What it takes to add a method, a task and a table: of another package nothing here, in here a file and a row."""
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from conftest import SAMPLE
 
 CODE = """
 from pcc_bench.baselines.hard import HardCompressor
@@ -72,9 +74,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def said(folder: Path, *words: str) -> str:
+def said(folder: Path, *words: object) -> str:
     environment = {**os.environ, "PYTHONPATH": str(folder), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-m", "pcc_bench.cli", *words]
+    command = [sys.executable, "-m", "pcc_bench.cli", *map(str, words)]
     done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
     assert not done.returncode, done.stderr[-2000:]
     return done.stdout
@@ -92,3 +94,21 @@ def test_a_method_a_task_and_a_table_of_another_package_need_nothing_here(folder
     assert "places" in said(folder, "report", "out", "--output", "page")
     assert "Tasks of a run" in (folder / "page" / "index.html").read_text()
     assert ",1" in (folder / "page" / "tables" / "places.csv").read_text()
+
+
+def test_a_method_in_here_is_one_new_file_and_one_row(tmp_path: Path) -> None:
+    root = Path(__file__).parents[1]
+    checkout = tmp_path / "checkout"
+    for folder in ("baselines", "model", "pcc_bench", "reports", "tasks"):
+        shutil.copytree(root / folder, checkout / folder, ignore=shutil.ignore_patterns("__pycache__", "checkpoints"))
+    (checkout / "baselines" / "first_words.py").write_text(CODE)
+    registry, rows = checkout / "pcc_bench" / "core" / "registry.py", "METHODS: dict[str, str] = {\n"
+    text = registry.read_text()
+    assert text.count(rows) == 1
+    registry.write_text(text.replace(rows, f'{rows}    "first-words": "pcc_bench.baselines.first_words:FirstWords",\n'))
+    assert "first-words" in said(checkout, "ls", "methods")
+    options = ["--model", "first-words", "--model-args", "pretrained=lab-llama,dtype=float32", "--limit", 4]
+    options += ["--metadata", json.dumps({"data": str(SAMPLE), "population": "all"}), "--output", tmp_path / "out"]
+    assert "first-words" in said(checkout, "eval", *options, "--tasks", "pcc_squad")
+    said(checkout, "report", tmp_path / "out", "--output", tmp_path / "page")
+    assert "first words" in (tmp_path / "page" / "tables" / "table2.md").read_text()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import base64
+import configparser
 import csv
 import hashlib
 import importlib
@@ -140,9 +141,13 @@ def test_no_scratch_folder_is_tracked(tracked: list[str]) -> None:
     assert folders == {*FOLDERS, ".ci", ".github", "benchmarks", "build_backend", "docs", "tests"}
 
 
-def test_entry_points_name_every_method() -> None:
-    points = PROJECT["project"]["entry-points"]["lm_eval.models"]
-    assert points == {name: f"pcc_bench.host.models:{name.replace('-', '_')}" for name in METHODS}
+def test_entry_points_name_every_method(wheel: zipfile.ZipFile) -> None:
+    (points,) = [name for name in wheel.namelist() if name.endswith(".dist-info/entry_points.txt")]
+    parser = configparser.ConfigParser(delimiters=("=",))
+    parser.read_string(wheel.read(points).decode())
+    assert dict(parser["lm_eval.models"]) == {n: f"pcc_bench.host.models:{n.replace('-', '_')}" for n in METHODS}
+    assert dict(parser["console_scripts"]) == {"pcc-bench": "pcc_bench.cli:main"}
+    assert dict(parser["pytest11"]) == {"pcc-bench": "pcc_bench.gate.pytest_plugin"}
 
 
 def test_the_version_is_stated_once_more_and_equal() -> None:

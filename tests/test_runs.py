@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from command import lm_eval_run, results
+from conftest import SAMPLE
 
 import pcc_bench.tasks
-from pcc_bench.tasks.data import sample_folder
 
 TASKS = pcc_bench.tasks.__path__[0]
 
@@ -43,7 +43,7 @@ def run(models: Path, out: Path, *more: str, method: str = "pcc") -> dict[str, A
 def start(models: Path, out: Path, *launcher: str, **extra: str) -> dict[str, Any]:
     """`lm_eval run` in a process of its own."""
     command = [sys.executable, *launcher, "run", *arguments(models), "--output_path", str(out), "--log_samples"]
-    environment = os.environ | {"PCC_DATA": str(sample_folder()), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    environment = os.environ | {"PCC_DATA": str(SAMPLE), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, env=environment | extra, cwd=out.parent, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return results(out)

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
+from conftest import SAMPLE
 
 from pcc_bench.cli import main
 from pcc_bench.core import provenance
@@ -24,7 +25,6 @@ from pcc_bench.suite import engines as process
 from pcc_bench.suite import runner
 from pcc_bench.suite.engines import Order, Outcome, open_engine, perform, write_done
 from pcc_bench.suite.spec import Cell, Executor, Settings, Suite, Terms
-from pcc_bench.tasks.data import sample_folder
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def suite(models: Path, tmp_path: Path) -> Path:
     pcc = {**args, "pretrained": str(models / "pcc")}
     state = {
         "name": "mine",
-        "defaults": {"metadata": {"data": str(sample_folder()), "population": "all"}, "limit": 4, "batch_size": 4},
+        "defaults": {"metadata": {"data": str(SAMPLE), "population": "all"}, "limit": 4, "batch_size": 4},
         "cells": [
             {"label": "full", "method": "full-context", "tasks": ["pcc_squad"], "model_args": args},
             {"label": "pcc", "method": "pcc", "tasks": ["pcc_squad"], "model_args": pcc},

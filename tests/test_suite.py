@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from conftest import SAMPLE
 from result_files import Task, write_run
 
 from pcc_bench import tasks
@@ -27,7 +28,6 @@ from pcc_bench.suite.check import check, decoder, estimate, plan
 from pcc_bench.suite.engines import DONE, Outcome, write_done
 from pcc_bench.suite.runner import WIDEST, table
 from pcc_bench.suite.spec import Cell, Settings, Suite, shipped
-from pcc_bench.tasks.data import sample_folder
 
 
 def write(folder: Path, **state: Any) -> Path:
@@ -44,7 +44,7 @@ def cells_of(path: Path, out: Path, **changes: Any) -> list[Cell]:
 def small(models: Path, tmp_path: Path) -> Path:
     """Three methods on a few real rows."""
     args = {"pretrained": str(models / "llama"), "dtype": "float32"}
-    metadata = {"data": str(sample_folder()), "population": "all"}
+    metadata = {"data": str(SAMPLE), "population": "all"}
     return write(
         tmp_path,
         defaults={"metadata": metadata, "limit": 4, "batch_size": 4},
@@ -166,23 +166,23 @@ def test_bad_input_is_one_sentence(tmp_path: Path, models: Path, capsys: pytest.
     good = {"label": "a", "method": "no-context", "tasks": ["pcc_squad"]}
     good["model_args"] = {"pretrained": str(models / "llama")}
     for cell, says in (
-        ({**good, "method": "full-contxt"}, "cell 'a': unknown method 'full-contxt': did you mean 'full-context'?"),
+        ({**good, "method": "full-contxt"}, "cell 'a': unknown model 'full-contxt': did you mean 'full-context'?"),
         ({**good, "taks": 1}, "unknown key 'cells.0.taks'"),
         ({**good, "model_args": {"pretrained": str(bare)}}, f"cell 'a': the decoder {bare} lacks a tokenizer"),
         ({**good, "model_args": {"pretrained": "a,b"}}, "has a comma"),
         ({**good, "tasks": []}, "cells.0.tasks: Tuple should have at least 1 item"),
     ):
-        _fails(["run", str(write(tmp_path, cells=[cell])), "--out", str(tmp_path / "out")], says, capsys)
-    _fails(["run", "table22", "--out", "o"], "no suite 'table22': give a file, or one of ablations, lab-", capsys)
-    _fails(["run", str(write(tmp_path, cells=[good, good])), "--out", "o"], "two cells are called 'a'", capsys)
-    _fails(["run", str(write(tmp_path)), "--out", "o"], "neither cells nor a matrix", capsys)
+        _fails(["run", str(write(tmp_path, cells=[cell])), "--output", str(tmp_path / "out")], says, capsys)
+    _fails(["run", "table22", "--output", "o"], "no suite 'table22': give a file, or one of ablations, lab-", capsys)
+    _fails(["run", str(write(tmp_path, cells=[good, good])), "--output", "o"], "two cells are called 'a'", capsys)
+    _fails(["run", str(write(tmp_path)), "--output", "o"], "neither cells nor a matrix", capsys)
     good_path = write(tmp_path, cells=[good])
-    _fails(["run", str(good_path), "--out", "o", "--only", "b*"], "--only b* matches no cell: known are a", capsys)
+    _fails(["run", str(good_path), "--output", "o", "--only", "b*"], "--only b* matches no cell: known are a", capsys)
     other = tmp_path / "other"
     runner.claim(Suite.read("lab-table2"), other)
     message = f"{other} holds results of the suite lab-table2, not of mine: choose another --out"
-    _fails(["run", str(good_path), "--out", str(other)], message, capsys)
-    _fails(["run", str(good_path), "--out", str(bare)], "is not empty and no suite wrote it", capsys)
+    _fails(["run", str(good_path), "--output", str(other)], message, capsys)
+    _fails(["run", str(good_path), "--output", str(bare)], "is not empty and no suite wrote it", capsys)
 
 
 def test_an_unknown_task_is_named(tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,7 +288,7 @@ def test_failed_cells_are_told_and_tried_again(tmp_path: Path, monkeypatch: pyte
 
 def start(suite: Path, out: Path) -> subprocess.Popen[str]:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-m", "pcc_bench.cli", "run", str(suite), "--out", str(out)]
+    command = [sys.executable, "-m", "pcc_bench.cli", "run", str(suite), "--output", str(out)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import datasets
 import pytest
+from conftest import SAMPLE
 from demonstrated import REAL
 from lm_eval.tasks import TaskManager
 from tokenizers import Tokenizer, pre_tokenizers
@@ -19,7 +20,7 @@ import pcc_bench.tasks
 from pcc_bench.core import shipped
 from pcc_bench.core.errors import UsageError
 from pcc_bench.host import inventory
-from pcc_bench.tasks.data import fingerprint, sample_folder
+from pcc_bench.tasks.data import fingerprint
 from pcc_bench.tasks.metadata import data_source, tokenizer_name
 from pcc_bench.tasks.rows import real_folder
 from pcc_bench.tasks.task import PccTask
@@ -130,7 +131,7 @@ def test_hub_file_of_a_repository_with_a_loading_script(monkeypatch: pytest.Monk
 
 
 def test_sample_rows_work(tokenizer: str) -> None:
-    task = load("pcc_squad", data=str(sample_folder()), tokenizer=tokenizer)
+    task = load("pcc_squad", data=str(SAMPLE), tokenizer=tokenizer)
     assert len(task.eval_docs) == 24
     assert len({doc["context"] for doc in task.eval_docs}) == 6
     assert min(len(doc["context"]) for doc in task.eval_docs) > 1300

@@ -577,7 +577,7 @@ def test_a_decoder_without_them_gets_random_rows_of_its_size(models: Path, tmp_p
 
 
 def command(recipe: Path, out: Path, launcher: tuple[str, ...] = ("-m",)) -> list[str]:
-    return [sys.executable, *launcher, "pcc_bench.cli", "train", str(recipe), "--out", str(out)]
+    return [sys.executable, *launcher, "pcc_bench.cli", "train", str(recipe), "--output", str(out)]
 
 
 def written(state: dict[str, Any], path: Path) -> Path:

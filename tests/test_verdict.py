@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from command import lm_eval_run
+from conftest import SAMPLE
 from hypothesis import given
 from hypothesis import strategies as st
 from test_tasks import load
@@ -16,7 +17,6 @@ from test_tasks import load
 from pcc_bench import cli
 from pcc_bench.host import responses
 from pcc_bench.host.responses import Tally
-from pcc_bench.tasks.data import sample_folder
 from pcc_bench.tasks.metadata import TokenCounter
 
 SKIPPING = ("--tasks", "pcc_squad", "--limit", "3")
@@ -24,7 +24,7 @@ SKIPPING = ("--tasks", "pcc_squad", "--limit", "3")
 
 @pytest.fixture
 def arguments(models: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("PCC_DATA", str(sample_folder()))
+    monkeypatch.setenv("PCC_DATA", str(SAMPLE))
     return f"pretrained={models / 'llama'},overflow=skip,max_length=40,dtype=float32"
 
 

@@ -4,7 +4,7 @@ A language model reads a long text segment by segment. Each segment ends in lear
 states (after the final norm) stand as a soft prompt before the next segment, and at the end before the question.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -46,6 +46,13 @@ class AutoCompressor(SoftCompressor):
         if not (name := files.AdapterConfig.read(folder).base_model_name_or_path):
             raise UsageError(f"{folder / files.ADAPTER_CONFIG} names no base model: pass decoder=<folder or hub id>")
         return shipped.beside(name, folder)
+
+    @classmethod
+    def recorded_rate(cls, pretrained: str, options: Mapping[str, Any]) -> float | None:
+        recorded = files.AutoCompressorConfig.read(Path(shipped.located(pretrained)))
+        length = options.get("segment_length") or recorded.segment_length or SEGMENT_LENGTH
+        known = length / recorded.summary_length if recorded.summary_length else None
+        return super().recorded_rate(pretrained, options) or known
 
     @classmethod
     def load(

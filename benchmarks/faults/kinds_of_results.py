@@ -26,7 +26,7 @@ from pcc_bench.reports import report
 from pcc_bench.results import collection
 from pcc_bench.results.frozen import SUFFIX, freeze
 from pcc_bench.results.frozen import load as load_results
-from pcc_bench.tasks.data import sample_folder
+from pcc_bench.tasks.rows import real_folder
 
 OPTIONS = {
     "model_args": "pretrained={root}/pcc,rate=4,dtype=float32,max_length=512,memory_gb=1,reuse_prefix=True",
@@ -80,7 +80,7 @@ def kinds_of_settings(root: Path) -> list[Kind]:
     rows, texts = root / "data/squad/validation.jsonl", root / "words"
     rows.parent.mkdir(parents=True)
     texts.mkdir()
-    rows.write_bytes((sample_folder() / "squad/validation.jsonl").read_bytes())
+    rows.write_bytes((real_folder() / "squad/validation.jsonl").read_bytes())
     for name, text in OPTIONS.items():
         (texts / name).write_text(text.format(root=root), "utf-8")
 

@@ -20,6 +20,7 @@ from typing import Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import torch
 import yaml
 from safetensors.torch import load_file
 
@@ -222,6 +223,7 @@ def start(words: Words, log: Path, prepare: Callable[[], object] = lambda: None)
             os.dup2(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
         sys.stdout, sys.stderr = (os.fdopen(stream, "w", closefd=False) for stream in (1, 2))
         sys.argv = ["pcc-bench", *words]
+        torch.set_num_threads(torch.get_num_threads())  # else several threads at once renew torch's pool, and one fails
         prepare()
         cli.main()
         status = 0

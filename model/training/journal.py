@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import sacrebleu
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 from transformers import TrainerCallback, TrainerState, TrainingArguments
 
@@ -77,10 +77,8 @@ class Journal(TrainerCallback):
             write_text(done, json.dumps({"step": state.global_step, "position": vars(position)}))
 
 
-class LoggedStep(BaseModel):
+class LoggedStep(BaseModel, extra="allow"):
     """A line of a log that a resumed run goes on with; what else stands in it is kept."""
-
-    model_config = ConfigDict(extra="allow")
 
     step: int = Field(ge=0)
     tokens_seen: int = Field(default=0, ge=0)

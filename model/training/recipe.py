@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from pcc_bench.core import documents
 from pcc_bench.core.errors import UsageError
@@ -19,8 +19,7 @@ Positive = Annotated[int, Field(gt=0)]
 Trained = Literal["encoder", "converter", "memory_tokens", "gate", "special"]
 
 
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+class Section(documents.Strict, allow_inf_nan=False): ...
 
 
 class Data(Section):
@@ -101,7 +100,7 @@ class Optimisation(Section):
 
     optimizer: Literal["adamw", "muon"] = "adamw"  # the paper's; Muon for the matrices of linear layers, AdamW else
     learning_rate: float = Field(gt=0)  # peak
-    learning_rates: dict[Trained, Annotated[float, Field(gt=0)]] = {}  # peaks of some weights, instead of that one
+    learning_rates: dict[Trained, Annotated[float, Field(gt=0)]] = Field(default={})  # of some weights instead
     schedule: Literal["cosine", "linear", "constant"] = "cosine"  # after the warm-up
     warmup_steps: int = Field(default=300, ge=0)
     batch_size: Positive  # samples a step over all processes and accumulation steps

@@ -18,21 +18,13 @@ from pcc_bench.core.errors import UsageError
 EVAL = "--model pcc --model-args pretrained=CKPT,rate=4 --tasks pcc_squad --limit 200 --batch-size 8 --output out"
 RUN = "pcc-bench run table2 --output SHARED/table2 --executor ray --gpus-per-cell 1"
 CONVERT = "BroAlanTaps/Stage2-PCC-Lite-4x --decoder BroAlanTaps/PCC-Decoder-Llama3-8B-Instruct --output pcc-lite-4x"
-EARLIER = {"out": "output", "batch": "batch-size"}  # names that options had
-
-
-def canonical(name: str) -> str:
-    """An option's name as `--help` has it: dashes for underscores, today's name for an earlier one."""
-    dashed = name.replace("_", "-")
-    return EARLIER.get(dashed, dashed)
-
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
-    context_settings={"token_normalize_func": canonical},
+    context_settings={"token_normalize_func": lambda name: name.replace("_", "-")},  # lm-eval's spelling
 )
 
 

@@ -1,22 +1,24 @@
 """`pcc-bench demo`: the lab's models answer questions of its world, or with `--real` a pretrained LLM real ones."""
 
+import json
+import os
+import re
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 from statistics import pvariance
 from textwrap import fill
 from typing import Any
 
-from lm_eval import simple_evaluate
-from lm_eval.loggers import EvaluationTracker
-from lm_eval.tasks import TaskManager
 from transformers.utils.logging import disable_progress_bar
 
-from pcc_bench import tasks
 from pcc_bench.core import shipped
 from pcc_bench.core.texttable import TextTable
-from pcc_bench.host import startup
-from pcc_bench.host.evaluate import new_results
+from pcc_bench.host.evaluate import Command
+from pcc_bench.host.evaluate import run as evaluate
 from pcc_bench.reports.compare import summarise
+from pcc_bench.results.reading import read_answers, read_run
+from pcc_bench.results.run import Run
 from pcc_bench.tasks.rows import REAL
 
 ABOUT = (
@@ -54,7 +56,7 @@ SIDE_BY_SIDE = 2  # rows shown with all their answers
 
 def run(out: Path, rows: int) -> TextTable:
     """Ask `rows` of the lab's questions of every method, and tabulate; results go into `out`."""
-    return _ask(out, RUNS, TASKS, {"data": "lab", "lab_rows": rows})[0]
+    return summarise(_ask(out, RUNS, TASKS, {"data": "lab", "lab_rows": rows}).values())
 
 
 def run_real(out: Path, rows: int, checkpoint: str | None) -> tuple[TextTable, str]:
@@ -68,52 +70,37 @@ def run_real(out: Path, rows: int, checkpoint: str | None) -> tuple[TextTable, s
     if pcc:
         runs.append(("PCC", "pcc", {**whole, "pretrained": pcc}))
     settings = {"data": REAL, "population": "all", "prompt": "short"}
-    table, samples = _ask(out, runs, ("pcc_squad",), settings, limit=rows)
-    return table, _side_by_side({label: rows_of["pcc_squad"] for label, rows_of in samples.items()})
+    files = _ask(out, runs, ("pcc_squad",), settings, limit=rows)
+    return summarise(files.values()), _side_by_side({label: read_run(file) for label, file in files.items()})
 
 
-def _side_by_side(samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+def _side_by_side(runs: Mapping[str, Run]) -> str:
     """The rows, on different passages, whose F1 differs most between methods; ties in the order of the rows."""
-    by_row = list(zip(*(sorted(rows, key=lambda row: row["doc_id"]) for rows in samples.values()), strict=True))
+    answers = (sorted(read_answers(run.tasks["pcc_squad"]), key=attrgetter("row")) for run in runs.values())
+    by_row = list(zip(*answers, strict=True))
     shown: dict[str, str] = {}  # by passage
-    for answers in sorted(by_row, key=lambda row: -pvariance([answer["f1"] for answer in row])):
-        doc = answers[0]["doc"]
-        if doc["context"] in shown or len(shown) == SIDE_BY_SIDE:
+    for row in sorted(by_row, key=lambda row: -pvariance([answer.scores["f1"] for answer in row])):
+        first = row[0]
+        if first.context in shown or len(shown) == SIDE_BY_SIDE:
             continue
-        lines = tuple(
-            (label, repr(str(answer["filtered_resps"][0]).strip()), f"{100 * answer['f1']:.0f}")
-            for label, answer in zip(samples, answers, strict=True)
-        )
-        table = TextTable(("method", "answer", "F1"), lines)
-        asked = f"Question: {doc['question']}\nReference: {', '.join(dict.fromkeys(doc['answers']))}"
-        shown[doc["context"]] = f"{fill(doc['context'], 100)}\n\n{asked}\n\n{table.markdown()}"
+        pairs = zip(runs, row, strict=True)
+        lines = tuple((label, repr(answer.answer), f"{100 * answer.scores['f1']:.0f}") for label, answer in pairs)
+        asked = f"Question: {first.question}\nReference: {', '.join(first.references)}"
+        table = TextTable(("method", "answer", "F1"), lines).markdown()
+        shown[first.context] = f"{fill(first.context, 100)}\n\n{asked}\n\n{table}"
     return "\n\n".join(shown.values())
 
 
 def _ask(
     out: Path, runs: Sequence[DemoRun], names: Sequence[str], settings: dict[str, Any], limit: int | None = None
-) -> tuple[TextTable, dict[str, dict[str, Any]]]:
-    """Run lm-eval for each; the table, and the samples of each run by label and task."""
+) -> dict[str, Path]:
+    """The result file of each run, by its label; what an earlier call answered is not asked again."""
     disable_progress_bar()
-    startup.install()
-    files, samples = [], {}
+    os.environ.setdefault("LMEVAL_LOG_LEVEL", "WARNING")
+    tasks, metadata, files = ",".join(names), json.dumps(settings), {}
     for label, method, options in runs:
-        before = set(out.rglob("results_*.json"))
-        tracker = EvaluationTracker(output_path=str(out))
-        metadata = {**options, **settings}
-        results = simple_evaluate(
-            model=method,
-            model_args=options,
-            tasks=list(names),
-            batch_size=16,
-            device="cpu",
-            limit=limit,
-            evaluation_tracker=tracker,
-            task_manager=TaskManager(include_path=tasks.__path__[0], include_defaults=False, metadata=metadata),
-        )
-        samples[label] = results.pop("samples")
-        tracker.save_results_aggregated(results=results, samples=samples[label])
-        for task in names:
-            tracker.save_results_samples(task_name=task, samples=samples[label][task])
-        files += new_results(out, before)
-    return summarise(files), samples
+        arguments = ",".join(f"{name}={value}" for name, value in options.items())
+        folder = out / re.sub(r"[ ,]+", "-", label)
+        command = Command(method, arguments, tasks, folder, limit, "16", "cpu", metadata)
+        files[label] = evaluate(command)[-1]
+    return files

@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
 from packaging.requirements import Requirement
 
 from pcc_bench.core import registry
@@ -48,11 +49,8 @@ def examine() -> Iterator[Finding]:
     free = shutil.disk_usage(next(folder for folder in (cache, *cache.parents) if folder.is_dir())).free / 2**30
     fix = "free some space, or export HF_HOME=<folder on a larger disk>"
     yield Finding("disk", f"{free:.0f} GiB free for models ({cache})", free > 20, False, fix)
-    try:
-        size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") / 2**30
-        yield Finding("memory", f"{size:.1f} GiB free", size > 2, False, "close other programs")
-    except (AttributeError, ValueError, OSError):
-        yield Finding("memory", "unknown on this system", needed=False)
+    size = psutil.virtual_memory().available / 2**30
+    yield Finding("memory", f"{size:.1f} GiB free", size > 2, False, "close other programs")
     yield from _lm_eval()
 
 

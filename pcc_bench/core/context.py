@@ -14,8 +14,6 @@ of an assembled prompt that stand outside a mark come from the task's template a
     DLE letter                         an escaped control character
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -66,20 +64,20 @@ class Prompt(str):
 
     parts: tuple[Part, ...]
 
-    def __new__(cls, parts: Iterable[Part]) -> Prompt:
+    def __new__(cls, parts: Iterable[Part]) -> "Prompt":
         parts = tuple(parts)
         prompt = super().__new__(cls, "".join(part.text + part.after for part in parts))
         prompt.parts = parts
         return prompt
 
-    def __reduce__(self) -> tuple[type[Prompt], tuple[tuple[Part, ...]]]:
+    def __reduce__(self) -> tuple[type["Prompt"], tuple[tuple[Part, ...]]]:
         return Prompt, (self.parts,)  # lm-eval's request cache pickles prompts; the parts must survive
 
     @property
     def contexts(self) -> list[str]:
         return [part.text for part in self.parts if part.kind is Kind.CONTEXT]
 
-    def with_contexts(self, texts: Iterable[str]) -> Prompt:
+    def with_contexts(self, texts: Iterable[str]) -> "Prompt":
         """The prompt with other contexts in the place of its own."""
         rest = iter(texts)
         return Prompt(replace(part, text=next(rest)) if part.kind is Kind.CONTEXT else part for part in self.parts)
@@ -95,7 +93,7 @@ class Prompt(str):
         return "\n".join(behind or [part.text for part in self.parts if part.kind is Kind.LITERAL])
 
     @classmethod
-    def parse(cls, marked: str) -> Prompt:
+    def parse(cls, marked: str) -> "Prompt":
         """Split an assembled, marked string; UsageError where a mark is left open, not opened or nested."""
         parts: list[Part] = []
         end = 0
@@ -179,7 +177,7 @@ def _unescape(text: str) -> str:
 
 
 def encode_text(
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: "PreTrainedTokenizerBase",
     text: str,
     data: Sequence[Span],
     special: re.Pattern[str] | None,
@@ -210,7 +208,7 @@ def encode_text(
 
 
 def _plain(
-    tokenizer: PreTrainedTokenizerBase, text: str, stretch: Span, own: Sequence[Span], adds_special: bool
+    tokenizer: "PreTrainedTokenizerBase", text: str, stretch: Span, own: Sequence[Span], adds_special: bool
 ) -> list[int]:
     """Ids of a stretch with special tokens off, as they are behind the special token that ends where it begins."""
     before = next((text[a:b] for a, b in own if b == stretch[0]), "")
@@ -230,11 +228,11 @@ def _plain(
     return _spelled(tokenizer, words)
 
 
-def _spelled(tokenizer: PreTrainedTokenizerBase, words: str, adds_special: bool = False) -> list[int]:
+def _spelled(tokenizer: "PreTrainedTokenizerBase", words: str, adds_special: bool = False) -> list[int]:
     return list(tokenizer.encode(words, add_special_tokens=adds_special, split_special_tokens=True))
 
 
-def special_token_pattern(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str] | None:
+def special_token_pattern(tokenizer: "PreTrainedTokenizerBase") -> re.Pattern[str] | None:
     added = {str(token.content) for token in tokenizer.added_tokens_decoder.values() if token.special}
     names = sorted({*added, *tokenizer.all_special_tokens}, key=len, reverse=True)
     return re.compile("|".join(re.escape(name) for name in names)) if names else None

@@ -6,6 +6,7 @@ import json
 import lzma
 import os
 import re
+import secrets
 import shutil
 import zlib
 from collections import Counter
@@ -21,14 +22,18 @@ from pcc_bench.core.errors import UsageError, first_line
 Model = TypeVar("Model", bound=BaseModel)
 DEEPEST = 100  # levels of a document; libraries that read a part of it give up at about 250
 _WRITE_FAILED = re.compile(r"[Nn]o space|os error \d+|writ(e|ing)|I/O|unexpected pos \d+ vs")  # the last: torch.save
+PART = ".part"  # ends the name of a file that is being written
 AGAIN = "make room or choose another folder, and run the same command again"
 COMPRESSED: Mapping[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open}  # what a name ends in
 # False too for what can be no path, where Path's own raise: a name of 5,000 characters, one with NUL.
 is_file, is_folder = os.path.isfile, os.path.isdir
 
 
-def is_unicode(text: str) -> bool:  # can be written as UTF-8, which half of a surrogate pair can't
-    return not re.search("[\ud800-\udfff]", text)
+SURROGATE = re.compile("[\ud800-\udfff]")  # half of a pair, which is no character: no UTF-8, no tokenizer takes it
+
+
+def is_unicode(text: str) -> bool:
+    return not SURROGATE.search(text)
 
 
 def read_text(path: Path) -> str:
@@ -201,17 +206,24 @@ def filled(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def replaced(path: Path) -> Iterator[Path]:
-    """Write beside `path`, then move over it: whatever happens, the file is the old one or the new one, whole."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+def beside(path: Path) -> Iterator[Path]:
+    """As `replaced`, in a folder that is there and with the disk's own errors."""
+    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}{PART}")  # a process id may be another machine's too
     try:
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            yield part
-            part.replace(path)
+        yield part
+        part.replace(path)
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """Write beside `path`, then move over it: whatever happens, the file is the old one or the new one, whole."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with beside(path) as part:
+            yield part
 
 
 def write_text(path: Path, text: str) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -27,9 +27,7 @@ LAYOUT = ("starts_with_bos", "memory_position", "stop_token_ids", "suppressed_to
 Natural = Annotated[int, Field(ge=0)]
 
 
-class Header(BaseModel):  # what a memory file says about its vectors, or the text itself
-    model_config = ConfigDict(frozen=True)
-
+class Header(BaseModel, frozen=True):  # what a memory file says about its vectors, or the text itself
     schema_version: int = VECTORS_VERSION  # of this header
     method: str  # the method that made it
     compressor: str  # fingerprint of the compressor, weights and options

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, create_model, model_validator
+from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt, create_model, model_validator
 from transformers import LogitsProcessor, LogitsProcessorList
 from transformers.generation import logits_process as process
 from transformers.generation.configuration_utils import ALL_CACHE_IMPLEMENTATIONS
@@ -146,9 +146,7 @@ _TYPES: list[tuple[Any, tuple[str, ...]]] = [
 ]
 
 
-class _Sampling(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class _Sampling(BaseModel, extra="forbid"):
     until: str | list[str] = []
     do_sample: bool | None = None
     temperature: Annotated[Number, Field(ge=0)] | None = None

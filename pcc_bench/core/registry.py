@@ -1,7 +1,5 @@
 """Compression methods by name. A row names a class; nothing is imported before it is asked for."""
 
-from __future__ import annotations
-
 import difflib
 import inspect
 from collections.abc import Mapping
@@ -41,7 +39,7 @@ def names() -> list[str]:
     return [*METHODS, *plugins]
 
 
-def get(name: str) -> type[Compressor]:
+def get(name: str) -> "type[Compressor]":
     """The class of a method; the error of an unknown one suggests the nearest name."""
     own = [EntryPoint(name, METHODS[name], PLUGIN_GROUP)] if name in METHODS else []
     for point in own or entry_points(group=PLUGIN_GROUP, name=name):
@@ -60,14 +58,14 @@ def suggest(word: str, options: list[str]) -> str:
     return f": did you mean '{near}'?" if near else ": known are " + ", ".join(options)
 
 
-def typed(kind: type[Compressor], options: Mapping[str, Any], where: str) -> dict[str, Any]:
+def typed(kind: "type[Compressor]", options: Mapping[str, Any], where: str) -> dict[str, Any]:
     from pcc_bench.core.documents import checked
 
     return checked(options_of(kind), options, where).model_dump(exclude_unset=True)
 
 
 @cache
-def options_of(kind: type[Compressor]) -> type[BaseModel]:
+def options_of(kind: "type[Compressor]") -> "type[BaseModel]":
     """The options of a method: names, types and defaults of the arguments of its `load`."""
     from pydantic import ConfigDict, create_model  # methods are listed without it
 

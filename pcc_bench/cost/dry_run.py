@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pcc_bench.core.errors import UsageError
+from pcc_bench.core.texttable import TextTable
 from pcc_bench.cost import estimate
 from pcc_bench.cost.estimate import Footprint, Weights
 from pcc_bench.model.training.corpus import read_corpora
@@ -108,20 +109,17 @@ def render(plan: DryRun) -> str:
     units = (("hours", 3600), ("minutes", 60), ("seconds", 1))
     duration = next(f"{seconds / length:.1f} {unit}" for unit, length in units if seconds >= 2 * length or length == 1)
     accumulation = optimisation.batch_size // (optimisation.micro_batch_size * plan.devices)
+    parts = [(part.name, f"{part.parameters:,}", f"{part.trained:,}") for part in (*plan.parts, plan.weights)]
     rows = [(str(p.segment_length), f"{p.rate}x", p.steps, p.tokens, p.flops) for p in plan.phases]
     rows.append(("in all", "", plan.steps, sum(phase.tokens for phase in plan.phases), plan.flops))
+    phases = [(*names, f"{steps:,}", f"{tokens:,.0f}", f"{flops:.2e}") for *names, steps, tokens, flops in rows]
     held = {name: f"{size / 2**30:.1f} GiB" for name, size in plan.memory._asdict().items()}
     lines = [
         f"{plan.recipe.name}: {plan.recipe.purpose}".removesuffix(": "),
         "",
-        f"{'weights':<16}{'parameters':>16}{'trained':>16}",
-        *(f"{part.name:<16}{part.parameters:>16,}{part.trained:>16,}" for part in (*plan.parts, plan.weights)),
+        TextTable(("weights", "parameters", "trained"), tuple(parts)).markdown(),
         "",
-        f"{'segments of':<12}{'rate':>6}{'steps':>10}{'tokens':>16}{'FLOPs':>11}",
-        *(
-            f"{segments:<12}{rate:>6}{steps:>10,}{tokens:>16,.0f}{flops:>11.2e}"
-            for segments, rate, steps, tokens, flops in rows
-        ),
+        TextTable(("segments of", "rate", "steps", "tokens", "FLOPs"), tuple(phases)).markdown(),
         "",
         f"batch    {optimisation.batch_size} = {optimisation.micro_batch_size} a process "
         f"x {plan.devices} processes x {accumulation} accumulated",

@@ -40,7 +40,7 @@ def measure(
     device = subject.decoder.device
     while True:
         try:
-            with memory_errors(f"measuring {point}", "give a smaller --batch"):
+            with memory_errors(f"measuring {point}", "give a smaller --batch-size"):
                 measured: list[CostRecord] = []
                 for mode in modes:
                     runner = Runner(subject, point)

@@ -20,11 +20,11 @@ from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedConfig
 from pcc_bench.core.decoder import BATCH_TOKENS
 from pcc_bench.cost.measure import Stopwatch
 from pcc_bench.cost.records import CostRecord, Mode
-from pcc_bench.cost.sizes import from_state, shallow
+from pcc_bench.cost.sizes import from_state
 from pcc_bench.cost.work import BYTES, FULL_TEXT, Laps, Point, Setting, Shape, records
 from pcc_bench.model.config import MEMORY_TOKENS
 from pcc_bench.model.converter import Converter
-from pcc_bench.model.encoder import fuse_gelu
+from pcc_bench.model.encoder import fuse_gelu, shallow
 from pcc_bench.model.init import lora_config
 
 FEW = (1, 3)  # layers

@@ -1,6 +1,6 @@
 """Sizes of models, counted on torch's meta device from their configurations: no weights, no network."""
 
-import copy
+from copy import deepcopy
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from transformers.pytorch_utils import Conv1D
 from pcc_bench.core import checkpoint_files, shipped
 from pcc_bench.core.errors import UsageError
 from pcc_bench.model.config import MEMORY_TOKENS
+from pcc_bench.model.encoder import shallow
 from pcc_bench.model.init import layer_lora_config, lora_config
 
 LITE, LARGE = "openai-community/gpt2-large", "meta-llama/Meta-Llama-3-8B-Instruct"
@@ -127,33 +128,22 @@ def from_state(state: dict[str, Any]) -> PreTrainedConfig:
     return config
 
 
-def shallow(config: PreTrainedConfig, layers: int) -> PreTrainedConfig:
-    """The configuration of a model's first layers."""
-    first = copy.deepcopy(config)
-    first.num_hidden_layers = layers
-    if getattr(first, "layer_types", None):
-        first.layer_types = first.layer_types[:layers]
-    return first
-
-
 def first_layers(config: PreTrainedConfig, layers: int, rank: int) -> tuple[Model, int]:
     """Sizes of an encoder made of the first layers of a decoder, whose embedding it shares, and of a LoRA on them."""
     first = shallow(config, layers)
     model = measure(first)
-    adapter = 0
-    if rank:
-        with torch.device("meta"):
-            body = AutoModelForCausalLM.from_config(first).base_model
-            adapted = get_peft_model(body, layer_lora_config(rank, rank, 0.0))
-        adapter = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+    with torch.device("meta"):
+        body: Any = AutoModelForCausalLM.from_config(first).base_model
+        lora = get_peft_model(body, layer_lora_config(rank, rank, 0.0)) if rank else None
     own = model.parameters - model.own_head - model.vocabulary * model.hidden_size
-    return model._replace(parameters=own, head=0, own_head=0, vocabulary=0), adapter
+    return model._replace(parameters=own, head=0, own_head=0, vocabulary=0), lora.get_nb_trainable_parameters()[
+        0
+    ] if lora else 0
 
 
 def lora_parameters(config: PreTrainedConfig, rank: int) -> int:
     """Of our LoRA on a model with memory tokens; the one published ones have on `lm_head` learns nothing, no count."""
     with torch.device("meta"):
-        model: Any = AutoModelForCausalLM.from_config(copy.deepcopy(config))  # resizing writes into it
+        model: Any = AutoModelForCausalLM.from_config(deepcopy(config))  # resizing writes into it
         model.resize_token_embeddings(config.vocab_size + MEMORY_TOKENS, mean_resizing=False)
-        adapted = get_peft_model(model, lora_config(rank))
-    return sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+        return get_peft_model(model, lora_config(rank)).get_nb_trainable_parameters()[0]

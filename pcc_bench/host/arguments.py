@@ -11,11 +11,12 @@ from typing import Annotated, Any, Literal, Self
 import torch
 from lm_eval.models.huggingface import HFLM
 from lm_eval.utils import simple_parse_args_string
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, create_model, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, PositiveInt, create_model, model_validator
 
 from pcc_bench.core import documents, registry, shipped
 from pcc_bench.core.checkpoint_files import check_complete, check_folder
 from pcc_bench.core.compressor import Compressor
+from pcc_bench.core.documents import Strict
 from pcc_bench.core.errors import UsageError, foreign, memory_errors
 from pcc_bench.host.planning import OVERFLOW
 from pcc_bench.host.store.entry import EXACT, PRECISIONS
@@ -61,10 +62,8 @@ Place = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(va
 Dtype = Annotated[str | torch.dtype, BeforeValidator(_dtype)]
 
 
-class RunnerOptions(BaseModel):
+class RunnerOptions(Strict, coerce_numbers_to_str=True):
     """Our own arguments of `--model_args`, of any method; see `pcc_bench.host.lm.CompressedLM`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
     pretrained: Place = ""
     decoder: Place | None = Field(default=None, min_length=1)

@@ -128,29 +128,16 @@ def asks_ours_only(command: Command) -> bool:  # are all its tasks ours?
 def run(command: Command) -> list[Path]:
     """Run lm-eval in this process, one of several under `accelerate launch`; the first returns the new result files."""
     from pcc_bench.host.arguments import default_checkpoint, parse_arguments
-    from pcc_bench.host.settings import check_settings
 
     startup.install()
-    ours = registry.names()
-    if command.model not in ours:
-        import lm_eval.models  # noqa: F401  # fills the registry
-        from lm_eval.api.registry import model_registry
-
-        known = sorted(model_registry.keys())
-        if command.model not in known:
-            near = registry.nearest(command.model, ours) or registry.nearest(command.model, known)
-            hint = f"did you mean '{near}'?" if near else "ours are " + ", ".join(ours)
-            raise UsageError(f"unknown model '{command.model}': {hint} (lm-eval's own work too)")
-    check(command)
-    if command.metadata and asks_ours_only(command):
-        check_settings(parse_arguments(command.metadata, "metadata"))
+    check_all(command)
     with claimed(command.output):
         path = command.output / f"{ANSWERS}_rank{os.environ.get('RANK', '0')}.db"
         # lm-eval opens the file of this process's answers in a thread, whose errors are no sentence.
         with database_errors(path), closing(sqlite3.connect(path, timeout=60)) as connection, connection:
             connection.execute("CREATE TABLE IF NOT EXISTS unnamed (key TEXT PRIMARY KEY, value BLOB)")
         named = command
-        if command.model in ours:  # what else decides the model, spelled out: lm-eval names results by `pretrained`
+        if command.model in registry.names():  # what else decides the model: lm-eval names results by `pretrained`
             default = default_checkpoint(registry.get(command.model), parse_arguments(command.model_args))
             arguments = with_setting(command.model_args, "pretrained", default)
             store = str(command.memory_store) if command.memory_store else None
@@ -168,7 +155,30 @@ def run(command: Command) -> list[Path]:
             documents.move_over(part, command.output, last="results_")  # which says that the samples are there
         finally:
             shutil.rmtree(part, ignore_errors=True)
-        return new_results(command.output, before)
+        if files := sorted(set(command.output.rglob("results_*.json")) - before):
+            return files
+        remedy = "see lm-eval's warning above, check the disk, and repeat the command (answers are kept)"
+        raise UsageError(f"the run ended but no results could be saved in {command.output}: {remedy}")
+
+
+def check_all(command: Command, where: str = "") -> None:
+    """As `check`, and that lm-eval or we have the model, and our tasks the settings; `where`: before what is said."""
+    from pcc_bench.host.arguments import parse_arguments
+    from pcc_bench.host.settings import check_settings
+
+    ours = registry.names()
+    if command.model not in ours:
+        import lm_eval.models  # noqa: F401  # fills the registry
+        from lm_eval.api.registry import model_registry
+
+        known = sorted(model_registry.keys())
+        if command.model not in known:
+            near = registry.nearest(command.model, ours) or registry.nearest(command.model, known)
+            hint = f"did you mean '{near}'?" if near else "ours are " + ", ".join(ours)
+            raise UsageError(f"{where}unknown model '{command.model}': {hint} (lm-eval's own work too)")
+    if command.metadata and asks_ours_only(command):
+        check_settings(parse_arguments(command.metadata, "metadata"), f"{where}--metadata")
+    check(command)
 
 
 def check(command: Command) -> None:
@@ -179,14 +189,6 @@ def check(command: Command) -> None:
     maps_of(command.compress or "")
     if command.limit is not None and not 0 < command.limit < float("inf"):
         raise UsageError(f"--limit {command.limit:g} leaves no row: give a number of rows, or a fraction below 1")
-
-
-def new_results(folder: Path, before: set[Path]) -> list[Path]:
-    """The result files in `folder` that are not among `before`; lm-eval only warns when it can't save."""
-    if files := sorted(set(folder.rglob("results_*.json")) - before):
-        return files
-    remedy = "see lm-eval's warning above, check the disk, and repeat the command (answers are kept)"
-    raise UsageError(f"the run ended but no results could be saved in {folder}: {remedy}")
 
 
 def _run_lm_eval(command: Command, results: Path) -> None:

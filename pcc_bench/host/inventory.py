@@ -71,11 +71,8 @@ def models() -> TextTable:
         config |= documents.read_json(adapter) if adapter.is_file() else {}
         size = sum(path.stat().st_size for path in folder.glob("*.safetensors")) / 2**20
         method = shipped.method_of(name)
-        if "summary_length" in config:
-            rate = f"{config['segment_length'] / config['summary_length']:g}x"
-        else:  # as its method's configuration spells it; "" where it has none of its own
-            rates = config.get("rates") or [config.get("rate", config.get("compr_rate"))]
-            rate = ", ".join(f"{rate:g}x" for rate in rates if rate)
+        rates = config.get("rates") or ([registry.get(method).recorded_rate(str(folder), {})] if method else [])
+        rate = ", ".join(f"{rate:g}x" for rate in rates if rate)
         own = config.get("decoder")
         read_by = own["name"] if isinstance(own, dict) else config.get("decoder_model_name")
         read_by = Path(read_by or config.get("base_model_name_or_path") or "any").name

@@ -3,18 +3,18 @@
 import random
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
+from more_itertools import constrained_batches
 from tqdm import tqdm
 
 from pcc_bench.core.compressor import Compressor, Memory
 from pcc_bench.core.errors import UsageError, memory_errors
 from pcc_bench.host.store.store import MemoryStore, compress
 
-T = TypeVar("T")
 CHUNK_CHARACTERS = 400_000  # given to a compressor in one call: large forwards, and a progress bar that moves
 WAVE_CHARACTERS = 4_000_000  # held at once where the texts of a run are larger than that
 
@@ -49,7 +49,7 @@ class MemoryBook:
         mine = missing[rank::world_size]
         own: dict[Source, Memory] = {}
         with tqdm(total=len(mine), desc="Compressing contexts", disable=quiet or not mine) as progress:
-            for chunk in _portions(mine, lambda source: len(source.context), CHUNK_CHARACTERS):
+            for chunk in constrained_batches(mine, CHUNK_CHARACTERS, get_len=lambda s: len(s.context), strict=False):
                 texts, queries = [source.context for source in chunk], [source.query for source in chunk]
                 with memory_errors(f"compressing {len(chunk)} contexts", "use a smaller dtype or encoder batch"):
                     memories = compress(self.compressor, texts, queries, self.store)
@@ -84,25 +84,11 @@ class MemoryBook:
 def waves(groups: Iterable[tuple[Source, ...]]) -> Iterator[set[tuple[Source, ...]]]:
     """Split the sources of a run's prompts into sets held in memory together, longest first, alike in all processes."""
 
-    def characters(group: tuple[Source, ...]) -> int:
+    def size(group: tuple[Source, ...]) -> int:
         return sum(len(source.context) for source in group)
 
-    order = sorted(set(groups), key=lambda group: (-characters(group), group))
-    return map(set, _portions(order, characters, WAVE_CHARACTERS))
-
-
-def _portions(items: Iterable[T], size: Callable[[T], int], limit: int) -> Iterator[list[T]]:
-    """Items in lists of which none is larger than a limit, but for a list of one."""
-    portion: list[T] = []
-    total = 0
-    for item in items:
-        if portion and total + size(item) > limit:
-            yield portion
-            portion, total = [], 0
-        portion.append(item)
-        total += size(item)
-    if portion:
-        yield portion
+    order = sorted(set(groups), key=lambda group: (-size(group), group))
+    return map(set, constrained_batches(order, WAVE_CHARACTERS, get_len=size, strict=False))
 
 
 def wrong_partners(contexts: Iterable[str], seed: int) -> dict[str, str]:

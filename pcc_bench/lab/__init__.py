@@ -3,19 +3,15 @@
 Here are its parts: what is trained, from what, and how. Everything about a part follows from its recipe.
 """
 
-import hashlib
-import json
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
-
+from pcc_bench.core.documents import Strict, digest
 from pcc_bench.core.errors import UsageError
 from pcc_bench.model.config import Boundaries
 from pcc_bench.tasks.lab.world import VERSION
 
 
-class PartRecipe(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class PartRecipe(Strict): ...
 
 
 class DecoderRecipe(PartRecipe):
@@ -127,4 +123,4 @@ def identity(name: str) -> str:
     """A short hash of all that a part follows from: its recipe, the world, the parts that it needs."""
     state: dict[str, Any] = {"recipe": part(name).model_dump(mode="json"), "world": VERSION}
     state["needs"] = [identity(other) for other in needs(name)]
-    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
+    return digest(state)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 from safetensors import SafetensorError
 from transformers import AutoTokenizer
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
@@ -31,9 +31,7 @@ LIMIT = 36 * 2**20  # bytes of all parts that ship
 WORK = "work"  # data and states of unfinished runs; may be deleted
 
 
-class Card(BaseModel):  # what is recorded of a finished part; more stands in it, for a reader
-    model_config = ConfigDict(extra="allow")
-
+class Card(BaseModel, extra="allow"):  # what is recorded of a finished part; more stands in it, for a reader
     identity: str
     seconds: float
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from pcc_bench.core.documents import checked, read_json, write_text
 from pcc_bench.core.errors import UsageError
@@ -24,9 +24,7 @@ CHECK_ROWS, CHECK_DOCUMENTS = 40, 20  # few: the same rows as recorded, so that 
 TOLERANCE = 1.0  # points; another processor may round a rare answer over to another one
 
 
-class Record(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class Record(BaseModel, extra="forbid"):
     world: int  # version of the generator
     data: dict[str, str]  # fingerprint of rows of each data set of the world
     parts: dict[str, str]
@@ -136,16 +134,12 @@ def _quick(folder: Path, names: Iterable[str]) -> tuple[Measured, ...]:
 
 
 def _world() -> dict[str, str]:
-    return {name: _digest(json.dumps(rows(name, "test", 20)).encode()) for name in DATASETS}
+    return {name: hashlib.sha256(json.dumps(rows(name, "test", 20)).encode()).hexdigest() for name in DATASETS}
 
 
 def _hashes(folder: Path, names: Iterable[str]) -> dict[str, str]:
     paths = sorted(path for name in names for path in (folder / name).rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): _digest(path.read_bytes()) for path in paths}
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
 FULL, NONE = "lab-llama, full-context", "lab-llama, no-context"

@@ -8,10 +8,10 @@ import numpy as np
 import sacrebleu
 import scipy.stats
 import torch
-from pydantic import BaseModel, ConfigDict
 
 from pcc_bench import stats, tasks
 from pcc_bench.core.decoder import Decoder
+from pcc_bench.core.documents import Strict
 from pcc_bench.core.generation import generate
 from pcc_bench.core.shipped import PRETRAINED
 from pcc_bench.host import startup
@@ -31,9 +31,7 @@ KEPT = 4  # source tokens per kept token
 RECONSTRUCTION, TRACKING = "reconstruction", "tracking"
 
 
-class Measured(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class Measured(Strict):
     model: str  # part, or a floor or ceiling (`full-context`, `no-context`) of its decoder
     task: str  # a question set, `reconstruction`, or `tracking` of answers by reconstruction
     metric: str  # `f1`, `exact_match` or `bleu`, in percent; `spearman`

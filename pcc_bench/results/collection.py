@@ -1,7 +1,5 @@
 """Everything that was measured: runs of lm-eval, training logs and costs, read from any number of folders."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,6 +16,18 @@ from pcc_bench.cost import records
 from pcc_bench.results.files import RESULTS, matching
 from pcc_bench.results.reading import read_run
 from pcc_bench.results.run import Run
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training run (`pcc-bench train`)."""
+
+    name: str  # of its folder
+    path: Path
+    recipe: Mapping[str, Any]  # `recipe.json`; empty where there is none
+    log: pd.DataFrame  # a line a logged step: `step`, `loss`, `tokens_seen` ...
+    evaluation: pd.DataFrame  # a line a measurement of held-out text: `step`, `ae_loss`, `bleu`, ...; may be empty
+    rows: pd.DataFrame  # a line a measurement and loss, with each row's: `step`, `measure`, `nll`, `tokens`
 
 
 @dataclass(frozen=True)
@@ -85,20 +95,6 @@ def load(paths: Iterable[Path]) -> Results:
             name = run.id if counts[run.id] == 1 else f"{run.id}-{counts[run.id]}"
             named.append(replace(run, id=name, tasks=tasks, labels=labels[run.path]))
     return Results(tuple(named), trainings(paths), costs(paths), notes)
-
-
-@dataclass(frozen=True)
-class Training:
-    """One training run (`pcc-bench train`)."""
-
-    name: str  # of its folder
-    path: Path
-    recipe: Mapping[str, Any]  # `recipe.json`; empty where there is none
-    log: pd.DataFrame  # a line a logged step: `step`, `loss`, `tokens_seen` ...
-    evaluation: pd.DataFrame  # a line a measurement of held-out text: `step`, `ae_loss`, `bleu`, ...; may be empty
-    rows: (
-        pd.DataFrame
-    )  # a line a measurement and loss, with each row's: `step`, `measure`, `nll`, `tokens`; may be empty
 
 
 class _Line(BaseModel, extra="allow", strict=True):

@@ -4,8 +4,6 @@ Every line is checked where it is read, by hand, since a pydantic model for each
 than everything else together.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math
@@ -67,7 +65,7 @@ class Rows:
         """The key of a metric of the first filter, which is the one that lm-eval's aggregate is of."""
         return metric if len(self.filters) == 1 else f"{metric},{self.filters[0]}"
 
-    def frame(self, run: str, task: str) -> pd.DataFrame:
+    def frame(self, run: str, task: str) -> "pd.DataFrame":
         """`run`, `task`, `row`, `context`, account, metrics of the first filter, `<metric>/of`; arrays are shared."""
         import pandas as pd
 
@@ -108,12 +106,13 @@ def _lines(path: Path) -> Iterator[tuple[int, Any]]:
     if not isinstance(head, dict) or "doc_id" in head or QUESTIONS not in head:
         yield from (first, *lines) if first[0] else ()
         return
-    name = head[QUESTIONS]
-    folders = path.resolve().parents
-    file = next((folder / name for folder in folders if (folder / name).is_file()), None) if _plain(name) else None
+    name = str(head[QUESTIONS])
+    # the name of a file, and no path
+    folders = path.resolve().parents if re.fullmatch(r"questions_[\w.,=-]{1,200}", name) else ()
+    file = next((folder / name for folder in folders if (folder / name).is_file()), None)
     if file is None:
         raise UsageError(
-            f"{path} needs the file {str(name)[:80]!r} of its questions, which lies neither beside it nor in a folder "
+            f"{path} needs the file {name[:80]!r} of its questions, which lies neither beside it nor in a folder "
             "above: copy the packed folder whole"
         )
     for (number, sample), (_, asked) in zip_longest(lines, read_json_lines(file), fillvalue=(0, {})):
@@ -121,11 +120,6 @@ def _lines(path: Path) -> Iterator[tuple[int, Any]]:
             where = f"line {number}" if number else "its end"
             raise UsageError(f"{path}, {where}: not the row that {file.name} has in that place: pack the results again")
         yield number, asked | sample
-
-
-def _plain(name: Any) -> bool:
-    """Is it the name of a file, and no path?"""
-    return isinstance(name, str) and len(name) < 255 and re.fullmatch(r"questions_[\w.,=-]+", name) is not None
 
 
 def of_first_filter(path: Path) -> Iterator[dict[str, Any]]:

@@ -13,7 +13,7 @@ from pcc_bench.core.errors import UsageError
 from pcc_bench.core.texttable import TextTable
 from pcc_bench.host import evaluate
 from pcc_bench.host.arguments import default_checkpoint, parse_arguments
-from pcc_bench.host.settings import check_settings, task_names
+from pcc_bench.host.settings import task_names
 from pcc_bench.suite.engines import results
 from pcc_bench.suite.spec import Cell
 
@@ -26,15 +26,7 @@ def check(cells: Iterable[Cell]) -> None:
     """See that methods and tasks exist and decoders here have a tokenizer. Raises UsageError naming the wrong cell."""
     cells = list(cells)
     for cell in cells:
-        name = cell.command.model
-        if name not in registry.names():
-            import lm_eval.models  # noqa: F401  # fills the registry
-            from lm_eval.api.registry import model_registry
-
-            if name not in set(model_registry.keys()):
-                hint = registry.suggest(name, registry.names())
-                raise UsageError(f"cell '{cell.label}': unknown method '{name}'{hint} (models of lm-eval work too)")
-        evaluate.check(cell.command)
+        evaluate.check_all(cell.command, f"cell '{cell.label}': ")
     ours = task_names()
     others = {task: cell.label for cell in cells for task in cell.command.tasks.split(",") if task not in ours}
     if others:
@@ -45,9 +37,6 @@ def check(cells: Iterable[Cell]) -> None:
             if not manager.match_tasks([task]):
                 raise UsageError(f"cell '{label}': unknown task '{task}'{registry.suggest(task, ours)}")
     for cell in cells:
-        if set(cell.command.tasks.split(",")) <= set(ours):
-            settings = parse_arguments(cell.command.metadata, "metadata") if cell.command.metadata else {}
-            check_settings(settings, f"cell '{cell.label}', metadata")
         # A decoder on the hub is looked at when its cell runs; a cell without a checkpoint will fail and say so.
         if (reader := _reader(cell)) is None or "tokenizer" in parse_arguments(cell.command.model_args):
             continue
@@ -121,8 +110,7 @@ def estimate(cell: Cell) -> Cost:
     from pcc_bench import tasks
     from pcc_bench.tasks.metadata import TokenCounter
 
-    names = cell.command.tasks.split(",")
-    ours = set(names) <= set(task_names())
+    names, ours = cell.command.tasks.split(","), evaluate.asks_ours_only(cell.command)
     given = parse_json(cell.command.task_metadata or "{}", f"metadata of cell '{cell.label}'")
     metadata = {**parse_arguments(cell.command.model_args), **given}
     try:

@@ -12,7 +12,7 @@ from pandas import DataFrame
 from pcc_bench.core.errors import UsageError
 from pcc_bench.reports import measure
 from pcc_bench.reports.table import Table
-from pcc_bench.reports.tables import FULL, NONE, RANKS, family, label
+from pcc_bench.reports.tables import FULL, NONE, RANKS, family, label, label_of
 from pcc_bench.results.collection import Results
 from pcc_bench.results.rows import of_first_filter
 from pcc_bench.results.run import Run
@@ -37,7 +37,7 @@ def named(runs: Iterable[Run]) -> list[tuple[Run, str]]:
     Ceiling and floor first, then the methods as in the tables, each by its rate.
     """
     runs = sorted(runs, key=lambda run: (RANKS.get(family(run), len(RANKS)), run.rate or 0))
-    called = [(run, label(family(run), run.rate, run.control)) for run in runs]
+    called = [(run, label_of(run)) for run in runs]
     settings = Counter(name for name, _ in {(name, run.setting) for run, name in called})
     return [(run, name if settings[name] == 1 else run.id) for run, name in called]
 

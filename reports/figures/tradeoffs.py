@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
+import textalloc
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
@@ -18,116 +15,40 @@ from pandas import DataFrame, Series
 from pcc_bench.reports.figures import style
 from pcc_bench.reports.figures.style import Look
 
-Points = npt.NDArray[np.float64]
 
-DISTANCES = (5, 10, 17, 26, 40)  # points from the mark
-SIDES = ((1, 0), (1, 1), (1, -1), (0, 1), (0, -1), (-1, 1), (-1, -1), (-1, 0))
-ALONG = (1.0, 0.75, 0.5, 0.25, 0.0)  # where a level line may carry its name, in shares of the axis
-FAR = 12  # points from which on a thin line leads to the mark
-MARK, STROKE = 4.0, 1.5  # pixels around points and lines that stay free
-GAP = 2.0  # points between two names
-STEP = 4.0  # pixels between the boxes that cover a line
+def write_names(panel: Axes, frame: DataFrame, x: str, looks: Mapping[str, Look], *more: DataFrame) -> None:
+    """Write each method's name beside its last point in `x`, of a level line (nan there) at the panel's right end.
 
-
-@dataclass(frozen=True)
-class Named:
-    """A line with its name."""
-
-    name: str  # what is written; "" for a line that names must not cover and that has none
-    colour: str  # of the text
-    points: Points  # `[points, 2]`, in data's units, in the order they are joined; one row of (nan, y) is a level line
-    bars: Points | None = None  # `[points, 2]`, low and high ends of their intervals; nan where there is none
-
-    @property
-    def level(self) -> bool:
-        return bool(np.isnan(self.points[0, 0]))
-
-
-def named_series(frame: DataFrame, x: str, looks: Mapping[str, Look]) -> list[Named]:
-    """The lines of a frame with columns `method`, `value` and the one that is x; nan in that is a level line."""
-    lines = []
-    for name, rows in frame.groupby("method", sort=False):
-        values = rows.sort_values(x)[[x, "value", "low", "high"]].to_numpy(dtype=float)
-        lines.append(Named(str(name), looks[str(name)].colour, values[:, :2], values[:, 2:]))
-    return lines
-
-
-def write_names(panel: Axes, lines: Sequence[Named]) -> None:
-    """Write the name of each line beside one of its points, its last one if there is room; of level lines, on them."""
-    figure = panel.get_figure(root=True)
-    assert figure is not None
-    figure.draw_without_rendering()
-    frame, point = panel.get_window_extent(), figure.dpi / 72
-    panel_box = np.array([frame.x0, frame.y0 + GAP * point, frame.x1, frame.y1])  # no name stands on the axis
-    taken = np.array([box for line in lines for box in _covered(panel, line, panel_box)])
-    names = np.empty((0, 4))
-    for line in sorted(filter(lambda line: line.name, lines), key=lambda line: (line.level, len(line.points))):
-        note = panel.annotate(line.name, (0, 0), xycoords="figure pixels", color=line.colour, annotation_clip=False)
-        extent = note.get_window_extent()
-        size = np.array([extent.width, extent.height])
-        starts, offsets = np.array(list(_places(panel, line, panel_box, point))).swapaxes(0, 1)
-        corners = starts + offsets - size * (1 - np.sign(offsets)) / 2  # beside the point, above or under it
-        boxes = np.hstack([corners, corners + size])
-        best = int(np.argmin(_costs(boxes, taken, names, panel_box)))
-        start, box = starts[best], boxes[best]
-        note.remove()
-        if not line.level and np.hypot(*offsets[best]) > FAR * point:
-            ends = panel.transAxes.inverted().transform([start, np.clip(start, box[:2], box[2:])])
-            look: dict[str, Any] = {"color": line.colour, "linewidth": 0.5, "alpha": 0.8, "label": "_nolegend_"}
-            panel.plot(*ends.T, transform=panel.transAxes, **look)
-        x, y = panel.transAxes.inverted().transform(box[:2])
-        text = panel.text(x, y, line.name, transform=panel.transAxes, color=line.colour, va="bottom", ha="left")
-        text.set_in_layout(False)  # the axes stay where they were when the places were chosen
-        names = np.vstack([names, box + GAP * point * np.array([-1, -1, 1, 1])])
-
-
-def _covered(panel: Axes, line: Named, panel_box: Points) -> Iterator[Points]:
-    """Boxes over a line and its marks: `[left, bottom, right, top]` in pixels."""
-    if line.level:
-        y = panel.transData.transform((1.0, line.points[0, 1]))[1]
-        yield np.array([panel_box[0], y - STROKE, panel_box[2], y + STROKE])
-        return
-    places = panel.transData.transform(line.points)
-    for place in places:
-        yield np.concatenate([place - MARK, place + MARK])
-    if line.bars is not None:
-        ends = [panel.transData.transform(np.column_stack([line.points[:, 0], end])) for end in line.bars.T]
-        for low, high in zip(*ends, strict=True):
-            if not np.isnan([low, high]).any():
-                yield np.concatenate([low - MARK, high + MARK])
-    for start, end in itertools.pairwise(places):
-        count = max(2, int(np.hypot(*(end - start)) / STEP))
-        for place in start + np.linspace(0, 1, count)[:, None] * (end - start):
-            yield np.concatenate([place - STROKE, place + STROKE])
-
-
-def _places(panel: Axes, line: Named, panel_box: Points, point: float) -> Iterator[Points]:
-    """Where a name may stand, the best first: `[2, 2]` in pixels, a point of the line and an offset from it."""
-    if line.level:
-        y = panel.transData.transform((1.0, line.points[0, 1]))[1]
-        for share, up in itertools.product(ALONG, (1, -1)):
-            x = panel_box[0] + share * (panel_box[2] - panel_box[0])
-            yield np.array([(x, y), (np.sign(0.5 - share) * point, 3 * up * point)])
-        return
-    points = panel.transData.transform(line.points)[::-1]
-    for distance, start, side in itertools.product(DISTANCES, points, SIDES):
-        yield np.array([start, np.array(side) * distance * point])
-
-
-def _costs(boxes: Points, taken: Points, names: Points, panel_box: Points) -> Points:
-    """How bad each place is: names and lines that it covers, what of it is outside the panel, and how late it comes."""
-    low, high = panel_box[:2] - boxes[:, :2], boxes[:, 2:] - panel_box[2:]
-    outside = np.maximum(np.concatenate([low, high], axis=1), 0).max(axis=1)
-
-    def overlaps(others: Points) -> Points:
-        beside = (boxes[:, None, 2] < others[None, :, 0]) | (boxes[:, None, 0] > others[None, :, 2])
-        above = (boxes[:, None, 3] < others[None, :, 1]) | (boxes[:, None, 1] > others[None, :, 3])
-        counts: Points = (~(beside | above)).sum(axis=1)
-        return counts
-
-    covered = 10_000 * overlaps(names) + 100 * overlaps(taken)
-    costs: Points = covered + 1000 * (outside > 0) + 10 * outside + np.arange(len(boxes))
-    return costs
+    Names cover no point, interval or line, those of `more` (columns `x` and `value`) neither.
+    """
+    lines = [rows.sort_values(x) for _, rows in frame.groupby("method", sort=False)]
+    lines.sort(key=lambda rows: (bool(rows[x].isna().all()), len(rows)))
+    last = [rows.fillna({x: panel.get_xlim()[1]}).iloc[-1] for rows in lines]
+    level = [DataFrame({x: panel.get_xlim(), "value": value}) for value in frame.loc[frame[x].isna(), "value"]]
+    bars = [DataFrame({x: place, "value": bar}) for place, *bar in frame[[x, "low", "high"]].dropna().to_numpy()]
+    covered = [rows.dropna(subset=x) for rows in (*lines, *level, *bars, *more)]
+    colours, points = [looks[row["method"]].colour for row in last], frame.dropna(subset=x)
+    artists: Any = textalloc.allocate(  # distances are shares of the panel
+        panel,
+        [row[x] for row in last],
+        [row["value"] for row in last],
+        [str(row["method"]) for row in last],
+        x_scatter=points[x].to_numpy(),
+        y_scatter=points["value"].to_numpy(),
+        x_lines=[rows[x].to_numpy() for rows in covered if len(rows)],
+        y_lines=[rows["value"].to_numpy() for rows in covered if len(rows)],
+        textsize=style.sheet().text,
+        textcolor=colours,
+        linecolor=colours,
+        linewidth=0.5,
+        plot_kwargs={"label": "_nolegend_"},
+        nbr_candidates=300,
+        min_distance=0.015,
+        max_distance=0.3,
+        avoid_label_lines_overlap=True,
+    )
+    for artist in filter(None, (*artists[2], *artists[3])):  # a name beside its point has no leader
+        artist.set_in_layout(False)  # the axes stay where they were when the places were chosen
 
 
 def against_rate(frame: DataFrame, measure: str) -> Figure:
@@ -136,7 +57,7 @@ def against_rate(frame: DataFrame, measure: str) -> Figure:
     looks = style.looks(frame["method"])
     _draw_rates(panel, frame, looks, frame["rate"], "achieved compression (source tokens per position)")
     panel.set_ylabel(measure)
-    write_names(panel, named_series(frame, "rate", looks))
+    write_names(panel, frame, "rate", looks)
     return figure
 
 
@@ -207,8 +128,8 @@ def pareto(frame: DataFrame, measure: str, cost: str) -> Figure:
     panel.set_xlabel(cost)
     panel.set_ylabel(measure)
     corners = edge[["cost", "value"]].to_numpy(dtype=float).repeat(2, axis=0)
-    steps = np.column_stack([corners[1:, 0], corners[:-1, 1]])  # of the front, which goes on level and then up
-    write_names(panel, [*named_series(frame, "cost", looks), Named("", style.INK, steps)])
+    steps = {"cost": corners[1:, 0], "value": corners[:-1, 1]}  # of the front, which goes on level and then up
+    write_names(panel, frame, "cost", looks, DataFrame(steps))
     return figure
 
 

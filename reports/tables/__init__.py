@@ -1,11 +1,10 @@
 """Lines and columns of a table before they have cells: which runs make a line, which scores fill a column."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
@@ -50,7 +49,7 @@ class Line:
     runs: tuple[Run, ...]  # what it is measured on; several where they differ in seeds or tasks only
     tasks: frozenset[str]  # the tasks it takes from them
 
-    def under(self, **names: str) -> Line:
+    def under(self, **names: str) -> Self:
         """The same line, with other names in its row."""
         return replace(self, row=self.row.model_copy(update=names))
 
@@ -76,11 +75,16 @@ def family(run: Run) -> str:
     return "pcc-lite" if "lite" in name or name.startswith("pcc-lab") else "pcc"
 
 
-def label(method: str, rate: float | None, control: str | None = None) -> str:
-    """What a method at a rate, under a control, is called in print."""
+def label(method: str, rate: float | None, own: str = "") -> str:
+    """What a method at a rate is called in print; `own`: as it calls itself, if it is none of ours."""
     bare = rate is None or method in (FULL, NONE, TUNED, f"{NONE}-tuned")
-    name = LABELS.get(method, method) + ("" if bare else f" {rate:g}x")
-    return name + (f" ({control.replace('_', ' ')})" if control else "")
+    return LABELS.get(method, own or method) + ("" if bare else f" {rate:g}x")
+
+
+def label_of(run: Run) -> str:
+    """What a run's method at its rate, under its control, is called in print."""
+    name = label(family(run), run.rate, (run.reported and run.reported.label) or "")
+    return name + (f" ({run.control.replace('_', ' ')})" if run.control else "")
 
 
 def role(run: Run) -> Role:
@@ -99,7 +103,7 @@ def grouped(runs: Iterable[Run], tasks: Collection[str], name: Callable[[Run], s
     lines = []
     for group in groups.values():
         run, method, kind = group[-1], family(group[-1]), role(group[-1])
-        text = (name(run) if name else "") or label(method, run.rate, run.control)
+        text = (name(run) if name else "") or label_of(run)
         rate = run.rate if kind == "method" or run.control else None
         ids = tuple(run.id for run in group)
         row = Row(key=text, label=text, method=method, rate=rate, role=kind, decoder=run.decoder, runs=ids)

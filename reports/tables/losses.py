@@ -1,7 +1,5 @@
 """What is lost: answers by what kind of thing they are, and by how near to a segment's border they stand."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,13 +14,15 @@ from pcc_bench.core.documents import is_file
 from pcc_bench.reports import measure
 from pcc_bench.reports.measure import ScoredRows
 from pcc_bench.reports.table import Cell, Column, Table
-from pcc_bench.reports.tables import Line
+from pcc_bench.reports.tables import Line, cell_of
 from pcc_bench.reports.tables.quality import METRIC, TASKS, of_table2
 from pcc_bench.results.collection import Results
 from pcc_bench.results.reading import Answer, read_answers
 from pcc_bench.results.run import Run
 
 Labels = Mapping[int, str]  # row -> the column it belongs to
+Span = tuple[int, int]  # characters of a context, the end not included
+Offsets = Sequence[Span]  # of each token
 DISTANCES = {"0 to 4": 4, "5 to 16": 16}  # tokens, at most
 FAR = "17 or more"
 NO_TOKENIZER = "lines whose tokenizer is not here"
@@ -109,19 +109,8 @@ def _cells(line: Line, labels: Callable[[Run, str], Labels], columns: Sequence[s
             names = np.array([of_row.get(row, "") for row in score.rows.number.tolist()])
             for column in columns:
                 parts[column].append(score.rows.only(np.flatnonzero(names == column)))
-    cells = []
-    for same in parts.values():
-        rows = measure.together(same) if same else None
-        if rows is None or not len(rows.number):
-            cells.append(Cell())
-            continue
-        known = measure.share(rows)
-        low, high = (
-            (100 * float(np.clip(end, 0, 1)) for end in known.interval(measure.LEVEL)) if known else (None, None)
-        )
-        value, n, contexts = 100 * float(rows.top.mean()), len(rows.number), len(np.unique(rows.context))
-        cells.append(Cell(value=value, low=low, high=high, n=n, contexts=contexts))
-    return tuple(cells)
+    scores = (measure.pooled(METRIC, rows) for rows in parts.values())
+    return tuple(cell_of([score] if score else []) for score in scores)
 
 
 def _table(
@@ -164,9 +153,6 @@ _PERSON = re.compile(r"\b(?:who|whom|whose)\b|\b(?:what|which)\b.*\bname\b", re.
 _SMALL = ("of", "the", "and", "de", "la", "von", "van", "a", "an", "in", "for", "&")
 
 
-Span = tuple[int, int]  # characters of a context, the end not included
-
-
 def answer_kind(answer: Answer) -> Kind:
     """What kind of thing the first reference is: see `KINDS_NOTE`; small words of a name need no capital."""
     reference = answer.references[0].strip() if answer.references else ""
@@ -192,7 +178,6 @@ def answer_span(context: str, references: Sequence[str]) -> Span | None:
     return None
 
 
-Offsets = Sequence[Span]  # of each token
 LENGTHS = ("segment_length", "document_length")  # options that say how many tokens a segment has
 TOKENIZER = "tokenizer.json"
 

@@ -23,6 +23,7 @@ from transformers import PreTrainedTokenizerBase
 from pcc_bench.core import documents
 from pcc_bench.core.checkpoint_files import is_finite
 from pcc_bench.core.compressor import Compressor, Memory, RawMemory
+from pcc_bench.core.documents import PART
 from pcc_bench.core.errors import UsageError
 from pcc_bench.host.store import entry
 from pcc_bench.host.store.entry import EXACT, PRECISIONS
@@ -30,7 +31,6 @@ from pcc_bench.host.store.entry import EXACT, PRECISIONS
 FORMAT = 1  # of the folder and of its files; another one is refused
 MARKER = "pcc_bench_store.json"
 ENTRY = ".safetensors"
-PART = ".part"  # ends the name of a file that is being written
 ABANDONED_SECONDS = 3600  # a part of this age has lost its writer
 ENCODING = 1  # raised when a change of our code gives other memories for the same weights, options and text
 LOOKED_AT = 64  # files of a store that is opened, to see whether it is another checkpoint's
@@ -117,16 +117,10 @@ class StoreFolder:
 
 def write_whole(path: Path, data: bytes) -> Path:
     """Write a file that is there whole or not at all, even after a power cut."""
-    part = path.with_name(f"{path.name}.{secrets.token_hex(8)}{PART}")
-    try:
-        with part.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    with documents.beside(path) as part, part.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
     return path
 
 
