@@ -136,9 +136,8 @@ def first_layers(config: PreTrainedConfig, layers: int, rank: int) -> tuple[Mode
         body: Any = AutoModelForCausalLM.from_config(first).base_model
         lora = get_peft_model(body, layer_lora_config(rank, rank, 0.0)) if rank else None
     own = model.parameters - model.own_head - model.vocabulary * model.hidden_size
-    return model._replace(parameters=own, head=0, own_head=0, vocabulary=0), lora.get_nb_trainable_parameters()[
-        0
-    ] if lora else 0
+    adapter = lora.get_nb_trainable_parameters()[0] if lora else 0
+    return model._replace(parameters=own, head=0, own_head=0, vocabulary=0), adapter
 
 
 def lora_parameters(config: PreTrainedConfig, rank: int) -> int:
