@@ -427,11 +427,20 @@ def test_demo_on_real_rows_shows_answers_beside_their_passages(
     rows = [[cell.strip() for cell in line.split("|")] for line in outcome.out.splitlines()]
     assert [row[1] for row in rows if "pcc_squad" in row] == ["full-context", "no-context", "truncated-context", "pcc"]
     assert outcome.out.count("\nQuestion: ") == outcome.out.count("\nReference: ") == 2
-    assert [row[1] for row in rows if len(row) == 5].count("PCC") == 2
+    assert [row[1] for row in rows if len(row) == 5].count("PCC, pcc-lab-4x") == 2
     populations = [file["configs"]["pcc_squad"]["metadata"]["population"] for file in results(tmp_path / "demo")]
     assert {(account["prompt"], account["kept"]) for account in populations} == {("short", 100)}
     outcome = run("demo", "--checkpoint", "pcc-lab-4x", "--output", tmp_path / "demo")
     assert (outcome.code, outcome.err) == (2, "pcc-bench: error: --checkpoint is for real rows: add --real\n")
+
+
+def test_demos_of_any_kind_share_a_folder(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("DECODER", "lab-llama"), ("CHECKPOINT", "not-shipped"), ("TUNED", "not-shipped")):
+        monkeypatch.setattr(demo, name, value)
+    real = ("--real", "--rows", 2)
+    for options in (("--rows", 2), ("--rows", 3), real, (*real, "--checkpoint", "pcc-lab-4x"), ("--rows", 2)):
+        outcome = run("demo", "--output", tmp_path / "demo", *options)
+        assert outcome.code == 0, outcome.err
 
 
 # Bad input: one sentence each

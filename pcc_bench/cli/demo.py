@@ -56,7 +56,7 @@ SIDE_BY_SIDE = 2  # rows shown with all their answers
 
 def run(out: Path, rows: int) -> TextTable:
     """Ask `rows` of the lab's questions of every method, and tabulate; results go into `out`."""
-    return summarise(_ask(out, RUNS, TASKS, {"data": "lab", "lab_rows": rows}).values())
+    return summarise(_ask(out / f"lab-{rows}", RUNS, TASKS, {"data": "lab", "lab_rows": rows}).values())
 
 
 def run_real(out: Path, rows: int, checkpoint: str | None) -> tuple[TextTable, str]:
@@ -68,9 +68,9 @@ def run_real(out: Path, rows: int, checkpoint: str | None) -> tuple[TextTable, s
         runs.append(("full context, tuned", "pcc", {**whole, "pretrained": TUNED}))
     runs += [("no context", "no-context", whole), ("truncated 4x", "truncated-context", {**whole, "rate": 4})]
     if pcc:
-        runs.append(("PCC", "pcc", {**whole, "pretrained": pcc}))
+        runs.append((f"PCC, {Path(pcc).name}", "pcc", {**whole, "pretrained": pcc}))
     settings = {"data": REAL, "population": "all", "prompt": "short"}
-    files = _ask(out, runs, ("pcc_squad",), settings, limit=rows)
+    files = _ask(out / f"real-{rows}", runs, ("pcc_squad",), settings, limit=rows)
     return summarise(files.values()), _side_by_side({label: read_run(file) for label, file in files.items()})
 
 
