@@ -2,6 +2,8 @@
 
 import ast
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -133,6 +135,30 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_old_file(tmp_path: Path, mon
         documents.write_text(path, "[2]")
     monkeypatch.undo()
     assert documents.read_json(path) == [1]
+
+
+SAVE_WITH_LITTLE_ROOM = """
+import resource, signal, sys, torch
+from pathlib import Path
+from pcc_bench.core.documents import writing
+from pcc_bench.core.errors import UsageError
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+path, state = Path(sys.argv[1]), {"large": torch.zeros(3000), "small": [torch.zeros(5) for _ in range(20)]}
+torch.save(state, path)
+for room in range(0, path.stat().st_size, 97):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+    try:
+        with writing(path):
+            torch.save(state, path)
+    except UsageError:
+        continue
+    raise SystemExit(f"saved with room for {room} bytes")
+"""
+
+
+def test_wherever_the_disk_ends_torchs_own_errors_are_one_sentence(tmp_path: Path):
+    subprocess.run([sys.executable, "-c", SAVE_WITH_LITTLE_ROOM, str(tmp_path / "state.pt")], check=True)
 
 
 WRITING = {"write_text", "write_bytes", "savefig", "save_pretrained", "to_csv"}

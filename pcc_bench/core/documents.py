@@ -21,7 +21,7 @@ from pcc_bench.core.errors import UsageError, first_line
 
 Model = TypeVar("Model", bound=BaseModel)
 DEEPEST = 100  # levels of a document; libraries that read a part of it give up at about 250
-_WRITE_FAILED = re.compile(r"[Nn]o space|os error \d+|writ(e|ing)|I/O|unexpected pos \d+ vs")  # the last: torch.save
+_WRITE_FAILED = re.compile(r"[Nn]o space|os error \d+|writ(e|ing)|I/O|unexpected pos|iostream")  # torch.save too
 PART = ".part"  # ends the name of a file that is being written
 AGAIN = "make room or choose another folder, and run the same command again"
 COMPRESSED: Mapping[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open}  # what a name ends in
