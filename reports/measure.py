@@ -201,9 +201,9 @@ def _rows(run: Run, task: TaskRun, metric: str) -> ScoredRows | None:
     if not np.isfinite(of).all():
         raise UsageError(f"{what} is divided by what is no finite number: repeat the run")
     content = None if rows.content is None else rows.content[there]
-    return (
-        ScoredRows(rows.number[there], rows.context[there], content, rows.scores[name][there], of) if of.sum() else None
-    )
+    if not of.sum():
+        return None
+    return ScoredRows(rows.number[there], rows.context[there], content, rows.scores[name][there], of)
 
 
 def achieved(tasks: Iterable[TaskRun]) -> float | None:

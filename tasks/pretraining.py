@@ -178,9 +178,10 @@ class CompletionTask(PccTask):
         metadata = self.config.metadata
         lengths = [whole(metadata, "tokens", 256), whole(metadata, "continuation_tokens", 128)]
         texts, dropped, account = pieces(metadata, lengths, self.counter)
+        sizes = map(len, self.counter.ids([after for _, after in texts]))
         docs = [
-            {"id": str(number), "document": before, "continuation": after, "tokens": self.counter.count(after)}
-            for number, (before, after) in enumerate(texts, 1)
+            {"id": str(number), "document": before, "continuation": after, "tokens": size}
+            for number, ((before, after), size) in enumerate(zip(texts, sizes, strict=True), 1)
         ]
         self.take(docs, dropped, **account)
 

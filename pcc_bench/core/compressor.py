@@ -52,7 +52,8 @@ class Memory:
             raise ValueError(f"{len(places)} positions of {self.length} vectors, or they do not ascend")
 
     @property
-    def length(self) -> int:  # vectors or tokens it has in the decoder's input
+    def length(self) -> int:
+        """Vectors or tokens it has in the decoder's input."""
         return self.slots + self.boundary
 
     @property

@@ -6,6 +6,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial, wraps
+from itertools import islice
 from typing import Any, Self, cast
 
 import torch
@@ -215,9 +216,7 @@ def now(device: torch.device) -> float:  # seconds on a clock that waits for the
 
 def batches(lengths: Sequence[int], device: torch.device, tokens: int | None = None) -> Iterator[list[int]]:
     """Indices of rows, longest first, in batches of at most `tokens`, padding included (by default the device's)."""
-    order = sorted(range(len(lengths)), key=lambda i: lengths[i], reverse=True)
     budget = tokens or BATCH_TOKENS.get(device.type, 16_384)
-    while order:
-        size = max(1, budget // max(1, lengths[order[0]]))
-        yield order[:size]
-        del order[:size]
+    rows = iter(sorted(range(len(lengths)), key=lambda i: lengths[i], reverse=True))
+    for row in rows:
+        yield [row, *islice(rows, max(0, budget // max(1, lengths[row]) - 1))]

@@ -8,7 +8,6 @@ import hashlib
 import json
 import math
 import re
-import sys
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ import numpy.typing as npt
 
 from pcc_bench.core.documents import read_json_lines
 from pcc_bench.core.errors import UsageError
+from pcc_bench.results.files import is_number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 Numbers = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 Columns = dict[tuple[str, str], tuple["array[int]", "array[float]"]]  # metric, filter -> places and values
-LARGEST = sys.float_info.max
 
 HASHES = ("doc_hash", "prompt_hash", "target_hash")  # lm-eval's
 COUNTS = ("source_tokens", "slots", "boundary", "prompt_positions")  # of a row's account; the same on every machine
@@ -216,7 +215,7 @@ class _Table:
 def _put(columns: Columns, metric: str, kind: str, place: int, value: float) -> None:
     places, values = columns.setdefault((metric, kind), (array("q"), array("d")))
     places.append(place)
-    values.append(value if abs(value) <= LARGEST else math.inf)
+    values.append(value if is_number(value) else math.inf)
 
 
 def _problem(sample: Any) -> str:
