@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lm_eval.api.instance import Instance
 
 from pcc_bench.core.context import literal, mark
-from pcc_bench.core.errors import UsageError
+from pcc_bench.core.errors import UsageError, memory_errors
 from pcc_bench.core.processors import _PROCESSORS, _REFUSED, GenerationOptions, typed
 from pcc_bench.host import models as lm_models
 from pcc_bench.host.lm import CompressedLM
@@ -38,6 +39,10 @@ from pcc_bench.host.lm import CompressedLM
         ({"num_return_sequences": 2}, "num_return_sequences: Input should be 1"),
         ({"repetition_penalty": "x"}, "repetition_penalty: .*valid number"),
         ({"repetition_penalty": 0}, "repetition_penalty: .*greater than 0"),
+        ({"num_beams": 6068007918983406.0}, "num_beams: .*less than or equal to 1000"),
+        ({"temperature": 3.5e38}, "temperature: .*less than or equal to 1000000"),
+        ({"length_penalty": 10**6}, "length_penalty: .*less than or equal to 10"),
+        ({"top_h": 0}, "top_h: .*greater than 0"),
         ({"eos_token_id": 99999999}, "unknown key 'eos_token_id'"),
         ({"rubbish": 4}, "unknown key 'rubbish'"),
         ({"input_ids": 3}, "unknown key 'input_ids'"),
@@ -91,3 +96,12 @@ def test_no_argument_of_a_generation_is_a_traceback(lm: CompressedLM, options: d
         assert "\n" not in str(error)
     else:
         assert all(isinstance(answer, str) for answer in answers)
+
+
+@pytest.mark.parametrize("times", [10**13, 6068007918983406])  # more than a machine has, and than a size can say
+def test_a_tensor_beyond_any_memory_is_one_sentence(times: int) -> None:
+    with (
+        pytest.raises(UsageError, match=r"out of memory while trying .*: pass less"),
+        memory_errors("trying", "pass less"),
+    ):
+        torch.ones(2, 95).repeat_interleave(times, dim=0)

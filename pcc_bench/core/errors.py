@@ -49,7 +49,7 @@ def memory_errors(doing: str, remedy: str) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:  # torch's own are of the latter
         first = first_line(error)
         lack = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-        if not lack and "alloc" not in first.lower():
+        if not lack and not any(word in first.lower() for word in ("alloc", "overflow")):
             raise
         raise UsageError(f"out of memory while {doing} ({first[:120]}): {remedy}") from error
 

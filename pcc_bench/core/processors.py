@@ -17,7 +17,7 @@ from transformers.generation.configuration_utils import ALL_CACHE_IMPLEMENTATION
 
 from pcc_bench.core.decoder import Decoder, now
 from pcc_bench.core.documents import checked
-from pcc_bench.core.errors import UsageError
+from pcc_bench.core.errors import UsageError, foreign
 
 # Value, ids that end a row, most new tokens -> the processor; in the order in which transformers applies them.
 _Build = Callable[[Any, list[int], int], LogitsProcessor]
@@ -85,10 +85,8 @@ def over_new_tokens(
     processors = LogitsProcessorList()
     for name, build in _PROCESSORS.items():
         if _is_on(name, settings[name]) and (ends or name not in _NEED_ENDS):
-            try:
+            with foreign(f"generation setting {name}={settings[name]!r} can't be used"):
                 processors.append(build(settings[name], list(ends), max_new_tokens))
-            except (TypeError, ValueError) as error:
-                raise UsageError(f"generation setting {name}={settings[name]!r}: {error}") from error
     rest = {name: value for name, value in options.items() if name not in settings}
     off = dict.fromkeys(_PROCESSORS) | {"repetition_penalty": 1.0}
     return LogitsProcessorList([_NewTokens(processors, start)] if processors else []), {**rest, **off}
@@ -125,18 +123,20 @@ class FirstTokenClock(LogitsProcessor):
         return scores
 
 
-COLDEST = 1e-6  # below it a score over the temperature may leave float32
+COLDEST, HOTTEST = 1e-6, 1e6  # beyond them a score over the temperature may leave float32
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[Number, Field(ge=0, le=1)]
 # lm-eval's names for length and ends, transformers' for the rest. What would change a row's answer with the clock or
 # return several answers is not among them; `_REFUSED` is, for `over_new_tokens` to say what to pass in its place.
 _TYPES: list[tuple[Any, tuple[str, ...]]] = [
-    (PositiveInt, ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens", "num_beams")),
+    (PositiveInt, ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")),
+    (Annotated[int, Field(gt=0, le=1_000)], ("num_beams",)),  # rows of the decoder's input for one of the prompt's
     (NonNegativeInt, ("top_k", "no_repeat_ngram_size", "min_new_tokens")),
     (NonNegativeInt | list[NonNegativeInt], ("forced_eos_token_id",)),
-    (Share, ("top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")),
+    (Share, ("top_p", "min_p", "epsilon_cutoff", "eta_cutoff")),
+    (Annotated[Share, Field(gt=0)], ("top_h", "typical_p")),
     (Annotated[Number, Field(gt=0)], ("repetition_penalty",)),
-    (Number, ("length_penalty",)),
+    (Annotated[Number, Field(ge=-10, le=10)], ("length_penalty",)),  # a power of the length
     (bool, ("renormalize_logits", "remove_invalid_values")),
     (bool | Literal["never"], ("early_stopping",)),
     (Literal[tuple(ALL_CACHE_IMPLEMENTATIONS)], ("cache_implementation",)),
@@ -149,7 +149,7 @@ _TYPES: list[tuple[Any, tuple[str, ...]]] = [
 class _Sampling(BaseModel, extra="forbid"):
     until: str | list[str] = []
     do_sample: bool | None = None
-    temperature: Annotated[Number, Field(ge=0)] | None = None
+    temperature: Annotated[Number, Field(ge=0, le=HOTTEST)] | None = None
 
     @model_validator(mode="after")
     def _sampling_has_a_temperature(self) -> Self:
